@@ -1,0 +1,26 @@
+//! The shared nouns of the platform: ids, keys, credits, prices, limits, functions, tickets and receipts, and their bytes.
+//!
+//! Everything here is a plain value: no clock, no entropy, no input or output. Whatever is signed or reaches the ledger is
+//! encoded with [borsh](https://borsh.io), which has one encoding per value; golden vectors in `tests/` pin it.
+
+mod credits;
+mod digest;
+mod function;
+mod id;
+mod key;
+mod limits;
+mod merkle;
+mod price;
+mod rejection;
+mod ticket;
+
+pub use credits::{Credits, CreditsOverflow};
+pub use digest::Digest;
+pub use function::{FunctionName, Language, OwnerName};
+pub use id::{AccountId, FunctionId, JobId, LeaseId, NetworkId};
+pub use key::{BadKey, Domain, PublicKey, SecretKey, Signature, SignatureInvalid, verify_all};
+pub use limits::Limits;
+pub use merkle::{MerkleProof, ProofStep, leaf, merkle_proof, merkle_root};
+pub use price::{Counters, PriceOverflow, Prices};
+pub use rejection::Rejection;
+pub use ticket::{Ack, JobStatus, Receipt, Seal, Ticket};

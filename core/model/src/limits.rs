@@ -1,0 +1,70 @@
+//! What one invocation may use at most.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+use crate::{Counters, PriceOverflow, Prices, Rejection};
+
+/// Limits of one invocation; each is enforced by every sandbox, on the cold and on the warm path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Limits {
+    /// Wall time of the handler.
+    pub timeout_ms: u32,
+    pub memory_bytes: u64,
+    /// Processes and threads together.
+    pub processes: u32,
+    /// Scratch space below /tmp.
+    pub disk_bytes: u64,
+    pub output_bytes: u64,
+    /// Standard output and error together; more is cut with a marker.
+    pub log_bytes: u64,
+}
+
+impl Limits {
+    pub const DEFAULT: Self = Self {
+        timeout_ms: 5_000,
+        memory_bytes: 128 << 20,
+        processes: 32,
+        disk_bytes: 64 << 20,
+        output_bytes: 6 << 20,
+        log_bytes: 256 << 10,
+    };
+    /// Below 32 MiB no interpreter starts.
+    pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
+    /// 4 GiB: what one 32-bit wasm memory can address.
+    pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
+    /// 15 minutes: a synchronous caller rarely waits longer.
+    pub const TIMEOUT_MS_MAX: u32 = 900_000;
+
+    /// Rejects with `function.bad_timeout` or `function.bad_memory`.
+    pub fn check(&self) -> Result<(), Rejection> {
+        if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
+            return Err(Rejection::new(
+                "function.bad_timeout",
+                format!("a timeout is between 1 and {} ms", Self::TIMEOUT_MS_MAX),
+            )
+            .field("timeout_ms"));
+        }
+        if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
+            return Err(
+                Rejection::new("function.bad_memory", "a memory limit is between 32 and 4096 MiB")
+                    .field("memory_limit_mb"),
+            );
+        }
+        Ok(())
+    }
+
+    /// The most that a job under these limits can use on `cores` cores.
+    pub fn counters_max(&self, cores: u32) -> Counters {
+        Counters {
+            cpu_us: u64::from(self.timeout_ms) * 1_000 * u64::from(cores),
+            memory_byte_ms: self.memory_bytes.saturating_mul(u64::from(self.timeout_ms)),
+            egress_bytes: 0,
+        }
+    }
+
+    /// The most that a job under these limits can cost: what is reserved before it runs.
+    pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
+        prices.price(&self.counters_max(cores))
+    }
+}

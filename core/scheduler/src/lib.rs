@@ -1,0 +1,1 @@
+//! Decides which provider gets a job, with reasons for each one passed over.

@@ -1,0 +1,1 @@
+//! The HTTP contract: bodies, error codes and the typed client.

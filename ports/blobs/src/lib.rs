@@ -1,0 +1,1 @@
+//! Keeps bundles by digest.

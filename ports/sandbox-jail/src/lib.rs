@@ -1,0 +1,1 @@
+//! The jail backend: a zygote that forks interpreters into namespaces, with seccomp, landlock and cgroups.

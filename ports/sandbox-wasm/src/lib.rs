@@ -1,0 +1,1 @@
+//! The wasm backend: QuickJS and CPython components in wasmtime.

@@ -1,0 +1,207 @@
+//! What every backend promises; `conformance` holds them to it.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use piecework_model::{Counters, Digest, JobId, Language, Limits, Rejection};
+use serde::{Deserialize, Serialize};
+
+/// The isolation technologies, by the names users type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendName {
+    Wasm,
+    Jail,
+    Oci,
+    Gvisor,
+    Docker,
+    Microvm,
+}
+
+impl BackendName {
+    pub const ALL: [Self; 6] = [
+        Self::Wasm,
+        Self::Jail,
+        Self::Oci,
+        Self::Gvisor,
+        Self::Docker,
+        Self::Microvm,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Jail => "jail",
+            Self::Oci => "oci",
+            Self::Gvisor => "gvisor",
+            Self::Docker => "docker",
+            Self::Microvm => "microvm",
+        }
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for BackendName {
+    type Err = Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Rejection> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
+            Rejection::new("sandbox.unknown", format!("`{text}` is not a sandbox"))
+                .hint("use auto, wasm, jail, oci, gvisor, docker or microvm; `piecework doctor` says which work here")
+                .field("sandbox")
+        })
+    }
+}
+
+/// One version of one function, ready to load: what an instance is bound to for life.
+#[derive(Clone)]
+pub struct Program {
+    pub language: Language,
+    /// Names the code; two programs of different digests never share an instance.
+    pub code: Digest,
+    /// The unpacked bundle; only read. Its entry file and whatever lies beside it (packages below `packages/` for Python,
+    /// `node_modules/` for JavaScript).
+    pub directory: PathBuf,
+    /// `file` or `file:function`; by default `main.py:handler` and the default export of `main.mjs`.
+    pub handler: Option<String>,
+    /// Plain and secret variables together. Never logged: see `Debug`.
+    pub env: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub function_name: String,
+    pub version: u32,
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Program")
+            .field("language", &self.language)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One invocation.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub job: JobId,
+    /// The event as JSON text (UTF-8, already checked).
+    pub event: Bytes,
+    /// `context.parameters` as JSON text; `null` if none.
+    pub parameters: Bytes,
+    /// Unix milliseconds; told to the function as `context.deadline_ms`.
+    pub deadline_ms: u64,
+    /// What is left of the function's timeout for this call; at most `limits.timeout_ms`.
+    pub time_left: Duration,
+}
+
+/// How a call ended. Whatever ended badly, the provider lives and its other instances notice nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The output as JSON text; `bytes` in Python and `Uint8Array` in JavaScript become `{"$bytes": "<base64>"}`.
+    Returned(Bytes),
+    /// The handler raised.
+    Raised(Raised),
+    TimedOut,
+    OutOfMemory,
+    /// The process or wasm instance ended by itself: an exit, a signal, a trap.
+    Crashed(String),
+    /// More than `limits.output_bytes`.
+    OutputTooLarge,
+    /// Not JSON, or written to the output channel by hand.
+    OutputInvalid(String),
+}
+
+/// An exception as the developer may see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub message: String,
+    /// As the language prints it, without the runner's own frames; at most 16 KiB.
+    pub stack: String,
+}
+
+/// The answer to one call.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub outcome: Outcome,
+    /// Standard output and error in order, as valid UTF-8, cut with a marker at `limits.log_bytes`.
+    pub logs: String,
+    pub counters: Counters,
+    pub memory_peak_bytes: u64,
+    /// Wall time of the handler.
+    pub duration: Duration,
+    /// Whether the instance may take another call of the same program.
+    pub reusable: bool,
+}
+
+/// Why a program does not load. Told at deploy time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The code itself is at fault (`function.syntax_error` with its line, `function.no_handler`, `function.load_failed`);
+    /// another backend would say the same.
+    #[error("{0}")]
+    Code(Rejection),
+    /// This backend lacks something that the code needs (a native package, a module); another may have it.
+    #[error("{reason}")]
+    Unsupported { reason: String },
+    /// The world failed; nothing is said about the code.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What a probe saw by running something inside a sandbox of this backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    pub backend: BackendName,
+    pub works: bool,
+    /// Languages that ran.
+    pub languages: Vec<Language>,
+    /// One sentence: the technology and version that answered, or why it does not work and what to install.
+    pub detail: String,
+    /// Limits of this backend on this machine that differ from the full set (say, no cgroups without root).
+    pub weaker: Vec<String>,
+    pub cold_us: Option<u64>,
+    pub warm_us: Option<u64>,
+}
+
+/// One isolation technology on this machine.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    fn name(&self) -> BackendName;
+
+    /// Runs something inside, with a time limit of its own; an open device or a found binary proves nothing.
+    async fn probe(&self) -> Probe;
+
+    /// Loads the program: compiles its source, imports its entry module once inside a sandbox, finds the handler.
+    /// Module-level code runs under the program's limits.
+    async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError>;
+}
+
+/// A program that can be started.
+#[async_trait]
+pub trait Loaded: Send + Sync {
+    /// A fresh instance, with nothing left from any other.
+    async fn start(&self) -> Result<Box<dyn Instance>, LoadError>;
+
+    /// Bytes that an idle template holds beyond its instances.
+    fn memory_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// One live sandbox. Dropping it kills every process in it and frees what it held.
+#[async_trait]
+pub trait Instance: Send {
+    /// Runs the handler once. Never fails: whatever happens is an [`Outcome`]. Dropping the future kills the instance.
+    async fn call(&mut self, call: Call) -> Finished;
+
+    /// Bytes that the instance holds at rest.
+    fn memory_bytes(&self) -> u64;
+}

@@ -1,0 +1,14 @@
+//! Runs untrusted functions in sandboxes: one trait, one module per backend, one conformance suite.
+//!
+//! A [`Backend`] loads a [`Program`] (one version of one owner's function) into a [`Loaded`] template; a template starts
+//! [`Instance`]s; an instance answers calls, one at a time. An instance never serves another program, and whatever a
+//! call did to it that could reach the next owner dies with it.
+//!
+//! ```text
+//! Backend --load--> Loaded --start--> Instance --call--> Finished { reusable } --call--> ...
+//!                                        `-- dropped: everything of it is gone
+//! ```
+
+mod contract;
+
+pub use contract::*;

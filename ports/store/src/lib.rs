@@ -1,0 +1,1 @@
+//! Keeps functions, accounts, jobs, logs and metrics durably; the only crate with SQL.

@@ -1,0 +1,1 @@
+//! Authenticates, admits, routes, schedules, meters and settles; serves the HTTP API.

@@ -1,0 +1,1 @@
+//! Runs a ledger peer: keys, genesis, chain.

@@ -1,0 +1,1 @@
+//! Verifies tickets, runs sandboxes, keeps the pools warm and signs receipts.
