@@ -1,11 +1,13 @@
-//! The rules.
+//! Blocks: transactions applied in order, each wholly or not at all, and what must hold after all of them.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{AccountId, Credits, JobId, LeaseId, NetworkId, Rejection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    state::{Changes, Key, View},
+    contracts::Call,
+    draft::Draft,
+    state::{Changes, Key, Value, View},
     transaction::{SignedTransaction, TransactionId},
 };
 
@@ -100,21 +102,96 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
 }
 
-/// The keys a transaction reads, as far as `view` lets it be known: call again with a view that holds them until no new
-/// key comes (a lease leads to its developer's account). At most three rounds.
-pub fn read_set(_transaction: &SignedTransaction, _view: &dyn View) -> Vec<Key> {
-    unreachable!()
-}
-
 /// Whether the transaction could be executed on this state. Verifies signatures; costs what they cost.
-pub fn check(_view: &dyn View, _context: &BlockContext, _transaction: &SignedTransaction) -> Result<(), Rejection> {
-    unreachable!()
+pub fn check(view: &dyn View, context: &BlockContext, transaction: &SignedTransaction) -> Result<(), Rejection> {
+    let block = Changes::new();
+    Call::run(Draft::new(view, &block), context, transaction).map(|_| ())
 }
 
-/// Applies the transactions in order. Total: a bad transaction changes nothing and leaves its rejection.
+/// Applies the transactions in order. Total: a bad transaction changes nothing, not even its sender's nonce, and leaves
+/// its rejection.
 ///
 /// # Panics
-/// If the block as a whole would not conserve credits: a bug of ours, and no block may stand on it.
-pub fn execute(_view: &dyn View, _context: &BlockContext, _transactions: &[SignedTransaction]) -> Applied {
-    unreachable!()
+/// If the block as a whole would not conserve credits, or would leave an account or a lease uncovered: a bug of ours, and
+/// no block may stand on it.
+pub fn execute(view: &dyn View, context: &BlockContext, transactions: &[SignedTransaction]) -> Applied {
+    let mut applied = Applied::default();
+    for signed in transactions {
+        let draft = Draft::new(view, &applied.changes);
+        let result = match Call::run(draft, context, signed) {
+            Ok((draft, events)) => {
+                let own = draft.into_changes();
+                applied.changes.extend(own);
+                Ok(events)
+            }
+            Err(refused) => Err(refused),
+        };
+        let id = signed.id();
+        applied.outcomes.push(Outcome { id, result });
+    }
+    assert_sound(view, &applied.changes);
+    applied
+}
+
+/// Credits only moved; what is held is covered; no lease drew more than its budget.
+fn assert_sound(view: &dyn View, changes: &Changes) {
+    let mut growth = 0i128;
+    for (key, change) in changes {
+        let after = change.as_ref().map_or(0, credits_in);
+        let before = match key {
+            Key::Account(_) | Key::Pools => view.get(key).as_ref().map_or(0, credits_in),
+            Key::Params
+            | Key::Name(_)
+            | Key::Offer(_)
+            | Key::Lease(_)
+            | Key::Lane(..)
+            | Key::OpenJob(..)
+            | Key::Peer(_) => 0,
+        };
+        growth += after - before;
+        if let Some(value) = change {
+            assert_covered(key, value);
+        }
+    }
+    assert_eq!(growth, 0, "a block must neither make nor destroy credits");
+}
+
+fn credits_in(value: &Value) -> i128 {
+    match value {
+        Value::Account(account) => account.posted.0,
+        Value::Pools(pools) => pools.peers.0 + pools.insurance.0,
+        Value::Params(_)
+        | Value::Name(_)
+        | Value::Offer(_)
+        | Value::Lease(_)
+        | Value::Lane(_)
+        | Value::OpenJob(_)
+        | Value::Peer(_) => 0,
+    }
+}
+
+fn assert_covered(key: &Key, value: &Value) {
+    match value {
+        Value::Account(account) => {
+            assert!(!account.held.is_negative(), "{key:?} holds less than nothing");
+            assert!(!account.available().is_negative(), "{key:?} holds more than it has");
+        }
+        Value::Lease(lease) => {
+            assert!(
+                !lease.used.is_negative() && !lease.reserved.is_negative(),
+                "{key:?} was paid backwards"
+            );
+            assert!(
+                lease.used.0 + lease.reserved.0 <= lease.budget.0,
+                "{key:?} drew more than its budget"
+            );
+        }
+        Value::Pools(pools) => {
+            assert!(
+                !pools.peers.is_negative() && !pools.insurance.is_negative(),
+                "a pool owes credits"
+            );
+        }
+        Value::Params(_) | Value::Name(_) | Value::Offer(_) | Value::Lane(_) | Value::OpenJob(_) | Value::Peer(_) => {}
+    }
 }

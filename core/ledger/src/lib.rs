@@ -5,13 +5,28 @@
 //! they may read comes in through a [`View`], what they change goes out as [`Changes`]. [`read_set`] names the keys a
 //! transaction reads, so that a caller with state on disk fetches first and then executes without waiting.
 
+mod bounds;
+mod contracts;
+mod draft;
 mod execute;
 mod genesis;
+mod lane;
+mod mutant;
+mod reads;
+mod rejections;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
-pub use execute::{Applied, BlockContext, Event, Outcome, check, execute, read_set};
-pub use genesis::{Genesis, GenesisPeer, Grant};
+pub use bounds::{
+    CODES_PER_SETTLEMENT_MAX, JOBS_PER_SETTLEMENT_MAX, KEYS_PER_LEASE_MAX, OFFER_BACKENDS_MAX, OFFER_LABELS_MAX,
+    OFFER_TEXT_BYTES_MAX, OPEN_JOBS_PER_LEASE_MAX,
+};
+pub use execute::{Applied, BlockContext, Event, Outcome, check, execute};
+pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
+pub use reads::read_set;
+pub use rejections::rejections;
 pub use state::{
     Account, Changes, JobState, Key, Lane, Lease, LeaseState, Offer, OpenJob, Params, Peer, Pools, Roles, Subject,
     Value, View,

@@ -105,6 +105,7 @@ pub struct Offer {
 pub enum Subject {
     /// Any function of the developer; each ticket names its code.
     AnyFunction,
+    /// One function. Informs the payer: the ledger sees digests of code, not whose function they are, and checks nothing.
     Function(FunctionId),
     /// The digest of the pod's sealed manifest.
     Pod(Digest),
@@ -135,7 +136,7 @@ pub struct Lease {
     pub budget: Credits,
     /// What has been paid out of it.
     pub used: Credits,
-    /// What claims reserve.
+    /// What open jobs keep aside: `used + reserved` never exceeds the budget.
     pub reserved: Credits,
     pub payer_keys: Vec<PublicKey>,
     pub mailboxes: Vec<PublicKey>,
@@ -143,7 +144,7 @@ pub struct Lease {
     pub exposure_ucr: u64,
     pub window_blocks: u32,
     pub state: LeaseState,
-    /// Jobs opened or half-settled, over all lanes; a lease with any does not close.
+    /// Jobs opened or half-settled, over all lanes. Those left when the lease expires lapse unpaid; their records stay.
     pub open_jobs: u32,
 }
 

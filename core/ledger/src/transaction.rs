@@ -21,7 +21,9 @@ pub struct Transaction {
     /// Who asks. For `Register` the account that comes to be; for `Settle` and `OpenJobs` a payer key's account is not
     /// needed: the signature must be of a payer key of the lease and the nonce is not used (lane sequences guard replays).
     pub sender: AccountId,
-    /// The sender's next nonce (0 where the action does not use it).
+    /// The sender's next nonce (0 where the action does not use it: `OpenJobs`, `Settle`, `ExpireLease`). `Register` is an
+    /// account's transaction 0, so the next is 1; an account of the genesis begins with 0. A rejected transaction does not
+    /// use up its nonce: it may still enter later, unless another takes its place.
     pub nonce: u64,
     pub action: Action,
 }
@@ -82,6 +84,8 @@ pub struct Register {
     pub owner: Option<(AccountId, Signature)>,
 }
 
+/// A new key for the account; the id stays. Receipts that the old key sealed and that are not settled yet are refused from
+/// then on (`settle.bad_receipts`): settle, or have them sealed again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct RotateKey {
     pub new_key: PublicKey,
@@ -198,6 +202,7 @@ pub struct Settle {
     pub receipts: Option<Signature>,
     /// A mailbox's seal ([`Domain::Acks`]) over the leaves of the acks in order of `jobs`; `None` where the payer key that
     /// signs the transaction is itself a mailbox of the lease.
+    /// An ack covers the output, which only the receipt tells: a sealed ack travels with its receipt or after it.
     pub acks: Option<(PublicKey, Signature)>,
 }
 

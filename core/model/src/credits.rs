@@ -20,7 +20,7 @@ impl Credits {
     pub const ZERO: Self = Self(0);
     /// One credit in ucr.
     pub const ONE: Self = Self(1_000_000);
-    const JSON_NUMBER_MAX: i128 = (1 << 53) - 1;
+    const JSON_NUMBER_MAX: u128 = (1 << 53) - 1;
 
     pub fn checked_add(self, other: Self) -> Result<Self, CreditsOverflow> {
         self.0.checked_add(other.0).map(Self).ok_or(CreditsOverflow)
@@ -53,7 +53,7 @@ impl fmt::Display for Credits {
 
 impl Serialize for Credits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.abs() <= Self::JSON_NUMBER_MAX {
+        if self.0.unsigned_abs() <= Self::JSON_NUMBER_MAX {
             serializer.serialize_i64(self.0 as i64)
         } else {
             serializer.collect_str(&self.0)

@@ -2,6 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
+use blake3::{
+    Hasher,
+    hazmat::{ContextKey, HasherExt, hash_derive_key_context},
+};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -17,9 +21,14 @@ impl Digest {
 
     /// Digest of a value's canonical encoding under a `tag`, so that equal bytes of different kinds never collide.
     pub fn of_value<T: BorshSerialize>(tag: &str, value: &T) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(tag);
-        borsh::to_writer(&mut hasher, value).expect("a hasher accepts every byte");
-        Self(*hasher.finalize().as_bytes())
+        Self::keyed(&hash_derive_key_context(tag), value)
+    }
+
+    /// [`Self::of_value`] with the tag hashed before. The encoding is hashed in one piece: many small pieces take longer.
+    pub(crate) fn keyed<T: BorshSerialize>(tag: &ContextKey, value: &T) -> Self {
+        let mut bytes = Vec::with_capacity(512);
+        borsh::to_writer(&mut bytes, value).expect("a vector accepts every byte");
+        Self(*Hasher::new_from_context_key(tag).update(&bytes).finalize().as_bytes())
     }
 }
 

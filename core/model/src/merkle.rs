@@ -1,5 +1,11 @@
 //! Binary Merkle trees over digests: one signature covers a batch, a short path proves one member.
 
+use std::sync::LazyLock;
+
+use blake3::{
+    Hasher,
+    hazmat::{ContextKey, HasherExt, hash_derive_key_context},
+};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
@@ -7,11 +13,15 @@ use crate::Digest;
 
 /// The leaf of a value: leaves and inner nodes are hashed under different tags, so neither passes for the other.
 pub fn leaf<T: BorshSerialize>(value: &T) -> Digest {
-    Digest::of_value("piecework 2026 merkle leaf", value)
+    static TAG: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("piecework 2026 merkle leaf"));
+    Digest::keyed(&TAG, value)
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {
-    Digest::of_value("piecework 2026 merkle node", &(left, right))
+    static TAG: LazyLock<ContextKey> = LazyLock::new(|| hash_derive_key_context("piecework 2026 merkle node"));
+    let mut hasher = Hasher::new_from_context_key(&TAG);
+    hasher.update(&left.0).update(&right.0);
+    Digest(*hasher.finalize().as_bytes())
 }
 
 /// The root over `leaves` in order; an odd last node moves up unchanged. The root of nothing is the zero digest.

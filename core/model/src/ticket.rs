@@ -128,6 +128,11 @@ impl Seal {
         if leaves.len() != self.count as usize || merkle_root(leaves) != self.root {
             return Err(SignatureInvalid);
         }
+        self.verify_root(key, domain, network)
+    }
+
+    /// Whether `key` signed this root, for a caller that has made root and count from the leaves itself.
+    pub fn verify_root(&self, key: &PublicKey, domain: Domain, network: &NetworkId) -> Result<(), SignatureInvalid> {
         let fields = SealedFields {
             lease: &self.lease,
             provider: &self.provider,

@@ -1,0 +1,66 @@
+//! Deliberately broken rules, with which the tests show that they would notice. Outside of tests no rule can be broken.
+
+/// One rule of the contracts, broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    SkipTransactionSignature,
+    SkipNonce,
+    AnyPayer,
+    AcceptNegativeTransfer,
+    SkipReceiptSeal,
+    SkipAckSeal,
+    PayWithoutAck,
+    IgnorePriceMax,
+    IgnorePriceCaps,
+    PayTwice,
+    IgnoreBudget,
+    ForgetCommission,
+    CommissionPerBatch,
+    KeepHeld,
+    SettleAfterDrain,
+}
+
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn broken(_rule: Mutant) -> bool {
+    false
+}
+
+#[cfg(test)]
+thread_local! {
+    static BROKEN: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+pub(crate) fn broken(rule: Mutant) -> bool {
+    BROKEN.get() == Some(rule)
+}
+
+#[cfg(test)]
+impl Mutant {
+    pub(crate) const ALL: [Self; 15] = [
+        Self::SkipTransactionSignature,
+        Self::SkipNonce,
+        Self::AnyPayer,
+        Self::AcceptNegativeTransfer,
+        Self::SkipReceiptSeal,
+        Self::SkipAckSeal,
+        Self::PayWithoutAck,
+        Self::IgnorePriceMax,
+        Self::IgnorePriceCaps,
+        Self::PayTwice,
+        Self::IgnoreBudget,
+        Self::ForgetCommission,
+        Self::CommissionPerBatch,
+        Self::KeepHeld,
+        Self::SettleAfterDrain,
+    ];
+
+    /// Runs `body` on this thread with the rule broken; mended again even when `body` panics.
+    pub(crate) fn during<T>(self, body: impl FnOnce() -> T) -> std::thread::Result<T> {
+        BROKEN.set(Some(self));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        BROKEN.set(None);
+        result
+    }
+}

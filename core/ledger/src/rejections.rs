@@ -1,0 +1,100 @@
+//! Every refusal of the ledger in one table: a code that never changes once published, and what to do about it.
+
+use piecework_model::Rejection;
+
+macro_rules! rejections {
+    ($($name:ident = $code:literal, $says:literal;)*) => {
+        $(pub(crate) fn $name() -> Rejection {
+            Rejection::new($code, $says)
+        })*
+
+        /// Code and sentence of every rejection that the contracts and the genesis can give.
+        pub fn rejections() -> &'static [(&'static str, &'static str)] {
+            &[$(($code, $says)),*]
+        }
+    };
+}
+
+rejections! {
+    too_large = "transaction.too_large", "the transaction is over a size limit; send it in smaller parts";
+    wrong_key = "transaction.wrong_key", "the transaction is not signed with the key of its sender's account";
+    bad_signature = "transaction.bad_signature",
+        "the signature does not fit this transaction on this network; sign it again";
+    stale_nonce = "transaction.stale_nonce",
+        "this nonce was used before; read the account's next nonce and sign again";
+    future_nonce = "transaction.future_nonce", "earlier transactions of this account are missing; send them first";
+
+    not_started = "ledger.not_started", "this ledger has no parameters yet; begin with a genesis";
+    overflow = "ledger.overflow", "an amount leaves the range of the ledger; use smaller amounts";
+
+    account_exists = "account.exists", "this key has an account already; use it or register another key";
+    account_unknown = "account.unknown",
+        "an account that the transaction names is not on the ledger; register it first";
+    bad_name = "account.bad_name",
+        "the name is not 1 to 30 of a-z, 0-9 and -, beginning with a letter; choose another";
+    name_taken = "account.name_taken", "another account has this name; choose another";
+    sponsor_limit = "account.sponsor_limit",
+        "a sponsor lends more than zero and no more than it has free; ask for less";
+    sponsor_signature = "account.sponsor_signature",
+        "the sponsor has not signed this limit for this account; ask it to";
+    owner_signature = "account.owner_signature", "the owner has not signed for this account; ask it to";
+    key_proof = "account.key_proof", "the new key has not signed for this account; prove that you hold it";
+
+    transfer_not_positive = "transfer.not_positive", "a transfer moves more than zero; give a positive amount";
+    transfer_self = "transfer.self", "a transfer goes to another account; name one";
+    transfer_insufficient = "transfer.insufficient",
+        "the account has not enough free credits; send less or close a lease";
+
+    offer_deposit = "offer.deposit",
+        "the account has not enough free credits for the deposit of an offer; get some first";
+    offer_expired = "offer.expired", "an offer expires at a height that is still to come; name a later one";
+    offer_unknown = "offer.unknown", "this account has no offer; put one first";
+
+    lease_unknown = "lease.unknown", "there is no such lease; open one";
+    lease_not_yours = "lease.not_yours", "only the developer of a lease may do this; sign with the developer's key";
+    lease_bad_budget = "lease.bad_budget", "a budget is more than zero; give a positive amount";
+    lease_insufficient_funds = "lease.insufficient_funds",
+        "the account has not enough free credits for this budget; hold less";
+    lease_no_payer = "lease.no_payer",
+        "a lease without a payer key or a mailbox can pay nothing; name at least one of each";
+    lease_payer_exists = "lease.payer_exists", "this key is a payer of the lease already; nothing is to be done";
+    lease_payer_unknown = "lease.payer_unknown", "this key is no payer of the lease; nothing is to be taken away";
+    lease_too_many_payers = "lease.too_many_payers",
+        "the lease has as many payer keys as it may have; take one away first";
+    lease_draining = "lease.draining", "the lease is closing and takes nothing new; open another";
+    lease_still_draining = "lease.still_draining", "the lease drains until its height is past; ask again then";
+    lease_not_draining = "lease.not_draining", "the lease is open; its developer closes it first";
+    lease_closed = "lease.closed", "the lease is closed; open another";
+
+    settle_not_payer = "settle.not_payer", "the signing key is no payer of the lease; have the developer delegate it";
+    settle_other_provider = "settle.other_provider", "the lease is with another provider; settle on that one's lane";
+    settle_empty = "settle.empty", "there is no job in it; add one";
+    settle_not_ascending = "settle.not_ascending",
+        "sequences ascend strictly and end below 2^64 - 1; sort them, each once";
+    settle_bad_code = "settle.bad_code", "a job's code is not in the list of codes; add the function version";
+    settle_no_paper = "settle.no_paper", "a job has neither receipt nor ack; send it when one is there";
+    settle_price_above_ticket = "settle.price_above_ticket",
+        "a price is above its ticket's maximum; refuse that receipt";
+    settle_price_above_caps = "settle.price_above_caps",
+        "a price is above what the lease's caps allow; refuse that receipt";
+    settle_bad_receipts = "settle.bad_receipts",
+        "the receipts are not sealed by the provider's current key; fetch them again";
+    settle_bad_acks = "settle.bad_acks", "the acks are not signed by a mailbox of the lease; have one sign them";
+    settle_ack_without_receipt = "settle.ack_without_receipt",
+        "another mailbox's ack travels with or after its receipt; send both";
+    settle_job_mismatch = "settle.job_mismatch",
+        "a job differs from what was recorded under its sequence; send what was recorded";
+    settle_budget = "settle.budget", "the lease's budget does not cover these jobs; have the developer top it up";
+    settle_too_many_gaps = "settle.too_many_gaps",
+        "the lane has too many unsettled gaps; settle the missing sequences first";
+    settle_too_many_open = "settle.too_many_open",
+        "the lease has too many unfinished jobs; bring their missing papers first";
+
+    genesis_bad_params = "genesis.bad_params", "a parameter is out of its bounds; see the hint and correct it";
+    genesis_bad_grant = "genesis.bad_grant",
+        "a grant is negative or all of them are above 2^96 ucr; correct the amounts";
+    genesis_duplicate = "genesis.duplicate", "a name or a key appears twice; name each once";
+    genesis_unknown_owner = "genesis.unknown_owner",
+        "a peer's owner is not among the grants; grant it an account, be it of zero";
+    genesis_too_large = "genesis.too_large", "a text or a list of the genesis is over its limit; shorten it";
+}

@@ -1,0 +1,15 @@
+//! Tests of the rules, written from outside: worlds of a few accounts, blocks, and what came of them.
+#![allow(clippy::unwrap_used)]
+
+mod accounts;
+mod cheats;
+mod genesis;
+mod jobs;
+mod leases;
+mod mutants;
+mod offers;
+mod oracle;
+mod properties;
+mod refusals;
+mod settlement;
+mod world;

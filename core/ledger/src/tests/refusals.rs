@@ -1,0 +1,298 @@
+//! Every rejection that the ledger can give, met once: the table of codes and the scenarios must be the same set.
+
+use std::collections::BTreeSet;
+
+use borsh::BorshDeserialize;
+use piecework_model::{Credits, LeaseId, OwnerName, Rejection};
+
+use super::{
+    accounts::{owned, registration, rotation, sponsored, transfer},
+    genesis::refused_genesis,
+    jobs,
+    leases::{close, delegate, expire, top_up},
+    offers::offer,
+    world::*,
+};
+use crate::*;
+
+type Scenario = fn() -> Rejection;
+
+fn act(who: Who, action: Action) -> Rejection {
+    World::new().act(who, action).unwrap_err()
+}
+
+fn leased(budget: i128) -> (World, LeaseId) {
+    let mut world = World::new();
+    let lease = world.open_lease(budget);
+    (world, lease)
+}
+
+fn settled(change: impl FnOnce(&World, &mut Settle)) -> Rejection {
+    let (mut world, lease) = leased(1_000);
+    let mut settle = world.settlement(lease, &[job(0, 100), job(1, 100)]);
+    change(&world, &mut settle);
+    world.act(Who::Controller, Action::Settle(settle)).unwrap_err()
+}
+
+const TRANSACTIONS: [(&str, Scenario); 7] = [
+    ("transaction.too_large", || {
+        act(
+            Who::Provider,
+            Action::PutOffer(PutOffer {
+                region: "x".repeat(65),
+                ..offer(5)
+            }),
+        )
+    }),
+    ("transaction.wrong_key", || {
+        let mut world = World::new();
+        let mut signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
+        signed.transaction.sender = Who::Developer.id();
+        world.send(signed).unwrap_err()
+    }),
+    ("transaction.bad_signature", || {
+        let mut world = World::new();
+        let mut signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
+        signed.signature.0[5] ^= 1;
+        world.send(signed).unwrap_err()
+    }),
+    ("transaction.stale_nonce", || {
+        let mut world = World::new();
+        let signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
+        world.send(signed.clone()).unwrap();
+        world.send(signed).unwrap_err()
+    }),
+    ("transaction.future_nonce", || {
+        let mut world = World::new();
+        world
+            .send(world.sign_with(Who::Thief, 1, transfer(Who::Provider, 1)))
+            .unwrap_err()
+    }),
+    ("ledger.not_started", || {
+        let mut world = World::new();
+        world.state.clear();
+        world.act(Who::Thief, transfer(Who::Provider, 1)).unwrap_err()
+    }),
+    ("ledger.overflow", || {
+        let mut world = World::new();
+        world.change_account(Who::Thief, |account| account.nonce = u64::MAX);
+        world.act(Who::Thief, transfer(Who::Provider, 1)).unwrap_err()
+    }),
+];
+
+const ACCOUNTS: [(&str, Scenario); 11] = [
+    ("account.exists", || {
+        act(Who::Thief, Action::Register(registration("thief-again")))
+    }),
+    ("account.unknown", || act(Who::Stranger, transfer(Who::Thief, 1))),
+    ("account.bad_name", || {
+        let name = OwnerName::try_from_slice(&borsh::to_vec("Not A Name").unwrap()).unwrap();
+        act(
+            Who::Stranger,
+            Action::Register(Register {
+                name,
+                ..registration("a")
+            }),
+        )
+    }),
+    ("account.name_taken", || {
+        act(Who::Stranger, Action::Register(registration("thief")))
+    }),
+    ("account.sponsor_limit", || {
+        act(
+            Who::Stranger,
+            Action::Register(sponsored(&World::new(), Who::Thief, GRANT.0 + 1)),
+        )
+    }),
+    ("account.sponsor_signature", || {
+        let mut register = sponsored(&World::new(), Who::Thief, 5);
+        register.sponsor.as_mut().unwrap().0 = Who::Developer.id();
+        act(Who::Stranger, Action::Register(register))
+    }),
+    ("account.owner_signature", || {
+        let mut register = owned(&World::new(), Who::Thief);
+        register.owner.as_mut().unwrap().0 = Who::Developer.id();
+        act(Who::Stranger, Action::Register(register))
+    }),
+    ("account.key_proof", || {
+        let mut rotate = rotation(&World::new(), Who::Thief, Who::Stranger);
+        rotate.proof.0[0] ^= 1;
+        act(Who::Thief, Action::RotateKey(rotate))
+    }),
+    ("transfer.not_positive", || act(Who::Thief, transfer(Who::Provider, 0))),
+    ("transfer.self", || act(Who::Thief, transfer(Who::Thief, 1))),
+    ("transfer.insufficient", || {
+        act(Who::Thief, transfer(Who::Provider, GRANT.0 + 1))
+    }),
+];
+
+const OFFERS: [(&str, Scenario); 3] = [
+    ("offer.deposit", || {
+        let mut world = World::new();
+        world.act(Who::Provider, transfer(Who::Thief, GRANT.0)).unwrap();
+        world.act(Who::Provider, Action::PutOffer(offer(50))).unwrap_err()
+    }),
+    ("offer.expired", || act(Who::Provider, Action::PutOffer(offer(1)))),
+    ("offer.unknown", || act(Who::Provider, Action::DropOffer(DropOffer {}))),
+];
+
+const LEASES: [(&str, Scenario); 12] = [
+    ("lease.unknown", || act(Who::Developer, top_up(LeaseId([1; 20]), 5))),
+    ("lease.not_yours", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Thief, close(lease)).unwrap_err()
+    }),
+    ("lease.bad_budget", || {
+        act(Who::Developer, Action::OpenLease(lease_terms(0)))
+    }),
+    ("lease.insufficient_funds", || {
+        act(Who::Developer, Action::OpenLease(lease_terms(GRANT.0 + 1)))
+    }),
+    ("lease.no_payer", || {
+        let mut terms = lease_terms(5);
+        terms.mailboxes.clear();
+        act(Who::Developer, Action::OpenLease(terms))
+    }),
+    ("lease.payer_exists", || {
+        let (mut world, lease) = leased(10);
+        world
+            .act(Who::Developer, delegate(lease, Who::Controller, true))
+            .unwrap_err()
+    }),
+    ("lease.payer_unknown", || {
+        let (mut world, lease) = leased(10);
+        world
+            .act(Who::Developer, delegate(lease, Who::Thief, false))
+            .unwrap_err()
+    }),
+    ("lease.too_many_payers", || {
+        let (mut world, lease) = leased(10);
+        let full = vec![Who::Controller.public(); KEYS_PER_LEASE_MAX];
+        world.change_lease(lease, |lease| lease.payer_keys = full);
+        world
+            .act(Who::Developer, delegate(lease, Who::Thief, true))
+            .unwrap_err()
+    }),
+    ("lease.draining", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Developer, close(lease)).unwrap();
+        world.act(Who::Developer, close(lease)).unwrap_err()
+    }),
+    ("lease.still_draining", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Developer, close(lease)).unwrap();
+        world.act(Who::Developer, expire(lease)).unwrap_err()
+    }),
+    ("lease.not_draining", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Developer, expire(lease)).unwrap_err()
+    }),
+    ("lease.closed", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Developer, close(lease)).unwrap();
+        world.pass_blocks(u64::from(WINDOW));
+        world.act(Who::Developer, expire(lease)).unwrap();
+        world.settle(lease, &[job(0, 1)]).unwrap_err()
+    }),
+];
+
+const SETTLEMENTS: [(&str, Scenario); 15] = [
+    ("settle.not_payer", || {
+        let (mut world, lease) = leased(10);
+        let settle = world.settlement(lease, &[job(0, 1)]);
+        world.act(Who::Thief, Action::Settle(settle)).unwrap_err()
+    }),
+    ("settle.other_provider", || {
+        let (mut world, lease) = leased(10);
+        world.change_lease(lease, |lease| lease.provider = Some(Who::Thief.id()));
+        world.settle(lease, &[job(0, 1)]).unwrap_err()
+    }),
+    ("settle.empty", || settled(|_, settle| settle.jobs.clear())),
+    ("settle.not_ascending", || settled(|_, settle| settle.jobs.swap(0, 1))),
+    ("settle.bad_code", || settled(|_, settle| settle.jobs[1].code = 1)),
+    ("settle.no_paper", || {
+        settled(|_, settle| (settle.jobs[0].metered, settle.jobs[0].received_at_ms) = (None, None))
+    }),
+    ("settle.price_above_ticket", || {
+        settled(|_, settle| settle.jobs[0].price_max_ucr = 99)
+    }),
+    ("settle.price_above_caps", || {
+        settled(|_, settle| settle.jobs[0].metered.as_mut().unwrap().counters.cpu_us = 99)
+    }),
+    ("settle.bad_receipts", || settled(|_, settle| settle.receipts = None)),
+    ("settle.bad_acks", || {
+        settled(|world, settle| {
+            let jobs = [job(0, 100), job(1, 100)];
+            settle.acks = Some(seal_acks(&world.network, settle, &Who::Thief.key(), &jobs));
+        })
+    }),
+    ("settle.ack_without_receipt", || {
+        settled(|world, settle| {
+            let jobs = [job(0, 100).only_ack(), job(1, 100).only_ack()];
+            *settle = world.settlement(settle.lease, &jobs);
+            settle.acks = Some(seal_acks(&world.network, settle, &Who::Mailbox.key(), &jobs));
+        })
+    }),
+    ("settle.job_mismatch", || {
+        let (mut world, lease) = leased(1_000);
+        world.act(Who::Controller, jobs::open(lease, &[job(0, 10)])).unwrap();
+        world.settle(lease, &[job(0, 11)]).unwrap_err()
+    }),
+    ("settle.budget", || {
+        let (mut world, lease) = leased(10);
+        world.settle(lease, &[job(0, 11)]).unwrap_err()
+    }),
+    ("settle.too_many_gaps", || {
+        let (mut world, lease) = leased(1_000);
+        let sparse: Vec<Job> = (0..9).map(|nth| job(nth * 2, 1)).collect();
+        world.settle(lease, &sparse).unwrap_err()
+    }),
+    ("settle.too_many_open", || {
+        let (mut world, lease) = leased(1_000);
+        world.change_lease(lease, |lease| lease.open_jobs = OPEN_JOBS_PER_LEASE_MAX);
+        world.settle(lease, &[job(0, 1).only_ack()]).unwrap_err()
+    }),
+];
+
+const GENESES: [(&str, Scenario); 5] = [
+    ("genesis.bad_params", || {
+        refused_genesis(|genesis| genesis.params.window_blocks = 0)
+    }),
+    ("genesis.bad_grant", || {
+        refused_genesis(|genesis| genesis.grants[0].amount = Credits(-1))
+    }),
+    ("genesis.duplicate", || {
+        refused_genesis(|genesis| genesis.grants.push(genesis.grants[0].clone()))
+    }),
+    ("genesis.unknown_owner", || {
+        refused_genesis(|genesis| genesis.peers[0].owner = "nobody".parse().unwrap())
+    }),
+    ("genesis.too_large", || {
+        refused_genesis(|genesis| genesis.network_name = "x".repeat(261))
+    }),
+];
+
+#[test]
+fn every_rejection_is_met_with_its_code_and_its_sentence() {
+    let scenarios: Vec<(&str, Scenario)> = [
+        &TRANSACTIONS[..],
+        &ACCOUNTS[..],
+        &OFFERS[..],
+        &LEASES[..],
+        &SETTLEMENTS[..],
+        &GENESES[..],
+    ]
+    .concat();
+    for (code, scenario) in &scenarios {
+        let refused = scenario();
+        assert_eq!(refused.code, *code);
+        assert!(
+            rejections().contains(&(code, refused.message.as_str())),
+            "{refused} is not in the table"
+        );
+    }
+    let met: BTreeSet<&str> = scenarios.iter().map(|(code, _)| *code).collect();
+    let listed: BTreeSet<&str> = rejections().iter().map(|(code, _)| *code).collect();
+    assert_eq!(met, listed);
+    assert_eq!(listed.len(), rejections().len(), "a code is listed once");
+}
