@@ -1,5 +1,46 @@
+// Builds the JavaScript component: `node build.mjs OUTPUT`.
+
 import { readFileSync, writeFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { componentize } from "componentize-qjs";
-const here = new URL(".", import.meta.url).pathname;
-const { component } = await componentize({ witPath: here + "world.wit", jsSource: readFileSync(here + "runner.mjs", "utf8") });
-writeFileSync(process.argv[2], component);
+
+const here = fileURLToPath(new URL(".", import.meta.url));
+const entry = here + "piecework-runner/runner.mjs";
+
+// componentize-qjs closes the engine's module loader by composing the component with a stub for it. We keep the loader,
+// so that the host hands out a bundle's modules one by one; hence the inner component is taken out again.
+// https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md: section 4 is a nested component.
+const COMPONENT_SECTION = 4;
+const PREAMBLE_LENGTH = 8;
+
+function* sections(bytes) {
+  let at = PREAMBLE_LENGTH;
+  while (at < bytes.length) {
+    const id = bytes[at++];
+    let size = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = bytes[at++];
+      size += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) break;
+    }
+    yield { id, body: bytes.subarray(at, at + size) };
+    at += size;
+  }
+}
+
+function engineOf(composed) {
+  const inner = [...sections(composed)].filter((section) => section.id === COMPONENT_SECTION).map((section) => section.body);
+  inner.sort((one, other) => other.length - one.length);
+  if (inner.length !== 2 || !inner[0].includes("local:init/module-loader")) {
+    throw new Error("componentize-qjs composes its output in another way than version 0.4.5 did");
+  }
+  return inner[0];
+}
+
+const { component } = await componentize({
+  witPath: here + "world.wit",
+  jsSource: readFileSync(entry, "utf8"),
+  jsPath: entry,
+  moduleRoot: here,
+});
+writeFileSync(process.argv[2], engineOf(component));

@@ -1,1 +1,25 @@
-//! The HTTP contract: bodies, error codes and the typed client.
+//! The HTTP contract: routes, one module of bodies per resource, the catalogue of error codes, and the typed client.
+//!
+//! Both sides import this crate, so that a handler and the client cannot disagree. Requests refuse unknown fields; answers
+//! may gain fields. Status codes of refusals are given here and nowhere else: see [`errors::status_of`].
+
+pub mod accounts;
+pub mod client;
+pub mod errors;
+pub mod execute;
+pub mod functions;
+pub mod jobs;
+pub mod ledger;
+pub mod metrics;
+pub mod page;
+pub mod routes;
+pub mod schemas;
+
+pub use client::{Client, ClientError};
+pub use errors::{ErrorBody, Refusal, parse_body, status_of};
+pub use page::{List, PageQuery};
+
+/// Milliseconds with microseconds behind the point, as durations are shown: a warm call takes less than one.
+pub fn ms_of_us(us: u64) -> f64 {
+    us as f64 / 1_000.0
+}

@@ -1,1 +1,210 @@
-//! The jail backend: a zygote that forks interpreters into namespaces, with seccomp, landlock and cgroups.
+//! The jail backend: a zygote that forks interpreters into namespaces, with seccomp, landlock and cgroups. Linux only.
+//!
+//! ```text
+//! agent --order--> launcher (first of its pid namespace, single-threaded)
+//!                     |-- zygote of one program (warm Python, never runs user code)
+//!                     |      `-- fork + steps --> jail: its runner reads the program
+//!                     `-- clone + steps + exec --> jail: Node with its runner
+//! ```
+//! The steps (`plan`) are decided in one place and run by whoever made the process. Metering and limits are outside of the
+//! jail. An executable that uses this backend calls [`init_main`] first when its first argument is [`INIT_ARGUMENT`].
+#![cfg(target_os = "linux")]
+
+mod bundle;
+mod cell;
+mod cgroup;
+mod channel;
+mod interpreter;
+mod landlock;
+mod launcher;
+mod plan;
+mod probe;
+mod process;
+mod program;
+mod root;
+mod seccomp;
+mod spawner;
+mod wire;
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use cell::{NODE_RUNNER, PYTHON_RUNNER, Yard};
+use cgroup::Cgroups;
+use launcher::LauncherOptions;
+pub use launcher::{INIT_ARGUMENT, init_main};
+use parking_lot::Mutex;
+use piecework_model::{Language, Limits};
+use piecework_sandbox::{Backend, BackendName, LoadError, Loaded, Probe, Program};
+use root::Root;
+use spawner::Launcher;
+
+/// Who runs the jails on the host when the agent is root: an identity that owns nothing.
+const HOST_ID_DEFAULT: u32 = 61_907;
+
+/// How to make jails on this machine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The executable to start again as the launcher; it calls [`init_main`].
+    pub init: PathBuf,
+    /// More directories with interpreters, written as in `PATH`; `/usr/bin` is searched first.
+    pub search: OsString,
+    /// Work as without root: no cgroups, a user namespace around everything. Set by itself where the agent is not root.
+    pub rootless: bool,
+    /// Where the probe writes its small bundles; must exist.
+    pub scratch: PathBuf,
+    /// Cores that one jail may use.
+    pub cores: u32,
+}
+
+impl Options {
+    pub fn new(init: impl Into<PathBuf>) -> Self {
+        Self {
+            init: init.into(),
+            search: OsString::new(),
+            rootless: false,
+            scratch: "/tmp".into(),
+            cores: 1,
+        }
+    }
+}
+
+/// Why there is no jail here.
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    #[error("no interpreter was found: install python3 or node")]
+    NoInterpreter,
+    #[error("the launcher does not start")]
+    Launcher(#[source] std::io::Error),
+}
+
+/// The backend. Dropping it ends every process that it started.
+pub struct Jail {
+    yard: Arc<Yard>,
+    scratch: PathBuf,
+    weaker: Vec<String>,
+}
+
+impl Jail {
+    /// Starts the launcher. Must be called within a tokio runtime; asks the interpreters for their versions, which blocks for
+    /// about 50 ms.
+    pub fn new(options: Options) -> Result<Self, JailError> {
+        let python = interpreter::find(Language::Python, &options.search);
+        let node = interpreter::find(Language::JavaScript, &options.search);
+        if python.is_none() && node.is_none() {
+            return Err(JailError::NoInterpreter);
+        }
+        let root = is_root();
+        let rootless = options.rootless || !root;
+        let prefixes = [&python, &node]
+            .into_iter()
+            .flatten()
+            .filter_map(|found| found.prefix.clone())
+            .collect();
+        let launcher_options = LauncherOptions {
+            root: Root {
+                prefixes,
+                runners: runners(),
+            },
+            rootless,
+            become_id: (options.rootless && root).then_some(HOST_ID_DEFAULT),
+        };
+        let launcher = Launcher::start(&options.init, &launcher_options).map_err(JailError::Launcher)?;
+        let (cgroups, weaker) = cgroups(rootless);
+        let yard = Arc::new(Yard {
+            launcher,
+            cgroups,
+            python,
+            node,
+            host_id: (!rootless).then_some(HOST_ID_DEFAULT),
+            cores: options.cores,
+            spare_zygote: Mutex::default(),
+            blanks: Mutex::default(),
+        });
+        let ahead = Arc::downgrade(&yard);
+        tokio::spawn(async move {
+            for language in Language::ALL {
+                if let Some(yard) = ahead.upgrade() {
+                    yard.prepare(language, &Limits::DEFAULT).await;
+                }
+            }
+        });
+        Ok(Self {
+            yard,
+            scratch: options.scratch,
+            weaker,
+        })
+    }
+
+    /// Languages whose interpreter was found.
+    pub fn languages(&self) -> Vec<Language> {
+        Language::ALL
+            .into_iter()
+            .filter(|language| self.yard.interpreter(*language).is_some())
+            .collect()
+    }
+}
+
+fn runners() -> Vec<(PathBuf, String)> {
+    vec![
+        (
+            PYTHON_RUNNER.into(),
+            include_str!("../../../runtimes/jail/python.py").to_owned(),
+        ),
+        (
+            "/runner/warm.py".into(),
+            "def handler(event, context):\n    return event\n".to_owned(),
+        ),
+        (
+            "/runner/warm.mjs".into(),
+            "export default (event) => event;\n".to_owned(),
+        ),
+        (
+            NODE_RUNNER.into(),
+            include_str!("../../../runtimes/jail/node.cjs").to_owned(),
+        ),
+    ]
+}
+
+fn cgroups(rootless: bool) -> (Option<Arc<Cgroups>>, Vec<String>) {
+    let found = if rootless {
+        Err("the agent is not root".to_owned())
+    } else {
+        Cgroups::find()
+    };
+    match found {
+        Ok(cgroups) => (Some(cgroups), Vec::new()),
+        Err(reason) => {
+            let weaker = format!(
+                "no control groups ({reason}): memory is limited for each process, CPU has no quota, and children that were not waited for are not metered"
+            );
+            (None, vec![weaker])
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn is_root() -> bool {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+#[async_trait]
+impl Backend for Jail {
+    fn name(&self) -> BackendName {
+        BackendName::Jail
+    }
+
+    async fn probe(&self) -> Probe {
+        probe::probe(self).await
+    }
+
+    async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
+        if self.yard.interpreter(program.language).is_none() {
+            let reason = format!("no interpreter of {} is installed here", program.language);
+            return Err(LoadError::Unsupported { reason });
+        }
+        let loaded = program::JailedProgram::load(self.yard.clone(), program).await?;
+        Ok(Arc::new(loaded))
+    }
+}

@@ -9,6 +9,8 @@
 //!                                        `-- dropped: everything of it is gone
 //! ```
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod contract;
 
 pub use contract::*;

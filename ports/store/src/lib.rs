@@ -1,1 +1,36 @@
 //! Keeps functions, accounts, jobs, logs and metrics durably; the only crate with SQL.
+//!
+//! ```text
+//! finish, accept, ... -> journal (write, sync) -> pending (in memory) -> projector -> tables + journal position
+//!                                                      |                                   |
+//!                                                      +------------- reads ---------------+
+//! ```
+//! A job is safe once it is in the journal: from the death of the process when the call returns, from a power cut when
+//! the journal is synced ([`Jobs::accept`] waits for that, [`Jobs::finish`] does not). The projector moves entries into the
+//! tables in batches, each with the journal position in one transaction, so that each is filed exactly once.
+
+mod claims;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod directory;
+mod failure;
+mod journal;
+mod password;
+mod pending;
+mod port;
+mod record;
+mod rollup;
+mod seal;
+mod sqlite;
+
+pub use failure::StoreFailure;
+pub use password::{hash_password, verify_password};
+pub use port::{Functions, Jobs, Metrics, Sealing, Sequences, Store, Tokens, Users, Values};
+pub use record::{
+    Accepted, AcceptedJob, Function, FunctionSettings, Idempotency, Job, JobFilter, JobState, JournalLag, MetricScope,
+    Page, Payment, Point, Roles, Scope, Settlement, Token, User, Version,
+};
+pub use sqlite::{Options, Sqlite};
+
+/// Points of one answer: more is no chart.
+pub const POINTS_MAX: usize = 10_000;

@@ -1,1 +1,221 @@
 //! Authenticates, admits, routes, schedules, meters and settles; serves the HTTP API.
+//!
+//! ```text
+//! HTTP -> auth -> admit (gate, lease) -> plan -> ticket -> provider -> receipt checked -> journal -> answer
+//!                                                                          `-> outbox -> Settle -> ledger -> paid
+//! ```
+//!
+//! The ledger is not on the path of a call: the lease was opened before, the settlement follows within a second. What a
+//! caller was told is in the store's journal before he is told.
+
+mod accounts;
+mod auth;
+mod clock;
+mod codecs;
+mod deploy;
+mod failure;
+mod follow;
+mod functions;
+mod gate;
+mod http;
+mod inflight;
+mod invoke;
+mod leases;
+mod outcome;
+mod queue;
+mod seen;
+mod settle;
+mod telemetry;
+mod views;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::serve::ListenerExt as _;
+use piecework_blobs::Blobs;
+use piecework_chain::Chain;
+use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
+use piecework_queue::ProviderLink;
+use piecework_scheduler::Policy;
+use piecework_store::Store;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use failure::Answer;
+pub use http::openapi_document;
+
+/// What a controller is made of.
+pub struct Options {
+    /// Signs tickets, acks and settlements: the payer key and mailbox of its leases.
+    pub key: SecretKey,
+    /// The controller's account, which gets its share of the commission.
+    pub account: AccountId,
+    pub chain: Arc<dyn Chain>,
+    pub store: Arc<dyn Store>,
+    pub blobs: Arc<dyn Blobs>,
+    pub packages: Arc<piecework_packages::Packages>,
+    pub providers: Vec<Arc<dyn ProviderLink>>,
+    pub policy: Policy,
+    /// What links in answers begin with, say `http://127.0.0.1:8080`.
+    pub base_url: String,
+    pub tuning: Tuning,
+}
+
+/// What an operator may turn.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Registration without an invite.
+    pub open_registration: bool,
+    /// Receipts wait so long for company before they are settled.
+    pub settle_every: Duration,
+    /// What a lease is opened and topped up with, as far as the account covers it.
+    pub budget_step_ucr: u64,
+    /// What may be owed to one provider without a signature.
+    pub exposure_ucr: u64,
+    /// The dearest prices a lease allows.
+    pub price_caps: Prices,
+    /// Asynchronous jobs that wait at the most; more get 503.
+    pub queued_jobs_max: usize,
+    /// A job that nobody began after this long expires.
+    pub queue_timeout: Duration,
+    /// Job records, outputs and logs older than this are deleted.
+    pub retention: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            open_registration: false,
+            settle_every: Duration::from_millis(500),
+            budget_step_ucr: 5_000_000,
+            exposure_ucr: 1_000_000,
+            price_caps: Prices {
+                start_ucr: 100,
+                cpu_ucr_per_s: 2_000,
+                memory_ucr_per_gib_s: 1_000,
+                egress_ucr_per_mib: 1_000,
+            },
+            queued_jobs_max: 20_000,
+            queue_timeout: Duration::from_secs(600),
+            retention: Duration::from_secs(7 * 86_400),
+        }
+    }
+}
+
+/// A running controller. Shared by every handler and task.
+pub struct Controller {
+    key: SecretKey,
+    payer: PublicKey,
+    account: AccountId,
+    network: NetworkId,
+    chain: Arc<dyn Chain>,
+    store: Arc<dyn Store>,
+    blobs: Arc<dyn Blobs>,
+    packages: Arc<piecework_packages::Packages>,
+    providers: Vec<seen::Seen>,
+    policy: Policy,
+    base_url: String,
+    tuning: Tuning,
+    auth: auth::Auth,
+    functions: functions::Cache,
+    leases: leases::Leases,
+    inflight: inflight::Inflight,
+    queue: queue::Queue,
+    outbox: settle::Outbox,
+    telemetry: telemetry::Telemetry,
+    events: tokio::sync::broadcast::Sender<Arc<Announced>>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// An event and who may see it: everybody, or one developer (and operators).
+pub(crate) struct Announced {
+    pub(crate) audience: Option<AccountId>,
+    pub(crate) event: piecework_api::metrics::StreamEvent,
+}
+
+/// Events that a slow reader of `/events` may be behind before it loses some.
+const EVENTS_BEHIND_MAX: usize = 1_024;
+
+impl Controller {
+    /// Catches up with the ledger, takes up what an earlier run left (unsettled receipts, accepted jobs), starts the
+    /// background tasks. They end with `shutdown`.
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Answer<Arc<Self>> {
+        let controller = Arc::new(Self {
+            payer: options.key.public(),
+            key: options.key,
+            account: options.account,
+            network: options.chain.network(),
+            chain: options.chain,
+            store: options.store,
+            blobs: options.blobs,
+            packages: options.packages,
+            providers: options.providers.into_iter().map(seen::Seen::new).collect(),
+            policy: options.policy,
+            base_url: options.base_url,
+            tuning: options.tuning,
+            auth: auth::Auth::default(),
+            functions: functions::Cache::default(),
+            leases: leases::Leases::default(),
+            inflight: inflight::Inflight::default(),
+            queue: queue::Queue::default(),
+            outbox: settle::Outbox::default(),
+            telemetry: telemetry::Telemetry::default(),
+            events: tokio::sync::broadcast::channel(EVENTS_BEHIND_MAX).0,
+            shutdown,
+            tasks: TaskTracker::new(),
+        });
+        follow::catch_up(&controller).await?;
+        settle::take_up(&controller).await?;
+        controller.tasks.spawn(follow::run(controller.clone()));
+        controller.tasks.spawn(settle::run(controller.clone()));
+        controller.tasks.spawn(functions::prune(controller.clone()));
+        queue::take_up(&controller).await?;
+        Ok(controller)
+    }
+
+    /// Serves the HTTP API until shutdown, then lets running requests end and settles what waits.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+        let shutdown = self.shutdown.clone();
+        let app = http::router(self.clone());
+        axum::serve(listener.tap_io(answer_at_once), app)
+            .with_graceful_shutdown(async move { shutdown.cancelled().await })
+            .await?;
+        self.tasks.close();
+        self.tasks.wait().await;
+        Ok(())
+    }
+
+    /// The way to a provider. Refuses with `provider.none` where it is not connected now.
+    pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
+        let seen = self.providers.iter().find(|seen| seen.link.profile().account == provider);
+        seen.map_or_else(|| failure::refuse("provider.none", "the provider is not connected"), |seen| Ok(seen.link.clone()))
+    }
+
+    /// The name under which somebody is known on the ledger; the id where nobody is.
+    pub(crate) async fn account_name(&self, account: AccountId) -> String {
+        match self.store.user_by_account(account).await {
+            Ok(Some(user)) => user.name.to_string(),
+            Ok(None) | Err(_) => match self.chain.get(&piecework_ledger::Key::Account(account)).await {
+                Ok(Some(piecework_ledger::Value::Account(found))) => found.name.to_string(),
+                Ok(_) | Err(_) => account.to_string(),
+            },
+        }
+    }
+
+    /// Creates a person or an organisation that this machine's `up` owns; the account is in the genesis already.
+    pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: piecework_store::Roles) -> Answer<AccountId> {
+        accounts::adopt(self, name, key, roles).await
+    }
+
+    /// A token of an adopted account, shown once.
+    pub async fn issue_token(&self, account: AccountId, label: &str) -> Answer<String> {
+        auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None).await.map(|(text, _)| text)
+    }
+}
+
+/// Small answers leave at once: Nagle's algorithm may hold them for an acknowledgement.
+fn answer_at_once(stream: &mut TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection went before it began");
+    }
+}

@@ -1,1 +1,164 @@
-//! Runs a ledger peer: keys, genesis, chain.
+//! Runs a ledger peer: its key, its genesis file, its chain.
+//!
+//! ```text
+//! directory/genesis.json   the network, shared by all its peers
+//! directory/peer.key       this peer's consensus key: 64 hex digits, mode 0600
+//! directory/ledger/        the chain's own
+//! ```
+
+mod files;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use piecework_chain::{Chain, ChainFailure, Node};
+use piecework_ledger::{Genesis, GenesisPeer, Grant, Params};
+use piecework_model::{OwnerName, Rejection, SecretKey};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// How a peer runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of this peer alone; holds a genesis file, see [`create_genesis`] and [`join`].
+    pub directory: PathBuf,
+    /// Where other peers reach this one.
+    pub listen: SocketAddr,
+    /// See [`piecework_chain::Options::heartbeat`].
+    pub heartbeat: Duration,
+}
+
+/// What a new network starts with; this peer is its first.
+#[derive(Clone, Debug)]
+pub struct NewNetwork {
+    pub name: String,
+    pub created_at_ms: u64,
+    pub params: Params,
+    pub grants: Vec<Grant>,
+    /// Who gets this peer's share: one of the grants.
+    pub owner: OwnerName,
+    /// `host:port` that other peers will dial.
+    pub address: String,
+}
+
+/// Why a peer does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerFailure {
+    #[error("{path:?} cannot be read or written")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path:?} is not a key: 64 hex digits are expected")]
+    BadKey { path: PathBuf },
+    #[error("{path:?} is not a genesis file")]
+    BadGenesis {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("the genesis is not valid")]
+    Genesis(#[source] Rejection),
+    #[error("{path:?} is there already; a directory keeps to one network")]
+    GenesisExists { path: PathBuf },
+    #[error(transparent)]
+    Chain(#[from] ChainFailure),
+}
+
+/// Makes the key of this directory's peer, if there is none, and the genesis file of a network whose only peer it is.
+/// Durable when it returns. Fails where a genesis file exists.
+pub fn create_genesis(directory: &std::path::Path, new: NewNetwork) -> Result<Genesis, PeerFailure> {
+    let key = files::load_or_create_key(directory)?;
+    let genesis = Genesis {
+        network_name: new.name,
+        created_at_ms: new.created_at_ms,
+        params: new.params,
+        peers: vec![GenesisPeer {
+            key: key.public(),
+            owner: new.owner,
+            address: new.address,
+        }],
+        grants: new.grants,
+    };
+    genesis.state().map_err(PeerFailure::Genesis)?;
+    files::write_genesis(directory, &genesis)?;
+    Ok(genesis)
+}
+
+/// Puts the genesis file of a network that others made into this directory, with this peer's key beside it, which the
+/// genesis must name. Durable when it returns. The same genesis again is no error.
+pub fn join(directory: &std::path::Path, genesis: &Genesis) -> Result<(), PeerFailure> {
+    genesis.state().map_err(PeerFailure::Genesis)?;
+    let key = files::load_or_create_key(directory)?;
+    if !genesis.peers.iter().any(|peer| peer.key == key.public()) {
+        return Err(ChainFailure::NotAPeer.into());
+    }
+    match files::write_genesis(directory, genesis) {
+        Err(PeerFailure::GenesisExists { .. }) if files::read_genesis(directory)? == *genesis => Ok(()),
+        written => written,
+    }
+}
+
+/// This directory's consensus key, made if there is none: its public half goes into the genesis.
+pub fn peer_key(directory: &std::path::Path) -> Result<SecretKey, PeerFailure> {
+    files::load_or_create_key(directory)
+}
+
+/// The peer, before it runs.
+#[derive(Debug)]
+pub struct Service;
+
+impl Service {
+    /// Starts the peer; it runs until `shutdown` is cancelled or it fails.
+    pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Handle, PeerFailure> {
+        let key = files::load_or_create_key(&options.directory)?;
+        let genesis = files::read_genesis(&options.directory)?;
+        let ledger = options.directory.join(files::LEDGER_DIRECTORY);
+        let mut chain = piecework_chain::Options::new(ledger, genesis.clone(), key, options.listen);
+        chain.heartbeat = options.heartbeat;
+        let node = piecework_chain::start(chain).await?;
+        let chain = node.chain();
+        tracing::info!(network = %chain.network(), height = chain.status().height, "ledger peer runs");
+        let task = tokio::spawn(watch(node, shutdown));
+        Ok(Handle { chain, genesis, task })
+    }
+}
+
+async fn watch(node: Node, shutdown: CancellationToken) -> Result<(), ChainFailure> {
+    let failure = tokio::select! {
+        () = shutdown.cancelled() => None,
+        failure = node.failed() => Some(failure),
+    };
+    if let Some(failure) = &failure {
+        tracing::error!(%failure, code = failure.code(), "ledger peer failed");
+    }
+    let stopped = node.shutdown().await;
+    failure.map_or(stopped, Err)
+}
+
+/// A running peer.
+pub struct Handle {
+    chain: Arc<dyn Chain>,
+    genesis: Genesis,
+    task: JoinHandle<Result<(), ChainFailure>>,
+}
+
+impl Handle {
+    pub fn chain(&self) -> Arc<dyn Chain> {
+        self.chain.clone()
+    }
+
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// Resolves once the peer has stopped and its directory is free: with the failure, if it was not told to.
+    pub async fn stopped(self) -> Result<(), ChainFailure> {
+        match self.task.await {
+            Ok(result) => result,
+            Err(error) => Err(ChainFailure::Stopped {
+                detail: error.to_string(),
+            }),
+        }
+    }
+}

@@ -1,1 +1,262 @@
 //! Verifies tickets, runs sandboxes, keeps the pools warm and signs receipts.
+//!
+//! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
+//! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
+
+mod lanes;
+mod pool;
+mod receipts;
+mod tickets;
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use piecework_blobs::Unpacked;
+use piecework_model::{
+    AccountId, Counters, FunctionId, JobStatus, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey, Ticket,
+};
+use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
+use piecework_sandbox::{Backend, BackendName, Call, Finished, LoadError, Outcome, Probe};
+use tokio_util::sync::CancellationToken;
+
+use crate::{lanes::Lanes, pool::Pools, receipts::Receipts};
+
+/// What a provider is made of.
+pub struct Options {
+    pub key: SecretKey,
+    pub account: AccountId,
+    pub network: NetworkId,
+    pub name: String,
+    pub prices: Prices,
+    pub region: String,
+    pub labels: Vec<String>,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    /// Jobs at once.
+    pub slots: u32,
+    /// An instance that served nothing for this long goes.
+    pub idle: Duration,
+    /// Idle instances together hold no more than this; the longest idle goes first.
+    pub idle_bytes_max: u64,
+    /// Backends whose probe said that they work.
+    pub backends: Vec<Arc<dyn Backend>>,
+    pub probes: Vec<Probe>,
+    pub bundles: Unpacked,
+    /// Controllers whose tickets it takes.
+    pub payers: HashSet<PublicKey>,
+}
+
+/// A running provider; itself the in-process end of its queue.
+pub struct Provider {
+    profile: Profile,
+    payers: HashSet<PublicKey>,
+    network: NetworkId,
+    backends: Vec<Arc<dyn Backend>>,
+    pools: Pools,
+    lanes: Lanes,
+    receipts: Receipts,
+    running: AtomicU32,
+    draining: AtomicBool,
+}
+
+impl Provider {
+    /// Starts the sweeper of idle instances; it ends with `shutdown`.
+    pub fn start(options: Options, shutdown: CancellationToken) -> Arc<Self> {
+        let provider = Arc::new(Self {
+            profile: Profile {
+                account: options.account,
+                name: options.name,
+                prices: options.prices,
+                cores: options.cores,
+                memory_bytes: options.memory_bytes,
+                slots: options.slots,
+                region: options.region,
+                labels: options.labels,
+                probes: options.probes,
+            },
+            payers: options.payers,
+            network: options.network,
+            backends: options.backends,
+            pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
+            lanes: Lanes::default(),
+            receipts: Receipts::new(options.key, options.network),
+            running: AtomicU32::new(0),
+            draining: AtomicBool::new(false),
+        });
+        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
+        provider
+    }
+
+    /// Takes no new jobs; running ones end.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn backend(&self, name: BackendName) -> Result<&Arc<dyn Backend>, Rejection> {
+        self.backends
+            .iter()
+            .find(|backend| backend.name() == name)
+            .ok_or_else(|| {
+                Rejection::new(
+                    "sandbox.unavailable",
+                    format!("the sandbox `{name}` does not work on this provider"),
+                )
+                .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
+            })
+    }
+
+    fn take_slot(&self) -> Result<Slot<'_>, Refusal> {
+        let taken = self.running.fetch_add(1, Ordering::AcqRel);
+        let slot = Slot(&self.running);
+        if taken >= self.profile.slots {
+            return Err(Rejection::new(
+                "provider.no_slot",
+                "every slot of this provider is taken",
+            ));
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Rejection::new("provider.draining", "this provider takes no new jobs"));
+        }
+        Ok(slot)
+    }
+}
+
+/// One running job's place; freed when dropped.
+struct Slot<'a>(&'a AtomicU32);
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(1);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let Some(provider) = provider.upgrade() else { return };
+        provider.pools.sweep(Instant::now());
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is past 1970");
+    u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
+}
+
+#[async_trait]
+impl ProviderLink for Provider {
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn load(&self) -> Load {
+        let (instances, instance_bytes) = self.pools.idle();
+        Load {
+            running: self.running.load(Ordering::Relaxed),
+            instances,
+            instance_bytes,
+            draining: self.draining.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_warm(&self, function: FunctionId, version: u32) -> bool {
+        self.pools.is_warm((function, version))
+    }
+
+    async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
+        let backend = self
+            .backend(work.backend)
+            .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
+        self.pools.load(backend, &work).await.map(drop)
+    }
+
+    async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
+        let _slot = self.take_slot()?;
+        let now = now_ms();
+        tickets::check(&order, &self.profile, &self.payers, &self.network, now)?;
+        self.lanes.begin(&order)?;
+        let backend = self.backend(order.work.backend)?;
+        let pulled = Instant::now();
+        let lease = self
+            .pools
+            .take(backend, &order.work)
+            .await
+            .map_err(|error| refusal(&error))?;
+        let (cold, pull) = (lease.cold, pulled.elapsed());
+        let ticket = &order.ticket;
+        let call = Call {
+            job: ticket.job,
+            event: order.event.clone(),
+            parameters: order.parameters.clone(),
+            deadline_ms: now + u64::from(ticket.limits.timeout_ms),
+            time_left: Duration::from_millis(u64::from(ticket.limits.timeout_ms)),
+        };
+        let began = Instant::now();
+        let (finished, status) = tokio::select! {
+            biased;
+            finished = self.pools.call(lease, call) => {
+                let status = receipts::status(&finished.outcome);
+                (finished, status)
+            }
+            () = order.cancel.cancelled() => (cut_short(ticket, began.elapsed()), JobStatus::Cancelled),
+        };
+        let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
+        self.lanes.finish(&receipt);
+        let pull_us = u64::try_from(pull.as_micros()).unwrap_or(u64::MAX);
+        Ok(Delivery {
+            receipt,
+            mark,
+            finished,
+            cold,
+            pull_us,
+        })
+    }
+
+    async fn accept_seal(&self, seal: Seal, sequences: Vec<u64>) -> Result<(), Refusal> {
+        self.lanes.accept_seal(&seal, &sequences, &self.network)
+    }
+
+    async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
+        self.receipts.seal(lane, &receipts)
+    }
+
+    fn forget(&self, function: FunctionId, version: u32) {
+        self.pools.forget((function, version));
+    }
+}
+
+/// What a cancelled run is taken to have used: one core and all of its memory for as long as it ran.
+fn cut_short(ticket: &Ticket, ran: Duration) -> Finished {
+    let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+    let memory_byte_ms = ticket.limits.memory_bytes.saturating_mul(ran_us.div_ceil(1_000));
+    Finished {
+        outcome: Outcome::Crashed("it was cancelled".into()),
+        logs: String::new(),
+        counters: Counters { cpu_us: ran_us, memory_byte_ms, egress_bytes: 0 },
+        memory_peak_bytes: ticket.limits.memory_bytes,
+        duration: ran,
+        reusable: false,
+    }
+}
+
+/// Code that loaded at deploy time and does not now: the sandbox or the bundle failed here, not the caller.
+fn refusal(error: &LoadError) -> Refusal {
+    match error {
+        LoadError::Code(rejection) => rejection.clone(),
+        LoadError::Unsupported { reason } => Rejection::new("sandbox.unavailable", reason.clone()),
+        LoadError::Failed(reason) => Rejection::new("sandbox.failed", reason.clone()),
+    }
+}

@@ -1,1 +1,40 @@
-fn main() {}
+//! The one binary: the command line, and the only place where roles and backends are composed.
+
+mod cli;
+mod commands;
+mod compose;
+mod failure;
+mod pack;
+mod places;
+mod session;
+mod show;
+mod source;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    if arguments.get(1).is_some_and(|argument| argument == piecework_sandbox_jail::INIT_ARGUMENT) {
+        piecework_sandbox_jail::init_main(&arguments[2..]);
+    }
+    let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match runtime.block_on(cli::run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}

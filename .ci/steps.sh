@@ -1,0 +1,71 @@
+# Sourced by ./run, ./test, ./bench and .ci/run: steps with times, and the tools that they need.
+# Leaves the caller in the root of the checkout.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' PLAIN=$'\e[0m'; else BOLD='' DIM='' RED='' PLAIN=''; fi
+BEGAN=$SECONDS
+STEP_TIMES=()
+
+say() { printf '%s\n' "$*"; }
+note() { printf '%s%s%s\n' "$DIM" "$*" "$PLAIN"; }
+fail() {
+  printf '%s%s%s\n' "$RED" "$*" "$PLAIN" >&2
+  exit 1
+}
+
+# step TITLE COMMAND...: runs it and says how long it took. A command that fails anywhere in it ends the script.
+step() {
+  local began=$SECONDS
+  STEP=$1
+  shift
+  printf '\n%s== %s%s\n' "$BOLD" "$STEP" "$PLAIN"
+  # Not `"$@" || ...`: that would switch `set -e` off inside the functions that are called.
+  "$@"
+  local took=$((SECONDS - began))
+  STEP_TIMES+=("$(printf '%5d s  %s' "$took" "$STEP")")
+  note "$took s"
+}
+
+set -E
+trap 'printf "%sfailed: %s%s\n" "$RED" "${STEP:-the start}" "$PLAIN" >&2' ERR
+
+step_times() {
+  printf '\n%s== Times%s\n' "$BOLD" "$PLAIN"
+  printf '%s\n' "${STEP_TIMES[@]}"
+  printf '%5d s  all\n' "$((SECONDS - BEGAN))"
+}
+
+# install_debian PACKAGE...: installs them, or says what to type.
+install_debian() {
+  command -v apt-get >/dev/null || fail "please install: $* (by their names on Debian)"
+  local as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true 2>/dev/null || fail "please run: sudo apt-get install $*"
+    as_root=(sudo)
+  fi
+  note "apt-get install $*"
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+# What building and serving need. Where a tool is there already, from wherever, Debian's is not asked for.
+need_tools() {
+  command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+  local wanted=()
+  command -v cc >/dev/null || wanted+=(gcc libc6-dev)
+  command -v curl >/dev/null || wanted+=(curl)
+  command -v node >/dev/null || wanted+=(nodejs)
+  command -v npm >/dev/null || wanted+=(npm)
+  command -v python3 >/dev/null || wanted+=(python3)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+  python3 -m pip --version >/dev/null 2>&1 || wanted+=(python3-pip)
+  # The jail sandbox runs the system's own interpreters.
+  [ -x /usr/bin/python3 ] || wanted+=(python3)
+  if [ ${#wanted[@]} -gt 0 ]; then install_debian "${wanted[@]}"; fi
+  printf '%s, node %s, %s\n' "$(cargo --version | cut -d' ' -f1-2)" "$(node --version)" "$(python3 --version)"
+}
+
+build_runtimes() { runtimes/build.sh; }
+build_piecework() { cargo build --release ${CI:+--locked} -p piecework; }

@@ -1,0 +1,258 @@
+//! `/accounts`, `/sessions`, `/tokens`, `/invites`: who somebody is and what a token may do.
+
+use borsh::BorshSerialize;
+use jiff::Timestamp;
+use piecework_model::{AccountId, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::schemas::Ucr;
+
+/// What an account may be on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Developer,
+    Provider,
+    Peer,
+    Controller,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Developer, Self::Provider, Self::Peer, Self::Controller];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Developer => "developer",
+            Self::Provider => "provider",
+            Self::Peer => "peer",
+            Self::Controller => "controller",
+        }
+    }
+}
+
+/// What a token may do. Each includes nothing of the others, save that `admin` includes all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Create, change, delete functions.
+    Deploy,
+    /// Run them, cancel jobs.
+    Invoke,
+    /// Read functions, jobs, logs, metrics, the statement.
+    View,
+    /// Everything, tokens, transfers and invites included.
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 4] = [Self::Deploy, Self::Invoke, Self::View, Self::Admin];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deploy => "deploy",
+            Self::Invoke => "invoke",
+            Self::View => "view",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::str::FromStr for Scope {
+    type Err = piecework_model::Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| {
+                let message = format!("`{text}` is not a scope of tokens");
+                piecework_model::Rejection::new("token.bad_scope", message)
+                    .hint("deploy, invoke, view or admin")
+                    .field("scopes")
+            })
+    }
+}
+
+/// `POST /accounts`. Either `password` (the controller keeps the key) or `public_key` with `registration`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateAccount {
+    #[schema(min_length = 1, max_length = 30)]
+    pub name: String,
+    /// 10 to 200 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Whoever holds the secret key is the owner; 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub public_key: Option<PublicKey>,
+    /// With `public_key`: the signed Register transaction in the ledger's encoding, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<String>,
+    /// Developer if absent.
+    #[serde(default)]
+    pub roles: Vec<Role>,
+    /// Required where the network is not open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invite: Option<String>,
+}
+
+/// An account on the ledger. What only its owner and an admin may see is absent for others.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AccountView {
+    #[schema(value_type = String)]
+    pub id: AccountId,
+    pub name: String,
+    #[schema(value_type = String)]
+    pub key: PublicKey,
+    pub roles: Vec<Role>,
+    /// Credits owned; below zero where the sponsor lends.
+    #[schema(value_type = Ucr)]
+    pub posted_ucr: Credits,
+    /// Held for open leases.
+    #[schema(value_type = Ucr)]
+    pub held_ucr: Credits,
+    /// How far below zero it may go.
+    #[schema(value_type = Ucr)]
+    pub limit_ucr: Credits,
+    /// posted + limit - held: what can be spent or held.
+    #[schema(value_type = Ucr)]
+    pub available_ucr: Credits,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sponsor: Option<String>,
+    /// The next transaction's number.
+    pub nonce: u64,
+    /// The block that this was read at.
+    pub height: u64,
+}
+
+/// `POST /sessions`: a password, or the signature of a challenge.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// From `POST /sessions/challenges`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<String>,
+    /// 128 hex digits: see [`sign_login`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub signature: Option<Signature>,
+}
+
+/// `POST /sessions/challenges`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateChallenge {
+    pub name: String,
+}
+
+/// To be signed once, soon. Given for unknown names as well: it tells nobody who exists.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ChallengeView {
+    pub challenge: String,
+    #[schema(value_type = String)]
+    pub network: NetworkId,
+    pub expires_at: Timestamp,
+}
+
+#[derive(BorshSerialize)]
+struct Login<'a> {
+    name: &'a str,
+    challenge: &'a str,
+}
+
+/// The signature that logs `name` in on `network`.
+pub fn sign_login(key: &SecretKey, network: &NetworkId, name: &str, challenge: &str) -> Signature {
+    key.sign(Domain::Login, network, &Login { name, challenge })
+}
+
+/// Whether `key` signed this login.
+pub fn verify_login(
+    key: &PublicKey,
+    network: &NetworkId,
+    name: &str,
+    challenge: &str,
+    signature: &Signature,
+) -> Result<(), SignatureInvalid> {
+    key.verify(Domain::Login, network, &Login { name, challenge }, signature)
+}
+
+/// 201 of `POST /sessions` and `POST /tokens`: the only time that a token is shown.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// Send it as `Authorization: Bearer ...`.
+    pub token: String,
+    #[serde(flatten)]
+    pub view: TokenView,
+}
+
+impl std::fmt::Debug for TokenCreated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenCreated")
+            .field("view", &self.view)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A token without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenView {
+    /// Names it for `DELETE /tokens/{id}`; no secret.
+    pub id: String,
+    pub account: String,
+    /// What it is for, in its owner's words.
+    pub label: String,
+    pub scopes: Vec<Scope>,
+    pub created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// To the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Timestamp>,
+}
+
+/// `POST /tokens`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    #[serde(default)]
+    #[schema(max_length = 100)]
+    pub label: String,
+    /// At least one, none that the asking token lacks.
+    pub scopes: Vec<Scope>,
+    /// 60 s to a year; 90 days if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 31_536_000)]
+    pub expires_in_s: Option<u64>,
+}
+
+/// `POST /invites`: lets one person register.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateInvite {
+    /// What the new account may become; developer if empty.
+    #[serde(default)]
+    pub roles: Vec<Role>,
+    /// Given to the new account out of the inviter's credits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Ucr>)]
+    pub grant_ucr: Option<Credits>,
+    /// A week if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 31_536_000)]
+    pub expires_in_s: Option<u64>,
+}
+
+/// 201 of `POST /invites`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct InviteCreated {
+    pub code: String,
+    pub roles: Vec<Role>,
+    #[schema(value_type = Option<Ucr>)]
+    pub grant_ucr: Option<Credits>,
+    pub expires_at: Timestamp,
+}

@@ -1,0 +1,439 @@
+//! The typed client: one method per endpoint; refusals, lost connections and foreign answers told apart.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use piecework_model::JobId;
+use reqwest::Url;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+
+use crate::{
+    accounts::{
+        AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession, CreateToken,
+        InviteCreated, TokenCreated, TokenView,
+    },
+    errors::{ErrorBody, Refusal},
+    execute::{Accepted, Execute, Executed},
+    functions::{CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView},
+    jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobQuery, JobView, JobsQuery},
+    ledger::{
+        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, ProviderView, StatementLine,
+        StatementQuery, TransactionView, TransferView,
+    },
+    metrics::{Health, MetricsQuery, MetricsView},
+    page::{List, PageQuery},
+    routes::{self, fill},
+};
+
+/// Longer than the longest function may run, with room for its queue.
+const TIMEOUT: Duration = Duration::from_secs(960);
+/// A controller that is there answers a connect at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a request brought no answer of its type.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The server said no.
+    #[error("{refusal}")]
+    Refused {
+        status: u16,
+        refusal: Box<Refusal>,
+        retry_after: Option<Duration>,
+    },
+    /// No connection, or it broke: whether the request was carried out is unknown.
+    #[error("no connection to {url}: {reason}")]
+    Connection { url: String, reason: String },
+    /// Something answered, but not this platform.
+    #[error("{url} answered {status} with something that is not Piecework's: {reason}")]
+    Foreign { url: String, status: u16, reason: String },
+    /// The URL cannot be used.
+    #[error("`{url}` is not an http or https URL")]
+    BadUrl { url: String },
+    /// The client could not be made: no certificates, no entropy.
+    #[error("cannot make an HTTP client: {0}")]
+    Setup(String),
+}
+
+/// One controller, seen with one token. Cheap to clone; connections are kept.
+///
+/// No retry: a caller who wants one gives an idempotency key.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("base", &self.base.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Does not connect yet.
+    pub fn new(base: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let bad = || ClientError::BadUrl { url: base.to_owned() };
+        let mut base = Url::parse(base).map_err(|_| bad())?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(bad());
+        }
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let http = http_client(base.scheme() == "https")?;
+        Ok(Self { http, base, token })
+    }
+
+    pub fn base(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    // Functions.
+
+    pub async fn create_function(&self, body: &CreateFunction) -> Result<FunctionView, ClientError> {
+        self.json(Method::POST, routes::FUNCTIONS, Some(body)).await
+    }
+
+    pub async fn functions(&self, query: &FunctionsQuery) -> Result<List<FunctionView>, ClientError> {
+        self.get(routes::FUNCTIONS, query).await
+    }
+
+    pub async fn function(&self, id: &str) -> Result<FunctionView, ClientError> {
+        self.get(&fill(routes::FUNCTION, &[id]), &()).await
+    }
+
+    pub async fn update_function(&self, id: &str, body: &UpdateFunction) -> Result<FunctionView, ClientError> {
+        self.json(Method::PUT, &fill(routes::FUNCTION, &[id]), Some(body)).await
+    }
+
+    pub async fn delete_function(&self, id: &str) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::FUNCTION, &[id])).await
+    }
+
+    pub async fn versions(&self, id: &str) -> Result<List<VersionView>, ClientError> {
+        self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), &()).await
+    }
+
+    pub async fn rollback(&self, id: &str, version: u32) -> Result<FunctionView, ClientError> {
+        self.json(
+            Method::POST,
+            &fill(routes::FUNCTION_ROLLBACK, &[id]),
+            Some(&Rollback { version }),
+        )
+        .await
+    }
+
+    pub async fn quote(&self, id: &str) -> Result<QuoteView, ClientError> {
+        self.get(&fill(routes::FUNCTION_QUOTE, &[id]), &()).await
+    }
+
+    /// With `wait_ms` it returns as soon as there is something.
+    pub async fn function_logs(
+        &self,
+        id: &str,
+        query: &FunctionLogsQuery,
+    ) -> Result<List<FunctionLogsItem>, ClientError> {
+        self.get(&fill(routes::FUNCTION_LOGS, &[id]), query).await
+    }
+
+    // Runs.
+
+    /// Waits for the output. With an idempotency key a repetition gets the first answer again.
+    pub async fn execute(&self, id: &str, body: &Execute, key: Option<&str>) -> Result<Executed, ClientError> {
+        let request = self.execute_request(id, body, key);
+        self.answer(request).await
+    }
+
+    /// Returns once the job is durable.
+    pub async fn execute_async(&self, id: &str, body: &Execute, key: Option<&str>) -> Result<Accepted, ClientError> {
+        let request = self
+            .execute_request(id, body, key)
+            .header("prefer", routes::RESPOND_ASYNC);
+        self.answer(request).await
+    }
+
+    fn execute_request(&self, id: &str, body: &Execute, key: Option<&str>) -> reqwest::RequestBuilder {
+        let request = self.request(Method::POST, &fill(routes::EXECUTE, &[id])).json(body);
+        match key {
+            Some(key) => request.header(routes::IDEMPOTENCY_KEY, key),
+            None => request,
+        }
+    }
+
+    pub async fn jobs(&self, query: &JobsQuery) -> Result<List<JobView>, ClientError> {
+        self.get(routes::JOBS, query).await
+    }
+
+    /// With `wait` the server holds the answer until the job is final, at most so long.
+    pub async fn job(&self, id: JobId, wait: Option<Duration>) -> Result<JobView, ClientError> {
+        let wait_ms = wait.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        self.get(&fill(routes::JOB, &[&id.to_string()]), &JobQuery { wait_ms })
+            .await
+    }
+
+    pub async fn job_history(&self, id: JobId) -> Result<List<JobEvent>, ClientError> {
+        self.get(&fill(routes::JOB_HISTORY, &[&id.to_string()]), &()).await
+    }
+
+    /// As it is: what a proof holds is the ledger's affair.
+    pub async fn job_proof(&self, id: JobId) -> Result<Box<RawValue>, ClientError> {
+        self.get(&fill(routes::JOB_PROOF, &[&id.to_string()]), &()).await
+    }
+
+    pub async fn job_logs(&self, id: JobId) -> Result<JobLogs, ClientError> {
+        self.get(&fill(routes::JOB_LOGS, &[&id.to_string()]), &()).await
+    }
+
+    pub async fn cancel_job(&self, id: JobId) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::JOB, &[&id.to_string()]))
+            .await
+    }
+
+    // Metrics.
+
+    pub async fn function_metrics(&self, id: &str, query: &MetricsQuery) -> Result<MetricsView, ClientError> {
+        self.get(&fill(routes::METRICS_FUNCTION, &[id]), query).await
+    }
+
+    pub async fn system_metrics(&self, query: &MetricsQuery) -> Result<MetricsView, ClientError> {
+        self.get(routes::METRICS_SYSTEM, query).await
+    }
+
+    pub async fn health(&self) -> Result<Health, ClientError> {
+        self.get(routes::HEALTHZ, &()).await
+    }
+
+    // Accounts.
+
+    pub async fn create_account(&self, body: &CreateAccount) -> Result<AccountView, ClientError> {
+        self.json(Method::POST, routes::ACCOUNTS, Some(body)).await
+    }
+
+    pub async fn account(&self, name: &str) -> Result<AccountView, ClientError> {
+        self.get(&fill(routes::ACCOUNT, &[name]), &()).await
+    }
+
+    pub async fn own_account(&self) -> Result<AccountView, ClientError> {
+        self.get(routes::ACCOUNT_OWN, &()).await
+    }
+
+    pub async fn challenge(&self, name: &str) -> Result<ChallengeView, ClientError> {
+        let body = CreateChallenge { name: name.to_owned() };
+        self.json(Method::POST, routes::SESSION_CHALLENGES, Some(&body)).await
+    }
+
+    pub async fn create_session(&self, body: &CreateSession) -> Result<TokenCreated, ClientError> {
+        self.json(Method::POST, routes::SESSIONS, Some(body)).await
+    }
+
+    pub async fn create_token(&self, body: &CreateToken) -> Result<TokenCreated, ClientError> {
+        self.json(Method::POST, routes::TOKENS, Some(body)).await
+    }
+
+    pub async fn tokens(&self) -> Result<List<TokenView>, ClientError> {
+        self.get(routes::TOKENS, &()).await
+    }
+
+    pub async fn delete_token(&self, id: &str) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::TOKEN, &[id])).await
+    }
+
+    pub async fn create_invite(&self, body: &CreateInvite) -> Result<InviteCreated, ClientError> {
+        self.json(Method::POST, routes::INVITES, Some(body)).await
+    }
+
+    // The ledger.
+
+    pub async fn transfer(&self, body: &CreateTransfer, key: Option<&str>) -> Result<TransferView, ClientError> {
+        let mut request = self.request(Method::POST, routes::TRANSFERS).json(body);
+        if let Some(key) = key {
+            request = request.header(routes::IDEMPOTENCY_KEY, key);
+        }
+        self.answer(request).await
+    }
+
+    pub async fn statement(&self, query: &StatementQuery) -> Result<List<StatementLine>, ClientError> {
+        self.get(routes::STATEMENT, query).await
+    }
+
+    pub async fn offers(&self, query: &PageQuery) -> Result<List<OfferView>, ClientError> {
+        self.get(routes::OFFERS, query).await
+    }
+
+    pub async fn providers(&self, query: &PageQuery) -> Result<List<ProviderView>, ClientError> {
+        self.get(routes::PROVIDERS, query).await
+    }
+
+    pub async fn leases(&self, query: &PageQuery) -> Result<List<LeaseView>, ClientError> {
+        self.get(routes::LEASES, query).await
+    }
+
+    pub async fn ledger_status(&self) -> Result<LedgerStatus, ClientError> {
+        self.get(routes::LEDGER_STATUS, &()).await
+    }
+
+    pub async fn blocks(&self, query: &PageQuery) -> Result<List<BlockView>, ClientError> {
+        self.get(routes::LEDGER_BLOCKS, query).await
+    }
+
+    pub async fn block(&self, height: u64) -> Result<BlockDetail, ClientError> {
+        self.get(&fill(routes::LEDGER_BLOCK, &[&height.to_string()]), &()).await
+    }
+
+    pub async fn transaction(&self, id: &str) -> Result<TransactionView, ClientError> {
+        self.get(&fill(routes::LEDGER_TRANSACTION, &[id]), &()).await
+    }
+
+    /// The stream of `GET /events`: the answer's body is to be read in chunks.
+    pub async fn events(&self) -> Result<reqwest::Response, ClientError> {
+        let request = self
+            .request(Method::GET, routes::EVENTS)
+            .header("accept", "text/event-stream");
+        self.send(request).await
+    }
+
+    // Underneath.
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        let joined = format!("{}{path}", url.path().trim_end_matches('/'));
+        url.set_path(&joined);
+        url
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.request_to(method, self.url(path))
+    }
+
+    fn query_request<Q: Serialize>(&self, path: &str, query: &Q) -> reqwest::RequestBuilder {
+        let mut url = self.url(path);
+        let query = serde_json::to_value(query).expect("queries are flat structs of plain values");
+        for (name, value) in query.as_object().into_iter().flatten() {
+            match value {
+                Value::Null => {}
+                Value::String(text) => drop(url.query_pairs_mut().append_pair(name, text)),
+                other => drop(url.query_pairs_mut().append_pair(name, &other.to_string())),
+            }
+        }
+        self.request_to(Method::GET, url)
+    }
+
+    fn request_to(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn get<Q: Serialize, T: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<T, ClientError> {
+        self.answer(self.query_request(path, query)).await
+    }
+
+    async fn json<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<T, ClientError> {
+        let request = self.request(method, path);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        self.answer(request).await
+    }
+
+    async fn nothing(&self, method: Method, path: &str) -> Result<(), ClientError> {
+        self.send(self.request(method, path)).await.map(drop)
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, ClientError> {
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(|error| self.lost(&error))?;
+        serde_json::from_slice(&body).map_err(|error| self.foreign(status, error.to_string()))
+    }
+
+    /// The answer if it is 2xx, else its refusal.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+        let response = request.send().await.map_err(|error| self.lost(&error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after = retry_after(&response);
+        let body = response.bytes().await.map_err(|error| self.lost(&error))?;
+        Err(self.refused(status, retry_after, &body))
+    }
+
+    fn refused(&self, status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ErrorBody>(body) {
+            Ok(body) => ClientError::Refused {
+                status: status.as_u16(),
+                refusal: Box::new(body.error),
+                retry_after,
+            },
+            Err(error) => self.foreign(status.as_u16(), error.to_string()),
+        }
+    }
+
+    fn foreign(&self, status: u16, reason: String) -> ClientError {
+        ClientError::Foreign {
+            url: self.base().to_owned(),
+            status,
+            reason,
+        }
+    }
+
+    fn lost(&self, error: &reqwest::Error) -> ClientError {
+        ClientError::Connection {
+            url: self.base().to_owned(),
+            reason: innermost(error),
+        }
+    }
+}
+
+/// The deepest cause says what happened; those above only that a request failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    let seconds = response.headers().get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// Certificates are only read where they are needed: a machine without any can still talk to itself.
+fn http_client(tls: bool) -> Result<reqwest::Client, ClientError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("piecework/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none());
+    if tls {
+        // An error only says that this process has a provider already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    } else {
+        builder = builder.tls_backend_preconfigured(no_trust()?);
+    }
+    builder.build().map_err(|error| ClientError::Setup(innermost(&error)))
+}
+
+fn no_trust() -> Result<rustls::ClientConfig, ClientError> {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ClientError::Setup(error.to_string()))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(config)
+}

@@ -1,0 +1,168 @@
+//! Refusals on the wire, and the catalogue of every stable code with its status.
+
+use piecework_model::{JobId, Rejection};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+mod catalogue;
+
+pub use catalogue::{Code, catalogue};
+
+/// The body of every answer that is not 2xx (answers of functions at `/fn/` aside).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    pub error: Refusal,
+}
+
+/// Why something was refused, or how a job failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Refusal {
+    /// Stable: programs may compare it. All codes are in docs/errors.md.
+    #[schema(example = "function.not_found")]
+    pub code: String,
+    /// A sentence for people; may change.
+    pub message: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The path of the field to blame, as `env.KEY` or `items[2].name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// Where several fields are to blame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<FieldFault>,
+    /// The job that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<JobId>,
+    /// By code: `function.raised` has `type`, `message`, `stack`; `provider.none` has `reasons`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub details: Option<Value>,
+}
+
+/// One bad field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldFault {
+    pub path: String,
+    pub message: String,
+}
+
+impl Refusal {
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+            hint: None,
+            field: None,
+            fields: Vec::new(),
+            job_id: None,
+            details: None,
+        }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn field(mut self, path: impl Into<String>) -> Self {
+        self.field = Some(path.into());
+        self
+    }
+
+    pub fn job(mut self, job: JobId) -> Self {
+        self.job_id = Some(job);
+        self
+    }
+
+    pub fn details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    pub fn status(&self) -> u16 {
+        status_of(&self.code)
+    }
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            hint: rejection.hint,
+            field: rejection.field,
+            ..Self::new(rejection.code, rejection.message)
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+/// The HTTP status of a code. A code that is not in the catalogue is some rejection: 422.
+pub fn status_of(code: &str) -> u16 {
+    catalogue::find(code).map_or(422, |code| code.status)
+}
+
+/// A request's body, or `body.malformed` with the path of the field that does not fit.
+///
+/// Unknown fields, wrong types, text after the value and invalid UTF-8 all fail here. Sizes are the caller's to check.
+pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let refusal = malformed(error.inner());
+        if path == "." { refusal } else { refusal.field(path) }
+    })?;
+    reader.end().map_err(|error| malformed(&error))?;
+    Ok(value)
+}
+
+fn malformed(error: &serde_json::Error) -> Refusal {
+    Refusal::new("body.malformed", error.to_string()).hint("send JSON as described by /openapi.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{execute::Execute, functions::CreateFunction};
+
+    #[test]
+    fn a_wrong_type_is_told_with_its_path() {
+        let body = br#"{"name": "a", "language": "python", "env": {"A": 1}}"#;
+        let refusal = parse_body::<CreateFunction>(body).expect_err("env holds strings");
+        assert_eq!(
+            (refusal.code.as_str(), refusal.field.as_deref()),
+            ("body.malformed", Some("env.A"))
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_and_named() {
+        let refusal = parse_body::<Execute>(br#"{"inptu": 1}"#).expect_err("a misspelt field");
+        assert_eq!(refusal.field.as_deref(), Some("inptu"));
+        assert!(refusal.message.contains("inptu"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn text_after_the_value_is_refused() {
+        assert!(parse_body::<Execute>(br#"{"input": 1} 2"#).is_err());
+    }
+
+    #[test]
+    fn an_input_arrives_as_it_was_written() {
+        let body: Execute = parse_body(br#"{"input": { "n": 1.10,  "a":[ ] }}"#).expect("a fine body");
+        assert_eq!(body.input.get(), r#"{ "n": 1.10,  "a":[ ] }"#);
+        let empty: Execute = parse_body(b"{}").expect("input may be left out");
+        assert_eq!(empty.input.get(), "null");
+    }
+
+    #[test]
+    fn a_body_that_is_not_utf8_is_refused() {
+        assert!(parse_body::<Execute>(b"{\"input\": \"\xff\"}").is_err());
+    }
+}

@@ -1,0 +1,347 @@
+//! Every stable code: status, when it is given, what to do. docs/errors.md is made from this table.
+
+mod ledger;
+
+/// One stable code.
+#[derive(Clone, Copy, Debug)]
+pub struct Code {
+    pub code: &'static str,
+    pub status: u16,
+    pub when: &'static str,
+}
+
+const fn code(status: u16, code: &'static str, when: &'static str) -> Code {
+    Code { code, status, when }
+}
+
+/// Every code, in no order.
+pub fn catalogue() -> impl Iterator<Item = &'static Code> {
+    PLATFORM.iter().chain(ledger::LEDGER)
+}
+
+const PLATFORM: &[Code] = &[
+    code(422, "account.bad_name", "a name is not 1 to 30 of a-z, 0-9 and -"),
+    code(
+        422,
+        "account.bad_password",
+        "a password is shorter than 10 or longer than 200 characters",
+    ),
+    code(
+        422,
+        "account.bad_registration",
+        "a signed registration does not decode or does not fit the name and key",
+    ),
+    code(
+        422,
+        "account.bad_signature",
+        "a transaction's signature does not verify",
+    ),
+    code(409, "account.exists", "the name or the key is taken"),
+    code(
+        402,
+        "account.insufficient_credits",
+        "the account cannot cover the most that the run can cost; nothing ran",
+    ),
+    code(404, "account.not_found", "no account has this name"),
+    code(
+        422,
+        "account.sponsor_limit",
+        "the sponsor's signature or credits do not cover the limit",
+    ),
+    code(
+        422,
+        "account.unknown",
+        "a transaction names an account that is not on the ledger",
+    ),
+    code(
+        401,
+        "auth.bad_credentials",
+        "name, password, challenge or signature is wrong",
+    ),
+    code(401, "auth.bad_token", "the token is unknown, expired or revoked"),
+    code(
+        401,
+        "auth.missing_token",
+        "the request has no `Authorization: Bearer` header",
+    ),
+    code(
+        429,
+        "auth.rate_limited",
+        "too many attempts from this address; see Retry-After",
+    ),
+    code(403, "auth.scope", "the token lacks the scope that this needs"),
+    code(422, "block.bad_height", "a height is not a whole number"),
+    code(404, "block.not_found", "the ledger has no block of this height yet"),
+    code(422, "body.bad_encoding", "base64 that does not decode"),
+    code(
+        422,
+        "body.malformed",
+        "the body is not the JSON that this endpoint takes; `field` says where",
+    ),
+    code(
+        413,
+        "body.too_large",
+        "the body is over the limit that the message names",
+    ),
+    code(
+        422,
+        "bundle.bad_archive",
+        "the bundle is no tar archive, plain or compressed by gzip or zstd",
+    ),
+    code(
+        422,
+        "bundle.bad_path",
+        "an entry of the bundle leaves it or is no file, folder or link inside it",
+    ),
+    code(422, "bundle.no_entry", "the bundle lacks the handler's file"),
+    code(
+        413,
+        "bundle.too_large",
+        "the bundle has more bytes or files than are taken",
+    ),
+    code(413, "bundle.too_many_files", "the bundle has more files than are taken"),
+    code(422, "cursor.malformed", "a cursor is not the `next` of a page"),
+    code(
+        422,
+        "function.bad_code",
+        "neither or both of code and bundle were given, or the code is empty",
+    ),
+    code(
+        422,
+        "function.bad_concurrency",
+        "a concurrency is not between 1 and 1000",
+    ),
+    code(422, "function.bad_env", "the name or size of a variable is not taken"),
+    code(
+        422,
+        "function.bad_handler",
+        "a handler is not of the form file or file:function",
+    ),
+    code(
+        422,
+        "function.bad_memory",
+        "a memory limit is not between 32 and 4096 MiB",
+    ),
+    code(422, "function.bad_name", "a name is not 1 to 30 of a-z, 0-9 and -"),
+    code(422, "function.bad_timeout", "a timeout is not between 1 and 900000 ms"),
+    code(
+        502,
+        "function.crashed",
+        "the function's process ended by itself: an exit, a signal, a trap",
+    ),
+    code(
+        409,
+        "function.exists",
+        "the owner has a function of this name; PUT makes a new version",
+    ),
+    code(422, "function.load_failed", "the code raises while it is imported"),
+    code(422, "function.no_handler", "the code has no handler of that name"),
+    code(
+        404,
+        "function.not_found",
+        "no function of the caller has this id or name",
+    ),
+    code(
+        502,
+        "function.out_of_memory",
+        "the run needed more than its memory limit",
+    ),
+    code(502, "function.output_invalid", "the output is not JSON"),
+    code(502, "function.output_too_large", "the output is over the limit"),
+    code(
+        502,
+        "function.raised",
+        "the handler raised; `details` has type, message and stack",
+    ),
+    code(
+        422,
+        "function.syntax_error",
+        "the code does not parse; the message has file and line",
+    ),
+    code(
+        504,
+        "function.timed_out",
+        "the run took longer than its timeout; it was ended",
+    ),
+    code(
+        429,
+        "function.too_many",
+        "as many runs as the function may have are running and waiting; see Retry-After",
+    ),
+    code(
+        422,
+        "function.unknown_language",
+        "the language is not python or javascript",
+    ),
+    code(409, "idempotency.conflict", "the key was used with another request"),
+    code(422, "idempotency.bad_key", "a key is 1 to 200 visible ASCII characters"),
+    code(422, "id.malformed", "an id is not of its form"),
+    code(422, "invite.bad", "an invite is unknown, used or expired"),
+    code(
+        403,
+        "invite.required",
+        "the network takes no accounts without an invite",
+    ),
+    code(422, "job.bad_state", "a state of jobs is not one of the seven"),
+    code(502, "job.cancelled", "the job was cancelled while the caller waited"),
+    code(504, "job.expired", "no provider began before the deadline"),
+    code(409, "job.finished", "the job is over and cannot be cancelled"),
+    code(404, "job.not_found", "no job of the caller has this id"),
+    code(422, "lease.bad_budget", "a budget is not above zero"),
+    code(409, "lease.closed", "the lease takes no more jobs"),
+    code(
+        402,
+        "lease.insufficient_funds",
+        "posted + limit - held does not cover the budget",
+    ),
+    code(
+        422,
+        "lease.not_yours",
+        "a transaction's signer is no party of the lease",
+    ),
+    code(
+        422,
+        "lease.unknown",
+        "a transaction names a lease that is not on the ledger",
+    ),
+    code(
+        503,
+        "ledger.unavailable",
+        "the ledger does not answer now; nothing was lost",
+    ),
+    code(405, "method.not_allowed", "the path exists, the method on it does not"),
+    code(
+        422,
+        "metrics.bad_range",
+        "from is not before to, or there would be more than 1500 points",
+    ),
+    code(422, "metrics.bad_step", "a step is not minute, hour or day"),
+    code(422, "offer.deposit", "the account does not cover the offer's deposit"),
+    code(422, "offer.unknown", "there is no such offer"),
+    code(
+        422,
+        "packages.bad_requirement",
+        "requirements.txt or package.json asks for more than named packages with versions",
+    ),
+    code(504, "packages.timeout", "pip or npm did not finish in time"),
+    code(
+        409,
+        "packages.tool_missing",
+        "packages are declared and pip or npm is not on the server",
+    ),
+    code(
+        413,
+        "packages.too_large",
+        "the resolved packages have more bytes or files than are taken",
+    ),
+    code(
+        422,
+        "packages.unresolvable",
+        "pip or npm could not get the packages; the message has its last lines",
+    ),
+    code(404, "path.not_found", "there is nothing at this path"),
+    code(
+        503,
+        "provider.none",
+        "no provider can take the job; `details.reasons` says why each was passed over",
+    ),
+    code(
+        422,
+        "query.malformed",
+        "a query parameter is unknown or not of its type; `field` says which",
+    ),
+    code(
+        409,
+        "sandbox.unavailable",
+        "the sandbox that was asked for does not work here; nothing else was taken in its place",
+    ),
+    code(422, "sandbox.unknown", "there is no sandbox of this name"),
+    code(
+        409,
+        "sandbox.unsupported",
+        "the sandbox that was asked for cannot run this code; another may",
+    ),
+    code(
+        503,
+        "server.busy",
+        "the server has as much to do as it takes; see Retry-After",
+    ),
+    code(507, "server.disk_full", "the server's disk is full; nothing was stored"),
+    code(
+        500,
+        "server.failed",
+        "something broke on the server's side; the log has it under the request's id",
+    ),
+    code(422, "token.bad_expiry", "an expiry is not between 60 s and a year"),
+    code(
+        422,
+        "token.bad_scope",
+        "a scope is not deploy, invoke, view or admin, or there is none",
+    ),
+    code(404, "token.not_found", "no token of the caller has this id"),
+    code(403, "token.scope_not_held", "a token cannot give what it does not hold"),
+    code(404, "transaction.not_found", "the ledger has no transaction of this id"),
+    code(422, "transfer.bad_memo", "a memo is over 100 characters"),
+    code(
+        402,
+        "transfer.insufficient",
+        "posted + limit - held does not cover the amount",
+    ),
+    code(422, "transfer.not_positive", "an amount is not above zero"),
+    code(422, "transfer.self", "sender and receiver are one account"),
+    code(404, "version.not_found", "the function has no such version"),
+];
+
+/// The entry of a code.
+pub(super) fn find(code: &str) -> Option<&'static Code> {
+    catalogue().find(|entry| entry.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_of_one_form() {
+        let mut seen = BTreeSet::new();
+        for Code { code, status, when } in catalogue() {
+            assert!(seen.insert(code), "{code} stands twice");
+            let (noun, reason) = code
+                .split_once('.')
+                .unwrap_or_else(|| panic!("{code} is not noun.reason"));
+            let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            assert!(plain(noun) && plain(reason), "{code}");
+            assert!((400..600).contains(status) && !when.is_empty(), "{code}");
+        }
+    }
+
+    fn page() -> String {
+        let mut codes: Vec<_> = catalogue().collect();
+        codes.sort_by_key(|entry| entry.code);
+        let mut page = String::from(
+            "# Errors\n\nEvery refusal is `{\"error\": {\"code\", \"message\", \"hint\"?, \"field\"?, \"fields\"?, \"job_id\"?, \
+             \"details\"?}}` with the\nstatus below. Codes are stable; messages are for people and may change. This list is \
+             made from the table in\nports/api (`UPDATE_GOLDEN=1 cargo test -p piecework-api` writes it).\n\n\
+             | code | status | when |\n|---|---|---|\n",
+        );
+        for Code { code, status, when } in codes {
+            writeln!(page, "| `{code}` | {status} | {when} |").expect("a string takes every write");
+        }
+        page
+    }
+
+    #[test]
+    fn the_documentation_lists_every_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, page()).expect("docs can be written");
+        }
+        let written = fs::read_to_string(&path).expect("docs/errors.md is there");
+        assert!(
+            written == page(),
+            "docs/errors.md is stale: run UPDATE_GOLDEN=1 cargo test -p piecework-api"
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! `/execute/{id}`: one invocation; and the shape of HTTP answers at `/fn/`.
+
+use std::collections::BTreeMap;
+
+use piecework_model::{Credits, JobId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use utoipa::ToSchema;
+
+use crate::schemas::Ucr;
+
+/// `POST /execute/{id}`. The values stay text: they are handed to the function as they came.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Execute {
+    /// The event; `null` if absent.
+    #[serde(default = "null")]
+    #[schema(value_type = Value)]
+    pub input: Box<RawValue>,
+    /// `context.parameters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub parameters: Option<Box<RawValue>>,
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
+
+/// 200 of `POST /execute/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Executed {
+    #[schema(value_type = String, example = "job_0123456789abcdef0123456789abcdef")]
+    pub job_id: JobId,
+    /// What the function returned.
+    #[schema(value_type = Value)]
+    pub output: Box<RawValue>,
+    /// Whether no instance was waiting.
+    pub cold: bool,
+    /// Wall time of the handler, with microseconds behind the point.
+    pub duration_ms: f64,
+    #[schema(value_type = Ucr)]
+    pub price_ucr: Credits,
+}
+
+/// 202 of `POST /execute/{id}` with `Prefer: respond-async`: the job is durable.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Accepted {
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+}
+
+/// The event of a call at `/fn/{owner}/{name}/...`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct HttpEvent {
+    pub method: String,
+    /// What follows the function's name; `/` at least.
+    pub path: String,
+    /// The last value of each name.
+    pub query: BTreeMap<String, String>,
+    /// Lower-case names; `authorization` and `cookie` of the platform are left out.
+    pub headers: BTreeMap<String, String>,
+    /// Parsed where it is JSON, else text; absent where it is not UTF-8.
+    #[schema(value_type = Option<Value>)]
+    pub body: Option<Value>,
+    /// The body where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+}
+
+/// An explicit HTTP answer: an output at `/fn/` with a whole-number `status` and no other keys than these is taken as one.
+/// Every other output is sent as JSON with status 200, a string as `text/plain`, bytes as `application/octet-stream`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpAnswer {
+    /// 200 to 599.
+    pub status: u16,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// A string is sent as it is, anything else as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub body: Option<Value>,
+    /// Bytes; not together with `body`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_base64: Option<String>,
+}

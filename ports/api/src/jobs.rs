@@ -1,0 +1,264 @@
+//! `/jobs`: a job's record, its history on the ledger, its logs.
+
+use jiff::Timestamp;
+use piecework_model::{Credits, FunctionId, JobId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{errors::Refusal, schemas::Ucr};
+
+/// ```text
+/// queued -> running -> succeeded | failed | timed_out
+///    |         `-----> cancelled
+///    `-> cancelled | expired
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    /// Its deadline passed before any provider began.
+    Expired,
+}
+
+impl JobState {
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Expired,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// Whether nothing but payment can follow.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Expired => true,
+        }
+    }
+}
+
+impl std::str::FromStr for JobState {
+    type Err = piecework_model::Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| {
+                let message = format!("`{text}` is not a state of jobs");
+                piecework_model::Rejection::new("job.bad_state", message)
+                    .hint("queued, running, succeeded, failed, timed_out, cancelled or expired")
+                    .field("state")
+            })
+    }
+}
+
+/// One job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    #[schema(value_type = String)]
+    pub id: JobId,
+    /// The function's name; its id beside it outlives a deletion.
+    pub function: String,
+    #[schema(value_type = String)]
+    pub function_id: FunctionId,
+    pub version: u32,
+    /// The account that pays.
+    pub developer: String,
+    /// The account that ran it; absent while queued.
+    pub provider: Option<String>,
+    /// The backend that ran it.
+    pub sandbox: Option<String>,
+    pub state: JobState,
+    pub cold: bool,
+    pub created_at: Timestamp,
+    /// From arrival to the start on a provider.
+    pub queued_ms: f64,
+    /// Fetching and loading the code; never billed.
+    pub pull_ms: f64,
+    /// Wall time of the handler.
+    pub duration_ms: f64,
+    pub cpu_us: u64,
+    /// Memory held times time: bytes x milliseconds.
+    pub memory_byte_ms: u64,
+    pub memory_peak_bytes: u64,
+    pub egress_bytes: u64,
+    #[schema(value_type = Ucr)]
+    pub price_ucr: Credits,
+    /// The part of the price that does not go to the provider; known once paid.
+    #[schema(value_type = Option<Ucr>)]
+    pub commission_ucr: Option<Credits>,
+    /// Whether the result arrived where the developer's mailbox is.
+    pub received: bool,
+    /// Whether the transfer took place on the ledger.
+    pub paid: bool,
+    /// The block of that transfer.
+    pub paid_height: Option<u64>,
+    /// Shown by `GET /jobs/{id}`, left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub output: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Refusal>,
+    /// The job that this one took the place of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub replaces: Option<JobId>,
+}
+
+/// `GET /jobs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct JobsQuery {
+    /// Id or name of a function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// One of the states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// `GET /jobs/{id}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct JobQuery {
+    /// Hold the answer until the job is final, at most so long (60000 at most).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u32>,
+}
+
+/// What happened to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobEventKind {
+    /// It has a ticket (strict: and is on the ledger).
+    Opened,
+    Assigned,
+    /// The provider's signed receipt was checked.
+    Metered,
+    /// The result arrived: acked.
+    Received,
+    /// The credits moved.
+    Paid,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Expired,
+    Claimed,
+    Refunded,
+    /// Another job took its place.
+    Replaced,
+}
+
+impl JobEventKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Assigned => "assigned",
+            Self::Metered => "metered",
+            Self::Received => "received",
+            Self::Paid => "paid",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Claimed => "claimed",
+            Self::Refunded => "refunded",
+            Self::Replaced => "replaced",
+        }
+    }
+}
+
+/// One line of `GET /jobs/{id}/history`, oldest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobEvent {
+    pub event: JobEventKind,
+    pub at: Timestamp,
+    /// The block and transaction, for what is on the ledger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<String>,
+    /// A sentence: the provider chosen and why, the error, the counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// With `paid`: what moved; the amounts add up to zero.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<Movement>,
+}
+
+/// Credits that moved on one account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Movement {
+    /// Name of an account, or `pool:peers`, `pool:insurance`.
+    pub account: String,
+    /// Below zero for who pays.
+    #[schema(value_type = Ucr)]
+    pub amount_ucr: Credits,
+}
+
+/// `GET /jobs/{id}/logs`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobLogs {
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    /// Standard output and error in order.
+    pub text: String,
+    /// Whether the cap cut it; a marker stands where.
+    pub truncated: bool,
+}
+
+/// One job's logs in `GET /functions/{id}/logs`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FunctionLogsItem {
+    #[schema(value_type = String)]
+    pub job_id: JobId,
+    pub version: u32,
+    pub state: JobState,
+    pub at: Timestamp,
+    pub text: String,
+    pub truncated: bool,
+}
+
+/// `GET /functions/{id}/logs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct FunctionLogsQuery {
+    /// Only jobs younger than this one: how a reader follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Hold the answer until there is something, at most so long (30000 at most).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u32>,
+    /// Jobs, 1 to 1000, the newest; 20 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}

@@ -1,0 +1,241 @@
+//! `/ledger`, `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: the explorer's data and money.
+
+use jiff::Timestamp;
+use piecework_model::{AccountId, Credits, Digest, LeaseId, NetworkId, PublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{errors::Refusal, functions::PricesView, schemas::Ucr};
+
+/// `GET /ledger/status`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LedgerStatus {
+    #[schema(value_type = String)]
+    pub network: NetworkId,
+    /// Of the newest final block.
+    pub height: u64,
+    #[schema(value_type = String)]
+    pub head: Digest,
+    #[schema(value_type = String)]
+    pub state_root: Digest,
+    /// When this peer saw it final.
+    pub finalized_at: Option<Timestamp>,
+    pub peers: Vec<PeerView>,
+    /// Peers that vote.
+    pub peer_count: u32,
+    pub commission_permille: u32,
+    /// Receipts that wait here for their settlement.
+    pub outbox: u64,
+}
+
+/// A ledger peer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PeerView {
+    #[schema(value_type = String)]
+    pub key: PublicKey,
+    pub owner: Option<String>,
+    pub address: Option<String>,
+    pub since_height: u64,
+    /// Whether this is the peer that answers.
+    pub here: bool,
+}
+
+/// A block in `GET /ledger/blocks`, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BlockView {
+    pub height: u64,
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    #[schema(value_type = String)]
+    pub parent: Digest,
+    #[schema(value_type = String)]
+    pub state_root: Digest,
+    /// The proposer's word, in milliseconds; nothing on the ledger depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposed_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>)]
+    pub proposer: Option<PublicKey>,
+    pub transactions: u32,
+    /// How many of them were rejected.
+    pub rejected: u32,
+}
+
+/// `GET /ledger/blocks/{height}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BlockDetail {
+    #[serde(flatten)]
+    pub block: BlockView,
+    pub items: Vec<TransactionView>,
+}
+
+/// A transaction and what became of it: `GET /ledger/transactions/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TransactionView {
+    #[schema(value_type = String)]
+    pub id: Digest,
+    /// `register`, `transfer`, `open_lease`, `settle`, ...
+    pub kind: String,
+    pub height: u64,
+    /// Its place in the block.
+    pub index: u32,
+    /// The signing account.
+    pub sender: String,
+    pub nonce: Option<u64>,
+    /// Absent where it was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejection: Option<Refusal>,
+    /// A sentence for people.
+    pub summary: String,
+    /// Its fields.
+    #[schema(value_type = Value)]
+    pub body: Value,
+}
+
+/// `POST /transfers`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateTransfer {
+    /// Name or id of the account that receives.
+    pub to: String,
+    /// More than zero.
+    #[schema(value_type = Ucr)]
+    pub amount_ucr: Credits,
+    /// At most 100 characters, public.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100)]
+    pub memo: Option<String>,
+}
+
+/// 201 of `POST /transfers`: final on the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TransferView {
+    #[schema(value_type = String)]
+    pub transaction: Digest,
+    pub height: u64,
+    pub from: String,
+    pub to: String,
+    #[schema(value_type = Ucr)]
+    pub amount_ucr: Credits,
+    /// What the sender owns now.
+    #[schema(value_type = Ucr)]
+    pub posted_ucr: Credits,
+}
+
+/// `GET /statement`: the caller's account.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct StatementQuery {
+    /// RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// RFC 3339, not included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
+/// One movement on the account, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatementLine {
+    pub at: Timestamp,
+    pub height: u64,
+    /// `genesis`, `transfer`, `jobs_paid`, `jobs_earned`, `commission`, ...
+    pub kind: String,
+    /// The other side, where there is one.
+    pub counterparty: Option<String>,
+    /// What it was for: a function, a count of jobs, a memo.
+    pub detail: Option<String>,
+    /// How many jobs it pays for.
+    pub jobs: u32,
+    /// Below zero for money that left.
+    #[schema(value_type = Ucr)]
+    pub amount_ucr: Credits,
+    /// What was owned afterwards.
+    #[schema(value_type = Ucr)]
+    pub posted_ucr: Credits,
+    #[schema(value_type = Option<String>)]
+    pub transaction: Option<Digest>,
+}
+
+/// An offer on the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OfferView {
+    #[schema(value_type = String)]
+    pub provider_id: AccountId,
+    pub provider: String,
+    pub prices: PricesView,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    pub backends: Vec<String>,
+    pub region: String,
+    pub labels: Vec<String>,
+    pub expires_at_height: u64,
+    #[schema(value_type = Ucr)]
+    pub deposit_ucr: Credits,
+}
+
+/// Whether a provider takes work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderState {
+    Ready,
+    /// Ends what it runs, takes nothing new.
+    Draining,
+    /// Not heard of for a minute.
+    Gone,
+}
+
+/// A provider as the controller sees it: `GET /providers`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProviderView {
+    #[schema(value_type = String)]
+    pub id: AccountId,
+    pub name: String,
+    pub state: ProviderState,
+    pub backends: Vec<String>,
+    /// Jobs it runs at one time.
+    pub slots: u32,
+    pub running: u32,
+    pub warm_instances: u32,
+    pub jobs_done: u64,
+    #[schema(value_type = Ucr)]
+    pub earned_ucr: Credits,
+    pub last_seen_at: Option<Timestamp>,
+    pub prices: Option<PricesView>,
+}
+
+/// A lease: `GET /leases`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LeaseView {
+    #[schema(value_type = String)]
+    pub id: LeaseId,
+    pub developer: String,
+    /// The one function it is for; all of the developer's where absent.
+    pub function: Option<String>,
+    /// The one provider it is with; the network where absent.
+    pub provider: Option<String>,
+    #[schema(value_type = Ucr)]
+    pub budget_ucr: Credits,
+    #[schema(value_type = Ucr)]
+    pub used_ucr: Credits,
+    /// For jobs on their way.
+    #[schema(value_type = Ucr)]
+    pub reserved_ucr: Credits,
+    /// `open`, `draining` or `closed`.
+    pub state: String,
+    pub opened_at_height: Option<u64>,
+    pub expires_at_height: Option<u64>,
+}
+
+/// `POST /ledger/transactions`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitTransaction {
+    /// The signed transaction in the ledger's encoding, in hex.
+    pub transaction: String,
+}

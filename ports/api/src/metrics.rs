@@ -1,0 +1,75 @@
+//! `/metrics`: counters over time, and the events stream.
+
+use jiff::Timestamp;
+use piecework_model::Credits;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::schemas::Ucr;
+
+/// `GET /metrics/functions/{id}` and `GET /metrics/system`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct MetricsQuery {
+    /// RFC 3339; an hour ago if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// RFC 3339, not included; now if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+    /// `minute`, `hour` or `day`; the finest that gives at most 1500 points if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+/// The counters over a span of time; steps in which nothing happened are left out.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetricsView {
+    pub from: Timestamp,
+    pub to: Timestamp,
+    pub step: String,
+    pub points: Vec<MetricsPoint>,
+}
+
+/// One step.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MetricsPoint {
+    /// Where the step begins.
+    pub at: Timestamp,
+    /// Jobs that ended in it.
+    pub count: u64,
+    /// Those of them that did not succeed.
+    pub errors: u64,
+    pub cold: u64,
+    /// cold / count.
+    pub cold_ratio: f64,
+    /// Of the handler's wall time.
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub cpu_us: u64,
+    pub memory_peak_bytes: u64,
+    #[schema(value_type = Ucr)]
+    pub price_ucr: Credits,
+}
+
+/// The data of one server-sent event of `GET /events`; its `event:` line repeats `kind`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StreamEvent {
+    /// `job`, `block` or `provider`.
+    pub kind: String,
+    pub at: Timestamp,
+    /// A JobView, BlockView or ProviderView.
+    #[schema(value_type = Value)]
+    pub body: Value,
+}
+
+/// `GET /healthz` and `GET /readyz`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok` or `starting`.
+    pub status: String,
+    pub version: String,
+}

@@ -1,0 +1,102 @@
+//! Every path of the HTTP interface, as the router and the client both spell it.
+
+pub const FUNCTIONS: &str = "/functions";
+pub const FUNCTION: &str = "/functions/{id}";
+pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
+pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
+pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
+/// The logs of a function's newest jobs, oldest line first.
+pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
+
+pub const EXECUTE: &str = "/execute/{id}";
+/// The function as a plain URL, without and with a path of its own.
+pub const PLAIN: &str = "/fn/{owner}/{name}";
+pub const PLAIN_PATH: &str = "/fn/{owner}/{name}/{*path}";
+
+pub const JOBS: &str = "/jobs";
+pub const JOB: &str = "/jobs/{id}";
+pub const JOB_HISTORY: &str = "/jobs/{id}/history";
+pub const JOB_PROOF: &str = "/jobs/{id}/proof";
+pub const JOB_LOGS: &str = "/jobs/{id}/logs";
+
+pub const METRICS: &str = "/metrics";
+pub const METRICS_FUNCTION: &str = "/metrics/functions/{id}";
+pub const METRICS_SYSTEM: &str = "/metrics/system";
+
+pub const ACCOUNTS: &str = "/accounts";
+pub const ACCOUNT: &str = "/accounts/{name}";
+/// The account that the token belongs to.
+pub const ACCOUNT_OWN: &str = "/account";
+pub const SESSIONS: &str = "/sessions";
+pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
+pub const TOKENS: &str = "/tokens";
+pub const TOKEN: &str = "/tokens/{id}";
+pub const INVITES: &str = "/invites";
+
+pub const TRANSFERS: &str = "/transfers";
+pub const STATEMENT: &str = "/statement";
+pub const OFFERS: &str = "/offers";
+pub const PROVIDERS: &str = "/providers";
+pub const LEASES: &str = "/leases";
+
+pub const LEDGER_STATUS: &str = "/ledger/status";
+pub const LEDGER_BLOCKS: &str = "/ledger/blocks";
+pub const LEDGER_BLOCK: &str = "/ledger/blocks/{height}";
+pub const LEDGER_TRANSACTIONS: &str = "/ledger/transactions";
+pub const LEDGER_TRANSACTION: &str = "/ledger/transactions/{id}";
+
+pub const EVENTS: &str = "/events";
+pub const HEALTHZ: &str = "/healthz";
+pub const READYZ: &str = "/readyz";
+pub const OPENAPI: &str = "/openapi.json";
+
+/// The header whose repetition repeats the answer and not the work.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// `Prefer: respond-async` answers 202 with the job's id at once.
+pub const RESPOND_ASYNC: &str = "respond-async";
+/// On every answer of `/fn/` and `/execute/`, failures included.
+pub const JOB_ID_HEADER: &str = "x-job-id";
+
+/// Puts `values` in place of the route's `{...}` in order, percent-encoded; a `{*...}` keeps its slashes.
+///
+/// Panics when the counts differ: both are written in this repository.
+pub fn fill(route: &str, values: &[&str]) -> String {
+    let mut filled = String::with_capacity(route.len() + 32);
+    let (mut rest, mut values) = (route, values.iter());
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, tail) = after.split_once('}').expect("a route closes what it opens");
+        let value = values.next().expect("a value for each part of the route");
+        filled.push_str(before);
+        encode(value, name.starts_with('*'), &mut filled);
+        rest = tail;
+    }
+    assert!(values.next().is_none(), "more values than parts in {route}");
+    filled.push_str(rest);
+    filled
+}
+
+fn encode(value: &str, keep_slashes: bool, into: &mut String) {
+    use std::fmt::Write as _;
+    for byte in value.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        if plain || (keep_slashes && byte == b'/') {
+            into.push(char::from(byte));
+        } else {
+            write!(into, "%{byte:02X}").expect("a string takes every write");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_encoded_so_that_they_stay_one_segment() {
+        assert_eq!(
+            fill(FUNCTION_VERSIONS, &["a b/../c?"]),
+            "/functions/a%20b%2F..%2Fc%3F/versions"
+        );
+        assert_eq!(fill(PLAIN_PATH, &["ada", "hello", "a/b c"]), "/fn/ada/hello/a/b%20c");
+    }
+}

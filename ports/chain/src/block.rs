@@ -1,0 +1,332 @@
+//! The block: a header that votes cover, and a body of transactions with what came of them.
+//!
+//! The body carries the outcomes because they cannot be computed again once the state has moved on: so they are as durable
+//! as the block itself, every voter has checked them by executing, and the header's root over them can be proven.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use commonware_codec::{Buf, EncodeSize, Error, FixedSize as _, MaxEncodeSize, RangeCfg, Read, ReadExt as _, Write};
+use commonware_consensus::{
+    Block as ConsensusBlock, BoundedBlock, CertifiableBlock, Heightable,
+    simplex::types::Context as ViewContext,
+    types::{Epoch, Height, Round, View},
+};
+use commonware_cryptography::{Blake3, Digest as _, Digestible, Hasher as _, blake3::Digest, ed25519::PublicKey};
+use commonware_storage::mmr::Location;
+use commonware_utils::range::NonEmptyRange;
+use piecework_ledger::{Outcome, SignedTransaction};
+use piecework_model::{NetworkId, leaf, merkle_root};
+
+use crate::record::Record;
+
+/// Encoded transactions of one block: a few settlements of full size, sent to every peer within a heartbeat.
+pub(crate) const TRANSACTIONS_BYTES_MAX: usize = 2 << 20;
+/// Encoded body: outcomes name each job of a settlement up to three times, so they may outgrow their transactions.
+pub(crate) const BODY_BYTES_MAX: usize = 8 << 20;
+
+pub(crate) type Context = ViewContext<Digest, PublicKey>;
+
+/// What a vote covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) context: Context,
+    pub(crate) parent: Digest,
+    pub(crate) height: Height,
+    pub(crate) timestamp_ms: u64,
+    /// The latest block before this one that holds transactions, or 0: a reader of history skips the idle hours.
+    pub(crate) busy: Height,
+    /// Proves what is, and is not, in the state after this block.
+    pub(crate) state_root: Digest,
+    /// Of the log of state operations, with its range: what a peer that copies the state checks against.
+    pub(crate) operations_root: Digest,
+    pub(crate) operations: NonEmptyRange<Location>,
+}
+
+/// What a block does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Body {
+    pub(crate) transactions: Vec<SignedTransaction>,
+    pub(crate) outcomes: Vec<Outcome>,
+    bytes: Bytes,
+    transactions_root: Digest,
+    outcomes_root: Digest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) header: Header,
+    pub(crate) body: Arc<Body>,
+}
+
+impl Body {
+    pub(crate) fn new(transactions: Vec<SignedTransaction>, outcomes: Vec<Outcome>) -> Self {
+        let records: Vec<Record> = outcomes.iter().map(Record::from).collect();
+        let bytes = borsh::to_vec(&(&transactions, &records)).expect("a vector accepts every byte");
+        Self {
+            transactions_root: root_of(&transactions),
+            outcomes_root: root_of(&records),
+            transactions,
+            outcomes,
+            bytes: bytes.into(),
+        }
+    }
+
+    fn decode(bytes: Bytes) -> Result<Self, Error> {
+        let (transactions, records): (Vec<SignedTransaction>, Vec<Record>) =
+            borsh::from_slice(&bytes).map_err(|_| Error::Invalid("piecework::Block", "body"))?;
+        Ok(Self {
+            transactions_root: root_of(&transactions),
+            outcomes_root: root_of(&records),
+            transactions,
+            outcomes: records.into_iter().map(Outcome::from).collect(),
+            bytes,
+        })
+    }
+
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn root_of<T: borsh::BorshSerialize>(values: &[T]) -> Digest {
+    let leaves: Vec<_> = values.iter().map(leaf).collect();
+    Digest(merkle_root(&leaves).0)
+}
+
+impl Block {
+    /// Height 0: names the network, holds nothing. The genesis state is written by block 1.
+    pub(crate) fn genesis(
+        network: NetworkId,
+        leader: PublicKey,
+        root: Digest,
+        operations: NonEmptyRange<Location>,
+    ) -> Self {
+        let header = Header {
+            context: Context {
+                round: Round::new(Epoch::zero(), View::zero()),
+                leader,
+                parent: (View::zero(), Digest::EMPTY),
+            },
+            parent: Digest(network.0),
+            height: Height::zero(),
+            timestamp_ms: 0,
+            busy: Height::zero(),
+            state_root: Digest::EMPTY,
+            operations_root: root,
+            operations,
+        };
+        Self {
+            header,
+            body: Arc::new(Body::new(Vec::new(), Vec::new())),
+        }
+    }
+
+    /// What [`Header::busy`] must be in a child.
+    pub(crate) fn latest_busy(&self) -> Height {
+        if self.body.transactions.is_empty() {
+            self.header.busy
+        } else {
+            self.header.height
+        }
+    }
+
+    pub(crate) fn transactions_root(&self) -> Digest {
+        self.body.transactions_root
+    }
+
+    pub(crate) fn outcomes_root(&self) -> Digest {
+        self.body.outcomes_root
+    }
+
+    /// The bytes under the digest: the header and, last, the roots of transactions and of outcomes.
+    pub(crate) fn sealed_header(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(320);
+        self.header.write(&mut bytes);
+        self.body.transactions_root.write(&mut bytes);
+        self.body.outcomes_root.write(&mut bytes);
+        bytes
+    }
+}
+
+impl Write for Header {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.context.write(buf);
+        self.parent.write(buf);
+        self.height.write(buf);
+        self.timestamp_ms.write(buf);
+        self.busy.write(buf);
+        self.state_root.write(buf);
+        self.operations_root.write(buf);
+        self.operations.write(buf);
+    }
+}
+
+impl EncodeSize for Header {
+    fn encode_size(&self) -> usize {
+        self.context.encode_size()
+            + 3 * Digest::SIZE
+            + self.height.encode_size()
+            + self.busy.encode_size()
+            + u64::SIZE
+            + self.operations.encode_size()
+    }
+}
+
+impl Read for Header {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, Error> {
+        Ok(Self {
+            context: Context::read(buf)?,
+            parent: Digest::read(buf)?,
+            height: Height::read(buf)?,
+            timestamp_ms: u64::read(buf)?,
+            busy: Height::read(buf)?,
+            state_root: Digest::read(buf)?,
+            operations_root: Digest::read(buf)?,
+            operations: NonEmptyRange::read(buf)?,
+        })
+    }
+}
+
+impl Write for Block {
+    fn write(&self, buf: &mut impl BufMut) {
+        self.header.write(buf);
+        self.body.bytes.write(buf);
+    }
+}
+
+impl EncodeSize for Block {
+    fn encode_size(&self) -> usize {
+        self.header.encode_size() + self.body.bytes.encode_size()
+    }
+}
+
+impl Read for Block {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, Error> {
+        let header = Header::read(buf)?;
+        let bytes = Bytes::read_cfg(buf, &RangeCfg::from(..=BODY_BYTES_MAX))?;
+        Ok(Self {
+            header,
+            body: Arc::new(Body::decode(bytes)?),
+        })
+    }
+}
+
+impl BoundedBlock for Block {
+    fn max_encode_size((): &()) -> usize {
+        let header = Context::MAX_ENCODE_SIZE
+            + 3 * Digest::SIZE
+            + 2 * Height::MAX_ENCODE_SIZE
+            + u64::SIZE
+            + NonEmptyRange::<Location>::MAX_ENCODE_SIZE;
+        // Five bytes hold the widest length of a body.
+        header + 5 + BODY_BYTES_MAX
+    }
+}
+
+impl Digestible for Block {
+    type Digest = Digest;
+
+    fn digest(&self) -> Digest {
+        Blake3::hash(&[&self.sealed_header()])
+    }
+}
+
+impl Heightable for Block {
+    fn height(&self) -> Height {
+        self.header.height
+    }
+}
+
+impl ConsensusBlock for Block {
+    fn parent(&self) -> Digest {
+        self.header.parent
+    }
+}
+
+impl CertifiableBlock for Block {
+    type Context = Context;
+
+    fn context(&self) -> Context {
+        self.header.context.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use commonware_codec::{DecodeExt as _, Encode as _};
+    use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
+    use commonware_utils::non_empty_range;
+    use piecework_ledger::{Action, CloseLease, Transaction, TransactionId};
+    use piecework_model::{AccountId, LeaseId, Rejection, SecretKey};
+
+    use super::*;
+
+    fn block() -> Block {
+        let network = NetworkId([7; 32]);
+        let leader = PrivateKey::from_seed(1).public_key();
+        let mut block = Block::genesis(
+            network,
+            leader,
+            Digest([3; 32]),
+            non_empty_range!(Location::new(0), Location::new(1)),
+        );
+        let key = SecretKey::from_seed([9; 32]);
+        let action = Action::CloseLease(CloseLease {
+            lease: LeaseId([1; 20]),
+        });
+        let transaction = Transaction {
+            sender: AccountId::of(&key.public()),
+            nonce: 4,
+            action,
+        };
+        let transaction = SignedTransaction::sign(transaction, &key, &network);
+        let refused = Outcome {
+            id: transaction.id(),
+            result: Err(Rejection::new("lease.unknown", "no such lease")
+                .hint("open one")
+                .field("lease")),
+        };
+        block.body = Arc::new(Body::new(vec![transaction], vec![refused]));
+        block
+    }
+
+    #[test]
+    fn a_block_survives_its_encoding() {
+        let block = block();
+        let read = Block::decode(block.encode()).expect("what was written can be read");
+        assert_eq!(read, block);
+        assert_eq!(read.digest(), block.digest());
+        assert!(block.encode().len() <= Block::max_encode_size(&()));
+    }
+
+    #[test]
+    fn the_digest_covers_transactions_and_outcomes() {
+        let block = block();
+        let mut other = block.clone();
+        other.body = Arc::new(Body::new(Vec::new(), block.body.outcomes.clone()));
+        assert_ne!(other.digest(), block.digest());
+        let mut paid = block.body.outcomes.clone();
+        paid[0] = Outcome {
+            id: TransactionId(Default::default()),
+            result: Ok(Vec::new()),
+        };
+        other.body = Arc::new(Body::new(block.body.transactions.clone(), paid));
+        assert_ne!(other.digest(), block.digest());
+    }
+
+    #[test]
+    fn trailing_bytes_in_a_body_are_refused() {
+        let block = block();
+        let mut bytes = Vec::new();
+        block.header.write(&mut bytes);
+        let mut body = block.body.bytes.to_vec();
+        body.push(0);
+        Bytes::from(body).write(&mut bytes);
+        assert!(Block::decode(Bytes::from(bytes)).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! A peer's directory: one process at a time, one network and one key for ever.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+};
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use piecework_model::{Digest, NetworkId, PublicKey};
+
+use crate::ChainFailure;
+
+const LOCK_FILE: &str = "chain.lock";
+const MARK_FILE: &str = "chain.mark";
+const HIGH_WATER_FILE: &str = "chain.high";
+const DATA_DIRECTORY: &str = "chain";
+/// Of the layout below and of every encoding in it; a directory of another is not touched.
+const FORMAT: u32 = 1;
+
+/// Says whose directory this is; its own digest shows damage.
+#[derive(BorshSerialize, BorshDeserialize, PartialEq, Eq)]
+struct Mark {
+    format: u32,
+    network: NetworkId,
+    key: PublicKey,
+}
+
+/// The directory while this process owns it; dropping releases it.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Creates or opens the directory of this network and key.
+    pub(crate) fn open(root: &Path, network: NetworkId, key: PublicKey) -> Result<Self, ChainFailure> {
+        fs::create_dir_all(root).map_err(|error| ChainFailure::directory(root, error))?;
+        let lock = lock(root)?;
+        let mark = Mark {
+            format: FORMAT,
+            network,
+            key,
+        };
+        check_mark(root, &mark)?;
+        Ok(Self {
+            root: root.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// What the engine writes to.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.join(DATA_DIRECTORY)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+fn lock(root: &Path) -> Result<File, ChainFailure> {
+    let path = root.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| ChainFailure::directory(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ChainFailure::Locked {
+            directory: root.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(ChainFailure::directory(path, error)),
+    }
+}
+
+/// Compares the mark, or writes it into a directory that has no data yet.
+fn check_mark(root: &Path, mark: &Mark) -> Result<(), ChainFailure> {
+    let path = root.join(MARK_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return write_mark(root, &path, mark),
+        Err(error) => return Err(ChainFailure::directory(path, error)),
+    };
+    let corrupt = |detail: &str| ChainFailure::Corrupt {
+        directory: root.to_owned(),
+        detail: detail.to_owned(),
+    };
+    let (found, digest): (Mark, Digest) = borsh::from_slice(&bytes).map_err(|_| corrupt("the mark file is damaged"))?;
+    if digest != seal(&found) {
+        return Err(corrupt("the mark file is damaged"));
+    }
+    if found.format != FORMAT {
+        return Err(corrupt("the ledger was written in another format"));
+    }
+    if found != *mark {
+        return Err(ChainFailure::ForeignDirectory {
+            directory: root.to_owned(),
+        });
+    }
+    if !root.join(DATA_DIRECTORY).is_dir() {
+        // A peer that starts over under its old key could vote twice in one view.
+        return Err(corrupt("its data is gone"));
+    }
+    Ok(())
+}
+
+fn seal(mark: &Mark) -> Digest {
+    Digest::of_value("piecework 2026 chain directory", mark)
+}
+
+fn write_mark(root: &Path, path: &Path, mark: &Mark) -> Result<(), ChainFailure> {
+    let data = root.join(DATA_DIRECTORY);
+    if data.is_dir() {
+        return Err(ChainFailure::Corrupt {
+            directory: root.to_owned(),
+            detail: "there is data but no mark file".to_owned(),
+        });
+    }
+    let bytes = borsh::to_vec(&(mark, seal(mark))).expect("a vector accepts every byte");
+    let draft = root.join("chain.mark.new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        fs::create_dir_all(&data)?;
+        File::open(root)?.sync_all()
+    };
+    write().map_err(|error| ChainFailure::directory(path, error))
+}
+
+/// The highest block that was shown as final: a ledger below it has lost what its users were told.
+///
+/// Written without a sync, so after a power cut it may be old, never ahead of the ledger; an unreadable one says nothing.
+#[derive(Debug)]
+pub(crate) struct HighWater {
+    file: File,
+    reached: Option<(u64, Digest)>,
+}
+
+impl HighWater {
+    pub(crate) fn open(directory: &Directory) -> Result<Self, ChainFailure> {
+        let path = directory.root.join(HIGH_WATER_FILE);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let mut file = options.open(&path).map_err(|error| ChainFailure::directory(&path, error))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| ChainFailure::directory(&path, error))?;
+        let read: Option<((u64, Digest), Digest)> = borsh::from_slice(&bytes).ok();
+        let reached = read.filter(|(reached, seal)| seal_of(reached) == *seal).map(|(reached, _)| reached);
+        Ok(Self { file, reached })
+    }
+
+    /// What an earlier run had shown.
+    pub(crate) fn reached(&self) -> Option<(u64, Digest)> {
+        self.reached
+    }
+
+    pub(crate) fn raise(&self, height: u64, digest: Digest) -> io::Result<()> {
+        let reached = (height, digest);
+        let bytes = borsh::to_vec(&(reached, seal_of(&reached))).expect("a vector accepts every byte");
+        self.file.write_all_at(&bytes, 0)
+    }
+}
+
+fn seal_of(reached: &(u64, Digest)) -> Digest {
+    Digest::of_value("piecework 2026 chain high water", reached)
+}

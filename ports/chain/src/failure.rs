@@ -1,0 +1,82 @@
+//! What the world can do to a chain.
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use piecework_model::Rejection;
+
+/// Why a chain does not start, or stopped.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ChainFailure {
+    #[error(
+        "the directory {directory:?} belongs to another network or another peer key; give this one its own directory"
+    )]
+    ForeignDirectory { directory: PathBuf },
+    #[error("the ledger in {directory:?} cannot be read: {detail}; restore it, or start a new peer with a new key")]
+    Corrupt { directory: PathBuf, detail: String },
+    #[error("another process uses the ledger in {directory:?}")]
+    Locked { directory: PathBuf },
+    #[error("no space is left for the ledger: {detail}")]
+    DiskFull { detail: String },
+    #[error("the ledger's directory {path:?} cannot be used")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: Arc<io::Error>,
+    },
+    #[error("cannot listen for other peers on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: Arc<io::Error>,
+    },
+    #[error("the genesis is not valid")]
+    Genesis(#[source] Rejection),
+    #[error("peer {peer} of the genesis has no usable key or address: {detail}")]
+    Peer { peer: String, detail: String },
+    #[error("the consensus key is not one of the genesis peers'")]
+    NotAPeer,
+    #[error("the chain stopped: {detail}")]
+    Stopped { detail: String },
+}
+
+impl ChainFailure {
+    /// The stable code of this failure.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ForeignDirectory { .. } => "chain.foreign_directory",
+            Self::Corrupt { .. } => "chain.corrupt",
+            Self::Locked { .. } => "chain.locked",
+            Self::DiskFull { .. } => "chain.disk_full",
+            Self::Directory { .. } => "chain.directory",
+            Self::Listen { .. } => "chain.listen",
+            Self::Genesis(_) => "chain.genesis",
+            Self::Peer { .. } => "chain.peer",
+            Self::NotAPeer => "chain.not_a_peer",
+            Self::Stopped { .. } => "chain.stopped",
+        }
+    }
+
+    pub(crate) fn directory(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::DiskFull {
+                detail: source.to_string(),
+            };
+        }
+        Self::Directory {
+            path: path.into(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// The engine answers storage errors with a panic; this gives them back their names.
+    pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        let detail = text.unwrap_or("panic without a message").to_owned();
+        let full = ["No space left", "StorageFull", "os error 28"];
+        if full.iter().any(|sign| detail.contains(sign)) {
+            return Self::DiskFull { detail };
+        }
+        Self::Stopped { detail }
+    }
+}

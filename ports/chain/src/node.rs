@@ -1,0 +1,430 @@
+//! A running peer: the engine's thread, and the handle that others hold.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use commonware_runtime::{Runner as _, tokio as engine_runtime};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use piecework_ledger::{BlockContext, Genesis, Key, SignedTransaction, TransactionId, Value, check};
+use piecework_model::{Digest, NetworkId, Rejection, SecretKey};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    Chain, ChainFailure, ChainStatus, Final, FinalBlock, SubmitError,
+    application::Shared,
+    directory::{Directory, HighWater},
+    engine::{self, Committee, Ready, Setup},
+    mempool::{TRANSACTION_BYTES_MAX, takes_nonce},
+    publish::{Board, Verdict},
+    reads::{self, Reads},
+    state::Fetched,
+};
+
+/// How a peer runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of this peer alone; created if missing.
+    pub directory: PathBuf,
+    pub genesis: Genesis,
+    /// The consensus key, named in the genesis. A peer that lost its directory needs a new one.
+    pub key: SecretKey,
+    /// For the other peers. Port 0 will do where there are none.
+    pub listen: SocketAddr,
+    /// The longest time between blocks when nothing happens, 20 ms to 1 hour. All peers of a network use the same. Blocks
+    /// are the ledger's clock: a short heartbeat costs disk, a long one lets windows last longer.
+    pub heartbeat: Duration,
+    /// Threads of the engine's own runtime: 1 or 2 for a small network.
+    pub worker_threads: usize,
+    /// Transactions whose place is remembered, some 80 bytes each.
+    pub transactions_indexed_max: usize,
+}
+
+impl Options {
+    /// A second between empty blocks, two threads, the latest 100,000 transactions.
+    pub fn new(directory: PathBuf, genesis: Genesis, key: SecretKey, listen: SocketAddr) -> Self {
+        Self {
+            directory,
+            genesis,
+            key,
+            listen,
+            heartbeat: Duration::from_secs(1),
+            worker_threads: 2,
+            transactions_indexed_max: 100_000,
+        }
+    }
+}
+
+/// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
+const BLOCKING_THREADS_MAX: usize = 16;
+const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
+
+/// A peer that runs until [`Node::shutdown`] or a failure. Dropping it stops the peer without waiting.
+pub struct Node {
+    handle: Arc<Handle>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+struct Handle {
+    network: NetworkId,
+    peers: u32,
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    reads: Reads,
+    /// `None` while it runs; closed without a failure after a clean stop.
+    ended: watch::Receiver<Option<ChainFailure>>,
+    /// Whether the index holds the blocks of earlier runs.
+    indexed: watch::Receiver<bool>,
+}
+
+/// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
+/// peer has threads of its own.
+pub async fn start(options: Options) -> Result<Node, ChainFailure> {
+    let network = options.genesis.network_id();
+    let genesis = options.genesis.state().map_err(ChainFailure::Genesis)?;
+    let genesis = genesis
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect();
+    let heartbeat = options.heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
+    let committee = Committee::new(network, &options.key, options.listen, &options.genesis.peers)?;
+    check_listen(options.listen)?;
+    let directory = Directory::open(&options.directory, network, options.key.public())?;
+
+    let shared = Arc::new(Shared::new(network, genesis));
+    let high_water = HighWater::open(&directory)?;
+    let reached = high_water.reached();
+    let board = Arc::new(Board::new(shared.clone(), high_water, options.transactions_indexed_max));
+    let (reads, queues) = reads::queues();
+    let (ready, readied) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
+    let setup = Setup {
+        committee,
+        listen: options.listen,
+        heartbeat,
+        shared: shared.clone(),
+        board: board.clone(),
+        reads: reads.clone(),
+        queues,
+        ready,
+        stop: stopped,
+    };
+    let (ended_sender, ended) = watch::channel(None);
+    let thread = spawn(directory, options.worker_threads, setup, ended_sender)?;
+    let (indexed_sender, indexed) = watch::channel(false);
+    let handle = Arc::new(Handle {
+        network,
+        peers: options.genesis.peers.len() as u32,
+        shared,
+        board,
+        reads,
+        ended,
+        indexed,
+    });
+    let node = Node {
+        handle: handle.clone(),
+        stop: Some(stop),
+        thread: Some(thread),
+    };
+    let unreadable = |failure| match failure {
+        ChainFailure::Stopped { detail } => ChainFailure::Corrupt {
+            directory: options.directory.clone(),
+            detail,
+        },
+        other => other,
+    };
+    let Ok(ready) = readied.await else {
+        return Err(unreadable(handle.failed().await));
+    };
+    handle.reach(&ready).await.map_err(unreadable)?;
+    if let Some(reached) = reached {
+        handle.check_history(reached).await.map_err(unreadable)?;
+    }
+    tokio::spawn(reindex(handle, ready.resumed, indexed_sender));
+    Ok(node)
+}
+
+/// The engine would panic; this names the address.
+fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
+    TcpListener::bind(address)
+        .map(drop)
+        .map_err(|source| ChainFailure::Listen {
+            address,
+            source: Arc::new(source),
+        })
+}
+
+fn spawn(
+    directory: Directory,
+    worker_threads: usize,
+    setup: Setup,
+    ended: watch::Sender<Option<ChainFailure>>,
+) -> Result<thread::JoinHandle<()>, ChainFailure> {
+    let config = engine_runtime::Config::new()
+        .with_storage_directory(directory.data())
+        .with_worker_threads(worker_threads.max(1))
+        .with_max_blocking_threads(BLOCKING_THREADS_MAX);
+    let root = directory.root().to_owned();
+    let run = move || {
+        let board = setup.board.clone();
+        let runner = engine_runtime::Runner::new(config);
+        let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| engine::run(context, setup))));
+        if let Err(payload) = result {
+            ended.send_replace(Some(ChainFailure::from_panic(payload.as_ref())));
+        }
+        board.close();
+        // The lock goes last: nobody else may open the directory before.
+        drop(directory);
+    };
+    let thread = thread::Builder::new().name("chain".to_owned()).spawn(run);
+    thread.map_err(|error| ChainFailure::directory(root, error))
+}
+
+async fn reindex(handle: Arc<Handle>, from: u64, indexed: watch::Sender<bool>) {
+    match handle.board.reindex(&handle.reads, from).await {
+        Ok(()) => {
+            indexed.send_replace(true);
+        }
+        Err(failure) => tracing::warn!(%failure, "old transactions could not be indexed"),
+    }
+}
+
+impl Node {
+    pub fn chain(&self) -> Arc<dyn Chain> {
+        self.handle.clone()
+    }
+
+    /// Resolves when the peer has stopped by itself, with the reason. Cancel safe.
+    pub async fn failed(&self) -> ChainFailure {
+        self.handle.failed().await
+    }
+
+    /// Stops and waits until the directory is free. What is final is already on disk; what is queued is forgotten.
+    pub async fn shutdown(mut self) -> Result<(), ChainFailure> {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            debug_assert!(matches!(joined, Ok(Ok(()))), "the thread catches its panics");
+        }
+        match &*self.handle.ended.borrow() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Handle {
+    async fn failed(&self) -> ChainFailure {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(failure)) => failure.clone(),
+            Ok(None) | Err(_) => ChainFailure::Stopped {
+                detail: "it was shut down".to_owned(),
+            },
+        }
+    }
+
+    /// Waits until all that was final before is published again; a peer alone also writes its first block.
+    async fn reach(&self, ready: &Ready) -> Result<(), ChainFailure> {
+        let target = ready.tip.max(u64::from(self.peers == 1));
+        match self.board.reach(target).await {
+            true => Ok(()),
+            false => Err(self.failed().await),
+        }
+    }
+
+    /// A ledger that ends below what it once showed as final was rolled back or damaged.
+    async fn check_history(&self, (height, digest): (u64, Digest)) -> Result<(), ChainFailure> {
+        match self.block(height).await? {
+            Some(block) if block.digest == digest => Ok(()),
+            Some(_) | None => Err(ChainFailure::Stopped {
+                detail: format!("block {height} was final and is not there any more"),
+            }),
+        }
+    }
+
+    async fn values(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, ChainFailure> {
+        if self.board.head().height == 0 {
+            return Ok(keys.iter().map(|key| self.shared.genesis.get(key).cloned()).collect());
+        }
+        self.reads.values(keys).await
+    }
+
+    /// Checks a transaction as if those that wait before it of the same sender had been executed.
+    async fn check(&self, transaction: &SignedTransaction) -> Result<(), SubmitError> {
+        let context = BlockContext {
+            network: self.network,
+            height: self.board.head().height + 1,
+        };
+        let mut fetched = Fetched::default();
+        let fetch = |keys| self.values(keys);
+        fetched.prefetch(&fetch, std::slice::from_ref(transaction)).await?;
+        if takes_nonce(transaction) {
+            self.advance_nonce(&mut fetched, transaction).await?;
+        }
+        let checked: Result<_, ChainFailure> = fetched
+            .complete(&fetch, |view| check(view, &context, transaction))
+            .await;
+        Ok(checked??)
+    }
+
+    async fn advance_nonce(&self, fetched: &mut Fetched, transaction: &SignedTransaction) -> Result<(), ChainFailure> {
+        let sender = transaction.transaction.sender;
+        let key = Key::Account(sender);
+        let value = self.values(vec![key.clone()]).await?.pop().flatten();
+        if let Some(Value::Account(mut account)) = value {
+            account.nonce = self.shared.mempool.next_nonce(&sender, account.nonce);
+            fetched.set(key, Some(Value::Account(account)));
+        }
+        Ok(())
+    }
+
+    /// What became of a transaction, if that is known: executed, and by which block.
+    async fn executed(&self, id: TransactionId) -> Result<Option<Final>, ChainFailure> {
+        let Some(located) = self.locate(id).await? else {
+            return Ok(None);
+        };
+        if !located.executed {
+            return Ok(None);
+        }
+        let block = self.block(located.height).await?;
+        Ok(block
+            .and_then(|block| block.result_of(located.index))
+            .and_then(Result::ok))
+    }
+
+    async fn locate(&self, id: TransactionId) -> Result<Option<crate::index::Located>, ChainFailure> {
+        if let Some(located) = self.board.located(&id) {
+            return Ok(Some(located));
+        }
+        // Closed without `true`: the older ones could not be read, and the chain is stopping.
+        let _ = self.indexed.clone().wait_for(|indexed| *indexed).await;
+        Ok(self.board.located(&id))
+    }
+
+    /// Queues the transaction unless it is queued or executed already.
+    async fn admit(&self, id: TransactionId, tx: SignedTransaction) -> Result<Option<Final>, SubmitError> {
+        let bytes = borsh::object_length(&tx).expect("a counter accepts every byte");
+        if bytes > TRANSACTION_BYTES_MAX {
+            let rejection = Rejection::new("transaction.too_large", "the transaction does not fit");
+            return Err(rejection
+                .hint(format!("at most {TRANSACTION_BYTES_MAX} bytes; split it"))
+                .into());
+        }
+        if let Some(done) = self.executed(id).await? {
+            return Ok(Some(done));
+        }
+        if !self.shared.mempool.holds(&id) {
+            self.check(&tx).await?;
+            self.shared.mempool.insert(id, tx)?;
+        }
+        Ok(None)
+    }
+
+    async fn verdict(&self, waiter: oneshot::Receiver<Verdict>) -> Result<Final, SubmitError> {
+        match waiter.await {
+            Ok(verdict) => Ok(verdict?),
+            Err(_) => Err(self.failed().await.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Chain for Handle {
+    fn network(&self) -> NetworkId {
+        self.network
+    }
+
+    fn status(&self) -> ChainStatus {
+        let head = self.board.head();
+        ChainStatus {
+            network: self.network,
+            height: head.height,
+            block: head.digest,
+            state_root: head.state_root,
+            last_block_at_ms: head.timestamp_ms,
+            peers: self.peers,
+            queued: self.shared.mempool.len() as u32,
+        }
+    }
+
+    async fn submit(&self, tx: SignedTransaction) -> Result<TransactionId, SubmitError> {
+        let id = tx.id();
+        self.admit(id, tx).await.map(|_| id)
+    }
+
+    async fn submit_and_wait(&self, tx: SignedTransaction) -> Result<Final, SubmitError> {
+        let id = tx.id();
+        let waiter = self.board.wait(id);
+        match self.admit(id, tx).await {
+            Ok(None) => self.verdict(waiter).await,
+            Ok(Some(done)) => {
+                drop(waiter);
+                self.board.forget(&id);
+                Ok(done)
+            }
+            Err(error) => {
+                drop(waiter);
+                self.board.forget(&id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Value>, ChainFailure> {
+        Ok(self.values(vec![key.clone()]).await?.pop().flatten())
+    }
+
+    async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {
+        if height > self.board.head().height {
+            return Ok(None);
+        }
+        if let Some(block) = self.board.recent(height) {
+            return Ok(Some(block));
+        }
+        Ok(self.reads.block(height).await?.map(Arc::new))
+    }
+
+    async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure> {
+        Ok(self.locate(id).await?.map(|located| (located.height, located.index)))
+    }
+
+    fn blocks_from(&self, from: u64) -> BoxStream<'static, Arc<FinalBlock>> {
+        let reader = Reader {
+            board: self.board.clone(),
+            reads: self.reads.clone(),
+            next: from.max(1),
+        };
+        stream::unfold(reader, Reader::step).boxed()
+    }
+}
+
+/// A place in the chain.
+struct Reader {
+    board: Arc<Board>,
+    reads: Reads,
+    next: u64,
+}
+
+impl Reader {
+    async fn step(mut self) -> Option<(Arc<FinalBlock>, Self)> {
+        if !self.board.reach(self.next).await {
+            return None;
+        }
+        let block = match self.board.recent(self.next) {
+            Some(block) => block,
+            // A failed read means that the chain has stopped; the stream ends and the owner of the node knows why.
+            None => Arc::new(self.reads.block(self.next).await.ok()??),
+        };
+        self.next += 1;
+        Some((block, self))
+    }
+}

@@ -1,0 +1,87 @@
+//! Holds a proposal back until there is something to propose, or the heartbeat is due.
+//!
+//! The wait stands before the stateful application, not inside it: an application that is building keeps the block before
+//! it from becoming final.
+
+use std::{sync::Arc, time::Duration};
+
+use commonware_consensus::{Automaton, CertifiableAutomaton, Handoff, types::Round};
+use commonware_macros::select;
+use commonware_runtime::{Clock, Spawner};
+use commonware_utils::channel::{fallible::OneshotExt as _, oneshot};
+
+use crate::application::Shared;
+
+/// An automaton whose own proposals wait for work.
+pub(crate) struct Paced<E, A> {
+    pub(crate) clock: Arc<E>,
+    pub(crate) automaton: A,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) heartbeat: Duration,
+}
+
+impl<E, A: Clone> Clone for Paced<E, A> {
+    fn clone(&self) -> Self {
+        Self {
+            clock: self.clock.clone(),
+            automaton: self.automaton.clone(),
+            shared: self.shared.clone(),
+            heartbeat: self.heartbeat,
+        }
+    }
+}
+
+impl<E, A> Automaton for Paced<E, A>
+where
+    E: Spawner + Clock,
+    A: Automaton,
+    A::Context: Send,
+{
+    type Context = A::Context;
+    type Digest = A::Digest;
+
+    #[allow(clippy::async_yields_async)]
+    async fn propose(&mut self, context: A::Context) -> oneshot::Receiver<A::Digest> {
+        let (mut response, receiver) = oneshot::channel();
+        let (mut automaton, shared, heartbeat) = (self.automaton.clone(), self.shared.clone(), self.heartbeat);
+        self.clock.child("pace").spawn(move |clock| async move {
+            // The first block writes the genesis state: everybody waits for it.
+            if shared.height() > 0 {
+                select! {
+                    _ = response.closed() => return,
+                    _ = shared.mempool.fresh() => {},
+                    _ = clock.sleep(heartbeat) => {},
+                }
+            }
+            let proposed = automaton.propose(context).await;
+            select! {
+                _ = response.closed() => {},
+                digest = proposed => {
+                    if let Ok(digest) = digest {
+                        response.send_lossy(digest);
+                    }
+                },
+            }
+        });
+        receiver
+    }
+
+    async fn verify(&mut self, context: A::Context, payload: A::Digest) -> oneshot::Receiver<bool> {
+        self.automaton.verify(context, payload).await
+    }
+}
+
+impl<E, A> CertifiableAutomaton for Paced<E, A>
+where
+    E: Spawner + Clock,
+    A: CertifiableAutomaton,
+    A::Context: Send,
+{
+    async fn prepare(&mut self, context: A::Context) -> oneshot::Receiver<Handoff<A::Digest>> {
+        self.automaton.prepare(context).await
+    }
+
+    async fn certify(&mut self, round: Round, payload: A::Digest) -> oneshot::Receiver<bool> {
+        self.automaton.certify(round, payload).await
+    }
+}

@@ -1,0 +1,147 @@
+//! Reads on the engine's runtime, asked for from any other.
+
+use commonware_codec::Encode as _;
+use commonware_consensus::{
+    Heightable as _,
+    marshal::{self, standard::Standard},
+    simplex::scheme::ed25519::Scheme,
+    types::Height,
+};
+use commonware_cryptography::Digestible as _;
+use commonware_runtime::Spawner;
+use commonware_storage::Context as StorageContext;
+use piecework_ledger::{Key, Value};
+use piecework_model::Digest;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    ChainFailure, FinalBlock,
+    block::Block,
+    state::{self, Databases},
+};
+
+pub(crate) type Marshal = marshal::core::Mailbox<Scheme, Standard<Block>>;
+
+/// Reads that wait; more callers wait for room.
+const WAITING_MAX: usize = 1024;
+
+struct StateRead {
+    keys: Vec<Key>,
+    answer: oneshot::Sender<Result<Vec<Option<Value>>, ChainFailure>>,
+}
+
+struct BlockRead {
+    height: u64,
+    answer: oneshot::Sender<Option<FinalBlock>>,
+}
+
+/// Asks the engine's readers.
+#[derive(Clone)]
+pub(crate) struct Reads {
+    states: mpsc::Sender<StateRead>,
+    blocks: mpsc::Sender<BlockRead>,
+}
+
+/// The readers' ends, for the engine.
+pub(crate) struct ReadQueues {
+    states: mpsc::Receiver<StateRead>,
+    blocks: mpsc::Receiver<BlockRead>,
+}
+
+pub(crate) fn queues() -> (Reads, ReadQueues) {
+    let (state_sender, states) = mpsc::channel(WAITING_MAX);
+    let (block_sender, blocks) = mpsc::channel(WAITING_MAX);
+    let reads = Reads {
+        states: state_sender,
+        blocks: block_sender,
+    };
+    (reads, ReadQueues { states, blocks })
+}
+
+fn stopped() -> ChainFailure {
+    ChainFailure::Stopped {
+        detail: "it no longer answers reads".to_owned(),
+    }
+}
+
+impl Reads {
+    /// The values of the keys, all from one final state, in their order.
+    pub(crate) async fn values(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, ChainFailure> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.states.send(StateRead { keys, answer }).await;
+        sent.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    pub(crate) async fn block(&self, height: u64) -> Result<Option<FinalBlock>, ChainFailure> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.blocks.send(BlockRead { height, answer }).await;
+        sent.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())
+    }
+}
+
+impl ReadQueues {
+    /// Answers until nobody asks any more. Two tasks, so that a walk through history holds up no balance.
+    pub(crate) fn serve<E: Spawner + StorageContext>(self, runtime: &E, databases: Databases<E>, marshal: Marshal) {
+        let Self { mut states, mut blocks } = self;
+        runtime.child("state_reads").spawn(move |_| async move {
+            while let Some(StateRead { keys, answer }) = states.recv().await {
+                // Nobody waits for the answer any more: nothing to do.
+                let _ = answer.send(read_state(&databases, &keys).await);
+            }
+        });
+        runtime.child("block_reads").spawn(move |_| async move {
+            while let Some(BlockRead { height, answer }) = blocks.recv().await {
+                let _ = answer.send(read_block(&marshal, height).await);
+            }
+        });
+    }
+}
+
+async fn read_state<E: Spawner + StorageContext>(
+    databases: &Databases<E>,
+    keys: &[Key],
+) -> Result<Vec<Option<Value>>, ChainFailure> {
+    let database = databases.read().await;
+    let mut values = Vec::with_capacity(keys.len());
+    for key in keys {
+        let bytes = database
+            .get(&state::place(key))
+            .await
+            .map_err(|error| ChainFailure::Stopped {
+                detail: format!("a read of the state failed: {error}"),
+            })?;
+        let value = state::decode(key, bytes).map_err(|error| ChainFailure::Stopped {
+            detail: error.to_string(),
+        })?;
+        values.push(value);
+    }
+    Ok(values)
+}
+
+async fn read_block(marshal: &Marshal, height: u64) -> Option<FinalBlock> {
+    let block = marshal.get_block(Height::new(height)).await?;
+    Some(present(marshal, block.inner()).await)
+}
+
+/// A final block as others see it, with its certificate if it has one of its own.
+pub(crate) async fn present(marshal: &Marshal, block: &Block) -> FinalBlock {
+    let certificate = marshal.get_finalization(block.height()).await;
+    FinalBlock {
+        height: block.height().get(),
+        digest: Digest(block.digest().0),
+        parent: Digest(block.header.parent.0),
+        timestamp_ms: block.header.timestamp_ms,
+        previous_busy: block.header.busy.get(),
+        state_root: Digest(block.header.state_root.0),
+        transactions: block.body.transactions.clone(),
+        outcomes: block.body.outcomes.clone(),
+        certificate: certificate
+            .map(|finalization| finalization.encode().to_vec())
+            .unwrap_or_default(),
+        transactions_root: Digest(block.transactions_root().0),
+        outcomes_root: Digest(block.outcomes_root().0),
+        header: block.sealed_header(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Carries a controller's orders to one provider, and its deliveries back.
+//!
+//! Each provider has a queue of its own that only it and the controller can use. The adapter of this crate is the one
+//! inside a process: an order is a call. Whatever carries it, a provider trusts nothing but what it verifies in the
+//! [`Order`], and a controller nothing but what it verifies in the [`Delivery`].
+//!
+//! Tickets are sealed in batches: a provider may begin a job whose ticket is not yet under a seal as long as what it has
+//! at stake stays within the lease's exposure; past that it answers [`Refusal`] `ticket.unsealed` until a seal comes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use piecework_model::{
+    AccountId, Digest, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt, Rejection, Seal, Ticket,
+};
+use piecework_sandbox::{BackendName, Finished, LoadError, Probe};
+use tokio_util::sync::CancellationToken;
+
+/// One version of a function as a provider needs it. Never logged: `env` holds secrets.
+#[derive(Clone)]
+pub struct Work {
+    pub function: FunctionId,
+    pub version: u32,
+    pub name: String,
+    pub language: Language,
+    pub code: Digest,
+    pub handler: Option<String>,
+    pub env: BTreeMap<String, String>,
+    pub limits: Limits,
+    pub backend: BackendName,
+}
+
+/// What a controller asks of a provider: one job.
+#[derive(Clone)]
+pub struct Order {
+    pub ticket: Ticket,
+    /// The key that will seal the ticket's batch; must be one that the provider knows as the lease's payer.
+    pub payer: PublicKey,
+    pub exposure_ucr: u64,
+    /// The payer's seal over this one ticket, where it may not wait for a batch.
+    pub seal: Option<Seal>,
+    pub work: Arc<Work>,
+    /// The event as JSON text; its digest is in the ticket.
+    pub event: Bytes,
+    pub parameters: Bytes,
+    /// Ends the run early; what it has used until then is billed by its wall time.
+    pub cancel: CancellationToken,
+}
+
+/// What a provider sends back: what came of the job and its claim to be paid.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub receipt: Receipt,
+    /// The provider's own mark on the receipt, by which it knows it again when asked to seal it, even after a restart.
+    pub mark: [u8; 32],
+    pub finished: Finished,
+    pub cold: bool,
+    /// Time to fetch and unpack the bundle and to start the instance: never billed.
+    pub pull_us: u64,
+}
+
+/// A provider's refusal to begin: the job did not run and nothing is owed.
+pub type Refusal = Rejection;
+
+/// A receipt that waits for the provider's seal.
+#[derive(Clone, Debug)]
+pub struct Unsealed {
+    pub receipt: Receipt,
+    pub mark: [u8; 32],
+}
+
+/// What a provider says of itself; its offer on the ledger says the same under its signature.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub account: AccountId,
+    pub name: String,
+    pub prices: Prices,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    pub slots: u32,
+    pub region: String,
+    pub labels: Vec<String>,
+    pub probes: Vec<Probe>,
+}
+
+/// How busy a provider is at this moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    pub running: u32,
+    pub instances: u32,
+    pub instance_bytes: u64,
+    pub draining: bool,
+}
+
+/// One provider, seen from a controller.
+#[async_trait]
+pub trait ProviderLink: Send + Sync {
+    fn profile(&self) -> &Profile;
+
+    fn load(&self) -> Load;
+
+    /// Whether an instance of this version is idle there.
+    fn is_warm(&self, function: FunctionId, version: u32) -> bool;
+
+    /// Loads the code in a sandbox of `work.backend` and finds its handler: what a deploy does before it says yes.
+    async fn check(&self, work: Arc<Work>) -> Result<(), LoadError>;
+
+    /// Runs one job. Dropping the future kills the instance that runs it.
+    async fn run(&self, order: Order) -> Result<Delivery, Refusal>;
+
+    /// Hands over the payer's seal on tickets that ran without one, in the order of their leaves.
+    async fn accept_seal(&self, seal: Seal, sequences: Vec<u64>) -> Result<(), Refusal>;
+
+    /// Asks for the provider's seal over receipts of one lane, in this order.
+    async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal>;
+
+    /// Forgets whatever is warm of a version (it was deleted or replaced). Running jobs end by themselves.
+    fn forget(&self, function: FunctionId, version: u32);
+}
+
+/// What a ticket's `input` covers: the event and the parameters.
+pub fn input_digest(event: &[u8], parameters: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("piecework 2026 input");
+    hasher
+        .update(&(event.len() as u64).to_le_bytes())
+        .update(event)
+        .update(parameters);
+    Digest(*hasher.finalize().as_bytes())
+}

@@ -1,0 +1,296 @@
+//! Makes jailed processes: a zygote's child for Python, an executed process for JavaScript.
+
+use std::{
+    collections::HashMap,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStringExt,
+    },
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use piecework_model::{Language, Limits};
+use piecework_sandbox::Program;
+
+use crate::{
+    bundle,
+    cgroup::{Cgroups, GroupLimits, Slot},
+    channel::{Answer, Channel},
+    interpreter::Interpreter,
+    landlock,
+    plan::{self, NAMESPACES, Step},
+    process::Process,
+    spawner::{Launcher, Zygote},
+    wire::Order,
+};
+
+/// How long a jail may take to stand; Node on a busy machine takes a tenth of it.
+const STANDING_WAIT: Duration = Duration::from_secs(10);
+/// Threads that Node itself has at rest, beyond the one that the function sees.
+const NODE_THREADS: u64 = 7;
+/// Without cgroups: what the interpreter maps beyond what a function uses.
+const PYTHON_SPACE_BYTES: u64 = 48 << 20;
+const NODE_SPACE_BYTES: u64 = 512 << 20;
+
+/// A standing jail whose runner waits for a program.
+pub(crate) struct Cell {
+    pub(crate) process: Arc<Process>,
+    pub(crate) channel: Channel,
+}
+
+/// Everything that makes cells on this machine.
+pub(crate) struct Yard {
+    pub(crate) launcher: Launcher,
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
+    pub(crate) python: Option<Interpreter>,
+    pub(crate) node: Option<Interpreter>,
+    /// The identity of every jail on the host; none without root.
+    pub(crate) host_id: Option<u32>,
+    pub(crate) cores: u32,
+    /// A zygote for the next Python program: started ahead.
+    pub(crate) spare_zygote: Mutex<Option<Arc<Zygote>>>,
+    /// Standing Node jails without a bundle, by their limits: for whichever program comes next.
+    pub(crate) blanks: Mutex<HashMap<Limits, Cell>>,
+}
+
+/// Different limits for which a blank is kept; each holds an idle Node.
+const BLANKS_MAX: usize = 4;
+
+pub(crate) const PYTHON_RUNNER: &str = "/runner/python.py";
+pub(crate) const NODE_RUNNER: &str = "/runner/node.cjs";
+
+/// What cells of one program are made from.
+pub(crate) struct Mould {
+    language: Language,
+    /// Python's template: of this program alone, so that no other shares its address layout and hash seed.
+    zygote: Option<Arc<Zygote>>,
+    arguments: Vec<String>,
+    steps: Vec<Step>,
+    limits: Limits,
+    /// The bundle on the host.
+    bundle: Vec<u8>,
+}
+
+impl Yard {
+    pub(crate) fn interpreter(&self, language: Language) -> Option<&Interpreter> {
+        match language {
+            Language::Python => self.python.as_ref(),
+            Language::JavaScript => self.node.as_ref(),
+        }
+    }
+
+    pub(crate) async fn mould(&self, program: &Program) -> Result<Mould, String> {
+        let bundle = bundle::open_to_jails(program, self.host_id.is_some())
+            .map_err(|error| format!("the bundle cannot be opened: {error}"))?
+            .into_os_string()
+            .into_vec();
+        match program.language {
+            Language::Python => {
+                let zygote = self.zygote().await?;
+                Ok(Mould {
+                    language: Language::Python,
+                    zygote: Some(zygote),
+                    arguments: Vec::new(),
+                    steps: plan::steps(&self.plan(Language::Python, &program.limits, Some(bundle.clone()))),
+                    limits: program.limits,
+                    bundle,
+                })
+            }
+            Language::JavaScript => self.blank_mould(program.limits, bundle),
+        }
+    }
+
+    fn blank_mould(&self, limits: Limits, bundle: Vec<u8>) -> Result<Mould, String> {
+        let node = self.node.as_ref().ok_or("no interpreter of javascript is here")?;
+        Ok(Mould {
+            language: Language::JavaScript,
+            zygote: None,
+            arguments: node_arguments(node, &limits),
+            steps: plan::steps(&self.plan(Language::JavaScript, &limits, None)),
+            limits,
+            bundle,
+        })
+    }
+
+    fn plan(&self, language: Language, limits: &Limits, bundle: Option<Vec<u8>>) -> plan::Jail {
+        let by_rlimit = self.cgroups.is_none().then_some(match language {
+            Language::Python => (libc::RLIMIT_AS.into(), limits.memory_bytes + PYTHON_SPACE_BYTES),
+            Language::JavaScript => (libc::RLIMIT_DATA.into(), limits.memory_bytes + NODE_SPACE_BYTES),
+        });
+        plan::Jail {
+            bundle,
+            disk_bytes: limits.disk_bytes,
+            tasks_max: tasks_max(language, limits),
+            memory_rlimit: by_rlimit,
+            cgroups: self.cgroups.as_ref().map_or(0, |cgroups| cgroups.entries()),
+            host_id: self.host_id,
+            landlock_abi: landlock::abi(),
+        }
+    }
+
+    /// Takes the zygote that was started ahead, or starts one.
+    async fn zygote(&self) -> Result<Arc<Zygote>, String> {
+        let ahead = self.spare_zygote.lock().take().filter(|zygote| zygote.alive());
+        match ahead {
+            Some(zygote) => Ok(zygote),
+            None => Ok(Arc::new(self.new_zygote().await?)),
+        }
+    }
+
+    /// Starts what the next program will need, unless it waits already.
+    pub(crate) async fn prepare(&self, language: Language, limits: &Limits) {
+        let prepared = match language {
+            Language::Python if self.python.is_some() => self.prepare_zygote().await,
+            Language::JavaScript if self.node.is_some() => self.prepare_blank(limits).await,
+            Language::Python | Language::JavaScript => Ok(()),
+        };
+        if let Err(reason) = prepared {
+            tracing::warn!(reason, %language, "nothing could be started ahead");
+        }
+    }
+
+    async fn prepare_zygote(&self) -> Result<(), String> {
+        if self.spare_zygote.lock().as_ref().is_some_and(|zygote| zygote.alive()) {
+            return Ok(());
+        }
+        let zygote = Arc::new(self.new_zygote().await?);
+        *self.spare_zygote.lock() = Some(zygote);
+        Ok(())
+    }
+
+    async fn prepare_blank(&self, limits: &Limits) -> Result<(), String> {
+        let key = blank_key(limits);
+        if self.blanks.lock().contains_key(&key) {
+            return Ok(());
+        }
+        let cell = self.new_cell(&self.blank_mould(key, Vec::new())?).await?;
+        let mut blanks = self.blanks.lock();
+        if blanks.len() >= BLANKS_MAX
+            && let Some(oldest) = blanks.keys().next().copied()
+        {
+            blanks.remove(&oldest);
+        }
+        blanks.insert(key, cell);
+        Ok(())
+    }
+
+    async fn new_zygote(&self) -> Result<Zygote, String> {
+        let python = self.python.as_ref().ok_or("no interpreter of python is here")?;
+        let path = python.path.to_string_lossy().into_owned();
+        let arguments = [&path, "-I", "-S", "-B", PYTHON_RUNNER].map(str::to_owned).to_vec();
+        Zygote::start(&self.launcher, arguments).await
+    }
+
+    /// A standing jail with the program's bundle. Not cancel safe: run it in a task of its own.
+    pub(crate) async fn cell(&self, mould: &Mould) -> Result<Cell, String> {
+        if mould.zygote.is_some() {
+            return self.new_cell(mould).await;
+        }
+        let blank = self
+            .blanks
+            .lock()
+            .remove(&blank_key(&mould.limits))
+            .filter(|cell| cell.process.usable());
+        let cell = match blank {
+            Some(cell) => cell,
+            None => self.new_cell(mould).await?,
+        };
+        self.launcher.bind(mould.bundle.clone(), cell.process.handle()).await?;
+        Ok(cell)
+    }
+
+    async fn new_cell(&self, mould: &Mould) -> Result<Cell, String> {
+        let slot = match &self.cgroups {
+            Some(cgroups) => Some(Arc::new(acquire(cgroups, mould, self.cores)?)),
+            None => None,
+        };
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| error.to_string())?;
+        let (printed, printing) = std::io::pipe().map_err(|error| error.to_string())?;
+        let mut fds: Vec<BorrowedFd<'_>> = vec![theirs.as_fd(), printing.as_fd()];
+        fds.extend(slot.iter().flat_map(|slot| slot.entries()));
+        let born = match &mould.zygote {
+            Some(zygote) => zygote.fork(NAMESPACES, &mould.steps, &fds).await,
+            None => self.launcher.make(&mould.order(), &fds).await,
+        };
+        drop(fds);
+        let (pid, pidfd) = born?;
+        let ending = self.launcher.watch(pid, slot.clone());
+        let process = Process::new(pidfd, ending, slot).map_err(|error| error.to_string())?;
+        drop((theirs, printing));
+        let channel = Channel::open(ours, printed.into(), mould.limits.log_bytes).map_err(|error| error.to_string())?;
+        standing(Cell {
+            process: Arc::new(process),
+            channel,
+        })
+        .await
+    }
+}
+
+fn tasks_max(language: Language, limits: &Limits) -> u64 {
+    let own = match language {
+        Language::Python => 0,
+        Language::JavaScript => NODE_THREADS,
+    };
+    u64::from(limits.processes.max(1)) + own
+}
+
+fn acquire(cgroups: &Arc<Cgroups>, mould: &Mould, cores: u32) -> Result<Slot, String> {
+    let limits = GroupLimits {
+        memory_bytes: mould.limits.memory_bytes,
+        tasks: tasks_max(mould.language, &mould.limits),
+        cores,
+    };
+    cgroups
+        .acquire(limits)
+        .map_err(|error| format!("no control group: {error}"))
+}
+
+/// Limits without those that matter only to the agent.
+fn blank_key(limits: &Limits) -> Limits {
+    Limits {
+        timeout_ms: 0,
+        output_bytes: 0,
+        ..*limits
+    }
+}
+
+fn node_arguments(node: &Interpreter, limits: &Limits) -> Vec<String> {
+    // V8 collects harder near its own limit; the rest is for what lies outside its heap.
+    let heap_mib = (limits.memory_bytes >> 20) * 3 / 4;
+    let heap = format!("--max-old-space-size={}", heap_mib.max(16));
+    let path = node.path.to_string_lossy().into_owned();
+    vec![path, heap, "--no-warnings".to_owned(), NODE_RUNNER.to_owned()]
+}
+
+impl Mould {
+    fn order(&self) -> Order {
+        Order::Execute {
+            arguments: self.arguments.clone(),
+            flags: NAMESPACES,
+            steps: self.steps.clone(),
+        }
+    }
+
+    /// What the template holds at rest.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.zygote.as_ref().map_or(0, |zygote| zygote.memory_bytes())
+    }
+}
+
+async fn standing(mut cell: Cell) -> Result<Cell, String> {
+    let reason = match tokio::time::timeout(STANDING_WAIT, cell.channel.greeting()).await {
+        Ok(Answer::Said(b'H', _)) => return Ok(cell),
+        Ok(Answer::Closed) => "it ended at its start",
+        Ok(Answer::Said(..) | Answer::Garbage(_) | Answer::TooLarge) => "its runner said nonsense",
+        Err(_) => "it took too long to start",
+    };
+    let told = cell.channel.logs().take();
+    let hint = if cell.process.hit_memory_limit() {
+        " (the memory limit is too small for the interpreter)"
+    } else {
+        ""
+    };
+    Err(format!("no jail: {reason}{hint}: {}", told.trim()))
+}

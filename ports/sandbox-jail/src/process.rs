@@ -1,0 +1,172 @@
+//! One jailed process: its handle, its meters, its end.
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{cgroup::Slot, spawner::Ending};
+
+/// How long the kernel may take to end a killed jail before its meters are read anyway.
+const END_WAIT: Duration = Duration::from_millis(900);
+
+/// The first process of a jail's pid namespace: when it ends, everything in the jail has ended.
+pub(crate) struct Process {
+    pidfd: OwnedFd,
+    host_pid: i32,
+    ending: Ending,
+    slot: Option<Arc<Slot>>,
+    killed: AtomicBool,
+    statm: Option<File>,
+}
+
+impl Process {
+    pub(crate) fn new(pidfd: OwnedFd, ending: Ending, slot: Option<Arc<Slot>>) -> io::Result<Self> {
+        let host_pid = host_pid(&pidfd)?;
+        Ok(Self {
+            statm: File::open(format!("/proc/{host_pid}/statm")).ok(),
+            pidfd,
+            host_pid,
+            ending,
+            slot,
+            killed: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Kills everything in the jail; does not wait.
+    pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        // SAFETY: a descriptor that is open, a signal number, no siginfo, no flags. It fails only if the process has ended.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                libc::SIGKILL,
+                std::ptr::null::<u8>(),
+                0,
+            )
+        };
+    }
+
+    pub(crate) fn usable(&self) -> bool {
+        !self.killed.load(Ordering::Acquire) && self.ending.borrow().is_none()
+    }
+
+    /// Waits for the end of the jail; `None` if the kernel takes longer than it ever should.
+    pub(crate) async fn ended(&self) -> Option<i32> {
+        let mut ending = self.ending.clone();
+        match tokio::time::timeout(END_WAIT, ending.wait_for(Option::is_some)).await {
+            Ok(Ok(status)) => *status,
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    pub(crate) fn hit_memory_limit(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.hit_memory_limit())
+    }
+
+    /// Whether the kernel itself holds the memory limit; without cgroups the agent has to look.
+    pub(crate) fn memory_is_limited(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// CPU time so far. Without cgroups, children count when they have been waited for.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        match &self.slot {
+            Some(slot) => slot.cpu_us(),
+            None => own_cpu_us(self.host_pid).unwrap_or(0) + children_cpu_us(self.host_pid),
+        }
+    }
+
+    pub(crate) fn forget_peak(&self) {
+        if let Some(slot) = &self.slot {
+            slot.forget_peak();
+        }
+    }
+
+    /// The most memory held since [`Process::forget_peak`]; without cgroups what is held now.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        match &self.slot {
+            Some(slot) => slot.peak_bytes(),
+            None => self.resident_bytes(),
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        match &self.slot {
+            Some(slot) => slot.memory_bytes(),
+            None => self.resident_bytes(),
+        }
+    }
+
+    /// Resident memory of the first process.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let mut buffer = [0; 128];
+        let length = self
+            .statm
+            .as_ref()
+            .and_then(|file| file.read_at(&mut buffer, 0).ok())
+            .unwrap_or(0);
+        let pages = std::str::from_utf8(&buffer[..length])
+            .ok()
+            .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+            .unwrap_or(0);
+        pages * page_bytes()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes a number.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+fn host_pid(pidfd: &OwnedFd) -> io::Result<i32> {
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    told.lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("the kernel tells no pid of a pidfd"))
+}
+
+fn own_cpu_us(pid: i32) -> Option<u64> {
+    let mut clock = 0;
+    // SAFETY: zero is a valid timespec.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: both out-parameters outlive the calls.
+    let read = unsafe { libc::clock_getcpuclockid(pid, &mut clock) == 0 && libc::clock_gettime(clock, &mut time) == 0 };
+    let (seconds, nanos) = (u64::try_from(time.tv_sec).ok()?, u64::try_from(time.tv_nsec).ok()?);
+    read.then_some(seconds * 1_000_000 + nanos / 1_000)
+}
+
+/// Fields 16 and 17 of `/proc/PID/stat`: time of the children that were waited for, in ticks of 10 ms.
+fn children_cpu_us(pid: i32) -> u64 {
+    const TICK_US: u64 = 10_000;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    after_name
+        .split_whitespace()
+        .skip(13)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum::<u64>()
+        * TICK_US
+}

@@ -1,0 +1,249 @@
+//! The read-only root that every jail of a launcher shares: the host's `/usr`, a few devices, the runners.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        unix::fs::symlink,
+    },
+    path::{Path, PathBuf},
+    ptr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{FUNCTION, HOST_ROOT, read_only_attributes};
+
+/// What goes into the root beside `/usr`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Root {
+    /// Prefixes of interpreters that lie outside `/usr`.
+    pub(crate) prefixes: Vec<PathBuf>,
+    /// Path and content of each runner.
+    pub(crate) runners: Vec<(PathBuf, String)>,
+}
+
+/// Any directory that exists everywhere; the new root is built on it and moves away from it.
+const STAGE: &str = "/tmp";
+/// Links that distributions with a merged /usr have, and directories on those without.
+const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+const DEVICES: [&str; 4] = ["null", "zero", "random", "urandom"];
+const ETC: [(&str, &str); 4] = [
+    (
+        "passwd",
+        "root:x:0:0:root:/:/bin/sh\nfunction:x:1000:1000:function:/tmp:/bin/sh\n",
+    ),
+    ("group", "root:x:0:\nfunction:x:1000:\n"),
+    ("hosts", "127.0.0.1 localhost\n"),
+    ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+];
+
+/// Builds the root and makes it this process's; the host's root stays at [`HOST_ROOT`].
+pub(crate) fn enter(root: &Root) -> io::Result<()> {
+    mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
+    mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
+    let stage = Path::new(STAGE);
+    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", "/etc", "/usr"] {
+        fs::create_dir_all(inside(stage, Path::new(directory)))?;
+    }
+    bind_read_only(stage, Path::new("/usr"))?;
+    for link in LINKS {
+        link_or_bind(stage, &Path::new("/").join(link))?;
+    }
+    for prefix in &root.prefixes {
+        bind_read_only(stage, prefix)?;
+    }
+    small_files(stage, root)?;
+    devices(stage)?;
+    pivot(stage)
+}
+
+/// Binds a bundle into a standing jail, read-only: detached from our own view, attached in the jail's.
+pub(crate) fn bind_into(jail: &[OwnedFd], bundle: &[u8]) -> io::Result<()> {
+    let jail = jail.first().ok_or_else(|| io::Error::other("no jail came along"))?;
+    let source = CString::new([HOST_ROOT.as_bytes(), bundle].concat()).map_err(io::Error::other)?;
+    let ours = fs::File::open("/proc/self/ns/mnt")?;
+    let (attributes, target) = (read_only_attributes(), c(FUNCTION)?);
+    // SAFETY: paths are NUL-terminated and structures have the sizes that are said; `tree` is ours alone. The launcher has one
+    // thread, which is back in its own mount namespace when this ends.
+    unsafe {
+        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+        let tree = made(libc::syscall(
+            libc::SYS_open_tree,
+            libc::AT_FDCWD,
+            source.as_ptr(),
+            flags,
+        ))?;
+        let tree = OwnedFd::from_raw_fd(tree);
+        let (size, empty) = (attributes.len(), c"".as_ptr());
+        let at_empty = libc::AT_EMPTY_PATH;
+        made(libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            empty,
+            at_empty,
+            attributes.as_ptr(),
+            size,
+        ))?;
+        made(libc::setns(jail.as_raw_fd(), libc::CLONE_NEWNS).into())?;
+        let from_empty = libc::MOVE_MOUNT_F_EMPTY_PATH;
+        let moved = made(libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            empty,
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            from_empty,
+        ));
+        made(libc::setns(ours.as_raw_fd(), libc::CLONE_NEWNS).into())?;
+        moved.map(drop)
+    }
+}
+
+fn made(result: libc::c_long) -> io::Result<RawFd> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
+}
+
+/// Where an absolute path of the host lies below the stage.
+fn inside(stage: &Path, path: &Path) -> PathBuf {
+    stage.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn link_or_bind(stage: &Path, path: &Path) -> io::Result<()> {
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if metadata.is_symlink() {
+        return symlink(fs::read_link(path)?, inside(stage, path));
+    }
+    bind_read_only(stage, path)
+}
+
+fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
+    for (name, content) in ETC {
+        fs::write(stage.join("etc").join(name), content)?;
+    }
+    if let Ok(cache) = fs::read("/etc/ld.so.cache") {
+        fs::write(stage.join("etc/ld.so.cache"), cache)?;
+    }
+    for (path, content) in &root.runners {
+        let path = inside(stage, path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, content)?;
+    }
+    Ok(())
+}
+
+fn devices(stage: &Path) -> io::Result<()> {
+    for device in DEVICES {
+        let target = stage.join("dev").join(device);
+        fs::write(&target, "")?;
+        mount(
+            &format!("/dev/{device}"),
+            &target.to_string_lossy(),
+            None,
+            libc::MS_BIND,
+            None,
+        )?;
+    }
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("shm", "/tmp"),
+    ] {
+        symlink(target, stage.join("dev").join(link))?;
+    }
+    Ok(())
+}
+
+fn bind_read_only(stage: &Path, path: &Path) -> io::Result<()> {
+    let target = inside(stage, path);
+    fs::create_dir_all(&target)?;
+    let target = target.to_string_lossy();
+    mount(
+        &path.to_string_lossy(),
+        &target,
+        None,
+        libc::MS_BIND | libc::MS_REC,
+        None,
+    )?;
+    read_only(&target, libc::AT_RECURSIVE)
+}
+
+fn pivot(stage: &Path) -> io::Result<()> {
+    let (new, old) = (c(&stage.to_string_lossy())?, c(&format!("{STAGE}{HOST_ROOT}"))?);
+    // SAFETY: both are NUL-terminated paths.
+    if unsafe { libc::syscall(libc::SYS_pivot_root, new.as_ptr(), old.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    std::env::set_current_dir("/")?;
+    read_only("/", 0)?;
+    // The launcher's own view, of its own pid namespace; each jail mounts another over it.
+    mount(
+        "proc",
+        "/proc",
+        Some("proc"),
+        libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        None,
+    )
+}
+
+fn read_only(path: &str, flags: i32) -> io::Result<()> {
+    let (path, attributes) = (c(path)?, read_only_attributes());
+    // `nodev` would shut the devices of the root itself; those are mounts of their own.
+    // SAFETY: a NUL-terminated path and a mount_attr of the size that is said.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            attributes.len(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn mount(
+    source: &str,
+    target: &str,
+    kind: Option<&str>,
+    flags: libc::c_ulong,
+    options: Option<&str>,
+) -> io::Result<()> {
+    let (from, to) = (c(source)?, c(target)?);
+    let (kind, options) = (kind.map(c).transpose()?, options.map(c).transpose()?);
+    let pointer = |text: &Option<CString>| text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+    // SAFETY: every pointer is null where mount(2) allows it, or a NUL-terminated text that lives across the call.
+    let result = unsafe {
+        libc::mount(
+            from.as_ptr(),
+            to.as_ptr(),
+            pointer(&kind),
+            flags,
+            pointer(&options).cast(),
+        )
+    };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return Err(io::Error::new(error.kind(), format!("mounting {target}: {error}")));
+    }
+    Ok(())
+}
+
+fn c(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(io::Error::other)
+}

@@ -1,0 +1,327 @@
+//! The agent's side of the launcher: starts it, sends orders, hears of deaths.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::Engine as _;
+use parking_lot::Mutex;
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    cgroup::Slot,
+    launcher::{CONTROL_FD, INIT_ARGUMENT, LauncherOptions},
+    plan::Step,
+    wire::{self, Event, Fork, Order},
+};
+
+/// How long a launcher may take to end with all that it started.
+const END_WAIT: Duration = Duration::from_secs(1);
+
+/// A process as its maker announced it: its number in the launcher's namespace and a handle that never means another one.
+pub(crate) type Born = (i32, OwnedFd);
+
+/// Hears when a process has ended: its exit code, or its signal as a negative number.
+pub(crate) type Ending = watch::Receiver<Option<i32>>;
+
+/// Whoever waits for a process's end, and what is held until then.
+type Awaited = (watch::Sender<Option<i32>>, Option<Arc<Slot>>);
+
+/// Whoever waits for an order's answer; orders that make no process answer with none.
+type Reply = oneshot::Sender<Result<Option<Born>, String>>;
+
+#[derive(Default)]
+struct Deaths {
+    awaited: HashMap<i32, Awaited>,
+    /// Deaths that came before their announcement.
+    early: HashMap<i32, i32>,
+}
+
+#[derive(Default)]
+struct State {
+    replies: Mutex<VecDeque<Reply>>,
+    deaths: Mutex<Deaths>,
+    broken: Mutex<Option<String>>,
+}
+
+pub(crate) struct Launcher {
+    control: Arc<AsyncFd<OwnedFd>>,
+    sending: tokio::sync::Mutex<()>,
+    state: Arc<State>,
+    process: Child,
+    listener: JoinHandle<()>,
+}
+
+impl Launcher {
+    /// Starts `executable` as the launcher. Must be called within a tokio runtime.
+    pub(crate) fn start(executable: &Path, options: &LauncherOptions) -> io::Result<Self> {
+        let (ours, theirs) = wire::packet_pair()?;
+        let process = start_process(executable, options, theirs)?;
+        set_nonblocking(&ours)?;
+        let control = Arc::new(register(ours)?);
+        let state = Arc::new(State::default());
+        let listener = tokio::spawn(listen(control.clone(), state.clone()));
+        Ok(Self {
+            control,
+            sending: tokio::sync::Mutex::default(),
+            state,
+            process,
+            listener,
+        })
+    }
+
+    /// Makes a process. Not cancel safe: a process that nobody takes dies when its channel closes.
+    pub(crate) async fn make(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Born, String> {
+        self.order(order, fds)
+            .await?
+            .ok_or_else(|| "the launcher made no process".to_owned())
+    }
+
+    /// Binds a bundle into a standing jail.
+    pub(crate) async fn bind(&self, bundle: Vec<u8>, jail: BorrowedFd<'_>) -> Result<(), String> {
+        self.order(&Order::Bind { bundle }, &[jail]).await.map(drop)
+    }
+
+    async fn order(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Option<Born>, String> {
+        let packet = serde_json::to_vec(order).map_err(|error| error.to_string())?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let _one_at_a_time = self.sending.lock().await;
+            if let Some(reason) = self.state.broken.lock().clone() {
+                return Err(reason);
+            }
+            self.state.replies.lock().push_back(reply);
+            send(&self.control, &packet, fds)
+                .await
+                .map_err(|error| format!("the launcher: {error}"))?;
+        }
+        answer.await.unwrap_or_else(|_| Err(self.reason()))
+    }
+
+    fn reason(&self) -> String {
+        self.state
+            .broken
+            .lock()
+            .clone()
+            .unwrap_or_else(|| "the launcher ended".to_owned())
+    }
+
+    /// Watches a process; `slot` is held until it has ended.
+    pub(crate) fn watch(&self, pid: i32, slot: Option<Arc<Slot>>) -> Ending {
+        let mut deaths = self.state.deaths.lock();
+        let early = deaths.early.remove(&pid);
+        let (sender, receiver) = watch::channel(early);
+        if early.is_none() {
+            deaths.awaited.insert(pid, (sender, slot));
+        }
+        receiver
+    }
+}
+
+impl Drop for Launcher {
+    /// Waits for the launcher's end, and so for that of everything in its pid namespace: some milliseconds.
+    fn drop(&mut self) {
+        self.listener.abort();
+        hang_up(self.control.get_ref());
+        let begun = Instant::now();
+        while begun.elapsed() < END_WAIT && matches!(self.process.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Only if it did not hear: the outer half's death kills the inner one.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[allow(unsafe_code)]
+fn hang_up(socket: &OwnedFd) {
+    // SAFETY: a descriptor that is open and a number; it fails only if the other side has gone.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+#[allow(unsafe_code)]
+fn start_process(executable: &Path, options: &LauncherOptions, control: OwnedFd) -> io::Result<Child> {
+    let json = serde_json::to_vec(options).map_err(io::Error::other)?;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(json);
+    let mut command = Command::new(executable);
+    command
+        .arg(INIT_ARGUMENT)
+        .arg(encoded)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let fd = control.as_raw_fd();
+    // SAFETY: between fork and exec only async-signal-safe calls run: dup2 and fcntl on descriptors that are open.
+    unsafe {
+        command.pre_exec(move || {
+            if fd == CONTROL_FD {
+                wire::check(libc::fcntl(fd, libc::F_SETFD, 0))?;
+            } else {
+                wire::check(libc::dup2(fd, CONTROL_FD))?;
+            }
+            Ok(())
+        });
+    }
+    command.spawn()
+}
+
+#[allow(unsafe_code)]
+pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: fcntl with numbers on a descriptor that is open.
+    unsafe {
+        let flags = wire::check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
+        wire::check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+pub(crate) fn register<T: AsRawFd + Into<OwnedFd>>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what turns into an OwnedFd owns its descriptor: the same open one for as long as it lives.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+async fn send(socket: &AsyncFd<OwnedFd>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    loop {
+        let mut ready = socket.writable().await?;
+        match ready.try_io(|socket| wire::send(socket.get_ref().as_fd(), packet, fds)) {
+            Ok(result) => return result,
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    loop {
+        let mut ready = socket.readable().await?;
+        match ready.try_io(|socket| wire::receive(socket.get_ref().as_fd())) {
+            Ok(result) => return result,
+            Err(_would_block) => {}
+        }
+    }
+}
+
+async fn listen(control: Arc<AsyncFd<OwnedFd>>, state: Arc<State>) {
+    loop {
+        let heard = match receive(&control).await {
+            Ok((packet, fds)) if !packet.is_empty() => serde_json::from_slice(&packet).map(|event| (event, fds)),
+            Ok(_) | Err(_) => break,
+        };
+        match heard {
+            Ok((event, fds)) => state.hear(event, fds),
+            Err(error) => {
+                *state.broken.lock() = Some(format!("the launcher said nonsense: {error}"));
+                break;
+            }
+        }
+    }
+    state
+        .broken
+        .lock()
+        .get_or_insert_with(|| "the launcher ended".to_owned());
+    state.replies.lock().clear();
+    state.deaths.lock().awaited.clear();
+}
+
+impl State {
+    fn hear(&self, event: Event, mut fds: Vec<OwnedFd>) {
+        match event {
+            Event::Exited { pid, status } => {
+                let mut deaths = self.deaths.lock();
+                match deaths.awaited.remove(&pid) {
+                    Some((sender, _slot)) => {
+                        sender.send_replace(Some(status));
+                    }
+                    None => {
+                        deaths.early.insert(pid, status);
+                    }
+                }
+            }
+            Event::Started(pid) => {
+                if let (Some(reply), Some(pidfd)) = (self.replies.lock().pop_front(), fds.pop()) {
+                    // Whoever asked may have gone; then the handle closes and the child sees its channel close.
+                    let _ = reply.send(Ok(Some((pid, pidfd))));
+                }
+            }
+            Event::Bound => {
+                if let Some(reply) = self.replies.lock().pop_front() {
+                    let _ = reply.send(Ok(None));
+                }
+            }
+            Event::Failed(reason) => match self.replies.lock().pop_front() {
+                Some(reply) => {
+                    let _ = reply.send(Err(reason));
+                }
+                None => *self.broken.lock() = Some(reason),
+            },
+        }
+    }
+}
+
+/// What a template holds of its own, beside what all share; measured with CPython 3.11.
+const ZYGOTE_BYTES: u64 = 9 << 20;
+
+/// A warm interpreter that forks into jails and never runs user code itself.
+pub(crate) struct Zygote {
+    socket: AsyncFd<OwnedFd>,
+    forking: tokio::sync::Mutex<()>,
+    ending: Ending,
+}
+
+impl Zygote {
+    pub(crate) async fn start(launcher: &Launcher, arguments: Vec<String>) -> Result<Self, String> {
+        let (ours, theirs) = wire::packet_pair().map_err(|error| error.to_string())?;
+        let (pid, pidfd) = launcher.make(&Order::Zygote { arguments }, &[theirs.as_fd()]).await?;
+        let ending = launcher.watch(pid, None);
+        drop(pidfd);
+        let socket = set_nonblocking(&ours)
+            .and_then(|()| register(ours))
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            socket,
+            forking: tokio::sync::Mutex::default(),
+            ending,
+        })
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        ZYGOTE_BYTES
+    }
+
+    pub(crate) fn alive(&self) -> bool {
+        self.ending.borrow().is_none() && self.ending.has_changed().is_ok()
+    }
+
+    /// Not cancel safe: a reply that nobody awaits would be taken for the next one's.
+    pub(crate) async fn fork(&self, flags: u64, steps: &[Step], fds: &[BorrowedFd<'_>]) -> Result<Born, String> {
+        let packet = serde_json::to_vec(&Fork { flags, steps }).map_err(|error| error.to_string())?;
+        let _one_at_a_time = self.forking.lock().await;
+        send(&self.socket, &packet, fds)
+            .await
+            .map_err(|error| format!("the zygote: {error}"))?;
+        let (packet, mut fds) = receive(&self.socket)
+            .await
+            .map_err(|error| format!("the zygote: {error}"))?;
+        if packet.is_empty() {
+            return Err("the zygote ended".to_owned());
+        }
+        match serde_json::from_slice(&packet).map_err(|error| error.to_string())? {
+            Event::Started(pid) => Ok((pid, fds.pop().ok_or("the zygote sent no handle")?)),
+            Event::Failed(reason) => Err(reason),
+            Event::Exited { .. } | Event::Bound => Err("the zygote said nonsense".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Runs the handler of a bundle once, and prints what came of it.
+//!
+//! `cargo run --release -p piecework-sandbox-wasm --example once -- DIRECTORY [EVENT]`
+
+use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Duration};
+
+use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_sandbox::{Backend, Call, Program};
+use piecework_sandbox_wasm::{Options, Wasm};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let directory = arguments.next().ok_or("which directory?")?;
+    let event = arguments.next().unwrap_or_else(|| "null".to_owned());
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/build");
+    let wasm = Wasm::new(Options {
+        python: Some(built.join("python.wasm")),
+        javascript: Some(built.join("javascript.wasm")),
+        cache: built.join("cache"),
+        instances_max: 8,
+    })?;
+    let found = |language: &Language| Path::new(&directory).join(language.entry_file()).is_file();
+    let language = Language::ALL.into_iter().find(found).ok_or("no main.py, no main.mjs")?;
+    let program = Program {
+        language,
+        code: Digest::of(directory.as_bytes()),
+        directory: directory.into(),
+        handler: None,
+        env: BTreeMap::new(),
+        limits: Limits::DEFAULT,
+        function_name: "once".to_owned(),
+        version: 1,
+    };
+    let loaded = wasm.load(Arc::new(program)).await?;
+    let call = Call {
+        job: JobId([1; 16]),
+        event: event.into(),
+        parameters: "null".into(),
+        deadline_ms: 0,
+        time_left: Duration::from_millis(Limits::DEFAULT.timeout_ms.into()),
+    };
+    let finished = loaded.start().await?.call(call).await;
+    println!("{}", finished.logs);
+    println!("{:?}", finished.outcome);
+    println!(
+        "{:?}, {:?}, reusable {}",
+        finished.duration, finished.counters, finished.reusable
+    );
+    Ok(())
+}

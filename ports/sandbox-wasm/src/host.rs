@@ -1,0 +1,199 @@
+//! What one instance's store holds, and what the guest may call.
+
+use std::{sync::Arc, time::Instant};
+
+use rand::Rng;
+use wasmtime::{
+    ResourceLimiter, StoreContextMut,
+    component::{Linker, ResourceTable},
+};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2::bindings::clocks};
+
+use crate::{
+    clock::{self, Clock, ClockView},
+    logs::Logs,
+    modules::Modules,
+    ticker::Ticker,
+};
+
+/// The most random bytes of one request; the runner asks for no more.
+const RANDOM_BYTES_MAX: usize = 64 << 10;
+
+pub(crate) struct Host {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    ticker: Arc<Ticker>,
+    pub(crate) memory: Memory,
+    pub(crate) logs: Logs,
+    /// When the present load or call ends, at the latest.
+    pub(crate) deadline: Instant,
+    /// What a JavaScript runner said last; Python's answers are return values.
+    pub(crate) answer: Option<(u8, String)>,
+    modules: Option<Arc<Modules>>,
+    /// The last import that the bundle could not satisfy, while loading.
+    pub(crate) missing: Option<String>,
+}
+
+/// The guest called `process.exit`.
+#[derive(Debug, thiserror::Error)]
+#[error("the function exited with code {0}")]
+pub(crate) struct Exited(pub(crate) i32);
+
+/// Linear memory against its limit. A refused growth is remembered: the guest may report it in its own way, or die.
+pub(crate) struct Memory {
+    pub(crate) bytes: u64,
+    bytes_max: u64,
+    pub(crate) refused: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes: 0,
+            bytes_max,
+            refused: false,
+        }
+    }
+
+    pub(crate) fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes - (current as u64).min(self.bytes) + desired as u64;
+        if bytes > self.bytes_max {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, _desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // The pool's slots bound tables.
+        Ok(true)
+    }
+}
+
+impl Host {
+    pub(crate) fn new(ticker: Arc<Ticker>, memory: Memory, logs: Logs, files: Files<'_>) -> wasmtime::Result<Self> {
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.stdout(logs.clone()).stderr(logs.clone());
+        wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        // Reads of the bundle come from the page cache; handing each to another thread would cost more, and needs tokio.
+        wasi.allow_blocking_current_thread(true);
+        let modules = match files {
+            Files::Directory(path) => {
+                wasi.preopened_dir(path, "/", FsPerms::ReadOnly)?;
+                None
+            }
+            Files::Modules(modules) => Some(modules),
+        };
+        Ok(Self {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            ticker,
+            memory,
+            logs,
+            deadline: Instant::now(),
+            answer: None,
+            modules,
+            missing: None,
+        })
+    }
+
+    fn clock(&mut self) -> ClockView<'_> {
+        ClockView {
+            table: &mut self.table,
+            ticker: &self.ticker,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// How an instance sees its bundle.
+pub(crate) enum Files<'a> {
+    Directory(&'a std::path::Path),
+    Modules(Arc<Modules>),
+}
+
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
+    }
+}
+
+/// WASI, of which nothing is granted but clocks, randomness, the logs and the bundle's directory.
+pub(crate) fn link_wasi(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    clocks::monotonic_clock::add_to_linker::<Host, Clock>(linker, Host::clock)
+}
+
+/// The imports of runtimes/wasm-javascript/world.wit, and the engine's module loader.
+pub(crate) fn link_javascript(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    let mut root = linker.root();
+    root.func_wrap("host-log", |store: StoreContextMut<'_, Host>, (text,): (String,)| {
+        store.data().logs.append(text.as_bytes());
+        Ok(())
+    })?;
+    root.func_wrap(
+        "host-answer",
+        |mut store: StoreContextMut<'_, Host>, (code, text): (u8, String)| {
+            store.data_mut().answer = Some((code, text));
+            Ok(())
+        },
+    )?;
+    root.func_wrap("host-random", |_: StoreContextMut<'_, Host>, (length,): (u32,)| {
+        Ok((random(length as usize),))
+    })?;
+    root.func_wrap("host-now", |_: StoreContextMut<'_, Host>, (): ()| {
+        Ok((clock::now_ns() as f64 / 1e6,))
+    })?;
+    root.func_wrap(
+        "host-exit",
+        |_: StoreContextMut<'_, Host>, (code,): (i32,)| -> wasmtime::Result<()> {
+            Err(wasmtime::Error::new(Exited(code)))
+        },
+    )?;
+    link_modules(linker)
+}
+
+type Told = (Result<String, String>,);
+
+fn link_modules(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    let mut loader = linker.instance("local:init/module-loader")?;
+    loader.func_wrap(
+        "resolve",
+        |mut store: StoreContextMut<'_, Host>, (from, name): (String, String)| -> wasmtime::Result<Told> {
+            let host = store.data_mut();
+            let Some(modules) = host.modules.clone() else {
+                return Ok((Err("there is no bundle".to_owned()),));
+            };
+            let resolved = modules.resolve(&from, &name);
+            if resolved.is_err() && !name.starts_with(['.', '/']) {
+                host.missing = Some(name);
+            }
+            Ok((resolved,))
+        },
+    )?;
+    loader.func_wrap(
+        "load",
+        |store: StoreContextMut<'_, Host>, (path,): (String,)| -> wasmtime::Result<Told> {
+            let source = store.data().modules.as_ref().map(|modules| modules.source(&path));
+            Ok((source.unwrap_or_else(|| Err("there is no bundle".to_owned())),))
+        },
+    )?;
+    Ok(())
+}
+
+fn random(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length.min(RANDOM_BYTES_MAX)];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}

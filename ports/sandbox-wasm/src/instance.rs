@@ -1,0 +1,275 @@
+//! One guest bound to one program: loads it, answers calls, and tells how they ended.
+
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use piecework_model::Limits;
+use piecework_sandbox::{Call, Finished, Outcome, Raised};
+use wasmtime::Store;
+use wasmtime_wasi::I32Exit;
+
+use crate::{
+    answer::Answer,
+    exports::JavaScript,
+    host::{Exited, Host},
+    meter::{Metered, OutOfTime, Usage},
+    runtime::{Functions, Guest, Runtime, renew_epoch},
+};
+
+/// Whatever the limit, a guest may grow by this much beyond what its component begins with.
+const MEMORY_GROWTH_BYTES_MIN: u64 = 16 << 20;
+/// What an idle guest holds at rest before it has grown: pages that it wrote, its stacks and tables. Measured by
+/// `examples/medians.rs`, rounded up.
+const PYTHON_RESIDENT_BYTES: u64 = 1_536 << 10;
+const JAVASCRIPT_RESIDENT_BYTES: u64 = 320 << 10;
+/// Added to the timeout while loading: a busy machine reads the interpreter's pages from disk at first.
+const LOAD_GRACE: Duration = Duration::from_secs(2);
+
+pub(crate) struct WasmInstance {
+    guest: Guest,
+    runtime: Arc<Runtime>,
+    limits: Limits,
+    /// Linear memory right after the component was instantiated.
+    initial_bytes: u64,
+    /// False while a call runs and after one that must not be followed by another.
+    alive: bool,
+}
+
+/// Why there is no answer.
+pub(crate) enum Broken {
+    OutOfTime,
+    OutOfMemory,
+    /// It ended by itself, or the runner's answer was tampered with.
+    Died(String),
+}
+
+impl WasmInstance {
+    /// Binds a fresh guest to a program; `load` comes next.
+    pub(crate) fn new(mut guest: Guest, runtime: Arc<Runtime>, limits: Limits) -> Self {
+        let memory = &mut guest.store.data_mut().memory;
+        let initial_bytes = memory.bytes;
+        memory.limit(limits.memory_bytes.max(initial_bytes + MEMORY_GROWTH_BYTES_MIN));
+        Self {
+            guest,
+            runtime,
+            limits,
+            initial_bytes,
+            alive: false,
+        }
+    }
+
+    /// Imports the program's entry module. `code` is what [`Self::compiled`] of an earlier instance gave, or empty.
+    pub(crate) async fn load(&mut self, setup: String, code: Vec<u8>) -> Result<Answer, Broken> {
+        let deadline = Instant::now() + Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
+        let mut usage = Usage::default();
+        let answer = self.run(Request::Load(setup, code), deadline, &mut usage).await?;
+        self.alive = matches!(answer, Answer::Done(_));
+        Ok(answer)
+    }
+
+    /// The compiled modules of a loaded Python program.
+    pub(crate) async fn compiled(&mut self) -> Result<Vec<u8>, Broken> {
+        let Functions::Python(functions) = &self.guest.functions else {
+            return Ok(Vec::new());
+        };
+        renew_epoch(&mut self.guest.store);
+        let called = functions.compiled.call_async(&mut self.guest.store, ()).await;
+        called
+            .map(|(code,)| code)
+            .map_err(|error| broken(&self.guest.store, &error))
+    }
+
+    /// What the program printed since the last call.
+    pub(crate) fn logs(&self) -> String {
+        self.guest.store.data().logs.take()
+    }
+
+    /// The import that could not be satisfied, if one failed.
+    pub(crate) fn missing(&self) -> Option<&str> {
+        self.guest.store.data().missing.as_deref()
+    }
+
+    async fn run(&mut self, request: Request, deadline: Instant, usage: &mut Usage) -> Result<Answer, Broken> {
+        let _live = self.runtime.ticker.enter();
+        let host = self.guest.store.data_mut();
+        host.deadline = deadline;
+        host.answer = None;
+        host.memory.refused = false;
+        renew_epoch(&mut self.guest.store);
+        let replied = {
+            let asked = pin!(ask(&mut self.guest, &self.runtime, request, deadline));
+            Metered::new(asked, usage, deadline).await
+        };
+        match replied {
+            Err(OutOfTime) => Err(Broken::OutOfTime),
+            Ok(Err(error)) => Err(broken(&self.guest.store, &error)),
+            Ok(Ok((code, text))) => self.read(code, text),
+        }
+    }
+
+    fn read(&self, code: u8, text: String) -> Result<Answer, Broken> {
+        let answer = Answer::read(code, text).map_err(Broken::Died)?;
+        let refused = self.guest.store.data().memory.refused;
+        match answer {
+            Answer::NoMemory => Err(Broken::OutOfMemory),
+            Answer::Raised(raised) if refused && says_out_of_memory(&raised) => Err(Broken::OutOfMemory),
+            answer => Ok(answer),
+        }
+    }
+
+    fn finished(&mut self, outcome: Outcome, usage: &Usage, duration: Duration) -> Finished {
+        let memory_bytes = self.guest.store.data().memory.bytes;
+        self.alive = match &outcome {
+            Outcome::Returned(_) | Outcome::Raised(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => true,
+            Outcome::TimedOut | Outcome::OutOfMemory | Outcome::Crashed(_) => false,
+        };
+        Finished {
+            outcome,
+            logs: self.logs(),
+            counters: usage.counters(memory_bytes, duration),
+            memory_peak_bytes: memory_bytes,
+            duration,
+            reusable: self.alive,
+        }
+    }
+}
+
+#[async_trait]
+impl piecework_sandbox::Instance for WasmInstance {
+    async fn call(&mut self, call: Call) -> Finished {
+        let begun = Instant::now();
+        let mut usage = Usage::default();
+        if !std::mem::take(&mut self.alive) {
+            let ended = Outcome::Crashed("the instance has ended".to_owned());
+            return self.finished(ended, &usage, Duration::ZERO);
+        }
+        let deadline = begun + call.time_left.min(Duration::from_millis(self.limits.timeout_ms.into()));
+        let ended = self.run(Request::Call(call), deadline, &mut usage).await;
+        let duration = begun.elapsed();
+        let outcome = outcome(ended, self.limits.output_bytes);
+        self.finished(outcome, &usage, duration)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        let base = match self.guest.functions {
+            Functions::Python(_) => PYTHON_RESIDENT_BYTES,
+            Functions::JavaScript(_) => JAVASCRIPT_RESIDENT_BYTES,
+        };
+        base + self.guest.store.data().memory.bytes.saturating_sub(self.initial_bytes)
+    }
+}
+
+enum Request {
+    Load(String, Vec<u8>),
+    Call(Call),
+}
+
+async fn ask(
+    guest: &mut Guest,
+    runtime: &Runtime,
+    request: Request,
+    deadline: Instant,
+) -> wasmtime::Result<(u8, String)> {
+    let Guest { store, functions } = guest;
+    match (functions, request) {
+        (Functions::Python(python), Request::Load(setup, code)) => {
+            Ok(python.load.call_async(store, (setup, code)).await?.0)
+        }
+        (Functions::Python(python), Request::Call(call)) => {
+            let told = (
+                text(&call.event),
+                call.job.to_string(),
+                call.deadline_ms,
+                text(&call.parameters),
+            );
+            Ok(python.call.call_async(store, told).await?.0)
+        }
+        (Functions::JavaScript(javascript), Request::Load(setup, _)) => {
+            javascript.load.call_async(&mut *store, (setup,)).await?;
+            answered(javascript, store, runtime, deadline).await
+        }
+        (Functions::JavaScript(javascript), Request::Call(call)) => {
+            let told = (
+                text(&call.event),
+                call.job.to_string(),
+                call.deadline_ms as f64,
+                text(&call.parameters),
+            );
+            javascript.start.call_async(&mut *store, told).await?;
+            answered(javascript, store, runtime, deadline).await
+        }
+    }
+}
+
+/// Runs timers until the runner has answered. All promise jobs have run whenever an export returns, so that without an
+/// answer and without a timer nothing will ever happen.
+async fn answered(
+    javascript: &JavaScript,
+    store: &mut Store<Host>,
+    runtime: &Runtime,
+    deadline: Instant,
+) -> wasmtime::Result<(u8, String)> {
+    loop {
+        if let Some(answer) = store.data_mut().answer.take() {
+            return Ok(answer);
+        }
+        let (after_ms,) = javascript.soonest.call_async(&mut *store, ()).await?;
+        if after_ms < 0.0 {
+            return Ok((1, NEVER_SETTLES.to_owned()));
+        }
+        let at = Instant::now() + Duration::from_secs_f64((after_ms / 1e3).min(LONGEST_SLEEP_S));
+        runtime.ticker.sleep_until(at.min(deadline)).await;
+        renew_epoch(store);
+        javascript.tick.call_async(&mut *store, ()).await?;
+    }
+}
+
+const NEVER_SETTLES: &str = r#"{"type":"Error","message":"the handler's promise never settles: nothing is left to wait for","stack":"Error: the handler's promise never settles: nothing is left to wait for"}"#;
+/// A day: longer than any timeout, short enough for every clock.
+const LONGEST_SLEEP_S: f64 = 86_400.0;
+
+/// Checked before; a copy, as the guest's strings are lowered from one. The runners' parsers skip no space at the start.
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes.trim_ascii()).into_owned()
+}
+
+fn outcome(ended: Result<Answer, Broken>, output_bytes_max: u64) -> Outcome {
+    match ended {
+        Ok(Answer::Done(output)) if output.len() as u64 > output_bytes_max => Outcome::OutputTooLarge,
+        Ok(Answer::Done(output)) => Outcome::Returned(output.into()),
+        Ok(Answer::Raised(raised)) => Outcome::Raised(raised),
+        Ok(Answer::Invalid(reason)) => Outcome::OutputInvalid(reason),
+        Ok(Answer::Exited(code)) => Outcome::Crashed(format!("the function exited with code {code}")),
+        Ok(Answer::NoMemory) | Err(Broken::OutOfMemory) => Outcome::OutOfMemory,
+        Ok(answer @ (Answer::NoHandler(_) | Answer::Syntax(_) | Answer::Unsupported(_))) => {
+            Outcome::OutputInvalid(format!("the runner answered a call with {answer:?}"))
+        }
+        Err(Broken::OutOfTime) => Outcome::TimedOut,
+        Err(Broken::Died(reason)) => Outcome::Crashed(reason),
+    }
+}
+
+fn says_out_of_memory(raised: &Raised) -> bool {
+    raised.kind == "MemoryError" || (raised.kind == "InternalError" && raised.message.contains("out of memory"))
+}
+
+fn broken(store: &Store<Host>, error: &wasmtime::Error) -> Broken {
+    if let Some(Exited(code)) = error.downcast_ref() {
+        return Broken::Died(format!("the function exited with code {code}"));
+    }
+    if let Some(I32Exit(code)) = error.downcast_ref() {
+        return Broken::Died(format!("the function exited with code {code}"));
+    }
+    if store.data().memory.refused {
+        return Broken::OutOfMemory;
+    }
+    Broken::Died(match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => trap.to_string(),
+        None => format!("{error:#}"),
+    })
+}

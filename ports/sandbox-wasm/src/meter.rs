@@ -1,0 +1,67 @@
+//! What a call uses: the thread's CPU time around each poll, the wall clock, and the end of its time.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use piecework_model::Counters;
+use rustix::time::{ClockId, clock_gettime};
+
+pub(crate) struct OutOfTime;
+
+/// Polls `inner` and adds up; ends it at the first poll after the deadline. Every yield of the engine and every sleep is
+/// such a poll, so a call outlives its deadline by a tick or two at most.
+pub(crate) struct Metered<'a, F> {
+    inner: Pin<&'a mut F>,
+    usage: &'a mut Usage,
+    deadline: Instant,
+}
+
+#[derive(Default)]
+pub(crate) struct Usage {
+    cpu: Duration,
+    polls: u32,
+}
+
+impl<'a, F> Metered<'a, F> {
+    pub(crate) fn new(inner: Pin<&'a mut F>, usage: &'a mut Usage, deadline: Instant) -> Self {
+        Self { inner, usage, deadline }
+    }
+}
+
+impl<F: Future> Future for Metered<'_, F> {
+    type Output = Result<F::Output, OutOfTime>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.usage.polls > 0 && Instant::now() >= self.deadline {
+            return Poll::Ready(Err(OutOfTime));
+        }
+        let begun = thread_cpu();
+        let polled = self.inner.as_mut().poll(cx);
+        self.usage.cpu += thread_cpu().saturating_sub(begun);
+        self.usage.polls += 1;
+        polled.map(Ok)
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(now.tv_sec).unwrap_or(0),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+impl Usage {
+    /// Fractions are rounded up. Egress is zero: there is no network.
+    pub(crate) fn counters(&self, memory_bytes: u64, wall: Duration) -> Counters {
+        let byte_us = u128::from(memory_bytes) * wall.as_micros();
+        Counters {
+            cpu_us: u64::try_from(self.cpu.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX),
+            memory_byte_ms: u64::try_from(byte_us.div_ceil(1_000)).unwrap_or(u64::MAX),
+            egress_bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The data directory: whose it is, which format it has, and that one process uses it.
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use crate::StoreFailure;
+
+const FORMAT: u32 = 1;
+const VERSION_FILE: &str = "VERSION";
+const LOCK_FILE: &str = "lock";
+const PREFIX: &str = "piecework store ";
+
+/// A locked data directory; the lock goes with the value, also when the process dies.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Takes or makes the directory: `Locked`, `Foreign` or `Newer` where it must not be touched.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreFailure> {
+        create_private(path)?;
+        check_foreign(path)?;
+        let lock = lock(path)?;
+        check_version(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A subdirectory, made if needed.
+    pub(crate) fn subdirectory(&self, name: &str) -> Result<PathBuf, StoreFailure> {
+        let path = self.path.join(name);
+        create_private(&path)?;
+        Ok(path)
+    }
+}
+
+fn create_private(path: &Path) -> Result<(), StoreFailure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(StoreFailure::io("making the data directory"))
+}
+
+/// Nothing is written into a directory that has files but no version; our own first files do not count, as a crash may
+/// have come right after them.
+fn check_foreign(path: &Path) -> Result<(), StoreFailure> {
+    let mut foreign = false;
+    for entry in fs::read_dir(path).map_err(StoreFailure::io("reading the data directory"))? {
+        let name = entry.map_err(StoreFailure::io("reading the data directory"))?.file_name();
+        if name == VERSION_FILE {
+            return Ok(());
+        }
+        foreign |= name != LOCK_FILE && name != "VERSION.new" && name != "lost+found";
+    }
+    if foreign {
+        return Err(StoreFailure::Foreign {
+            directory: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<File, StoreFailure> {
+    let file = File::create(path.join(LOCK_FILE)).map_err(StoreFailure::io("opening the lock file"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreFailure::Locked {
+            directory: path.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(StoreFailure::io("locking the data directory")(error)),
+    }
+}
+
+fn check_version(path: &Path) -> Result<(), StoreFailure> {
+    let text = match fs::read_to_string(path.join(VERSION_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return write_version(path),
+        Err(error) => return Err(StoreFailure::io("reading the version file")(error)),
+    };
+    let found = text.strip_prefix(PREFIX).and_then(|number| number.trim().parse::<u32>().ok());
+    match found {
+        Some(1..=FORMAT) => Ok(()),
+        Some(found) => Err(StoreFailure::Newer {
+            directory: path.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        None => Err(StoreFailure::Foreign {
+            directory: path.to_owned(),
+        }),
+    }
+}
+
+fn write_version(path: &Path) -> Result<(), StoreFailure> {
+    let beside = path.join("VERSION.new");
+    let write = || {
+        let mut file = File::create(&beside)?;
+        writeln!(file, "{PREFIX}{FORMAT}")?;
+        file.sync_all()?;
+        fs::rename(&beside, path.join(VERSION_FILE))?;
+        File::open(path)?.sync_all()
+    };
+    write().map_err(StoreFailure::io("writing the version file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_users_of_one_directory_are_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let first = Directory::open(directory.path()).expect("opened");
+        let refused = Directory::open(directory.path()).expect_err("locked");
+        assert_eq!(refused.code(), "store.locked");
+        drop(first);
+        Directory::open(directory.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_newer_or_foreign_directory_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join("holiday.jpg"), b"x").expect("written");
+        assert_eq!(Directory::open(directory.path()).expect_err("foreign").code(), "store.foreign");
+        assert_eq!(fs::read_dir(directory.path()).expect("read").count(), 1, "nothing was written");
+        fs::write(directory.path().join(VERSION_FILE), "piecework store 7\n").expect("written");
+        let newer = Directory::open(directory.path()).expect_err("newer");
+        assert_eq!(newer.code(), "store.newer");
+        assert!(newer.to_string().contains("format 7"), "{newer}");
+        fs::write(directory.path().join(VERSION_FILE), "something else\n").expect("written");
+        assert_eq!(Directory::open(directory.path()).expect_err("foreign").code(), "store.foreign");
+    }
+}

@@ -1,0 +1,216 @@
+use std::fs;
+
+use piecework_model::{AccountId, LeaseId};
+use proptest::prelude::*;
+
+use super::*;
+
+const LARGE: u64 = 1 << 20;
+
+fn entry(number: u64) -> Entry {
+    Entry::Reserved {
+        lease: LeaseId([1; 20]),
+        provider: AccountId([2; 20]),
+        up_to: number,
+    }
+}
+
+fn open(directory: &Path, segment_bytes: u64) -> (Journal, Vec<u64>) {
+    let (journal, entries) = Journal::open(directory, 0, segment_bytes).expect("opened");
+    (journal, numbers(&entries))
+}
+
+fn numbers(entries: &[(u64, Entry)]) -> Vec<u64> {
+    let number = |(_, entry): &(u64, Entry)| match entry {
+        Entry::Reserved { up_to, .. } => *up_to,
+        other => panic!("never written: {other:?}"),
+    };
+    entries.iter().map(number).collect()
+}
+
+fn write(journal: &Journal, range: std::ops::Range<u64>) {
+    for number in range {
+        journal.append(Frame::encode(&entry(number)).expect("small"), |_| {}).expect("written");
+    }
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(directory).expect("read").map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    paths
+}
+
+fn frame_bytes() -> usize {
+    let mut frame = Frame::encode(&entry(0)).expect("small");
+    frame.place(0, 0).len()
+}
+
+fn flip(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).expect("read");
+    bytes[offset] ^= 0x10;
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn what_was_written_is_read_back_in_order() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, before) = open(directory.path(), LARGE);
+    assert!(before.is_empty());
+    write(&journal, 0..100);
+    drop(journal);
+    let (journal, found) = open(directory.path(), LARGE);
+    assert_eq!(found, Vec::from_iter(0..100));
+    write(&journal, 100..110);
+    drop(journal);
+    assert_eq!(open(directory.path(), LARGE).1, Vec::from_iter(0..110));
+}
+
+#[test]
+fn a_full_segment_is_followed_by_the_next_and_filed_ones_go() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), 400);
+    write(&journal, 0..50);
+    let count = segments(directory.path()).len();
+    assert!(count > 5, "{count} segments");
+    assert_eq!(journal.segments(), count as u64);
+    journal.discard_before(20 * frame_bytes() as u64).expect("discarded");
+    let left = segments(directory.path()).len();
+    assert!(left < count && left > 1, "{left} segments left");
+    drop(journal);
+    let from = 20 * frame_bytes() as u64;
+    let (journal, entries) = Journal::open(directory.path(), from, 400).expect("opened");
+    assert_eq!(numbers(&entries), Vec::from_iter(20..50));
+    journal.discard_before(journal.position()).expect("discarded");
+    assert_eq!(segments(directory.path()).len(), 1, "the one in use stays");
+}
+
+#[test]
+fn damage_before_what_was_synced_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), LARGE);
+    write(&journal, 0..10);
+    journal.sync().expect("synced");
+    write(&journal, 10..12);
+    drop(journal);
+    let segment = &segments(directory.path())[0];
+    let offset = SEGMENT_HEADER_BYTES as usize + 4 * frame_bytes();
+    flip(segment, offset + 30);
+    let refused = Journal::open(directory.path(), 0, LARGE).err().expect("damaged");
+    assert_eq!(refused.code(), "store.corrupt");
+    assert!(matches!(&refused, StoreFailure::Corrupt { position, .. } if *position == offset as u64), "{refused}");
+    assert!(refused.to_string().contains("0000000000000000.segment"), "{refused}");
+}
+
+#[test]
+fn damage_in_what_is_filed_already_does_no_harm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), LARGE);
+    write(&journal, 0..10);
+    journal.sync().expect("synced");
+    write(&journal, 10..12);
+    drop(journal);
+    flip(&segments(directory.path())[0], SEGMENT_HEADER_BYTES as usize + 30);
+    let filed = 5 * frame_bytes() as u64;
+    let (_, entries) = Journal::open(directory.path(), filed, LARGE).expect("opened");
+    assert_eq!(numbers(&entries), Vec::from_iter(5..12));
+}
+
+#[test]
+fn damage_in_what_was_never_synced_is_a_torn_tail() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), 400);
+    write(&journal, 0..10);
+    journal.sync().expect("synced");
+    // A power cut may lose a page in the middle and keep later ones, here in later segments too.
+    write(&journal, 10..40);
+    drop(journal);
+    let start = segments(directory.path()).len();
+    let lost = 12 * frame_bytes() as u64;
+    let of_lost = segments(directory.path()).into_iter().rfind(|path| start_of(path) <= lost).expect("a segment");
+    flip(&of_lost, (SEGMENT_HEADER_BYTES + lost - start_of(&of_lost)) as usize + 8);
+    let (journal, found) = open(directory.path(), 400);
+    assert_eq!(found, Vec::from_iter(0..12));
+    assert!(segments(directory.path()).len() < start);
+    write(&journal, 12..30);
+    drop(journal);
+    assert_eq!(open(directory.path(), 400).1, Vec::from_iter(0..30));
+}
+
+fn start_of(path: &Path) -> u64 {
+    let stem = path.file_stem().expect("a name").to_str().expect("digits");
+    u64::from_str_radix(stem, 16).expect("digits")
+}
+
+#[test]
+fn a_missing_segment_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), 400);
+    write(&journal, 0..20);
+    journal.sync().expect("synced");
+    write(&journal, 20..40);
+    drop(journal);
+    let paths = segments(directory.path());
+    for missing in [0, 1] {
+        let kept = fs::read(&paths[missing]).expect("read");
+        fs::remove_file(&paths[missing]).expect("removed");
+        let refused = Journal::open(directory.path(), 0, 400).err().expect("a gap");
+        assert_eq!(refused.code(), "store.corrupt", "{refused}");
+        fs::write(&paths[missing], kept).expect("put back");
+    }
+    assert_eq!(open(directory.path(), 400).1, Vec::from_iter(0..40));
+}
+
+#[test]
+fn tables_ahead_of_the_journal_are_never_overtaken() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), LARGE);
+    write(&journal, 0..3);
+    drop(journal);
+    // A power cut took frames 3 and 4, which the tables have.
+    let filed = 5 * frame_bytes() as u64;
+    let (journal, entries) = Journal::open(directory.path(), filed, LARGE).expect("opened");
+    assert!(entries.is_empty());
+    assert_eq!(journal.position(), filed);
+    write(&journal, 5..7);
+    drop(journal);
+    let (_, entries) = Journal::open(directory.path(), filed, LARGE).expect("opened");
+    assert_eq!(numbers(&entries), [5, 6]);
+}
+
+#[test]
+fn an_entry_over_the_limit_is_refused() {
+    let mut job = crate::Job::queued(
+        piecework_model::JobId([0; 16]),
+        (piecework_model::FunctionId([0; 12]), 1),
+        "f".parse().expect("a name"),
+        AccountId([0; 20]),
+        0,
+    );
+    job.logs = "x".repeat(33 << 20);
+    let refused = Frame::encode(&Entry::Finished(Arc::new(job))).err().expect("too large");
+    assert_eq!(refused.code(), "store.too_large");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_journal_cut_anywhere_gives_the_whole_frames_before_the_cut(cut in 0usize..1_500) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (journal, _) = open(directory.path(), LARGE);
+        write(&journal, 0..20);
+        drop(journal);
+        let path = &segments(directory.path())[0];
+        let bytes = fs::read(path).expect("read");
+        let cut = cut.min(bytes.len());
+        fs::write(path, &bytes[..cut]).expect("written");
+        let whole = cut.saturating_sub(SEGMENT_HEADER_BYTES as usize) / frame_bytes();
+        let (journal, found) = open(directory.path(), LARGE);
+        prop_assert_eq!(&found, &Vec::from_iter(0..whole as u64));
+        write(&journal, 100..102);
+        drop(journal);
+        let expected: Vec<u64> = (0..whole as u64).chain(100..102).collect();
+        prop_assert_eq!(open(directory.path(), LARGE).1, expected);
+    }
+}

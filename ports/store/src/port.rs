@@ -1,0 +1,189 @@
+//! The port: what the controller asks of its durable memory.
+
+use async_trait::async_trait;
+use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
+
+use crate::{
+    Accepted, AcceptedJob, Function, FunctionSettings, Idempotency, Job, JobFilter, JobState, JournalLag, MetricScope,
+    Page, Payment, Point, StoreFailure, Token, User, Version,
+};
+
+/// Everything durable of one controller.
+pub trait Store: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing {}
+
+impl<T: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing> Store for T {}
+
+/// People and organisations. Whatever returns `Ok` is durable.
+#[async_trait]
+pub trait Users: Send + Sync {
+    /// `Conflict` if the name or the account exists.
+    async fn insert_user(&self, user: &User) -> Result<(), StoreFailure>;
+    /// Replaces everything but account, name and creation time; `NotFound` if there is none.
+    async fn update_user(&self, user: &User) -> Result<(), StoreFailure>;
+    async fn user_by_name(&self, name: &OwnerName) -> Result<Option<User>, StoreFailure>;
+    async fn user_by_account(&self, account: AccountId) -> Result<Option<User>, StoreFailure>;
+    /// All of them, by name: a community is small.
+    async fn list_users(&self) -> Result<Vec<User>, StoreFailure>;
+}
+
+/// Bearer tokens. Whatever returns `Ok` is durable.
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    /// `Conflict` if the id or the hash exists.
+    async fn insert_token(&self, token: &Token) -> Result<(), StoreFailure>;
+    /// Also one that has expired: the caller has the clock.
+    async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreFailure>;
+    /// Oldest first.
+    async fn list_tokens(&self, account: AccountId) -> Result<Vec<Token>, StoreFailure>;
+    /// Whether there was one; only the account's own.
+    async fn delete_token(&self, account: AccountId, id: &str) -> Result<bool, StoreFailure>;
+}
+
+/// Functions and their versions. Whatever returns `Ok` is durable.
+#[async_trait]
+pub trait Functions: Send + Sync {
+    /// Writes both or neither; `version.version` must be `function.live_version`. `Conflict` if the owner has the name.
+    async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure>;
+    /// Adds the next version and makes it live in one step; the number is given here, `version.version` is not read.
+    async fn add_version(&self, version: &Version) -> Result<u32, StoreFailure>;
+    /// Makes an existing version live; `NotFound` if there is none.
+    async fn set_live(&self, function: FunctionId, version: u32, now_ms: u64) -> Result<(), StoreFailure>;
+    async fn update_settings(
+        &self,
+        function: FunctionId,
+        settings: FunctionSettings,
+        now_ms: u64,
+    ) -> Result<(), StoreFailure>;
+    /// Frees the name; versions, jobs and metrics stay. Whether there was one.
+    async fn delete_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure>;
+    /// `None` once deleted.
+    async fn function(&self, function: FunctionId) -> Result<Option<Function>, StoreFailure>;
+    /// Also a deleted one, with the time of its deletion.
+    async fn function_ever(&self, function: FunctionId) -> Result<Option<(Function, Option<u64>)>, StoreFailure>;
+    async fn function_by_name(
+        &self,
+        owner: AccountId,
+        name: &FunctionName,
+    ) -> Result<Option<Function>, StoreFailure>;
+    /// By name; `after` is the `next` of the page before.
+    async fn list_functions(
+        &self,
+        owner: AccountId,
+        after: Option<&FunctionName>,
+        limit: u32,
+    ) -> Result<Page<Function, FunctionName>, StoreFailure>;
+    /// Newest first, also of a deleted function.
+    async fn versions(&self, function: FunctionId) -> Result<Vec<Version>, StoreFailure>;
+    async fn version(&self, function: FunctionId, version: u32) -> Result<Option<Version>, StoreFailure>;
+}
+
+/// Jobs: acceptance, outcome, payment.
+#[async_trait]
+pub trait Jobs: Send + Sync {
+    /// Keeps a finished job; blocks the thread for microseconds (for up to two seconds while far too many wait).
+    ///
+    /// When it returns the job survives the death of the process; a power cut may lose what is younger than 50 ms.
+    /// The first outcome of an id counts, a second one is dropped.
+    fn finish(&self, job: Job) -> Result<(), StoreFailure>;
+
+    /// Keeps a promise to run a job; when it returns the job survives a power cut. Safe to cancel: then it may or may
+    /// not be kept.
+    async fn accept(&self, job: AcceptedJob) -> Result<Accepted, StoreFailure>;
+
+    /// Claims a key for a synchronous call. The claim lives in memory until `finish` makes it durable or
+    /// [`Jobs::release_idempotency`] gives it back, so that a crash leaves no key without an answer.
+    async fn reserve_idempotency(
+        &self,
+        function: FunctionId,
+        idempotency: &Idempotency,
+        job: JobId,
+    ) -> Result<Accepted, StoreFailure>;
+
+    /// Gives back a claim whose job was refused before it ran.
+    fn release_idempotency(&self, function: FunctionId, idempotency: &Idempotency, job: JobId);
+
+    /// Notes the progress of an accepted job; as durable as [`Jobs::finish`].
+    fn set_state(&self, job: JobId, state: JobState, provider: Option<AccountId>) -> Result<(), StoreFailure>;
+
+    /// Ends an accepted job as cancelled, unless it is unknown or has ended: then `None`.
+    async fn cancel(&self, job: JobId) -> Result<Option<Job>, StoreFailure>;
+
+    /// Accepted jobs without an outcome, oldest first: what to run after a start.
+    async fn unfinished(&self) -> Result<Vec<AcceptedJob>, StoreFailure>;
+
+    /// With output and logs.
+    async fn job(&self, job: JobId) -> Result<Option<Job>, StoreFailure>;
+
+    /// Without output and logs.
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Page<Job, JobId>, StoreFailure>;
+
+    async fn logs(&self, job: JobId) -> Result<Option<String>, StoreFailure>;
+
+    /// Finished jobs that have a settlement and are not paid, oldest first, without output and logs.
+    async fn unsettled(&self) -> Result<Vec<Job>, StoreFailure>;
+
+    /// Marks jobs paid and notes the height of the ledger they were read up to, both or neither. Idempotent.
+    async fn mark_paid(&self, payments: &[Payment], projected_height: u64) -> Result<(), StoreFailure>;
+
+    /// The height given to the last [`Jobs::mark_paid`]; zero before the first.
+    async fn projected_height(&self) -> Result<u64, StoreFailure>;
+
+    /// Deletes settled or never-settling jobs created before `older_than_ms`; gives their number. Metrics stay.
+    async fn prune(&self, older_than_ms: u64) -> Result<u64, StoreFailure>;
+
+    /// Returns when everything written before the call is synced and in the tables.
+    async fn flush(&self) -> Result<(), StoreFailure>;
+
+    fn lag(&self) -> JournalLag;
+}
+
+/// What was used, over time.
+#[async_trait]
+pub trait Metrics: Send + Sync {
+    /// Points of `[from_ms, to_ms)`, oldest first, empty ones left out; `step_ms` is rounded up to whole minutes. A job
+    /// shows within about 100 ms of its end. At most [`crate::POINTS_MAX`] points.
+    async fn points(
+        &self,
+        scope: MetricScope,
+        from_ms: u64,
+        to_ms: u64,
+        step_ms: u64,
+    ) -> Result<Vec<Point>, StoreFailure>;
+}
+
+/// High-water marks of ticket sequences, one for each lane.
+#[async_trait]
+pub trait Sequences: Send + Sync {
+    /// Promises that no sequence below `up_to` is given out again after a restart; survives a power cut. Never lowers.
+    async fn reserve_sequences(&self, lease: LeaseId, provider: AccountId, up_to: u64) -> Result<(), StoreFailure>;
+    /// Where to go on after a start; zero for a new lane.
+    fn sequence_high_water(&self, lease: LeaseId, provider: AccountId) -> u64;
+}
+
+/// Small values by name, in spaces of their own. Whatever returns `Ok` is durable.
+#[async_trait]
+pub trait Values: Send + Sync {
+    async fn value(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreFailure>;
+    /// Adds or replaces.
+    async fn put_value(&self, space: &str, key: &str, value: &[u8]) -> Result<(), StoreFailure>;
+    /// `Conflict` if there is one.
+    async fn insert_value(&self, space: &str, key: &str, value: &[u8]) -> Result<(), StoreFailure>;
+    /// Removes it and gives what it was: of several who ask at once, one gets it.
+    async fn take_value(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreFailure>;
+    /// By key, those that begin with `prefix`; `after` is the `next` of the page before.
+    async fn list_values(
+        &self,
+        space: &str,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<(String, Vec<u8>), String>, StoreFailure>;
+}
+
+/// Secrets at rest.
+pub trait Sealing: Send + Sync {
+    /// Encrypts under the master key; `context` must be given again to open.
+    fn seal(&self, context: &str, bytes: &[u8]) -> Result<Vec<u8>, StoreFailure>;
+    /// `SealBroken` for anything but what [`Sealing::seal`] gave for the same context.
+    fn open_sealed(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreFailure>;
+}

@@ -1,0 +1,229 @@
+//! Functions and their versions.
+
+use async_trait::async_trait;
+use piecework_model::{AccountId, FunctionId, FunctionName};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::{Sqlite, begin, commit, found, row::fixed};
+use crate::{Function, FunctionSettings, Functions, Page, StoreFailure, Version};
+
+const FUNCTION: &str = "function";
+const VERSION: &str = "version";
+
+fn function(row: &SqliteRow) -> Result<Function, StoreFailure> {
+    let undecodable = || StoreFailure::Undecodable { what: FUNCTION };
+    let small = |column: &str| u32::try_from(row.get::<i64, _>(column)).map_err(|_| undecodable());
+    Ok(Function {
+        id: FunctionId(fixed(row.get("id"), FUNCTION)?),
+        owner: AccountId(fixed(row.get("owner"), FUNCTION)?),
+        owner_name: row.get::<&str, _>("owner_name").parse().map_err(|_| undecodable())?,
+        name: row.get::<&str, _>("name").parse().map_err(|_| undecodable())?,
+        live_version: small("live_version")?,
+        public: row.get::<i64, _>("public") != 0,
+        concurrency: small("concurrency")?,
+        created_at_ms: row.get::<i64, _>("created_at_ms") as u64,
+        updated_at_ms: row.get::<i64, _>("updated_at_ms") as u64,
+    })
+}
+
+fn version(row: &SqliteRow) -> Result<Version, StoreFailure> {
+    let record: Version =
+        serde_json::from_str(row.get("record")).map_err(|_| StoreFailure::Undecodable { what: VERSION })?;
+    Ok(Version {
+        sealed_secrets: row.get("sealed_secrets"),
+        ..record
+    })
+}
+
+async fn insert_function(writer: &mut SqliteConnection, function: &Function) -> Result<(), StoreFailure> {
+    sqlx::query(
+        "INSERT INTO functions (id, owner, owner_name, name, live_version, public, concurrency, created_at_ms, \
+         updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(function.id.0.to_vec())
+    .bind(function.owner.0.to_vec())
+    .bind(function.owner_name.as_str())
+    .bind(function.name.as_str())
+    .bind(i64::from(function.live_version))
+    .bind(i64::from(function.public))
+    .bind(i64::from(function.concurrency))
+    .bind(function.created_at_ms as i64)
+    .bind(function.updated_at_ms as i64)
+    .execute(writer)
+    .await
+    .map_err(StoreFailure::unique("adding a function", "the function's name"))?;
+    Ok(())
+}
+
+async fn insert_version(writer: &mut SqliteConnection, version: &Version) -> Result<(), StoreFailure> {
+    sqlx::query("INSERT INTO versions (function, version, record, sealed_secrets) VALUES ($1, $2, $3, $4)")
+        .bind(version.function.0.to_vec())
+        .bind(i64::from(version.version))
+        .bind(serde_json::to_string(version).expect("a version is valid JSON"))
+        .bind(version.sealed_secrets.clone())
+        .execute(writer)
+        .await
+        .map_err(StoreFailure::unique("adding a version", "the version"))?;
+    Ok(())
+}
+
+/// The number after the function's highest; `NotFound` where there is no such function.
+async fn next_version(writer: &mut SqliteConnection, function: FunctionId) -> Result<u32, StoreFailure> {
+    let highest: Option<i64> = sqlx::query_scalar(
+        "SELECT MAX(versions.version) FROM versions JOIN functions ON functions.id = versions.function \
+         WHERE versions.function = $1 AND functions.deleted_at_ms IS NULL",
+    )
+    .bind(function.0.to_vec())
+    .fetch_one(writer)
+    .await
+    .map_err(StoreFailure::database("counting versions"))?;
+    let highest = highest.ok_or(StoreFailure::NotFound { what: FUNCTION })?;
+    u32::try_from(highest + 1).map_err(|_| StoreFailure::Undecodable { what: VERSION })
+}
+
+/// Only to a version that exists.
+async fn switch_live(
+    writer: &mut SqliteConnection,
+    (function, version): (FunctionId, u32),
+    now_ms: u64,
+) -> Result<(), StoreFailure> {
+    let updated = sqlx::query(
+        "UPDATE functions SET live_version = $2, updated_at_ms = $3 WHERE id = $1 AND deleted_at_ms IS NULL \
+         AND EXISTS (SELECT 1 FROM versions WHERE function = $1 AND version = $2)",
+    )
+    .bind(function.0.to_vec())
+    .bind(i64::from(version))
+    .bind(now_ms as i64)
+    .execute(writer)
+    .await
+    .map_err(StoreFailure::database("making a version live"))?;
+    found(updated.rows_affected(), VERSION)
+}
+
+#[async_trait]
+impl Functions for Sqlite {
+    async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure> {
+        assert_eq!(
+            (function.id, function.live_version),
+            (version.function, version.version),
+            "a function is created with the version that is live"
+        );
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        insert_function(&mut transaction, function).await?;
+        insert_version(&mut transaction, version).await?;
+        commit(transaction).await
+    }
+
+    async fn add_version(&self, version: &Version) -> Result<u32, StoreFailure> {
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        let number = next_version(&mut transaction, version.function).await?;
+        let numbered = Version {
+            version: number,
+            ..version.clone()
+        };
+        insert_version(&mut transaction, &numbered).await?;
+        switch_live(&mut transaction, (version.function, number), version.created_at_ms).await?;
+        commit(transaction).await?;
+        Ok(number)
+    }
+
+    async fn set_live(&self, function: FunctionId, version: u32, now_ms: u64) -> Result<(), StoreFailure> {
+        switch_live(&mut *self.shared.writer.lock().await, (function, version), now_ms).await
+    }
+
+    async fn update_settings(
+        &self,
+        function: FunctionId,
+        settings: FunctionSettings,
+        now_ms: u64,
+    ) -> Result<(), StoreFailure> {
+        let updated = sqlx::query(
+            "UPDATE functions SET public = COALESCE($2, public), concurrency = COALESCE($3, concurrency), \
+             updated_at_ms = $4 WHERE id = $1 AND deleted_at_ms IS NULL",
+        )
+        .bind(function.0.to_vec())
+        .bind(settings.public.map(i64::from))
+        .bind(settings.concurrency.map(i64::from))
+        .bind(now_ms as i64)
+        .execute(&mut *self.shared.writer.lock().await)
+        .await
+        .map_err(StoreFailure::database("changing a function"))?;
+        found(updated.rows_affected(), FUNCTION)
+    }
+
+    async fn delete_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure> {
+        let deleted = sqlx::query("UPDATE functions SET deleted_at_ms = $2 WHERE id = $1 AND deleted_at_ms IS NULL")
+            .bind(function.0.to_vec())
+            .bind(now_ms as i64)
+            .execute(&mut *self.shared.writer.lock().await)
+            .await
+            .map_err(StoreFailure::database("removing a function"))?;
+        Ok(deleted.rows_affected() > 0)
+    }
+
+    async fn function(&self, function: FunctionId) -> Result<Option<Function>, StoreFailure> {
+        let ever = self.function_ever(function).await?;
+        Ok(ever.and_then(|(function, deleted_at_ms)| deleted_at_ms.is_none().then_some(function)))
+    }
+
+    async fn function_ever(&self, id: FunctionId) -> Result<Option<(Function, Option<u64>)>, StoreFailure> {
+        let row = sqlx::query("SELECT * FROM functions WHERE id = $1").bind(id.0.to_vec());
+        let row = row.fetch_optional(&self.shared.readers).await;
+        let Some(row) = row.map_err(StoreFailure::database("reading a function"))? else {
+            return Ok(None);
+        };
+        let deleted_at_ms: Option<i64> = row.get("deleted_at_ms");
+        Ok(Some((function(&row)?, deleted_at_ms.map(|time| time as u64))))
+    }
+
+    async fn function_by_name(
+        &self,
+        owner: AccountId,
+        name: &FunctionName,
+    ) -> Result<Option<Function>, StoreFailure> {
+        let row = sqlx::query("SELECT * FROM functions WHERE owner = $1 AND name = $2 AND deleted_at_ms IS NULL")
+            .bind(owner.0.to_vec())
+            .bind(name.as_str())
+            .fetch_optional(&self.shared.readers)
+            .await;
+        row.map_err(StoreFailure::database("reading a function"))?.as_ref().map(function).transpose()
+    }
+
+    async fn list_functions(
+        &self,
+        owner: AccountId,
+        after: Option<&FunctionName>,
+        limit: u32,
+    ) -> Result<Page<Function, FunctionName>, StoreFailure> {
+        let rows = sqlx::query(
+            "SELECT * FROM functions WHERE owner = $1 AND name > $2 AND deleted_at_ms IS NULL ORDER BY name LIMIT $3",
+        )
+        .bind(owner.0.to_vec())
+        .bind(after.map_or("", FunctionName::as_str))
+        .bind(i64::from(limit) + 1)
+        .fetch_all(&self.shared.readers)
+        .await
+        .map_err(StoreFailure::database("listing functions"))?;
+        let functions = rows.iter().map(function).collect::<Result<_, _>>()?;
+        Ok(Page::cut(functions, limit, |last: &Function| last.name.clone()))
+    }
+
+    async fn versions(&self, function: FunctionId) -> Result<Vec<Version>, StoreFailure> {
+        let rows = sqlx::query("SELECT * FROM versions WHERE function = $1 ORDER BY version DESC")
+            .bind(function.0.to_vec())
+            .fetch_all(&self.shared.readers)
+            .await;
+        rows.map_err(StoreFailure::database("listing versions"))?.iter().map(version).collect()
+    }
+
+    async fn version(&self, function: FunctionId, number: u32) -> Result<Option<Version>, StoreFailure> {
+        let row = sqlx::query("SELECT * FROM versions WHERE function = $1 AND version = $2")
+            .bind(function.0.to_vec())
+            .bind(i64::from(number))
+            .fetch_optional(&self.shared.readers)
+            .await;
+        row.map_err(StoreFailure::database("reading a version"))?.as_ref().map(version).transpose()
+    }
+}

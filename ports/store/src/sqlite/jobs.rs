@@ -1,0 +1,286 @@
+//! Jobs: written to the journal, read from the tables with what is pending laid over them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use piecework_model::{AccountId, FunctionId, JobId};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+
+use super::{Shared, Sqlite, begin, bulk::Bulk, commit, row};
+use crate::{
+    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, Jobs, JournalLag, Page, Payment, StoreFailure,
+    claims::{self, KEPT_MS},
+    journal::Entry,
+};
+
+const PAID: Bulk = Bulk {
+    operation: "marking jobs paid",
+    before: "UPDATE jobs SET paid_height = paid.column2, commission_ucr = paid.column3, unsettled = 0 FROM (VALUES ",
+    columns: 3,
+    after: ") AS paid WHERE jobs.id = paid.column1",
+};
+
+/// Jobs deleted in one transaction: others who write wait for milliseconds only.
+const PRUNED_AT_ONCE: i64 = 2_000;
+/// Jobs of one page of a list, whatever is asked.
+const LISTED_MAX: u32 = 1_000;
+
+impl Shared {
+    async fn stored_key(
+        &self,
+        function: FunctionId,
+        idempotency: &Idempotency,
+        now_ms: u64,
+    ) -> Result<Option<Accepted>, StoreFailure> {
+        let row = sqlx::query(
+            "SELECT request, job FROM idempotency WHERE account = $1 AND function = $2 AND key = $3 \
+             AND created_at_ms >= $4",
+        )
+        .bind(idempotency.account.0.to_vec())
+        .bind(function.0.to_vec())
+        .bind(&idempotency.key)
+        .bind(now_ms.saturating_sub(KEPT_MS) as i64)
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(StoreFailure::database("reading an idempotency key"))?;
+        let Some(row) = row else { return Ok(None) };
+        let request = piecework_model::Digest(row::fixed(row.get(0), "key")?);
+        Ok(Some(claims::judge((request, row::job_id(&row, 1)?), &idempotency.request)))
+    }
+
+    /// Claims a key against the tables and against those in use, as one step.
+    async fn claim(
+        &self,
+        function: FunctionId,
+        idempotency: &Idempotency,
+        (job, now_ms): (JobId, u64),
+    ) -> Result<Accepted, StoreFailure> {
+        loop {
+            let generation = self.claims.lock().generation();
+            let stored = self.stored_key(function, idempotency, now_ms).await?;
+            let mut claims = self.claims.lock();
+            if claims.generation() != generation {
+                continue;
+            }
+            return Ok(stored.unwrap_or_else(|| claims.claim(function, idempotency, job)));
+        }
+    }
+
+    async fn stored_job(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {
+        let sql = format!(
+            "SELECT {}, job_contents.output, job_contents.logs FROM jobs \
+             LEFT JOIN job_contents ON job_contents.id = jobs.id WHERE jobs.id = $1",
+            row::JOB_COLUMNS
+        );
+        let found = sqlx::query(AssertSqlSafe(sql)).bind(id.0.to_vec()).fetch_optional(&self.readers).await;
+        let Some(found) = found.map_err(StoreFailure::database("reading a job"))? else {
+            return Ok(None);
+        };
+        let mut job = row::job(&found)?;
+        if let Some(logs) = found.get::<Option<String>, _>("logs") {
+            job.output = found.get("output");
+            job.logs = logs;
+        }
+        Ok(Some(job))
+    }
+
+    async fn stored_list(&self, filter: &JobFilter, limit: u32) -> Result<Vec<Job>, StoreFailure> {
+        let (column, value) = match filter.function {
+            Some(function) => ("function", function.0.to_vec()),
+            None => ("developer", filter.developer.0.to_vec()),
+        };
+        let sql = format!(
+            "SELECT {} FROM jobs WHERE {column} = $1 AND developer = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
+            row::JOB_COLUMNS
+        );
+        // One byte longer than any id, and so above all of them.
+        let before = filter.before.map_or_else(|| vec![0xff; 17], |before| before.0.to_vec());
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(value)
+            .bind(filter.developer.0.to_vec())
+            .bind(before)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await;
+        row::jobs(&rows.map_err(StoreFailure::database("listing jobs"))?)
+    }
+
+    fn keep(&self, job: Job) -> Result<(), StoreFailure> {
+        assert!(job.state.is_final(), "only an outcome is kept");
+        if self.pending.lock().has_ended(job.id) {
+            return Ok(());
+        }
+        self.append(Entry::Finished(Arc::new(job)))?;
+        Ok(())
+    }
+
+    async fn delete_jobs(&self, older_than: JobId) -> Result<u64, StoreFailure> {
+        let mut writer = self.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        delete_old(&mut transaction, "DELETE FROM job_contents", older_than).await?;
+        let deleted = delete_old(&mut transaction, "DELETE FROM jobs", older_than).await?;
+        commit(transaction).await?;
+        Ok(deleted)
+    }
+}
+
+async fn delete_old(writer: &mut SqliteConnection, delete: &str, older_than: JobId) -> Result<u64, StoreFailure> {
+    let sql = format!(
+        "{delete} WHERE id IN (SELECT id FROM jobs WHERE id < $1 AND unsettled = 0 AND state >= 2 ORDER BY id LIMIT $2)"
+    );
+    let deleted = sqlx::query(AssertSqlSafe(sql)).bind(older_than.0.to_vec()).bind(PRUNED_AT_ONCE).execute(writer);
+    let deleted = deleted.await.map_err(StoreFailure::database("removing old jobs"))?;
+    Ok(deleted.rows_affected())
+}
+
+#[async_trait]
+impl Jobs for Sqlite {
+    fn finish(&self, job: Job) -> Result<(), StoreFailure> {
+        self.shared.wait_for_space()?;
+        self.shared.keep(job)
+    }
+
+    async fn accept(&self, job: AcceptedJob) -> Result<Accepted, StoreFailure> {
+        self.shared.check_space()?;
+        let (id, function, now_ms) = (job.id, job.function, job.created_at_ms);
+        let idempotency = job.idempotency.clone();
+        if let Some(key) = &idempotency {
+            match self.shared.claim(function, key, (id, now_ms)).await? {
+                Accepted::New => {}
+                known => return Ok(known),
+            }
+        }
+        let appended = self.shared.append(Entry::Accepted(Arc::new(job)));
+        if let (Err(_), Some(key)) = (&appended, &idempotency) {
+            self.shared.claims.lock().release(function, key, id);
+        }
+        self.shared.journal.synced(appended?).await?;
+        Ok(Accepted::New)
+    }
+
+    async fn reserve_idempotency(
+        &self,
+        function: FunctionId,
+        idempotency: &Idempotency,
+        job: JobId,
+    ) -> Result<Accepted, StoreFailure> {
+        self.shared.claim(function, idempotency, (job, job.created_at_ms())).await
+    }
+
+    fn release_idempotency(&self, function: FunctionId, idempotency: &Idempotency, job: JobId) {
+        self.shared.claims.lock().release(function, idempotency, job);
+    }
+
+    fn set_state(&self, job: JobId, state: JobState, provider: Option<AccountId>) -> Result<(), StoreFailure> {
+        assert!(!state.is_final(), "an outcome is kept by finish");
+        if !self.shared.pending.lock().is_unfinished(job) {
+            return Ok(());
+        }
+        self.shared.append(Entry::Progressed { job, state, provider })?;
+        Ok(())
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {
+        let Some(mut job) = self.job(id).await? else {
+            return Ok(None);
+        };
+        if job.state.is_final() || !self.shared.pending.lock().is_unfinished(id) {
+            return Ok(None);
+        }
+        job.state = JobState::Cancelled;
+        self.shared.keep(job.clone())?;
+        Ok(Some(job))
+    }
+
+    async fn unfinished(&self) -> Result<Vec<AcceptedJob>, StoreFailure> {
+        self.shared.filed().await?;
+        let records: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM accepted ORDER BY id")
+            .fetch_all(&self.shared.readers)
+            .await
+            .map_err(StoreFailure::database("reading accepted jobs"))?;
+        let decode = |record: &Vec<u8>| borsh::from_slice(record);
+        let jobs: Result<_, _> = records.iter().map(decode).collect();
+        jobs.map_err(|_| StoreFailure::Undecodable { what: "accepted job" })
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {
+        // In this order: a job leaves the pending ones only after it is in the tables.
+        if let Some(job) = self.shared.pending.lock().job(id) {
+            return Ok(Some(Arc::unwrap_or_clone(job)));
+        }
+        let mut found = self.shared.stored_job(id).await?;
+        if let Some(job) = &mut found {
+            let pending = self.shared.pending.lock();
+            match pending.job(id) {
+                // It has ended meanwhile.
+                Some(newer) => *job = Arc::unwrap_or_clone(newer),
+                None => pending.overlay(job),
+            }
+        }
+        Ok(found)
+    }
+
+    async fn list_jobs(&self, filter: &JobFilter) -> Result<Page<Job, JobId>, StoreFailure> {
+        let limit = filter.limit.min(LISTED_MAX);
+        let wider = JobFilter {
+            limit: limit + 1,
+            ..filter.clone()
+        };
+        let pending = self.shared.pending.lock().list(&wider);
+        let mut stored = self.shared.stored_list(filter, limit + 1).await?;
+        let overlay = self.shared.pending.lock();
+        stored.iter_mut().for_each(|job| overlay.overlay(job));
+        drop(overlay);
+        // Where both know a job, the pending one is the newer.
+        let merged: BTreeMap<JobId, Job> = stored.into_iter().chain(pending).map(|job| (job.id, job)).collect();
+        Ok(Page::cut(merged.into_values().rev().collect(), limit, |last: &Job| last.id))
+    }
+
+    async fn logs(&self, id: JobId) -> Result<Option<String>, StoreFailure> {
+        Ok(self.job(id).await?.map(|job| job.logs))
+    }
+
+    async fn unsettled(&self) -> Result<Vec<Job>, StoreFailure> {
+        self.shared.filed().await?;
+        let sql = format!("SELECT {} FROM jobs WHERE unsettled = 1 ORDER BY id", row::JOB_COLUMNS);
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&self.shared.readers).await;
+        row::jobs(&rows.map_err(StoreFailure::database("reading unsettled jobs"))?)
+    }
+
+    async fn mark_paid(&self, payments: &[Payment], projected_height: u64) -> Result<(), StoreFailure> {
+        self.shared.filed().await?;
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        PAID.run(&mut transaction, payments, |row, payment| {
+            row.blob(payment.job.0.to_vec()).number(payment.height).number(payment.commission_ucr);
+        })
+        .await?;
+        row::set_mark(&mut transaction, "ledger_height", projected_height).await?;
+        commit(transaction).await
+    }
+
+    async fn projected_height(&self) -> Result<u64, StoreFailure> {
+        row::mark(&mut *self.shared.writer.lock().await, "ledger_height").await
+    }
+
+    async fn prune(&self, older_than_ms: u64) -> Result<u64, StoreFailure> {
+        let older_than = JobId::new(older_than_ms, [0; 10]);
+        let mut pruned = 0;
+        loop {
+            let deleted = self.shared.delete_jobs(older_than).await?;
+            pruned += deleted;
+            if deleted < PRUNED_AT_ONCE as u64 {
+                return Ok(pruned);
+            }
+        }
+    }
+
+    async fn flush(&self) -> Result<(), StoreFailure> {
+        self.shared.journal.synced(self.shared.journal.position()).await?;
+        self.shared.filed().await
+    }
+
+    fn lag(&self) -> JournalLag {
+        self.shared.lag()
+    }
+}

@@ -1,0 +1,48 @@
+use super::*;
+use crate::{
+    Jobs,
+    conformance::samples::{account, accepted, finished, function_id},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_wait_or_are_refused_while_too_much_is_pending() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        pending_max: 5,
+        ..Options::new(directory.path())
+    };
+    let store = Sqlite::open(options).await.expect("opened");
+    let held_up = store.shared.writer.lock().await;
+    for number in 0..5 {
+        store.finish(finished(number, function_id(1), account(1))).expect("room");
+    }
+    let refused = store.accept(accepted(9, function_id(1), account(1))).await.expect_err("no room");
+    assert!(matches!(refused, StoreFailure::Overloaded { jobs: 5, .. }), "{refused:?}");
+    let refused = store.finish(finished(6, function_id(1), account(1))).expect_err("no room for too long");
+    assert_eq!(refused.code(), "store.overloaded");
+    assert_eq!(store.lag().jobs, 5);
+    drop(held_up);
+    for number in 10..40 {
+        store.finish(finished(number, function_id(1), account(1))).expect("waits for room");
+    }
+    store.flush().await.expect("filed");
+    assert_eq!((store.lag().jobs, store.lag().unsynced_bytes), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_outcome_amid_a_batch_costs_no_other_job() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(Options::new(directory.path())).await.expect("opened");
+    let job = |number: u64| finished(number, function_id(1), account(1));
+    store.finish(job(1)).expect("kept");
+    store.flush().await.expect("filed");
+    for number in 0..3 {
+        store.finish(job(number)).expect("kept");
+    }
+    store.flush().await.expect("filed");
+    for number in 0..3 {
+        assert_eq!(store.job(job(number).id).await.expect("read"), Some(job(number)));
+    }
+    let points = crate::Metrics::points(&*store, crate::MetricScope::System, 0, u64::MAX, 86_400_000).await;
+    assert_eq!(points.expect("read").iter().map(|point| point.count).sum::<u64>(), 3);
+}

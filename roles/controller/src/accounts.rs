@@ -1,0 +1,307 @@
+//! Accounts: registering, invites, transfers, and the keys that the controller keeps for people with a password.
+
+use std::time::Duration;
+
+use piecework_api::accounts::{CreateAccount, CreateInvite, InviteCreated, Role};
+use piecework_chain::{Final, SubmitError};
+use piecework_ledger::{
+    Account, Action, Key, Register, Roles as LedgerRoles, SignedTransaction, Transaction, Transfer, Value,
+};
+use piecework_model::{AccountId, Credits, OwnerName, PublicKey, SecretKey};
+use piecework_store::{Roles, User};
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, Controller,
+    auth::{Caller, random_text},
+    clock::{now_ms, timestamp},
+    codecs,
+    failure::{chain, failed, refuse, rejected, store, submit},
+};
+
+/// A transaction that became final, and the nonce it took.
+pub(crate) struct Sent {
+    pub(crate) nonce: u64,
+    pub(crate) done: Final,
+}
+
+/// Two requests of one account may take the same nonce; the loser tries again.
+const NONCE_TRIES: u32 = 8;
+const INVITES: &str = "invite";
+const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
+const TTL_MIN_S: u64 = 60;
+const TTL_MAX_S: u64 = 365 * 86_400;
+const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
+
+#[derive(Serialize, Deserialize)]
+struct Invite {
+    inviter: AccountId,
+    roles: Vec<Role>,
+    grant: Credits,
+    expires_at_ms: u64,
+}
+
+/// Signs with the account's next nonce, submits and waits until final.
+pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
+    let mut tries = 0;
+    loop {
+        let nonce = on_ledger(controller, sender).await?.nonce;
+        let transaction = Transaction { sender, nonce, action: action.clone() };
+        let signed = SignedTransaction::sign(transaction, key, &controller.network);
+        match controller.chain.submit_and_wait(signed).await {
+            Ok(done) => return Ok(Sent { nonce, done }),
+            Err(SubmitError::Rejected(rejection)) if is_nonce_race(&rejection.code) && tries < NONCE_TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => return Err(submit(error)),
+        }
+    }
+}
+
+fn is_nonce_race(code: &str) -> bool {
+    matches!(code, "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken")
+}
+
+/// The account as the ledger has it. Refuses with `account.not_found`.
+pub(crate) async fn on_ledger(controller: &Controller, account: AccountId) -> Answer<Account> {
+    match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
+        Some(Value::Account(found)) => Ok(found),
+        Some(_) | None => refuse("account.not_found", format!("the ledger has no account {account}")),
+    }
+}
+
+/// An account by its name, or by its id. Refuses with `account.not_found`.
+pub(crate) async fn find(controller: &Controller, name_or_id: &str) -> Answer<AccountId> {
+    if name_or_id.starts_with("acc_")
+        && let Ok(id) = name_or_id.parse()
+    {
+        return Ok(id);
+    }
+    let missing = || refuse("account.not_found", format!("no account has the name `{name_or_id}`"));
+    let Ok(name) = name_or_id.parse::<OwnerName>() else { return missing() };
+    match controller.chain.get(&Key::Name(name)).await.map_err(chain)? {
+        Some(Value::Name(account)) => Ok(account),
+        Some(_) | None => missing(),
+    }
+}
+
+fn key_context(account: AccountId) -> String {
+    format!("key of {account}")
+}
+
+/// The key that the controller keeps for this account; `None` where its owner keeps it.
+pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -> Answer<Option<SecretKey>> {
+    let user = controller.store.user_by_account(account).await.map_err(store)?;
+    let Some(sealed) = user.and_then(|user| user.sealed_key) else { return Ok(None) };
+    let seed = controller.store.open_sealed(&key_context(account), &sealed).map_err(store)?;
+    let seed = <[u8; 32]>::try_from(seed).map_err(|_| failed("open a kept key", &"it is not 32 bytes long"))?;
+    Ok(Some(SecretKey::from_seed(seed)))
+}
+
+/// Makes a genesis account of this installation a user. Idempotent.
+pub(crate) async fn adopt(controller: &Controller, name: OwnerName, key: &SecretKey, roles: Roles) -> Answer<AccountId> {
+    let account = AccountId::of(&key.public());
+    if controller.store.user_by_account(account).await.map_err(store)?.is_some() {
+        return Ok(account);
+    }
+    let user = User {
+        account,
+        name,
+        public_key: key.public(),
+        password_hash: None,
+        sealed_key: Some(controller.store.seal(&key_context(account), &key.to_seed()).map_err(store)?),
+        roles,
+        created_at_ms: now_ms(),
+    };
+    controller.store.insert_user(&user).await.map_err(store)?;
+    Ok(account)
+}
+
+/// `POST /accounts`: on the ledger first, then here; the invite's grant last.
+pub(crate) async fn register(controller: &Controller, body: CreateAccount) -> Answer<AccountId> {
+    let name: OwnerName = body.name.parse().map_err(rejected)?;
+    let invite = take_invite(controller, body.invite.as_deref()).await?;
+    let result = register_invited(controller, &body, name, invite.as_ref()).await;
+    if let (Err(_), Some(invite), Some(code)) = (&result, &invite, &body.invite) {
+        codecs::put_json(controller, INVITES, code, invite).await?;
+    }
+    let account = result?;
+    if let Some(invite) = invite.filter(|invite| invite.grant.is_positive()) {
+        grant(controller, &invite, account).await?;
+    }
+    Ok(account)
+}
+
+async fn register_invited(
+    controller: &Controller,
+    body: &CreateAccount,
+    name: OwnerName,
+    invite: Option<&Invite>,
+) -> Answer<AccountId> {
+    let roles = granted_roles(body, invite)?;
+    if controller.store.user_by_name(&name).await.map_err(store)?.is_some() {
+        return refuse("account.exists", format!("the name `{name}` is taken"));
+    }
+    match (&body.password, &body.public_key, &body.registration) {
+        (Some(password), None, None) => register_with_password(controller, name, password, roles).await,
+        (None, Some(key), Some(registration)) => register_with_key(controller, name, *key, registration, roles).await,
+        _ => refuse("body.malformed", "give either password, or public_key with registration"),
+    }
+}
+
+fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles> {
+    let wanted: &[Role] = if body.roles.is_empty() { &[Role::Developer] } else { &body.roles };
+    let allowed: &[Role] = match invite {
+        Some(invite) if !invite.roles.is_empty() => &invite.roles,
+        Some(_) | None => &[Role::Developer, Role::Provider],
+    };
+    if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
+        return refuse("invite.bad", format!("this registration does not allow the role `{}`", role.as_str()));
+    }
+    Ok(Roles {
+        developer: wanted.contains(&Role::Developer),
+        provider: wanted.contains(&Role::Provider),
+        peer: wanted.contains(&Role::Peer),
+        controller: wanted.contains(&Role::Controller),
+        operator: false,
+    })
+}
+
+fn ledger_roles(roles: Roles) -> LedgerRoles {
+    LedgerRoles {
+        developer: roles.developer,
+        provider: roles.provider,
+        peer: roles.peer,
+        controller: roles.controller,
+    }
+}
+
+async fn register_with_password(
+    controller: &Controller,
+    name: OwnerName,
+    password: &str,
+    roles: Roles,
+) -> Answer<AccountId> {
+    if !PASSWORD_LENGTH.contains(&password.chars().count()) {
+        return refuse("account.bad_password", "a password has 10 to 200 characters");
+    }
+    let password = password.to_owned();
+    let hash = tokio::task::spawn_blocking(move || piecework_store::hash_password(&password))
+        .await
+        .map_err(|error| failed("hash a password", &error))?
+        .map_err(store)?;
+    let key = SecretKey::from_seed(rand::rng().random());
+    let account = AccountId::of(&key.public());
+    let register = Register { name: name.clone(), roles: ledger_roles(roles), sponsor: None, owner: None };
+    let transaction = Transaction { sender: account, nonce: 0, action: Action::Register(register) };
+    let signed = SignedTransaction::sign(transaction, &key, &controller.network);
+    let user = User {
+        account,
+        name,
+        public_key: key.public(),
+        password_hash: Some(hash),
+        sealed_key: Some(controller.store.seal(&key_context(account), &key.to_seed()).map_err(store)?),
+        roles,
+        created_at_ms: now_ms(),
+    };
+    enter(controller, signed, user).await
+}
+
+async fn register_with_key(
+    controller: &Controller,
+    name: OwnerName,
+    key: PublicKey,
+    registration: &str,
+    roles: Roles,
+) -> Answer<AccountId> {
+    let bad = |message: &str| refuse("account.bad_registration", message);
+    let Some(signed) = codecs::from_hex::<SignedTransaction>(registration) else {
+        return bad("the registration is not a signed transaction in hex");
+    };
+    match &signed.transaction.action {
+        Action::Register(register)
+            if signed.key == key && register.name == name && register.roles == ledger_roles(roles) => {}
+        _ => return bad("the registration does not fit the name, the roles and the key"),
+    }
+    let account = AccountId::of(&key);
+    let user = User {
+        account,
+        name,
+        public_key: key,
+        password_hash: None,
+        sealed_key: None,
+        roles,
+        created_at_ms: now_ms(),
+    };
+    enter(controller, signed, user).await
+}
+
+async fn enter(controller: &Controller, signed: SignedTransaction, user: User) -> Answer<AccountId> {
+    controller.chain.submit_and_wait(signed).await.map_err(submit)?;
+    match controller.store.insert_user(&user).await {
+        Ok(()) => Ok(user.account),
+        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is taken"),
+        Err(failure) => Err(store(failure)),
+    }
+}
+
+async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Option<Invite>> {
+    let Some(code) = code else {
+        if controller.tuning.open_registration {
+            return Ok(None);
+        }
+        return refuse("invite.required", "this network takes no accounts without an invite");
+    };
+    let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
+    let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else { return bad() };
+    let invite: Invite = codecs::from_json(&bytes)?;
+    if invite.expires_at_ms <= now_ms() { bad() } else { Ok(Some(invite)) }
+}
+
+/// What the inviter promised; where his credits no longer cover it the account still exists, and the log says so.
+async fn grant(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
+    let Some(key) = custodial_key(controller, invite.inviter).await? else { return Ok(()) };
+    let action = Action::Transfer(Transfer { to, amount: invite.grant });
+    if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
+        tracing::warn!(%refusal, account = %to, "an invite's grant was not paid");
+    }
+    Ok(())
+}
+
+/// `POST /invites`.
+pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
+    let privileged = body.roles.iter().any(|role| matches!(role, Role::Peer | Role::Controller));
+    if privileged && !caller.operator {
+        return refuse("auth.scope", "only an operator invites peers and controllers");
+    }
+    let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
+    if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
+        return refuse("token.bad_expiry", "an expiry is between 60 s and a year");
+    }
+    let grant = body.grant_ucr.unwrap_or(Credits::ZERO);
+    if grant.is_negative() {
+        return refuse("transfer.not_positive", "a grant is not below zero");
+    }
+    let roles = if body.roles.is_empty() { vec![Role::Developer, Role::Provider] } else { body.roles };
+    let expires_at_ms = now_ms() + seconds * 1_000;
+    let invite = Invite { inviter: caller.account, roles: roles.clone(), grant, expires_at_ms };
+    let code = random_text("inv_", 16);
+    codecs::put_json(controller, INVITES, &code, &invite).await?;
+    let grant_ucr = grant.is_positive().then_some(grant);
+    Ok(InviteCreated { code, roles, grant_ucr, expires_at: timestamp(expires_at_ms) })
+}
+
+/// Moves credits of the caller's account, whose key the controller keeps.
+pub(crate) async fn transfer(
+    controller: &Controller,
+    from: AccountId,
+    to: AccountId,
+    amount: Credits,
+) -> Answer<Sent> {
+    let Some(key) = custodial_key(controller, from).await? else {
+        return refuse("account.bad_signature", "only you hold this account's key: post the signed transaction");
+    };
+    send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await
+}

@@ -1,0 +1,368 @@
+//! Deploying: from what was uploaded to a version that has been loaded in its sandbox.
+//!
+//! ```text
+//! body -> bundle -> packages resolved -> blob kept -> loaded in wasm, else jail (or in what was asked for) -> version
+//! ```
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
+use piecework_blobs::{Bundle, BundleLimits};
+use piecework_model::{Digest, FunctionId, FunctionName, Language, Limits};
+use piecework_packages::ResolveError;
+use piecework_queue::{ProviderLink, Work};
+use piecework_sandbox::{BackendName, LoadError};
+use piecework_store::{Function, FunctionSettings, Version};
+use rand::RngExt as _;
+
+use crate::{
+    Answer, Controller,
+    auth::Caller,
+    clock::now_ms,
+    failure::{blobs, failed, refusal, refuse, rejected, store},
+    functions::{self, Live, open_secrets, seal_secrets},
+};
+
+/// A thousand concurrent runs of one function are more than one machine has room for.
+const CONCURRENCY_MAX: u32 = 1_000;
+const CONCURRENCY_DEFAULT: u32 = 100;
+/// Variables together: an environment above this does not reach every interpreter.
+const ENV_BYTES_MAX: usize = 64 << 10;
+const ENV_VARIABLES_MAX: usize = 256;
+
+/// The code of a version, kept and ready to load.
+struct Code {
+    digest: Digest,
+    packages: Vec<String>,
+}
+
+/// Everything of a version but its number.
+struct Draft {
+    language: Language,
+    code: Code,
+    handler: Option<String>,
+    limits: Limits,
+    env: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+    sandbox: Option<BackendName>,
+    strict: bool,
+}
+
+/// `POST /functions`.
+pub(crate) async fn create(controller: &Controller, caller: &Caller, body: CreateFunction) -> Answer<Arc<Live>> {
+    let name: FunctionName = body.name.parse().map_err(rejected)?;
+    let language: Language = body.language.parse().map_err(rejected)?;
+    let settings = body.settings();
+    let concurrency = concurrency(&settings)?.unwrap_or(CONCURRENCY_DEFAULT);
+    let limits = limits(&settings, Limits::DEFAULT)?;
+    let sandbox = sandbox(&settings)?;
+    let env = variables(settings.env.unwrap_or_default(), "env")?;
+    let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
+    let handler = handler(body.handler)?;
+    if controller.store.function_by_name(caller.account, &name).await.map_err(store)?.is_some() {
+        return exists(&name);
+    }
+    let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
+        return refuse("function.bad_code", "give exactly one of code and bundle");
+    };
+    let code = keep(controller, language, bundle).await?;
+    let strict = settings.strict.unwrap_or(false);
+    let draft = Draft { language, code, handler, limits, env, secrets, sandbox, strict };
+    let now = now_ms();
+    let function = Function {
+        id: FunctionId(rand::rng().random()),
+        owner: caller.account,
+        owner_name: caller.name.clone(),
+        name: name.clone(),
+        live_version: 1,
+        public: settings.public.unwrap_or(false),
+        concurrency,
+        created_at_ms: now,
+        updated_at_ms: now,
+    };
+    let version = load(controller, &function, 1, draft).await?;
+    match controller.store.create_function(&function, &version).await {
+        Ok(()) => {}
+        Err(failure) if failure.is_conflict() => return exists(&name),
+        Err(failure) => return Err(store(failure)),
+    }
+    found(controller, function.id).await
+}
+
+fn exists<T>(name: &FunctionName) -> Answer<T> {
+    let mut refusal = refusal("function.exists", format!("you have a function `{name}` already"));
+    refusal.hint = Some("PUT /functions/{id} (or `piecework deploy` again) makes a new version of it".into());
+    Err(refusal)
+}
+
+async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
+    match functions::by_id(controller, id).await? {
+        Some(live) => Ok(live),
+        None => refuse("function.not_found", "the function was deleted meanwhile"),
+    }
+}
+
+/// `PUT /functions/{id}`: a new version, live at once; what is not given stays as it is.
+pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFunction) -> Answer<Arc<Live>> {
+    let (function, old) = (&live.function, &live.version);
+    let settings = body.settings();
+    let concurrency = concurrency(&settings)?;
+    let language: Language = body.language.as_deref().map_or(Ok(old.language), str::parse).map_err(rejected)?;
+    let handler = handler(body.handler)?.or_else(|| old.handler.clone());
+    let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let code = match new_code {
+        Some(bundle) => keep(controller, language, bundle).await?,
+        None if language != old.language => {
+            return refuse("function.bad_code", "another language needs other code: give code or bundle");
+        }
+        None => Code { digest: old.code, packages: old.packages.clone() },
+    };
+    let draft = Draft {
+        language,
+        code,
+        handler,
+        limits: limits(&settings, old.limits)?,
+        sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
+        strict: settings.strict.unwrap_or(old.strict),
+        env: settings.env.map_or_else(|| Ok(old.env.clone()), |env| variables(env, "env"))?,
+        secrets: match settings.secrets {
+            Some(secrets) => variables(secrets, "secrets")?,
+            None => open_secrets(controller, function.id, &old.sealed_secrets)?,
+        },
+    };
+    let newest = controller.store.versions(function.id).await.map_err(store)?;
+    let number = newest.first().map_or(1, |version| version.version + 1);
+    let version = load(controller, function, number, draft).await?;
+    controller.store.add_version(&version).await.map_err(store)?;
+    let changes = FunctionSettings { public: settings.public, concurrency };
+    controller.store.update_settings(function.id, changes, now_ms()).await.map_err(store)?;
+    controller.functions.forget(function);
+    found(controller, function.id).await
+}
+
+/// The backend that an earlier version named, if it was not left to `auto`.
+fn asked_for(version: &Version) -> Option<BackendName> {
+    (version.backend_reason == ASKED_FOR).then(|| version.backend.parse().ok()).flatten()
+}
+
+const ASKED_FOR: &str = "it was asked for";
+
+pub(crate) async fn rollback(controller: &Controller, live: &Live, version: u32) -> Answer<Arc<Live>> {
+    let function = &live.function;
+    if controller.store.version(function.id, version).await.map_err(store)?.is_none() {
+        return refuse("version.not_found", format!("`{}` has no version {version}", function.name));
+    }
+    controller.store.set_live(function.id, version, now_ms()).await.map_err(store)?;
+    controller.functions.forget(function);
+    found(controller, function.id).await
+}
+
+pub(crate) async fn delete(controller: &Controller, live: &Live) -> Answer<()> {
+    let function = &live.function;
+    controller.store.delete_function(function.id, now_ms()).await.map_err(store)?;
+    controller.functions.forget(function);
+    for seen in &controller.providers {
+        seen.link.forget(function.id, live.version.version);
+    }
+    Ok(())
+}
+
+fn limits(settings: &Settings, base: Limits) -> Answer<Limits> {
+    let memory_bytes = settings.memory_limit_mb.map_or(base.memory_bytes, |mib| u64::from(mib) << 20);
+    let limits = Limits { timeout_ms: settings.timeout_ms.unwrap_or(base.timeout_ms), memory_bytes, ..base };
+    limits.check().map_err(rejected)?;
+    Ok(limits)
+}
+
+fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
+    match settings.concurrency {
+        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
+            refuse("function.bad_concurrency", "a concurrency is between 1 and 1000")
+        }
+        concurrency => Ok(concurrency),
+    }
+}
+
+fn sandbox(settings: &Settings) -> Answer<Option<BackendName>> {
+    match settings.sandbox.as_deref() {
+        None | Some("auto") => Ok(None),
+        Some(name) => name.parse().map(Some).map_err(rejected),
+    }
+}
+
+fn handler(handler: Option<String>) -> Answer<Option<String>> {
+    let Some(text) = handler else { return Ok(None) };
+    let (file, function) = text.split_once(':').unwrap_or((&text, "handler"));
+    let clean_file = !file.is_empty()
+        && !file.starts_with('/')
+        && file.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+    let clean_name = !function.is_empty() && function.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    if clean_file && clean_name && text.len() <= 200 {
+        return Ok(Some(text));
+    }
+    refuse("function.bad_handler", "a handler is `file` or `file:function`, say `main.py:handler`")
+}
+
+fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
+    let bad = |name: &str, message: &str| {
+        let mut refusal = refusal("function.bad_env", message);
+        refusal.field = Some(format!("{field}.{name}"));
+        Err(refusal)
+    };
+    let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if variables.len() > ENV_VARIABLES_MAX || bytes > ENV_BYTES_MAX {
+        return bad("*", "at most 256 variables of 64 KiB together");
+    }
+    for (name, value) in &variables {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !plain {
+            return bad(name, "a variable's name is letters, digits and _, and does not begin with a digit");
+        }
+        if value.contains('\0') {
+            return bad(name, "a variable's value holds no zero byte");
+        }
+    }
+    Ok(variables)
+}
+
+/// The uploaded bundle; `None` if neither code nor bundle was given.
+async fn bundle(
+    language: Language,
+    handler: Option<&str>,
+    code: Option<String>,
+    bundle: Option<String>,
+) -> Answer<Option<Bundle>> {
+    let entry = handler.map_or(language.entry_file(), |handler| handler.split(':').next().unwrap_or(handler)).to_owned();
+    let bundle = match (code, bundle) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return refuse("function.bad_code", "give exactly one of code and bundle"),
+        (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
+        (Some(code), None) => {
+            Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
+        }
+        (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(&encoded))
+            .await
+            .map_err(|error| failed("read a bundle", &error))??,
+    };
+    if bundle.get(&entry).is_none() {
+        return refuse("bundle.no_entry", format!("the bundle lacks `{entry}`, the handler's file"));
+    }
+    Ok(Some(bundle))
+}
+
+fn decode(encoded: &str) -> Answer<Bundle> {
+    let bytes = STANDARD
+        .decode(encoded)
+        .map_err(|error| refusal("body.bad_encoding", format!("the bundle is not base64: {error}")))?;
+    Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
+}
+
+/// Resolves the packages and keeps the whole by its digest.
+async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> Answer<Code> {
+    let resolved = controller.packages.resolve(language, bundle.files()).await.map_err(unresolved)?;
+    let (bundle, packages) = match resolved {
+        None => (bundle, Vec::new()),
+        Some(resolved) => {
+            let whole = bundle
+                .with_folder(resolved.folder, resolved.files, &BundleLimits::RESOLVED)
+                .map_err(rejected)?;
+            (whole, resolved.versions)
+        }
+    };
+    let packed = tokio::task::spawn_blocking(move || bundle.pack())
+        .await
+        .map_err(|error| failed("pack a bundle", &error))?;
+    let digest = controller.blobs.put(packed.tar).await.map_err(blobs)?;
+    Ok(Code { digest, packages })
+}
+
+fn unresolved(error: ResolveError) -> Box<piecework_api::errors::Refusal> {
+    match error {
+        ResolveError::Rejected(rejection) => rejected(rejection),
+        ResolveError::Io { .. } => failed("resolve packages", &error),
+    }
+}
+
+/// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
+async fn load(controller: &Controller, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+    let mut env = draft.env.clone();
+    env.extend(draft.secrets.clone());
+    let work = Work {
+        function: function.id,
+        version: number,
+        name: function.name.to_string(),
+        language: draft.language,
+        code: draft.code.digest,
+        handler: draft.handler.clone(),
+        env,
+        limits: draft.limits,
+        backend: BackendName::Wasm,
+    };
+    let (backend, reason) = match draft.sandbox {
+        Some(backend) => (backend, load_as_asked(controller, &work, backend).await?),
+        None => load_where_it_goes(controller, &work).await?,
+    };
+    Ok(Version {
+        function: function.id,
+        version: number,
+        language: draft.language,
+        code: draft.code.digest,
+        handler: draft.handler,
+        limits: draft.limits,
+        backend: backend.to_string(),
+        backend_reason: reason,
+        env: draft.env,
+        sealed_secrets: seal_secrets(controller, function.id, &draft.secrets)?,
+        secret_names: draft.secrets.into_keys().collect(),
+        packages: draft.code.packages,
+        strict: draft.strict,
+        created_at_ms: now_ms(),
+    })
+}
+
+async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendName) -> Answer<String> {
+    let Some(provider) = provider_with(controller, backend, work.language) else {
+        let mut refusal = refusal(
+            "sandbox.unavailable",
+            format!("no provider has the sandbox `{backend}` working for {}; nothing else was taken", work.language),
+        );
+        refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
+        return Err(refusal);
+    };
+    match provider.check(Arc::new(Work { backend, ..work.clone() })).await {
+        Ok(()) => Ok(ASKED_FOR.to_owned()),
+        Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
+        Err(LoadError::Unsupported { reason }) => {
+            refuse("sandbox.unsupported", format!("the sandbox `{backend}` cannot run this code: {reason}"))
+        }
+        Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
+    }
+}
+
+/// Lightest first; each that does not take the code says why.
+async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(BackendName, String)> {
+    let mut reasons = Vec::new();
+    for backend in [BackendName::Wasm, BackendName::Jail] {
+        let Some(provider) = provider_with(controller, backend, work.language) else {
+            reasons.push(format!("{backend}: no provider has it working for {}", work.language));
+            continue;
+        };
+        match provider.check(Arc::new(Work { backend, ..work.clone() })).await {
+            Ok(()) if reasons.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
+            Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", reasons.join("; ")))),
+            Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
+            Err(LoadError::Unsupported { reason }) => reasons.push(format!("{backend}: {reason}")),
+            Err(LoadError::Failed(reason)) => {
+                tracing::error!(%backend, %reason, "a sandbox failed to load a function");
+                reasons.push(format!("{backend}: the sandbox failed"));
+            }
+        }
+    }
+    refuse("sandbox.unavailable", format!("no sandbox takes this code: {}", reasons.join("; ")))
+}
+
+fn provider_with(controller: &Controller, backend: BackendName, language: Language) -> Option<&Arc<dyn ProviderLink>> {
+    controller.providers.iter().find(|seen| seen.can_run(backend.as_str(), language)).map(|seen| &seen.link)
+}

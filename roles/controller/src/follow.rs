@@ -1,0 +1,217 @@
+//! Follows the ledger's blocks: marks jobs paid, writes statements, notices leases. Exactly once, also after a crash.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::StreamExt as _;
+use piecework_chain::FinalBlock;
+use piecework_ledger::{Action, Event, Key, SignedTransaction, Value};
+use piecework_model::{AccountId, Credits, JobId, LeaseId};
+use piecework_store::Payment;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, Controller, codecs, leases, views,
+    failure::{chain, store},
+};
+
+/// One movement of a statement, as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) at_ms: u64,
+    pub(crate) height: u64,
+    pub(crate) kind: String,
+    pub(crate) counterparty: Option<AccountId>,
+    pub(crate) jobs: u32,
+    pub(crate) amount: Credits,
+    pub(crate) transaction: piecework_model::Digest,
+}
+
+/// Idle blocks after which the place is noted anyway, so that a start does not read them all again.
+const NOTE_EVERY: u64 = 1_000;
+
+pub(crate) fn statement_space(account: AccountId) -> String {
+    format!("statement/{account}")
+}
+
+/// Reads up to the head that the ledger has now.
+pub(crate) async fn catch_up(controller: &Arc<Controller>) -> Answer<()> {
+    let from = controller.store.projected_height().await.map_err(store)? + 1;
+    let head = controller.chain.status().height;
+    for height in from..=head {
+        if let Some(block) = controller.chain.block(height).await.map_err(chain)? {
+            project(controller, &block).await?;
+        }
+    }
+    if head >= from {
+        controller.store.mark_paid(&[], head).await.map_err(store)?;
+    }
+    Ok(())
+}
+
+/// Follows the live blocks until shutdown. A failure is tried again: nothing is skipped.
+pub(crate) async fn run(controller: Arc<Controller>) {
+    while !controller.shutdown.is_cancelled() {
+        let from = match controller.store.projected_height().await {
+            Ok(height) => height + 1,
+            Err(error) => {
+                tracing::error!(%error, "the place in the ledger cannot be read");
+                pause(&controller).await;
+                continue;
+            }
+        };
+        if follow(&controller, from).await.is_err() {
+            pause(&controller).await;
+        }
+    }
+}
+
+async fn pause(controller: &Controller) {
+    tokio::select! {
+        () = controller.shutdown.cancelled() => {}
+        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+    }
+}
+
+async fn follow(controller: &Arc<Controller>, from: u64) -> Answer<()> {
+    let mut blocks = controller.chain.blocks_from(from);
+    loop {
+        let next = tokio::select! {
+            () = controller.shutdown.cancelled() => return Ok(()),
+            next = blocks.next() => next,
+        };
+        match next {
+            Some(block) => project(controller, &block).await?,
+            None => return crate::failure::refuse("ledger.unavailable", "the ledger has stopped"),
+        }
+    }
+}
+
+/// All that a block means to this controller. May be repeated for the same block.
+async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()> {
+    let mut payments = Vec::new();
+    for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
+        let Ok(events) = &outcome.result else { continue };
+        payments.extend(events.iter().filter_map(|event| payment(event, block.height)));
+        let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
+        write_statements(controller, block, index, signed, events).await?;
+        for event in events {
+            if let Event::LeaseOpened { lease, developer, .. } = event {
+                leases::noticed(controller, *developer, *lease).await?;
+            }
+        }
+    }
+    if !payments.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
+        controller.store.mark_paid(&payments, block.height).await.map_err(store)?;
+        controller.telemetry.paid.inc_by(payments.len() as u64);
+    }
+    if !block.transactions.is_empty() {
+        controller.announce_block(views::block(block));
+    }
+    Ok(())
+}
+
+fn payment(event: &Event, height: u64) -> Option<Payment> {
+    match event {
+        Event::JobPaid { job, commission_ucr, .. } => {
+            Some(Payment { job: *job, height, commission_ucr: *commission_ucr })
+        }
+        _ => None,
+    }
+}
+
+async fn write_statements(
+    controller: &Controller,
+    block: &FinalBlock,
+    index: u32,
+    signed: &SignedTransaction,
+    events: &[Event],
+) -> Answer<()> {
+    let payer = match &signed.transaction.action {
+        Action::Settle(settle) => developer_of(controller, settle.lease).await?,
+        _ => None,
+    };
+    for (part, (account, line)) in lines(block, signed, events, payer).into_iter().enumerate() {
+        // Counted down, so that the order of keys is newest first.
+        let key = format!("{:016x}-{:08x}-{part:02x}", u64::MAX - block.height, u32::MAX - index);
+        codecs::put_json(controller, &statement_space(account), &key, &line).await?;
+    }
+    Ok(())
+}
+
+/// What a transaction moved, by account.
+fn lines(
+    block: &FinalBlock,
+    signed: &SignedTransaction,
+    events: &[Event],
+    payer: Option<AccountId>,
+) -> Vec<(AccountId, Line)> {
+    let line = |kind: &str, counterparty, jobs, amount| Line {
+        at_ms: block.timestamp_ms,
+        height: block.height,
+        kind: kind.to_owned(),
+        counterparty,
+        jobs,
+        amount,
+        transaction: signed.id().0,
+    };
+    let mut lines = Vec::new();
+    let mut lanes: BTreeMap<AccountId, (u32, i128, i128)> = BTreeMap::new();
+    for event in events {
+        match event {
+            Event::CreditsTransferred { from, to, amount } => {
+                lines.push((*from, line("transfer", Some(*to), 0, Credits(-amount.0))));
+                lines.push((*to, line("transfer", Some(*from), 0, *amount)));
+            }
+            Event::JobPaid { provider, price_ucr, commission_ucr, .. } => {
+                let (jobs, paid, earned) = lanes.entry(*provider).or_default();
+                *jobs += 1;
+                *paid += i128::from(*price_ucr);
+                *earned += i128::from(*price_ucr) - i128::from(*commission_ucr);
+            }
+            _ => {}
+        }
+    }
+    for (provider, (jobs, paid, earned)) in lanes {
+        lines.push((provider, line("jobs_earned", payer, jobs, Credits(earned))));
+        if let Some(developer) = payer {
+            lines.push((developer, line("jobs_paid", Some(provider), jobs, Credits(-paid))));
+        }
+    }
+    lines
+}
+
+/// The job's place on the ledger, found by the block that paid it.
+pub(crate) async fn payment_of(controller: &Controller, job: JobId, height: u64) -> Answer<Option<(piecework_model::Digest, u64)>> {
+    let Some(block) = controller.chain.block(height).await.map_err(chain)? else { return Ok(None) };
+    let found = block.outcomes.iter().find(|outcome| {
+        outcome.result.as_ref().is_ok_and(|events| {
+            events.iter().any(|event| matches!(event, Event::JobPaid { job: paid, .. } if *paid == job))
+        })
+    });
+    Ok(found.map(|outcome| (outcome.id.0, block.timestamp_ms)))
+}
+
+async fn developer_of(controller: &Controller, lease: LeaseId) -> Answer<Option<AccountId>> {
+    match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
+        Some(Value::Lease(lease)) => Ok(Some(lease.developer)),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Who asked for what, for the explorer.
+pub(crate) fn kind(action: &Action) -> &'static str {
+    match action {
+        Action::Register(_) => "register",
+        Action::RotateKey(_) => "rotate_key",
+        Action::Transfer(_) => "transfer",
+        Action::PutOffer(_) => "put_offer",
+        Action::DropOffer(_) => "drop_offer",
+        Action::OpenLease(_) => "open_lease",
+        Action::TopUp(_) => "top_up",
+        Action::DelegatePayer(_) => "delegate_payer",
+        Action::OpenJobs(_) => "open_jobs",
+        Action::Settle(_) => "settle",
+        Action::CloseLease(_) => "close_lease",
+        Action::ExpireLease(_) => "expire_lease",
+    }
+}

@@ -1,0 +1,229 @@
+//! Finding a function: the live version, its gate and its work order, kept ready for the next call.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use moka::sync::Cache as Moka;
+use piecework_model::{AccountId, FunctionId, FunctionName, OwnerName};
+use piecework_queue::Work;
+use piecework_sandbox::BackendName;
+use piecework_scheduler::Request;
+use piecework_store::{Function, Version};
+
+use crate::{
+    Answer, Controller,
+    auth::Caller,
+    clock::now_ms,
+    failure::{failed, refuse, rejected, store},
+    gate::Gate,
+};
+
+/// A function as it answers now.
+pub(crate) struct Live {
+    pub(crate) function: Function,
+    pub(crate) version: Version,
+    pub(crate) work: Arc<Work>,
+    pub(crate) gate: Arc<Gate>,
+    /// What the scheduler is asked.
+    pub(crate) request: Request,
+    /// Values to cut out of logs.
+    pub(crate) secrets: Vec<String>,
+}
+
+pub(crate) struct Cache {
+    live: Moka<FunctionId, Arc<Live>>,
+    names: Moka<(OwnerName, FunctionName), FunctionId>,
+    /// Gates outlive versions, so that an update does not let twice as many in.
+    gates: Moka<FunctionId, (u32, Arc<Gate>)>,
+}
+
+/// Functions kept ready, some 2 KiB each; the others are one query away.
+const LIVE_MAX: u64 = 5_000;
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { live: Moka::new(LIVE_MAX), names: Moka::new(4 * LIVE_MAX), gates: Moka::new(2 * LIVE_MAX) }
+    }
+}
+
+impl Cache {
+    fn gate(&self, function: &Function) -> Arc<Gate> {
+        match self.gates.get(&function.id) {
+            Some((concurrency, gate)) if concurrency == function.concurrency => gate,
+            Some(_) | None => {
+                let gate = Arc::new(Gate::new(function.concurrency));
+                self.gates.insert(function.id, (function.concurrency, gate.clone()));
+                gate
+            }
+        }
+    }
+
+    /// The function changed: the next call reads it anew.
+    pub(crate) fn forget(&self, function: &Function) {
+        self.live.invalidate(&function.id);
+        self.names.invalidate(&(function.owner_name.clone(), function.name.clone()));
+    }
+}
+
+fn not_found<T>(what: &str) -> Answer<T> {
+    refuse("function.not_found", format!("no function of yours has the id or name `{what}`"))
+}
+
+/// The function that `owner` calls `name`, live.
+pub(crate) async fn named(controller: &Controller, owner: &OwnerName, name: &FunctionName) -> Answer<Arc<Live>> {
+    let key = (owner.clone(), name.clone());
+    if let Some(live) = controller.functions.names.get(&key).and_then(|id| controller.functions.live.get(&id)) {
+        return Ok(live);
+    }
+    let Some(user) = controller.store.user_by_name(owner).await.map_err(store)? else {
+        return not_found(&format!("{owner}/{name}"));
+    };
+    let Some(function) = controller.store.function_by_name(user.account, name).await.map_err(store)? else {
+        return not_found(&format!("{owner}/{name}"));
+    };
+    controller.functions.names.insert(key, function.id);
+    ready(controller, function).await
+}
+
+/// The caller's function by id or name; somebody else's only if it is public. Otherwise it is not found.
+pub(crate) async fn callable(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let live = find(controller, caller, id_or_name).await?;
+    if live.function.owner == caller.account || live.function.public {
+        return Ok(live);
+    }
+    not_found(id_or_name)
+}
+
+/// The caller's own function by id or name.
+pub(crate) async fn own(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let live = find(controller, caller, id_or_name).await?;
+    if live.function.owner == caller.account { Ok(live) } else { not_found(id_or_name) }
+}
+
+async fn find(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    if id_or_name.starts_with("fn_") {
+        let Ok(id) = id_or_name.parse() else { return not_found(id_or_name) };
+        return by_id(controller, id).await?.map_or_else(|| not_found(id_or_name), Ok);
+    }
+    match id_or_name.parse() {
+        Ok(name) => named(controller, &caller.name, &name).await,
+        Err(_) => not_found(id_or_name),
+    }
+}
+
+pub(crate) async fn by_id(controller: &Controller, id: FunctionId) -> Answer<Option<Arc<Live>>> {
+    if let Some(live) = controller.functions.live.get(&id) {
+        return Ok(Some(live));
+    }
+    match controller.store.function(id).await.map_err(store)? {
+        Some(function) => ready(controller, function).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn ready(controller: &Controller, function: Function) -> Answer<Arc<Live>> {
+    let version = controller.store.version(function.id, function.live_version).await.map_err(store)?;
+    let Some(version) = version else {
+        return Err(failed("find the live version", &format!("{} {}", function.id, function.live_version)));
+    };
+    let (work, secrets) = work(controller, &function, &version)?;
+    let live = Arc::new(Live {
+        gate: controller.functions.gate(&function),
+        request: request(controller, &version),
+        work: Arc::new(work),
+        secrets,
+        function,
+        version,
+    });
+    controller.functions.live.insert(live.function.id, live.clone());
+    Ok(live)
+}
+
+fn request(controller: &Controller, version: &Version) -> Request {
+    Request {
+        backend: version.backend.clone(),
+        language: version.language,
+        memory_bytes: version.limits.memory_bytes,
+        price_caps: controller.tuning.price_caps,
+        region: None,
+        labels: BTreeSet::new(),
+        pinned: None,
+    }
+}
+
+/// What a provider needs of a version, with its secrets opened.
+fn work(controller: &Controller, function: &Function, version: &Version) -> Answer<(Work, Vec<String>)> {
+    let secrets = open_secrets(controller, function.id, &version.sealed_secrets)?;
+    let backend: BackendName = version.backend.parse().map_err(rejected)?;
+    let mut env = version.env.clone();
+    env.extend(secrets.clone());
+    let work = Work {
+        function: function.id,
+        version: version.version,
+        name: function.name.to_string(),
+        language: version.language,
+        code: version.code,
+        handler: version.handler.clone(),
+        env,
+        limits: version.limits,
+        backend,
+    };
+    Ok((work, redacted_values(secrets)))
+}
+
+type Secrets = std::collections::BTreeMap<String, String>;
+
+fn secrets_context(function: FunctionId) -> String {
+    format!("secrets of {function}")
+}
+
+pub(crate) fn seal_secrets(controller: &Controller, function: FunctionId, secrets: &Secrets) -> Answer<Vec<u8>> {
+    if secrets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes = serde_json::to_vec(secrets).map_err(|error| failed("encode secrets", &error))?;
+    controller.store.seal(&secrets_context(function), &bytes).map_err(store)
+}
+
+pub(crate) fn open_secrets(controller: &Controller, function: FunctionId, sealed: &[u8]) -> Answer<Secrets> {
+    if sealed.is_empty() {
+        return Ok(Secrets::new());
+    }
+    let bytes = controller.store.open_sealed(&secrets_context(function), sealed).map_err(store)?;
+    crate::codecs::from_json(&bytes)
+}
+
+/// A shorter value would blacken half of a log and hides nothing.
+const REDACTED_LENGTH_MIN: usize = 4;
+
+fn redacted_values(secrets: Secrets) -> Vec<String> {
+    secrets.into_values().filter(|value| value.len() >= REDACTED_LENGTH_MIN).collect()
+}
+
+/// Cuts secrets out of what a function printed.
+pub(crate) fn redact(logs: String, secrets: &[String]) -> String {
+    secrets.iter().fold(logs, |logs, secret| {
+        if logs.contains(secret.as_str()) { logs.replace(secret.as_str(), "[secret]") } else { logs }
+    })
+}
+
+/// Whether `account` may see what concerns `developer`: itself.
+pub(crate) fn sees(caller: &Caller, developer: AccountId) -> bool {
+    caller.account == developer || caller.operator
+}
+
+/// Deletes old job records every hour, until shutdown.
+pub(crate) async fn prune(controller: Arc<Controller>) {
+    const EVERY: Duration = Duration::from_secs(3_600);
+    loop {
+        let kept = u64::try_from(controller.tuning.retention.as_millis()).unwrap_or(u64::MAX);
+        match controller.store.prune(now_ms().saturating_sub(kept)).await {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "old jobs pruned"),
+            Err(error) => tracing::warn!(%error, "old jobs were not pruned"),
+        }
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `/accounts`, `/sessions`, `/tokens`, `/invites`: who somebody is and what a token may do.
+
+use axum::{Json, body::Body, extract::State, http::StatusCode};
+use piecework_api::{
+    accounts::{
+        AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession, CreateToken,
+        InviteCreated, Role, Scope, TokenCreated, TokenView,
+    },
+    errors::ErrorBody,
+    page::List,
+    routes,
+};
+use piecework_model::AccountId;
+
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Shared, read_body};
+use crate::{
+    Answer, Controller, accounts, auth,
+    clock::{now_ms, timestamp},
+    failure::{refuse, store},
+    views,
+};
+
+async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
+    let account = accounts::on_ledger(controller, id).await?;
+    let held = account.roles;
+    let roles = [
+        (held.developer, Role::Developer),
+        (held.provider, Role::Provider),
+        (held.peer, Role::Peer),
+        (held.controller, Role::Controller),
+    ];
+    let sponsor = match account.sponsor {
+        Some(sponsor) => Some(controller.account_name(sponsor).await),
+        None => None,
+    };
+    Ok(AccountView {
+        id,
+        name: account.name.to_string(),
+        key: account.key,
+        roles: roles.into_iter().filter_map(|(has, role)| has.then_some(role)).collect(),
+        posted_ucr: account.posted,
+        held_ucr: account.held,
+        limit_ucr: account.limit,
+        available_ucr: account.available(),
+        sponsor,
+        nonce: account.nonce,
+        height: controller.chain.status().height,
+    })
+}
+
+/// Registers: with a password the controller keeps the key, with a public key its owner does.
+#[utoipa::path(post, path = routes::ACCOUNTS, tag = "accounts", request_body = CreateAccount, security(()), responses(
+    (status = 201, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<Created<AccountView>> {
+    let body: CreateAccount = read_body(body, BODY_BYTES_MAX).await?;
+    let account = accounts::register(&controller, body).await?;
+    Ok(Created(view(&controller, account).await?))
+}
+
+/// An account on the ledger, by name or id: open to all, as the ledger is.
+#[utoipa::path(get, path = routes::ACCOUNT, tag = "accounts", params(("name" = String, Path)), security(()), responses(
+    (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(State(controller): Shared, Path(name): Path<String>) -> HttpResult<Json<AccountView>> {
+    let account = accounts::find(&controller, &name).await?;
+    Ok(Json(view(&controller, account).await?))
+}
+
+#[utoipa::path(get, path = routes::ACCOUNT_OWN, tag = "accounts", responses(
+    (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn own(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Json<AccountView>> {
+    Ok(Json(view(&controller, authenticated.0.account).await?))
+}
+
+#[utoipa::path(post, path = routes::SESSION_CHALLENGES, tag = "accounts", request_body = CreateChallenge, security(()),
+    responses((status = 201, body = ChallengeView), (status = "default", body = ErrorBody)))]
+pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {
+    let body: CreateChallenge = read_body(body, BODY_BYTES_MAX).await?;
+    let (challenge, ttl) = controller.auth.challenge(&body.name);
+    let expires_at = timestamp(now_ms() + u64::try_from(ttl.as_millis()).unwrap_or(0));
+    Ok(Created(ChallengeView { challenge, network: controller.network, expires_at }))
+}
+
+/// Logs in by password or by a signed challenge; the token may do everything the account may, for 30 days.
+#[utoipa::path(post, path = routes::SESSIONS, tag = "accounts", request_body = CreateSession, security(()), responses(
+    (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
+pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<Created<TokenCreated>> {
+    let body: CreateSession = read_body(body, BODY_BYTES_MAX).await?;
+    let user = auth::prove(&controller, &body).await?;
+    let expires = Some(now_ms() + auth::SESSION_TTL_MS);
+    let (token, record) =
+        auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
+    Ok(Created(TokenCreated { token, view: views::token(&record, user.name.as_str()) }))
+}
+
+const TOKEN_TTL_DEFAULT_S: u64 = 90 * 86_400;
+const TOKEN_TTL_S: std::ops::RangeInclusive<u64> = 60..=365 * 86_400;
+const LABEL_LENGTH_MAX: usize = 100;
+
+#[utoipa::path(post, path = routes::TOKENS, tag = "accounts", request_body = CreateToken, responses(
+    (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
+pub(super) async fn create_token(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    body: Body,
+) -> HttpResult<Created<TokenCreated>> {
+    let caller = authenticated.0;
+    let body: CreateToken = read_body(body, BODY_BYTES_MAX).await?;
+    let seconds = body.expires_in_s.unwrap_or(TOKEN_TTL_DEFAULT_S);
+    if !TOKEN_TTL_S.contains(&seconds) {
+        return Ok(refuse("token.bad_expiry", "an expiry is between 60 s and a year")?);
+    }
+    if body.scopes.is_empty() {
+        return Ok(refuse("token.bad_scope", "a token needs at least one scope: deploy, invoke, view or admin")?);
+    }
+    if body.label.chars().count() > LABEL_LENGTH_MAX {
+        return Ok(refuse("body.malformed", "a label has at most 100 characters")?);
+    }
+    let all = caller.scopes.contains(&Scope::Admin);
+    if let Some(scope) = body.scopes.iter().find(|scope| !all && !caller.scopes.contains(scope)) {
+        let message = format!("a token cannot give `{}`, which it does not hold", scope.as_str());
+        return Ok(refuse("token.scope_not_held", message)?);
+    }
+    let expires = Some(now_ms() + seconds * 1_000);
+    let scopes = body.scopes.into_iter().collect();
+    let (token, record) = auth::issue(&controller, caller.account, &body.label, scopes, expires).await?;
+    Ok(Created(TokenCreated { token, view: views::token(&record, caller.name.as_str()) }))
+}
+
+#[utoipa::path(get, path = routes::TOKENS, tag = "accounts", responses(
+    (status = 200, body = List<TokenView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn list_tokens(
+    State(controller): Shared,
+    authenticated: Authenticated,
+) -> HttpResult<Json<List<TokenView>>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
+    Ok(Json(List::all(tokens.iter().map(|token| views::token(token, caller.name.as_str())).collect())))
+}
+
+#[utoipa::path(delete, path = routes::TOKEN, tag = "accounts", params(("id" = String, Path)), responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(super) async fn delete_token(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<StatusCode> {
+    let caller = authenticated.with(Scope::Admin)?;
+    if !controller.store.delete_token(caller.account, &id).await.map_err(store)? {
+        return Ok(refuse("token.not_found", format!("no token of yours has the id `{id}`"))?);
+    }
+    controller.auth.forget(&id);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(post, path = routes::INVITES, tag = "accounts", request_body = CreateInvite, responses(
+    (status = 201, body = InviteCreated), (status = "default", body = ErrorBody)))]
+pub(super) async fn invite(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    body: Body,
+) -> HttpResult<Created<InviteCreated>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: CreateInvite = read_body(body, BODY_BYTES_MAX).await?;
+    Ok(Created(accounts::invite(&controller, caller, body).await?))
+}

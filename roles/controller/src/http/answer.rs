@@ -1,0 +1,85 @@
+//! How answers and refusals look on the wire.
+
+use axum::{
+    Json,
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use piecework_api::{
+    errors::{ErrorBody, Refusal, parse_body, status_of},
+    routes,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::HttpResult;
+use crate::failure::refusal;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub(crate) struct HttpError(pub(crate) Box<Refusal>);
+
+impl From<Box<Refusal>> for HttpError {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self(refusal)
+    }
+}
+
+/// Seconds after which one may try again.
+const RETRY_AFTER_S: &str = "1";
+/// Failed logins are counted by the minute.
+const RETRY_AFTER_LOGIN_S: &str = "60";
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let refusal = self.0;
+        let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry = match refusal.code.as_str() {
+            "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
+            "function.too_many" | "server.busy" | "provider.none" | "ledger.unavailable" => Some(RETRY_AFTER_S),
+            _ => None,
+        };
+        let job = refusal.job_id;
+        let mut response = (status, Json(ErrorBody { error: *refusal })).into_response();
+        let headers = response.headers_mut();
+        if let Some(seconds) = retry {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if let Some(job) = job {
+            let value = HeaderValue::try_from(job.to_string()).expect("an id is visible ASCII");
+            headers.insert(routes::JOB_ID_HEADER, value);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// 201 with a body.
+pub(crate) struct Created<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
+    }
+}
+
+/// The whole body, or `body.too_large`.
+pub(crate) async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(HttpError(refusal("body.too_large", format!("the body is over the limit of {bytes_max} bytes"))))
+        }
+        Err(error) => Err(HttpError(refusal("body.malformed", format!("the body did not arrive whole: {error}")))),
+    }
+}
+
+/// The body as JSON of this form; refused with the path of what does not fit.
+pub(crate) async fn read_body<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
+    let bytes = read_bytes(body, bytes_max).await?;
+    parse_body(&bytes).map_err(|refusal| HttpError(Box::new(refusal)))
+}

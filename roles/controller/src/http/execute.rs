@@ -1,0 +1,219 @@
+//! `/execute/{id}`: one invocation, answered when it is done or, on request, as soon as it is safe.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use piecework_api::{
+    accounts::Scope,
+    errors::{ErrorBody, Refusal},
+    execute::{Accepted, Execute, Executed},
+    routes,
+};
+use piecework_model::{Digest, JobId};
+use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
+
+use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body};
+use crate::{
+    Controller, auth::Caller,
+    clock::now_ms,
+    failure::{failed, refusal, refuse, store},
+    functions::{self, Live},
+    invoke::{self, Done, Invocation},
+    queue,
+};
+
+/// A synchronous caller waits this long for a provider to begin, unless he says otherwise.
+const DEADLINE_MS: u64 = 30_000;
+/// Milliseconds from now until which the job must have begun.
+const DEADLINE_HEADER: &str = "x-deadline-ms";
+const DEADLINE_MS_MAX: u64 = 86_400_000;
+
+/// Runs the function once. `Prefer: respond-async` answers 202 as soon as the job is durable; `Idempotency-Key` makes a
+/// repetition answer what the first one did; `X-Deadline-Ms` bounds the wait for a provider.
+#[utoipa::path(post, path = routes::EXECUTE, tag = "jobs", request_body = Execute,
+    params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header), ("Prefer" = Option<String>, Header),
+        ("X-Deadline-Ms" = Option<u64>, Header)),
+    responses((status = 200, body = Executed), (status = 202, body = Accepted), (status = "default", body = ErrorBody)))]
+pub(super) async fn execute(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> HttpResult<Response> {
+    let caller = authenticated.with(Scope::Invoke)?;
+    let live = functions::callable(&controller, caller, &id).await?;
+    let body: Execute = read_body(body, INPUT_BYTES_MAX).await?;
+    let event = Bytes::from(Box::<str>::from(body.input).into_string());
+    let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| Box::<str>::from(text).into_string().into());
+    let idempotency = idempotency(caller, &headers, &event, &parameters)?;
+    let deadline = deadline_ms(&headers)?;
+    let now = now_ms();
+    let invocation = Invocation {
+        id: invoke::new_job_id(now),
+        live,
+        event,
+        parameters,
+        idempotency,
+        deadline_ms: now + deadline.unwrap_or(DEADLINE_MS),
+        created_at_ms: now,
+        accepted: false,
+    };
+    if wants_async(&headers) {
+        return accept(&controller, caller, invocation, deadline).await;
+    }
+    let done = match invocation.idempotency.clone() {
+        Some(key) => once(&controller, invocation, key).await?,
+        None => invoke::run(controller, invocation).await?,
+    };
+    answer(done)
+}
+
+fn wants_async(headers: &HeaderMap) -> bool {
+    headers.get_all("prefer").iter().any(|value| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(routes::RESPOND_ASYNC)))
+    })
+}
+
+fn idempotency(
+    caller: &Caller,
+    headers: &HeaderMap,
+    event: &[u8],
+    parameters: &[u8],
+) -> HttpResult<Option<Idempotency>> {
+    const KEY_LENGTH_MAX: usize = 200;
+    let Some(value) = headers.get(routes::IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=KEY_LENGTH_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            let request = Digest::of_value("piecework 2026 idempotent request", &(event, parameters));
+            Ok(Some(Idempotency { account: caller.account, key: key.to_owned(), request }))
+        }
+        _ => Ok(refuse("idempotency.bad_key", "a key is 1 to 200 visible ASCII characters")?),
+    }
+}
+
+fn deadline_ms(headers: &HeaderMap) -> HttpResult<Option<u64>> {
+    let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(None) };
+    match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()) {
+        Some(ms) if (1..=DEADLINE_MS_MAX).contains(&ms) => Ok(Some(ms)),
+        _ => Ok(refuse("query.malformed", "X-Deadline-Ms is a whole number from 1 to 86400000")?),
+    }
+}
+
+async fn accept(
+    controller: &Arc<Controller>,
+    caller: &Caller,
+    invocation: Invocation,
+    deadline_ms: Option<u64>,
+) -> HttpResult<Response> {
+    let Invocation { id, live, event, parameters, idempotency, created_at_ms, .. } = invocation;
+    let timeout = u64::try_from(controller.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
+    let job = AcceptedJob {
+        id,
+        function: live.function.id,
+        function_name: live.function.name.clone(),
+        version: live.version.version,
+        developer: live.function.owner,
+        caller: caller.account,
+        input: event,
+        parameters: String::from_utf8(parameters.to_vec()).map_err(|error| failed("read parameters", &error))?,
+        created_at_ms,
+        deadline_ms: created_at_ms.saturating_add(deadline_ms.unwrap_or(timeout)),
+        idempotency,
+    };
+    let job_id = queue::accept(controller, job).await?;
+    let mut response = (StatusCode::ACCEPTED, Json(Accepted { job_id })).into_response();
+    let location = format!("/jobs/{job_id}");
+    response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(location).expect("an id is visible ASCII"));
+    Ok(response)
+}
+
+/// Runs the job unless the key was used before: then waits for that job and answers what it did.
+async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempotency) -> HttpResult<Done> {
+    let (function, id) = (invocation.live.function.id, invocation.id);
+    match controller.store.reserve_idempotency(function, &key, id).await.map_err(store)? {
+        Claim::New => match invoke::run(controller.clone(), invocation).await {
+            Ok(done) => Ok(done),
+            Err(refused) => {
+                controller.store.release_idempotency(function, &key, id);
+                Err(refused.into())
+            }
+        },
+        Claim::IdempotencyConflict => {
+            Ok(refuse("idempotency.conflict", "the idempotency key was used with another request")?)
+        }
+        Claim::Existing(earlier) => {
+            controller.inflight.ended(earlier).await;
+            match controller.store.job(earlier).await.map_err(store)? {
+                Some(job) if job.state.is_final() => Ok(done(job)?),
+                Some(_) | None => Ok(refuse("server.busy", "the first call with this key has not ended yet")?),
+            }
+        }
+    }
+}
+
+fn done(job: Job) -> crate::Answer<Done> {
+    let error: Option<Refusal> = job.error.as_ref().map(|text| crate::codecs::from_json(text.as_bytes())).transpose()?;
+    Ok(Done {
+        id: job.id,
+        output: job.output.map(Bytes::from),
+        error: error.map(Box::new),
+        cold: job.cold,
+        duration_us: job.duration_us,
+        price_ucr: job.price_ucr,
+    })
+}
+
+/// Written by hand: the output is JSON text already and may be large.
+fn answer(done: Done) -> HttpResult<Response> {
+    let job_header = job_header(done.id);
+    if let Some(error) = done.error {
+        return Err(HttpError(error));
+    }
+    let Some(output) = done.output else {
+        return Err(HttpError(refusal("server.failed", "the output of this job was not kept")));
+    };
+    let mut body = Vec::with_capacity(output.len() + 160);
+    body.extend_from_slice(br#"{"job_id":""#);
+    body.extend_from_slice(job_header.as_bytes());
+    body.extend_from_slice(br#"","output":"#);
+    body.extend_from_slice(&output);
+    let rest = format!(
+        r#","cold":{},"duration_ms":{},"price_ucr":{}}}"#,
+        done.cold,
+        done.duration_us as f64 / 1_000.0,
+        serde_json::to_string(&piecework_model::Credits::from(done.price_ucr)).unwrap_or_default(),
+    );
+    body.extend_from_slice(rest.as_bytes());
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(routes::JOB_ID_HEADER, job_header);
+    Ok(response)
+}
+
+pub(super) fn job_header(id: JobId) -> HeaderValue {
+    HeaderValue::try_from(id.to_string()).expect("an id is visible ASCII")
+}
+
+/// The deadline of a call at a plain URL.
+pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
+    let now = now_ms();
+    Invocation {
+        id: invoke::new_job_id(now),
+        live,
+        event,
+        parameters: Bytes::from_static(b"null"),
+        idempotency: None,
+        deadline_ms: now + DEADLINE_MS,
+        created_at_ms: now,
+        accepted: false,
+    }
+}

@@ -1,0 +1,226 @@
+//! `/functions`: deploying, listing, versions, rolling back, quoting, logs.
+
+use axum::{Json, body::Body, extract::State, http::StatusCode};
+use piecework_api::{
+    accounts::Scope,
+    errors::ErrorBody,
+    functions::{
+        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView,
+    },
+    jobs::{FunctionLogsItem, FunctionLogsQuery},
+    page::{List, PageQuery},
+    routes,
+};
+use piecework_model::{Counters, Credits, FunctionName};
+use piecework_store::{Job, JobFilter};
+
+use super::{
+    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, read_body,
+};
+use crate::{
+    Controller, clock::timestamp, deploy,
+    failure::{blobs, refuse, rejected, store},
+    functions, views,
+};
+
+#[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
+    (status = 201, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn create(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    body: Body,
+) -> HttpResult<Created<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: CreateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
+    let live = deploy::create(&controller, caller, body).await?;
+    Ok(Created(views::function(&controller, &live)))
+}
+
+#[utoipa::path(get, path = routes::FUNCTIONS, tag = "functions", params(FunctionsQuery), responses(
+    (status = 200, body = List<FunctionView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn list(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(query): Query<FunctionsQuery>,
+) -> HttpResult<Json<List<FunctionView>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
+    let mut after: Option<FunctionName> = match &query.cursor {
+        Some(cursor) => match cursor.parse() {
+            Ok(name) => Some(name),
+            Err(_) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        },
+        None => None,
+    };
+    let wanted = |name: &FunctionName| query.search.as_ref().is_none_or(|part| name.as_str().contains(part));
+    let mut items = Vec::new();
+    loop {
+        let page = controller.store.list_functions(caller.account, after.as_ref(), limit).await.map_err(store)?;
+        for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
+            if let Some(live) = functions::by_id(&controller, function.id).await? {
+                items.push(views::function(&controller, &live));
+            }
+        }
+        after = page.next;
+        if after.is_none() || items.len() >= limit as usize {
+            break;
+        }
+    }
+    Ok(Json(List { items, next: after.map(String::from) }))
+}
+
+#[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<FunctionView>> {
+    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
+    Ok(Json(views::function(&controller, &live)))
+}
+
+#[utoipa::path(put, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)),
+    request_body = UpdateFunction, responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn update(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    let live = deploy::update(&controller, &live, body).await?;
+    Ok(Json(views::function(&controller, &live)))
+}
+
+#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(super) async fn remove(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<StatusCode> {
+    let live = functions::own(&controller, authenticated.with(Scope::Deploy)?, &id).await?;
+    deploy::delete(&controller, &live).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[utoipa::path(get, path = routes::FUNCTION_VERSIONS, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = List<VersionView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn versions(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<List<VersionView>>> {
+    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let mut items = Vec::new();
+    for version in controller.store.versions(live.function.id).await.map_err(store)? {
+        let code_bytes = controller.blobs.get(&version.code).await.map_err(blobs)?.len() as u64;
+        items.push(views::version(&version, live.function.live_version, code_bytes));
+    }
+    Ok(Json(List::all(items)))
+}
+
+#[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions", params(("id" = String, Path)),
+    request_body = Rollback, responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn rollback(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: Rollback = read_body(body, BODY_BYTES_MAX).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    let live = deploy::rollback(&controller, &live, body.version).await?;
+    Ok(Json(views::function(&controller, &live)))
+}
+
+/// Jobs whose median price is told.
+const QUOTE_JOBS: u32 = 100;
+
+#[utoipa::path(get, path = routes::FUNCTION_QUOTE, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = QuoteView), (status = "default", body = ErrorBody)))]
+pub(super) async fn quote(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<QuoteView>> {
+    let caller = authenticated.with(Scope::View)?;
+    let live = functions::own(&controller, caller, &id).await?;
+    let profiles: Vec<_> = controller.providers.iter().map(|seen| seen.link.profile()).collect();
+    let dearest = profiles.iter().max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());
+    let Some(profile) = dearest else { return Ok(refuse("provider.none", "no provider has an offer")?) };
+    let out_of_range = |_| rejected(piecework_model::Rejection::new("function.bad_timeout", "the price is out of range"));
+    let filter = JobFilter { developer: caller.account, function: Some(live.function.id), before: None, limit: QUOTE_JOBS };
+    let jobs = controller.store.list_jobs(&filter).await.map_err(store)?.items;
+    let mut prices: Vec<u64> = jobs.iter().filter(|job| job.settlement.is_some()).map(|job| job.price_ucr).collect();
+    prices.sort_unstable();
+    Ok(Json(QuoteView {
+        function: live.function.name.to_string(),
+        version: live.version.version,
+        prices: profile.prices.into(),
+        price_min_ucr: Credits::from(profile.prices.price(&Counters::default()).map_err(out_of_range)?),
+        price_max_ucr: Credits::from(live.work.limits.price_max(&profile.prices, profile.cores).map_err(out_of_range)?),
+        price_typical_ucr: prices.get(prices.len() / 2).copied().map(Credits::from),
+        jobs_seen: u32::try_from(prices.len()).unwrap_or(u32::MAX),
+        commission_permille: super::ledger::commission_ppm(&controller).await? / 1_000,
+    }))
+}
+
+/// How often a waiting reader of logs looks again.
+const LOGS_POLL_MS: u64 = 100;
+const LOGS_WAIT_MS_MAX: u32 = 30_000;
+const LOGS_DEFAULT: u32 = 20;
+const LOGS_MAX: u32 = 1_000;
+
+#[utoipa::path(get, path = routes::FUNCTION_LOGS, tag = "functions",
+    params(("id" = String, Path), FunctionLogsQuery), responses(
+    (status = 200, body = List<FunctionLogsItem>), (status = "default", body = ErrorBody)))]
+pub(super) async fn logs(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    Query(query): Query<FunctionLogsQuery>,
+) -> HttpResult<Json<List<FunctionLogsItem>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let live = functions::own(&controller, caller, &id).await?;
+    let after = query.after.as_deref().map(str::parse).transpose().map_err(rejected)?;
+    let filter = JobFilter {
+        developer: caller.account,
+        function: Some(live.function.id),
+        before: None,
+        limit: query.limit.unwrap_or(LOGS_DEFAULT).clamp(1, LOGS_MAX),
+    };
+    let deadline = tokio::time::Instant::now()
+        + std::time::Duration::from_millis(u64::from(query.wait_ms.unwrap_or(0).min(LOGS_WAIT_MS_MAX)));
+    loop {
+        let mut jobs = controller.store.list_jobs(&filter).await.map_err(store)?.items;
+        jobs.retain(|job| job.state.is_final() && after.is_none_or(|after| job.id > after));
+        if !jobs.is_empty() || tokio::time::Instant::now() >= deadline {
+            jobs.reverse();
+            return Ok(Json(List::all(log_items(&controller, jobs).await?)));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(LOGS_POLL_MS)).await;
+    }
+}
+
+async fn log_items(controller: &Controller, jobs: Vec<Job>) -> HttpResult<Vec<FunctionLogsItem>> {
+    let mut items = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let text = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+        items.push(FunctionLogsItem {
+            job_id: job.id,
+            version: job.version,
+            state: views::job_state(job.state),
+            at: timestamp(job.created_at_ms),
+            truncated: super::jobs::is_truncated(&text),
+            text,
+        });
+    }
+    Ok(items)
+}

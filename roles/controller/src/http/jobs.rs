@@ -1,0 +1,211 @@
+//! `/jobs`: a job's record, its history on the ledger, its logs; cancelling.
+
+use std::time::Duration;
+
+use axum::{Json, extract::State, http::StatusCode};
+use piecework_api::{
+    accounts::Scope,
+    errors::ErrorBody,
+    jobs::{JobEvent, JobEventKind, JobLogs, JobQuery, JobView, JobsQuery, Movement},
+    page::{List, PageQuery},
+    routes,
+};
+use piecework_model::{Credits, JobId};
+use piecework_store::{Job, JobFilter, JobState};
+
+use super::{Authenticated, HttpResult, Path, Query, Shared};
+use crate::{
+    Answer, Controller,
+    auth::Caller,
+    clock::timestamp,
+    failure::{refuse, rejected, store},
+    follow, functions, views,
+};
+
+const WAIT_MS_MAX: u32 = 60_000;
+
+fn not_found<T>(id: &str) -> Answer<T> {
+    refuse("job.not_found", format!("no job of yours has the id `{id}`"))
+}
+
+/// The record, from the store or, while it runs, from the list of those on their way.
+async fn find(controller: &Controller, caller: &Caller, id: &str) -> Answer<Job> {
+    let Ok(job_id) = id.parse::<JobId>() else { return not_found(id) };
+    let stored = controller.store.job(job_id).await.map_err(store)?;
+    let flying = || controller.inflight.get(job_id).map(|flight| flight.queued.lock().clone());
+    let job = match stored {
+        Some(job) if job.state.is_final() => Some(job),
+        other => flying().or(other),
+    };
+    match job {
+        Some(job) if functions::sees(caller, job.developer) => Ok(job),
+        Some(_) | None => not_found(id),
+    }
+}
+
+#[utoipa::path(get, path = routes::JOBS, tag = "jobs", params(JobsQuery), responses(
+    (status = 200, body = List<JobView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn list(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(query): Query<JobsQuery>,
+) -> HttpResult<Json<List<JobView>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let function = match &query.function {
+        Some(function) => Some(functions::own(&controller, caller, function).await?.function.id),
+        None => None,
+    };
+    let state: Option<piecework_api::jobs::JobState> = query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
+    let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(Ok(id)) => Some(id),
+        None => None,
+    };
+    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
+    let filter = JobFilter { developer: caller.account, function, before, limit };
+    let page = controller.store.list_jobs(&filter).await.map_err(store)?;
+    let mut items = Vec::with_capacity(page.items.len());
+    for job in &page.items {
+        if state.is_none_or(|state| views::job_state(job.state) == state) {
+            items.push(views::job(&controller, job).await?);
+        }
+    }
+    Ok(Json(List { items, next: page.next.map(|id| id.to_string()) }))
+}
+
+#[utoipa::path(get, path = routes::JOB, tag = "jobs", params(("id" = String, Path), JobQuery), responses(
+    (status = 200, body = JobView), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    Query(query): Query<JobQuery>,
+) -> HttpResult<Json<JobView>> {
+    let caller = authenticated.with(Scope::View)?;
+    let mut job = find(&controller, caller, &id).await?;
+    if let Some(wait_ms) = query.wait_ms.filter(|_| !job.state.is_final()) {
+        let wait = Duration::from_millis(u64::from(wait_ms.min(WAIT_MS_MAX)));
+        // Elapsed or ended: the record as it is then is the answer either way.
+        let _ = tokio::time::timeout(wait, controller.inflight.ended(job.id)).await;
+        job = find(&controller, caller, &id).await?;
+    }
+    Ok(Json(views::job(&controller, &job).await?))
+}
+
+/// Cancels a job that has not ended. What it has used until then is billed.
+#[utoipa::path(delete, path = routes::JOB, tag = "jobs", params(("id" = String, Path)), responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(super) async fn cancel(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<StatusCode> {
+    let caller = authenticated.with(Scope::Invoke)?;
+    let job = find(&controller, caller, &id).await?;
+    if let Some(flight) = controller.inflight.get(job.id) {
+        flight.cancel.cancel();
+        drop(flight);
+        controller.inflight.ended(job.id).await;
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    match controller.store.cancel(job.id).await.map_err(store)? {
+        Some(_) => Ok(StatusCode::NO_CONTENT),
+        None => Ok(refuse("job.finished", "the job is over and cannot be cancelled")?),
+    }
+}
+
+#[utoipa::path(get, path = routes::JOB_LOGS, tag = "jobs", params(("id" = String, Path)), responses(
+    (status = 200, body = JobLogs), (status = "default", body = ErrorBody)))]
+pub(super) async fn logs(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<JobLogs>> {
+    let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let text = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+    Ok(Json(JobLogs { job_id: job.id, truncated: is_truncated(&text), text }))
+}
+
+/// Whether the sandbox's marker stands at the end.
+pub(super) fn is_truncated(text: &str) -> bool {
+    text.lines().next_back().is_some_and(|line| line.starts_with("... [truncated"))
+}
+
+#[utoipa::path(get, path = routes::JOB_HISTORY, tag = "jobs", params(("id" = String, Path)), responses(
+    (status = 200, body = List<JobEvent>), (status = "default", body = ErrorBody)))]
+pub(super) async fn history(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<List<JobEvent>>> {
+    let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
+    Ok(Json(List::all(events(&controller, &job).await?)))
+}
+
+async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
+    let event = |kind, at_ms: u64, detail: Option<String>| JobEvent {
+        event: kind,
+        at: timestamp(at_ms),
+        height: None,
+        transaction: None,
+        detail,
+        moved: Vec::new(),
+    };
+    let queued_ms = job.queued_us / 1_000;
+    let ended_ms = job.created_at_ms + queued_ms + (job.pull_us + job.duration_us) / 1_000;
+    let mut events = vec![event(JobEventKind::Opened, job.created_at_ms, None)];
+    if let Some(provider) = job.provider {
+        let chosen = format!("{} in {}", controller.account_name(provider).await, job.backend);
+        events.push(event(JobEventKind::Assigned, job.created_at_ms + queued_ms, Some(chosen)));
+    }
+    if job.settlement.is_some() {
+        let counted = format!(
+            "{} us of CPU, {} byte-ms of memory, {} bytes sent: {} ucr",
+            job.counters.cpu_us, job.counters.memory_byte_ms, job.counters.egress_bytes, job.price_ucr
+        );
+        events.push(event(JobEventKind::Metered, ended_ms, Some(counted)));
+    }
+    let failure = match job.state {
+        JobState::Failed => Some(JobEventKind::Failed),
+        JobState::TimedOut => Some(JobEventKind::TimedOut),
+        JobState::Cancelled => Some(JobEventKind::Cancelled),
+        JobState::Expired => Some(JobEventKind::Expired),
+        JobState::Queued | JobState::Running | JobState::Succeeded => None,
+    };
+    if let Some(kind) = failure {
+        events.push(event(kind, ended_ms, None));
+    }
+    if let Some(received_at_ms) = job.settlement.as_ref().and_then(|settlement| settlement.received_at_ms) {
+        events.push(event(JobEventKind::Received, received_at_ms, None));
+    }
+    if let Some(height) = job.paid_height {
+        events.push(paid(controller, job, height).await?);
+    }
+    Ok(events)
+}
+
+/// The payment as the ledger has it: every amount, adding up to zero.
+async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEvent> {
+    let found = follow::payment_of(controller, job.id, height).await?;
+    let (transaction, at_ms) = found.map_or((None, job.created_at_ms), |(id, at)| (Some(id.to_string()), at));
+    let (price, commission) = (i128::from(job.price_ucr), i128::from(job.commission_ucr.unwrap_or(0)));
+    let mut moved = vec![Movement {
+        account: controller.account_name(job.developer).await,
+        amount_ucr: Credits(-price),
+    }];
+    if let Some(provider) = job.provider {
+        let account = controller.account_name(provider).await;
+        moved.push(Movement { account, amount_ucr: Credits(price - commission) });
+    }
+    if commission > 0 {
+        moved.push(Movement { account: "commission".into(), amount_ucr: Credits(commission) });
+    }
+    Ok(JobEvent {
+        event: JobEventKind::Paid,
+        at: timestamp(at_ms),
+        height: Some(height),
+        transaction,
+        detail: None,
+        moved,
+    })
+}

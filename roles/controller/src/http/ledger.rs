@@ -1,0 +1,328 @@
+//! `/ledger`, `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: the explorer's data and money.
+
+use axum::{Json, body::Body, extract::State};
+use piecework_api::{
+    accounts::Scope,
+    errors::ErrorBody,
+    ledger::{
+        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView, ProviderState, ProviderView,
+        StatementLine, StatementQuery, SubmitTransaction, TransactionView, TransferView,
+    },
+    page::{List, PageQuery},
+    routes,
+};
+use piecework_ledger::{Key, LeaseState, Params, SignedTransaction, Subject, TransactionId, Value};
+use piecework_model::{Credits, Digest};
+
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, read_body};
+use crate::{
+    Answer, Controller, accounts, codecs,
+    clock::timestamp,
+    failure::{chain, refusal, refuse, store, submit as submit_failed},
+    follow, views,
+};
+
+async fn params(controller: &Controller) -> Answer<Params> {
+    match controller.chain.get(&Key::Params).await.map_err(chain)? {
+        Some(Value::Params(params)) => Ok(params),
+        Some(_) | None => refuse("ledger.unavailable", "the ledger has no parameters yet"),
+    }
+}
+
+pub(super) async fn commission_ppm(controller: &Controller) -> Answer<u32> {
+    Ok(params(controller).await?.commission_ppm)
+}
+
+const MEMO_LENGTH_MAX: usize = 100;
+
+/// Moves credits; answered when it is final on the ledger.
+#[utoipa::path(post, path = routes::TRANSFERS, tag = "ledger", request_body = CreateTransfer, responses(
+    (status = 201, body = TransferView), (status = "default", body = ErrorBody)))]
+pub(super) async fn transfer(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    body: Body,
+) -> HttpResult<Created<TransferView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: CreateTransfer = read_body(body, BODY_BYTES_MAX).await?;
+    if body.memo.as_ref().is_some_and(|memo| memo.chars().count() > MEMO_LENGTH_MAX) {
+        return Ok(refuse("transfer.bad_memo", "a memo has at most 100 characters")?);
+    }
+    let to = accounts::find(&controller, &body.to).await?;
+    let sent = accounts::transfer(&controller, caller.account, to, body.amount_ucr).await?;
+    let account = accounts::on_ledger(&controller, caller.account).await?;
+    Ok(Created(TransferView {
+        transaction: sent.done.id.0,
+        height: sent.done.height,
+        from: caller.name.to_string(),
+        to: controller.account_name(to).await,
+        amount_ucr: body.amount_ucr,
+        posted_ucr: account.posted,
+    }))
+}
+
+/// What moved on the caller's account, newest first.
+#[utoipa::path(get, path = routes::STATEMENT, tag = "ledger", params(StatementQuery), responses(
+    (status = 200, body = List<StatementLine>), (status = "default", body = ErrorBody)))]
+pub(super) async fn statement(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(query): Query<StatementQuery>,
+) -> HttpResult<Json<List<StatementLine>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
+    let (before, mut posted) = match &query.cursor {
+        Some(cursor) => statement_cursor(cursor)?,
+        None => (None, accounts::on_ledger(&controller, caller.account).await?.posted),
+    };
+    let space = follow::statement_space(caller.account);
+    let page = controller.store.list_values(&space, "", before.as_deref(), limit).await.map_err(store)?;
+    let mut items = Vec::with_capacity(page.items.len());
+    for (_, bytes) in page.items {
+        let line: follow::Line = codecs::from_json(&bytes)?;
+        let at = timestamp(line.at_ms);
+        if query.from.is_none_or(|from| at >= from) && query.to.is_none_or(|to| at < to) {
+            items.push(statement_line(&controller, &line, posted).await);
+        }
+        posted = Credits(posted.0 - line.amount.0);
+    }
+    Ok(Json(List { items, next: page.next.map(|key| format!("{key}.{posted}")) }))
+}
+
+/// `key.posted`: where the next page begins and what was owned there.
+fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
+    let parsed = cursor.rsplit_once('.').and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
+    match parsed {
+        Some((key, posted)) => Ok((Some(key), Credits(posted))),
+        None => refuse("cursor.malformed", "a cursor is the `next` of a page"),
+    }
+}
+
+async fn statement_line(controller: &Controller, line: &follow::Line, posted: Credits) -> StatementLine {
+    let counterparty = match line.counterparty {
+        Some(account) => Some(controller.account_name(account).await),
+        None => None,
+    };
+    StatementLine {
+        at: timestamp(line.at_ms),
+        height: line.height,
+        kind: line.kind.clone(),
+        counterparty,
+        detail: None,
+        jobs: line.jobs,
+        amount_ucr: line.amount,
+        posted_ucr: posted,
+        transaction: Some(line.transaction),
+    }
+}
+
+#[utoipa::path(get, path = routes::OFFERS, tag = "ledger", params(PageQuery), security(()), responses(
+    (status = 200, body = List<OfferView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn offers(
+    State(controller): Shared,
+    Query(_query): Query<PageQuery>,
+) -> HttpResult<Json<List<OfferView>>> {
+    let mut items = Vec::new();
+    for seen in &controller.providers {
+        let profile = seen.link.profile();
+        let key = Key::Offer(profile.account);
+        if let Some(Value::Offer(offer)) = controller.chain.get(&key).await.map_err(chain)? {
+            items.push(OfferView {
+                provider_id: profile.account,
+                provider: controller.account_name(profile.account).await,
+                prices: offer.prices.into(),
+                cores: offer.resources.cores,
+                memory_bytes: offer.resources.memory_bytes,
+                backends: offer.backends,
+                region: offer.region,
+                labels: offer.labels,
+                expires_at_height: offer.expires_at_height,
+                deposit_ucr: offer.deposit,
+            });
+        }
+    }
+    Ok(Json(List::all(items)))
+}
+
+#[utoipa::path(get, path = routes::PROVIDERS, tag = "ledger", params(PageQuery), responses(
+    (status = 200, body = List<ProviderView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn providers(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(_query): Query<PageQuery>,
+) -> HttpResult<Json<List<ProviderView>>> {
+    authenticated.with(Scope::View)?;
+    let mut items = Vec::new();
+    for seen in &controller.providers {
+        let (profile, load) = (seen.link.profile(), seen.link.load());
+        let (jobs_done, earned) = earned_by(&controller, profile.account).await?;
+        let working = profile.probes.iter().filter(|probe| probe.works);
+        items.push(ProviderView {
+            id: profile.account,
+            name: controller.account_name(profile.account).await,
+            state: if load.draining { ProviderState::Draining } else { ProviderState::Ready },
+            backends: working.map(|probe| probe.backend.to_string()).collect(),
+            slots: profile.slots,
+            running: load.running,
+            warm_instances: load.instances,
+            jobs_done,
+            earned_ucr: earned,
+            last_seen_at: Some(timestamp(crate::clock::now_ms())),
+            prices: Some(profile.prices.into()),
+        });
+    }
+    Ok(Json(List::all(items)))
+}
+
+/// Jobs paid and what they brought, over the lanes of the leases that this controller knows.
+async fn earned_by(controller: &Controller, provider: piecework_model::AccountId) -> Answer<(u64, Credits)> {
+    let (mut jobs, mut earned) = (0, 0);
+    for book in controller.leases.books() {
+        if let Some(Value::Lane(lane)) = controller.chain.get(&Key::Lane(book.lease, provider)).await.map_err(chain)? {
+            jobs += lane.jobs;
+            earned += lane.paid.0 - lane.commission.0;
+        }
+    }
+    Ok((jobs, Credits(earned)))
+}
+
+/// The caller's leases.
+#[utoipa::path(get, path = routes::LEASES, tag = "ledger", params(PageQuery), responses(
+    (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn leases(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(_query): Query<PageQuery>,
+) -> HttpResult<Json<List<LeaseView>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let Some(id) = codecs::remembered_lease(&controller, caller.account).await? else {
+        return Ok(Json(List::all(Vec::new())));
+    };
+    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
+        return Ok(Json(List::all(Vec::new())));
+    };
+    let (state, expires_at_height) = match lease.state {
+        LeaseState::Open => ("open", None),
+        LeaseState::Draining { until_height } => ("draining", Some(until_height)),
+        LeaseState::Closed => ("closed", None),
+    };
+    let view = LeaseView {
+        id,
+        developer: caller.name.to_string(),
+        function: match lease.subject {
+            Subject::Function(function) => Some(function.to_string()),
+            Subject::AnyFunction | Subject::Pod(_) => None,
+        },
+        provider: match lease.provider {
+            Some(provider) => Some(controller.account_name(provider).await),
+            None => None,
+        },
+        budget_ucr: lease.budget,
+        used_ucr: lease.used,
+        reserved_ucr: lease.reserved,
+        state: state.to_owned(),
+        opened_at_height: None,
+        expires_at_height,
+    };
+    Ok(Json(List::all(vec![view])))
+}
+
+#[utoipa::path(get, path = routes::LEDGER_STATUS, tag = "ledger", security(()), responses(
+    (status = 200, body = LedgerStatus), (status = "default", body = ErrorBody)))]
+pub(super) async fn status(State(controller): Shared) -> HttpResult<Json<LedgerStatus>> {
+    let status = controller.chain.status();
+    let commission = commission_ppm(&controller).await?;
+    Ok(Json(LedgerStatus {
+        network: status.network,
+        height: status.height,
+        head: status.block,
+        state_root: status.state_root,
+        finalized_at: (status.last_block_at_ms > 0).then(|| timestamp(status.last_block_at_ms)),
+        peers: Vec::<PeerView>::new(),
+        peer_count: status.peers,
+        commission_permille: commission / 1_000,
+        outbox: controller.outbox.len() as u64,
+    }))
+}
+
+/// Newest first; heights that hold nothing are there too.
+#[utoipa::path(get, path = routes::LEDGER_BLOCKS, tag = "ledger", params(PageQuery), security(()), responses(
+    (status = 200, body = List<BlockView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn blocks(
+    State(controller): Shared,
+    Query(query): Query<PageQuery>,
+) -> HttpResult<Json<List<BlockView>>> {
+    let head = controller.chain.status().height;
+    let from = match query.cursor.as_deref().map(str::parse::<u64>) {
+        None => head,
+        Some(Ok(height)) => height.min(head),
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+    };
+    let limit = u64::from(query.limit());
+    let mut items = Vec::new();
+    let last = from.saturating_sub(limit - 1).max(1);
+    for height in (last..=from).rev() {
+        if let Some(block) = controller.chain.block(height).await.map_err(chain)? {
+            items.push(views::block(&block));
+        }
+    }
+    Ok(Json(List { items, next: (last > 1).then(|| (last - 1).to_string()) }))
+}
+
+#[utoipa::path(get, path = routes::LEDGER_BLOCK, tag = "ledger", params(("height" = String, Path)), security(()),
+    responses((status = 200, body = BlockDetail), (status = "default", body = ErrorBody)))]
+pub(super) async fn block(
+    State(controller): Shared,
+    Path(height): Path<String>,
+) -> HttpResult<Json<BlockDetail>> {
+    let Ok(height) = height.parse::<u64>() else {
+        return Ok(refuse("block.bad_height", "a height is a whole number")?);
+    };
+    let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
+        return Ok(refuse("block.not_found", format!("the ledger has no block {height} yet"))?);
+    };
+    let mut items = Vec::with_capacity(block.transactions.len());
+    for index in 0..block.transactions.len() {
+        items.extend(views::transaction(&controller, &block, index).await);
+    }
+    Ok(Json(BlockDetail { block: views::block(&block), items }))
+}
+
+#[utoipa::path(get, path = routes::LEDGER_TRANSACTION, tag = "ledger", params(("id" = String, Path)), security(()),
+    responses((status = 200, body = TransactionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn transaction(
+    State(controller): Shared,
+    Path(id): Path<String>,
+) -> HttpResult<Json<TransactionView>> {
+    let missing = || refusal("transaction.not_found", format!("the ledger has no transaction {id}"));
+    let digest = id.parse::<Digest>().map_err(|_| missing())?;
+    let found = controller.chain.transaction(TransactionId(digest)).await.map_err(chain)?;
+    let (height, index) = found.ok_or_else(missing)?;
+    let block = controller.chain.block(height).await.map_err(chain)?;
+    let view = match &block {
+        Some(block) => views::transaction(&controller, block, index as usize).await,
+        None => None,
+    };
+    Ok(Json(view.ok_or_else(missing)?))
+}
+
+/// Takes a signed transaction of anybody's, in the ledger's encoding; answered when it is final.
+#[utoipa::path(post, path = routes::LEDGER_TRANSACTIONS, tag = "ledger", request_body = SubmitTransaction, security(()),
+    responses((status = 201, body = TransactionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn submit(State(controller): Shared, body: Body) -> HttpResult<Created<TransactionView>> {
+    const TRANSACTION_BYTES_MAX: usize = 4 << 20;
+    let body: SubmitTransaction = read_body(body, TRANSACTION_BYTES_MAX).await?;
+    let Some(signed) = codecs::from_hex::<SignedTransaction>(&body.transaction) else {
+        return Ok(refuse("body.malformed", "`transaction` is not a signed transaction in hex")?);
+    };
+    let done = controller.chain.submit_and_wait(signed).await.map_err(submit_failed)?;
+    let block = controller.chain.block(done.height).await.map_err(chain)?;
+    let view = match &block {
+        Some(block) => views::transaction(&controller, block, done.index as usize).await,
+        None => None,
+    };
+    match view {
+        Some(view) => Ok(Created(view)),
+        None => Ok(refuse("ledger.unavailable", "the block of the transaction cannot be read now")?),
+    }
+}

@@ -1,0 +1,212 @@
+//! The HTTP API: one file per resource, handlers and their descriptions side by side.
+
+mod accounts;
+mod answer;
+mod events;
+mod execute;
+mod functions;
+mod jobs;
+mod ledger;
+mod metrics;
+mod plain;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRequestParts, State},
+    http::{Method, Uri, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use piecework_api::{accounts::Scope, routes};
+use serde::de::DeserializeOwned;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use answer::{Created, HttpError, read_body};
+
+use crate::{
+    Controller,
+    auth::{Caller, caller_of},
+    failure::{refusal, refuse},
+};
+
+pub(crate) type Shared = State<Arc<Controller>>;
+
+/// Of an answer's error side.
+pub(crate) type HttpResult<T> = Result<T, HttpError>;
+
+/// A bundle of 32 MiB in base64, and its settings.
+pub(crate) const UPLOAD_BYTES_MAX: usize = 48 << 20;
+/// An input; larger things belong into a store that the function reads.
+pub(crate) const INPUT_BYTES_MAX: usize = 6 << 20;
+/// Everything else.
+pub(crate) const BODY_BYTES_MAX: usize = 256 << 10;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Piecework",
+        description = "Functions on computers that would otherwise idle; every run leaves a signed receipt on a ledger.",
+        license(name = "Apache-2.0")
+    ),
+    modifiers(&Bearer),
+    security(("bearer" = []))
+)]
+struct Document;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document.components.get_or_insert_with(Default::default).add_security_scheme("bearer", scheme);
+    }
+}
+
+fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(functions::create, functions::list))
+        .routes(routes!(functions::show, functions::update, functions::remove))
+        .routes(routes!(functions::versions))
+        .routes(routes!(functions::rollback))
+        .routes(routes!(functions::quote))
+        .routes(routes!(functions::logs))
+        .routes(routes!(execute::execute))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(jobs::history))
+        .routes(routes!(jobs::logs))
+        .routes(routes!(metrics::function))
+        .routes(routes!(metrics::system))
+        .routes(routes!(metrics::prometheus))
+        .routes(routes!(accounts::create))
+        .routes(routes!(accounts::show))
+        .routes(routes!(accounts::own))
+        .routes(routes!(accounts::log_in))
+        .routes(routes!(accounts::challenge))
+        .routes(routes!(accounts::create_token, accounts::list_tokens))
+        .routes(routes!(accounts::delete_token))
+        .routes(routes!(accounts::invite))
+        .routes(routes!(ledger::transfer))
+        .routes(routes!(ledger::statement))
+        .routes(routes!(ledger::offers))
+        .routes(routes!(ledger::providers))
+        .routes(routes!(ledger::leases))
+        .routes(routes!(ledger::status))
+        .routes(routes!(ledger::blocks))
+        .routes(routes!(ledger::block))
+        .routes(routes!(ledger::transaction))
+        .routes(routes!(ledger::submit))
+        .routes(routes!(events::stream))
+        .routes(routes!(metrics::healthz))
+        .routes(routes!(metrics::readyz))
+        .split_for_parts()
+}
+
+/// The OpenAPI document of everything but `/fn/`, whose bodies are the functions' own.
+pub fn openapi_document() -> utoipa::openapi::OpenApi {
+    described().1
+}
+
+pub(crate) fn router(controller: Arc<Controller>) -> Router {
+    let (router, document) = described();
+    let document: axum::body::Bytes = document.to_json().expect("the document is plain data").into();
+    let openapi = move || {
+        let document = document.clone();
+        async move { ([(header::CONTENT_TYPE, "application/json")], document) }
+    };
+    router
+        .route(routes::OPENAPI, get(openapi))
+        .route(routes::PLAIN, any(plain::root))
+        .route(routes::PLAIN_PATH, any(plain::below))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(controller)
+}
+
+async fn not_found(uri: Uri) -> HttpError {
+    let mut refusal = refusal("path.not_found", format!("there is nothing at {}", uri.path()));
+    refusal.hint = Some("/openapi.json lists what there is".into());
+    HttpError(refusal)
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    HttpError(refusal("method.not_allowed", format!("{} does not take {method}", uri.path()))).into_response()
+}
+
+/// Somebody with a good token.
+pub(crate) struct Authenticated(pub(crate) Arc<Caller>);
+
+impl Authenticated {
+    pub(crate) fn with(&self, scope: Scope) -> HttpResult<&Caller> {
+        self.0.needs(scope)?;
+        Ok(&self.0)
+    }
+}
+
+impl FromRequestParts<Arc<Controller>> for Authenticated {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
+        match bearer(parts) {
+            Some(token) => Ok(Self(caller_of(controller, token).await?)),
+            None => {
+                let mut refusal = refusal("auth.missing_token", "the request has no `Authorization: Bearer` header");
+                refusal.hint = Some("log in with `piecework login`, or send the token that `up` wrote".into());
+                Err(HttpError(refusal))
+            }
+        }
+    }
+}
+
+/// Somebody with a good token, or nobody in particular. A bad token is refused.
+pub(crate) struct Anyone(pub(crate) Option<Arc<Caller>>);
+
+impl FromRequestParts<Arc<Controller>> for Anyone {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
+        match bearer(parts) {
+            Some(token) => Ok(Self(Some(caller_of(controller, token).await?))),
+            None => Ok(Self(None)),
+        }
+    }
+}
+
+fn bearer(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Query parameters; an unknown or malformed one is named.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> HttpResult<Self> {
+        match axum::extract::Query::try_from_uri(&parts.uri) {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(error) => Ok(refuse("query.malformed", axum::extract::rejection::QueryRejection::from(error).body_text())?),
+        }
+    }
+}
+
+/// A path parameter that is not valid UTF-8 names nothing.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> HttpResult<Self> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(_) => Ok(refuse("path.not_found", "the path cannot be read")?),
+        }
+    }
+}

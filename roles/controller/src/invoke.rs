@@ -1,0 +1,367 @@
+//! One invocation, from admission to the journal.
+//!
+//! ```text
+//! gate -> deadline -> plan -> reserve -> ticket -> provider -> receipt checked -> journal -> commit -> outbox
+//! ```
+//!
+//! Whatever fails before the provider begins costs nothing and leaves no job; from then on there is one record, in the
+//! journal before anybody is told.
+
+use std::{
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use piecework_api::errors::Refusal;
+use piecework_ledger::{Action, OpenJobs, OpenTicket};
+use piecework_model::{AccountId, Domain, JobId, Seal, Ticket};
+use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
+use piecework_scheduler::{Candidate, PassedOver, Reason, plan};
+use piecework_store::{Idempotency, Job, JobState, Settlement};
+use rand::RngExt as _;
+
+use crate::{
+    Answer, Controller,
+    clock::now_ms,
+    failure::{refusal, store},
+    functions::{Live, redact},
+    inflight::Aboard,
+    leases::{self, Lane, Reservation},
+    outcome::{Verdict, check_receipt, judge},
+    settle::Outgoing,
+};
+
+/// A call that has been let in.
+pub(crate) struct Invocation {
+    pub(crate) id: JobId,
+    pub(crate) live: Arc<Live>,
+    pub(crate) event: Bytes,
+    pub(crate) parameters: Bytes,
+    pub(crate) idempotency: Option<Idempotency>,
+    /// Unix milliseconds after which nobody begins.
+    pub(crate) deadline_ms: u64,
+    pub(crate) created_at_ms: u64,
+    /// Out of the durable queue: waits for a place as long as it takes, keeps its output whatever its size.
+    pub(crate) accepted: bool,
+}
+
+/// What a caller gets of a job that ran.
+pub(crate) struct Done {
+    pub(crate) id: JobId,
+    pub(crate) output: Option<Bytes>,
+    pub(crate) error: Option<Box<Refusal>>,
+    pub(crate) cold: bool,
+    pub(crate) duration_us: u64,
+    pub(crate) price_ucr: u64,
+}
+
+/// Outputs up to this size are kept with every job; larger ones only where somebody may ask for them later.
+const OUTPUT_KEPT_MAX: usize = 16 << 10;
+/// How often a job looks again for a free slot while all are taken.
+const SLOT_POLL: Duration = Duration::from_millis(2);
+
+pub(crate) fn new_job_id(now_ms: u64) -> JobId {
+    JobId::new(now_ms, rand::rng().random())
+}
+
+/// Runs it here while it is quick; once it waits it goes on by itself, so that a caller who goes away ends nothing.
+pub(crate) async fn run(controller: Arc<Controller>, invocation: Invocation) -> Answer<Done> {
+    let tasks = controller.tasks.clone();
+    let mut future = Box::pin(async move { invoke(&controller, invocation).await });
+    match futures::poll!(&mut future) {
+        Poll::Ready(done) => done,
+        Poll::Pending => match tasks.spawn(future).await {
+            Ok(done) => done,
+            Err(error) => Err(crate::failure::failed("run a job", &error)),
+        },
+    }
+}
+
+async fn invoke(controller: &Controller, invocation: Invocation) -> Answer<Done> {
+    let arrived = Instant::now();
+    let live = invocation.live.clone();
+    let aboard = controller.inflight.board(queued_record(&invocation));
+    let _place = if invocation.accepted {
+        live.gate.enter_patiently().await
+    } else {
+        live.gate.enter().await?
+    };
+    let (delivery, ticket, assigned) = dispatch(controller, &invocation, &aboard).await?;
+    conclude(controller, invocation, arrived, delivery, ticket, assigned)
+}
+
+fn queued_record(invocation: &Invocation) -> Job {
+    let live = &invocation.live;
+    Job::queued(
+        invocation.id,
+        (live.function.id, live.version.version),
+        live.function.name.clone(),
+        live.function.owner,
+        invocation.created_at_ms,
+    )
+}
+
+/// Who runs the job, and what is tied to it.
+struct Assigned {
+    provider: Arc<dyn ProviderLink>,
+    lane: Arc<Lane>,
+    reservation: Reservation,
+    passed_over: Vec<PassedOver>,
+    began: Instant,
+    observed_us: u64,
+}
+
+async fn dispatch(
+    controller: &Controller,
+    invocation: &Invocation,
+    aboard: &Aboard<'_>,
+) -> Answer<(Delivery, Ticket, Assigned)> {
+    let live = &invocation.live;
+    loop {
+        if aboard.flight.cancel.is_cancelled() {
+            return Err(Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id)));
+        }
+        if now_ms() > invocation.deadline_ms {
+            return Err(Box::new(
+                Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id),
+            ));
+        }
+        let (provider, passed_over) = match choose(controller, live) {
+            Ok(chosen) => chosen,
+            Err(reasons) if reasons.iter().any(|other| other.reason == Reason::NoFreeSlot) => {
+                tokio::time::sleep(SLOT_POLL).await;
+                continue;
+            }
+            Err(reasons) => return Err(no_provider(&reasons)),
+        };
+        let account = provider.profile().account;
+        let (prices, cores) = (provider.profile().prices, provider.profile().cores);
+        let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
+        let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
+        let book = reservation.book().clone();
+        let lane = book.lane(account, || controller.store.sequence_high_water(book.lease, account));
+        let sequence = lane.next_sequence(controller, (book.lease, account)).await?;
+        let ticket = Ticket {
+            lease: book.lease,
+            provider: account,
+            sequence,
+            job: invocation.id,
+            code: live.work.code,
+            input: input_digest(&invocation.event, &invocation.parameters),
+            limits: live.work.limits,
+            prices,
+            price_max_ucr,
+            deadline_ms: invocation.deadline_ms,
+            replaces: None,
+        };
+        let seal = stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?;
+        if live.version.strict {
+            open_on_ledger(controller, &ticket).await?;
+        }
+        note_running(controller, invocation, aboard, account);
+        let order = Order {
+            ticket: ticket.clone(),
+            payer: controller.payer,
+            exposure_ucr: book.exposure_ucr,
+            seal,
+            work: live.work.clone(),
+            event: invocation.event.clone(),
+            parameters: invocation.parameters.clone(),
+            cancel: aboard.flight.cancel.clone(),
+        };
+        let began = Instant::now();
+        match provider.run(order).await {
+            Ok(delivery) => {
+                let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+                lane.ran(sequence, delivery.receipt.price_ucr);
+                let assigned = Assigned { provider, lane, reservation, passed_over, began, observed_us };
+                return Ok((delivery, ticket, assigned));
+            }
+            Err(refused) => {
+                lane.refused(sequence);
+                let again = matches!(&*refused.code, "provider.no_slot" | "provider.draining" | "ticket.unsealed");
+                if !again {
+                    return Err(Box::new(Refusal::from(refused).job(invocation.id)));
+                }
+                tokio::time::sleep(SLOT_POLL).await;
+            }
+        }
+    }
+}
+
+fn choose(
+    controller: &Controller,
+    live: &Live,
+) -> Result<(Arc<dyn ProviderLink>, Vec<PassedOver>), Vec<PassedOver>> {
+    let view: Vec<Candidate> = controller.providers.iter().map(|seen| seen.candidate(live)).collect();
+    let choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
+    Ok((controller.providers[choice.index].link.clone(), choice.passed_over))
+}
+
+fn no_provider(reasons: &[PassedOver]) -> Box<Refusal> {
+    let reasons = serde_json::to_value(reasons).unwrap_or_default();
+    let mut refusal = refusal("provider.none", "no provider can take the job");
+    refusal.details = Some(serde_json::json!({ "reasons": reasons }));
+    refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
+    refusal
+}
+
+fn out_of_range() -> Box<Refusal> {
+    refusal("function.bad_timeout", "the most that this run could cost is out of range: lower its limits")
+}
+
+/// Puts the ticket at stake, or seals it alone where too much would be unsigned.
+async fn stake(
+    controller: &Controller,
+    lane: &Lane,
+    ticket: &Ticket,
+    provider: &dyn ProviderLink,
+    exposure_ucr: u64,
+) -> Answer<Option<Seal>> {
+    let leaf = ticket.leaf();
+    if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
+        return Ok(None);
+    }
+    let key = (ticket.lease, ticket.provider);
+    lane.seal(controller, key, provider, 0).await?;
+    if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
+        return Ok(None);
+    }
+    Ok(Some(Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &[leaf])))
+}
+
+/// Strict functions: the ledger knows of the job before a provider does.
+async fn open_on_ledger(controller: &Controller, ticket: &Ticket) -> Answer<()> {
+    let action = Action::OpenJobs(OpenJobs {
+        lease: ticket.lease,
+        provider: ticket.provider,
+        tickets: vec![OpenTicket {
+            sequence: ticket.sequence,
+            job: ticket.job,
+            code: ticket.code,
+            input: ticket.input,
+            price_max_ucr: ticket.price_max_ucr,
+        }],
+    });
+    leases::submit_as_payer(controller, action).await.map(drop)
+}
+
+fn note_running(controller: &Controller, invocation: &Invocation, aboard: &Aboard<'_>, provider: AccountId) {
+    let mut record = aboard.flight.queued.lock();
+    record.state = JobState::Running;
+    record.provider = Some(provider);
+    drop(record);
+    if invocation.accepted
+        && let Err(error) = controller.store.set_state(invocation.id, JobState::Running, Some(provider))
+    {
+        tracing::warn!(%error, job = %invocation.id, "the state of a job was not noted");
+    }
+}
+
+/// Checks, writes down, owes, answers.
+fn conclude(
+    controller: &Controller,
+    invocation: Invocation,
+    arrived: Instant,
+    delivery: Delivery,
+    ticket: Ticket,
+    assigned: Assigned,
+) -> Answer<Done> {
+    let live = &invocation.live;
+    let verdict = judge(&delivery, &ticket.limits);
+    let checked = check_receipt(
+        &ticket,
+        &delivery.receipt,
+        &delivery.finished.outcome,
+        assigned.observed_us,
+        assigned.provider.profile().cores,
+    );
+    let received_at_ms = now_ms();
+    let settlement = match checked {
+        Ok(()) => Some(Settlement {
+            lease: ticket.lease,
+            sequence: ticket.sequence,
+            code: ticket.code,
+            input: ticket.input,
+            output: delivery.receipt.output,
+            status: delivery.receipt.status,
+            price_max_ucr: ticket.price_max_ucr,
+            received_at_ms: Some(received_at_ms),
+            mark: delivery.mark,
+        }),
+        Err(fault) => {
+            tracing::error!(job = %invocation.id, provider = %ticket.provider, %fault, "a receipt was refused");
+            controller.telemetry.receipts_refused.inc();
+            None
+        }
+    };
+    let queued_us = assigned.began.duration_since(arrived).as_micros();
+    let job = record(&invocation, &delivery, &verdict, settlement, &assigned.passed_over, queued_us);
+    let price_ucr = job.price_ucr;
+    let paid_for = job.settlement.is_some();
+    controller.telemetry.count(live, &job);
+    controller.announce(&job);
+    controller.store.finish(job).map_err(store)?;
+    if paid_for {
+        assigned.reservation.commit(price_ucr);
+        let outgoing =
+            Outgoing { receipt: delivery.receipt, mark: delivery.mark, price_max_ucr: ticket.price_max_ucr, received_at_ms };
+        controller.outbox.push(outgoing);
+    }
+    drop(assigned.lane);
+    Ok(Done {
+        id: invocation.id,
+        output: verdict.output,
+        error: verdict.error,
+        cold: delivery.cold,
+        duration_us: u64::try_from(delivery.finished.duration.as_micros()).unwrap_or(u64::MAX),
+        price_ucr,
+    })
+}
+
+fn record(
+    invocation: &Invocation,
+    delivery: &Delivery,
+    verdict: &Verdict,
+    settlement: Option<Settlement>,
+    passed_over: &[PassedOver],
+    queued_us: u128,
+) -> Job {
+    let receipt = &delivery.receipt;
+    let keeps = invocation.accepted || invocation.idempotency.is_some();
+    let output = verdict.output.as_ref().filter(|output| keeps || output.len() <= OUTPUT_KEPT_MAX);
+    Job {
+        provider: Some(receipt.provider),
+        backend: invocation.live.version.backend.clone(),
+        state: verdict.state,
+        cold: delivery.cold,
+        queued_us: u64::try_from(queued_us).unwrap_or(u64::MAX),
+        pull_us: delivery.pull_us,
+        duration_us: receipt.duration_us,
+        counters: receipt.counters,
+        memory_peak_bytes: delivery.finished.memory_peak_bytes,
+        price_ucr: if settlement.is_some() { receipt.price_ucr } else { 0 },
+        received: settlement.is_some(),
+        error: verdict.error.as_ref().and_then(|error| serde_json::to_string(error).ok()),
+        settlement,
+        idempotency: invocation.idempotency.clone(),
+        passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),
+        output: output.map(|output| output.to_vec()),
+        logs: redact(delivery.finished.logs.clone(), &invocation.live.secrets),
+        ..queued_record(invocation)
+    }
+}
+
+/// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
+pub(crate) fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
+    job.state = match refusal.code.as_str() {
+        "job.cancelled" => JobState::Cancelled,
+        "job.expired" => JobState::Expired,
+        _ => JobState::Failed,
+    };
+    job.error = serde_json::to_string(refusal).ok();
+    controller.announce(&job);
+    controller.store.finish(job).map_err(store)
+}

@@ -1,0 +1,371 @@
+//! Budgets and lanes: what a developer may still spend, and which ticket comes next for which provider.
+//!
+//! A lease's money on the ledger is what is held; here is what has been promised of it. A job reserves the most that it
+//! can cost before it runs and commits what it did cost after; nothing runs that the lease could not pay.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use piecework_ledger::{
+    Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value,
+};
+use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
+use piecework_queue::ProviderLink;
+
+use crate::{
+    Answer, Controller, accounts, codecs,
+    failure::{chain, refusal, refuse, rejected, store, submit},
+};
+
+#[derive(Default)]
+pub(crate) struct Leases {
+    books: DashMap<AccountId, Arc<Book>>,
+    /// One opening or topping up at a time for each developer.
+    opening: DashMap<AccountId, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// A developer's lease as this controller spends it.
+pub(crate) struct Book {
+    pub(crate) lease: LeaseId,
+    pub(crate) exposure_ucr: u64,
+    money: Mutex<Money>,
+    lanes: DashMap<AccountId, Arc<Lane>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Money {
+    budget: i128,
+    /// Paid, or owed to a receipt.
+    committed: i128,
+    /// The most that running jobs can cost.
+    reserved: i128,
+}
+
+impl Money {
+    fn available(&self) -> i128 {
+        self.budget - self.committed - self.reserved
+    }
+}
+
+/// The most that one running job can cost, taken out of what is available until it ends.
+pub(crate) struct Reservation {
+    book: Arc<Book>,
+    amount: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.book.money.lock().reserved -= i128::from(self.amount);
+    }
+}
+
+impl Reservation {
+    /// The job cost this much: from now on it is owed.
+    pub(crate) fn commit(self, price_ucr: u64) {
+        self.book.money.lock().committed += i128::from(price_ucr);
+    }
+
+    pub(crate) fn book(&self) -> &Arc<Book> {
+        &self.book
+    }
+}
+
+/// Tickets of one lease to one provider.
+pub(crate) struct Lane {
+    numbers: tokio::sync::Mutex<()>,
+    state: Mutex<LaneState>,
+}
+
+#[derive(Default)]
+struct LaneState {
+    next: u64,
+    /// Sequences below are reserved durably: never given out again after a crash.
+    reserved_to: u64,
+    /// What runs or has run without a seal over its ticket.
+    unsealed: HashMap<u64, Unsealed>,
+    at_stake_ucr: u64,
+}
+
+struct Unsealed {
+    leaf: Digest,
+    amount_ucr: u64,
+    finished: bool,
+}
+
+/// Sequences reserved at a time: one durable write for so many jobs, and the gap that a crash may leave.
+const SEQUENCES_STEP: u64 = 1_000;
+/// A seal's batch; its Merkle tree costs microseconds.
+const SEAL_TICKETS_MAX: usize = 1_000;
+
+impl Leases {
+    pub(crate) fn books(&self) -> Vec<Arc<Book>> {
+        self.books.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    /// What is promised and not yet in a settlement, told at start for jobs of an earlier run.
+    pub(crate) fn commit_earlier(&self, developer: AccountId, price_ucr: u64) {
+        if let Some(book) = self.books.get(&developer) {
+            book.money.lock().committed += i128::from(price_ucr);
+        }
+    }
+}
+
+impl Book {
+    pub(crate) fn lane(&self, provider: AccountId, high_water: impl FnOnce() -> u64) -> Arc<Lane> {
+        if let Some(lane) = self.lanes.get(&provider) {
+            return lane.value().clone();
+        }
+        let new = || {
+            let start = high_water();
+            let state = LaneState { next: start, reserved_to: start, ..LaneState::default() };
+            Arc::new(Lane { numbers: tokio::sync::Mutex::default(), state: Mutex::new(state) })
+        };
+        self.lanes.entry(provider).or_insert_with(new).value().clone()
+    }
+
+    pub(crate) fn lanes(&self) -> Vec<(AccountId, Arc<Lane>)> {
+        self.lanes.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
+    }
+
+    fn reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
+        let mut money = self.money.lock();
+        if money.available() < i128::from(amount) {
+            return None;
+        }
+        money.reserved += i128::from(amount);
+        Some(Reservation { book: self.clone(), amount })
+    }
+
+    fn set_budget(&self, budget: Credits) {
+        let mut money = self.money.lock();
+        money.budget = money.budget.max(budget.0);
+    }
+}
+
+impl Lane {
+    /// The next sequence; waits for the store once in a thousand.
+    pub(crate) async fn next_sequence(&self, controller: &Controller, key: (LeaseId, AccountId)) -> Answer<u64> {
+        loop {
+            if let Some(sequence) = self.state.lock().take() {
+                return Ok(sequence);
+            }
+            let _one_at_a_time = self.numbers.lock().await;
+            let (next, reserved_to) = {
+                let state = self.state.lock();
+                (state.next, state.reserved_to)
+            };
+            if next == reserved_to {
+                let up_to = reserved_to + SEQUENCES_STEP;
+                controller.store.reserve_sequences(key.0, key.1, up_to).await.map_err(store)?;
+                self.state.lock().reserved_to = up_to;
+            }
+        }
+    }
+
+    /// Whether a ticket of this price may go without a seal of its own; if so it is at stake from now on.
+    pub(crate) fn stake(&self, sequence: u64, leaf: Digest, price_max_ucr: u64, exposure_ucr: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.at_stake_ucr.saturating_add(price_max_ucr) > exposure_ucr {
+            return false;
+        }
+        state.at_stake_ucr += price_max_ucr;
+        state.unsealed.insert(sequence, Unsealed { leaf, amount_ucr: price_max_ucr, finished: false });
+        true
+    }
+
+    /// The job ended at this price; the provider has begun it, so its ticket can be sealed.
+    pub(crate) fn ran(&self, sequence: u64, price_ucr: u64) {
+        let mut state = self.state.lock();
+        let Some(ticket) = state.unsealed.get_mut(&sequence) else { return };
+        let before = std::mem::replace(&mut ticket.amount_ucr, price_ucr);
+        ticket.finished = true;
+        state.at_stake_ucr = state.at_stake_ucr.saturating_sub(before).saturating_add(price_ucr);
+    }
+
+    /// The provider refused to begin: the ticket binds nobody.
+    pub(crate) fn refused(&self, sequence: u64) {
+        let mut state = self.state.lock();
+        if let Some(ticket) = state.unsealed.remove(&sequence) {
+            state.at_stake_ucr = state.at_stake_ucr.saturating_sub(ticket.amount_ucr);
+        }
+    }
+
+    /// Seals what has run and hands the seal over, if more than `above` ucr are at stake.
+    pub(crate) async fn seal(
+        &self,
+        controller: &Controller,
+        key: (LeaseId, AccountId),
+        provider: &dyn ProviderLink,
+        above_ucr: u64,
+    ) -> Answer<()> {
+        loop {
+            let batch = self.state.lock().take_finished(above_ucr);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.into_iter().unzip();
+            let seal = Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &leaves);
+            provider.accept_seal(seal, sequences).await.map_err(rejected)?;
+        }
+    }
+}
+
+impl LaneState {
+    fn take(&mut self) -> Option<u64> {
+        (self.next < self.reserved_to).then(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
+
+    fn take_finished(&mut self, above_ucr: u64) -> Vec<(u64, Digest)> {
+        if self.at_stake_ucr <= above_ucr {
+            return Vec::new();
+        }
+        let finished = self.unsealed.iter().filter(|(_, ticket)| ticket.finished).take(SEAL_TICKETS_MAX);
+        let batch: Vec<(u64, Digest)> = finished.map(|(sequence, ticket)| (*sequence, ticket.leaf)).collect();
+        for (sequence, _) in &batch {
+            let sealed = self.unsealed.remove(sequence).map_or(0, |ticket| ticket.amount_ucr);
+            self.at_stake_ucr = self.at_stake_ucr.saturating_sub(sealed);
+        }
+        batch
+    }
+}
+
+/// Reserves `amount` in the developer's lease, opening or topping it up if need be.
+///
+/// Refuses with `account.insufficient_credits` where the account does not cover it: nothing has run then.
+pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Reservation> {
+    if let Some(reservation) = controller.leases.books.get(&developer).and_then(|book| book.reserve(amount)) {
+        return Ok(reservation);
+    }
+    let opening = controller.leases.opening.entry(developer).or_default().value().clone();
+    let _one_at_a_time = opening.lock().await;
+    let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
+    let book = match known {
+        Some(book) => book,
+        None => match load(controller, developer).await? {
+            Some(book) => book,
+            None => open(controller, developer, amount).await?,
+        },
+    };
+    if let Some(reservation) = book.reserve(amount) {
+        return Ok(reservation);
+    }
+    top_up(controller, developer, &book, amount).await?;
+    book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok)
+}
+
+fn insufficient(amount: u64) -> Box<piecework_api::errors::Refusal> {
+    let mut refusal = refusal(
+        "account.insufficient_credits",
+        format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
+    );
+    refusal.hint = Some("get credits (`piecework account` shows yours), or lower the timeout or the memory limit".into());
+    refusal
+}
+
+/// Makes sure that the developer's book is known, if there is one.
+pub(crate) async fn load_once(controller: &Controller, developer: AccountId) -> Answer<()> {
+    if !controller.leases.books.contains_key(&developer) {
+        load(controller, developer).await?;
+    }
+    Ok(())
+}
+
+/// The developer's book from the ledger, if there is an open lease.
+async fn load(controller: &Controller, developer: AccountId) -> Answer<Option<Arc<Book>>> {
+    let Some(id) = codecs::remembered_lease(controller, developer).await? else { return Ok(None) };
+    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
+        return Ok(None);
+    };
+    if lease.state != LeaseState::Open || !lease.payer_keys.contains(&controller.payer) {
+        return Ok(None);
+    }
+    let money = Money { budget: lease.budget.0, committed: lease.used.0, reserved: 0 };
+    Ok(Some(enter(controller, developer, id, lease.exposure_ucr, money)))
+}
+
+fn enter(controller: &Controller, developer: AccountId, lease: LeaseId, exposure_ucr: u64, money: Money) -> Arc<Book> {
+    let book = Arc::new(Book { lease, exposure_ucr, money: Mutex::new(money), lanes: DashMap::new() });
+    controller.leases.books.insert(developer, book.clone());
+    book
+}
+
+/// How much to hold: the usual step as far as the account covers it, at least `amount`.
+async fn step(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Credits> {
+    let Some(Value::Account(account)) = controller.chain.get(&Key::Account(developer)).await.map_err(chain)? else {
+        return Err(insufficient(amount));
+    };
+    let wanted = i128::from(controller.tuning.budget_step_ucr.max(amount));
+    let budget = wanted.min(account.available().0);
+    if budget < i128::from(amount) || budget <= 0 {
+        return Err(insufficient(amount));
+    }
+    Ok(Credits(budget))
+}
+
+async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Arc<Book>> {
+    let budget = step(controller, developer, amount).await?;
+    let Some(key) = accounts::custodial_key(controller, developer).await? else {
+        return refuse(
+            "account.insufficient_credits",
+            "no lease is open, and only the holder of the account's key can open one: post a signed OpenLease",
+        );
+    };
+    let tuning = &controller.tuning;
+    let action = Action::OpenLease(OpenLease {
+        subject: Subject::AnyFunction,
+        provider: None,
+        controller: controller.account,
+        price_caps: tuning.price_caps,
+        budget,
+        payer_keys: vec![controller.payer],
+        mailboxes: vec![controller.payer],
+        exposure_ucr: tuning.exposure_ucr,
+    });
+    let sent = accounts::send(controller, developer, &key, action).await?;
+    let lease = LeaseId::of(developer, sent.nonce);
+    codecs::remember_lease(controller, developer, lease).await?;
+    let money = Money { budget: budget.0, committed: 0, reserved: 0 };
+    Ok(enter(controller, developer, lease, tuning.exposure_ucr, money))
+}
+
+async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {
+    let amount = step(controller, developer, amount).await?;
+    let Some(key) = accounts::custodial_key(controller, developer).await? else {
+        return refuse("account.insufficient_credits", "the lease is used up: post a signed TopUp");
+    };
+    accounts::send(controller, developer, &key, Action::TopUp(TopUp { lease: book.lease, amount })).await?;
+    if let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(book.lease)).await.map_err(chain)? {
+        book.set_budget(lease.budget);
+    }
+    Ok(())
+}
+
+/// A developer opened or fed a lease by a transaction of his own.
+pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<()> {
+    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else { return Ok(()) };
+    let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
+    match known {
+        Some(book) if book.lease == id => book.set_budget(lease.budget),
+        Some(_) => {}
+        None if lease.payer_keys.contains(&controller.payer) => {
+            codecs::remember_lease(controller, developer, id).await?;
+        }
+        None => {}
+    }
+    Ok(())
+}
+
+/// Signs with the payer key what needs no nonce.
+pub(crate) fn payer_signed(controller: &Controller, action: Action) -> SignedTransaction {
+    let transaction = Transaction { sender: controller.account, nonce: 0, action };
+    SignedTransaction::sign(transaction, &controller.key, &controller.network)
+}
+
+/// Submits a payer's transaction and waits for its block.
+pub(crate) async fn submit_as_payer(controller: &Controller, action: Action) -> Answer<piecework_chain::Final> {
+    controller.chain.submit_and_wait(payer_signed(controller, action)).await.map_err(submit)
+}

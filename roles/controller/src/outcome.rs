@@ -1,0 +1,115 @@
+//! From a delivery to a job's record: the receipt is checked, the outcome put into words.
+
+use piecework_api::errors::Refusal;
+use piecework_model::{Digest, JobStatus, Receipt, Ticket};
+use piecework_queue::Delivery;
+use piecework_sandbox::Outcome;
+use piecework_store::JobState;
+use serde_json::{json, value::RawValue};
+
+/// What a run came to, for the caller and the record.
+pub(crate) struct Verdict {
+    pub(crate) state: JobState,
+    /// JSON text of the output, where there is one.
+    pub(crate) output: Option<bytes::Bytes>,
+    pub(crate) error: Option<Box<Refusal>>,
+}
+
+/// Why a receipt is not paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReceiptFault {
+    #[error("the receipt is for another job")]
+    OtherJob,
+    #[error("the receipt names another output than the one that came")]
+    OtherOutput,
+    #[error("the receipt claims more than the ticket allows")]
+    OverTicket,
+    #[error("the receipt claims more than the controller saw")]
+    OverObserved,
+}
+
+/// Rounding between two clocks, and the time an answer is under way.
+const OBSERVED_SLACK_US: u64 = 2_000;
+
+/// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
+pub(crate) fn check_receipt(
+    ticket: &Ticket,
+    receipt: &Receipt,
+    outcome: &Outcome,
+    observed_us: u64,
+    cores: u32,
+) -> Result<(), ReceiptFault> {
+    let same = receipt.lease == ticket.lease
+        && receipt.provider == ticket.provider
+        && receipt.sequence == ticket.sequence
+        && receipt.job == ticket.job
+        && receipt.code == ticket.code
+        && receipt.input == ticket.input;
+    if !same {
+        return Err(ReceiptFault::OtherJob);
+    }
+    let output = match outcome {
+        Outcome::Returned(output) => Digest::of(output),
+        _ => Digest::of(b""),
+    };
+    if receipt.output != output {
+        return Err(ReceiptFault::OtherOutput);
+    }
+    let priced = ticket.prices.price(&receipt.counters).is_ok_and(|price| receipt.price_ucr <= price);
+    if receipt.price_ucr > ticket.price_max_ucr || !priced {
+        return Err(ReceiptFault::OverTicket);
+    }
+    let wall_us = observed_us + OBSERVED_SLACK_US;
+    let memory_max = u128::from(ticket.limits.memory_bytes) * u128::from(wall_us.div_ceil(1_000));
+    let over = receipt.counters.cpu_us > wall_us.saturating_mul(u64::from(cores))
+        || u128::from(receipt.counters.memory_byte_ms) > memory_max
+        || receipt.duration_us > wall_us;
+    if over { Err(ReceiptFault::OverObserved) } else { Ok(()) }
+}
+
+/// Puts the outcome into words. An output that is not JSON, whoever made it, is the function's fault.
+pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Verdict {
+    let failed = |state, code: &'static str, message: String| Verdict {
+        state,
+        output: None,
+        error: Some(Box::new(Refusal::new(code, message).job(delivery.receipt.job))),
+    };
+    if delivery.receipt.status == JobStatus::Cancelled {
+        return failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into());
+    }
+    match &delivery.finished.outcome {
+        Outcome::Returned(output) => match serde_json::from_slice::<&RawValue>(output) {
+            Ok(_) => Verdict { state: JobState::Succeeded, output: Some(output.clone()), error: None },
+            Err(error) => failed(JobState::Failed, "function.output_invalid", format!("the output is not JSON: {error}")),
+        },
+        Outcome::Raised(raised) => {
+            let mut verdict = failed(
+                JobState::Failed,
+                "function.raised",
+                format!("the function raised {}: {}", raised.kind, raised.message),
+            );
+            let details = json!({"type": raised.kind, "message": raised.message, "stack": raised.stack});
+            verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
+            verdict
+        }
+        Outcome::TimedOut => failed(
+            JobState::TimedOut,
+            "function.timed_out",
+            format!("the run took longer than its timeout of {} ms and was ended", limits.timeout_ms),
+        ),
+        Outcome::OutOfMemory => failed(
+            JobState::Failed,
+            "function.out_of_memory",
+            format!("the run needed more than its memory limit of {} MiB", limits.memory_bytes >> 20),
+        ),
+        Outcome::Crashed(how) => failed(JobState::Failed, "function.crashed", format!("the function's process ended: {how}")),
+        Outcome::OutputTooLarge => failed(
+            JobState::Failed,
+            "function.output_too_large",
+            format!("the output is over the limit of {} bytes", limits.output_bytes),
+        ),
+        Outcome::OutputInvalid(why) => {
+            failed(JobState::Failed, "function.output_invalid", format!("the output is not JSON: {why}"))
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The providers as the scheduler sees them.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use piecework_model::Language;
+use piecework_queue::ProviderLink;
+use piecework_scheduler::Candidate;
+
+use crate::functions::Live;
+
+/// A provider with the parts of its profile that do not change, ready for each decision.
+pub(crate) struct Seen {
+    pub(crate) link: Arc<dyn ProviderLink>,
+    runs: Arc<BTreeSet<(String, Language)>>,
+    region: Arc<str>,
+    labels: Arc<BTreeSet<String>>,
+}
+
+impl Seen {
+    pub(crate) fn new(link: Arc<dyn ProviderLink>) -> Self {
+        let profile = link.profile();
+        let working = profile.probes.iter().filter(|probe| probe.works);
+        let runs = working
+            .flat_map(|probe| probe.languages.iter().map(|language| (probe.backend.to_string(), *language)))
+            .collect();
+        Self {
+            runs: Arc::new(runs),
+            region: profile.region.as_str().into(),
+            labels: Arc::new(profile.labels.iter().cloned().collect()),
+            link,
+        }
+    }
+
+    pub(crate) fn candidate(&self, live: &Live) -> Candidate {
+        let (profile, load) = (self.link.profile(), self.link.load());
+        Candidate {
+            account: profile.account,
+            silent_ms: 0,
+            draining: load.draining,
+            slots: profile.slots,
+            running: load.running,
+            memory_bytes: profile.memory_bytes,
+            runs: self.runs.clone(),
+            prices: profile.prices,
+            region: self.region.clone(),
+            labels: self.labels.clone(),
+            warm: self.link.is_warm(live.function.id, live.version.version),
+        }
+    }
+
+    /// Whether its probe saw this backend run this language.
+    pub(crate) fn can_run(&self, backend: &str, language: Language) -> bool {
+        self.runs.iter().any(|(name, runs)| name == backend && *runs == language)
+    }
+}

@@ -1,0 +1,236 @@
+//! From records to what the API shows.
+
+use piecework_api::{
+    accounts as api_accounts,
+    functions::{FunctionStatus, FunctionView, VersionView},
+    jobs::{JobState as ApiJobState, JobView},
+    ledger::{BlockView, TransactionView},
+    metrics::{MetricsPoint, StreamEvent},
+};
+use piecework_chain::FinalBlock;
+use piecework_model::Credits;
+use piecework_store::{Job, JobState, Point, Scope, Token, Version};
+use serde_json::value::RawValue;
+
+use crate::{Answer, Controller, clock::timestamp, failure::failed, follow, functions::Live};
+
+pub(crate) fn scope(scope: Scope) -> api_accounts::Scope {
+    match scope {
+        Scope::Deploy => api_accounts::Scope::Deploy,
+        Scope::Invoke => api_accounts::Scope::Invoke,
+        Scope::View => api_accounts::Scope::View,
+        Scope::Admin => api_accounts::Scope::Admin,
+    }
+}
+
+pub(crate) fn stored_scope(scope: api_accounts::Scope) -> Scope {
+    match scope {
+        api_accounts::Scope::Deploy => Scope::Deploy,
+        api_accounts::Scope::Invoke => Scope::Invoke,
+        api_accounts::Scope::View => Scope::View,
+        api_accounts::Scope::Admin => Scope::Admin,
+    }
+}
+
+pub(crate) fn token(token: &Token, account: &str) -> api_accounts::TokenView {
+    api_accounts::TokenView {
+        id: token.id.clone(),
+        account: account.to_owned(),
+        label: token.label.clone(),
+        scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
+        created_at: timestamp(token.created_at_ms),
+        expires_at: token.expires_at_ms.map(timestamp),
+        last_used_at: None,
+    }
+}
+
+pub(crate) fn function(controller: &Controller, live: &Live) -> FunctionView {
+    let (function, version) = (&live.function, &live.version);
+    FunctionView {
+        id: function.id,
+        name: function.name.to_string(),
+        owner: function.owner_name.to_string(),
+        version: version.version,
+        language: version.language,
+        status: FunctionStatus::Ready,
+        url: format!("{}/fn/{}/{}", controller.base_url, function.owner_name, function.name),
+        sandbox: version.backend.clone(),
+        sandbox_reason: version.backend_reason.clone(),
+        handler: version.handler.clone(),
+        timeout_ms: version.limits.timeout_ms,
+        memory_limit_mb: mib(version.limits.memory_bytes),
+        env: version.env.clone(),
+        secret_names: version.secret_names.clone(),
+        packages: version.packages.clone(),
+        public: function.public,
+        concurrency: function.concurrency,
+        strict: version.strict,
+        code_digest: version.code,
+        created_at: timestamp(function.created_at_ms),
+        updated_at: timestamp(function.updated_at_ms),
+    }
+}
+
+fn mib(bytes: u64) -> u32 {
+    u32::try_from(bytes >> 20).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn version(version: &Version, live: u32, code_bytes: u64) -> VersionView {
+    VersionView {
+        version: version.version,
+        live: version.version == live,
+        language: version.language,
+        sandbox: version.backend.clone(),
+        sandbox_reason: version.backend_reason.clone(),
+        code_digest: version.code,
+        code_bytes,
+        timeout_ms: version.limits.timeout_ms,
+        memory_limit_mb: mib(version.limits.memory_bytes),
+        packages: version.packages.clone(),
+        created_at: timestamp(version.created_at_ms),
+    }
+}
+
+pub(crate) fn job_state(state: JobState) -> ApiJobState {
+    match state {
+        JobState::Queued => ApiJobState::Queued,
+        JobState::Running => ApiJobState::Running,
+        JobState::Succeeded => ApiJobState::Succeeded,
+        JobState::Failed => ApiJobState::Failed,
+        JobState::TimedOut => ApiJobState::TimedOut,
+        JobState::Cancelled => ApiJobState::Cancelled,
+        JobState::Expired => ApiJobState::Expired,
+    }
+}
+
+pub(crate) fn ms(us: u64) -> f64 {
+    us as f64 / 1_000.0
+}
+
+/// The job as its owner sees it; names instead of account ids where they are known.
+pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
+    let developer = controller.account_name(job.developer).await;
+    let provider = match job.provider {
+        Some(account) => Some(controller.account_name(account).await),
+        None => None,
+    };
+    let output = job.output.as_ref().map(|output| raw(output)).transpose()?;
+    let error = job.error.as_ref().map(|error| crate::codecs::from_json(error.as_bytes())).transpose()?;
+    Ok(JobView {
+        id: job.id,
+        function: job.function_name.to_string(),
+        function_id: job.function,
+        version: job.version,
+        developer,
+        provider,
+        sandbox: (!job.backend.is_empty()).then(|| job.backend.clone()),
+        state: job_state(job.state),
+        cold: job.cold,
+        created_at: timestamp(job.created_at_ms),
+        queued_ms: ms(job.queued_us),
+        pull_ms: ms(job.pull_us),
+        duration_ms: ms(job.duration_us),
+        cpu_us: job.counters.cpu_us,
+        memory_byte_ms: job.counters.memory_byte_ms,
+        memory_peak_bytes: job.memory_peak_bytes,
+        egress_bytes: job.counters.egress_bytes,
+        price_ucr: Credits::from(job.price_ucr),
+        commission_ucr: job.commission_ucr.map(Credits::from),
+        received: job.received,
+        paid: job.paid,
+        paid_height: job.paid_height,
+        output,
+        error,
+        replaces: job.replaces,
+    })
+}
+
+fn raw(output: &[u8]) -> Answer<Box<RawValue>> {
+    let text = String::from_utf8(output.to_vec()).map_err(|error| failed("read an output", &error))?;
+    RawValue::from_string(text).map_err(|error| failed("read an output", &error))
+}
+
+pub(crate) fn point(point: &Point) -> MetricsPoint {
+    MetricsPoint {
+        at: timestamp(point.start_ms),
+        count: point.count,
+        errors: point.errors,
+        cold: point.cold,
+        cold_ratio: if point.count == 0 { 0.0 } else { point.cold as f64 / point.count as f64 },
+        p50_ms: ms(point.p50_us),
+        p95_ms: ms(point.p95_us),
+        p99_ms: ms(point.p99_us),
+        cpu_us: point.cpu_us,
+        memory_peak_bytes: point.memory_peak_bytes,
+        price_ucr: Credits::from(point.price_ucr),
+    }
+}
+
+pub(crate) fn block(block: &FinalBlock) -> BlockView {
+    let rejected = block.outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
+    BlockView {
+        height: block.height,
+        digest: block.digest,
+        parent: block.parent,
+        state_root: block.state_root,
+        proposed_at: (block.timestamp_ms > 0).then(|| timestamp(block.timestamp_ms)),
+        proposer: None,
+        transactions: u32::try_from(block.transactions.len()).unwrap_or(u32::MAX),
+        rejected: u32::try_from(rejected).unwrap_or(u32::MAX),
+    }
+}
+
+/// The transaction at `index` of a block.
+pub(crate) async fn transaction(controller: &Controller, block: &FinalBlock, index: usize) -> Option<TransactionView> {
+    let (signed, outcome) = (block.transactions.get(index)?, block.outcomes.get(index)?);
+    let transaction = &signed.transaction;
+    let kind = follow::kind(&transaction.action);
+    let sender = controller.account_name(transaction.sender).await;
+    let rejection = outcome.result.as_ref().err().map(|rejection| rejection.clone().into());
+    let summary = match &outcome.result {
+        Ok(events) => format!("{sender}: {kind}, {} events", events.len()),
+        Err(rejection) => format!("{sender}: {kind} was rejected, {rejection}"),
+    };
+    Some(TransactionView {
+        id: outcome.id.0,
+        kind: kind.to_owned(),
+        height: block.height,
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        sender,
+        nonce: Some(transaction.nonce),
+        rejection,
+        summary,
+        body: serde_json::to_value(&transaction.action).unwrap_or_default(),
+    })
+}
+
+impl Controller {
+    /// Tells the readers of `/events` that a job ended.
+    pub(crate) fn announce(&self, job: &Job) {
+        if self.events.receiver_count() == 0 {
+            return;
+        }
+        let body = serde_json::json!({
+            "id": job.id,
+            "function": job.function_name,
+            "developer": job.developer,
+            "state": job_state(job.state),
+            "cold": job.cold,
+            "duration_ms": ms(job.duration_us),
+            "price_ucr": job.price_ucr,
+        });
+        self.send_event("job", Some(job.developer), body);
+    }
+
+    pub(crate) fn announce_block(&self, block: BlockView) {
+        if self.events.receiver_count() > 0 {
+            self.send_event("block", None, serde_json::to_value(block).unwrap_or_default());
+        }
+    }
+
+    fn send_event(&self, kind: &str, audience: Option<piecework_model::AccountId>, body: serde_json::Value) {
+        let event = StreamEvent { kind: kind.to_owned(), at: timestamp(crate::clock::now_ms()), body };
+        // An error says that the last reader has just left.
+        let _ = self.events.send(std::sync::Arc::new(crate::Announced { audience, event }));
+    }
+}

@@ -1,0 +1,111 @@
+//! What has been ordered in each lane: no sequence runs twice, and what is not under a seal stays within the exposure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use parking_lot::Mutex;
+use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal};
+use piecework_queue::{Order, Refusal};
+
+/// The lanes of one provider, by lease.
+#[derive(Default)]
+pub(crate) struct Lanes(Mutex<HashMap<LeaseId, Lane>>);
+
+#[derive(Default)]
+struct Lane {
+    payer: PublicKey,
+    /// Every sequence below has been begun (or given up).
+    begun_below: u64,
+    begun_above: BTreeSet<u64>,
+    unsealed: BTreeMap<u64, Stake>,
+    at_stake_ucr: u64,
+}
+
+struct Stake {
+    leaf: Digest,
+    amount_ucr: u64,
+}
+
+/// Gaps that a lane remembers: a controller that crashed leaves one of at most 1,000 sequences.
+const GAPS_MAX: usize = 4_096;
+
+impl Lane {
+    fn has_begun(&self, sequence: u64) -> bool {
+        sequence < self.begun_below || self.begun_above.contains(&sequence)
+    }
+
+    fn mark_begun(&mut self, sequence: u64) {
+        self.begun_above.insert(sequence);
+        while self.begun_above.remove(&self.begun_below) {
+            self.begun_below += 1;
+        }
+        if self.begun_above.len() > GAPS_MAX {
+            self.begun_below = self.begun_above.pop_first().expect("the set is not empty") + 1;
+        }
+    }
+
+    fn put_at_stake(&mut self, sequence: u64, leaf: Digest, amount_ucr: u64) {
+        self.at_stake_ucr = self.at_stake_ucr.saturating_add(amount_ucr);
+        self.unsealed.insert(sequence, Stake { leaf, amount_ucr });
+    }
+}
+
+impl Lanes {
+    /// Marks the sequence as begun. Rejects `ticket.replayed`, and `ticket.unsealed` where too much would be at stake.
+    pub(crate) fn begin(&self, order: &Order) -> Result<(), Refusal> {
+        let ticket = &order.ticket;
+        let mut lanes = self.0.lock();
+        let lane = lanes.entry(ticket.lease).or_default();
+        lane.payer = order.payer;
+        if lane.has_begun(ticket.sequence) {
+            return Err(Rejection::new("ticket.replayed", "this sequence has run"));
+        }
+        if order.seal.is_none() {
+            if lane.at_stake_ucr.saturating_add(ticket.price_max_ucr) > order.exposure_ucr {
+                return Err(Rejection::new(
+                    "ticket.unsealed",
+                    "too much is unsealed in this lane: seal what has run",
+                ));
+            }
+            lane.put_at_stake(ticket.sequence, ticket.leaf(), ticket.price_max_ucr);
+        }
+        lane.mark_begun(ticket.sequence);
+        Ok(())
+    }
+
+    /// From here on the job's price is at stake, no longer its maximum.
+    pub(crate) fn finish(&self, receipt: &Receipt) {
+        let mut lanes = self.0.lock();
+        let Some(lane) = lanes.get_mut(&receipt.lease) else {
+            return;
+        };
+        if let Some(stake) = lane.unsealed.get_mut(&receipt.sequence) {
+            lane.at_stake_ucr = lane
+                .at_stake_ucr
+                .saturating_sub(stake.amount_ucr)
+                .saturating_add(receipt.price_ucr);
+            stake.amount_ucr = receipt.price_ucr;
+        }
+    }
+
+    /// Takes the payer's seal over the tickets of these sequences, in this order. Rejects `ticket.bad_seal`.
+    pub(crate) fn accept_seal(&self, seal: &Seal, sequences: &[u64], network: &NetworkId) -> Result<(), Refusal> {
+        let bad = |message: &str| Rejection::new("ticket.bad_seal", message);
+        let mut lanes = self.0.lock();
+        let lane = lanes
+            .get_mut(&seal.lease)
+            .ok_or_else(|| bad("nothing was ordered in this lane"))?;
+        let leaves: Option<Vec<Digest>> = sequences
+            .iter()
+            .map(|sequence| lane.unsealed.get(sequence).map(|stake| stake.leaf))
+            .collect();
+        let leaves = leaves.ok_or_else(|| bad("a sequence is not waiting for a seal"))?;
+        seal.verify(&lane.payer, Domain::Tickets, network, &leaves)
+            .map_err(|_| bad("the seal does not verify"))?;
+        for sequence in sequences {
+            if let Some(stake) = lane.unsealed.remove(sequence) {
+                lane.at_stake_ucr = lane.at_stake_ucr.saturating_sub(stake.amount_ucr);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! Warm pools: instances by function version, never by anything less.
+//!
+//! ```text
+//! take: idle instance of this version ---------------------------> lease (warm)
+//!       none: bundle -> load once -> start ----------------------> lease (cold)
+//! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
+//! ```
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+use piecework_blobs::{BlobsError, InUse, Unpacked};
+use piecework_model::FunctionId;
+use piecework_queue::Work;
+use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
+use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio_util::task::AbortOnDropHandle;
+
+type Key = (FunctionId, u32);
+
+pub(crate) struct Pools {
+    bundles: Unpacked,
+    pools: RwLock<HashMap<Key, Arc<Pool>>>,
+    idle: Duration,
+    idle_bytes_max: u64,
+    /// Runs what does not end in its first slice, so that the threads that serve requests never wait for it.
+    workers: Option<Runtime>,
+}
+
+/// Everything warm of one function version.
+struct Pool {
+    template: OnceCell<Template>,
+    idle: Mutex<Vec<Idle>>,
+    used: Mutex<Instant>,
+}
+
+struct Template {
+    loaded: Arc<dyn Loaded>,
+    _bundle: InUse,
+}
+
+struct Idle {
+    instance: Box<dyn Instance>,
+    since: Instant,
+    bytes: u64,
+}
+
+/// An instance taken for one call.
+pub(crate) struct Lease {
+    pool: Arc<Pool>,
+    instance: Box<dyn Instance>,
+    pub(crate) cold: bool,
+}
+
+/// Templates kept though nothing runs of them; the longest unused go first.
+const TEMPLATES_MAX: usize = 2_000;
+/// A template unused for this long goes.
+const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
+
+impl Pools {
+    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32) -> Self {
+        let workers = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(cores.max(1) as usize)
+            .thread_name("sandbox-worker")
+            .enable_all()
+            .build()
+            .expect("threads can be started at start-up");
+        Self {
+            bundles,
+            pools: RwLock::default(),
+            idle,
+            idle_bytes_max,
+            workers: Some(workers),
+        }
+    }
+
+    /// The version's template, loaded if need be.
+    pub(crate) async fn load(
+        &self,
+        backend: &Arc<dyn Backend>,
+        work: &Arc<Work>,
+    ) -> Result<Arc<dyn Loaded>, LoadError> {
+        let pool = self.pool((work.function, work.version));
+        self.template(&pool, backend, work).await
+    }
+
+    async fn template(
+        &self,
+        pool: &Pool,
+        backend: &Arc<dyn Backend>,
+        work: &Arc<Work>,
+    ) -> Result<Arc<dyn Loaded>, LoadError> {
+        let template = pool
+            .template
+            .get_or_try_init(|| self.make_template(backend, work))
+            .await?;
+        Ok(template.loaded.clone())
+    }
+
+    async fn make_template(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Template, LoadError> {
+        let failed = |error: BlobsError| LoadError::Failed(error.to_string());
+        let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
+        let program = Arc::new(Program {
+            language: work.language,
+            code: work.code,
+            directory: bundle.path().to_owned(),
+            handler: work.handler.clone(),
+            env: work.env.clone(),
+            limits: work.limits,
+            function_name: work.name.clone(),
+            version: work.version,
+        });
+        let backend = backend.clone();
+        let loaded = self.run_off_line(async move { backend.load(program).await }).await?;
+        Ok(Template {
+            loaded,
+            _bundle: bundle,
+        })
+    }
+
+    fn pool(&self, key: Key) -> Arc<Pool> {
+        if let Some(pool) = self.pools.read().get(&key) {
+            return pool.clone();
+        }
+        let new = || {
+            Arc::new(Pool {
+                template: OnceCell::new(),
+                idle: Mutex::default(),
+                used: Mutex::new(Instant::now()),
+            })
+        };
+        self.pools.write().entry(key).or_insert_with(new).clone()
+    }
+
+    /// A warm instance if one is idle, else a fresh one.
+    pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
+        let pool = self.pool((work.function, work.version));
+        let idle = pool.idle.lock().pop();
+        if let Some(Idle { instance, .. }) = idle {
+            return Ok(Lease {
+                pool,
+                instance,
+                cold: false,
+            });
+        }
+        let loaded = self.template(&pool, backend, work).await?;
+        let instance = self.run_off_line(async move { loaded.start().await }).await?;
+        Ok(Lease {
+            pool,
+            instance,
+            cold: true,
+        })
+    }
+
+    /// Calls the instance; puts it back if it may serve again.
+    pub(crate) async fn call(&self, lease: Lease, call: Call) -> Finished {
+        let Lease { pool, mut instance, .. } = lease;
+        let run = async move {
+            let finished = instance.call(call).await;
+            (instance, finished)
+        };
+        let (instance, finished) = self.run_off_line(run).await;
+        let now = Instant::now();
+        *pool.used.lock() = now;
+        if finished.reusable {
+            let bytes = instance.memory_bytes();
+            pool.idle.lock().push(Idle {
+                instance,
+                since: now,
+                bytes,
+            });
+        }
+        finished
+    }
+
+    /// Polls once here, where a short call ends; what yields goes on among the workers. Dropping it ends it there too.
+    async fn run_off_line<F>(&self, future: F) -> F::Output
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let mut future = Box::pin(future);
+        match futures::poll!(&mut future) {
+            Poll::Ready(output) => output,
+            Poll::Pending => {
+                let workers = self.workers.as_ref().expect("the workers live as long as the pools");
+                let task = AbortOnDropHandle::new(workers.spawn(future));
+                task.await
+                    .expect("a sandbox call neither panics nor is aborted while it is awaited")
+            }
+        }
+    }
+
+    pub(crate) fn is_warm(&self, key: Key) -> bool {
+        self.pools
+            .read()
+            .get(&key)
+            .is_some_and(|pool| !pool.idle.lock().is_empty())
+    }
+
+    pub(crate) fn forget(&self, key: Key) {
+        self.pools.write().remove(&key);
+    }
+
+    /// Idle instances and the bytes they hold.
+    pub(crate) fn idle(&self) -> (u32, u64) {
+        self.pools.read().values().fold((0, 0), |(count, bytes), pool| {
+            let idle = pool.idle.lock();
+            let held: u64 = idle.iter().map(|idle| idle.bytes).sum();
+            (count + u32::try_from(idle.len()).unwrap_or(u32::MAX), bytes + held)
+        })
+    }
+
+    /// Drops instances and templates that nobody used for long, and the longest idle beyond the quota.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let mut dropped = Vec::new();
+        let mut kept = Vec::new();
+        {
+            let mut pools = self.pools.write();
+            for pool in pools.values() {
+                let mut idle = pool.idle.lock();
+                dropped.extend(idle.extract_if(.., |idle| now.duration_since(idle.since) > self.idle));
+                kept.extend(idle.iter().map(|idle| (idle.since, idle.bytes)));
+            }
+            let over = over_quota(kept, self.idle_bytes_max);
+            if let Some(before) = over {
+                for pool in pools.values() {
+                    dropped.extend(pool.idle.lock().extract_if(.., |idle| idle.since <= before));
+                }
+            }
+            forget_unused(&mut pools, now);
+        }
+        drop(dropped);
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            workers.shutdown_background();
+        }
+    }
+}
+
+/// The age up to which instances must go so that the rest fits the quota.
+fn over_quota(mut idle: Vec<(Instant, u64)>, bytes_max: u64) -> Option<Instant> {
+    idle.sort_unstable_by_key(|&(since, _)| std::cmp::Reverse(since));
+    let mut held = 0;
+    idle.into_iter().find_map(|(since, bytes)| {
+        held += bytes;
+        (held > bytes_max).then_some(since)
+    })
+}
+
+fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
+    let unused = |pool: &Arc<Pool>| Arc::strong_count(pool) == 1 && pool.idle.lock().is_empty();
+    pools.retain(|_, pool| !(unused(pool) && now.duration_since(*pool.used.lock()) > TEMPLATE_IDLE));
+    if pools.len() > TEMPLATES_MAX {
+        let mut ages: Vec<_> = pools
+            .iter()
+            .filter(|(_, pool)| unused(pool))
+            .map(|(key, pool)| (*pool.used.lock(), *key))
+            .collect();
+        ages.sort_unstable_by_key(|&(used, _)| used);
+        let surplus = pools.len() - TEMPLATES_MAX;
+        for (_, key) in ages.into_iter().take(surplus) {
+            pools.remove(&key);
+        }
+    }
+}

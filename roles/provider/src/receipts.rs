@@ -1,0 +1,105 @@
+//! Receipts: what a job used becomes a claim, and a batch of claims gets the provider's seal.
+
+use piecework_model::{
+    AccountId, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey, Ticket,
+};
+use piecework_queue::{Refusal, Unsealed};
+use piecework_sandbox::{Finished, Outcome};
+
+pub(crate) struct Receipts {
+    key: SecretKey,
+    network: NetworkId,
+    /// Marks receipts of one's own: whoever asks for a seal must bring the mark, so nothing need be remembered.
+    mark_key: [u8; 32],
+}
+
+impl Receipts {
+    pub(crate) fn new(key: SecretKey, network: NetworkId) -> Self {
+        let mark_key = blake3::derive_key("piecework 2026 receipt mark", &key.to_seed());
+        Self { key, network, mark_key }
+    }
+
+    /// States what the job used, bounded by the ticket's limits and price.
+    pub(crate) fn write(
+        &self,
+        ticket: &Ticket,
+        finished: &Finished,
+        status: JobStatus,
+        cores: u32,
+    ) -> (Receipt, [u8; 32]) {
+        let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
+        let price_ucr = ticket
+            .prices
+            .price(&counters)
+            .unwrap_or(u64::MAX)
+            .min(ticket.price_max_ucr);
+        let receipt = Receipt {
+            lease: ticket.lease,
+            provider: ticket.provider,
+            sequence: ticket.sequence,
+            job: ticket.job,
+            code: ticket.code,
+            input: ticket.input,
+            output: output_digest(&finished.outcome),
+            status,
+            counters,
+            price_ucr,
+            duration_us: u64::try_from(finished.duration.as_micros()).unwrap_or(u64::MAX),
+        };
+        let mark = self.mark(&receipt);
+        (receipt, mark)
+    }
+
+    fn mark(&self, receipt: &Receipt) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.mark_key);
+        borsh::to_writer(&mut hasher, receipt).expect("a hasher accepts every byte");
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Seals receipts that carry this provider's mark. Rejects `receipt.not_mine` for any that does not.
+    pub(crate) fn seal(&self, lane: (LeaseId, AccountId), receipts: &[Unsealed]) -> Result<Seal, Refusal> {
+        let mut leaves = Vec::with_capacity(receipts.len());
+        for Unsealed { receipt, mark } in receipts {
+            let mine = blake3::Hash::from_bytes(self.mark(receipt)) == blake3::Hash::from_bytes(*mark);
+            if !mine || (receipt.lease, receipt.provider) != lane {
+                return Err(Rejection::new(
+                    "receipt.not_mine",
+                    "a receipt was not written by this provider in this lane",
+                ));
+            }
+            leaves.push(receipt.leaf());
+        }
+        Ok(Seal::sign(&self.key, Domain::Receipts, &self.network, lane, &leaves))
+    }
+}
+
+fn bounded(used: Counters, max: Counters) -> Counters {
+    Counters {
+        cpu_us: used.cpu_us.min(max.cpu_us),
+        memory_byte_ms: used.memory_byte_ms.min(max.memory_byte_ms),
+        egress_bytes: used.egress_bytes,
+    }
+}
+
+fn output_digest(outcome: &Outcome) -> Digest {
+    match outcome {
+        Outcome::Returned(output) => Digest::of(output),
+        Outcome::Raised(_)
+        | Outcome::TimedOut
+        | Outcome::OutOfMemory
+        | Outcome::Crashed(_)
+        | Outcome::OutputTooLarge
+        | Outcome::OutputInvalid(_) => Digest::of(b""),
+    }
+}
+
+pub(crate) fn status(outcome: &Outcome) -> JobStatus {
+    match outcome {
+        Outcome::Returned(_) => JobStatus::Ok,
+        Outcome::TimedOut => JobStatus::TimedOut,
+        Outcome::OutOfMemory => JobStatus::OutOfMemory,
+        Outcome::Raised(_) | Outcome::Crashed(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => {
+            JobStatus::Failed
+        }
+    }
+}

@@ -1,0 +1,54 @@
+#!/bin/sh
+# Builds the two components that the wasm sandbox runs: build/python.wasm and build/javascript.wasm.
+#
+#     runtimes/build.sh [python] [javascript]      both by default
+#
+# Needs python3 (3.9 or later, with venv) and node with npm. Everything else is pinned by wasm-python/requirements.txt and
+# wasm-javascript/package-lock.json and comes from PyPI and npm at the first run. Does nothing when nothing has changed.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+build="$here/build"
+mkdir -p "$build"
+
+# A digest of everything that the component in folder $1 is made from.
+inputs() {
+    (cd "$here" && find "$1" -type f ! -path '*/node_modules/*' ! -path '*/__pycache__/*' -print | LC_ALL=C sort |
+        while read -r file; do echo "$file $(cksum < "$file")"; done | cksum)
+}
+
+fresh() { [ -f "$build/$1.wasm" ] && [ "$(cat "$build/$1.inputs" 2> /dev/null)" = "$(inputs "wasm-$1")" ]; }
+
+# The component appears whole or not at all.
+finish() {
+    mv "$build/$1.wasm.tmp" "$build/$1.wasm"
+    inputs "wasm-$1" > "$build/$1.inputs"
+    echo "built runtimes/build/$1.wasm"
+}
+
+build_python() {
+    venv="$build/python-tools"
+    [ -x "$venv/bin/pip" ] || python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$here/wasm-python/requirements.txt"
+    # An empty environment: otherwise the packages of whoever builds would get into the component.
+    [ -d "$build/python-empty" ] || python3 -m venv --without-pip "$build/python-empty"
+    (cd "$here/wasm-python" && VIRTUAL_ENV="$build/python-empty" "$venv/bin/componentize-py" --quiet \
+        --wit-path world.wit --world python componentize runner --output "$build/python.wasm.tmp")
+    finish python
+}
+
+build_javascript() {
+    # Not `npm ci`: it refuses the lock, because componentize-qjs names builds for platforms that were never published.
+    # `--no-save` takes the locked versions and checks their digests all the same.
+    (cd "$here/wasm-javascript" && npm install --no-save --loglevel=error --no-audit --no-fund > /dev/null &&
+        node build.mjs "$build/javascript.wasm.tmp")
+    finish javascript
+}
+
+[ $# -gt 0 ] || set -- python javascript
+for language in "$@"; do
+    case "$language" in
+        python | javascript) fresh "$language" || "build_$language" ;;
+        *) echo "usage: runtimes/build.sh [python] [javascript]" >&2; exit 2 ;;
+    esac
+done

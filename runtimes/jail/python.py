@@ -1,0 +1,317 @@
+"""The Python side of the jail: a zygote that forks children into jails, and the runner that serves calls in a child.
+
+Run as `python3 -I -S -B python.py` with the control socket on descriptor 3. The zygote never runs user code: it forks, the
+child executes the steps that the agent sent (namespaces, mounts, identity, landlock, seccomp) and only then reads a program.
+
+Frames on descriptor 3 of a child, both ways: length (u32, little-endian) of what follows, 16 bytes of the call's secret,
+one byte of kind, payload.
+"""
+
+import array
+import base64
+import binascii
+import builtins
+import ctypes
+import gc
+import importlib.util
+import io
+import json
+import os
+import socket
+import sys
+import traceback
+
+# Modules that most functions import: shared with every child, so that a cold start does not pay for them.
+import collections  # noqa: F401
+import datetime  # noqa: F401
+import functools  # noqa: F401
+import math  # noqa: F401
+import random
+import re  # noqa: F401
+import time  # noqa: F401
+import types
+
+CHANNEL = 3
+CLONE3 = 435
+CLONE_PARENT = 0x00008000
+CLONE_PIDFD = 0x00001000
+STACK_MAX = 16 * 1024
+FUNCTION = "/function"
+
+
+class CloneArgs(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in (
+        "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")]
+
+
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_char_p)]
+
+
+# PyDLL keeps the interpreter lock: the child of a bare clone must hold it.
+LIBC = ctypes.PyDLL(None, use_errno=True)
+SYSCALL = LIBC.syscall
+SYSCALL.restype = ctypes.c_long
+
+
+def clone(flags):
+    """Forks into new namespaces; returns (pid, pidfd), in the child (0, -1)."""
+    pidfd = ctypes.c_int(-1)
+    arguments = CloneArgs(flags=flags | CLONE_PARENT | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd))
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = SYSCALL(ctypes.c_long(CLONE3), ctypes.byref(arguments), ctypes.c_long(ctypes.sizeof(arguments)))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error, os.strerror(error))
+    return pid, pidfd.value
+
+
+def prepare(argument, fds):
+    """One argument of a step: {"int"}, {"bytes"} (base64), {"fd"} (as received), {"out"} (an earlier result), {"filter"}."""
+    (kind, value), = argument.items()
+    if kind == "int":
+        return ctypes.c_long(value)
+    if kind == "bytes":
+        return ctypes.c_char_p(base64.b64decode(value))
+    if kind == "fd":
+        return ctypes.c_long(fds[value])
+    if kind == "filter":
+        program = base64.b64decode(value)
+        return ctypes.byref(Filter(len(program) // 8, program))
+    return value
+
+
+def execute(steps, outs):
+    """Runs the prepared steps in order; a failing step ends the process, since half a jail is none."""
+    for name, optional, number, arguments in steps:
+        result = SYSCALL(number, *[ctypes.c_long(outs[a]) if isinstance(a, int) else a for a in arguments])
+        if result < 0 and not optional:
+            error = ctypes.get_errno()
+            os.write(2, ("jail: %s failed: %s\n" % (name, os.strerror(error))).encode())
+            os._exit(125)
+        outs.append(result)
+
+
+def zygote():
+    control = socket.socket(fileno=CHANNEL)
+    gc.collect()
+    gc.freeze()
+    while True:
+        message, ancillary, _, _ = control.recvmsg(1 << 20, socket.CMSG_SPACE(16 * 4))
+        if not message:
+            os._exit(0)
+        fds = array.array("i")
+        for _, _, packed in ancillary:
+            fds.frombytes(packed)
+        order = json.loads(message)
+        steps = [(step["name"], step["optional"], ctypes.c_long(step["number"]),
+                  [prepare(argument, fds) for argument in step["arguments"]]) for step in order["steps"]]
+        try:
+            pid, pidfd = clone(order["flags"])
+        except OSError as error:
+            control.send(json.dumps({"failed": str(error)}).encode())
+            pid = None
+        if pid == 0:
+            execute(steps, [])
+            control.detach()
+            return
+        for fd in fds:
+            os.close(fd)
+        if pid is not None:
+            control.sendmsg([b'{"started":%d}' % pid],
+                            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [pidfd]))])
+            os.close(pidfd)
+
+
+class Runner:
+    """Serves one program's calls in a jailed child."""
+
+    def __init__(self):
+        self.buffer = b""
+        self.handler = None
+        self.settings = None
+
+    def take(self, count):
+        while len(self.buffer) < count:
+            chunk = os.read(CHANNEL, max(65536, count - len(self.buffer)))
+            if not chunk:
+                os._exit(0)
+            self.buffer += chunk
+        taken, self.buffer = self.buffer[:count], self.buffer[count:]
+        return taken
+
+    def receive(self):
+        frame = self.take(int.from_bytes(self.take(4), "little"))
+        return frame[:16], frame[16:17], frame[17:]
+
+    def send(self, secret, kind, payload):
+        frame = memoryview((17 + len(payload)).to_bytes(4, "little") + secret + kind + payload)
+        while frame:
+            frame = frame[os.write(CHANNEL, frame):]
+
+    def rehearse(self):
+        """Loads and calls a program of our own: the pages that this copies are copied before the program comes."""
+        self.settings = {"name": "", "version": 0, "output_bytes": 1 << 10}
+        self.handler = import_file("/runner/warm.py").handler
+        self.call(json.loads('{"job_id":"","deadline_ms":0,"parameters":null,"event":{"name":[1]}}'))
+        del sys.modules["warm"]
+        flush()
+
+    def serve(self):
+        self.rehearse()
+        self.send(bytes(16), b"H", b"")
+        while True:
+            secret, kind, payload = self.receive()
+            answer = self.load(json.loads(payload)) if kind == b"L" else self.call(json.loads(payload))
+            flush()
+            self.send(secret, *answer)
+
+    def load(self, settings):
+        self.settings = settings
+        os.environ.clear()
+        os.environ.update(settings["env"])
+        sys.path[:0] = [FUNCTION, FUNCTION + "/packages"]
+        path = os.path.join(FUNCTION, settings["file"])
+        sys.argv = [path]
+        if not os.path.isfile(path):
+            return refuse("no_handler", "the bundle has no file %s" % settings["file"])
+        try:
+            module = import_file(path)
+        except SyntaxError as error:
+            return refuse("syntax_error", "%s line %s: %s" % (relative(error.filename), error.lineno, error.msg))
+        except SystemExit as error:
+            leave(error)
+        except BaseException as error:
+            return refuse("load_failed", told_at_load(error), stack_of(error))
+        self.handler = getattr(module, settings["function"], None)
+        if not callable(self.handler):
+            return refuse("no_handler", "%s has no function %s" % (settings["file"], settings["function"]))
+        return b"D", b""
+
+    def call(self, call):
+        settings = self.settings
+        context = types.SimpleNamespace(
+            job_id=call["job_id"], function=settings["name"], version=settings["version"],
+            deadline_ms=call["deadline_ms"], parameters=call["parameters"])
+        try:
+            value = self.handler(call["event"], context)
+            if isinstance(value, types.CoroutineType):
+                import asyncio
+                value = asyncio.run(value)
+        except SystemExit as error:
+            leave(error)
+        except MemoryError:
+            return b"M", b""
+        except BaseException as error:
+            return b"R", told(error)
+        return encode(value, settings["output_bytes"])
+
+
+def encode(value, limit):
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
+        output = text.encode("utf-8")
+    except MemoryError:
+        return b"M", b""
+    except BaseException as error:
+        return b"I", ("the output is not JSON: %s" % error).encode("utf-8", "backslashreplace")[:1000]
+    if len(output) > limit:
+        return b"T", b""
+    return b"O", output
+
+
+def plain(value):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"$bytes": binascii.b2a_base64(value, newline=False).decode()}
+    raise TypeError("a %s has no JSON form" % type(value).__name__)
+
+
+def import_file(path):
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def relative(path):
+    return (path or "the code").removeprefix(FUNCTION + "/")
+
+
+def refuse(reason, message, stack=""):
+    return b"E", json.dumps({"code": "function." + reason, "message": message[:2000], "stack": stack}).encode()
+
+
+def told_at_load(error):
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(FUNCTION)]
+    place = " (%s line %s)" % (relative(frames[-1].filename), frames[-1].lineno) if frames else ""
+    return "%s: %s%s" % (type(error).__name__, error, place)
+
+
+def told(error):
+    try:
+        message = str(error)
+    except BaseException:
+        message = "(the error has no text)"
+    return json.dumps({"type": type(error).__name__, "message": message[:STACK_MAX], "stack": stack_of(error)}).encode()
+
+
+def stack_of(error):
+    """As Python prints it, from the first frame of the program on."""
+    try:
+        at = error.__traceback__
+        while at is not None and not at.tb_frame.f_code.co_filename.startswith(FUNCTION):
+            at = at.tb_next
+        return "".join(traceback.format_exception(type(error), error, at))[-STACK_MAX:]
+    except BaseException:
+        return ""
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass
+
+
+def leave(error):
+    flush()
+    code = error.code
+    if code is None:
+        os._exit(0)
+    if isinstance(code, int):
+        os._exit(code & 0xFF)
+    os.write(2, (str(code) + "\n").encode("utf-8", "backslashreplace"))
+    os._exit(1)
+
+
+def open_streams():
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, stream)
+        setattr(sys, "__%s__" % name, stream)
+    sys.stdin = open(os.devnull, encoding="utf-8")
+
+
+def site_builtins():
+    """What `site` would have added; -S leaves it out."""
+    builtins.exit = builtins.quit = sys.exit
+
+
+def main():
+    zygote()
+    random.seed()
+    site_builtins()
+    open_streams()
+    Runner().serve()
+
+
+if __name__ == "__main__":
+    main()

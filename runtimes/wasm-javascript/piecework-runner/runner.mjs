@@ -1,0 +1,132 @@
+// Runs a JavaScript function inside the component: loads the handler once, then answers calls.
+
+import { DONE, INVALID, NO_HANDLER, RAISED, SYNTAX, syntax, told } from "./answer.mjs";
+import { base64 } from "./base64.mjs";
+import { install as installGlobals } from "./globals.mjs";
+import { clearAll, install as installTimers, runDue, soonest } from "./timers.mjs";
+
+// Foreign code could answer in the handler's place with these, so they leave the global object here.
+const host = {
+  log: globalThis.hostLog,
+  answer: globalThis.hostAnswer,
+  random: globalThis.hostRandom,
+  now: globalThis.hostNow,
+  exit: globalThis.hostExit,
+};
+for (const name of ["hostLog", "hostAnswer", "hostRandom", "hostNow", "hostExit"]) delete globalThis[name];
+
+installGlobals(host);
+installTimers(host);
+
+// The language's own functions, before foreign code may replace them.
+const { parse, stringify } = JSON;
+const define = Object.defineProperty;
+const bytes = Uint8Array.prototype;
+const TO_JSON = {
+  value() {
+    return { $bytes: base64(this) };
+  },
+  configurable: true,
+};
+
+let handler = null;
+let functionName = "";
+let version = 0;
+let answered = true;
+
+function answer(code, text) {
+  if (answered) return;
+  answered = true;
+  clearAll();
+  host.answer(code, text);
+}
+
+function raised(error) {
+  answer(RAISED, stringify(told(error)));
+}
+
+function toJson(value) {
+  define(bytes, "toJSON", TO_JSON);
+  try {
+    return stringify(value);
+  } finally {
+    delete bytes.toJSON;
+  }
+}
+
+function returned(value) {
+  let text;
+  try {
+    text = toJson(value);
+    if (text === undefined && value !== undefined) throw new TypeError(`a ${typeof value} is not JSON`);
+  } catch (error) {
+    const { type, message } = told(error);
+    return type === "InternalError" ? raised(error) : answer(INVALID, `${type}: ${message}`);
+  }
+  answer(DONE, text ?? "null");
+}
+
+function loaded(module, setup) {
+  const found = setup.function ? module[setup.function] : (module.default ?? module.handler);
+  const named = setup.function || "default";
+  const called = typeof found === "function" ? found : found?.[named] ?? found?.default ?? found?.handler;
+  if (typeof called !== "function") {
+    const what = found === undefined ? "does not export" : "exports something that is no function as";
+    return answer(NO_HANDLER, `\`${setup.entry}\` ${what} \`${named}\``);
+  }
+  handler = called;
+  answer(DONE, "");
+}
+
+function failed(error) {
+  if (error instanceof SyntaxError) answer(SYNTAX, stringify(syntax(error)));
+  else raised(error);
+}
+
+export function load(text) {
+  const setup = parse(text);
+  functionName = setup.function_name;
+  version = setup.version;
+  Object.assign(process.env, setup.env);
+  answered = false;
+  import("/" + setup.entry).then((module) => loaded(module, setup)).catch(failed);
+  return settle();
+}
+
+export function start(event, job, deadline, parameters) {
+  answered = false;
+  clearAll();
+  try {
+    const result = handler(parse(event), {
+      job_id: job,
+      function: functionName,
+      version,
+      deadline_ms: deadline,
+      parameters: parameters === "null" ? null : parse(parameters),
+    });
+    if (result instanceof Promise) result.then(returned, raised);
+    else if (typeof result?.then === "function") Promise.resolve(result).then(returned, raised);
+    else returned(result);
+  } catch (error) {
+    raised(error);
+  }
+  return settle();
+}
+
+export function tick() {
+  try {
+    runDue();
+  } catch (error) {
+    raised(error);
+  }
+  return settle();
+}
+
+// An async export must return a promise. QuickJS runs every job before control goes back to the host, so that the host
+// finds the answer given, or a timer to wait for, or neither: then the handler's promise never settles.
+const settled = Promise.resolve();
+function settle() {
+  return settled;
+}
+
+export { soonest };

@@ -1,0 +1,327 @@
+"""Runs a Python function inside the component: loads the handler once, then answers calls.
+
+The codes of an answer; `ports/sandbox-wasm/src/answer.rs` has the same list.
+"""
+
+import ast
+import errno
+import gc
+import json
+import linecache
+import os
+import random
+import sys
+import traceback
+import types
+
+import preload
+
+preload.preload()
+
+import asyncio
+from base64 import b64encode
+
+# The bindings are looked up after the search path has become the bundle's.
+import componentize_py_async_support
+import componentize_py_types
+import wit_world
+
+import bundle
+import loop
+
+DONE = 0
+RAISED = 1
+NO_HANDLER = 2
+SYNTAX = 3
+UNSUPPORTED = 4
+EXITED = 5
+INVALID = 6
+NO_MEMORY = 7
+
+STACK_BYTES_MAX = 16 << 10
+# Modules and names that import well here and fail when used: a program that mentions them belongs elsewhere.
+ABSENT_MODULES = frozenset(("subprocess", "socket", "ssl", "multiprocessing", "_thread", "ctypes", "socketserver", "pty"))
+ABSENT_NAMES = frozenset(("Thread", "ThreadPoolExecutor", "ProcessPoolExecutor", "to_thread", "run_in_executor"))
+
+_scan = json.decoder.JSONDecoder().scan_once
+_handler = None
+_name = ""
+_version = 0
+
+
+class Context:
+    """What the handler learns about its invocation."""
+
+    __slots__ = ("job_id", "function", "version", "deadline_ms", "parameters")
+
+    def __init__(self, job_id, deadline_ms, parameters):
+        self.job_id = job_id
+        self.function = _name
+        self.version = _version
+        self.deadline_ms = deadline_ms
+        self.parameters = None if parameters == "null" else _scan(parameters, 0)[0]
+
+    def __repr__(self):
+        return f"Context(job_id={self.job_id!r}, function={self.function!r}, version={self.version!r})"
+
+
+def _default(value):
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return {"$bytes": b64encode(value).decode("ascii")}
+    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+
+
+def _encoder():
+    quote = json.encoder.encode_basestring
+    return json.encoder.c_make_encoder({}, _default, quote, None, ":", ",", False, False, False)
+
+
+_encode = _encoder()
+
+
+def _dumps(value):
+    global _encode
+    try:
+        text = "".join(_encode(value, 0))
+    except BaseException:
+        # The encoder's marks of containers that it was inside of are left behind.
+        _encode = _encoder()
+        raise
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            # Lone surrogates have no UTF-8; as escapes they are JSON.
+            return json.dumps(value, default=_default, allow_nan=False)
+    return text
+
+
+def _own(filename):
+    return filename.startswith("/") and not filename.startswith("/python/") and not filename.startswith("/0/")
+
+
+def _told(error):
+    """Type, message and stack of an exception, without the runner's own frames."""
+    trace = error.__traceback__
+    first = trace
+    while first is not None and not _own(first.tb_frame.f_code.co_filename):
+        first = first.tb_next
+    if isinstance(error, SyntaxError) and first is None:
+        trace = None
+    else:
+        trace = first if first is not None else trace
+    try:
+        stack = "".join(traceback.format_exception(type(error), error, trace))
+    except MemoryError:
+        raise
+    except BaseException:
+        stack = ""
+    try:
+        message = str(error)
+    except MemoryError:
+        raise
+    except BaseException:
+        message = "(the message could not be read)"
+    if len(stack) > STACK_BYTES_MAX:
+        stack = stack[: STACK_BYTES_MAX // 2] + "\n  ...\n" + stack[-STACK_BYTES_MAX // 4 :]
+    return json.dumps({"type": type(error).__name__, "message": message[:STACK_BYTES_MAX], "stack": stack})
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass
+
+
+def _exit_text(error):
+    code = error.code
+    if code is None:
+        return "0"
+    if isinstance(code, int):
+        return str(code)
+    print(code, file=sys.stderr)
+    return "1"
+
+
+def _unsupported(error):
+    """Why the failed import is this sandbox's fault, or None."""
+    if isinstance(error, ModuleNotFoundError):
+        name = error.name or str(error)
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            return f"the module `{name}` does not exist in WebAssembly"
+        return f"the module `{name}` is not in the bundle, or only as native code"
+    if isinstance(error, ImportError):
+        frame = error.__traceback__
+        while frame is not None:
+            if frame.tb_frame.f_code.co_filename.startswith(bundle.PACKAGES + "/"):
+                return f"a package does not import in WebAssembly: {error}"
+            frame = frame.tb_next
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return "threads do not exist in WebAssembly"
+    if isinstance(error, OSError) and error.errno in (52, 58, 138, 141):
+        return f"the system call is not there in WebAssembly: {error}"
+    return None
+
+
+def _absent(node):
+    """The first thing below `node` that WebAssembly lacks; whatever stands in a `try` is prepared to miss it."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Try(handlers=[_, *_]):
+                continue
+            case ast.Import():
+                names = [alias.name for alias in child.names]
+            case ast.ImportFrom(level=0):
+                names = [child.module] + [alias.name for alias in child.names if alias.name in ABSENT_NAMES]
+            case ast.Attribute(attr=attribute) if attribute in ABSENT_NAMES:
+                names = [attribute]
+            case _:
+                names = []
+        for name in names:
+            if name in ABSENT_NAMES or name.partition(".")[0] in ABSENT_MODULES:
+                return name
+        found = _absent(child)
+        if found:
+            return found
+    return None
+
+
+def _mentions_absent():
+    for path, _, _ in list(bundle.known.values()):
+        if path.startswith(bundle.PACKAGES + "/"):
+            continue
+        with open(path, "rb") as file:
+            name = _absent(ast.parse(file.read()))
+        if name:
+            return f"{path[1:]} uses `{name}`, which does not exist in WebAssembly"
+    return None
+
+
+def _syntax(error):
+    told = json.loads(_told(error))
+    told["file"] = (error.filename or "").lstrip("/")
+    told["line"] = error.lineno or 0
+    return json.dumps(told)
+
+
+def _import_entry(entry):
+    path = bundle.ROOT + entry
+    if not os.path.isfile(path) and entry.rpartition("/")[2].removesuffix(".py") not in bundle.known:
+        return None
+    name = entry.rpartition("/")[2].removesuffix(".py")
+    module = importlib_module(bundle.spec(name, path, False))
+    return module
+
+
+def importlib_module(spec):
+    module = types.ModuleType(spec.name)
+    module.__spec__ = spec
+    module.__file__ = spec.origin
+    module.__loader__ = spec.loader
+    module.__package__ = ""
+    sys.modules[spec.name] = module
+    exec(spec.loader.get_code(spec.name), module.__dict__)
+    return module
+
+
+def _load(setup):
+    global _handler, _name, _version
+    _name, _version = setup["function_name"], setup["version"]
+    entry, function = setup["entry"], setup["function"]
+    folder = entry.rpartition("/")[0]
+    sys.path.insert(0, bundle.ROOT)
+    if folder:
+        sys.path.insert(0, bundle.ROOT + folder)
+    checks = not bundle.known
+    module = _import_entry(entry)
+    if module is None:
+        return NO_HANDLER, f"the bundle has no file `{entry}`"
+    if checks:
+        reason = _mentions_absent()
+        if reason:
+            return UNSUPPORTED, reason
+    handler = getattr(module, function, None)
+    if not callable(handler):
+        what = "does not define" if handler is None else "has something that is no function as"
+        return NO_HANDLER, f"`{entry}` {what} `{function}`"
+    _handler = handler
+    return DONE, ""
+
+
+class WitWorld:
+    def load(self, setup, code):
+        # The bindings run every export inside a loop of their own, in which no other could run.
+        asyncio.events._set_running_loop(None)
+        try:
+            setup = json.loads(setup)
+            os.environ.clear()
+            os.environ.update(setup["env"])
+            random.seed()
+            if code:
+                bundle.restore(code)
+            return _load(setup)
+        except SyntaxError as error:
+            return SYNTAX, _syntax(error)
+        except SystemExit as error:
+            return EXITED, _exit_text(error)
+        except MemoryError:
+            return NO_MEMORY, ""
+        except BaseException as error:
+            reason = _unsupported(error)
+            return (UNSUPPORTED, reason) if reason else (RAISED, _told(error))
+        finally:
+            _flush()
+
+    def compiled(self):
+        return bundle.dump()
+
+    def call(self, event, job, deadline_ms, parameters):
+        asyncio.events._set_running_loop(None)
+        try:
+            result = _handler(_scan(event, 0)[0], Context(job, deadline_ms, parameters))
+            if type(result) is types.CoroutineType:
+                result = asyncio.run(result)
+        except SystemExit as error:
+            return EXITED, _exit_text(error)
+        except MemoryError:
+            return NO_MEMORY, ""
+        except BaseException as error:
+            return RAISED, _told(error)
+        finally:
+            _flush()
+        try:
+            return DONE, _dumps(result)
+        except MemoryError:
+            return NO_MEMORY, ""
+        except (TypeError, ValueError, RecursionError) as error:
+            return INVALID, f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            return RAISED, _told(error)
+
+
+def _refuse(*_, **__):
+    raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def _settle():
+    """The last step of the build: everything until here is in the image that each instance starts from."""
+    import warnings
+
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    loop.install()
+    bundle.install()
+    # The C library's own versions do nothing and say that it went well.
+    for name in ("chmod", "chown", "lchown", "fchmod", "fchown", "umask"):
+        if hasattr(os, name):
+            setattr(os, name, _refuse)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    linecache.clearcache()
+    _dumps({"warm": [1, 2.5, "é", None, True]})
+    gc.collect()
+    gc.freeze()
+
+
+_settle()

@@ -1,0 +1,193 @@
+//! The commands and what each accepts; `run` hands over to the command's own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands::*, failure::Failure};
+
+/// Serverless functions that anybody's computer can run, each run paid by a receipt on an open ledger.
+#[derive(Debug, Parser)]
+#[command(
+    name = "piecework",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    term_width = 100
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 the function failed, 2 wrong usage, 3 refused, 4 no connection.\n\
+    PIECEWORK_URL and PIECEWORK_TOKEN override the login."
+)]
+pub struct Cli {
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Up(up::Up),
+    Login(login::Login),
+    Logout(logout::Logout),
+    New(new::New),
+    Deploy(deploy::Deploy),
+    Dev(dev::Dev),
+    Call(call::Call),
+    Functions(functions::Functions),
+    Function(function::Function),
+    Versions(versions::Versions),
+    Rollback(rollback::Rollback),
+    Delete(delete::Delete),
+    Jobs(jobs::Jobs),
+    Job(job::Job),
+    Cancel(cancel::Cancel),
+    Logs(logs::Logs),
+    Quote(quote::Quote),
+    Metrics(metrics::Metrics),
+    Account(account::Account),
+    Transfer(transfer::Transfer),
+    Invite(invite::Invite),
+    Tokens(tokens::Tokens),
+    Offers(offers::Offers),
+    Leases(leases::Leases),
+    Statement(statement::Statement),
+    Ledger(ledger::Ledger),
+    Provider(provider::Provider),
+    Doctor(doctor::Doctor),
+    Openapi(openapi::Openapi),
+}
+
+/// Runs one command to its end.
+pub async fn run(cli: Cli) -> Result<(), Failure> {
+    let json = cli.json;
+    match cli.command {
+        Command::Up(command) => command.run().await,
+        Command::Login(command) => command.run().await,
+        Command::Logout(command) => command.run(),
+        Command::New(command) => command.run(),
+        Command::Deploy(command) => command.run(json).await,
+        Command::Dev(command) => command.run().await,
+        Command::Call(command) => command.run(json).await,
+        Command::Functions(command) => command.run(json).await,
+        Command::Function(command) => command.run(json).await,
+        Command::Versions(command) => command.run(json).await,
+        Command::Rollback(command) => command.run(json).await,
+        Command::Delete(command) => command.run().await,
+        Command::Jobs(command) => command.run(json).await,
+        Command::Job(command) => command.run(json).await,
+        Command::Cancel(command) => command.run().await,
+        Command::Logs(command) => command.run(json).await,
+        Command::Quote(command) => command.run(json).await,
+        Command::Metrics(command) => command.run(json).await,
+        Command::Account(command) => command.run(json).await,
+        Command::Transfer(command) => command.run(json).await,
+        Command::Invite(command) => command.run(json).await,
+        Command::Tokens(command) => command.run(json).await,
+        Command::Offers(command) => command.run(json).await,
+        Command::Leases(command) => command.run(json).await,
+        Command::Statement(command) => command.run(json).await,
+        Command::Ledger(command) => command.run(json).await,
+        Command::Provider(command) => command.run(json).await,
+        Command::Doctor(command) => command.run(json).await,
+        Command::Openapi(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt::Write as _, fs, path::Path};
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_lines_of_the_interface_parse() {
+        for line in [
+            "piecework up --data d --listen 127.0.0.1:0",
+            "piecework login http://h --token t",
+            "piecework login http://h --invite c --name ada",
+            "piecework new hello --language javascript",
+            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict",
+            "piecework dev p",
+            "piecework call hello {} --async",
+            "piecework call hello -",
+            "piecework functions --json",
+            "piecework --json functions",
+            "piecework rollback hello 3",
+            "piecework jobs --function hello",
+            "piecework job job_00000000000000000000000000000001 --proof",
+            "piecework logs hello --follow",
+            "piecework transfer bob 1.5cr",
+            "piecework statement --csv",
+            "piecework ledger block 3",
+            "piecework tokens create --scope view --scope invoke --expires 7d",
+            "piecework provider status",
+            "piecework doctor",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_is_accepted() {
+        for (line, said) in [
+            ("piecework deploy p --timeout 5", "500ms, 5s or 2m"),
+            ("piecework deploy p --memory 128MB", "MiB"),
+            ("piecework deploy p --env A", "NAME=VALUE"),
+            ("piecework deploy p --language ruby", "python"),
+            ("piecework transfer bob -- -1", "1.5cr"),
+            ("piecework rollback hello 0", "1"),
+            ("piecework job x", "job_"),
+            ("piecework tokens create --scope root", "deploy"),
+            ("piecework frobnicate", "frobnicate"),
+        ] {
+            let error = parse(line).map(|cli| format!("{cli:?}")).expect_err(line).to_string();
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+
+    fn help() -> String {
+        let mut text = String::new();
+        write_help(Cli::command(), "piecework", &mut text);
+        text
+    }
+
+    fn write_help(mut command: clap::Command, path: &str, into: &mut String) {
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        write!(into, "=== {path} ===\n{}\n\n", lines.join("\n").trim_end()).expect("a string takes every write");
+        for sub in command
+            .get_subcommands()
+            .filter(|sub| sub.get_name() != "help")
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let path = format!("{path} {}", sub.get_name());
+            write_help(sub, &path, into);
+        }
+    }
+
+    #[test]
+    fn the_help_is_as_in_the_golden_file() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/help.txt");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, help()).expect("written");
+        }
+        let golden = fs::read_to_string(&path).expect("the golden file is there");
+        assert!(
+            golden == help(),
+            "tests/golden/help.txt is stale: run UPDATE_GOLDEN=1 cargo test -p piecework"
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! `piecework cancel`: ends a job early.
+
+use piecework_model::JobId;
+
+use crate::{failure::Failure, session};
+
+/// Cancel a job that is queued or running
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    /// Like job_0123...
+    id: JobId,
+}
+
+impl Cancel {
+    pub async fn run(self) -> Result<(), Failure> {
+        session::connect()?.cancel_job(self.id).await?;
+        eprintln!("cancelled {}", self.id);
+        Ok(())
+    }
+}

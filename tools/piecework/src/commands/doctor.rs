@@ -1,0 +1,57 @@
+//! `piecework doctor`: probes every sandbox backend by running something in it.
+
+use piecework_sandbox::{BackendName, Probe};
+
+use crate::{compose, failure::Failure, places, show};
+
+/// Probe every sandbox backend: what works here, and why the rest does not
+#[derive(Debug, clap::Args)]
+pub struct Doctor {}
+
+impl Doctor {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let mut probes: Vec<Probe> = compose::backends().await.into_iter().map(|(_, probe)| probe).collect();
+        let missing = BackendName::ALL.into_iter().filter(|name| probes.iter().all(|probe| probe.backend != *name));
+        let absent: Vec<Probe> = missing.map(absent).collect();
+        probes.extend(absent);
+        if json {
+            return show::json(&probes);
+        }
+        for probe in &probes {
+            print(probe);
+        }
+        if probes.iter().any(|probe| probe.works) {
+            return Ok(());
+        }
+        Err(Failure::usage("no sandbox works here: nothing can be run on this machine"))
+    }
+}
+
+/// A backend that this build cannot start here.
+fn absent(backend: BackendName) -> Probe {
+    let detail = match backend {
+        BackendName::Wasm => match places::runtimes() {
+            Some(folder) => format!("no component in {}: run runtimes/build.sh", folder.display()),
+            None => "no components were found: run runtimes/build.sh, or set PIECEWORK_RUNTIMES".to_owned(),
+        },
+        BackendName::Jail => "neither python3 nor node was found: install one of them".to_owned(),
+        BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
+            "not in this build".to_owned()
+        }
+    };
+    Probe { backend, works: false, languages: Vec::new(), detail, weaker: Vec::new(), cold_us: None, warm_us: None }
+}
+
+fn print(probe: &Probe) {
+    let mark = if probe.works { "works" } else { "  -  " };
+    println!("{mark}  {:8} {}", probe.backend.as_str(), probe.detail);
+    if probe.works {
+        let languages: Vec<_> = probe.languages.iter().map(|language| language.as_str()).collect();
+        let time = |us: Option<u64>| us.map_or_else(|| "?".to_owned(), |us| format!("{:.2} ms", us as f64 / 1_000.0));
+        let (cold, warm) = (time(probe.cold_us), time(probe.warm_us));
+        println!("                {}; cold {cold}, warm {warm}", languages.join(", "));
+    }
+    for weaker in &probe.weaker {
+        println!("                weaker here: {weaker}");
+    }
+}

@@ -1,0 +1,50 @@
+//! `piecework invite`: a code that lets one person register.
+
+use std::time::Duration;
+
+use piecework_api::accounts::{CreateInvite, Role};
+use piecework_model::Credits;
+
+use crate::{failure::Failure, session, show, units};
+
+/// Make an invite for one new account
+#[derive(Debug, clap::Args)]
+pub struct Invite {
+    /// What it may become: developer, provider, peer or controller; may be repeated [default: developer]
+    #[arg(long, value_parser = role)]
+    role: Vec<Role>,
+    /// Credits that it gets from yours
+    #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr)]
+    grant: Option<i128>,
+    /// How long it can be used
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = units::duration)]
+    expires: Duration,
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let named = Role::ALL.into_iter().find(|role| role.as_str() == text);
+    named.ok_or_else(|| format!("`{text}` is not a role: developer, provider, peer or controller"))
+}
+
+impl Invite {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        let body = CreateInvite {
+            roles: self.role,
+            grant_ucr: self.grant.map(Credits),
+            expires_in_s: Some(self.expires.as_secs()),
+        };
+        let invite = client.create_invite(&body).await?;
+        if json {
+            return show::json(&invite);
+        }
+        show::text(&format!("{}\n", invite.code))?;
+        eprintln!(
+            "until {}: piecework login {} --name NAME --invite {}",
+            show::time(invite.expires_at),
+            client.base(),
+            invite.code
+        );
+        Ok(())
+    }
+}

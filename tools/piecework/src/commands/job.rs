@@ -1,0 +1,119 @@
+//! `piecework job`: one job: what it used, what it cost, and each step to its payment.
+
+use piecework_api::jobs::{JobEvent, JobView};
+use piecework_model::JobId;
+use serde::Serialize;
+
+use crate::{failure::Failure, session, show};
+
+/// Show a job: its receipt, and opened, metered, received, paid with the credits that moved
+#[derive(Debug, clap::Args)]
+pub struct Job {
+    /// Like job_0123...
+    id: JobId,
+    /// Print the proof of its payment: receipt, path, block and certificate
+    #[arg(long)]
+    proof: bool,
+    /// Print what it printed
+    #[arg(long, conflicts_with = "proof")]
+    logs: bool,
+}
+
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    job: JobView,
+    history: Vec<JobEvent>,
+}
+
+impl Job {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        if self.proof {
+            return show::json(&*client.job_proof(self.id).await?);
+        }
+        if self.logs {
+            return show::text(&client.job_logs(self.id).await?.text);
+        }
+        let job = client.job(self.id, None).await?;
+        let history = client.job_history(self.id).await?.items;
+        if json {
+            return show::json(&Whole { job, history });
+        }
+        show::fields(&rows(&job))?;
+        show::text("\n")?;
+        show::table(
+            ["STEP", "BLOCK", "AT", "WHAT"],
+            history.iter().map(step).collect(),
+            "nothing happened to it yet",
+        )
+    }
+}
+
+fn rows(job: &JobView) -> Vec<(&'static str, String)> {
+    let state = job.state.as_str();
+    let mut rows = vec![
+        ("job", job.id.to_string()),
+        ("function", format!("{} version {}", job.function, job.version)),
+        (
+            "state",
+            if job.cold {
+                format!("{state}, cold start")
+            } else {
+                format!("{state}, warm")
+            },
+        ),
+        ("developer", job.developer.clone()),
+        ("provider", show::or_dash(job.provider.as_ref())),
+        ("sandbox", show::or_dash(job.sandbox.as_ref())),
+        ("created", show::time(job.created_at)),
+        ("queued", show::ms(job.queued_ms)),
+        ("pull", show::ms(job.pull_ms)),
+        ("ran", show::ms(job.duration_ms)),
+        ("cpu", format!("{} us", job.cpu_us)),
+        (
+            "memory",
+            format!(
+                "{} byte ms, peak {}",
+                job.memory_byte_ms,
+                show::bytes(job.memory_peak_bytes)
+            ),
+        ),
+        ("egress", show::bytes(job.egress_bytes)),
+        ("price", show::ucr_long(job.price_ucr)),
+        ("commission", job.commission_ucr.map_or_else(|| "-".into(), show::ucr)),
+        ("received", show::yes(job.received)),
+        (
+            "paid",
+            job.paid_height
+                .map_or_else(|| show::yes(job.paid), |height| format!("yes, in block {height}")),
+        ),
+    ];
+    rows.extend(job.replaces.map(|replaced| ("replaces", replaced.to_string())));
+    rows.extend(job.output.as_ref().map(|output| ("output", shortened(output.get()))));
+    rows.extend(job.error.as_ref().map(|error| ("error", error.to_string())));
+    rows
+}
+
+/// A terminal is no place for megabytes: `--json` has it all.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 500;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}... ({} bytes, --json has them all)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}
+
+fn step(event: &JobEvent) -> [String; 4] {
+    let moved = event.moved.iter().map(|moved| {
+        let sign = if moved.amount_ucr.is_positive() { "+" } else { "" };
+        format!("{} {sign}{}", moved.account, show::ucr(moved.amount_ucr))
+    });
+    let what: Vec<String> = event.detail.clone().into_iter().chain(moved).collect();
+    [
+        event.event.as_str().to_owned(),
+        show::or_dash(event.height),
+        show::time(event.at),
+        what.join("; "),
+    ]
+}

@@ -1,0 +1,136 @@
+//! `piecework ledger`: blocks and transactions.
+
+use piecework_api::{
+    Client,
+    ledger::{BlockView, TransactionView},
+};
+
+use crate::{failure::Failure, session, show};
+
+/// Look at the ledger
+#[derive(Debug, clap::Args)]
+pub struct Ledger {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Height, head, peers
+    Status,
+    /// Blocks, newest first
+    Blocks {
+        #[command(flatten)]
+        page: super::Page,
+    },
+    /// One block with its transactions
+    Block { height: u64 },
+    /// One transaction
+    Transaction {
+        /// 64 hex digits
+        id: String,
+    },
+}
+
+impl Ledger {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        match self.action {
+            Action::Status => status(&client, json).await,
+            Action::Blocks { page } => blocks(&client, &page, json).await,
+            Action::Block { height } => block(&client, height, json).await,
+            Action::Transaction { id } => show::json(&client.transaction(&id).await?),
+        }
+    }
+}
+
+async fn status(client: &Client, json: bool) -> Result<(), Failure> {
+    let status = client.ledger_status().await?;
+    if json {
+        return show::json(&status);
+    }
+    let mut rows = vec![
+        ("network", status.network.to_string()),
+        ("height", status.height.to_string()),
+        ("head", status.head.to_string()),
+        ("state root", status.state_root.to_string()),
+        ("final at", show::or_dash(status.finalized_at.map(show::time))),
+        ("peers", status.peer_count.to_string()),
+        (
+            "commission",
+            format!(
+                "{}.{} %",
+                status.commission_permille / 10,
+                status.commission_permille % 10
+            ),
+        ),
+        ("receipts waiting", status.outbox.to_string()),
+    ];
+    rows.extend(status.peers.iter().map(|peer| {
+        let owner = peer.owner.as_deref().unwrap_or("-");
+        let here = if peer.here { ", answers you" } else { "" };
+        (
+            "peer",
+            format!("{} of {owner}, since block {}{here}", peer.key, peer.since_height),
+        )
+    }));
+    show::fields(&rows)
+}
+
+async fn blocks(client: &Client, page: &super::Page, json: bool) -> Result<(), Failure> {
+    let list = client.blocks(&page.query()).await?;
+    if json {
+        return show::json(&list);
+    }
+    show::table(BLOCK, list.items.iter().map(block_row).collect(), "no blocks yet")?;
+    super::more(list.next.as_deref());
+    Ok(())
+}
+
+const BLOCK: [&str; 5] = ["BLOCK", "TRANSACTIONS", "REJECTED", "PROPOSED", "DIGEST"];
+
+fn block_row(block: &BlockView) -> [String; 5] {
+    [
+        block.height.to_string(),
+        block.transactions.to_string(),
+        block.rejected.to_string(),
+        show::or_dash(block.proposed_at.map(show::time)),
+        block.digest.to_string(),
+    ]
+}
+
+async fn block(client: &Client, height: u64, json: bool) -> Result<(), Failure> {
+    let detail = client.block(height).await?;
+    if json {
+        return show::json(&detail);
+    }
+    let block = &detail.block;
+    show::fields(&[
+        ("height", block.height.to_string()),
+        ("digest", block.digest.to_string()),
+        ("parent", block.parent.to_string()),
+        ("state root", block.state_root.to_string()),
+        ("proposed", show::or_dash(block.proposed_at.map(show::time))),
+        ("proposer", show::or_dash(block.proposer)),
+    ])?;
+    show::text("\n")?;
+    let rows = detail.items.iter().map(transaction_row).collect();
+    show::table(
+        ["KIND", "SENDER", "RESULT", "WHAT", "ID"],
+        rows,
+        "no transactions in it",
+    )
+}
+
+fn transaction_row(transaction: &TransactionView) -> [String; 5] {
+    [
+        transaction.kind.clone(),
+        transaction.sender.clone(),
+        transaction
+            .rejection
+            .as_ref()
+            .map_or_else(|| "ok".to_owned(), |rejection| rejection.code.clone()),
+        transaction.summary.clone(),
+        transaction.id.to_string(),
+    ]
+}

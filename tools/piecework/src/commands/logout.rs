@@ -1,0 +1,19 @@
+//! `piecework logout`: forgets the login.
+
+use crate::{failure::Failure, session};
+
+/// Forget the login
+#[derive(Debug, clap::Args)]
+pub struct Logout {}
+
+impl Logout {
+    pub fn run(self) -> Result<(), Failure> {
+        let said = if session::forget()? {
+            "logged out"
+        } else {
+            "there was no login"
+        };
+        eprintln!("{said}");
+        Ok(())
+    }
+}

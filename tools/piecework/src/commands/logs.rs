@@ -1,0 +1,85 @@
+//! `piecework logs`: what a function's runs printed.
+
+use piecework_api::{
+    Client,
+    jobs::{FunctionLogsItem, FunctionLogsQuery, JobState},
+};
+
+use crate::{failure::Failure, session, show};
+
+/// The server holds the request so long when there is nothing new.
+const WAIT_MS: u32 = 20_000;
+
+/// Show what a function's newest jobs printed
+#[derive(Debug, clap::Args)]
+pub struct Logs {
+    name: String,
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
+    /// Jobs to begin with, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+impl Logs {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        let first = FunctionLogsQuery {
+            limit: Some(self.limit),
+            ..FunctionLogsQuery::default()
+        };
+        let page = client.function_logs(&self.name, &first).await?;
+        let mut after = emit(&page.items, json)?;
+        if page.items.is_empty() && !self.follow && !json {
+            eprintln!("{} has not run yet", self.name);
+        }
+        while self.follow {
+            let query = FunctionLogsQuery {
+                after,
+                wait_ms: Some(WAIT_MS),
+                limit: None,
+            };
+            let page = client.function_logs(&self.name, &query).await?;
+            after = emit(&page.items, json)?.or(query.after);
+        }
+        Ok(())
+    }
+}
+
+fn emit(items: &[FunctionLogsItem], json: bool) -> Result<Option<String>, Failure> {
+    if !json {
+        return print(items);
+    }
+    for item in items {
+        let line = serde_json::to_string(item).map_err(anyhow::Error::new)?;
+        show::text(&format!("{line}\n"))?;
+    }
+    Ok(items.last().map(|item| item.job_id.to_string()))
+}
+
+/// Prints items, oldest first; gives the newest job's id.
+pub fn print(items: &[FunctionLogsItem]) -> Result<Option<String>, Failure> {
+    for item in items {
+        let ended = if item.state == JobState::Succeeded {
+            ""
+        } else {
+            item.state.as_str()
+        };
+        let head = format!("-- {} {} v{} {ended}", show::time(item.at), item.job_id, item.version);
+        let text = item.text.trim_end_matches('\n');
+        let break_ = if text.is_empty() { "" } else { "\n" };
+        show::text(&format!("{}\n{text}{break_}", head.trim_end()))?;
+    }
+    Ok(items.last().map(|item| item.job_id.to_string()))
+}
+
+/// The newest job's id, to follow from now on.
+pub async fn newest(client: &Client, name: &str) -> Result<Option<String>, Failure> {
+    let query = FunctionLogsQuery {
+        limit: Some(1),
+        ..FunctionLogsQuery::default()
+    };
+    let page = client.function_logs(name, &query).await?;
+    Ok(page.items.last().map(|item| item.job_id.to_string()))
+}

@@ -1,0 +1,60 @@
+//! One file per command.
+
+pub mod account;
+pub mod call;
+pub mod cancel;
+pub mod delete;
+pub mod deploy;
+pub mod dev;
+pub mod doctor;
+pub mod function;
+pub mod functions;
+pub mod invite;
+pub mod job;
+pub mod jobs;
+pub mod leases;
+pub mod ledger;
+pub mod login;
+pub mod logout;
+pub mod logs;
+pub mod metrics;
+pub mod new;
+pub mod offers;
+pub mod openapi;
+pub mod provider;
+pub mod quote;
+pub mod rollback;
+pub mod statement;
+pub mod tokens;
+pub mod transfer;
+pub mod up;
+pub mod versions;
+
+use piecework_api::PageQuery;
+
+/// Which page of a list.
+#[derive(Debug, clap::Args)]
+pub struct Page {
+    /// Items on the page, 1 to 1000
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Where the page begins, as the one before said
+    #[arg(long, value_name = "C")]
+    cursor: Option<String>,
+}
+
+impl Page {
+    fn query(&self) -> PageQuery {
+        PageQuery {
+            limit: Some(self.limit),
+            cursor: self.cursor.clone(),
+        }
+    }
+}
+
+/// Says that a list goes on.
+fn more(next: Option<&str>) {
+    if let Some(next) = next {
+        eprintln!("more: --cursor {next}");
+    }
+}

@@ -1,0 +1,22 @@
+//! `piecework rollback`: makes an old version live.
+
+use crate::{failure::Failure, session, show};
+
+/// Make an old version live again
+#[derive(Debug, clap::Args)]
+pub struct Rollback {
+    name: String,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    version: u32,
+}
+
+impl Rollback {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let view = session::connect()?.rollback(&self.name, self.version).await?;
+        if json {
+            show::json(&view)
+        } else {
+            show::text(&format!("{} runs version {}\n", view.name, view.version))
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `piecework up`: controller, peer and provider in one process.
+
+use std::{net::SocketAddr, path::PathBuf, time::Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{compose, failure::Failure, places};
+
+/// Controller, peer, provider and portal in one process
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// Where all state is kept [default: piecework below the user's data directory]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
+    pub listen: SocketAddr,
+}
+
+impl Up {
+    /// Prints `ready URL` on standard output once a call would succeed; progress and logs go to standard error.
+    pub async fn run(self) -> Result<(), Failure> {
+        let directory = match self.data {
+            Some(directory) => directory,
+            None => places::default_data_dir().map_err(Failure::Local)?,
+        };
+        let began = Instant::now();
+        let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
+        let machine = compose::machine(&directory, self.listen, &say).await.map_err(Failure::Local)?;
+        say(&format!("state in {}", directory.display()));
+        println!("ready {}", machine.url);
+        machine.serve(stopped()).await.map_err(Failure::Local)?;
+        eprintln!("stopped; everything is kept in {}", directory.display());
+        Ok(())
+    }
+}
+
+/// Resolves at Ctrl-C or a polite kill.
+async fn stopped() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        // An error means that Ctrl-C cannot be heard; the other signal still can.
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}

@@ -1,0 +1,190 @@
+//! How a command ends: its exit code and what it says on standard error.
+
+use std::{fmt, process::ExitCode, time::Duration};
+
+use piecework_api::{ClientError, errors::Refusal};
+use piecework_model::Rejection;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The function ran and failed: 1.
+    Function(Box<Refusal>),
+    /// What was typed, or a file that it names, cannot be used: 2.
+    Usage(String),
+    /// The server said no: 3.
+    Refused {
+        refusal: Box<Refusal>,
+        retry_after: Option<Duration>,
+    },
+    /// Nobody answered at this URL: 4.
+    NoConnection { url: String, reason: String },
+    /// This program or this machine failed: 2.
+    Local(anyhow::Error),
+}
+
+impl Failure {
+    pub fn usage(sentence: impl Into<String>) -> Self {
+        Self::Usage(sentence.into())
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Function(_) => 1,
+            Self::Usage(_) | Self::Local(_) => 2,
+            Self::Refused { .. } => 3,
+            Self::NoConnection { .. } => 4,
+        })
+    }
+
+    /// The server's code, where it said no.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
+            Self::Usage(_) | Self::NoConnection { .. } | Self::Local(_) => None,
+        }
+    }
+}
+
+/// Codes that mean: it ran, and it was the function's fault.
+fn is_of_the_function(code: &str) -> bool {
+    matches!(
+        code,
+        "function.raised"
+            | "function.crashed"
+            | "function.out_of_memory"
+            | "function.output_too_large"
+            | "function.output_invalid"
+            | "function.timed_out"
+    )
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused { refusal, .. } if is_of_the_function(&refusal.code) => Self::Function(refusal),
+            ClientError::Refused {
+                refusal, retry_after, ..
+            } => Self::Refused { refusal, retry_after },
+            ClientError::Connection { url, reason } => Self::NoConnection { url, reason },
+            ClientError::Foreign { .. } => Self::NoConnection {
+                url: String::new(),
+                reason: error.to_string(),
+            },
+            ClientError::BadUrl { .. } => Self::Usage(error.to_string()),
+            ClientError::Setup(_) => Self::Local(error.into()),
+        }
+    }
+}
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Self {
+        let hint = rejection
+            .hint
+            .as_deref()
+            .map(|hint| format!("\n  {hint}"))
+            .unwrap_or_default();
+        Self::Usage(format!("{rejection}{hint}"))
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Local(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(refusal) => write_refusal(f, refusal),
+            Self::Refused { refusal, retry_after } => {
+                write_refusal(f, refusal)?;
+                match retry_after {
+                    Some(after) => write!(f, "\n  try again in {} s", after.as_secs().max(1)),
+                    None => Ok(()),
+                }
+            }
+            Self::Usage(sentence) => f.write_str(sentence),
+            Self::NoConnection { url, reason } if url.is_empty() => f.write_str(reason),
+            Self::NoConnection { url, reason } => write!(
+                f,
+                "no connection to {url}: {reason}\n  start it here with `piecework up`, or choose another with `piecework login URL`"
+            ),
+            Self::Local(error) => write!(f, "{error:#}"),
+        }
+    }
+}
+
+fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
+    write!(f, "{}: {}", refusal.code, refusal.message)?;
+    if let Some(field) = &refusal.field {
+        write!(f, " (at {field})")?;
+    }
+    for fault in &refusal.fields {
+        write!(f, "\n  {}: {}", fault.path, fault.message)?;
+    }
+    if let Some(stack) = detail(refusal, "stack").filter(|stack| !stack.trim().is_empty()) {
+        write!(f, "\n{}", stack.trim_end())?;
+    }
+    if let Some(job) = refusal.job_id {
+        write!(f, "\n  job {job}")?;
+    }
+    match &refusal.hint {
+        Some(hint) => write!(f, "\n  {hint}"),
+        None => Ok(()),
+    }
+}
+
+fn detail<'a>(refusal: &'a Refusal, name: &str) -> Option<&'a str> {
+    refusal.details.as_ref()?.get(name)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: &str) -> Failure {
+        let refusal = Box::new(Refusal::new(code, "a sentence").hint("do this"));
+        ClientError::Refused {
+            status: 400,
+            refusal,
+            retry_after: None,
+        }
+        .into()
+    }
+
+    #[test]
+    fn each_end_has_the_exit_code_of_the_interface() {
+        let code = |failure: Failure| format!("{:?}", failure.exit_code());
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(refused("function.raised")), expected(1));
+        assert_eq!(code(refused("function.timed_out")), expected(1));
+        assert_eq!(code(Failure::usage("x")), expected(2));
+        assert_eq!(code(refused("function.not_found")), expected(3));
+        assert_eq!(code(refused("auth.missing_token")), expected(3));
+        let lost = ClientError::Connection {
+            url: "http://h".into(),
+            reason: "refused".into(),
+        };
+        assert_eq!(code(lost.into()), expected(4));
+    }
+
+    #[test]
+    fn a_refusal_is_shown_as_code_message_and_hint() {
+        assert_eq!(
+            refused("job.not_found").to_string(),
+            "job.not_found: a sentence\n  do this"
+        );
+    }
+
+    #[test]
+    fn a_lost_connection_names_the_url_and_the_way_to_start() {
+        let failure = Failure::NoConnection {
+            url: "http://h:1".into(),
+            reason: "refused".into(),
+        };
+        let said = failure.to_string();
+        assert!(said.contains("http://h:1") && said.contains("piecework up"), "{said}");
+    }
+}

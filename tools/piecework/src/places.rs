@@ -1,0 +1,86 @@
+//! Where things lie on this machine, and the only place where the environment is read.
+
+use std::{env, ffi::OsString, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+
+/// Below which `up` keeps its state when no `--data` is given.
+pub fn default_data_dir() -> Result<PathBuf> {
+    Ok(base("XDG_DATA_HOME", ".local/share")?.join("piecework"))
+}
+
+/// What `login` remembers.
+pub fn login_file() -> Result<PathBuf> {
+    Ok(base("XDG_CONFIG_HOME", ".config")?.join("piecework/login.json"))
+}
+
+/// An absolute path from the variable, else a folder of the home directory.
+fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
+    let named = env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    match named {
+        Some(path) => Ok(path),
+        None => Ok(env::home_dir().context("no home directory: set HOME")?.join(below_home)),
+    }
+}
+
+/// `PIECEWORK_URL`, unless empty.
+pub fn url_override() -> Option<String> {
+    text("PIECEWORK_URL")
+}
+
+/// `PIECEWORK_TOKEN`, unless empty.
+pub fn token_override() -> Option<String> {
+    text("PIECEWORK_TOKEN")
+}
+
+fn text(variable: &str) -> Option<String> {
+    env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
+/// Where the wasm components lie: `PIECEWORK_RUNTIMES`, else the repository's `runtimes/build` that this executable was
+/// built in, else `../share/piecework/runtimes` beside it. `None` if none of them is a folder.
+pub fn runtimes() -> Option<PathBuf> {
+    if let Some(named) = env::var_os("PIECEWORK_RUNTIMES") {
+        return Some(PathBuf::from(named));
+    }
+    let executable = env::current_exe().ok()?;
+    let folder = executable.parent()?;
+    [folder.join("../../runtimes/build"), folder.join("../share/piecework/runtimes")]
+        .into_iter()
+        .find(|path| path.is_dir())
+}
+
+/// Where compiled components are kept for all data directories of this user.
+pub fn compiled_cache() -> Result<PathBuf> {
+    Ok(base("XDG_CACHE_HOME", ".cache")?.join("piecework/compiled"))
+}
+
+/// Directories with interpreters.
+pub fn search_path() -> OsString {
+    env::var_os("PATH").unwrap_or_default()
+}
+
+/// How packages are resolved, with the way to the package index that this user has.
+pub fn package_options() -> piecework_packages::Options {
+    let passed = piecework_packages::ENV_PASSED;
+    let found = passed.iter().filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
+    let mut options = piecework_packages::Options::default();
+    options.env.extend(found);
+    options
+}
+
+/// The machine's memory as Linux tells it; 2 GiB where it does not.
+pub fn memory_bytes() -> u64 {
+    const UNKNOWN: u64 = 2 << 30;
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().split(' ').next()?.parse::<u64>().ok());
+    kib.map_or(UNKNOWN, |kib| kib * 1_024)
+}
+
+/// What `RUST_LOG` asks for, else warnings.
+pub fn log_filter() -> String {
+    text("RUST_LOG").unwrap_or_else(|| "warn".to_owned())
+}

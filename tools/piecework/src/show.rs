@@ -1,0 +1,163 @@
+//! What people see: tables, amounts, times; or JSON where `--json` asks for it.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use piecework_model::Credits;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// One JSON value on standard output.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut text = serde_json::to_vec_pretty(value).map_err(anyhow::Error::new)?;
+    text.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    // A closed pipe (`| head`) is the reader's wish, not an error.
+    match out.write_all(&text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Text on standard output.
+pub fn text(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Rows below a header; what there is none of is said instead of an empty table.
+pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, none: &str) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return text(&format!("{none}\n"));
+    }
+    let mut table = plain();
+    table.set_header(header);
+    table.add_rows(rows);
+    text(&format!("{}\n", trimmed(&table)))
+}
+
+/// Names and values below each other.
+pub fn fields(rows: &[(&str, String)]) -> Result<(), Failure> {
+    let mut table = plain();
+    for (name, value) in rows {
+        table.add_row([(*name).to_owned(), value.clone()]);
+    }
+    text(&format!("{}\n", trimmed(&table)))
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table
+        .to_string()
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end().to_owned())
+        .collect();
+    lines.join("\n")
+}
+
+/// `1,234 ucr`.
+pub fn ucr(amount: Credits) -> String {
+    format!("{} ucr", thousands(amount.0))
+}
+
+/// `1,234 ucr (0.001234 credits)`.
+pub fn ucr_long(amount: Credits) -> String {
+    let size = amount.0.unsigned_abs();
+    let sign = if amount.is_negative() { "-" } else { "" };
+    format!(
+        "{} ({sign}{}.{:06} credits)",
+        ucr(amount),
+        size / 1_000_000,
+        size % 1_000_000
+    )
+}
+
+fn thousands(number: i128) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut grouped = String::with_capacity(digits.len() * 4 / 3 + 1);
+    if number < 0 {
+        grouped.push('-');
+    }
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// Seconds are enough for people; `--json` has the rest.
+pub fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// `0.084 ms`, `12.3 ms`, `1.50 s`.
+pub fn ms(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.3} ms"),
+        ms if ms < 1_000.0 => format!("{ms:.1} ms"),
+        ms => format!("{:.2} s", ms / 1_000.0),
+    }
+}
+
+/// `12.3 MiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1_024.0 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
+}
+
+pub fn yes(flag: bool) -> String {
+    if flag { "yes" } else { "no" }.to_owned()
+}
+
+pub fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_grouped_and_never_rounded() {
+        assert_eq!(ucr(Credits(1_234_567)), "1,234,567 ucr");
+        assert_eq!(ucr(Credits(-999)), "-999 ucr");
+        assert_eq!(ucr(Credits(0)), "0 ucr");
+        assert_eq!(ucr_long(Credits(-1_500_001)), "-1,500,001 ucr (-1.500001 credits)");
+    }
+
+    #[test]
+    fn sizes_and_durations_keep_three_digits() {
+        assert_eq!(
+            (bytes(999), bytes(1_536), bytes(128 << 20)),
+            ("999 B".into(), "1.5 KiB".into(), "128.0 MiB".into())
+        );
+        assert_eq!(
+            (ms(0.084), ms(12.34), ms(1_500.0)),
+            ("0.084 ms".into(), "12.3 ms".into(), "1.50 s".into())
+        );
+    }
+}

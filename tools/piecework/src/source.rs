@@ -1,0 +1,198 @@
+//! What is deployed: one file, a folder, or text; its name and language where they need not be typed.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use piecework_model::Language;
+
+use crate::{failure::Failure, pack, show};
+
+/// A function's code, ready to send.
+#[derive(Debug)]
+pub struct Source {
+    pub name: Option<String>,
+    pub language: Language,
+    pub code: Option<String>,
+    /// A tar in base64.
+    pub bundle: Option<String>,
+    /// For people: what was read.
+    pub summary: String,
+}
+
+/// More source in one file than anybody wrote by hand.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Reads a file, a folder, or with `-` standard input. Blocks.
+pub fn read(path: &Path, language: Option<Language>) -> Result<Source, Failure> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let input = std::io::stdin()
+            .lock()
+            .take(FILE_BYTES_MAX + 1)
+            .read_to_string(&mut text);
+        input.context("standard input is not UTF-8 text")?;
+        return inline(text, language);
+    }
+    let meta = fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?;
+    if meta.is_dir() {
+        read_folder(path, language)
+    } else {
+        read_file(path, meta.len(), language)
+    }
+}
+
+/// Code given as text needs its language said.
+pub fn inline(code: String, language: Option<Language>) -> Result<Source, Failure> {
+    let language =
+        language.ok_or_else(|| Failure::usage("say the language of inline code: --language python|javascript"))?;
+    let summary = show::bytes(code.len() as u64);
+    Ok(Source {
+        name: None,
+        language,
+        code: Some(code),
+        bundle: None,
+        summary,
+    })
+}
+
+fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Source, Failure> {
+    if bytes > FILE_BYTES_MAX {
+        return Err(Failure::usage(format!(
+            "{} is over 4 MiB: deploy a folder",
+            path.display()
+        )));
+    }
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let language = language.or(match extension {
+        Some("py") => Some(Language::Python),
+        Some("js" | "mjs") => Some(Language::JavaScript),
+        _ => None,
+    });
+    let language = language.ok_or_else(|| {
+        Failure::usage(format!(
+            "{}: neither .py, .mjs nor .js; say --language python|javascript",
+            path.display()
+        ))
+    })?;
+    let code = fs::read_to_string(path).with_context(|| format!("cannot read {} as UTF-8 text", path.display()))?;
+    let name = name_of(path.file_stem().and_then(|stem| stem.to_str()));
+    Ok(Source {
+        name,
+        language,
+        code: Some(code),
+        bundle: None,
+        summary: show::bytes(bytes),
+    })
+}
+
+fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failure> {
+    let language = match language {
+        Some(language) => language,
+        None => language_of(path)?,
+    };
+    let (tar, files) = pack::folder(path)?;
+    let real: PathBuf = path
+        .canonicalize()
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(Source {
+        name: name_of(real.file_name().and_then(|name| name.to_str())),
+        language,
+        code: None,
+        summary: format!("{files} files, {}", show::bytes(tar.len() as u64)),
+        bundle: Some(BASE64_STANDARD.encode(&tar)),
+    })
+}
+
+fn language_of(folder: &Path) -> Result<Language, Failure> {
+    let has = |language: Language| folder.join(language.entry_file()).is_file();
+    match (has(Language::Python), has(Language::JavaScript)) {
+        (true, false) => Ok(Language::Python),
+        (false, true) => Ok(Language::JavaScript),
+        (true, true) => Err(Failure::usage(
+            "the folder has main.py and main.mjs: say --language python|javascript",
+        )),
+        (false, false) => Err(Failure::usage(format!(
+            "{} has neither main.py nor main.mjs: `piecework new NAME --language python` makes a folder to start from",
+            folder.display()
+        ))),
+    }
+}
+
+/// A file's name as a function's: lower case, `_` and spaces become `-`. Entry files say nothing about the function.
+fn name_of(stem: Option<&str>) -> Option<String> {
+    let stem = stem?;
+    let spelled: String = stem
+        .chars()
+        .map(|c| match c {
+            '_' | ' ' | '.' => '-',
+            c => c.to_ascii_lowercase(),
+        })
+        .collect();
+    (stem != "main" && spelled.parse::<piecework_model::FunctionName>().is_ok()).then_some(spelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gives_name_and_language() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("Say_Hello.py");
+        fs::write(&file, "x = 1").expect("written");
+        let source = read(&file, None).expect("read");
+        assert_eq!(
+            (source.name.as_deref(), source.language),
+            (Some("say-hello"), Language::Python)
+        );
+        assert_eq!(source.code.as_deref(), Some("x = 1"));
+        let main = dir.path().join("main.mjs");
+        fs::write(&main, "").expect("written");
+        let source = read(&main, None).expect("read");
+        assert_eq!((source.name, source.language), (None, Language::JavaScript));
+    }
+
+    #[test]
+    fn a_folder_tells_its_language_by_its_entry_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert!(
+            read(dir.path(), None)
+                .expect_err("empty")
+                .to_string()
+                .contains("neither main.py nor main.mjs")
+        );
+        fs::write(dir.path().join("main.mjs"), "").expect("written");
+        assert_eq!(read(dir.path(), None).expect("read").language, Language::JavaScript);
+        fs::write(dir.path().join("main.py"), "").expect("written");
+        assert!(
+            read(dir.path(), None)
+                .expect_err("both")
+                .to_string()
+                .contains("--language")
+        );
+        assert_eq!(
+            read(dir.path(), Some(Language::Python)).expect("read").language,
+            Language::Python
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_and_unknown_endings_are_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("a.py"), [0xff]).expect("written");
+        fs::write(dir.path().join("a.rb"), "").expect("written");
+        assert!(read(&dir.path().join("a.py"), None).is_err());
+        assert!(
+            read(&dir.path().join("a.rb"), None)
+                .expect_err("ruby")
+                .to_string()
+                .contains("--language")
+        );
+        assert!(read(&dir.path().join("missing.py"), None).is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Amounts as people type them: durations, sizes, credits, NAME=VALUE.
+
+use std::time::Duration;
+
+/// `250ms`, `5s`, `2m`, `1h`, `7d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad =
+        || format!("`{text}` is not a duration: write a whole number with ms, s, m, h or d, like 500ms, 5s or 2m");
+    let (digits, unit) = split(text);
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let unit_ms: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(bad)
+}
+
+/// A duration in milliseconds that a timeout can take.
+pub fn timeout_ms(text: &str) -> Result<u32, String> {
+    let duration = duration(text)?;
+    u32::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long: a timeout is at most 15m"))
+}
+
+/// `128MiB`, `1GiB`; whole MiB.
+pub fn memory_mb(text: &str) -> Result<u32, String> {
+    let bad = || format!("`{text}` is not a memory size: write whole MiB or GiB, like 128MiB or 1GiB");
+    let (digits, unit) = split(text);
+    let number: u32 = digits.parse().map_err(|_| bad())?;
+    match unit {
+        "MiB" | "mib" | "M" | "m" => Ok(number),
+        "GiB" | "gib" | "G" | "g" => number.checked_mul(1_024).ok_or_else(bad),
+        "MB" | "GB" | "mb" | "gb" => Err(format!("`{text}`: sizes are powers of two here, write MiB or GiB")),
+        _ => Err(bad()),
+    }
+}
+
+/// Whole `ucr`, as `250` or `250ucr`, or credits as `1.5cr`.
+pub fn credits_ucr(text: &str) -> Result<i128, String> {
+    let bad =
+        || format!("`{text}` is not an amount: write whole micro-credits like 250 or 250ucr, or credits like 1.5cr");
+    if let Some(credits) = text
+        .strip_suffix("ucr")
+        .or(text.strip_suffix("cr").is_none().then_some(text))
+    {
+        return credits.parse::<u64>().map(i128::from).map_err(|_| bad());
+    }
+    let credits = text.strip_suffix("cr").ok_or_else(bad)?;
+    let (whole, fraction) = credits.split_once('.').unwrap_or((credits, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 12 || fraction.len() > 6 || !digits(whole) || !digits(fraction) {
+        return Err(bad());
+    }
+    format!("{whole}{fraction:0<6}").parse().map_err(|_| bad())
+}
+
+/// `NAME=VALUE`; the value may be empty and hold further `=`.
+pub fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_their_unit() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
+        for bad in [
+            "5",
+            "s",
+            "",
+            "-1s",
+            "1.5s",
+            "5 s",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            let said = duration(bad).expect_err(bad);
+            assert!(said.contains("500ms, 5s or 2m"), "{said}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two() {
+        assert_eq!(memory_mb("128MiB"), Ok(128));
+        assert_eq!(memory_mb("1GiB"), Ok(1_024));
+        assert!(memory_mb("128MB").expect_err("decimal").contains("MiB"));
+        for bad in ["128", "MiB", "", "4294967295GiB", "1.5GiB"] {
+            assert!(memory_mb(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_ucr_unless_they_say_credits() {
+        assert_eq!(credits_ucr("250"), Ok(250));
+        assert_eq!(credits_ucr("250ucr"), Ok(250));
+        assert_eq!(credits_ucr("1.5cr"), Ok(1_500_000));
+        assert_eq!(credits_ucr("0.000001cr"), Ok(1));
+        for bad in [
+            "",
+            "cr",
+            "ucr",
+            "-1",
+            "1.5",
+            "1.5ucr",
+            "0.0000001cr",
+            ".5cr",
+            "1.-5cr",
+            "+1cr",
+        ] {
+            assert!(credits_ucr(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_variable_keeps_every_further_equals_sign() {
+        assert_eq!(assignment("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(assignment("A="), Ok(("A".into(), String::new())));
+        assert!(assignment("A").is_err() && assignment("=a").is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! The tree keeps its rules, and each rule catches what it is for.
+
+use xtask::tidy::{
+    self,
+    edges::{self, Edge, Shelf},
+    sources,
+};
+
+#[test]
+fn the_tree_is_tidy() {
+    let report = tidy::run(&xtask::root()).expect("runs");
+    assert!(
+        report.edges > 50 && report.files > 20,
+        "only {} edges and {} files were seen",
+        report.edges,
+        report.files
+    );
+    println!("{report}");
+    assert!(report.is_tidy(), "{report}");
+}
+
+fn edge(from: (&str, Shelf), to: (&str, Option<Shelf>)) -> Edge {
+    Edge {
+        from: from.0.into(),
+        from_shelf: from.1,
+        to: to.0.into(),
+        to_shelf: to.1,
+        is_dev: false,
+    }
+}
+
+#[test]
+fn edges_against_the_shelves_are_refused() {
+    use Shelf::{Core, Ports, Roles, Tools};
+    let refused = [
+        edge(("piecework-ledger", Core), ("piecework-store", Some(Ports))),
+        edge(("piecework-ledger", Core), ("tokio", None)),
+        edge(("piecework-ledger", Core), ("rand", None)),
+        edge(("piecework-store", Ports), ("piecework-controller", Some(Roles))),
+        edge(("piecework-store", Ports), ("piecework-blobs", Some(Ports))),
+        edge(("piecework-sandbox", Ports), ("piecework-sandbox-wasm", Some(Ports))),
+        edge(("piecework-provider", Roles), ("piecework-sandbox-jail", Some(Ports))),
+        edge(("piecework-provider", Roles), ("piecework-controller", Some(Roles))),
+        edge(("piecework-provider", Roles), ("piecework", Some(Tools))),
+        edge(("piecework-controller", Roles), ("sqlx", None)),
+        edge(("piecework-controller", Roles), ("commonware-consensus", None)),
+        edge(("piecework", Tools), ("wasmtime", None)),
+        edge(("piecework-controller", Roles), ("piecework-common", Some(Core))),
+    ];
+    for edge in refused {
+        assert!(edges::check(&edge).is_some(), "{edge:?}");
+    }
+}
+
+#[test]
+fn edges_along_the_shelves_are_taken() {
+    use Shelf::{Core, Ports, Roles, Tools};
+    let taken = [
+        edge(("piecework-ledger", Core), ("piecework-model", Some(Core))),
+        edge(("piecework-ledger", Core), ("borsh", None)),
+        edge(("piecework-chain", Ports), ("commonware-consensus", None)),
+        edge(("piecework-chain", Ports), ("piecework-ledger", Some(Core))),
+        edge(("piecework-sandbox-wasm", Ports), ("piecework-sandbox", Some(Ports))),
+        edge(("piecework-provider", Roles), ("piecework-sandbox", Some(Ports))),
+        edge(("piecework", Tools), ("piecework-sandbox-jail", Some(Ports))),
+        Edge {
+            is_dev: true,
+            ..edge(("piecework-provider", Roles), ("piecework-sandbox-wasm", Some(Ports)))
+        },
+        Edge {
+            is_dev: true,
+            ..edge(("piecework-ledger", Core), ("proptest", None))
+        },
+    ];
+    for edge in taken {
+        assert_eq!(edges::check(&edge), None, "{edge:?}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_wrong_place_is_found_with_its_line() {
+    for (path, line) in [
+        ("core/model/src/id.rs", "let home = std::env::var(\"HOME\");"),
+        ("roles/controller/src/jobs.rs", "query(\"SELECT id FROM jobs\")"),
+        ("roles/controller/src/jobs.rs", "use axum::http::StatusCode;"),
+        ("roles/peer/src/lib.rs", "use commonware_consensus::simplex;"),
+        ("ports/blobs/src/files.rs", "let file = open(path).unwrap();"),
+    ] {
+        let text = format!("//! A charter.\n\n{line}\n");
+        let found = sources::check_text(path, &text);
+        assert_eq!(found.len(), 1, "{path}: {line}: {found:?}");
+        assert_eq!(found[0].place, format!("{path}:3"));
+    }
+}
+
+#[test]
+fn tests_comments_and_the_right_places_are_left_alone() {
+    for (path, text) in [
+        ("ports/store/src/jobs.rs", "query(\"SELECT id FROM jobs\")"),
+        ("roles/controller/src/http/jobs.rs", "use axum::http::StatusCode;"),
+        ("tools/piecework/src/main.rs", "//! Charter.\nstd::env::var(\"HOME\")"),
+        ("ports/blobs/tests/files.rs", "open(path).unwrap()"),
+        ("ports/blobs/src/files.rs", "// never .unwrap() here"),
+        (
+            "ports/blobs/src/files.rs",
+            "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    x.unwrap();\n}\n",
+        ),
+    ] {
+        assert_eq!(sources::check_text(path, text), [], "{path}: {text}");
+    }
+}
+
+#[test]
+fn names_that_say_nothing_are_found() {
+    for path in [
+        "core/common",
+        "ports/store/src/utils.rs",
+        "roles/controller/src/http_helpers.rs",
+        "tools/shared",
+    ] {
+        assert!(sources::check_name(path).is_some(), "{path}");
+    }
+    for path in [
+        "core/model",
+        "ports/store/src/uncommon.rs",
+        "ports/chain/src/commonware.rs",
+    ] {
+        assert_eq!(sources::check_name(path), None, "{path}");
+    }
+}
+
+#[test]
+fn a_long_file_is_noted_and_a_longer_one_refused() {
+    let lines = |count: usize| "fn f() {}\n".repeat(count);
+    let path = "core/model/src/id.rs";
+    assert_eq!(sources::note_length(path, &lines(500)), None);
+    assert!(sources::note_length(path, &lines(501)).is_some());
+    assert_eq!(sources::check_text(path, &lines(700)), []);
+    assert_eq!(sources::check_text(path, &lines(701)).len(), 1);
+    assert_eq!(
+        sources::check_text(path, &("// @generated\n".to_owned() + &lines(2_000))),
+        []
+    );
+    let with_tests = lines(400) + "#[cfg(test)]\nmod tests {\n" + &lines(400) + "}\n";
+    assert_eq!(sources::note_length(path, &with_tests), None);
+}
+
+#[test]
+fn a_crate_without_a_charter_is_refused() {
+    assert_eq!(sources::check_text("core/model/src/lib.rs", "mod id;\n").len(), 1);
+    assert_eq!(
+        sources::check_text("core/model/src/lib.rs", "//! The nouns.\nmod id;\n"),
+        []
+    );
+}
