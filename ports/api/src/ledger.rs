@@ -24,6 +24,9 @@ pub struct LedgerStatus {
     pub peers: Vec<PeerView>,
     /// Peers that vote.
     pub peer_count: u32,
+    /// Commission that is kept for the peers and the insurance pool.
+    #[schema(value_type = Ucr)]
+    pub pools_ucr: Credits,
     pub commission_permille: u32,
     /// Receipts that wait here for their settlement.
     pub outbox: u64,

@@ -1,6 +1,6 @@
 //! Measures one peer alone: time to final, transactions and settled jobs per second, memory, what idling costs.
 //!
-//! `cargo run --release -p piecework-chain --example chain_bench [idle seconds]`
+//! `cargo run --release -p piecework-chain --example chain_bench [idle seconds] [list]`
 
 #![allow(clippy::unwrap_used)]
 
@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use network::*;
 use piecework_chain::{Chain, start};
 
@@ -129,6 +130,28 @@ async fn idle(directory: &Path, heartbeat: Duration, seconds: u64) {
     node.shutdown().await.unwrap();
 }
 
+/// What an empty block leaves on disk for good: what the engine keeps only for a while is pruned by then.
+async fn empty_blocks(directory: &Path, blocks: u64) {
+    let mut options = options(directory, alone(120));
+    options.heartbeat = Duration::from_millis(20);
+    let node = start(options).await.unwrap();
+    let mut follow = node.chain().blocks_from(blocks / 2);
+    follow.next().await;
+    let before = disk_bytes(directory);
+    while follow.next().await.unwrap().height < blocks {}
+    let kept = disk_bytes(directory) - before;
+    println!("an empty block leaves {} bytes on disk", kept / (blocks - blocks / 2));
+    if std::env::args().nth(2).is_some() {
+        for entry in fs::read_dir(directory.join("chain")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                println!("  {:>9} {}", disk_bytes(&path), path.file_name().unwrap().to_string_lossy());
+            }
+        }
+    }
+    node.shutdown().await.unwrap();
+}
+
 #[tokio::main]
 async fn main() {
     let seconds = std::env::args().nth(1).map_or(20, |text| text.parse().unwrap());
@@ -151,4 +174,6 @@ async fn main() {
         let directory = tempfile::tempdir().unwrap();
         idle(directory.path(), heartbeat, seconds).await;
     }
+    let directory = tempfile::tempdir().unwrap();
+    empty_blocks(directory.path(), 2_000).await;
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -61,15 +62,19 @@ impl Mempool {
         Ok(inserted)
     }
 
-    /// The nonce that follows what waits here of `sender`, whose account is at `nonce`.
-    pub(crate) fn next_nonce(&self, sender: &AccountId, mut nonce: u64) -> u64 {
+    /// The nonces that wait here of `sender`, from the lowest as far as they are contiguous.
+    pub(crate) fn waiting(&self, sender: &AccountId) -> Option<RangeInclusive<u64>> {
         let queue = self.queue.lock();
-        if let Some(waiting) = queue.nonces.get(sender) {
-            while waiting.contains_key(&nonce) {
-                nonce += 1;
-            }
+        let nonces = queue.nonces.get(sender)?;
+        let (first, last) = (*nonces.keys().next()?, *nonces.keys().next_back()?);
+        if last - first == nonces.len() as u64 - 1 {
+            return Some(first..=last);
         }
-        nonce
+        let mut end = first;
+        while nonces.contains_key(&(end + 1)) {
+            end += 1;
+        }
+        Some(first..=end)
     }
 
     pub(crate) fn holds(&self, id: &TransactionId) -> bool {
@@ -246,7 +251,7 @@ mod tests {
         let rejection = insert(&pool, &transfer(1, 0, 6)).unwrap_err();
         assert_eq!(rejection.code, "mempool.nonce_taken");
         let sender = AccountId::of(&SecretKey::from_seed([1; 32]).public());
-        assert_eq!(pool.next_nonce(&sender, 0), 1);
+        assert_eq!(pool.waiting(&sender), Some(0..=0));
     }
 
     #[test]

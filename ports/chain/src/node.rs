@@ -266,10 +266,10 @@ impl Handle {
         };
         let mut fetched = Fetched::default();
         let fetch = |keys| self.values(keys);
-        fetched.prefetch(&fetch, std::slice::from_ref(transaction)).await?;
         if takes_nonce(transaction) {
             self.advance_nonce(&mut fetched, transaction).await?;
         }
+        fetched.prefetch(&fetch, std::slice::from_ref(transaction)).await?;
         let checked: Result<_, ChainFailure> = fetched
             .complete(&fetch, |view| check(view, &context, transaction))
             .await;
@@ -278,10 +278,16 @@ impl Handle {
 
     async fn advance_nonce(&self, fetched: &mut Fetched, transaction: &SignedTransaction) -> Result<(), ChainFailure> {
         let sender = transaction.transaction.sender;
+        // First what waits, then the state: what becomes final in between is in the state, and counted once.
+        let Some(waiting) = self.shared.mempool.waiting(&sender) else {
+            return Ok(());
+        };
         let key = Key::Account(sender);
         let value = self.values(vec![key.clone()]).await?.pop().flatten();
         if let Some(Value::Account(mut account)) = value {
-            account.nonce = self.shared.mempool.next_nonce(&sender, account.nonce);
+            if waiting.contains(&account.nonce) {
+                account.nonce = waiting.end() + 1;
+            }
             fetched.set(key, Some(Value::Account(account)));
         }
         Ok(())

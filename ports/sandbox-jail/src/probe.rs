@@ -88,7 +88,8 @@ pub(crate) async fn probe(jail: &Jail) -> Probe {
 }
 
 async fn look(jail: &Jail, language: Language) -> Result<Times, String> {
-    let bundle = Bundle::new(language, &jail.scratch).map_err(|error| format!("no bundle could be written: {error}"))?;
+    let bundle =
+        Bundle::new(language, &jail.scratch).map_err(|error| format!("no bundle could be written: {error}"))?;
     let loaded = jail.load(Arc::new(bundle.program())).await.map_err(text)?;
     // The first instance is the one that proved the code; the second one is made from nothing.
     drop(loaded.start().await.map_err(text)?);

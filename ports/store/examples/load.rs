@@ -7,13 +7,15 @@ use std::{
 
 use piecework_store::{
     Functions, Job, Jobs, Options, Payment, Sqlite,
-    conformance::samples::{account, accepted, finished, function, function_id, version},
+    conformance::samples::{accepted, account, finished, function, function_id, version},
 };
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let argument = |index: usize, default: u64| {
-        std::env::args().nth(index).map_or(default, |text| text.parse().expect("a number"))
+        std::env::args()
+            .nth(index)
+            .map_or(default, |text| text.parse().expect("a number"))
     };
     let (rate, seconds, functions) = (argument(1, 10_000), argument(2, 10), argument(3, 50));
     let directory = tempfile::tempdir_in(".").expect("a directory");
@@ -87,7 +89,12 @@ async fn pay(store: &Sqlite, jobs: &[Job]) {
         store.mark_paid(&payments, height as u64).await.expect("marked");
         latencies.push(before.elapsed());
     }
-    print("mark_paid (latency of 1000)", jobs.len() as u64, (cpu() - cpu_before, began.elapsed()), latencies);
+    print(
+        "mark_paid (latency of 1000)",
+        jobs.len() as u64,
+        (cpu() - cpu_before, began.elapsed()),
+        latencies,
+    );
 }
 
 async fn accept(store: &Arc<Sqlite>) {
@@ -111,7 +118,12 @@ async fn accept(store: &Arc<Sqlite>) {
     for task in tasks {
         latencies.extend(task.await.expect("ran"));
     }
-    print("accept (64 at a time)", latencies.len() as u64, (cpu() - cpu_before, began.elapsed()), latencies);
+    print(
+        "accept (64 at a time)",
+        latencies.len() as u64,
+        (cpu() - cpu_before, began.elapsed()),
+        latencies,
+    );
 }
 
 async fn deploy(store: &Sqlite) {
@@ -124,7 +136,12 @@ async fn deploy(store: &Sqlite) {
         store.create_function(&new, &version(new.id, 1)).await.expect("created");
         latencies.push(before.elapsed());
     }
-    print("create_function", count, (cpu() - cpu_before, began.elapsed()), latencies);
+    print(
+        "create_function",
+        count,
+        (cpu() - cpu_before, began.elapsed()),
+        latencies,
+    );
     let (began, cpu_before) = (Instant::now(), cpu());
     let mut latencies = Vec::new();
     for number in 0..count {

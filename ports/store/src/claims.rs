@@ -81,7 +81,11 @@ impl Claims {
     /// Gives a key back if this job has it and it is not in the journal.
     pub(crate) fn release(&mut self, function: FunctionId, idempotency: &Idempotency, job: JobId) {
         let key = key_of(function, idempotency);
-        if self.claims.get(&key).is_some_and(|claim| claim.job == job && claim.end.is_none()) {
+        if self
+            .claims
+            .get(&key)
+            .is_some_and(|claim| claim.job == job && claim.end.is_none())
+        {
             self.claims.remove(&key);
         }
     }

@@ -59,7 +59,9 @@ fn create_private(path: &Path) -> Result<(), StoreFailure> {
 fn check_foreign(path: &Path) -> Result<(), StoreFailure> {
     let mut foreign = false;
     for entry in fs::read_dir(path).map_err(StoreFailure::io("reading the data directory"))? {
-        let name = entry.map_err(StoreFailure::io("reading the data directory"))?.file_name();
+        let name = entry
+            .map_err(StoreFailure::io("reading the data directory"))?
+            .file_name();
         if name == VERSION_FILE {
             return Ok(());
         }
@@ -90,7 +92,9 @@ fn check_version(path: &Path) -> Result<(), StoreFailure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return write_version(path),
         Err(error) => return Err(StoreFailure::io("reading the version file")(error)),
     };
-    let found = text.strip_prefix(PREFIX).and_then(|number| number.trim().parse::<u32>().ok());
+    let found = text
+        .strip_prefix(PREFIX)
+        .and_then(|number| number.trim().parse::<u32>().ok());
     match found {
         Some(1..=FORMAT) => Ok(()),
         Some(found) => Err(StoreFailure::Newer {
@@ -134,13 +138,23 @@ mod tests {
     fn a_newer_or_foreign_directory_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("holiday.jpg"), b"x").expect("written");
-        assert_eq!(Directory::open(directory.path()).expect_err("foreign").code(), "store.foreign");
-        assert_eq!(fs::read_dir(directory.path()).expect("read").count(), 1, "nothing was written");
+        assert_eq!(
+            Directory::open(directory.path()).expect_err("foreign").code(),
+            "store.foreign"
+        );
+        assert_eq!(
+            fs::read_dir(directory.path()).expect("read").count(),
+            1,
+            "nothing was written"
+        );
         fs::write(directory.path().join(VERSION_FILE), "piecework store 7\n").expect("written");
         let newer = Directory::open(directory.path()).expect_err("newer");
         assert_eq!(newer.code(), "store.newer");
         assert!(newer.to_string().contains("format 7"), "{newer}");
         fs::write(directory.path().join(VERSION_FILE), "something else\n").expect("written");
-        assert_eq!(Directory::open(directory.path()).expect_err("foreign").code(), "store.foreign");
+        assert_eq!(
+            Directory::open(directory.path()).expect_err("foreign").code(),
+            "store.foreign"
+        );
     }
 }

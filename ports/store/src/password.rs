@@ -10,7 +10,8 @@ use crate::StoreFailure;
 /// Hashes a password under a fresh salt. Takes tens of milliseconds of CPU and 19 MiB: call it off the async threads.
 pub fn hash_password(password: &str) -> Result<String, StoreFailure> {
     let hash = Argon2::default().hash_password(password.as_bytes());
-    hash.map(|hash| hash.to_string()).map_err(|_| StoreFailure::PasswordHash)
+    hash.map(|hash| hash.to_string())
+        .map_err(|_| StoreFailure::PasswordHash)
 }
 
 /// Whether the password fits the hash; `false` also for a hash that cannot be read. As slow as [`hash_password`].
@@ -30,6 +31,10 @@ mod tests {
         assert!(verify_password("correct horse", &hash));
         assert!(!verify_password("correct horsf", &hash));
         assert!(!verify_password("correct horse", "no hash"));
-        assert_ne!(hash, hash_password("correct horse").expect("hashed"), "each has its own salt");
+        assert_ne!(
+            hash,
+            hash_password("correct horse").expect("hashed"),
+            "each has its own salt"
+        );
     }
 }

@@ -136,7 +136,9 @@ impl Pending {
 
     /// Newest first, without output and logs. May look at every pending job.
     pub(crate) fn list(&self, filter: &JobFilter) -> Vec<Job> {
-        let newer_bound = filter.before.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let newer_bound = filter
+            .before
+            .map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         self.jobs
             .range((std::ops::Bound::Unbounded, newer_bound))
             .rev()

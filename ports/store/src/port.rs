@@ -60,11 +60,7 @@ pub trait Functions: Send + Sync {
     async fn function(&self, function: FunctionId) -> Result<Option<Function>, StoreFailure>;
     /// Also a deleted one, with the time of its deletion.
     async fn function_ever(&self, function: FunctionId) -> Result<Option<(Function, Option<u64>)>, StoreFailure>;
-    async fn function_by_name(
-        &self,
-        owner: AccountId,
-        name: &FunctionName,
-    ) -> Result<Option<Function>, StoreFailure>;
+    async fn function_by_name(&self, owner: AccountId, name: &FunctionName) -> Result<Option<Function>, StoreFailure>;
     /// By name; `after` is the `next` of the page before.
     async fn list_functions(
         &self,

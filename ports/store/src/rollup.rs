@@ -183,7 +183,11 @@ mod tests {
             *rollup.durations.entry(bucket(duration)).or_default() += 1;
         }
         let point = rollup.point(0);
-        for (found, exact) in [(point.p50_us, 50_000f64), (point.p95_us, 95_000f64), (point.p99_us, 99_000f64)] {
+        for (found, exact) in [
+            (point.p50_us, 50_000f64),
+            (point.p95_us, 95_000f64),
+            (point.p99_us, 99_000f64),
+        ] {
             assert!((found as f64 / exact - 1.0).abs() < 0.01, "{found} for {exact}");
         }
     }

@@ -56,7 +56,9 @@ impl Vault {
 
     pub(crate) fn open_sealed(&self, context: &str, sealed: &[u8]) -> Result<Vec<u8>, StoreFailure> {
         let (version, rest) = sealed.split_first().ok_or(StoreFailure::SealBroken)?;
-        let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_BYTES>().ok_or(StoreFailure::SealBroken)?;
+        let (nonce, ciphertext) = rest
+            .split_first_chunk::<NONCE_BYTES>()
+            .ok_or(StoreFailure::SealBroken)?;
         if *version != VERSION {
             return Err(StoreFailure::SealBroken);
         }
@@ -108,10 +110,16 @@ mod tests {
     #[test]
     fn sealed_bytes_open_again_after_a_restart() {
         let directory = tempfile::tempdir().expect("a directory");
-        let sealed = Vault::open(directory.path()).expect("opened").seal("a", b"secret").expect("sealed");
+        let sealed = Vault::open(directory.path())
+            .expect("opened")
+            .seal("a", b"secret")
+            .expect("sealed");
         let again = Vault::open(directory.path()).expect("opened");
         assert_eq!(again.open_sealed("a", &sealed).expect("opened"), b"secret");
-        let mode = std::fs::metadata(directory.path().join(FILE)).expect("there").permissions().mode();
+        let mode = std::fs::metadata(directory.path().join(FILE))
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -123,8 +131,14 @@ mod tests {
         for index in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[index] ^= 1;
-            assert!(matches!(vault.open_sealed("a", &changed), Err(StoreFailure::SealBroken)));
-            assert!(matches!(vault.open_sealed("a", &sealed[..index]), Err(StoreFailure::SealBroken)));
+            assert!(matches!(
+                vault.open_sealed("a", &changed),
+                Err(StoreFailure::SealBroken)
+            ));
+            assert!(matches!(
+                vault.open_sealed("a", &sealed[..index]),
+                Err(StoreFailure::SealBroken)
+            ));
         }
         assert!(matches!(vault.open_sealed("b", &sealed), Err(StoreFailure::SealBroken)));
     }

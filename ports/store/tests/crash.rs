@@ -13,7 +13,7 @@ use piecework_store::{
     Functions, Job, JobFilter, JobState, Jobs, MetricScope, Metrics, Options, Sequences, Sqlite,
     conformance::{
         metrics::{assert_same, raw_points},
-        samples::{account, accepted, finished, function, function_id, lease, version},
+        samples::{accepted, account, finished, function, function_id, lease, version},
     },
 };
 
@@ -51,7 +51,11 @@ async fn what_was_acknowledged_survives_sigkill_and_counts_once() {
 
 fn spawn(directory: &Path, round: u64) -> Child {
     Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "what_was_acknowledged_survives_sigkill_and_counts_once", "--nocapture"])
+        .args([
+            "--exact",
+            "what_was_acknowledged_survives_sigkill_and_counts_once",
+            "--nocapture",
+        ])
         .env(DIRECTORY, directory)
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
@@ -83,7 +87,10 @@ fn say(kind: &str, what: impl std::fmt::Display) {
     // One write of one line, with what stands before it on a line of its own.
     let line = format!("\nkept {kind} {what}\n");
     let mut output = std::io::stdout().lock();
-    output.write_all(line.as_bytes()).and_then(|()| output.flush()).expect("said");
+    output
+        .write_all(line.as_bytes())
+        .and_then(|()| output.flush())
+        .expect("said");
 }
 
 async fn write_until_killed(directory: &Path) {
@@ -139,7 +146,10 @@ async fn accept_and_finish_jobs(store: Arc<Sqlite>, base: u64) {
 
 async fn write_others(store: Arc<Sqlite>, base: u64) {
     for number in base.. {
-        store.reserve_sequences(lease(1), account(2), number).await.expect("reserved");
+        store
+            .reserve_sequences(lease(1), account(2), number)
+            .await
+            .expect("reserved");
         say("reserved", number);
         let new = function(number, account(9));
         store.create_function(&new, &version(new.id, 1)).await.expect("created");
@@ -148,13 +158,23 @@ async fn write_others(store: Arc<Sqlite>, base: u64) {
 }
 
 async fn check(store: &Sqlite, printed: &BTreeSet<String>) {
-    let unfinished: BTreeSet<JobId> = store.unfinished().await.expect("read").iter().map(|job| job.id).collect();
+    let unfinished: BTreeSet<JobId> = store
+        .unfinished()
+        .await
+        .expect("read")
+        .iter()
+        .map(|job| job.id)
+        .collect();
     for line in printed {
         let (kind, what) = line.split_once(' ').expect("two words");
         match kind {
             "finished" => {
                 let id: JobId = what.parse().expect("an id");
-                let job = store.job(id).await.expect("read").unwrap_or_else(|| panic!("{id} is lost"));
+                let job = store
+                    .job(id)
+                    .await
+                    .expect("read")
+                    .unwrap_or_else(|| panic!("{id} is lost"));
                 assert_eq!((job.state, job.logs.is_empty()), (JobState::Succeeded, false));
                 assert!(!unfinished.contains(&id), "{id} would run again");
             }
@@ -192,7 +212,10 @@ async fn check_rollups(store: &Sqlite) {
     }
     jobs.retain(|job| job.state.is_final());
     for step_ms in [60_000, 3_600_000, 86_400_000] {
-        let points = store.points(MetricScope::System, 0, u64::MAX, step_ms).await.expect("read");
+        let points = store
+            .points(MetricScope::System, 0, u64::MAX, step_ms)
+            .await
+            .expect("read");
         assert_same(&points, &raw_points(&jobs, step_ms));
     }
 }

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use piecework_store::{
     Accepted, AcceptedJob, Jobs, Options, Sqlite, StoreFailure, Users,
-    conformance::samples::{account, accepted, finished, function_id, user},
+    conformance::samples::{accepted, account, finished, function_id, user},
 };
 
 /// A small file system in memory, gone with the value.
@@ -17,7 +17,10 @@ impl SmallDisk {
     }
 
     fn grow(&self, size: &str) {
-        assert!(mount(&format!("remount,size={size}"), self.path()), "the disk could not grow");
+        assert!(
+            mount(&format!("remount,size={size}"), self.path()),
+            "the disk could not grow"
+        );
     }
 
     fn path(&self) -> &Path {
@@ -26,14 +29,20 @@ impl SmallDisk {
 }
 
 fn mount(options: &str, path: &Path) -> bool {
-    let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).status();
+    let status = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(path)
+        .status();
     status.is_ok_and(|status| status.success())
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()), "the small disk could not be unmounted");
+        assert!(
+            unmounted.is_ok_and(|status| status.success()),
+            "the small disk could not be unmounted"
+        );
     }
 }
 
@@ -66,7 +75,11 @@ async fn a_full_disk_is_said_and_loses_nothing() {
         let job = large(number);
         assert_eq!(store.job(job.id).await.expect("read"), Some(job), "kept");
     }
-    assert_eq!(store.job(large(written + 2).id).await.expect("read"), None, "what was refused is not there");
+    assert_eq!(
+        store.job(large(written + 2).id).await.expect("read"),
+        None,
+        "what was refused is not there"
+    );
     assert_eq!(store.unfinished().await.expect("read").len(), 1);
 }
 

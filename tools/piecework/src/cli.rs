@@ -159,7 +159,9 @@ mod tests {
 
     fn help() -> String {
         let mut text = String::new();
-        write_help(Cli::command(), "piecework", &mut text);
+        let mut command = Cli::command();
+        command.build();
+        write_help(command, "piecework", &mut text);
         text
     }
 

@@ -1,6 +1,8 @@
 //! Amounts as people type them: durations, sizes, credits, NAME=VALUE.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
+
+use piecework_model::Rejection;
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -63,6 +65,14 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
     }
+}
+
+/// A noun of the platform, with its rejection's hint where it has one.
+pub fn noun<T: FromStr<Err = Rejection>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|rejection: Rejection| match rejection.hint {
+        Some(hint) => format!("{}: {hint}", rejection.message),
+        None => rejection.message,
+    })
 }
 
 fn split(text: &str) -> (&str, &str) {

@@ -92,7 +92,7 @@ export default async (event) => {
 pub(super) async fn a_stubborn_daemon_dies_with_the_timeout(bench: Bench) -> Check {
     let mark = mark();
     let mut program = daemon(&bench, &mark);
-    program.limits.timeout_ms = 700;
+    program.limits.timeout_ms = 1_500;
     let mut running = bench.start(program).await?;
     for _ in 0..2 {
         let finished = running.call("\"attack\"").await;
@@ -101,7 +101,7 @@ pub(super) async fn a_stubborn_daemon_dies_with_the_timeout(bench: Bench) -> Che
         }
         bench.expect(&finished, &[Kind::TimedOut])?;
         ensure!(
-            finished.duration <= Duration::from_millis(700) + TIMEOUT_SLACK,
+            finished.duration <= Duration::from_millis(1_500) + TIMEOUT_SLACK,
             "late: {}",
             Told(&finished)
         );

@@ -18,14 +18,23 @@ pub(super) async fn a_name_is_free_again_after_deletion(store: &dyn Store) {
     };
     let refused = store.create_function(&second, &samples::version(second.id, 1)).await;
     assert!(refused.expect_err("the name is taken").is_conflict());
-    assert!(store.versions(second.id).await.expect("read").is_empty(), "nothing of the refused one is kept");
+    assert!(
+        store.versions(second.id).await.expect("read").is_empty(),
+        "nothing of the refused one is kept"
+    );
     assert!(store.delete_function(first.id, START_MS + 1).await.expect("deleted"));
-    assert!(!store.delete_function(first.id, START_MS + 2).await.expect("asked"), "gone already");
+    assert!(
+        !store.delete_function(first.id, START_MS + 2).await.expect("asked"),
+        "gone already"
+    );
     create(store, &second).await;
     assert_eq!(store.function(first.id).await.expect("read"), None);
     let (kept, deleted_at_ms) = store.function_ever(first.id).await.expect("read").expect("kept");
     assert_eq!((kept, deleted_at_ms), (first.clone(), Some(START_MS + 1)));
-    assert_eq!(store.versions(first.id).await.expect("read"), [samples::version(first.id, 1)]);
+    assert_eq!(
+        store.versions(first.id).await.expect("read"),
+        [samples::version(first.id, 1)]
+    );
     let found = store.function_by_name(owner, &first.name).await.expect("read");
     assert_eq!(found, Some(second));
     let added = store.add_version(&samples::version(first.id, 0)).await;
@@ -37,24 +46,52 @@ pub(super) async fn versions_count_up_and_any_can_be_live(store: &dyn Store) {
     create(store, &function).await;
     let second = samples::version(function.id, 2);
     assert_eq!(store.add_version(&second).await.expect("added"), 2);
-    assert_eq!(store.add_version(&samples::version(function.id, 3)).await.expect("added"), 3);
+    assert_eq!(
+        store
+            .add_version(&samples::version(function.id, 3))
+            .await
+            .expect("added"),
+        3
+    );
     assert_eq!(store.version(function.id, 2).await.expect("read"), Some(second));
     assert_eq!(store.version(function.id, 4).await.expect("read"), None);
-    let numbers = store.versions(function.id).await.expect("read").iter().map(|version| version.version).collect();
+    let numbers = store
+        .versions(function.id)
+        .await
+        .expect("read")
+        .iter()
+        .map(|version| version.version)
+        .collect();
     assert_eq!(Vec::<u32>::from_iter::<Vec<u32>>(numbers), [3, 2, 1]);
     store.set_live(function.id, 1, START_MS + 8).await.expect("rolled back");
     let live = store.function(function.id).await.expect("read").expect("there");
     assert_eq!((live.live_version, live.updated_at_ms), (1, START_MS + 8));
-    let unknown = store.set_live(function.id, 9, START_MS).await.expect_err("no such version");
+    let unknown = store
+        .set_live(function.id, 9, START_MS)
+        .await
+        .expect_err("no such version");
     assert_eq!(unknown.code(), "store.not_found");
-    assert_eq!(store.add_version(&samples::version(function.id, 0)).await.expect("added"), 4, "after a rollback too");
+    assert_eq!(
+        store
+            .add_version(&samples::version(function.id, 0))
+            .await
+            .expect("added"),
+        4,
+        "after a rollback too"
+    );
     let settings = FunctionSettings {
         public: Some(true),
         concurrency: None,
     };
-    store.update_settings(function.id, settings, START_MS + 9).await.expect("changed");
+    store
+        .update_settings(function.id, settings, START_MS + 9)
+        .await
+        .expect("changed");
     let changed = store.function(function.id).await.expect("read").expect("there");
-    assert_eq!((changed.public, changed.concurrency, changed.live_version), (true, 8, 4));
+    assert_eq!(
+        (changed.public, changed.concurrency, changed.live_version),
+        (true, 8, 4)
+    );
 }
 
 pub(super) async fn functions_are_listed_in_pages(store: &dyn Store) {

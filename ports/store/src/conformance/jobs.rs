@@ -71,8 +71,17 @@ pub(super) async fn the_first_outcome_counts(store: &dyn Store) {
     store.finish(second).expect("dropped");
     store.flush().await.expect("filed");
     assert_eq!(store.job(job.id).await.expect("read"), Some(job));
-    let points = store.points(crate::MetricScope::Function(function_of(owner)), 0, u64::MAX, 86_400_000);
-    assert_eq!(points.await.expect("read").iter().map(|point| point.count).sum::<u64>(), 1, "counted once");
+    let points = store.points(
+        crate::MetricScope::Function(function_of(owner)),
+        0,
+        u64::MAX,
+        86_400_000,
+    );
+    assert_eq!(
+        points.await.expect("read").iter().map(|point| point.count).sum::<u64>(),
+        1,
+        "counted once"
+    );
 }
 
 pub(super) async fn an_accepted_job_is_unfinished_until_it_ends(store: &dyn Store) {
@@ -82,16 +91,24 @@ pub(super) async fn an_accepted_job_is_unfinished_until_it_ends(store: &dyn Stor
     assert_eq!(store.job(accepted.id).await.expect("read"), Some(accepted.to_job()));
     assert!(store.unfinished().await.expect("read").contains(&accepted));
     let provider = samples::account(unique());
-    store.set_state(accepted.id, JobState::Running, Some(provider)).expect("noted");
+    store
+        .set_state(accepted.id, JobState::Running, Some(provider))
+        .expect("noted");
     for moment in ["at once", "once filed"] {
         let running = store.job(accepted.id).await.expect("read").expect("there");
-        assert_eq!((running.state, running.provider), (JobState::Running, Some(provider)), "{moment}");
+        assert_eq!(
+            (running.state, running.provider),
+            (JobState::Running, Some(provider)),
+            "{moment}"
+        );
         let page = store.list_jobs(&filter(owner)).await.expect("listed");
         assert_eq!(page.items, [running], "{moment}");
         store.flush().await.expect("filed");
     }
     let another = samples::account(unique());
-    store.set_state(accepted.id, JobState::Running, Some(another)).expect("noted");
+    store
+        .set_state(accepted.id, JobState::Running, Some(another))
+        .expect("noted");
     let running = store.job(accepted.id).await.expect("read").expect("there");
     assert_eq!(running.provider, Some(another), "laid over what is filed");
     let job = Job {
@@ -106,7 +123,9 @@ pub(super) async fn an_accepted_job_is_unfinished_until_it_ends(store: &dyn Stor
     store.finish(job.clone()).expect("kept");
     assert_eq!(store.job(job.id).await.expect("read").as_ref(), Some(&job));
     assert!(!store.unfinished().await.expect("read").contains(&accepted));
-    store.set_state(job.id, JobState::Running, None).expect("too late, and dropped");
+    store
+        .set_state(job.id, JobState::Running, None)
+        .expect("too late, and dropped");
     store.flush().await.expect("filed");
     assert_eq!(store.job(job.id).await.expect("read"), Some(job));
 }
@@ -118,7 +137,11 @@ pub(super) async fn cancelling_ends_a_job_once(store: &dyn Store) {
     let cancelled = store.cancel(accepted.id).await.expect("asked").expect("cancelled");
     assert_eq!(cancelled.state, JobState::Cancelled);
     assert_eq!(store.cancel(accepted.id).await.expect("asked"), None, "ended already");
-    assert_eq!(store.cancel(samples::job_id(unique())).await.expect("asked"), None, "unknown");
+    assert_eq!(
+        store.cancel(samples::job_id(unique())).await.expect("asked"),
+        None,
+        "unknown"
+    );
     store.flush().await.expect("filed");
     assert_eq!(store.job(accepted.id).await.expect("read"), Some(cancelled));
     assert!(!store.unfinished().await.expect("read").contains(&accepted));
@@ -140,7 +163,10 @@ pub(super) async fn a_key_gives_the_same_job_or_a_conflict(store: &dyn Store) {
         assert_eq!(same, Accepted::Existing(accepted.id), "{moment}");
         let conflict = store.accept(other.clone()).await.expect("asked");
         assert_eq!(conflict, Accepted::IdempotencyConflict, "{moment}");
-        let reserved = store.reserve_idempotency(function, &key, again.id).await.expect("asked");
+        let reserved = store
+            .reserve_idempotency(function, &key, again.id)
+            .await
+            .expect("asked");
         assert_eq!(reserved, Accepted::Existing(accepted.id), "{moment}");
         match moment {
             "once filed" => {
@@ -151,9 +177,19 @@ pub(super) async fn a_key_gives_the_same_job_or_a_conflict(store: &dyn Store) {
             _ => store.flush().await.expect("filed"),
         }
     }
-    assert_eq!(store.job(again.id).await.expect("read"), None, "nothing was kept of the repetition");
-    let elsewhere = store.reserve_idempotency(samples::function_id(unique()), &key, again.id).await;
-    assert_eq!(elsewhere.expect("asked"), Accepted::New, "another function's keys are apart");
+    assert_eq!(
+        store.job(again.id).await.expect("read"),
+        None,
+        "nothing was kept of the repetition"
+    );
+    let elsewhere = store
+        .reserve_idempotency(samples::function_id(unique()), &key, again.id)
+        .await;
+    assert_eq!(
+        elsewhere.expect("asked"),
+        Accepted::New,
+        "another function's keys are apart"
+    );
 }
 
 pub(super) async fn a_released_key_is_free(store: &dyn Store) {
@@ -161,14 +197,20 @@ pub(super) async fn a_released_key_is_free(store: &dyn Store) {
     let (function, account) = (function_of(owner), samples::account(owner));
     let key = samples::idempotency("k", 1, account);
     let (first, second) = (samples::job_id(unique()), samples::job_id(unique()));
-    assert_eq!(store.reserve_idempotency(function, &key, first).await.expect("asked"), Accepted::New);
+    assert_eq!(
+        store.reserve_idempotency(function, &key, first).await.expect("asked"),
+        Accepted::New
+    );
     let taken = store.reserve_idempotency(function, &key, second).await.expect("asked");
     assert_eq!(taken, Accepted::Existing(first));
     store.release_idempotency(function, &key, second);
     let taken = store.reserve_idempotency(function, &key, second).await.expect("asked");
     assert_eq!(taken, Accepted::Existing(first), "only its own job gives it back");
     store.release_idempotency(function, &key, first);
-    assert_eq!(store.reserve_idempotency(function, &key, second).await.expect("asked"), Accepted::New);
+    assert_eq!(
+        store.reserve_idempotency(function, &key, second).await.expect("asked"),
+        Accepted::New
+    );
     let mut job = samples::finished(unique(), function, account);
     job.id = second;
     job.idempotency = Some(key.clone());
@@ -220,7 +262,10 @@ pub(super) async fn jobs_are_listed_newest_first_in_pages(store: &dyn Store) {
         function: Some(functions[1]),
         ..filter(owner)
     };
-    assert!(store.list_jobs(&stranger).await.expect("listed").items.is_empty(), "not the stranger's");
+    assert!(
+        store.list_jobs(&stranger).await.expect("listed").items.is_empty(),
+        "not the stranger's"
+    );
 }
 
 pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
@@ -228,7 +273,10 @@ pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
     let job = samples::finished(unique(), function_of(owner), samples::account(owner));
     store.finish(job.clone()).expect("kept");
     let unsettled = store.unsettled().await.expect("read");
-    let found = unsettled.iter().find(|other| other.id == job.id).expect("to be settled");
+    let found = unsettled
+        .iter()
+        .find(|other| other.id == job.id)
+        .expect("to be settled");
     assert_eq!(*found, listed(&job));
     assert_eq!(found.receipt(), job.receipt());
     let payment = Payment {
@@ -239,15 +287,28 @@ pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
     for _ in 0..2 {
         store.mark_paid(&[payment], 43).await.expect("marked");
         let paid = store.job(job.id).await.expect("read").expect("there");
-        assert_eq!((paid.paid, paid.paid_height, paid.commission_ucr), (true, Some(42), Some(7)));
+        assert_eq!(
+            (paid.paid, paid.paid_height, paid.commission_ucr),
+            (true, Some(42), Some(7))
+        );
     }
     assert_eq!(store.projected_height().await.expect("read"), 43);
-    assert!(store.unsettled().await.expect("read").iter().all(|other| other.id != job.id));
+    assert!(
+        store
+            .unsettled()
+            .await
+            .expect("read")
+            .iter()
+            .all(|other| other.id != job.id)
+    );
     let unknown = Payment {
         job: samples::job_id(unique()),
         ..payment
     };
-    store.mark_paid(&[unknown], 44).await.expect("another controller's job is passed over");
+    store
+        .mark_paid(&[unknown], 44)
+        .await
+        .expect("another controller's job is passed over");
     assert_eq!(store.projected_height().await.expect("read"), 44);
 }
 
@@ -282,7 +343,14 @@ pub(super) async fn sequences_never_go_back(store: &dyn Store) {
     let (lease, provider) = (samples::lease(unique()), samples::account(unique()));
     assert_eq!(store.sequence_high_water(lease, provider), 0);
     store.reserve_sequences(lease, provider, 1_000).await.expect("reserved");
-    store.reserve_sequences(lease, provider, 500).await.expect("no less than before");
+    store
+        .reserve_sequences(lease, provider, 500)
+        .await
+        .expect("no less than before");
     assert_eq!(store.sequence_high_water(lease, provider), 1_000);
-    assert_eq!(store.sequence_high_water(lease, samples::account(unique())), 0, "lanes are apart");
+    assert_eq!(
+        store.sequence_high_water(lease, samples::account(unique())),
+        0,
+        "lanes are apart"
+    );
 }

@@ -7,8 +7,13 @@ use piecework_model::FunctionId;
 use super::samples::{self, unique};
 use crate::{Job, JobState, MetricScope, Point, Store};
 
-const STATES: [JobState; 5] =
-    [JobState::Succeeded, JobState::Failed, JobState::TimedOut, JobState::Cancelled, JobState::Expired];
+const STATES: [JobState; 5] = [
+    JobState::Succeeded,
+    JobState::Failed,
+    JobState::TimedOut,
+    JobState::Cancelled,
+    JobState::Expired,
+];
 
 /// Jobs over three days, spread by a fixed but irregular rule.
 fn irregular(function: FunctionId, count: u64) -> Vec<Job> {
@@ -27,9 +32,15 @@ fn irregular(function: FunctionId, count: u64) -> Vec<Job> {
 pub fn raw_points(jobs: &[Job], step_ms: u64) -> Vec<Point> {
     let mut by_start: BTreeMap<u64, Vec<&Job>> = BTreeMap::new();
     for job in jobs {
-        by_start.entry(job.created_at_ms - job.created_at_ms % step_ms).or_default().push(job);
+        by_start
+            .entry(job.created_at_ms - job.created_at_ms % step_ms)
+            .or_default()
+            .push(job);
     }
-    by_start.into_iter().map(|(start_ms, jobs)| raw_point(start_ms, &jobs)).collect()
+    by_start
+        .into_iter()
+        .map(|(start_ms, jobs)| raw_point(start_ms, &jobs))
+        .collect()
 }
 
 fn raw_point(start_ms: u64, jobs: &[&Job]) -> Point {
@@ -58,7 +69,10 @@ pub fn assert_same(found: &[Point], raw: &[Point]) {
     for (found, raw) in found.iter().zip(raw) {
         let quantiles = |point: &Point| [point.p50_us, point.p95_us, point.p99_us];
         for (near, exact) in quantiles(found).into_iter().zip(quantiles(raw)) {
-            assert!(near.abs_diff(exact) as f64 <= exact as f64 * 0.01 + 1.0, "{near} for {exact}");
+            assert!(
+                near.abs_diff(exact) as f64 <= exact as f64 * 0.01 + 1.0,
+                "{near} for {exact}"
+            );
         }
         let sums = |point: &Point| Point {
             p50_us: 0,
@@ -81,12 +95,28 @@ pub(super) async fn rollups_equal_the_raw_sums(store: &dyn Store) {
     }
     store.flush().await.expect("filed");
     for step_ms in [60_000, 5 * 60_000, 3_600_000, 6 * 3_600_000, 86_400_000] {
-        let points = store.points(MetricScope::Function(function), 0, u64::MAX, step_ms).await.expect("read");
+        let points = store
+            .points(MetricScope::Function(function), 0, u64::MAX, step_ms)
+            .await
+            .expect("read");
         assert_same(&points, &raw_points(&jobs, step_ms));
     }
     let (from, to) = (samples::START_MS + 86_400_000, samples::START_MS + 2 * 86_400_000);
-    let day = store.points(MetricScope::Function(function), from, to, 86_400_000).await.expect("read");
-    assert_eq!(day.iter().map(|point| point.start_ms).collect::<Vec<_>>(), [from], "the day asked for");
-    let system = store.points(MetricScope::System, from, to, 86_400_000).await.expect("read");
-    assert!(system[0].count >= day[0].count, "the system's points hold every function's");
+    let day = store
+        .points(MetricScope::Function(function), from, to, 86_400_000)
+        .await
+        .expect("read");
+    assert_eq!(
+        day.iter().map(|point| point.start_ms).collect::<Vec<_>>(),
+        [from],
+        "the day asked for"
+    );
+    let system = store
+        .points(MetricScope::System, from, to, 86_400_000)
+        .await
+        .expect("read");
+    assert!(
+        system[0].count >= day[0].count,
+        "the system's points hold every function's"
+    );
 }

@@ -11,9 +11,7 @@ use piecework_model::{
     PublicKey,
 };
 
-use crate::{
-    AcceptedJob, Function, Idempotency, Job, JobState, Roles, Scope, Settlement, Token, User, Version,
-};
+use crate::{AcceptedJob, Function, Idempotency, Job, JobState, Roles, Scope, Settlement, Token, User, Version};
 
 /// 2026-01-01, the time samples begin at.
 pub const START_MS: u64 = 1_767_225_600_000;
@@ -25,7 +23,9 @@ pub fn unique() -> u64 {
 }
 
 fn bytes<const N: usize>(kind: &str, number: u64) -> [u8; N] {
-    Digest::of_value(kind, &number).0[..N].try_into().expect("at most 32 bytes")
+    Digest::of_value(kind, &number).0[..N]
+        .try_into()
+        .expect("at most 32 bytes")
 }
 
 pub fn account(number: u64) -> AccountId {

@@ -128,7 +128,9 @@ impl Journal {
 
     fn mend(&self, writer: &mut Writer) -> io::Result<()> {
         if writer.torn {
-            writer.file.set_len(SEGMENT_HEADER_BYTES + writer.position - writer.start)?;
+            writer
+                .file
+                .set_len(SEGMENT_HEADER_BYTES + writer.position - writer.start)?;
             writer.torn = false;
         }
         Ok(())
@@ -139,7 +141,9 @@ impl Journal {
             return Ok(());
         }
         let next = segment::create(&self.directory, writer.position)?;
-        writer.unsynced.push(std::mem::replace(&mut writer.file, Arc::new(next)));
+        writer
+            .unsynced
+            .push(std::mem::replace(&mut writer.file, Arc::new(next)));
         writer.older.push(writer.start);
         writer.start = writer.position;
         Ok(())
@@ -241,10 +245,16 @@ impl Journal {
             let mut writer = self.writer.lock();
             // Each ends where the next begins.
             let ends = writer.older.iter().skip(1).chain([&writer.start]);
-            let count = writer.older.iter().zip(ends).take_while(|(_, end)| **end <= position).count();
+            let count = writer
+                .older
+                .iter()
+                .zip(ends)
+                .take_while(|(_, end)| **end <= position)
+                .count();
             writer.older.drain(..count).collect()
         };
-        gone.into_iter().try_for_each(|start| segment::remove(&self.directory, start))
+        gone.into_iter()
+            .try_for_each(|start| segment::remove(&self.directory, start))
     }
 
     pub(crate) fn position(&self) -> u64 {

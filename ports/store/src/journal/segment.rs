@@ -43,7 +43,10 @@ pub(super) fn remove(directory: &Path, start: u64) -> io::Result<()> {
 }
 
 pub(super) fn reopen(directory: &Path, start: u64) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).open(path_of(directory, start))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path_of(directory, start))
 }
 
 /// What was found after a start.
@@ -162,7 +165,10 @@ fn cut_off(directory: &Path, stored: &Stored, later: &[u64], recovered: &mut Rec
     file.set_len(length)
         .and_then(|()| file.sync_all())
         .map_err(StoreFailure::io("cutting the journal's torn tail"))?;
-    tracing::info!(bytes = stored.bytes.len() as u64 - length, "torn end of the journal cut off");
+    tracing::info!(
+        bytes = stored.bytes.len() as u64 - length,
+        "torn end of the journal cut off"
+    );
     recovered.starts.push(stored.start);
     Ok(())
 }

@@ -30,13 +30,17 @@ fn numbers(entries: &[(u64, Entry)]) -> Vec<u64> {
 
 fn write(journal: &Journal, range: std::ops::Range<u64>) {
     for number in range {
-        journal.append(Frame::encode(&entry(number)).expect("small"), |_| {}).expect("written");
+        journal
+            .append(Frame::encode(&entry(number)).expect("small"), |_| {})
+            .expect("written");
     }
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(directory).expect("read").map(|entry| entry.expect("an entry").path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
+        .expect("read")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     paths.sort();
     paths
 }
@@ -98,7 +102,10 @@ fn damage_before_what_was_synced_is_named() {
     flip(segment, offset + 30);
     let refused = Journal::open(directory.path(), 0, LARGE).err().expect("damaged");
     assert_eq!(refused.code(), "store.corrupt");
-    assert!(matches!(&refused, StoreFailure::Corrupt { position, .. } if *position == offset as u64), "{refused}");
+    assert!(
+        matches!(&refused, StoreFailure::Corrupt { position, .. } if *position == offset as u64),
+        "{refused}"
+    );
     assert!(refused.to_string().contains("0000000000000000.segment"), "{refused}");
 }
 
@@ -127,8 +134,14 @@ fn damage_in_what_was_never_synced_is_a_torn_tail() {
     drop(journal);
     let start = segments(directory.path()).len();
     let lost = 12 * frame_bytes() as u64;
-    let of_lost = segments(directory.path()).into_iter().rfind(|path| start_of(path) <= lost).expect("a segment");
-    flip(&of_lost, (SEGMENT_HEADER_BYTES + lost - start_of(&of_lost)) as usize + 8);
+    let of_lost = segments(directory.path())
+        .into_iter()
+        .rfind(|path| start_of(path) <= lost)
+        .expect("a segment");
+    flip(
+        &of_lost,
+        (SEGMENT_HEADER_BYTES + lost - start_of(&of_lost)) as usize + 8,
+    );
     let (journal, found) = open(directory.path(), 400);
     assert_eq!(found, Vec::from_iter(0..12));
     assert!(segments(directory.path()).len() < start);

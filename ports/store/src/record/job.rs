@@ -2,9 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use piecework_model::{
-    AccountId, Ack, Counters, Digest, FunctionId, FunctionName, JobId, JobStatus, LeaseId, Receipt,
-};
+use piecework_model::{AccountId, Ack, Counters, Digest, FunctionId, FunctionName, JobId, JobStatus, LeaseId, Receipt};
 use serde::{Deserialize, Serialize};
 
 /// Where a job is in its life.

@@ -96,7 +96,12 @@ impl Bulk {
         for row in rows {
             bind(&mut RowBinder(&mut arguments), row);
         }
-        assert_eq!(arguments.len(), rows.len() * self.columns, "{}: a value for each column", self.operation);
+        assert_eq!(
+            arguments.len(),
+            rows.len() * self.columns,
+            "{}: a value for each column",
+            self.operation
+        );
         arguments
     }
 }

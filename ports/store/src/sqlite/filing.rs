@@ -156,7 +156,9 @@ impl Filer {
         }
         match filed {
             Ok(Filed::All) => Ok(()),
-            Ok(Filed::SecondOutcomes) => unreachable!("second outcomes were dropped and only this writer adds outcomes"),
+            Ok(Filed::SecondOutcomes) => {
+                unreachable!("second outcomes were dropped and only this writer adds outcomes")
+            }
             Err(failure) => {
                 self.rollups.forget();
                 Err(failure)
@@ -238,7 +240,9 @@ async fn insert_jobs(writer: &mut SqliteConnection, jobs: &[Arc<Job>]) -> Result
     let with_contents: Vec<&Arc<Job>> = jobs.iter().filter(|job| has_contents_row(job)).collect();
     CONTENTS
         .run(writer, &with_contents, |row, job| {
-            row.blob(job.id.0.to_vec()).optional_blob(job.output.clone()).text(job.logs.clone());
+            row.blob(job.id.0.to_vec())
+                .optional_blob(job.output.clone())
+                .text(job.logs.clone());
         })
         .await?;
     Ok(inserted)
@@ -273,14 +277,18 @@ async fn update_progress(
 
 async fn file_keys(writer: &mut SqliteConnection, batch: &Batch) -> Result<(), StoreFailure> {
     let keys: Vec<_> = batch.keys.iter().collect();
-    KEYS.run(writer, &keys, |row, ((function, account, key), (idempotency, job, created_at_ms))| {
-        row.blob(account.0.to_vec())
-            .blob(function.0.to_vec())
-            .text(key.clone())
-            .blob(idempotency.request.0.to_vec())
-            .blob(job.0.to_vec())
-            .number(*created_at_ms);
-    })
+    KEYS.run(
+        writer,
+        &keys,
+        |row, ((function, account, key), (idempotency, job, created_at_ms))| {
+            row.blob(account.0.to_vec())
+                .blob(function.0.to_vec())
+                .text(key.clone())
+                .blob(idempotency.request.0.to_vec())
+                .blob(job.0.to_vec())
+                .number(*created_at_ms);
+        },
+    )
     .await?;
     Ok(())
 }

@@ -178,17 +178,16 @@ impl Functions for Sqlite {
         Ok(Some((function(&row)?, deleted_at_ms.map(|time| time as u64))))
     }
 
-    async fn function_by_name(
-        &self,
-        owner: AccountId,
-        name: &FunctionName,
-    ) -> Result<Option<Function>, StoreFailure> {
+    async fn function_by_name(&self, owner: AccountId, name: &FunctionName) -> Result<Option<Function>, StoreFailure> {
         let row = sqlx::query("SELECT * FROM functions WHERE owner = $1 AND name = $2 AND deleted_at_ms IS NULL")
             .bind(owner.0.to_vec())
             .bind(name.as_str())
             .fetch_optional(&self.shared.readers)
             .await;
-        row.map_err(StoreFailure::database("reading a function"))?.as_ref().map(function).transpose()
+        row.map_err(StoreFailure::database("reading a function"))?
+            .as_ref()
+            .map(function)
+            .transpose()
     }
 
     async fn list_functions(
@@ -215,7 +214,10 @@ impl Functions for Sqlite {
             .bind(function.0.to_vec())
             .fetch_all(&self.shared.readers)
             .await;
-        rows.map_err(StoreFailure::database("listing versions"))?.iter().map(version).collect()
+        rows.map_err(StoreFailure::database("listing versions"))?
+            .iter()
+            .map(version)
+            .collect()
     }
 
     async fn version(&self, function: FunctionId, number: u32) -> Result<Option<Version>, StoreFailure> {
@@ -224,6 +226,9 @@ impl Functions for Sqlite {
             .bind(i64::from(number))
             .fetch_optional(&self.shared.readers)
             .await;
-        row.map_err(StoreFailure::database("reading a version"))?.as_ref().map(version).transpose()
+        row.map_err(StoreFailure::database("reading a version"))?
+            .as_ref()
+            .map(version)
+            .transpose()
     }
 }

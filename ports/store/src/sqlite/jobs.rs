@@ -45,7 +45,10 @@ impl Shared {
         .map_err(StoreFailure::database("reading an idempotency key"))?;
         let Some(row) = row else { return Ok(None) };
         let request = piecework_model::Digest(row::fixed(row.get(0), "key")?);
-        Ok(Some(claims::judge((request, row::job_id(&row, 1)?), &idempotency.request)))
+        Ok(Some(claims::judge(
+            (request, row::job_id(&row, 1)?),
+            &idempotency.request,
+        )))
     }
 
     /// Claims a key against the tables and against those in use, as one step.
@@ -72,7 +75,10 @@ impl Shared {
              LEFT JOIN job_contents ON job_contents.id = jobs.id WHERE jobs.id = $1",
             row::JOB_COLUMNS
         );
-        let found = sqlx::query(AssertSqlSafe(sql)).bind(id.0.to_vec()).fetch_optional(&self.readers).await;
+        let found = sqlx::query(AssertSqlSafe(sql))
+            .bind(id.0.to_vec())
+            .fetch_optional(&self.readers)
+            .await;
         let Some(found) = found.map_err(StoreFailure::database("reading a job"))? else {
             return Ok(None);
         };
@@ -128,7 +134,10 @@ async fn delete_old(writer: &mut SqliteConnection, delete: &str, older_than: Job
     let sql = format!(
         "{delete} WHERE id IN (SELECT id FROM jobs WHERE id < $1 AND unsettled = 0 AND state >= 2 ORDER BY id LIMIT $2)"
     );
-    let deleted = sqlx::query(AssertSqlSafe(sql)).bind(older_than.0.to_vec()).bind(PRUNED_AT_ONCE).execute(writer);
+    let deleted = sqlx::query(AssertSqlSafe(sql))
+        .bind(older_than.0.to_vec())
+        .bind(PRUNED_AT_ONCE)
+        .execute(writer);
     let deleted = deleted.await.map_err(StoreFailure::database("removing old jobs"))?;
     Ok(deleted.rows_affected())
 }
@@ -164,7 +173,9 @@ impl Jobs for Sqlite {
         idempotency: &Idempotency,
         job: JobId,
     ) -> Result<Accepted, StoreFailure> {
-        self.shared.claim(function, idempotency, (job, job.created_at_ms())).await
+        self.shared
+            .claim(function, idempotency, (job, job.created_at_ms()))
+            .await
     }
 
     fn release_idempotency(&self, function: FunctionId, idempotency: &Idempotency, job: JobId) {
@@ -233,7 +244,9 @@ impl Jobs for Sqlite {
         drop(overlay);
         // Where both know a job, the pending one is the newer.
         let merged: BTreeMap<JobId, Job> = stored.into_iter().chain(pending).map(|job| (job.id, job)).collect();
-        Ok(Page::cut(merged.into_values().rev().collect(), limit, |last: &Job| last.id))
+        Ok(Page::cut(merged.into_values().rev().collect(), limit, |last: &Job| {
+            last.id
+        }))
     }
 
     async fn logs(&self, id: JobId) -> Result<Option<String>, StoreFailure> {
@@ -252,7 +265,9 @@ impl Jobs for Sqlite {
         let mut writer = self.shared.writer.lock().await;
         let mut transaction = begin(&mut writer).await?;
         PAID.run(&mut transaction, payments, |row, payment| {
-            row.blob(payment.job.0.to_vec()).number(payment.height).number(payment.commission_ucr);
+            row.blob(payment.job.0.to_vec())
+                .number(payment.height)
+                .number(payment.commission_ucr);
         })
         .await?;
         row::set_mark(&mut transaction, "ledger_height", projected_height).await?;

@@ -75,7 +75,9 @@ impl RollupCache {
     ) -> Result<(), StoreFailure> {
         let unknown: Vec<RollupKey> = keys.filter(|key| !self.rollups.contains_key(key)).copied().collect();
         let rows = READ.fetch(writer, &unknown, |row, key| {
-            row.blob(RollupKey::scope_bytes(key.scope)).number(key.step_ms).number(key.start_ms);
+            row.blob(RollupKey::scope_bytes(key.scope))
+                .number(key.step_ms)
+                .number(key.start_ms);
         });
         for row in rows.await? {
             self.rollups.insert(key(&row)?, rollup(&row)?);
@@ -134,7 +136,10 @@ fn rollup(row: &SqliteRow) -> Result<Rollup, StoreFailure> {
 
 /// The coarsest rollups that make up a step exactly.
 fn source_of(step_ms: u64) -> u64 {
-    let fitting = STEPS_MS.into_iter().rev().find(|source| step_ms.is_multiple_of(*source));
+    let fitting = STEPS_MS
+        .into_iter()
+        .rev()
+        .find(|source| step_ms.is_multiple_of(*source));
     fitting.unwrap_or(MINUTE_MS)
 }
 
@@ -158,7 +163,11 @@ impl Metrics for Sqlite {
         .bind(source_ms as i64)
         .bind(i64::try_from(from_ms - from_ms % step_ms).unwrap_or(i64::MAX))
         .bind(i64::try_from(to_ms).unwrap_or(i64::MAX))
-        .bind((POINTS_MAX as u64).saturating_mul(step_ms / source_ms).min(SOURCE_ROWS_MAX) as i64)
+        .bind(
+            (POINTS_MAX as u64)
+                .saturating_mul(step_ms / source_ms)
+                .min(SOURCE_ROWS_MAX) as i64,
+        )
         .fetch_all(&self.shared.readers)
         .await
         .map_err(StoreFailure::database("reading metrics"))?;
@@ -173,7 +182,14 @@ fn merge(rows: &[SqliteRow], step_ms: u64) -> Result<Vec<Point>, StoreFailure> {
     let mut merged: BTreeMap<u64, Rollup> = BTreeMap::new();
     for row in rows {
         let start_ms = key(row)?.start_ms;
-        merged.entry(start_ms - start_ms % step_ms).or_default().merge(&rollup(row)?);
+        merged
+            .entry(start_ms - start_ms % step_ms)
+            .or_default()
+            .merge(&rollup(row)?);
     }
-    Ok(merged.iter().take(POINTS_MAX).map(|(start_ms, rollup)| rollup.point(*start_ms)).collect())
+    Ok(merged
+        .iter()
+        .take(POINTS_MAX)
+        .map(|(start_ms, rollup)| rollup.point(*start_ms))
+        .collect())
 }

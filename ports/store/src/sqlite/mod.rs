@@ -153,7 +153,10 @@ fn start_threads(shared: &Arc<Shared>, filer: filing::Filer) -> Result<Vec<JoinH
             .map_err(StoreFailure::io("starting a thread of the store"))
     };
     Ok(vec![
-        spawn("store-projector", Box::new(move || runtime.block_on(projector::run(&project, filer))))?,
+        spawn(
+            "store-projector",
+            Box::new(move || runtime.block_on(projector::run(&project, filer))),
+        )?,
         spawn("store-sync", Box::new(move || sync.journal.run_sync()))?,
     ])
 }
@@ -172,7 +175,10 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
 }
 
 async fn open_writer(options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreFailure> {
-    let mut writer = options.connect().await.map_err(StoreFailure::database("opening the database"))?;
+    let mut writer = options
+        .connect()
+        .await
+        .map_err(StoreFailure::database("opening the database"))?;
     sqlx::migrate!("./migrations")
         .run(&mut writer)
         .await
@@ -210,11 +216,16 @@ async fn unfinished(writer: &mut SqliteConnection) -> Result<HashSet<JobId>, Sto
 }
 
 async fn lanes(writer: &mut SqliteConnection) -> Result<HashMap<(LeaseId, AccountId), u64>, StoreFailure> {
-    let rows = sqlx::query("SELECT lease, provider, high_water FROM lanes").fetch_all(writer).await;
+    let rows = sqlx::query("SELECT lease, provider, high_water FROM lanes")
+        .fetch_all(writer)
+        .await;
     let rows = rows.map_err(StoreFailure::database("reading sequences"))?;
     rows.iter()
         .map(|row| {
-            let lane = (LeaseId(fixed(row.get(0), "lane")?), AccountId(fixed(row.get(1), "lane")?));
+            let lane = (
+                LeaseId(fixed(row.get(0), "lane")?),
+                AccountId(fixed(row.get(1), "lane")?),
+            );
             Ok((lane, row.get::<i64, _>(2) as u64))
         })
         .collect()
@@ -285,7 +296,10 @@ async fn commit(transaction: Transaction<'_, sqlx::Sqlite>) -> Result<(), StoreF
 }
 
 async fn roll_back(transaction: Transaction<'_, sqlx::Sqlite>) -> Result<(), StoreFailure> {
-    transaction.rollback().await.map_err(StoreFailure::database("rolling back"))
+    transaction
+        .rollback()
+        .await
+        .map_err(StoreFailure::database("rolling back"))
 }
 
 fn found(rows: u64, what: &'static str) -> Result<(), StoreFailure> {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Jobs,
-    conformance::samples::{account, accepted, finished, function_id},
+    conformance::samples::{accepted, account, finished, function_id},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,16 +14,28 @@ async fn writers_wait_or_are_refused_while_too_much_is_pending() {
     let store = Sqlite::open(options).await.expect("opened");
     let held_up = store.shared.writer.lock().await;
     for number in 0..5 {
-        store.finish(finished(number, function_id(1), account(1))).expect("room");
+        store
+            .finish(finished(number, function_id(1), account(1)))
+            .expect("room");
     }
-    let refused = store.accept(accepted(9, function_id(1), account(1))).await.expect_err("no room");
-    assert!(matches!(refused, StoreFailure::Overloaded { jobs: 5, .. }), "{refused:?}");
-    let refused = store.finish(finished(6, function_id(1), account(1))).expect_err("no room for too long");
+    let refused = store
+        .accept(accepted(9, function_id(1), account(1)))
+        .await
+        .expect_err("no room");
+    assert!(
+        matches!(refused, StoreFailure::Overloaded { jobs: 5, .. }),
+        "{refused:?}"
+    );
+    let refused = store
+        .finish(finished(6, function_id(1), account(1)))
+        .expect_err("no room for too long");
     assert_eq!(refused.code(), "store.overloaded");
     assert_eq!(store.lag().jobs, 5);
     drop(held_up);
     for number in 10..40 {
-        store.finish(finished(number, function_id(1), account(1))).expect("waits for room");
+        store
+            .finish(finished(number, function_id(1), account(1)))
+            .expect("waits for room");
     }
     store.flush().await.expect("filed");
     assert_eq!((store.lag().jobs, store.lag().unsynced_bytes), (0, 0));

@@ -74,18 +74,29 @@ impl Users for Sqlite {
     async fn user_by_name(&self, name: &OwnerName) -> Result<Option<User>, StoreFailure> {
         let row = sqlx::query("SELECT * FROM users WHERE name = $1").bind(name.as_str());
         let row = row.fetch_optional(&self.shared.readers).await;
-        row.map_err(StoreFailure::database("reading a user"))?.as_ref().map(user).transpose()
+        row.map_err(StoreFailure::database("reading a user"))?
+            .as_ref()
+            .map(user)
+            .transpose()
     }
 
     async fn user_by_account(&self, account: AccountId) -> Result<Option<User>, StoreFailure> {
         let row = sqlx::query("SELECT * FROM users WHERE account = $1").bind(account.0.to_vec());
         let row = row.fetch_optional(&self.shared.readers).await;
-        row.map_err(StoreFailure::database("reading a user"))?.as_ref().map(user).transpose()
+        row.map_err(StoreFailure::database("reading a user"))?
+            .as_ref()
+            .map(user)
+            .transpose()
     }
 
     async fn list_users(&self) -> Result<Vec<User>, StoreFailure> {
-        let rows = sqlx::query("SELECT * FROM users ORDER BY name").fetch_all(&self.shared.readers).await;
-        rows.map_err(StoreFailure::database("listing users"))?.iter().map(user).collect()
+        let rows = sqlx::query("SELECT * FROM users ORDER BY name")
+            .fetch_all(&self.shared.readers)
+            .await;
+        rows.map_err(StoreFailure::database("listing users"))?
+            .iter()
+            .map(user)
+            .collect()
     }
 }
 
@@ -112,7 +123,10 @@ impl Tokens for Sqlite {
     async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreFailure> {
         let row = sqlx::query("SELECT * FROM tokens WHERE hash = $1").bind(hash.to_vec());
         let row = row.fetch_optional(&self.shared.readers).await;
-        row.map_err(StoreFailure::database("reading a token"))?.as_ref().map(token).transpose()
+        row.map_err(StoreFailure::database("reading a token"))?
+            .as_ref()
+            .map(token)
+            .transpose()
     }
 
     async fn list_tokens(&self, account: AccountId) -> Result<Vec<Token>, StoreFailure> {
@@ -120,7 +134,10 @@ impl Tokens for Sqlite {
             .bind(account.0.to_vec())
             .fetch_all(&self.shared.readers)
             .await;
-        rows.map_err(StoreFailure::database("listing tokens"))?.iter().map(token).collect()
+        rows.map_err(StoreFailure::database("listing tokens"))?
+            .iter()
+            .map(token)
+            .collect()
     }
 
     async fn delete_token(&self, account: AccountId, id: &str) -> Result<bool, StoreFailure> {

@@ -33,6 +33,13 @@ pub(super) async fn commission_ppm(controller: &Controller) -> Answer<u32> {
     Ok(params(controller).await?.commission_ppm)
 }
 
+async fn pools(controller: &Controller) -> Answer<Credits> {
+    match controller.chain.get(&Key::Pools).await.map_err(chain)? {
+        Some(Value::Pools(pools)) => Ok(Credits(pools.peers.0 + pools.insurance.0)),
+        Some(_) | None => Ok(Credits::ZERO),
+    }
+}
+
 const MEMO_LENGTH_MAX: usize = 100;
 
 /// Moves credits; answered when it is final on the ledger.
@@ -240,6 +247,7 @@ pub(super) async fn status(State(controller): Shared) -> HttpResult<Json<LedgerS
         finalized_at: (status.last_block_at_ms > 0).then(|| timestamp(status.last_block_at_ms)),
         peers: Vec::<PeerView>::new(),
         peer_count: status.peers,
+        pools_ucr: pools(&controller).await?,
         commission_permille: commission / 1_000,
         outbox: controller.outbox.len() as u64,
     }))

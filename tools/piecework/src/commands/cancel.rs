@@ -2,12 +2,13 @@
 
 use piecework_model::JobId;
 
-use crate::{failure::Failure, session};
+use crate::{failure::Failure, session, units};
 
 /// Cancel a job that is queued or running
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
     /// Like job_0123...
+    #[arg(value_parser = units::noun::<JobId>)]
     id: JobId,
 }
 

@@ -36,7 +36,7 @@ pub struct Deploy {
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
     /// python or javascript [default: by the file's ending, or main.py or main.mjs in the folder]
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", value_parser = units::noun::<Language>)]
     pub language: Option<Language>,
     /// Longest run, like 500ms, 5s or 2m; at most 15m [default: 5s]
     #[arg(long, value_parser = units::timeout_ms)]

@@ -4,12 +4,13 @@ use piecework_api::jobs::{JobEvent, JobView};
 use piecework_model::JobId;
 use serde::Serialize;
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, units};
 
 /// Show a job: its receipt, and opened, metered, received, paid with the credits that moved
 #[derive(Debug, clap::Args)]
 pub struct Job {
     /// Like job_0123...
+    #[arg(value_parser = units::noun::<JobId>)]
     id: JobId,
     /// Print the proof of its payment: receipt, path, block and certificate
     #[arg(long)]

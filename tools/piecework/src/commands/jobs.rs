@@ -2,7 +2,7 @@
 
 use piecework_api::jobs::{JobState, JobsQuery};
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, units};
 
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]
@@ -11,7 +11,7 @@ pub struct Jobs {
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
     /// Only in this state: queued, running, succeeded, failed, timed_out, cancelled or expired
-    #[arg(long)]
+    #[arg(long, value_parser = units::noun::<JobState>)]
     state: Option<JobState>,
     #[command(flatten)]
     page: super::Page,

@@ -34,7 +34,10 @@ impl Logs {
         if page.items.is_empty() && !self.follow && !json {
             eprintln!("{} has not run yet", self.name);
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             let query = FunctionLogsQuery {
                 after,
                 wait_ms: Some(WAIT_MS),
@@ -43,7 +46,6 @@ impl Logs {
             let page = client.function_logs(&self.name, &query).await?;
             after = emit(&page.items, json)?.or(query.after);
         }
-        Ok(())
     }
 }
 

@@ -5,15 +5,16 @@ use std::{fs, io, path::PathBuf};
 use anyhow::Context as _;
 use piecework_model::{FunctionName, Language};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, units};
 
 /// Make a folder with a starter function
 #[derive(Debug, clap::Args)]
 pub struct New {
     /// The function's name: 1 to 30 of a-z, 0-9 and -
+    #[arg(value_parser = units::noun::<FunctionName>)]
     name: FunctionName,
     /// python or javascript
-    #[arg(long)]
+    #[arg(long, value_parser = units::noun::<Language>)]
     language: Language,
     /// Where the folder is made
     #[arg(long, value_name = "DIR", default_value = ".")]

@@ -20,7 +20,7 @@ enum Action {
     /// Make a token; it is shown this once
     Create {
         /// deploy, invoke, view or admin; may be repeated
-        #[arg(long, required = true)]
+        #[arg(long, required = true, value_parser = units::noun::<Scope>)]
         scope: Vec<Scope>,
         /// What it is for
         #[arg(long, default_value = "")]

@@ -1,0 +1,329 @@
+//! The command line against a whole machine: what a user types, what is printed where, how it ends.
+
+#[allow(dead_code)]
+mod machine;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use machine::Machine;
+use serde_json::Value;
+
+/// A home directory whose default data directory a machine runs in.
+struct Home {
+    folder: tempfile::TempDir,
+    machine: Machine,
+}
+
+impl Home {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data/piecework");
+        fs::create_dir_all(&data).expect("made");
+        Self {
+            machine: Machine::start(&data),
+            folder,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(self.path());
+        command.env("XDG_DATA_HOME", self.path().join("data")).args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("it runs")
+    }
+
+    #[track_caller]
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", said(&output));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(arguments)).expect("JSON")
+    }
+}
+
+/// With nothing of this user's in its environment.
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    command
+        .env_remove("PIECEWORK_URL")
+        .env_remove("PIECEWORK_TOKEN")
+        .env("HOME", home)
+        .current_dir(home);
+    command
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_DATA_HOME")
+        .stdin(Stdio::null());
+    command
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32, sentence: &str) {
+    assert_eq!(output.status.code(), Some(code), "{}", said(output));
+    assert!(said(output).contains(sentence), "{}", said(output));
+}
+
+#[tokio::test]
+async fn a_starter_is_deployed_called_seen_and_paid() {
+    let home = Home::new();
+    for language in ["python", "javascript"] {
+        let name = format!("hello-{language}");
+        home.ok(&["new", &name, "--language", language]);
+        let deployed = home.ok(&[
+            "deploy",
+            &name,
+            "--timeout",
+            "10s",
+            "--memory",
+            "160MiB",
+            "--env",
+            "A=b=c",
+        ]);
+        assert!(
+            deployed.contains("version 1 in ") && deployed.contains(&format!("/fn/operator/{name}")),
+            "{deployed}"
+        );
+        let called = home.run(&["call", &name, r#"{"name": "Ada"}"#]);
+        assert_eq!(
+            String::from_utf8_lossy(&called.stdout),
+            "{\"hello\":\"Ada\"}\n",
+            "the output alone: {}",
+            said(&called)
+        );
+        let notes = said(&called);
+        assert!(
+            notes.contains("job job_") && notes.contains(" ucr"),
+            "logs and price: {notes}"
+        );
+        let called = home.json(&["call", &name, "null", "--json"]);
+        assert_eq!(called["output"]["hello"], "world");
+        let job = called["job_id"].as_str().expect("an id");
+        home.machine.paid(job).await;
+        let shown = home.ok(&["job", job]);
+        for step in ["opened", "metered", "received", "paid", "operator -", "provider +"] {
+            assert!(shown.contains(step), "{step} is missing:\n{shown}");
+        }
+        let view = home.json(&["function", &name, "--json"]);
+        assert_eq!(
+            (&view["timeout_ms"], &view["memory_limit_mb"], &view["env"]["A"]),
+            (&10_000.into(), &160.into(), &"b=c".into())
+        );
+        assert_eq!(home.ok(&["logs", &name]).matches("job job_").count(), 2);
+    }
+    assert_eq!(
+        home.json(&["functions", "--json"])["items"].as_array().map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(
+        home.json(&["jobs", "--function", "hello-python", "--json"])["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(2)
+    );
+}
+
+#[tokio::test]
+async fn versions_go_up_come_back_and_are_deleted() {
+    let home = Home::new();
+    for text in ["one", "two"] {
+        let code = format!("def handler(event, context):\n    return '{text}'");
+        home.ok(&["deploy", "--code", &code, "--name", "say", "--language", "python"]);
+    }
+    assert_eq!(home.ok(&["call", "say"]), "\"two\"\n");
+    assert!(home.ok(&["versions", "say"]).contains("live"));
+    assert_eq!(home.ok(&["rollback", "say", "1"]), "say runs version 1\n");
+    assert_eq!(home.ok(&["call", "say", "--quiet"]), "\"one\"\n");
+    ended(&home.run(&["rollback", "say", "9"]), 3, "version.not_found: ");
+    home.ok(&["delete", "say"]);
+    ended(&home.run(&["call", "say"]), 3, "function.not_found: ");
+}
+
+#[tokio::test]
+async fn each_end_has_its_exit_code() {
+    let home = Home::new();
+    let raising = "def handler(event, context):\n    print('before')\n    raise ValueError('too bad')";
+    home.ok(&["deploy", "--code", raising, "--name", "raises", "--language", "python"]);
+    let failed = home.run(&["call", "raises"]);
+    ended(&failed, 1, "function.raised: ");
+    assert!(said(&failed).contains("too bad") && said(&failed).contains("before") && failed.stdout.is_empty());
+    let broken = home.run(&[
+        "deploy",
+        "--code",
+        "def handler(:",
+        "--name",
+        "broken",
+        "--language",
+        "python",
+    ]);
+    ended(&broken, 3, "function.syntax_error: ");
+    ended(&home.run(&["call", "raises", "not json"]), 2, "not JSON");
+    ended(&home.run(&["deploy", "nowhere"]), 2, "nowhere");
+    let mut nobody = command(home.path());
+    nobody.env("PIECEWORK_URL", "http://127.0.0.1:1").arg("functions");
+    ended(&nobody.output().expect("it runs"), 4, "http://127.0.0.1:1");
+    let mut wrong = home.command(&["functions"]);
+    ended(
+        &wrong.env("PIECEWORK_TOKEN", "pw_wrong").output().expect("it runs"),
+        3,
+        "auth.bad_token: ",
+    );
+}
+
+#[tokio::test]
+async fn an_async_call_gives_its_id_and_the_job_ends() {
+    let home = Home::new();
+    home.ok(&[
+        "deploy",
+        "--code",
+        "export default async (event) => event",
+        "--name",
+        "echo",
+        "--language",
+        "javascript",
+    ]);
+    let job = home.ok(&["call", "echo", "[1,2]", "--async"]).trim().to_owned();
+    assert!(job.starts_with("job_"), "{job}");
+    home.machine.paid(&job).await;
+    let view = home.json(&["job", &job, "--json"]);
+    assert_eq!(
+        (&view["state"], &view["output"]),
+        (&"succeeded".into(), &serde_json::json!([1, 2]))
+    );
+    let keyed = || home.json(&["call", "echo", "3", "--idempotency-key", "k1", "--json"])["job_id"].clone();
+    assert_eq!(keyed(), keyed(), "one key runs once");
+    ended(&home.run(&["cancel", &job]), 3, "job.finished: ");
+}
+
+#[tokio::test]
+async fn a_guest_registers_with_an_invite_and_is_remembered_until_logout() {
+    let home = Home::new();
+    let invite = home.ok(&["invite", "--grant", "2cr"]).trim().to_owned();
+    let guest = tempfile::tempdir().expect("a home");
+    let run = |arguments: &[&str], input: &str| {
+        let mut child = command(guest.path());
+        child
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = child.spawn().expect("it runs");
+        std::io::Write::write_all(&mut child.stdin.take().expect("piped"), input.as_bytes()).expect("taken");
+        child.wait_with_output().expect("it ends")
+    };
+    let login = run(
+        &["login", &home.machine.url, "--name", "ada", "--invite", &invite],
+        "correct horse\n",
+    );
+    ended(&login, 0, "logged in");
+    let account: Value = serde_json::from_slice(&run(&["account", "--json"], "").stdout).expect("JSON");
+    assert_eq!(
+        (&account["name"], &account["posted_ucr"]),
+        (&"ada".into(), &2_000_000.into())
+    );
+    ended(&run(&["transfer", "operator", "0.5cr"], ""), 0, "");
+    ended(&run(&["transfer", "operator", "5cr"], ""), 3, "transfer.insufficient: ");
+    let csv = String::from_utf8(run(&["statement", "--csv"], "").stdout).expect("UTF-8");
+    assert!(csv.lines().count() >= 2 && csv.contains("-500000"), "{csv}");
+    ended(&run(&["logout"], ""), 0, "logged out");
+    ended(&run(&["account"], ""), 4, "piecework up");
+}
+
+#[tokio::test]
+async fn a_narrow_token_does_only_what_it_may() {
+    let home = Home::new();
+    home.ok(&[
+        "deploy",
+        "--code",
+        "def handler(event, context): return 1",
+        "--name",
+        "one",
+        "--language",
+        "python",
+    ]);
+    let token = home
+        .ok(&[
+            "tokens",
+            "create",
+            "--scope",
+            "invoke",
+            "--expires",
+            "1h",
+            "--label",
+            "ci",
+        ])
+        .trim()
+        .to_owned();
+    let with = |arguments: &[&str]| {
+        home.command(arguments)
+            .env("PIECEWORK_TOKEN", &token)
+            .output()
+            .expect("it runs")
+    };
+    assert_eq!(String::from_utf8_lossy(&with(&["call", "one"]).stdout), "1\n");
+    ended(&with(&["delete", "one"]), 3, "auth.scope: ");
+    let tokens = home.json(&["tokens", "--json"]);
+    let made = tokens["items"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|token| token["label"] == "ci")
+        .expect("listed");
+    home.ok(&["tokens", "delete", made["id"].as_str().expect("an id")]);
+    ended(&with(&["call", "one"]), 3, "auth.bad_token: ");
+}
+
+#[tokio::test]
+async fn the_ledger_and_the_market_are_shown() {
+    let home = Home::new();
+    home.ok(&[
+        "deploy",
+        "--code",
+        "def handler(event, context): return 1",
+        "--name",
+        "one",
+        "--language",
+        "python",
+    ]);
+    let job = home.json(&["call", "one", "--json"])["job_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let height = home.machine.paid(&job).await["paid_height"].as_u64().expect("a block");
+    assert!(home.ok(&["ledger", "block", &height.to_string()]).contains("settle"));
+    for (arguments, seen) in [
+        (&["ledger", "status"][..], "all credits"),
+        (&["ledger", "blocks"], "TRANSACTIONS"),
+        (&["offers"], "PROVIDER"),
+        (&["provider", "status"], "ready"),
+        (&["leases"], "open"),
+        (&["quote", "one"], "at most"),
+        (&["metrics", "one"], "P99"),
+        (&["statement"], "AMOUNT"),
+        (&["account", "provider"], "available"),
+    ] {
+        let shown = home.ok(arguments);
+        assert!(shown.contains(seen), "{arguments:?}:\n{shown}");
+        let mut json = arguments.to_vec();
+        json.push("--json");
+        home.json(&json);
+    }
+    ended(&home.run(&["ledger", "block", "999999999"]), 3, "block.not_found: ");
+}

@@ -1,0 +1,226 @@
+//! A whole machine for a test: `piecework up` on a directory of its own and a free port, killed when dropped.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// Longer than a start takes on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Longer than a settlement takes on a busy machine.
+pub const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+pub struct Machine {
+    child: Child,
+    pub url: String,
+    pub token: String,
+    directory: PathBuf,
+    http: reqwest::Client,
+}
+
+/// An answer as its caller sees it.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn code(&self) -> &str {
+        self.body["error"]["code"].as_str().unwrap_or("no error code")
+    }
+
+    #[track_caller]
+    pub fn refused(&self, status: u16, code: &str) {
+        assert_eq!((self.status.as_u16(), self.code()), (status, code), "{}", self.body);
+        assert!(
+            self.body["error"]["message"]
+                .as_str()
+                .is_some_and(|sentence| sentence.len() > 10),
+            "{}",
+            self.body
+        );
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.body);
+        self.body
+    }
+}
+
+fn up(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(directory);
+    command
+}
+
+impl Machine {
+    /// Starts on `directory` and waits for `ready`.
+    pub fn start(directory: &Path) -> Self {
+        let began = Instant::now();
+        let mut child = up(directory)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let line = lines
+            .next()
+            .and_then(Result::ok)
+            .unwrap_or_else(|| panic!("`up` ended: {:?}", child.wait()));
+        assert!(began.elapsed() < READY_WITHIN, "`up` took {:?}", began.elapsed());
+        let url = line
+            .strip_prefix("ready ")
+            .unwrap_or_else(|| panic!("not a ready line: {line}"))
+            .to_owned();
+        let token = std::fs::read_to_string(directory.join("token")).expect("`up` writes a token");
+        Self {
+            child,
+            url,
+            token,
+            directory: directory.to_owned(),
+            http: http(),
+        }
+    }
+
+    /// SIGKILL, and a new start on the same directory.
+    pub fn kill_and_restart(mut self) -> Self {
+        self.kill();
+        let directory = self.directory.clone();
+        drop(self);
+        Self::start(&directory)
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// SIGTERM; whether it ended cleanly.
+    pub fn stop(mut self) -> bool {
+        let pid = self.child.id().to_string();
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill is there");
+        self.child.wait().expect("it ends").success()
+    }
+
+    pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.ask_as(Some(&self.token), method, path, body).await
+    }
+
+    pub async fn ask_as(&self, token: Option<&str>, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.url));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        self.send(request).await
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.url))
+            .bearer_auth(&self.token)
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.expect("the server answers");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.expect("a whole answer");
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Answer { status, headers, body }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, None).await
+    }
+
+    pub async fn deploy(&self, name: &str, language: &str, code: &str) -> Value {
+        self.deploy_with(name, language, code, json!({})).await.ok()
+    }
+
+    pub async fn deploy_with(&self, name: &str, language: &str, code: &str, more: Value) -> Answer {
+        let mut body = json!({"name": name, "language": language, "code": code});
+        let fields = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(fields);
+        self.ask(Method::POST, "/functions", Some(body)).await
+    }
+
+    pub async fn call(&self, name: &str, input: Value) -> Answer {
+        self.ask(Method::POST, &format!("/execute/{name}"), Some(json!({"input": input})))
+            .await
+    }
+
+    /// The job, once it is paid.
+    pub async fn paid(&self, job: &str) -> Value {
+        let deadline = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let view = self.get(&format!("/jobs/{job}")).await.ok();
+            if view["paid"] == true {
+                return view;
+            }
+            assert!(Instant::now() < deadline, "never paid: {view}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn posted(&self, account: &str) -> i64 {
+        self.get(&format!("/accounts/{account}")).await.ok()["posted_ucr"]
+            .as_i64()
+            .expect("a small number")
+    }
+
+    /// A second person, with some credits; the token may do everything.
+    pub async fn person(&self, name: &str, grant_ucr: u64) -> String {
+        let invite = self
+            .ask(Method::POST, "/invites", Some(json!({"grant_ucr": grant_ucr})))
+            .await
+            .ok();
+        let body = json!({"name": name, "password": "correct horse", "invite": invite["code"]});
+        self.ask_as(None, Method::POST, "/accounts", Some(body)).await.ok();
+        let login = json!({"name": name, "password": "correct horse"});
+        let session = self.ask_as(None, Method::POST, "/sessions", Some(login)).await.ok();
+        session["token"].as_str().expect("a token").to_owned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .timeout(Duration::from_secs(120))
+        .build()
+        .expect("a client")
+}
+
+/// What `up` says when it cannot start.
+#[allow(dead_code)]
+pub fn refused_start(directory: &Path, listen: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    let output = command
+        .args(["up", "--listen", listen, "--data"])
+        .arg(directory)
+        .output()
+        .expect("it runs");
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
+}
