@@ -111,7 +111,10 @@ pub fn status_of(code: &str) -> u16 {
 /// A request's body, or `body.malformed` with the path of the field that does not fit.
 ///
 /// Unknown fields, wrong types, text after the value and invalid UTF-8 all fail here. Sizes are the caller's to check.
-#[expect(clippy::result_large_err, reason = "met once per refused request; whoever keeps it boxes it")]
+#[expect(
+    clippy::result_large_err,
+    reason = "met once per refused request; whoever keeps it boxes it"
+)]
 pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

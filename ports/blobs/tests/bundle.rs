@@ -75,7 +75,10 @@ fn the_canonical_bytes_are_golden() {
         "af0edbce72f5a76aefe62ca5b6b0deaa0905454764281c94f80475eaf327f833"
     );
     let long = format!("{}deep.mjs", "folder/".repeat(20));
-    assert_eq!(bundle(&[(&long, "1")]).pack().digest.to_string(), "112b17d1ee526a4b00be438cbef5f0e5f4e6cd1137e5294ae784ea12ceb0ff85");
+    assert_eq!(
+        bundle(&[(&long, "1")]).pack().digest.to_string(),
+        "112b17d1ee526a4b00be438cbef5f0e5f4e6cd1137e5294ae784ea12ceb0ff85"
+    );
 }
 
 proptest! {

@@ -44,7 +44,11 @@ fn disk_bytes(root: &Path) -> u64 {
         .map(|entry| {
             let entry = entry.unwrap();
             let metadata = entry.metadata().unwrap();
-            if metadata.is_dir() { disk_bytes(&entry.path()) } else { metadata.len() }
+            if metadata.is_dir() {
+                disk_bytes(&entry.path())
+            } else {
+                metadata.len()
+            }
         })
         .sum()
 }
@@ -72,7 +76,11 @@ async fn latency(chain: &dyn Chain) {
 async fn transfers(chain: &dyn Chain) {
     let network = chain.network();
     let signed: Vec<Vec<_>> = (10..110)
-        .map(|sender| (0..200).map(|nonce| transfer(&network, sender, nonce, sender + 1, 1)).collect())
+        .map(|sender| {
+            (0..200)
+                .map(|nonce| transfer(&network, sender, nonce, sender + 1, 1))
+                .collect()
+        })
         .collect();
     let count: usize = signed.iter().map(Vec::len).sum();
     let (started, cpu_before) = (Instant::now(), cpu());
@@ -98,7 +106,16 @@ async fn settlements(chain: &dyn Chain) {
     let (lease, open) = open_lease(&network, 3, 0, GRANT / 2);
     chain.submit_and_wait(open).await.unwrap();
     let signed: Vec<_> = (0..100)
-        .map(|batch| settle(&network, lease, 3, 4, batch * SETTLED_PER_TRANSACTION, SETTLED_PER_TRANSACTION))
+        .map(|batch| {
+            settle(
+                &network,
+                lease,
+                3,
+                4,
+                batch * SETTLED_PER_TRANSACTION,
+                SETTLED_PER_TRANSACTION,
+            )
+        })
         .collect();
     let bytes = borsh::object_length(&signed[0]).unwrap();
     let jobs = signed.len() as u64 * SETTLED_PER_TRANSACTION;
@@ -110,7 +127,10 @@ async fn settlements(chain: &dyn Chain) {
     }
     chain.submit_and_wait(last.unwrap()).await.unwrap();
     let took = started.elapsed().as_secs_f64();
-    println!("settled jobs: {:.0}/s ({jobs} in {took:.2} s, {bytes} bytes a settlement)", jobs as f64 / took);
+    println!(
+        "settled jobs: {:.0}/s ({jobs} in {took:.2} s, {bytes} bytes a settlement)",
+        jobs as f64 / took
+    );
 }
 
 async fn idle(directory: &Path, heartbeat: Duration, seconds: u64) {
@@ -145,7 +165,11 @@ async fn empty_blocks(directory: &Path, blocks: u64) {
         for entry in fs::read_dir(directory.join("chain")).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                println!("  {:>9} {}", disk_bytes(&path), path.file_name().unwrap().to_string_lossy());
+                println!(
+                    "  {:>9} {}",
+                    disk_bytes(&path),
+                    path.file_name().unwrap().to_string_lossy()
+                );
             }
         }
     }
@@ -158,17 +182,28 @@ async fn main() {
     let directory = tempfile::tempdir().unwrap();
     let started = Instant::now();
     let node = start(options(directory.path(), alone(120))).await.unwrap();
-    println!("start on an empty directory: {:.0} ms, {} MiB resident", started.elapsed().as_secs_f64() * 1000.0, resident_mib());
+    println!(
+        "start on an empty directory: {:.0} ms, {} MiB resident",
+        started.elapsed().as_secs_f64() * 1000.0,
+        resident_mib()
+    );
     let chain = node.chain();
     latency(&*chain).await;
     transfers(&*chain).await;
     settlements(&*chain).await;
-    println!("after the load: {} MiB resident, {} MiB on disk", resident_mib(), disk_bytes(directory.path()) >> 20);
+    println!(
+        "after the load: {} MiB resident, {} MiB on disk",
+        resident_mib(),
+        disk_bytes(directory.path()) >> 20
+    );
     assert_eq!(supply(&*chain, 120).await, 120 * GRANT);
     node.shutdown().await.unwrap();
     let started = Instant::now();
     let node = start(options(directory.path(), alone(120))).await.unwrap();
-    println!("start with that history: {:.0} ms", started.elapsed().as_secs_f64() * 1000.0);
+    println!(
+        "start with that history: {:.0} ms",
+        started.elapsed().as_secs_f64() * 1000.0
+    );
     node.shutdown().await.unwrap();
     for heartbeat in [Duration::from_secs(1), Duration::from_secs(10)] {
         let directory = tempfile::tempdir().unwrap();

@@ -148,11 +148,16 @@ impl HighWater {
         let path = directory.root.join(HIGH_WATER_FILE);
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let mut file = options.open(&path).map_err(|error| ChainFailure::directory(&path, error))?;
+        let mut file = options
+            .open(&path)
+            .map_err(|error| ChainFailure::directory(&path, error))?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| ChainFailure::directory(&path, error))?;
+        file.read_to_end(&mut bytes)
+            .map_err(|error| ChainFailure::directory(&path, error))?;
         let read: Option<((u64, Digest), Digest)> = borsh::from_slice(&bytes).ok();
-        let reached = read.filter(|(reached, seal)| seal_of(reached) == *seal).map(|(reached, _)| reached);
+        let reached = read
+            .filter(|(reached, seal)| seal_of(reached) == *seal)
+            .map(|(reached, _)| reached);
         Ok(Self { file, reached })
     }
 

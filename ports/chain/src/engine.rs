@@ -48,17 +48,19 @@ use commonware_stream::{
     sake::{self, Sake},
 };
 use commonware_utils::{NZDuration, NZU16, NZU32, NZU64, NZUsize, ordered::Map, ordered::Set};
-use piecework_ledger::GenesisPeer;
+use piecework_ledger::{GenesisPeer, SignedTransaction};
 use piecework_model::{NetworkId, SecretKey};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     ChainFailure,
-    application::{Ledger, Shared},
+    admission::Admission,
+    application::Ledger,
     block::Block,
+    gossip,
     pace::Paced,
     publish::Board,
-    reads::{Marshal, ReadQueues, Reads, present},
+    reads::{Marshal, ReadQueues, present},
     state::{Databases, Nowhere},
 };
 
@@ -149,9 +151,9 @@ pub(crate) struct Setup {
     pub(crate) committee: Committee,
     pub(crate) listen: SocketAddr,
     pub(crate) heartbeat: Duration,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) board: Arc<Board>,
-    pub(crate) reads: Reads,
+    pub(crate) admission: Admission,
+    /// Transactions to pass on to the other peers.
+    pub(crate) outgoing: mpsc::Receiver<SignedTransaction>,
     pub(crate) queues: ReadQueues,
     pub(crate) ready: oneshot::Sender<Ready>,
     pub(crate) stop: oneshot::Receiver<()>,
@@ -170,6 +172,7 @@ fn message_bytes_max(members: u32) -> u32 {
         simplex::max_payload_size::<Scheme, Digest>(members),
         marshal::max_payload_size::<Standard<Block>, Scheme>(members, &()),
         Block::max_encode_size(&()),
+        gossip::MESSAGE_BYTES_MAX,
     ])
 }
 
@@ -250,6 +253,7 @@ fn state_config(page_cache: CacheRef) -> StateConfig {
 /// On storage errors and on damaged data, as the engine does; the caller catches it at the thread's boundary.
 pub(crate) async fn run(context: Context, setup: Setup) {
     let page_cache = CacheRef::new(PAGE_BYTES, PAGES_CACHED);
+    let admission = setup.admission.clone();
     let scheme = setup.committee.scheme();
     let public_key = setup.committee.key.public_key();
     let provider = ConstantProvider::new(scheme.clone());
@@ -261,6 +265,7 @@ pub(crate) async fn run(context: Context, setup: Setup) {
     let fetches = network.register(2, QUOTA);
     let backfill = network.register(3, QUOTA);
     let blocks = network.register(4, QUOTA);
+    let transactions = network.register(5, QUOTA);
 
     let resolver = marshal_resolver::init(
         context.child("marshal_resolver"),
@@ -311,7 +316,7 @@ pub(crate) async fn run(context: Context, setup: Setup) {
         .next()
         .expect("the committee has a member")
         .clone();
-    let genesis = Block::genesis(setup.shared.network, first, initial.root, initial.range);
+    let genesis = Block::genesis(admission.shared.network, first, initial.root, initial.range);
     let plan = SyncPlan::init(context.child("plan"), "plan".to_owned()).await;
     // A new peer replays every block; copying the state of others comes with the network of peers.
     let _ = plan.should_sync(false);
@@ -347,7 +352,7 @@ pub(crate) async fn run(context: Context, setup: Setup) {
         StatefulConfig {
             application: Ledger {
                 genesis: genesis.clone(),
-                shared: setup.shared.clone(),
+                shared: admission.shared.clone(),
                 finals: finals_sender,
             },
             db_config: state_config(page_cache.clone()),
@@ -373,12 +378,19 @@ pub(crate) async fn run(context: Context, setup: Setup) {
         FixedEpocher::new(EPOCH_BLOCKS),
     );
     marshal_actor.start(stateful_mailbox.clone(), buffer, resolver);
-    resume(&marshal, &setup.board, resumed).await;
+    resume(&marshal, &admission.board, resumed).await;
     stateful.start();
     let databases = stateful_mailbox.subscribe_databases().await;
     setup.queues.serve(&context, databases, marshal.clone());
-    let publisher = setup.board.clone().run(finals, marshal.clone(), setup.reads.clone());
+    let publisher = admission
+        .board
+        .clone()
+        .run(finals, marshal.clone(), admission.reads.clone());
     context.child("publish").spawn(move |_| publisher);
+
+    if setup.committee.len() > 1 {
+        gossip::start(&context, transactions, setup.outgoing, admission.clone());
+    }
 
     let timeouts = Timeouts::after(setup.heartbeat);
     let pacer = context.child("pacer");
@@ -392,7 +404,7 @@ pub(crate) async fn run(context: Context, setup: Setup) {
             automaton: Paced {
                 clock: Arc::new(pacer),
                 automaton: deferred.clone(),
-                shared: setup.shared.clone(),
+                shared: admission.shared.clone(),
                 heartbeat: setup.heartbeat,
             },
             relay: deferred.clone(),

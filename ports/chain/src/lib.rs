@@ -11,12 +11,14 @@
 //!
 //! Only final blocks are ever shown or acted upon. Contracts run on what was fetched for them, never on a wall clock.
 
+mod admission;
 mod application;
 mod block;
 mod contract;
 mod directory;
 mod engine;
 mod failure;
+mod gossip;
 mod index;
 mod mempool;
 mod node;

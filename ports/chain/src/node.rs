@@ -12,19 +12,19 @@ use std::{
 use async_trait::async_trait;
 use commonware_runtime::{Runner as _, tokio as engine_runtime};
 use futures::stream::{self, BoxStream, StreamExt as _};
-use piecework_ledger::{BlockContext, Genesis, Key, SignedTransaction, TransactionId, Value, check};
-use piecework_model::{Digest, NetworkId, Rejection, SecretKey};
+use piecework_ledger::{Genesis, Key, SignedTransaction, TransactionId, Value};
+use piecework_model::{Digest, NetworkId, SecretKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     Chain, ChainFailure, ChainStatus, Final, FinalBlock, SubmitError,
+    admission::Admission,
     application::Shared,
     directory::{Directory, HighWater},
     engine::{self, Committee, Ready, Setup},
-    mempool::{TRANSACTION_BYTES_MAX, takes_nonce},
+    gossip::{self, Outbox},
     publish::{Board, Verdict},
     reads::{self, Reads},
-    state::Fetched,
 };
 
 /// How a peer runs.
@@ -76,9 +76,11 @@ pub struct Node {
 struct Handle {
     network: NetworkId,
     peers: u32,
-    shared: Arc<Shared>,
     board: Arc<Board>,
     reads: Reads,
+    admission: Admission,
+    /// To the other peers, where there are any.
+    outbox: Option<Outbox>,
     /// `None` while it runs; closed without a failure after a clean stop.
     ended: watch::Receiver<Option<ChainFailure>>,
     /// Whether the index holds the blocks of earlier runs.
@@ -106,13 +108,20 @@ pub async fn start(options: Options) -> Result<Node, ChainFailure> {
     let (reads, queues) = reads::queues();
     let (ready, readied) = oneshot::channel();
     let (stop, stopped) = oneshot::channel();
+    let admission = Admission {
+        network,
+        shared,
+        board: board.clone(),
+        reads: reads.clone(),
+    };
+    let (outbox, outgoing) = gossip::outbox();
+    let peers = options.genesis.peers.len() as u32;
     let setup = Setup {
         committee,
         listen: options.listen,
         heartbeat,
-        shared: shared.clone(),
-        board: board.clone(),
-        reads: reads.clone(),
+        admission: admission.clone(),
+        outgoing,
         queues,
         ready,
         stop: stopped,
@@ -122,10 +131,11 @@ pub async fn start(options: Options) -> Result<Node, ChainFailure> {
     let (indexed_sender, indexed) = watch::channel(false);
     let handle = Arc::new(Handle {
         network,
-        peers: options.genesis.peers.len() as u32,
-        shared,
+        peers,
         board,
         reads,
+        admission,
+        outbox: (peers > 1).then_some(outbox),
         ended,
         indexed,
     });
@@ -174,7 +184,7 @@ fn spawn(
         .with_max_blocking_threads(BLOCKING_THREADS_MAX);
     let root = directory.root().to_owned();
     let run = move || {
-        let board = setup.board.clone();
+        let board = setup.admission.board.clone();
         let runner = engine_runtime::Runner::new(config);
         let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| engine::run(context, setup))));
         if let Err(payload) = result {
@@ -251,48 +261,6 @@ impl Handle {
         }
     }
 
-    async fn values(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, ChainFailure> {
-        if self.board.head().height == 0 {
-            return Ok(keys.iter().map(|key| self.shared.genesis.get(key).cloned()).collect());
-        }
-        self.reads.values(keys).await
-    }
-
-    /// Checks a transaction as if those that wait before it of the same sender had been executed.
-    async fn check(&self, transaction: &SignedTransaction) -> Result<(), SubmitError> {
-        let context = BlockContext {
-            network: self.network,
-            height: self.board.head().height + 1,
-        };
-        let mut fetched = Fetched::default();
-        let fetch = |keys| self.values(keys);
-        if takes_nonce(transaction) {
-            self.advance_nonce(&mut fetched, transaction).await?;
-        }
-        fetched.prefetch(&fetch, std::slice::from_ref(transaction)).await?;
-        let checked: Result<_, ChainFailure> = fetched
-            .complete(&fetch, |view| check(view, &context, transaction))
-            .await;
-        Ok(checked??)
-    }
-
-    async fn advance_nonce(&self, fetched: &mut Fetched, transaction: &SignedTransaction) -> Result<(), ChainFailure> {
-        let sender = transaction.transaction.sender;
-        // First what waits, then the state: what becomes final in between is in the state, and counted once.
-        let Some(waiting) = self.shared.mempool.waiting(&sender) else {
-            return Ok(());
-        };
-        let key = Key::Account(sender);
-        let value = self.values(vec![key.clone()]).await?.pop().flatten();
-        if let Some(Value::Account(mut account)) = value {
-            if waiting.contains(&account.nonce) {
-                account.nonce = waiting.end() + 1;
-            }
-            fetched.set(key, Some(Value::Account(account)));
-        }
-        Ok(())
-    }
-
     /// What became of a transaction, if that is known: executed, and by which block.
     async fn executed(&self, id: TransactionId) -> Result<Option<Final>, ChainFailure> {
         let Some(located) = self.locate(id).await? else {
@@ -316,23 +284,23 @@ impl Handle {
         Ok(self.board.located(&id))
     }
 
-    /// Queues the transaction unless it is queued or executed already.
+    /// Queues the transaction unless it is executed already.
     async fn admit(&self, id: TransactionId, tx: SignedTransaction) -> Result<Option<Final>, SubmitError> {
-        let bytes = borsh::object_length(&tx).expect("a counter accepts every byte");
-        if bytes > TRANSACTION_BYTES_MAX {
-            let rejection = Rejection::new("transaction.too_large", "the transaction does not fit");
-            return Err(rejection
-                .hint(format!("at most {TRANSACTION_BYTES_MAX} bytes; split it"))
-                .into());
-        }
         if let Some(done) = self.executed(id).await? {
             return Ok(Some(done));
         }
-        if !self.shared.mempool.holds(&id) {
-            self.check(&tx).await?;
-            self.shared.mempool.insert(id, tx)?;
+        let passed_on = self.outbox.as_ref().map(|_| tx.clone());
+        match self.admission.admit(id, tx).await {
+            Ok(fresh) => {
+                if let (true, Some(outbox), Some(tx)) = (fresh, &self.outbox, passed_on) {
+                    // A full outbox: this peer proposes it itself.
+                    let _ = outbox.try_send(tx);
+                }
+                Ok(None)
+            }
+            // It may have become final between the two questions.
+            Err(error) => self.executed(id).await?.map(Some).ok_or(error),
         }
-        Ok(None)
     }
 
     async fn verdict(&self, waiter: oneshot::Receiver<Verdict>) -> Result<Final, SubmitError> {
@@ -358,7 +326,7 @@ impl Chain for Handle {
             state_root: head.state_root,
             last_block_at_ms: head.timestamp_ms,
             peers: self.peers,
-            queued: self.shared.mempool.len() as u32,
+            queued: self.admission.shared.mempool.len() as u32,
         }
     }
 
@@ -386,7 +354,7 @@ impl Chain for Handle {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Value>, ChainFailure> {
-        Ok(self.values(vec![key.clone()]).await?.pop().flatten())
+        Ok(self.admission.values(vec![key.clone()]).await?.pop().flatten())
     }
 
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {

@@ -166,7 +166,9 @@ where
 {
     let mut fetched = Fetched::default();
     fetched.prefetch(fetch, transactions).await?;
-    let executed = fetched.complete(fetch, |view| attempt(view, context, transactions)).await?;
+    let executed = fetched
+        .complete(fetch, |view| attempt(view, context, transactions))
+        .await?;
     Ok(executed.unwrap_or_else(|bug| std::panic::resume_unwind(bug)))
 }
 

@@ -89,7 +89,11 @@ async fn a_killed_peer_loses_nothing_final() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
         let lines = 1 + (random >> 33) % 120;
         let child = spawn_child(directory.path());
-        printed.extend(tokio::task::spawn_blocking(move || kill_after(child, lines)).await.unwrap());
+        printed.extend(
+            tokio::task::spawn_blocking(move || kill_after(child, lines))
+                .await
+                .unwrap(),
+        );
 
         let node = start_alone(directory.path(), ACCOUNTS).await;
         let chain = node.chain();
@@ -147,7 +151,10 @@ async fn a_full_disk_is_a_clear_failure() {
     let disk = match SmallDisk::mount("24m") {
         Ok(disk) => disk,
         Err(reason) => {
-            assert!(env::var_os("CI").is_none(), "CI must be able to mount a tmpfs: {reason}");
+            assert!(
+                env::var_os("CI").is_none(),
+                "CI must be able to mount a tmpfs: {reason}"
+            );
             eprintln!("skipped: no tmpfs can be mounted here: {reason}");
             return;
         }

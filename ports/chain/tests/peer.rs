@@ -36,7 +36,10 @@ async fn a_transfer_becomes_final_and_can_be_read() {
     assert_eq!(done.events, [event]);
     assert_eq!(balance(&*chain, 1).await.posted.0, GRANT - 70);
     assert_eq!(balance(&*chain, 2).await.posted.0, GRANT + 70);
-    assert_eq!(chain.transaction(sent.id()).await.unwrap(), Some((done.height, done.index)));
+    assert_eq!(
+        chain.transaction(sent.id()).await.unwrap(),
+        Some((done.height, done.index))
+    );
     let block = chain.block(done.height).await.unwrap().unwrap();
     assert_eq!(block.transactions, [sent.clone()]);
     assert_eq!(block.outcomes[0].id, sent.id());
@@ -76,7 +79,10 @@ async fn a_restart_resumes_where_it_was() {
     assert_eq!(balance(&*chain, 2).await.posted.0, GRANT + 20);
     assert_eq!(supply(&*chain, 3).await, 3 * GRANT);
     for (done, transaction) in sent {
-        assert_eq!(chain.transaction(done.id).await.unwrap(), Some((done.height, done.index)));
+        assert_eq!(
+            chain.transaction(done.id).await.unwrap(),
+            Some((done.height, done.index))
+        );
         assert_eq!(chain.submit_and_wait(transaction).await.unwrap(), done);
     }
     node.shutdown().await.unwrap();
@@ -113,7 +119,12 @@ async fn followers_see_each_block_once_from_history_into_the_present() {
             assert_eq!(block.parent, last.digest);
             assert!(block.timestamp_ms >= last.timestamp_ms);
         }
-        seen.extend(block.transactions.iter().map(|transaction| transaction.transaction.nonce));
+        seen.extend(
+            block
+                .transactions
+                .iter()
+                .map(|transaction| transaction.transaction.nonce),
+        );
         last = Some(block);
     }
     assert_eq!(seen, (0..10).collect::<Vec<_>>());
@@ -151,7 +162,10 @@ async fn what_the_block_refuses_is_told() {
     let refused = loop {
         let rest = available / 2;
         let second = transfer(&network, 1, nonce + 1, 2, rest + 1);
-        chain.submit(transfer(&network, 1, nonce, 2, available - rest)).await.unwrap();
+        chain
+            .submit(transfer(&network, 1, nonce, 2, available - rest))
+            .await
+            .unwrap();
         let refusal = chain.submit_and_wait(second.clone()).await.unwrap_err();
         assert_eq!(code(&refusal), "transfer.insufficient");
         (nonce, available) = (nonce + 1, rest);
@@ -198,7 +212,10 @@ async fn a_settlement_pays_its_jobs_once() {
     let paid = settle(&network, lease, 1, 2, 0, 500);
     chain.submit_and_wait(open).await.unwrap();
     let done = chain.submit_and_wait(paid.clone()).await.unwrap();
-    let jobs = done.events.iter().filter(|event| matches!(event, Event::JobPaid { .. }));
+    let jobs = done
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::JobPaid { .. }));
     assert_eq!(jobs.count(), 500);
     let earned = balance(&*chain, 2).await.posted.0;
     assert!(earned > GRANT);
@@ -219,7 +236,10 @@ async fn a_lease_can_be_settled_in_the_block_that_opens_it() {
     // Refused by the check unless the lease is final already; either way nothing breaks and the retry pays.
     let _ = chain.submit(settle(&network, lease, 1, 2, 0, 3)).await;
     chain.submit_and_wait(open).await.unwrap();
-    chain.submit_and_wait(settle(&network, lease, 1, 2, 0, 3)).await.unwrap();
+    chain
+        .submit_and_wait(settle(&network, lease, 1, 2, 0, 3))
+        .await
+        .unwrap();
     assert_eq!(supply(&*chain, 4).await, 4 * GRANT);
     node.shutdown().await.unwrap();
 }
@@ -316,7 +336,11 @@ async fn empty_blocks_keep_to_the_heartbeat() {
     for _ in 0..5 {
         blocks.next().await.unwrap();
     }
-    assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        started.elapsed()
+    );
     assert!(first.transactions.is_empty());
     node.shutdown().await.unwrap();
 }

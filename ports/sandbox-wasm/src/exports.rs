@@ -42,7 +42,7 @@ impl<const N: usize> Indexes<N> {
         P: ComponentNamedList + Lower,
         R: ComponentNamedList + Lift,
     {
-        instance.get_typed_func(store, &self.0[at])
+        instance.get_typed_func(store, self.0[at])
     }
 }
 

@@ -47,7 +47,11 @@ pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &Secre
     let mut tries = 0;
     loop {
         let nonce = on_ledger(controller, sender).await?.nonce;
-        let transaction = Transaction { sender, nonce, action: action.clone() };
+        let transaction = Transaction {
+            sender,
+            nonce,
+            action: action.clone(),
+        };
         let signed = SignedTransaction::sign(transaction, key, &controller.network);
         match controller.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
@@ -61,7 +65,10 @@ pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &Secre
 }
 
 fn is_nonce_race(code: &str) -> bool {
-    matches!(code, "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken")
+    matches!(
+        code,
+        "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken"
+    )
 }
 
 /// The account as the ledger has it. Refuses with `account.not_found`.
@@ -80,7 +87,9 @@ pub(crate) async fn find(controller: &Controller, name_or_id: &str) -> Answer<Ac
         return Ok(id);
     }
     let missing = || refuse("account.not_found", format!("no account has the name `{name_or_id}`"));
-    let Ok(name) = name_or_id.parse::<OwnerName>() else { return missing() };
+    let Ok(name) = name_or_id.parse::<OwnerName>() else {
+        return missing();
+    };
     match controller.chain.get(&Key::Name(name)).await.map_err(chain)? {
         Some(Value::Name(account)) => Ok(account),
         Some(_) | None => missing(),
@@ -94,16 +103,32 @@ fn key_context(account: AccountId) -> String {
 /// The key that the controller keeps for this account; `None` where its owner keeps it.
 pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -> Answer<Option<SecretKey>> {
     let user = controller.store.user_by_account(account).await.map_err(store)?;
-    let Some(sealed) = user.and_then(|user| user.sealed_key) else { return Ok(None) };
-    let seed = controller.store.open_sealed(&key_context(account), &sealed).map_err(store)?;
+    let Some(sealed) = user.and_then(|user| user.sealed_key) else {
+        return Ok(None);
+    };
+    let seed = controller
+        .store
+        .open_sealed(&key_context(account), &sealed)
+        .map_err(store)?;
     let seed = <[u8; 32]>::try_from(seed).map_err(|_| failed("open a kept key", &"it is not 32 bytes long"))?;
     Ok(Some(SecretKey::from_seed(seed)))
 }
 
 /// Makes a genesis account of this installation a user. Idempotent.
-pub(crate) async fn adopt(controller: &Controller, name: OwnerName, key: &SecretKey, roles: Roles) -> Answer<AccountId> {
+pub(crate) async fn adopt(
+    controller: &Controller,
+    name: OwnerName,
+    key: &SecretKey,
+    roles: Roles,
+) -> Answer<AccountId> {
     let account = AccountId::of(&key.public());
-    if controller.store.user_by_account(account).await.map_err(store)?.is_some() {
+    if controller
+        .store
+        .user_by_account(account)
+        .await
+        .map_err(store)?
+        .is_some()
+    {
         return Ok(account);
     }
     let user = User {
@@ -111,7 +136,12 @@ pub(crate) async fn adopt(controller: &Controller, name: OwnerName, key: &Secret
         name,
         public_key: key.public(),
         password_hash: None,
-        sealed_key: Some(controller.store.seal(&key_context(account), &key.to_seed()).map_err(store)?),
+        sealed_key: Some(
+            controller
+                .store
+                .seal(&key_context(account), &key.to_seed())
+                .map_err(store)?,
+        ),
         roles,
         created_at_ms: now_ms(),
     };
@@ -147,18 +177,28 @@ async fn register_invited(
     match (&body.password, &body.public_key, &body.registration) {
         (Some(password), None, None) => register_with_password(controller, name, password, roles).await,
         (None, Some(key), Some(registration)) => register_with_key(controller, name, *key, registration, roles).await,
-        _ => refuse("body.malformed", "give either password, or public_key with registration"),
+        _ => refuse(
+            "body.malformed",
+            "give either password, or public_key with registration",
+        ),
     }
 }
 
 fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles> {
-    let wanted: &[Role] = if body.roles.is_empty() { &[Role::Developer] } else { &body.roles };
+    let wanted: &[Role] = if body.roles.is_empty() {
+        &[Role::Developer]
+    } else {
+        &body.roles
+    };
     let allowed: &[Role] = match invite {
         Some(invite) if !invite.roles.is_empty() => &invite.roles,
         Some(_) | None => &[Role::Developer, Role::Provider],
     };
     if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
-        return refuse("invite.bad", format!("this registration does not allow the role `{}`", role.as_str()));
+        return refuse(
+            "invite.bad",
+            format!("this registration does not allow the role `{}`", role.as_str()),
+        );
     }
     Ok(Roles {
         developer: wanted.contains(&Role::Developer),
@@ -194,15 +234,29 @@ async fn register_with_password(
         .map_err(store)?;
     let key = SecretKey::from_seed(rand::rng().random());
     let account = AccountId::of(&key.public());
-    let register = Register { name: name.clone(), roles: ledger_roles(roles), sponsor: None, owner: None };
-    let transaction = Transaction { sender: account, nonce: 0, action: Action::Register(register) };
+    let register = Register {
+        name: name.clone(),
+        roles: ledger_roles(roles),
+        sponsor: None,
+        owner: None,
+    };
+    let transaction = Transaction {
+        sender: account,
+        nonce: 0,
+        action: Action::Register(register),
+    };
     let signed = SignedTransaction::sign(transaction, &key, &controller.network);
     let user = User {
         account,
         name,
         public_key: key.public(),
         password_hash: Some(hash),
-        sealed_key: Some(controller.store.seal(&key_context(account), &key.to_seed()).map_err(store)?),
+        sealed_key: Some(
+            controller
+                .store
+                .seal(&key_context(account), &key.to_seed())
+                .map_err(store)?,
+        ),
         roles,
         created_at_ms: now_ms(),
     };
@@ -255,15 +309,26 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
         return refuse("invite.required", "this network takes no accounts without an invite");
     };
     let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
-    let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else { return bad() };
+    let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else {
+        return bad();
+    };
     let invite: Invite = codecs::from_json(&bytes)?;
-    if invite.expires_at_ms <= now_ms() { bad() } else { Ok(Some(invite)) }
+    if invite.expires_at_ms <= now_ms() {
+        bad()
+    } else {
+        Ok(Some(invite))
+    }
 }
 
 /// What the inviter promised; where his credits no longer cover it the account still exists, and the log says so.
 async fn grant(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
-    let Some(key) = custodial_key(controller, invite.inviter).await? else { return Ok(()) };
-    let action = Action::Transfer(Transfer { to, amount: invite.grant });
+    let Some(key) = custodial_key(controller, invite.inviter).await? else {
+        return Ok(());
+    };
+    let action = Action::Transfer(Transfer {
+        to,
+        amount: invite.grant,
+    });
     if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
         tracing::warn!(%refusal, account = %to, "an invite's grant was not paid");
     }
@@ -272,7 +337,10 @@ async fn grant(controller: &Controller, invite: &Invite, to: AccountId) -> Answe
 
 /// `POST /invites`.
 pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
-    let privileged = body.roles.iter().any(|role| matches!(role, Role::Peer | Role::Controller));
+    let privileged = body
+        .roles
+        .iter()
+        .any(|role| matches!(role, Role::Peer | Role::Controller));
     if privileged && !caller.operator {
         return refuse("auth.scope", "only an operator invites peers and controllers");
     }
@@ -284,24 +352,36 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     if grant.is_negative() {
         return refuse("transfer.not_positive", "a grant is not below zero");
     }
-    let roles = if body.roles.is_empty() { vec![Role::Developer, Role::Provider] } else { body.roles };
+    let roles = if body.roles.is_empty() {
+        vec![Role::Developer, Role::Provider]
+    } else {
+        body.roles
+    };
     let expires_at_ms = now_ms() + seconds * 1_000;
-    let invite = Invite { inviter: caller.account, roles: roles.clone(), grant, expires_at_ms };
+    let invite = Invite {
+        inviter: caller.account,
+        roles: roles.clone(),
+        grant,
+        expires_at_ms,
+    };
     let code = random_text("inv_", 16);
     codecs::put_json(controller, INVITES, &code, &invite).await?;
     let grant_ucr = grant.is_positive().then_some(grant);
-    Ok(InviteCreated { code, roles, grant_ucr, expires_at: timestamp(expires_at_ms) })
+    Ok(InviteCreated {
+        code,
+        roles,
+        grant_ucr,
+        expires_at: timestamp(expires_at_ms),
+    })
 }
 
 /// Moves credits of the caller's account, whose key the controller keeps.
-pub(crate) async fn transfer(
-    controller: &Controller,
-    from: AccountId,
-    to: AccountId,
-    amount: Credits,
-) -> Answer<Sent> {
+pub(crate) async fn transfer(controller: &Controller, from: AccountId, to: AccountId, amount: Credits) -> Answer<Sent> {
     let Some(key) = custodial_key(controller, from).await? else {
-        return refuse("account.bad_signature", "only you hold this account's key: post the signed transaction");
+        return refuse(
+            "account.bad_signature",
+            "only you hold this account's key: post the signed transaction",
+        );
     };
     send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await
 }

@@ -67,7 +67,10 @@ pub(crate) const SESSION_TTL_MS: u64 = 30 * 86_400_000;
 impl Default for Auth {
     fn default() -> Self {
         Self {
-            callers: Cache::builder().max_capacity(CALLERS_MAX).time_to_live(CALLER_TTL).build(),
+            callers: Cache::builder()
+                .max_capacity(CALLERS_MAX)
+                .time_to_live(CALLER_TTL)
+                .build(),
             challenges: Mutex::default(),
             attempts: Mutex::default(),
         }
@@ -76,8 +79,12 @@ impl Default for Auth {
 
 impl Auth {
     pub(crate) fn forget(&self, token_id: &str) {
-        let held: Vec<_> =
-            self.callers.iter().filter(|(_, caller)| caller.token_id == token_id).map(|(hash, _)| *hash).collect();
+        let held: Vec<_> = self
+            .callers
+            .iter()
+            .filter(|(_, caller)| caller.token_id == token_id)
+            .map(|(hash, _)| *hash)
+            .collect();
         for hash in held {
             self.callers.invalidate(&hash);
         }
@@ -90,12 +97,21 @@ impl Auth {
         if attempts.len() > NAMES_WATCHED_MAX {
             attempts.retain(|_, attempt| now.duration_since(attempt.since) < ATTEMPTS_WINDOW);
         }
-        let entry = attempts.entry(name.to_owned()).or_insert(Attempts { left: ATTEMPTS_MAX, since: now });
+        let entry = attempts.entry(name.to_owned()).or_insert(Attempts {
+            left: ATTEMPTS_MAX,
+            since: now,
+        });
         if now.duration_since(entry.since) >= ATTEMPTS_WINDOW {
-            *entry = Attempts { left: ATTEMPTS_MAX, since: now };
+            *entry = Attempts {
+                left: ATTEMPTS_MAX,
+                since: now,
+            };
         }
         if entry.left == 0 {
-            return refuse("auth.rate_limited", "too many attempts to log in under this name; wait a minute");
+            return refuse(
+                "auth.rate_limited",
+                "too many attempts to log in under this name; wait a minute",
+            );
         }
         entry.left -= 1;
         Ok(())
@@ -211,14 +227,18 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
             controller.auth.forgive(&session.name);
             Ok(user)
         }
-        _ => refuse("auth.bad_credentials", "name, password, challenge or signature is wrong"),
+        _ => refuse(
+            "auth.bad_credentials",
+            "name, password, challenge or signature is wrong",
+        ),
     }
 }
 
 /// Takes as long for an unknown name as for a known one.
 async fn verify_password(password: String, hash: Option<String>) -> Answer<bool> {
     /// Of a random password nobody knows.
-    const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$y6Yd2Bfpzzd1T2cDkMfJgLDyMPk1aBL6Yk0N3ZS0wHs";
+    const NOBODY: &str =
+        "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$y6Yd2Bfpzzd1T2cDkMfJgLDyMPk1aBL6Yk0N3ZS0wHs";
     let known = hash.is_some();
     let hash = hash.unwrap_or_else(|| NOBODY.to_owned());
     let verified = tokio::task::spawn_blocking(move || piecework_store::verify_password(&password, &hash))

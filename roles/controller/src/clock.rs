@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("the clock is past 1970");
     u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
 }
 

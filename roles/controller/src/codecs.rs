@@ -13,11 +13,19 @@ use crate::{
 const LEASES: &str = "lease";
 
 pub(crate) async fn remember_lease(controller: &Controller, developer: AccountId, lease: LeaseId) -> Answer<()> {
-    controller.store.put_value(LEASES, &developer.to_string(), &lease.0).await.map_err(store)
+    controller
+        .store
+        .put_value(LEASES, &developer.to_string(), &lease.0)
+        .await
+        .map_err(store)
 }
 
 pub(crate) async fn remembered_lease(controller: &Controller, developer: AccountId) -> Answer<Option<LeaseId>> {
-    let bytes = controller.store.value(LEASES, &developer.to_string()).await.map_err(store)?;
+    let bytes = controller
+        .store
+        .value(LEASES, &developer.to_string())
+        .await
+        .map_err(store)?;
     Ok(bytes.and_then(|bytes| <[u8; 20]>::try_from(bytes).ok()).map(LeaseId))
 }
 

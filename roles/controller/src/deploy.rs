@@ -61,7 +61,13 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
     let handler = handler(body.handler)?;
-    if controller.store.function_by_name(caller.account, &name).await.map_err(store)?.is_some() {
+    if controller
+        .store
+        .function_by_name(caller.account, &name)
+        .await
+        .map_err(store)?
+        .is_some()
+    {
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
@@ -69,7 +75,16 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     };
     let code = keep(controller, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
-    let draft = Draft { language, code, handler, limits, env, secrets, sandbox, strict };
+    let draft = Draft {
+        language,
+        code,
+        handler,
+        limits,
+        env,
+        secrets,
+        sandbox,
+        strict,
+    };
     let now = now_ms();
     let function = Function {
         id: FunctionId(rand::rng().random()),
@@ -109,15 +124,25 @@ pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFun
     let (function, old) = (&live.function, &live.version);
     let settings = body.settings();
     let concurrency = concurrency(&settings)?;
-    let language: Language = body.language.as_deref().map_or(Ok(old.language), str::parse).map_err(rejected)?;
+    let language: Language = body
+        .language
+        .as_deref()
+        .map_or(Ok(old.language), str::parse)
+        .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
     let code = match new_code {
         Some(bundle) => keep(controller, language, bundle).await?,
         None if language != old.language => {
-            return refuse("function.bad_code", "another language needs other code: give code or bundle");
+            return refuse(
+                "function.bad_code",
+                "another language needs other code: give code or bundle",
+            );
         }
-        None => Code { digest: old.code, packages: old.packages.clone() },
+        None => Code {
+            digest: old.code,
+            packages: old.packages.clone(),
+        },
     };
     let draft = Draft {
         language,
@@ -126,42 +151,77 @@ pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFun
         limits: limits(&settings, old.limits)?,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
         strict: settings.strict.unwrap_or(old.strict),
-        env: settings.env.map_or_else(|| Ok(old.env.clone()), |env| variables(env, "env"))?,
+        env: settings
+            .env
+            .map_or_else(|| Ok(old.env.clone()), |env| variables(env, "env"))?,
         secrets: match settings.secrets {
             Some(secrets) => variables(secrets, "secrets")?,
             None => open_secrets(controller, function.id, &old.sealed_secrets)?,
         },
     };
+    // One update of a function at a time: the number is taken before the code is loaded under it.
+    let turn = controller.functions.turn(function.id);
+    let _turn = turn.lock().await;
     let newest = controller.store.versions(function.id).await.map_err(store)?;
     let number = newest.first().map_or(1, |version| version.version + 1);
+    for seen in &controller.providers {
+        seen.link.forget(function.id, number);
+    }
     let version = load(controller, function, number, draft).await?;
-    controller.store.add_version(&version).await.map_err(store)?;
-    let changes = FunctionSettings { public: settings.public, concurrency };
-    controller.store.update_settings(function.id, changes, now_ms()).await.map_err(store)?;
+    let given = controller.store.add_version(&version).await.map_err(store)?;
+    assert_eq!(given, number, "updates of a function take turns");
+    let changes = FunctionSettings {
+        public: settings.public,
+        concurrency,
+    };
+    controller
+        .store
+        .update_settings(function.id, changes, now_ms())
+        .await
+        .map_err(store)?;
     controller.functions.forget(function);
     found(controller, function.id).await
 }
 
 /// The backend that an earlier version named, if it was not left to `auto`.
 fn asked_for(version: &Version) -> Option<BackendName> {
-    (version.backend_reason == ASKED_FOR).then(|| version.backend.parse().ok()).flatten()
+    (version.backend_reason == ASKED_FOR)
+        .then(|| version.backend.parse().ok())
+        .flatten()
 }
 
 const ASKED_FOR: &str = "it was asked for";
 
 pub(crate) async fn rollback(controller: &Controller, live: &Live, version: u32) -> Answer<Arc<Live>> {
     let function = &live.function;
-    if controller.store.version(function.id, version).await.map_err(store)?.is_none() {
-        return refuse("version.not_found", format!("`{}` has no version {version}", function.name));
+    if controller
+        .store
+        .version(function.id, version)
+        .await
+        .map_err(store)?
+        .is_none()
+    {
+        return refuse(
+            "version.not_found",
+            format!("`{}` has no version {version}", function.name),
+        );
     }
-    controller.store.set_live(function.id, version, now_ms()).await.map_err(store)?;
+    controller
+        .store
+        .set_live(function.id, version, now_ms())
+        .await
+        .map_err(store)?;
     controller.functions.forget(function);
     found(controller, function.id).await
 }
 
 pub(crate) async fn delete(controller: &Controller, live: &Live) -> Answer<()> {
     let function = &live.function;
-    controller.store.delete_function(function.id, now_ms()).await.map_err(store)?;
+    controller
+        .store
+        .delete_function(function.id, now_ms())
+        .await
+        .map_err(store)?;
     controller.functions.forget(function);
     for seen in &controller.providers {
         seen.link.forget(function.id, live.version.version);
@@ -170,8 +230,14 @@ pub(crate) async fn delete(controller: &Controller, live: &Live) -> Answer<()> {
 }
 
 fn limits(settings: &Settings, base: Limits) -> Answer<Limits> {
-    let memory_bytes = settings.memory_limit_mb.map_or(base.memory_bytes, |mib| u64::from(mib) << 20);
-    let limits = Limits { timeout_ms: settings.timeout_ms.unwrap_or(base.timeout_ms), memory_bytes, ..base };
+    let memory_bytes = settings
+        .memory_limit_mb
+        .map_or(base.memory_bytes, |mib| u64::from(mib) << 20);
+    let limits = Limits {
+        timeout_ms: settings.timeout_ms.unwrap_or(base.timeout_ms),
+        memory_bytes,
+        ..base
+    };
     limits.check().map_err(rejected)?;
     Ok(limits)
 }
@@ -197,12 +263,17 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
     let (file, function) = text.split_once(':').unwrap_or((&text, "handler"));
     let clean_file = !file.is_empty()
         && !file.starts_with('/')
-        && file.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        && file
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..");
     let clean_name = !function.is_empty() && function.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
     if clean_file && clean_name && text.len() <= 200 {
         return Ok(Some(text));
     }
-    refuse("function.bad_handler", "a handler is `file` or `file:function`, say `main.py:handler`")
+    refuse(
+        "function.bad_handler",
+        "a handler is `file` or `file:function`, say `main.py:handler`",
+    )
 }
 
 fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
@@ -218,7 +289,10 @@ fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMa
     for (name, value) in &variables {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !plain {
-            return bad(name, "a variable's name is letters, digits and _, and does not begin with a digit");
+            return bad(
+                name,
+                "a variable's name is letters, digits and _, and does not begin with a digit",
+            );
         }
         if value.contains('\0') {
             return bad(name, "a variable's value holds no zero byte");
@@ -234,7 +308,11 @@ async fn bundle(
     code: Option<String>,
     bundle: Option<String>,
 ) -> Answer<Option<Bundle>> {
-    let entry = handler.map_or(language.entry_file(), |handler| handler.split(':').next().unwrap_or(handler)).to_owned();
+    let entry = handler
+        .map_or(language.entry_file(), |handler| {
+            handler.split(':').next().unwrap_or(handler)
+        })
+        .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return refuse("function.bad_code", "give exactly one of code and bundle"),
@@ -247,7 +325,10 @@ async fn bundle(
             .map_err(|error| failed("read a bundle", &error))??,
     };
     if bundle.get(&entry).is_none() {
-        return refuse("bundle.no_entry", format!("the bundle lacks `{entry}`, the handler's file"));
+        return refuse(
+            "bundle.no_entry",
+            format!("the bundle lacks `{entry}`, the handler's file"),
+        );
     }
     Ok(Some(bundle))
 }
@@ -261,7 +342,11 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 
 /// Resolves the packages and keeps the whole by its digest.
 async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> Answer<Code> {
-    let resolved = controller.packages.resolve(language, bundle.files()).await.map_err(unresolved)?;
+    let resolved = controller
+        .packages
+        .resolve(language, bundle.files())
+        .await
+        .map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
@@ -326,17 +411,27 @@ async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendNam
     let Some(provider) = provider_with(controller, backend, work.language) else {
         let mut refusal = refusal(
             "sandbox.unavailable",
-            format!("no provider has the sandbox `{backend}` working for {}; nothing else was taken", work.language),
+            format!(
+                "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
+                work.language
+            ),
         );
         refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
         return Err(refusal);
     };
-    match provider.check(Arc::new(Work { backend, ..work.clone() })).await {
+    match provider
+        .check(Arc::new(Work {
+            backend,
+            ..work.clone()
+        }))
+        .await
+    {
         Ok(()) => Ok(ASKED_FOR.to_owned()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
-        Err(LoadError::Unsupported { reason }) => {
-            refuse("sandbox.unsupported", format!("the sandbox `{backend}` cannot run this code: {reason}"))
-        }
+        Err(LoadError::Unsupported { reason }) => refuse(
+            "sandbox.unsupported",
+            format!("the sandbox `{backend}` cannot run this code: {reason}"),
+        ),
         Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
     }
 }
@@ -349,7 +444,13 @@ async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(Bac
             reasons.push(format!("{backend}: no provider has it working for {}", work.language));
             continue;
         };
-        match provider.check(Arc::new(Work { backend, ..work.clone() })).await {
+        match provider
+            .check(Arc::new(Work {
+                backend,
+                ..work.clone()
+            }))
+            .await
+        {
             Ok(()) if reasons.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
             Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", reasons.join("; ")))),
             Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
@@ -360,9 +461,16 @@ async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(Bac
             }
         }
     }
-    refuse("sandbox.unavailable", format!("no sandbox takes this code: {}", reasons.join("; ")))
+    refuse(
+        "sandbox.unavailable",
+        format!("no sandbox takes this code: {}", reasons.join("; ")),
+    )
 }
 
 fn provider_with(controller: &Controller, backend: BackendName, language: Language) -> Option<&Arc<dyn ProviderLink>> {
-    controller.providers.iter().find(|seen| seen.can_run(backend.as_str(), language)).map(|seen| &seen.link)
+    controller
+        .providers
+        .iter()
+        .find(|seen| seen.can_run(backend.as_str(), language))
+        .map(|seen| &seen.link)
 }

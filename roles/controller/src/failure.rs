@@ -28,7 +28,11 @@ pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
 /// A failure of ours: logged here, once; the caller learns that it is not to blame.
 pub(crate) fn failed(operation: &'static str, cause: &dyn Display) -> Box<Refusal> {
     tracing::error!(operation, %cause, "operation failed");
-    refusal("server.failed", "something broke on the server's side; its log says what").into_hint("try again")
+    refusal(
+        "server.failed",
+        "something broke on the server's side; its log says what",
+    )
+    .into_hint("try again")
 }
 
 trait IntoHint {

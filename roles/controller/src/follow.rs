@@ -10,8 +10,9 @@ use piecework_store::Payment;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, codecs, leases, views,
+    Answer, Controller, codecs,
     failure::{chain, store},
+    leases, views,
 };
 
 /// One movement of a statement, as it is kept.
@@ -101,7 +102,11 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         }
     }
     if !payments.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
-        controller.store.mark_paid(&payments, block.height).await.map_err(store)?;
+        controller
+            .store
+            .mark_paid(&payments, block.height)
+            .await
+            .map_err(store)?;
         controller.telemetry.paid.inc_by(payments.len() as u64);
     }
     if !block.transactions.is_empty() {
@@ -112,9 +117,13 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
 
 fn payment(event: &Event, height: u64) -> Option<Payment> {
     match event {
-        Event::JobPaid { job, commission_ucr, .. } => {
-            Some(Payment { job: *job, height, commission_ucr: *commission_ucr })
-        }
+        Event::JobPaid {
+            job, commission_ucr, ..
+        } => Some(Payment {
+            job: *job,
+            height,
+            commission_ucr: *commission_ucr,
+        }),
         _ => None,
     }
 }
@@ -162,7 +171,12 @@ fn lines(
                 lines.push((*from, line("transfer", Some(*to), 0, Credits(-amount.0))));
                 lines.push((*to, line("transfer", Some(*from), 0, *amount)));
             }
-            Event::JobPaid { provider, price_ucr, commission_ucr, .. } => {
+            Event::JobPaid {
+                provider,
+                price_ucr,
+                commission_ucr,
+                ..
+            } => {
                 let (jobs, paid, earned) = lanes.entry(*provider).or_default();
                 *jobs += 1;
                 *paid += i128::from(*price_ucr);
@@ -181,11 +195,19 @@ fn lines(
 }
 
 /// The job's place on the ledger, found by the block that paid it.
-pub(crate) async fn payment_of(controller: &Controller, job: JobId, height: u64) -> Answer<Option<(piecework_model::Digest, u64)>> {
-    let Some(block) = controller.chain.block(height).await.map_err(chain)? else { return Ok(None) };
+pub(crate) async fn payment_of(
+    controller: &Controller,
+    job: JobId,
+    height: u64,
+) -> Answer<Option<(piecework_model::Digest, u64)>> {
+    let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
+        return Ok(None);
+    };
     let found = block.outcomes.iter().find(|outcome| {
         outcome.result.as_ref().is_ok_and(|events| {
-            events.iter().any(|event| matches!(event, Event::JobPaid { job: paid, .. } if *paid == job))
+            events
+                .iter()
+                .any(|event| matches!(event, Event::JobPaid { job: paid, .. } if *paid == job))
         })
     });
     Ok(found.map(|outcome| (outcome.id.0, block.timestamp_ms)))

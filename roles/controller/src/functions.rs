@@ -34,6 +34,7 @@ pub(crate) struct Cache {
     names: Moka<(OwnerName, FunctionName), FunctionId>,
     /// Gates outlive versions, so that an update does not let twice as many in.
     gates: Moka<FunctionId, (u32, Arc<Gate>)>,
+    turns: Moka<FunctionId, Arc<tokio::sync::Mutex<()>>>,
 }
 
 /// Functions kept ready, some 2 KiB each; the others are one query away.
@@ -41,7 +42,12 @@ const LIVE_MAX: u64 = 5_000;
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { live: Moka::new(LIVE_MAX), names: Moka::new(4 * LIVE_MAX), gates: Moka::new(2 * LIVE_MAX) }
+        Self {
+            live: Moka::new(LIVE_MAX),
+            names: Moka::new(4 * LIVE_MAX),
+            gates: Moka::new(2 * LIVE_MAX),
+            turns: Moka::new(LIVE_MAX),
+        }
     }
 }
 
@@ -57,27 +63,46 @@ impl Cache {
         }
     }
 
+    /// Held by whoever makes a new version.
+    pub(crate) fn turn(&self, function: FunctionId) -> Arc<tokio::sync::Mutex<()>> {
+        self.turns.get_with(function, Arc::default)
+    }
+
     /// The function changed: the next call reads it anew.
     pub(crate) fn forget(&self, function: &Function) {
         self.live.invalidate(&function.id);
-        self.names.invalidate(&(function.owner_name.clone(), function.name.clone()));
+        self.names
+            .invalidate(&(function.owner_name.clone(), function.name.clone()));
     }
 }
 
 fn not_found<T>(what: &str) -> Answer<T> {
-    refuse("function.not_found", format!("no function of yours has the id or name `{what}`"))
+    refuse(
+        "function.not_found",
+        format!("no function of yours has the id or name `{what}`"),
+    )
 }
 
 /// The function that `owner` calls `name`, live.
 pub(crate) async fn named(controller: &Controller, owner: &OwnerName, name: &FunctionName) -> Answer<Arc<Live>> {
     let key = (owner.clone(), name.clone());
-    if let Some(live) = controller.functions.names.get(&key).and_then(|id| controller.functions.live.get(&id)) {
+    if let Some(live) = controller
+        .functions
+        .names
+        .get(&key)
+        .and_then(|id| controller.functions.live.get(&id))
+    {
         return Ok(live);
     }
     let Some(user) = controller.store.user_by_name(owner).await.map_err(store)? else {
         return not_found(&format!("{owner}/{name}"));
     };
-    let Some(function) = controller.store.function_by_name(user.account, name).await.map_err(store)? else {
+    let Some(function) = controller
+        .store
+        .function_by_name(user.account, name)
+        .await
+        .map_err(store)?
+    else {
         return not_found(&format!("{owner}/{name}"));
     };
     controller.functions.names.insert(key, function.id);
@@ -96,12 +121,18 @@ pub(crate) async fn callable(controller: &Controller, caller: &Caller, id_or_nam
 /// The caller's own function by id or name.
 pub(crate) async fn own(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
     let live = find(controller, caller, id_or_name).await?;
-    if live.function.owner == caller.account { Ok(live) } else { not_found(id_or_name) }
+    if live.function.owner == caller.account {
+        Ok(live)
+    } else {
+        not_found(id_or_name)
+    }
 }
 
 async fn find(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
     if id_or_name.starts_with("fn_") {
-        let Ok(id) = id_or_name.parse() else { return not_found(id_or_name) };
+        let Ok(id) = id_or_name.parse() else {
+            return not_found(id_or_name);
+        };
         return by_id(controller, id).await?.map_or_else(|| not_found(id_or_name), Ok);
     }
     match id_or_name.parse() {
@@ -121,9 +152,16 @@ pub(crate) async fn by_id(controller: &Controller, id: FunctionId) -> Answer<Opt
 }
 
 async fn ready(controller: &Controller, function: Function) -> Answer<Arc<Live>> {
-    let version = controller.store.version(function.id, function.live_version).await.map_err(store)?;
+    let version = controller
+        .store
+        .version(function.id, function.live_version)
+        .await
+        .map_err(store)?;
     let Some(version) = version else {
-        return Err(failed("find the live version", &format!("{} {}", function.id, function.live_version)));
+        return Err(failed(
+            "find the live version",
+            &format!("{} {}", function.id, function.live_version),
+        ));
     };
     let (work, secrets) = work(controller, &function, &version)?;
     let live = Arc::new(Live {
@@ -188,7 +226,10 @@ pub(crate) fn open_secrets(controller: &Controller, function: FunctionId, sealed
     if sealed.is_empty() {
         return Ok(Secrets::new());
     }
-    let bytes = controller.store.open_sealed(&secrets_context(function), sealed).map_err(store)?;
+    let bytes = controller
+        .store
+        .open_sealed(&secrets_context(function), sealed)
+        .map_err(store)?;
     crate::codecs::from_json(&bytes)
 }
 
@@ -196,13 +237,20 @@ pub(crate) fn open_secrets(controller: &Controller, function: FunctionId, sealed
 const REDACTED_LENGTH_MIN: usize = 4;
 
 fn redacted_values(secrets: Secrets) -> Vec<String> {
-    secrets.into_values().filter(|value| value.len() >= REDACTED_LENGTH_MIN).collect()
+    secrets
+        .into_values()
+        .filter(|value| value.len() >= REDACTED_LENGTH_MIN)
+        .collect()
 }
 
 /// Cuts secrets out of what a function printed.
 pub(crate) fn redact(logs: String, secrets: &[String]) -> String {
     secrets.iter().fold(logs, |logs, secret| {
-        if logs.contains(secret.as_str()) { logs.replace(secret.as_str(), "[secret]") } else { logs }
+        if logs.contains(secret.as_str()) {
+            logs.replace(secret.as_str(), "[secret]")
+        } else {
+            logs
+        }
     })
 }
 

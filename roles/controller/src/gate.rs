@@ -44,14 +44,21 @@ impl Gate {
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         if before >= self.waiting_max {
-            return refuse("function.too_many", "as many runs as the function may have are running and waiting");
+            return refuse(
+                "function.too_many",
+                "as many runs as the function may have are running and waiting",
+            );
         }
         Ok(self.enter_patiently().await)
     }
 
     /// A place inside, however long it takes: for jobs that were accepted into the durable queue.
     pub(crate) async fn enter_patiently(&self) -> OwnedSemaphorePermit {
-        self.inside.clone().acquire_owned().await.expect("the gate is never closed")
+        self.inside
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the gate is never closed")
     }
 }
 

@@ -121,7 +121,9 @@ async fn dispatch(
     let live = &invocation.live;
     loop {
         if aboard.flight.cancel.is_cancelled() {
-            return Err(Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id)));
+            return Err(Box::new(
+                Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id),
+            ));
         }
         if now_ms() > invocation.deadline_ms {
             return Err(Box::new(
@@ -176,12 +178,22 @@ async fn dispatch(
             Ok(delivery) => {
                 let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 lane.ran(sequence, delivery.receipt.price_ucr);
-                let assigned = Assigned { provider, lane, reservation, passed_over, began, observed_us };
+                let assigned = Assigned {
+                    provider,
+                    lane,
+                    reservation,
+                    passed_over,
+                    began,
+                    observed_us,
+                };
                 return Ok((delivery, ticket, assigned));
             }
             Err(refused) => {
                 lane.refused(sequence);
-                let again = matches!(&*refused.code, "provider.no_slot" | "provider.draining" | "ticket.unsealed");
+                let again = matches!(
+                    &*refused.code,
+                    "provider.no_slot" | "provider.draining" | "ticket.unsealed"
+                );
                 if !again {
                     return Err(Box::new(Refusal::from(refused).job(invocation.id)));
                 }
@@ -191,10 +203,7 @@ async fn dispatch(
     }
 }
 
-fn choose(
-    controller: &Controller,
-    live: &Live,
-) -> Result<(Arc<dyn ProviderLink>, Vec<PassedOver>), Vec<PassedOver>> {
+fn choose(controller: &Controller, live: &Live) -> Result<(Arc<dyn ProviderLink>, Vec<PassedOver>), Vec<PassedOver>> {
     let view: Vec<Candidate> = controller.providers.iter().map(|seen| seen.candidate(live)).collect();
     let choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
     Ok((controller.providers[choice.index].link.clone(), choice.passed_over))
@@ -209,7 +218,10 @@ fn no_provider(reasons: &[PassedOver]) -> Box<Refusal> {
 }
 
 fn out_of_range() -> Box<Refusal> {
-    refusal("function.bad_timeout", "the most that this run could cost is out of range: lower its limits")
+    refusal(
+        "function.bad_timeout",
+        "the most that this run could cost is out of range: lower its limits",
+    )
 }
 
 /// Puts the ticket at stake, or seals it alone where too much would be unsigned.
@@ -229,7 +241,13 @@ async fn stake(
     if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
         return Ok(None);
     }
-    Ok(Some(Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &[leaf])))
+    Ok(Some(Seal::sign(
+        &controller.key,
+        Domain::Tickets,
+        &controller.network,
+        key,
+        &[leaf],
+    )))
 }
 
 /// Strict functions: the ledger knows of the job before a provider does.
@@ -254,7 +272,9 @@ fn note_running(controller: &Controller, invocation: &Invocation, aboard: &Aboar
     record.provider = Some(provider);
     drop(record);
     if invocation.accepted
-        && let Err(error) = controller.store.set_state(invocation.id, JobState::Running, Some(provider))
+        && let Err(error) = controller
+            .store
+            .set_state(invocation.id, JobState::Running, Some(provider))
     {
         tracing::warn!(%error, job = %invocation.id, "the state of a job was not noted");
     }
@@ -298,7 +318,14 @@ fn conclude(
         }
     };
     let queued_us = assigned.began.duration_since(arrived).as_micros();
-    let job = record(&invocation, &delivery, &verdict, settlement, &assigned.passed_over, queued_us);
+    let job = record(
+        &invocation,
+        &delivery,
+        &verdict,
+        settlement,
+        &assigned.passed_over,
+        queued_us,
+    );
     let price_ucr = job.price_ucr;
     let paid_for = job.settlement.is_some();
     controller.telemetry.count(live, &job);
@@ -306,8 +333,12 @@ fn conclude(
     controller.store.finish(job).map_err(store)?;
     if paid_for {
         assigned.reservation.commit(price_ucr);
-        let outgoing =
-            Outgoing { receipt: delivery.receipt, mark: delivery.mark, price_max_ucr: ticket.price_max_ucr, received_at_ms };
+        let outgoing = Outgoing {
+            receipt: delivery.receipt,
+            mark: delivery.mark,
+            price_max_ucr: ticket.price_max_ucr,
+            received_at_ms,
+        };
         controller.outbox.push(outgoing);
     }
     drop(assigned.lane);
@@ -331,7 +362,10 @@ fn record(
 ) -> Job {
     let receipt = &delivery.receipt;
     let keeps = invocation.accepted || invocation.idempotency.is_some();
-    let output = verdict.output.as_ref().filter(|output| keeps || output.len() <= OUTPUT_KEPT_MAX);
+    let output = verdict
+        .output
+        .as_ref()
+        .filter(|output| keeps || output.len() <= OUTPUT_KEPT_MAX);
     Job {
         provider: Some(receipt.provider),
         backend: invocation.live.version.backend.clone(),
@@ -344,7 +378,10 @@ fn record(
         memory_peak_bytes: delivery.finished.memory_peak_bytes,
         price_ucr: if settlement.is_some() { receipt.price_ucr } else { 0 },
         received: settlement.is_some(),
-        error: verdict.error.as_ref().and_then(|error| serde_json::to_string(error).ok()),
+        error: verdict
+            .error
+            .as_ref()
+            .and_then(|error| serde_json::to_string(error).ok()),
         settlement,
         idempotency: invocation.idempotency.clone(),
         passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),

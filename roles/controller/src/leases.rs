@@ -7,9 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use piecework_ledger::{
-    Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value,
-};
+use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
 use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 
@@ -118,14 +116,24 @@ impl Book {
         }
         let new = || {
             let start = high_water();
-            let state = LaneState { next: start, reserved_to: start, ..LaneState::default() };
-            Arc::new(Lane { numbers: tokio::sync::Mutex::default(), state: Mutex::new(state) })
+            let state = LaneState {
+                next: start,
+                reserved_to: start,
+                ..LaneState::default()
+            };
+            Arc::new(Lane {
+                numbers: tokio::sync::Mutex::default(),
+                state: Mutex::new(state),
+            })
         };
         self.lanes.entry(provider).or_insert_with(new).value().clone()
     }
 
     pub(crate) fn lanes(&self) -> Vec<(AccountId, Arc<Lane>)> {
-        self.lanes.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
+        self.lanes
+            .iter()
+            .map(|entry| (*entry.key(), entry.value().clone()))
+            .collect()
     }
 
     fn reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
@@ -134,7 +142,10 @@ impl Book {
             return None;
         }
         money.reserved += i128::from(amount);
-        Some(Reservation { book: self.clone(), amount })
+        Some(Reservation {
+            book: self.clone(),
+            amount,
+        })
     }
 
     fn set_budget(&self, budget: Credits) {
@@ -157,7 +168,11 @@ impl Lane {
             };
             if next == reserved_to {
                 let up_to = reserved_to + SEQUENCES_STEP;
-                controller.store.reserve_sequences(key.0, key.1, up_to).await.map_err(store)?;
+                controller
+                    .store
+                    .reserve_sequences(key.0, key.1, up_to)
+                    .await
+                    .map_err(store)?;
                 self.state.lock().reserved_to = up_to;
             }
         }
@@ -170,14 +185,23 @@ impl Lane {
             return false;
         }
         state.at_stake_ucr += price_max_ucr;
-        state.unsealed.insert(sequence, Unsealed { leaf, amount_ucr: price_max_ucr, finished: false });
+        state.unsealed.insert(
+            sequence,
+            Unsealed {
+                leaf,
+                amount_ucr: price_max_ucr,
+                finished: false,
+            },
+        );
         true
     }
 
     /// The job ended at this price; the provider has begun it, so its ticket can be sealed.
     pub(crate) fn ran(&self, sequence: u64, price_ucr: u64) {
         let mut state = self.state.lock();
-        let Some(ticket) = state.unsealed.get_mut(&sequence) else { return };
+        let Some(ticket) = state.unsealed.get_mut(&sequence) else {
+            return;
+        };
         let before = std::mem::replace(&mut ticket.amount_ucr, price_ucr);
         ticket.finished = true;
         state.at_stake_ucr = state.at_stake_ucr.saturating_sub(before).saturating_add(price_ucr);
@@ -223,7 +247,11 @@ impl LaneState {
         if self.at_stake_ucr <= above_ucr {
             return Vec::new();
         }
-        let finished = self.unsealed.iter().filter(|(_, ticket)| ticket.finished).take(SEAL_TICKETS_MAX);
+        let finished = self
+            .unsealed
+            .iter()
+            .filter(|(_, ticket)| ticket.finished)
+            .take(SEAL_TICKETS_MAX);
         let batch: Vec<(u64, Digest)> = finished.map(|(sequence, ticket)| (*sequence, ticket.leaf)).collect();
         for (sequence, _) in &batch {
             let sealed = self.unsealed.remove(sequence).map_or(0, |ticket| ticket.amount_ucr);
@@ -237,7 +265,12 @@ impl LaneState {
 ///
 /// Refuses with `account.insufficient_credits` where the account does not cover it: nothing has run then.
 pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Reservation> {
-    if let Some(reservation) = controller.leases.books.get(&developer).and_then(|book| book.reserve(amount)) {
+    if let Some(reservation) = controller
+        .leases
+        .books
+        .get(&developer)
+        .and_then(|book| book.reserve(amount))
+    {
         return Ok(reservation);
     }
     let opening = controller.leases.opening.entry(developer).or_default().value().clone();
@@ -262,7 +295,8 @@ fn insufficient(amount: u64) -> Box<piecework_api::errors::Refusal> {
         "account.insufficient_credits",
         format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
     );
-    refusal.hint = Some("get credits (`piecework account` shows yours), or lower the timeout or the memory limit".into());
+    refusal.hint =
+        Some("get credits (`piecework account` shows yours), or lower the timeout or the memory limit".into());
     refusal
 }
 
@@ -276,19 +310,30 @@ pub(crate) async fn load_once(controller: &Controller, developer: AccountId) -> 
 
 /// The developer's book from the ledger, if there is an open lease.
 async fn load(controller: &Controller, developer: AccountId) -> Answer<Option<Arc<Book>>> {
-    let Some(id) = codecs::remembered_lease(controller, developer).await? else { return Ok(None) };
+    let Some(id) = codecs::remembered_lease(controller, developer).await? else {
+        return Ok(None);
+    };
     let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
         return Ok(None);
     };
     if lease.state != LeaseState::Open || !lease.payer_keys.contains(&controller.payer) {
         return Ok(None);
     }
-    let money = Money { budget: lease.budget.0, committed: lease.used.0, reserved: 0 };
+    let money = Money {
+        budget: lease.budget.0,
+        committed: lease.used.0,
+        reserved: 0,
+    };
     Ok(Some(enter(controller, developer, id, lease.exposure_ucr, money)))
 }
 
 fn enter(controller: &Controller, developer: AccountId, lease: LeaseId, exposure_ucr: u64, money: Money) -> Arc<Book> {
-    let book = Arc::new(Book { lease, exposure_ucr, money: Mutex::new(money), lanes: DashMap::new() });
+    let book = Arc::new(Book {
+        lease,
+        exposure_ucr,
+        money: Mutex::new(money),
+        lanes: DashMap::new(),
+    });
     controller.leases.books.insert(developer, book.clone());
     book
 }
@@ -328,16 +373,32 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
     let sent = accounts::send(controller, developer, &key, action).await?;
     let lease = LeaseId::of(developer, sent.nonce);
     codecs::remember_lease(controller, developer, lease).await?;
-    let money = Money { budget: budget.0, committed: 0, reserved: 0 };
+    let money = Money {
+        budget: budget.0,
+        committed: 0,
+        reserved: 0,
+    };
     Ok(enter(controller, developer, lease, tuning.exposure_ucr, money))
 }
 
 async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {
     let amount = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
-        return refuse("account.insufficient_credits", "the lease is used up: post a signed TopUp");
+        return refuse(
+            "account.insufficient_credits",
+            "the lease is used up: post a signed TopUp",
+        );
     };
-    accounts::send(controller, developer, &key, Action::TopUp(TopUp { lease: book.lease, amount })).await?;
+    accounts::send(
+        controller,
+        developer,
+        &key,
+        Action::TopUp(TopUp {
+            lease: book.lease,
+            amount,
+        }),
+    )
+    .await?;
     if let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(book.lease)).await.map_err(chain)? {
         book.set_budget(lease.budget);
     }
@@ -346,7 +407,9 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
 
 /// A developer opened or fed a lease by a transaction of his own.
 pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<()> {
-    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else { return Ok(()) };
+    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
+        return Ok(());
+    };
     let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
     match known {
         Some(book) if book.lease == id => book.set_budget(lease.budget),
@@ -361,11 +424,19 @@ pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: L
 
 /// Signs with the payer key what needs no nonce.
 pub(crate) fn payer_signed(controller: &Controller, action: Action) -> SignedTransaction {
-    let transaction = Transaction { sender: controller.account, nonce: 0, action };
+    let transaction = Transaction {
+        sender: controller.account,
+        nonce: 0,
+        action,
+    };
     SignedTransaction::sign(transaction, &controller.key, &controller.network)
 }
 
 /// Submits a payer's transaction and waits for its block.
 pub(crate) async fn submit_as_payer(controller: &Controller, action: Action) -> Answer<piecework_chain::Final> {
-    controller.chain.submit_and_wait(payer_signed(controller, action)).await.map_err(submit)
+    controller
+        .chain
+        .submit_and_wait(payer_signed(controller, action))
+        .await
+        .map_err(submit)
 }

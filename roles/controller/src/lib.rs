@@ -187,8 +187,14 @@ impl Controller {
 
     /// The way to a provider. Refuses with `provider.none` where it is not connected now.
     pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
-        let seen = self.providers.iter().find(|seen| seen.link.profile().account == provider);
-        seen.map_or_else(|| failure::refuse("provider.none", "the provider is not connected"), |seen| Ok(seen.link.clone()))
+        let seen = self
+            .providers
+            .iter()
+            .find(|seen| seen.link.profile().account == provider);
+        seen.map_or_else(
+            || failure::refuse("provider.none", "the provider is not connected"),
+            |seen| Ok(seen.link.clone()),
+        )
     }
 
     /// The name under which somebody is known on the ledger; the id where nobody is.
@@ -209,7 +215,9 @@ impl Controller {
 
     /// A token of an adopted account, shown once.
     pub async fn issue_token(&self, account: AccountId, label: &str) -> Answer<String> {
-        auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None).await.map(|(text, _)| text)
+        auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None)
+            .await
+            .map(|(text, _)| text)
     }
 }
 

@@ -55,7 +55,10 @@ pub(crate) fn check_receipt(
     if receipt.output != output {
         return Err(ReceiptFault::OtherOutput);
     }
-    let priced = ticket.prices.price(&receipt.counters).is_ok_and(|price| receipt.price_ucr <= price);
+    let priced = ticket
+        .prices
+        .price(&receipt.counters)
+        .is_ok_and(|price| receipt.price_ucr <= price);
     if receipt.price_ucr > ticket.price_max_ucr || !priced {
         return Err(ReceiptFault::OverTicket);
     }
@@ -79,8 +82,16 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
     }
     match &delivery.finished.outcome {
         Outcome::Returned(output) => match serde_json::from_slice::<&RawValue>(output) {
-            Ok(_) => Verdict { state: JobState::Succeeded, output: Some(output.clone()), error: None },
-            Err(error) => failed(JobState::Failed, "function.output_invalid", format!("the output is not JSON: {error}")),
+            Ok(_) => Verdict {
+                state: JobState::Succeeded,
+                output: Some(output.clone()),
+                error: None,
+            },
+            Err(error) => failed(
+                JobState::Failed,
+                "function.output_invalid",
+                format!("the output is not JSON: {error}"),
+            ),
         },
         Outcome::Raised(raised) => {
             let mut verdict = failed(
@@ -95,21 +106,33 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
         Outcome::TimedOut => failed(
             JobState::TimedOut,
             "function.timed_out",
-            format!("the run took longer than its timeout of {} ms and was ended", limits.timeout_ms),
+            format!(
+                "the run took longer than its timeout of {} ms and was ended",
+                limits.timeout_ms
+            ),
         ),
         Outcome::OutOfMemory => failed(
             JobState::Failed,
             "function.out_of_memory",
-            format!("the run needed more than its memory limit of {} MiB", limits.memory_bytes >> 20),
+            format!(
+                "the run needed more than its memory limit of {} MiB",
+                limits.memory_bytes >> 20
+            ),
         ),
-        Outcome::Crashed(how) => failed(JobState::Failed, "function.crashed", format!("the function's process ended: {how}")),
+        Outcome::Crashed(how) => failed(
+            JobState::Failed,
+            "function.crashed",
+            format!("the function's process ended: {how}"),
+        ),
         Outcome::OutputTooLarge => failed(
             JobState::Failed,
             "function.output_too_large",
             format!("the output is over the limit of {} bytes", limits.output_bytes),
         ),
-        Outcome::OutputInvalid(why) => {
-            failed(JobState::Failed, "function.output_invalid", format!("the output is not JSON: {why}"))
-        }
+        Outcome::OutputInvalid(why) => failed(
+            JobState::Failed,
+            "function.output_invalid",
+            format!("the output is not JSON: {why}"),
+        ),
     }
 }

@@ -39,9 +39,10 @@ pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> An
             Ok(id)
         }
         Accepted::Existing(id) => Ok(id),
-        Accepted::IdempotencyConflict => {
-            refuse("idempotency.conflict", "the idempotency key was used with another request")
-        }
+        Accepted::IdempotencyConflict => refuse(
+            "idempotency.conflict",
+            "the idempotency key was used with another request",
+        ),
     }
 }
 

@@ -21,7 +21,12 @@ impl Seen {
         let profile = link.profile();
         let working = profile.probes.iter().filter(|probe| probe.works);
         let runs = working
-            .flat_map(|probe| probe.languages.iter().map(|language| (probe.backend.to_string(), *language)))
+            .flat_map(|probe| {
+                probe
+                    .languages
+                    .iter()
+                    .map(|language| (probe.backend.to_string(), *language))
+            })
             .collect();
         Self {
             runs: Arc::new(runs),
@@ -50,6 +55,8 @@ impl Seen {
 
     /// Whether its probe saw this backend run this language.
     pub(crate) fn can_run(&self, backend: &str, language: Language) -> bool {
-        self.runs.iter().any(|(name, runs)| name == backend && *runs == language)
+        self.runs
+            .iter()
+            .any(|(name, runs)| name == backend && *runs == language)
     }
 }

@@ -15,8 +15,9 @@ use piecework_model::{AccountId, Digest, LeaseId, Receipt, Seal};
 use piecework_queue::{ProviderLink, Unsealed};
 
 use crate::{
-    Answer, Controller, leases,
+    Answer, Controller,
     failure::{rejected, store},
+    leases,
 };
 
 /// A receipt that waits for its settlement, with the ack's time.
@@ -39,7 +40,10 @@ const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(2);
 
 impl Outbox {
     pub(crate) fn push(&self, outgoing: Outgoing) {
-        self.0.entry((outgoing.receipt.lease, outgoing.receipt.provider)).or_default().push(outgoing);
+        self.0
+            .entry((outgoing.receipt.lease, outgoing.receipt.provider))
+            .or_default()
+            .push(outgoing);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,7 +66,10 @@ impl Outbox {
 pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
     let unsettled = controller.store.unsettled().await.map_err(store)?;
     if !unsettled.is_empty() {
-        tracing::info!(jobs = unsettled.len(), "receipts of an earlier run wait for their settlement");
+        tracing::info!(
+            jobs = unsettled.len(),
+            "receipts of an earlier run wait for their settlement"
+        );
     }
     for job in unsettled {
         leases::load_once(controller, job.developer).await?;
@@ -102,7 +109,9 @@ async fn settle_all(controller: &Controller) -> bool {
         if batches.is_empty() {
             return true;
         }
-        let settle = batches.into_iter().map(|(lane, batch)| settle_batch(controller, lane, batch));
+        let settle = batches
+            .into_iter()
+            .map(|(lane, batch)| settle_batch(controller, lane, batch));
         let done = futures::future::join_all(settle).await;
         if !done.into_iter().all(|through| through) {
             return false;
@@ -127,8 +136,14 @@ async fn settle_batch(controller: &Controller, lane: LaneKey, mut batch: Vec<Out
 async fn try_settle(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) -> Answer<()> {
     let provider = controller.link(lane.1)?;
     seal_tickets(controller, lane, &*provider).await?;
-    let receipts = batch.iter().map(|outgoing| Unsealed { receipt: outgoing.receipt.clone(), mark: outgoing.mark });
-    let seal = provider.seal_receipts(lane, receipts.collect()).await.map_err(rejected)?;
+    let receipts = batch.iter().map(|outgoing| Unsealed {
+        receipt: outgoing.receipt.clone(),
+        mark: outgoing.mark,
+    });
+    let seal = provider
+        .seal_receipts(lane, receipts.collect())
+        .await
+        .map_err(rejected)?;
     let done = leases::submit_as_payer(controller, Action::Settle(settlement(lane, batch, &seal))).await?;
     controller.telemetry.settled.inc_by(batch.len() as u64);
     tracing::debug!(lease = %lane.0, jobs = batch.len(), height = done.height, "settled");

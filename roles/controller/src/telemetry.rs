@@ -99,29 +99,84 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
     let telemetry = &controller.telemetry;
     let mut registry = Registry::with_prefix("piecework");
     registry.register("jobs", "Jobs that ended", telemetry.jobs.clone());
-    registry.register("cold_starts", "Jobs that no instance waited for", telemetry.cold.clone());
-    registry.register("job_duration_seconds", "Wall time of handlers", telemetry.duration.clone());
-    registry.register("job_queued_seconds", "From arrival to the start on a provider", telemetry.queued.clone());
+    registry.register(
+        "cold_starts",
+        "Jobs that no instance waited for",
+        telemetry.cold.clone(),
+    );
+    registry.register(
+        "job_duration_seconds",
+        "Wall time of handlers",
+        telemetry.duration.clone(),
+    );
+    registry.register(
+        "job_queued_seconds",
+        "From arrival to the start on a provider",
+        telemetry.queued.clone(),
+    );
     registry.register("job_cpu_microseconds", "CPU time of jobs", telemetry.cpu_us.clone());
     registry.register("job_price_ucr", "Prices of jobs", telemetry.price_ucr.clone());
-    registry.register("receipts_refused", "Receipts that did not pass the check", telemetry.receipts_refused.clone());
+    registry.register(
+        "receipts_refused",
+        "Receipts that did not pass the check",
+        telemetry.receipts_refused.clone(),
+    );
     registry.register("jobs_settled", "Jobs in final settlements", telemetry.settled.clone());
-    registry.register("settlements_failed", "Settlements to be tried again", telemetry.settlements_failed.clone());
+    registry.register(
+        "settlements_failed",
+        "Settlements to be tried again",
+        telemetry.settlements_failed.clone(),
+    );
     registry.register("jobs_paid", "Jobs that the ledger paid", telemetry.paid.clone());
     let lag = controller.store.lag();
     let status = controller.chain.status();
-    gauge(&mut registry, "jobs_inflight", "Jobs on their way", controller.inflight.len() as u64);
-    gauge(&mut registry, "jobs_queued", "Accepted jobs that wait or run", controller.queue.len() as u64);
-    gauge(&mut registry, "outbox_receipts", "Receipts that wait for their settlement", controller.outbox.len() as u64);
-    gauge(&mut registry, "journal_jobs", "Jobs in the journal and not in the tables yet", lag.jobs);
-    gauge(&mut registry, "ledger_height", "Height of the last final block", status.height);
-    gauge(&mut registry, "ledger_queued", "Transactions that wait for a block", u64::from(status.queued));
+    gauge(
+        &mut registry,
+        "jobs_inflight",
+        "Jobs on their way",
+        controller.inflight.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "jobs_queued",
+        "Accepted jobs that wait or run",
+        controller.queue.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "outbox_receipts",
+        "Receipts that wait for their settlement",
+        controller.outbox.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "journal_jobs",
+        "Jobs in the journal and not in the tables yet",
+        lag.jobs,
+    );
+    gauge(
+        &mut registry,
+        "ledger_height",
+        "Height of the last final block",
+        status.height,
+    );
+    gauge(
+        &mut registry,
+        "ledger_queued",
+        "Transactions that wait for a block",
+        u64::from(status.queued),
+    );
     let (instances, running) = controller.providers.iter().fold((0, 0), |(instances, running), seen| {
         let load = seen.link.load();
         (instances + u64::from(load.instances), running + u64::from(load.running))
     });
     gauge(&mut registry, "warm_instances", "Idle instances", instances);
-    gauge(&mut registry, "running_instances", "Instances that serve a job", running);
+    gauge(
+        &mut registry,
+        "running_instances",
+        "Instances that serve a job",
+        running,
+    );
     let mut text = String::new();
     encode(&mut text, &registry).expect("a string takes every write");
     text

@@ -115,7 +115,11 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         None => None,
     };
     let output = job.output.as_ref().map(|output| raw(output)).transpose()?;
-    let error = job.error.as_ref().map(|error| crate::codecs::from_json(error.as_bytes())).transpose()?;
+    let error = job
+        .error
+        .as_ref()
+        .map(|error| crate::codecs::from_json(error.as_bytes()))
+        .transpose()?;
     Ok(JobView {
         id: job.id,
         function: job.function_name.to_string(),
@@ -156,7 +160,11 @@ pub(crate) fn point(point: &Point) -> MetricsPoint {
         count: point.count,
         errors: point.errors,
         cold: point.cold,
-        cold_ratio: if point.count == 0 { 0.0 } else { point.cold as f64 / point.count as f64 },
+        cold_ratio: if point.count == 0 {
+            0.0
+        } else {
+            point.cold as f64 / point.count as f64
+        },
         p50_ms: ms(point.p50_us),
         p95_ms: ms(point.p95_us),
         p99_ms: ms(point.p99_us),
@@ -229,8 +237,14 @@ impl Controller {
     }
 
     fn send_event(&self, kind: &str, audience: Option<piecework_model::AccountId>, body: serde_json::Value) {
-        let event = StreamEvent { kind: kind.to_owned(), at: timestamp(crate::clock::now_ms()), body };
+        let event = StreamEvent {
+            kind: kind.to_owned(),
+            at: timestamp(crate::clock::now_ms()),
+            body,
+        };
         // An error says that the last reader has just left.
-        let _ = self.events.send(std::sync::Arc::new(crate::Announced { audience, event }));
+        let _ = self
+            .events
+            .send(std::sync::Arc::new(crate::Announced { audience, event }));
     }
 }

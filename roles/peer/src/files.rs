@@ -38,7 +38,10 @@ pub(crate) fn load_or_create_key(directory: &Path) -> Result<SecretKey, PeerFail
 }
 
 fn parse_key(path: &Path, text: &str) -> Result<SecretKey, PeerFailure> {
-    let seed: PublicKey = text.trim().parse().map_err(|_| PeerFailure::BadKey { path: path.to_owned() })?;
+    let seed: PublicKey = text
+        .trim()
+        .parse()
+        .map_err(|_| PeerFailure::BadKey { path: path.to_owned() })?;
     Ok(SecretKey::from_seed(seed.0))
 }
 
@@ -63,7 +66,11 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let draft: PathBuf = path.with_extension("new");
     // Left by a crash between the two steps.
     let _ = fs::remove_file(&draft);
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&draft)?;
+    let mut file = OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(mode)
+        .open(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     // A link, unlike a rename, never replaces what another process has put there.

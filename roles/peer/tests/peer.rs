@@ -66,7 +66,10 @@ async fn a_peer_finds_its_network_again() {
     let shutdown = CancellationToken::new();
     let peer = Service::run(options(directory.path()), shutdown.clone()).await.unwrap();
     assert_eq!(peer.chain().network(), network);
-    assert_eq!(peer.chain().transaction(done.id).await.unwrap(), Some((done.height, done.index)));
+    assert_eq!(
+        peer.chain().transaction(done.id).await.unwrap(),
+        Some((done.height, done.index))
+    );
     shutdown.cancel();
     peer.stopped().await.unwrap();
 }
@@ -90,6 +93,9 @@ fn a_genesis_that_breaks_the_rules_is_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let mut new = new_network();
     new.owner = "nobody".parse().unwrap();
-    assert!(matches!(create_genesis(directory.path(), new), Err(PeerFailure::Genesis(_))));
+    assert!(matches!(
+        create_genesis(directory.path(), new),
+        Err(PeerFailure::Genesis(_))
+    ));
     assert!(!directory.path().join("genesis.json").exists());
 }

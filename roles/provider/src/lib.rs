@@ -20,7 +20,8 @@ use std::{
 use async_trait::async_trait;
 use piecework_blobs::Unpacked;
 use piecework_model::{
-    AccountId, Counters, FunctionId, JobStatus, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Counters, FunctionId, JobStatus, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
+    Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{Backend, BackendName, Call, Finished, LoadError, Outcome, Probe};
@@ -245,7 +246,11 @@ fn cut_short(ticket: &Ticket, ran: Duration) -> Finished {
     Finished {
         outcome: Outcome::Crashed("it was cancelled".into()),
         logs: String::new(),
-        counters: Counters { cpu_us: ran_us, memory_byte_ms, egress_bytes: 0 },
+        counters: Counters {
+            cpu_us: ran_us,
+            memory_byte_ms,
+            egress_bytes: 0,
+        },
         memory_peak_bytes: ticket.limits.memory_bytes,
         duration: ran,
         reusable: false,

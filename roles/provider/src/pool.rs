@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::FunctionId;
+use piecework_model::{Digest, FunctionId};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
 use tokio::{runtime::Runtime, sync::OnceCell};
@@ -35,9 +35,21 @@ pub(crate) struct Pools {
 
 /// Everything warm of one function version.
 struct Pool {
+    code: Digest,
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
+}
+
+impl Pool {
+    fn new(code: Digest) -> Arc<Self> {
+        Arc::new(Self {
+            code,
+            template: OnceCell::new(),
+            idle: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+        })
+    }
 }
 
 struct Template {
@@ -86,7 +98,7 @@ impl Pools {
         backend: &Arc<dyn Backend>,
         work: &Arc<Work>,
     ) -> Result<Arc<dyn Loaded>, LoadError> {
-        let pool = self.pool((work.function, work.version));
+        let pool = self.pool(work);
         self.template(&pool, backend, work).await
     }
 
@@ -124,23 +136,23 @@ impl Pools {
         })
     }
 
-    fn pool(&self, key: Key) -> Arc<Pool> {
-        if let Some(pool) = self.pools.read().get(&key) {
+    /// The version's pool; one of other code under the same number is never used again.
+    fn pool(&self, work: &Work) -> Arc<Pool> {
+        let key = (work.function, work.version);
+        if let Some(pool) = self.pools.read().get(&key).filter(|pool| pool.code == work.code) {
             return pool.clone();
         }
-        let new = || {
-            Arc::new(Pool {
-                template: OnceCell::new(),
-                idle: Mutex::default(),
-                used: Mutex::new(Instant::now()),
-            })
-        };
-        self.pools.write().entry(key).or_insert_with(new).clone()
+        let mut pools = self.pools.write();
+        let pool = pools.entry(key).or_insert_with(|| Pool::new(work.code));
+        if pool.code != work.code {
+            *pool = Pool::new(work.code);
+        }
+        pool.clone()
     }
 
     /// A warm instance if one is idle, else a fresh one.
     pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
-        let pool = self.pool((work.function, work.version));
+        let pool = self.pool(work);
         let idle = pool.idle.lock().pop();
         if let Some(Idle { instance, .. }) = idle {
             return Ok(Lease {

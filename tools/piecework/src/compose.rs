@@ -36,7 +36,12 @@ const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
 const PROVIDER_GRANT: Credits = Credits(10 * Credits::ONE.0);
 
 /// One credit is about one core-hour: 10^6 ucr / 3600 s = 278 ucr a core-second; a GiB-second is an eighth of that.
-const PRICES: Prices = Prices { start_ucr: 1, cpu_ucr_per_s: 278, memory_ucr_per_gib_s: 35, egress_ucr_per_mib: 10 };
+const PRICES: Prices = Prices {
+    start_ucr: 1,
+    cpu_ucr_per_s: 278,
+    memory_ucr_per_gib_s: 35,
+    egress_ucr_per_mib: 10,
+};
 
 const PARAMS: Params = Params {
     commission_ppm: 30_000,
@@ -73,7 +78,9 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}: is another `piecework up` running? `--listen 127.0.0.1:0` takes a free port")
+        format!(
+            "cannot listen on {listen}: is another `piecework up` running? `--listen 127.0.0.1:0` takes a free port"
+        )
     })?;
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
@@ -87,7 +94,9 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
         "127.0.0.1:0".parse().context("a loopback address")?,
     );
     chain_options.heartbeat = HEARTBEAT;
-    let node = piecework_chain::start(chain_options).await.context("the ledger does not start")?;
+    let node = piecework_chain::start(chain_options)
+        .await
+        .context("the ledger does not start")?;
     let chain = node.chain();
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
@@ -96,7 +105,11 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
     let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
     say("probing the sandboxes");
     let backends = backends().await;
-    let working: Vec<_> = backends.iter().filter(|(_, probe)| probe.works).map(|(backend, _)| backend.clone()).collect();
+    let working: Vec<_> = backends
+        .iter()
+        .filter(|(_, probe)| probe.works)
+        .map(|(backend, _)| backend.clone())
+        .collect();
     if working.is_empty() {
         bail!("no sandbox works here; `piecework doctor` says why");
     }
@@ -122,13 +135,26 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
     .await
     .map_err(|refusal| anyhow::anyhow!("the controller does not start: {refusal}"))?;
     write_token(directory, &controller, &keys.operator, &url).await?;
-    Ok(Machine { controller, node, url, listener, shutdown, _lock: lock })
+    Ok(Machine {
+        controller,
+        node,
+        url,
+        listener,
+        shutdown,
+        _lock: lock,
+    })
 }
 
 impl Machine {
     /// Serves until `stop` resolves or the ledger fails; then lets running work end.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Self { controller, node, listener, shutdown, .. } = self;
+        let Self {
+            controller,
+            node,
+            listener,
+            shutdown,
+            ..
+        } = self;
         let mut serving = tokio::spawn(controller.serve(listener));
         let failure = tokio::select! {
             () = stop => None,
@@ -158,11 +184,19 @@ fn make_private(directory: &Path) -> Result<()> {
 
 fn lock(directory: &Path) -> Result<fs::File> {
     let path = directory.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            bail!("another `piecework up` uses {}; stop it, or give another --data", directory.display())
+            bail!(
+                "another `piecework up` uses {}; stop it, or give another --data",
+                directory.display()
+            )
         }
         Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the data directory"),
     }
@@ -180,7 +214,12 @@ impl Keys {
     fn load_or_create(directory: &Path) -> Result<Self> {
         make_private(directory)?;
         let key = |name: &str| load_or_create_key(&directory.join(format!("{name}.key")));
-        Ok(Self { operator: key("operator")?, controller: key("controller")?, provider: key("provider")?, peer: key("peer")? })
+        Ok(Self {
+            operator: key("operator")?,
+            controller: key("controller")?,
+            provider: key("provider")?,
+            peer: key("peer")?,
+        })
     }
 }
 
@@ -205,7 +244,12 @@ fn load_or_create_key(path: &Path) -> Result<SecretKey> {
 fn write_private(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let partial = path.with_extension("partial");
-    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&partial)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
@@ -224,12 +268,23 @@ fn genesis(path: &Path, keys: &Keys) -> Result<Genesis> {
 }
 
 fn new_genesis(keys: &Keys) -> Result<Genesis> {
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
     let grant = |name: &str, key: &SecretKey, amount, roles| -> Result<Grant> {
-        Ok(Grant { name: name.parse::<OwnerName>()?, key: key.public(), roles, amount })
+        Ok(Grant {
+            name: name.parse::<OwnerName>()?,
+            key: key.public(),
+            roles,
+            amount,
+        })
     };
     let none = Roles::default();
-    let operator = Roles { developer: true, peer: true, ..none };
+    let operator = Roles {
+        developer: true,
+        peer: true,
+        ..none
+    };
     Ok(Genesis {
         network_name: "one machine".into(),
         created_at_ms: u64::try_from(created.as_millis()).context("a date")?,
@@ -241,8 +296,21 @@ fn new_genesis(keys: &Keys) -> Result<Genesis> {
         }],
         grants: vec![
             grant("operator", &keys.operator, OPERATOR_GRANT, operator)?,
-            grant("controller", &keys.controller, Credits::ZERO, Roles { controller: true, ..none })?,
-            grant("provider", &keys.provider, PROVIDER_GRANT, Roles { provider: true, ..none })?,
+            grant(
+                "controller",
+                &keys.controller,
+                Credits::ZERO,
+                Roles {
+                    controller: true,
+                    ..none
+                },
+            )?,
+            grant(
+                "provider",
+                &keys.provider,
+                PROVIDER_GRANT,
+                Roles { provider: true, ..none },
+            )?,
         ],
     })
 }
@@ -268,7 +336,11 @@ pub async fn backends() -> Vec<(Arc<dyn Backend>, Probe)> {
 const WASM_INSTANCES_MAX: u32 = 1_500;
 
 fn wasm() -> Option<Arc<dyn Backend>> {
-    let component = |name: &str| places::runtimes().map(|folder| folder.join(name)).filter(|path| path.is_file());
+    let component = |name: &str| {
+        places::runtimes()
+            .map(|folder| folder.join(name))
+            .filter(|path| path.is_file())
+    };
     let options = piecework_sandbox_wasm::Options {
         python: component("python.wasm"),
         javascript: component("javascript.wasm"),
@@ -342,8 +414,12 @@ async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider) -> R
     let profile = provider.profile();
     let working = profile.probes.iter().filter(|probe| probe.works);
     let backends: Vec<String> = working.map(|probe| probe.backend.to_string()).collect();
-    let resources =
-        Resources { cores: profile.cores, memory_bytes: profile.memory_bytes, disk_bytes: UNPACKED_BYTES_MAX, slots: profile.slots };
+    let resources = Resources {
+        cores: profile.cores,
+        memory_bytes: profile.memory_bytes,
+        disk_bytes: UNPACKED_BYTES_MAX,
+        slots: profile.slots,
+    };
     if let Some(Value::Offer(offer)) = chain.get(&Key::Offer(profile.account)).await?
         && (offer.prices, offer.resources, &offer.backends) == (profile.prices, resources, &backends)
     {
@@ -360,21 +436,39 @@ async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider) -> R
         labels: profile.labels.clone(),
         expires_at_height: chain.status().height + OFFER_BLOCKS,
     });
-    let transaction = Transaction { sender: profile.account, nonce: account.nonce, action };
+    let transaction = Transaction {
+        sender: profile.account,
+        nonce: account.nonce,
+        action,
+    };
     let signed = SignedTransaction::sign(transaction, key, &chain.network());
-    chain.submit_and_wait(signed).await.context("the provider's offer was not taken")?;
+    chain
+        .submit_and_wait(signed)
+        .await
+        .context("the provider's offer was not taken")?;
     Ok(())
 }
 
 /// Makes the operator a user and leaves a token for the command line; an existing one stays.
 async fn write_token(directory: &Path, controller: &Controller, key: &SecretKey, url: &str) -> Result<()> {
-    let roles = piecework_store::Roles { developer: true, peer: true, operator: true, ..Default::default() };
+    let roles = piecework_store::Roles {
+        developer: true,
+        peer: true,
+        operator: true,
+        ..Default::default()
+    };
     let refused = |refusal| anyhow::anyhow!("the operator's account: {refusal}");
-    let account = controller.adopt("operator".parse()?, key, roles).await.map_err(refused)?;
+    let account = controller
+        .adopt("operator".parse()?, key, roles)
+        .await
+        .map_err(refused)?;
     write_private(&directory.join("url"), url)?;
     let path = directory.join("token");
     if !path.exists() {
-        let token = controller.issue_token(account, "the operator's, written by up").await.map_err(refused)?;
+        let token = controller
+            .issue_token(account, "the operator's, written by up")
+            .await
+            .map_err(refused)?;
         write_private(&path, &token)?;
     }
     Ok(())

@@ -16,12 +16,20 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    if arguments.get(1).is_some_and(|argument| argument == piecework_sandbox_jail::INIT_ARGUMENT) {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if arguments
+        .get(1)
+        .is_some_and(|argument| argument == piecework_sandbox_jail::INIT_ARGUMENT)
+    {
         piecework_sandbox_jail::init_main(&arguments[2..]);
     }
     let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     let cli = cli::Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -47,9 +47,12 @@ pub fn runtimes() -> Option<PathBuf> {
     }
     let executable = env::current_exe().ok()?;
     let folder = executable.parent()?;
-    [folder.join("../../runtimes/build"), folder.join("../share/piecework/runtimes")]
-        .into_iter()
-        .find(|path| path.is_dir())
+    [
+        folder.join("../../runtimes/build"),
+        folder.join("../share/piecework/runtimes"),
+    ]
+    .into_iter()
+    .find(|path| path.is_dir())
 }
 
 /// Where compiled components are kept for all data directories of this user.
@@ -65,7 +68,9 @@ pub fn search_path() -> OsString {
 /// How packages are resolved, with the way to the package index that this user has.
 pub fn package_options() -> piecework_packages::Options {
     let passed = piecework_packages::ENV_PASSED;
-    let found = passed.iter().filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
+    let found = passed
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?)));
     let mut options = piecework_packages::Options::default();
     options.env.extend(found);
     options

@@ -14,8 +14,12 @@ const KILLS: u64 = 20;
 async fn killing_the_machine_in_a_loop_under_load_loses_no_accepted_job_and_pays_none_twice() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut machine = Machine::start(directory.path());
-    machine.deploy("py", "python", "def handler(event, context):\n    return event\n").await;
-    machine.deploy("js", "javascript", "export default (event) => event;\n").await;
+    machine
+        .deploy("py", "python", "def handler(event, context):\n    return event\n")
+        .await;
+    machine
+        .deploy("js", "javascript", "export default (event) => event;\n")
+        .await;
     let supply = supply(&machine).await;
     let mut accepted = BTreeSet::new();
     for round in 0..KILLS {
@@ -36,11 +40,17 @@ async fn killing_the_machine_in_a_loop_under_load_loses_no_accepted_job_and_pays
     }
     let paid = payments(&machine).await;
     for job in &accepted {
-        assert_eq!(paid.iter().filter(|other| *other == job).count(), 1, "{job} is paid once");
+        assert_eq!(
+            paid.iter().filter(|other| *other == job).count(),
+            1,
+            "{job} is paid once"
+        );
     }
     let once: BTreeSet<_> = paid.iter().collect();
     assert_eq!(once.len(), paid.len(), "no job at all is paid twice");
-    let used = machine.get("/leases").await.ok()["items"][0]["used_ucr"].as_i64().expect("a sum");
+    let used = machine.get("/leases").await.ok()["items"][0]["used_ucr"]
+        .as_i64()
+        .expect("a sum");
     assert!(used >= owed, "synchronous calls are paid as well");
     assert_eq!(self::supply(&machine).await, supply, "credits are conserved");
 }
@@ -50,7 +60,11 @@ async fn load(machine: &Machine, round: u64, accepted: &mut BTreeSet<String>) {
         let name = if number % 2 == 0 { "py" } else { "js" };
         let ask = |prefer: bool| {
             let request = machine.request(Method::POST, &format!("/execute/{name}"));
-            let request = if prefer { request.header("prefer", "respond-async") } else { request };
+            let request = if prefer {
+                request.header("prefer", "respond-async")
+            } else {
+                request
+            };
             machine.send(request.json(&json!({"input": [round, number]})))
         };
         let answers = futures::future::join_all((0..8).map(|index| ask(index % 4 != 0))).await;
@@ -63,11 +77,18 @@ async fn load(machine: &Machine, round: u64, accepted: &mut BTreeSet<String>) {
 /// Every job that any settlement on the ledger names, as often as it was paid: read from the blocks themselves.
 async fn payments(machine: &Machine) -> Vec<String> {
     let mut paid = Vec::new();
-    let head = machine.get("/ledger/status").await.ok()["height"].as_u64().expect("a height");
+    let head = machine.get("/ledger/status").await.ok()["height"]
+        .as_u64()
+        .expect("a height");
     let mut seen = BTreeSet::new();
     for height in 1..=head {
         let block = machine.get(&format!("/ledger/blocks/{height}")).await.ok();
-        for item in block["items"].as_array().into_iter().flatten().filter(|item| item["kind"] == "settle") {
+        for item in block["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|item| item["kind"] == "settle")
+        {
             let settle = &item["body"]["settle"];
             for job in settle["jobs"].as_array().expect("jobs") {
                 // A sequence that an earlier settlement has taken is skipped by the ledger.
@@ -87,5 +108,7 @@ async fn supply(machine: &Machine) -> i64 {
     for account in ["operator", "controller", "provider"] {
         sum += machine.posted(account).await;
     }
-    sum + machine.get("/ledger/status").await.ok()["pools_ucr"].as_i64().expect("a sum")
+    sum + machine.get("/ledger/status").await.ok()["pools_ucr"]
+        .as_i64()
+        .expect("a sum")
 }

@@ -7,8 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const PYTHON: &str = "def handler(event, context):\n    print('greeting', event)\n    return {'hello': event['name'], 'job': context.job_id}\n";
-const JAVASCRIPT: &str =
-    "export default async (event, context) => { console.log('greeting'); return {hello: event.name, job: context.job_id}; }\n";
+const JAVASCRIPT: &str = "export default async (event, context) => { console.log('greeting'); return {hello: event.name, job: context.job_id}; }\n";
 
 #[tokio::test]
 async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
@@ -16,7 +15,11 @@ async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
     let machine = Machine::start(directory.path());
     for (name, language, code) in [("py", "python", PYTHON), ("js", "javascript", JAVASCRIPT)] {
         let function = machine.deploy(name, language, code).await;
-        assert_eq!((&function["version"], &function["sandbox"]), (&json!(1), &json!("wasm")), "{function}");
+        assert_eq!(
+            (&function["version"], &function["sandbox"]),
+            (&json!(1), &json!("wasm")),
+            "{function}"
+        );
         let before = (machine.posted("operator").await, machine.posted("provider").await);
         let answer = machine.call(name, json!({"name": "Ada"})).await.ok();
         assert_eq!(answer["output"]["hello"], "Ada");
@@ -28,11 +31,26 @@ async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
         let (price, commission) = (amount(&job["price_ucr"]), amount(&job["commission_ucr"]));
         assert!(price > 0);
         assert_eq!(before.0 - after.0, price, "the developer paid exactly the price");
-        assert_eq!(after.1 - before.1, price - commission, "the provider got it less the commission");
-        let history = machine.get(&format!("/jobs/{}/history", text(&answer["job_id"]))).await.ok();
-        let events: Vec<_> = history["items"].as_array().expect("a list").iter().map(|item| text(&item["event"])).collect();
+        assert_eq!(
+            after.1 - before.1,
+            price - commission,
+            "the provider got it less the commission"
+        );
+        let history = machine
+            .get(&format!("/jobs/{}/history", text(&answer["job_id"])))
+            .await
+            .ok();
+        let events: Vec<_> = history["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|item| text(&item["event"]))
+            .collect();
         assert_eq!(events, ["opened", "assigned", "metered", "received", "paid"]);
-        let logs = machine.get(&format!("/jobs/{}/logs", text(&answer["job_id"]))).await.ok();
+        let logs = machine
+            .get(&format!("/jobs/{}/logs", text(&answer["job_id"])))
+            .await
+            .ok();
         assert!(text(&logs["text"]).contains("greeting"), "{logs}");
     }
     assert!(machine.stop(), "it stops cleanly");
@@ -43,7 +61,10 @@ fn amount(value: &Value) -> i64 {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("not a text: {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a text: {value}"))
+        .to_owned()
 }
 
 #[tokio::test]
@@ -51,8 +72,14 @@ async fn a_plain_url_passes_method_path_query_headers_and_body_and_answers_by_sh
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
     let code = "def handler(event, context):\n    return {'status': 201, 'headers': {'x-seen': event['headers'].get('x-mine', '')}, 'body': event['method'] + ' ' + event['path'] + ' ' + event['query'].get('q', '') + ' ' + str(event['body'])}\n";
-    machine.deploy_with("web", "python", code, json!({"public": true})).await.ok();
-    let request = machine.request(Method::PUT, "/fn/operator/web/a/b?q=1").header("x-mine", "yes").body("text");
+    machine
+        .deploy_with("web", "python", code, json!({"public": true}))
+        .await
+        .ok();
+    let request = machine
+        .request(Method::PUT, "/fn/operator/web/a/b?q=1")
+        .header("x-mine", "yes")
+        .body("text");
     let answer = machine.send(request).await;
     assert_eq!(answer.status.as_u16(), 201);
     assert_eq!(answer.headers["x-seen"], "yes");
@@ -62,8 +89,14 @@ async fn a_plain_url_passes_method_path_query_headers_and_body_and_answers_by_sh
     let anonymous = machine.ask_as(None, Method::GET, "/fn/operator/web", None).await;
     assert_eq!(anonymous.status.as_u16(), 201, "public functions need no token");
     machine.deploy("closed", "python", PYTHON).await;
-    machine.ask_as(None, Method::GET, "/fn/operator/closed", None).await.refused(401, "auth.missing_token");
-    machine.ask_as(None, Method::GET, "/fn/operator/nothing", None).await.refused(401, "auth.missing_token");
+    machine
+        .ask_as(None, Method::GET, "/fn/operator/closed", None)
+        .await
+        .refused(401, "auth.missing_token");
+    machine
+        .ask_as(None, Method::GET, "/fn/operator/nothing", None)
+        .await
+        .refused(401, "auth.missing_token");
 }
 
 #[tokio::test]
@@ -77,7 +110,10 @@ async fn versions_roll_back_and_secrets_are_never_shown() {
     assert_eq!(function["secret_names"], json!(["KEY"]));
     let answer = machine.call("v", Value::Null).await.ok();
     assert_eq!(answer["output"], "s3cr3t-value!");
-    let logs = machine.get(&format!("/jobs/{}/logs", text(&answer["job_id"]))).await.ok();
+    let logs = machine
+        .get(&format!("/jobs/{}/logs", text(&answer["job_id"])))
+        .await
+        .ok();
     assert!(!logs.to_string().contains("s3cr3t-value"), "{logs}");
     let stored = std::fs::read_dir(directory.path().join("store")).expect("the store");
     for file in stored.filter_map(Result::ok).filter(|file| file.path().is_file()) {
@@ -85,17 +121,29 @@ async fn versions_roll_back_and_secrets_are_never_shown() {
         let name = file.file_name();
         let journal_or_output = name.to_string_lossy().contains("journal");
         let found = bytes.windows(12).any(|window| window == b"s3cr3t-value");
-        assert!(!found || journal_or_output || !name.to_string_lossy().contains("key"), "{name:?}");
+        assert!(
+            !found || journal_or_output || !name.to_string_lossy().contains("key"),
+            "{name:?}"
+        );
     }
     let two = json!({"code": "def handler(event, context):\n    return 2\n"});
     let updated = machine.ask(Method::PUT, "/functions/v", Some(two)).await.ok();
     assert_eq!(updated["version"], 2);
     assert_eq!(machine.call("v", Value::Null).await.ok()["output"], 2);
-    let back = machine.ask(Method::POST, "/functions/v/rollback", Some(json!({"version": 1}))).await.ok();
+    let back = machine
+        .ask(Method::POST, "/functions/v/rollback", Some(json!({"version": 1})))
+        .await
+        .ok();
     assert_eq!(back["version"], 1);
     assert_eq!(machine.call("v", Value::Null).await.ok()["output"], "s3cr3t-value!");
-    machine.ask(Method::POST, "/functions/v/rollback", Some(json!({"version": 9}))).await.refused(404, "version.not_found");
-    assert_eq!(machine.ask(Method::DELETE, "/functions/v", None).await.status.as_u16(), 204);
+    machine
+        .ask(Method::POST, "/functions/v/rollback", Some(json!({"version": 9})))
+        .await
+        .refused(404, "version.not_found");
+    assert_eq!(
+        machine.ask(Method::DELETE, "/functions/v", None).await.status.as_u16(),
+        204
+    );
     machine.call("v", Value::Null).await.refused(404, "function.not_found");
 }
 
@@ -103,21 +151,41 @@ async fn versions_roll_back_and_secrets_are_never_shown() {
 async fn async_jobs_idempotency_and_cancelling() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    machine.deploy("n", "javascript", "let n = 0; export default () => ++n;\n").await;
-    let keyed = |key: &str| machine.request(Method::POST, "/execute/n").header("idempotency-key", key);
+    machine
+        .deploy("n", "javascript", "let n = 0; export default () => ++n;\n")
+        .await;
+    let keyed = |key: &str| {
+        machine
+            .request(Method::POST, "/execute/n")
+            .header("idempotency-key", key)
+    };
     let first = machine.send(keyed("k1").json(&json!({"input": 1}))).await.ok();
     let again = machine.send(keyed("k1").json(&json!({"input": 1}))).await.ok();
-    assert_eq!((&first["job_id"], &first["output"]), (&again["job_id"], &again["output"]));
-    machine.send(keyed("k1").json(&json!({"input": 2}))).await.refused(409, "idempotency.conflict");
-    let accepted = machine.send(keyed("k2").header("prefer", "respond-async").json(&json!({"input": 1}))).await;
+    assert_eq!(
+        (&first["job_id"], &first["output"]),
+        (&again["job_id"], &again["output"])
+    );
+    machine
+        .send(keyed("k1").json(&json!({"input": 2})))
+        .await
+        .refused(409, "idempotency.conflict");
+    let accepted = machine
+        .send(keyed("k2").header("prefer", "respond-async").json(&json!({"input": 1})))
+        .await;
     assert_eq!(accepted.status.as_u16(), 202);
     let job = machine.paid(&text(&accepted.body["job_id"])).await;
     assert_eq!(job["state"], "succeeded");
     assert!(job["output"].is_i64());
 
     let slow = "import time\ndef handler(event, context):\n    time.sleep(60)\n";
-    machine.deploy_with("slow", "python", slow, json!({"timeout_ms": 60000})).await.ok();
-    let request = machine.request(Method::POST, "/execute/slow").header("prefer", "respond-async").json(&json!({}));
+    machine
+        .deploy_with("slow", "python", slow, json!({"timeout_ms": 60000}))
+        .await
+        .ok();
+    let request = machine
+        .request(Method::POST, "/execute/slow")
+        .header("prefer", "respond-async")
+        .json(&json!({}));
     let slow_job = text(&machine.send(request).await.ok()["job_id"]);
     while machine.get(&format!("/jobs/{slow_job}")).await.ok()["state"] != "running" {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -126,14 +194,23 @@ async fn async_jobs_idempotency_and_cancelling() {
     assert_eq!(cancelled.status.as_u16(), 204, "{cancelled:?}");
     let job = machine.paid(&slow_job).await;
     assert_eq!(job["state"], "cancelled", "and what it used is paid: {job}");
-    machine.ask(Method::DELETE, &format!("/jobs/{slow_job}"), None).await.refused(409, "job.finished");
+    machine
+        .ask(Method::DELETE, &format!("/jobs/{slow_job}"), None)
+        .await
+        .refused(409, "job.finished");
 }
 
 #[tokio::test]
 async fn metrics_count_what_ran() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    machine.deploy("m", "javascript", "export default (event) => { if (event) throw new Error('no'); return 1; }\n").await;
+    machine
+        .deploy(
+            "m",
+            "javascript",
+            "export default (event) => { if (event) throw new Error('no'); return 1; }\n",
+        )
+        .await;
     for fails in [false, false, true] {
         let answer = machine.call("m", json!(fails)).await;
         assert_eq!(answer.status.is_success(), !fails);
@@ -152,7 +229,10 @@ async fn metrics_count_what_ran() {
     let sum = |field: &str| points.iter().map(|point| amount(&point[field])).sum::<i64>();
     assert_eq!((sum("errors"), sum("cold")), (1, 1));
     let prometheus = text(&machine.get("/metrics").await.body);
-    assert!(prometheus.contains(r#"piecework_jobs_total{sandbox="wasm",language="javascript",state="succeeded"} 2"#), "{prometheus}");
+    assert!(
+        prometheus.contains(r#"piecework_jobs_total{sandbox="wasm",language="javascript",state="succeeded"} 2"#),
+        "{prometheus}"
+    );
     assert!(prometheus.contains(r#"state="failed"} 1"#));
 }
 
@@ -160,7 +240,10 @@ async fn metrics_count_what_ran() {
 async fn a_strict_functions_job_is_on_the_ledger_before_it_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    machine.deploy_with("s", "javascript", "export default () => 1;\n", json!({"strict": true})).await.ok();
+    machine
+        .deploy_with("s", "javascript", "export default () => 1;\n", json!({"strict": true}))
+        .await
+        .ok();
     let answer = machine.call("s", Value::Null).await.ok();
     let job = machine.paid(&text(&answer["job_id"])).await;
     let paid_height = amount(&job["paid_height"]);
@@ -168,9 +251,15 @@ async fn a_strict_functions_job_is_on_the_ledger_before_it_runs() {
     for height in 1..=paid_height {
         let block = machine.get(&format!("/ledger/blocks/{height}")).await.ok();
         let items = block["items"].as_array().expect("transactions");
-        if items.iter().any(|item| item["kind"] == "open_jobs" && item["body"].to_string().contains(&text(&answer["job_id"]))) {
+        if items
+            .iter()
+            .any(|item| item["kind"] == "open_jobs" && item["body"].to_string().contains(&text(&answer["job_id"])))
+        {
             opened = Some(height);
         }
     }
-    assert!(opened.is_some_and(|height| height < paid_height), "opened at {opened:?}, paid at {paid_height}");
+    assert!(
+        opened.is_some_and(|height| height < paid_height),
+        "opened at {opened:?}, paid at {paid_height}"
+    );
 }

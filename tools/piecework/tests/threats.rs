@@ -9,11 +9,25 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 /// Signs as anybody would at home and posts it.
-async fn post_signed(machine: &Machine, key: &SecretKey, sender: AccountId, nonce: u64, action: Action) -> machine::Answer {
-    let network: NetworkId = serde_json::from_value(machine.get("/ledger/status").await.ok()["network"].clone()).expect("an id");
+async fn post_signed(
+    machine: &Machine,
+    key: &SecretKey,
+    sender: AccountId,
+    nonce: u64,
+    action: Action,
+) -> machine::Answer {
+    let network: NetworkId =
+        serde_json::from_value(machine.get("/ledger/status").await.ok()["network"].clone()).expect("an id");
     let signed = SignedTransaction::sign(Transaction { sender, nonce, action }, key, &network);
     let bytes = hex::encode(borsh::to_vec(&signed).expect("bytes"));
-    machine.ask_as(None, Method::POST, "/ledger/transactions", Some(json!({"transaction": bytes}))).await
+    machine
+        .ask_as(
+            None,
+            Method::POST,
+            "/ledger/transactions",
+            Some(json!({"transaction": bytes})),
+        )
+        .await
 }
 
 async fn account_id(machine: &Machine, name: &str) -> AccountId {
@@ -27,42 +41,80 @@ async fn row_1_to_3_nobody_moves_mints_or_steals_credits() {
     let thief = SecretKey::from_seed([7; 32]);
     let operator = account_id(&machine, "operator").await;
     let before = machine.posted("operator").await;
-    let take = Action::Transfer(Transfer { to: AccountId::of(&thief.public()), amount: Credits(1) });
-    let nonce = machine.get("/accounts/operator").await.ok()["nonce"].as_u64().expect("a number");
+    let take = Action::Transfer(Transfer {
+        to: AccountId::of(&thief.public()),
+        amount: Credits(1),
+    });
+    let nonce = machine.get("/accounts/operator").await.ok()["nonce"]
+        .as_u64()
+        .expect("a number");
     let refused = post_signed(&machine, &thief, operator, nonce, take).await;
     assert!(refused.status.is_client_error(), "{refused:?}");
     let transfer = |to: &str, amount: i64| json!({"to": to, "amount_ucr": amount});
     let ask = |body| machine.ask(Method::POST, "/transfers", Some(body));
-    ask(transfer("provider", -5)).await.refused(422, "transfer.not_positive");
+    ask(transfer("provider", -5))
+        .await
+        .refused(422, "transfer.not_positive");
     ask(transfer("provider", 0)).await.refused(422, "transfer.not_positive");
     ask(transfer("operator", 5)).await.refused(422, "transfer.self");
     ask(transfer("nobody", 5)).await.refused(404, "account.not_found");
-    ask(transfer("provider", i64::MAX >> 10)).await.refused(402, "transfer.insufficient");
+    ask(transfer("provider", i64::MAX >> 10))
+        .await
+        .refused(402, "transfer.insufficient");
     assert_eq!(machine.posted("operator").await, before);
 
-    let register = Action::Register(Register { name: "rich".parse().expect("a name"), roles: Roles::default(), sponsor: None, owner: None });
-    post_signed(&machine, &thief, AccountId::of(&thief.public()), 0, register).await.ok();
-    assert_eq!(machine.posted("rich").await, 0, "whoever registers by himself has nothing");
+    let register = Action::Register(Register {
+        name: "rich".parse().expect("a name"),
+        roles: Roles::default(),
+        sponsor: None,
+        owner: None,
+    });
+    post_signed(&machine, &thief, AccountId::of(&thief.public()), 0, register)
+        .await
+        .ok();
+    assert_eq!(
+        machine.posted("rich").await,
+        0,
+        "whoever registers by himself has nothing"
+    );
 }
 
 #[tokio::test]
 async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    for body in [json!({"name": "controller"}), json!({"name": "controller", "password": ""}), json!({"name": "operator", "password": "operator"})] {
+    for body in [
+        json!({"name": "controller"}),
+        json!({"name": "controller", "password": ""}),
+        json!({"name": "operator", "password": "operator"}),
+    ] {
         let answer = machine.ask_as(None, Method::POST, "/sessions", Some(body)).await;
-        assert!(matches!(answer.code(), "auth.bad_credentials" | "body.malformed"), "{answer:?}");
+        assert!(
+            matches!(answer.code(), "auth.bad_credentials" | "body.malformed"),
+            "{answer:?}"
+        );
     }
     machine.deploy("mine", "javascript", "export default () => 1;\n").await;
-    let id = machine.get("/functions/mine").await.ok()["id"].as_str().expect("an id").to_owned();
+    let id = machine.get("/functions/mine").await.ok()["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let eve = machine.person("eve", 100_000).await;
     let call = Some(json!({"input": null}));
     for (method, path, body) in [
         (Method::GET, format!("/functions/{id}"), None),
-        (Method::PUT, format!("/functions/{id}"), Some(json!({"code": "export default () => 2;\n"}))),
+        (
+            Method::PUT,
+            format!("/functions/{id}"),
+            Some(json!({"code": "export default () => 2;\n"})),
+        ),
         (Method::DELETE, format!("/functions/{id}"), None),
         (Method::GET, format!("/functions/{id}/versions"), None),
-        (Method::POST, format!("/functions/{id}/rollback"), Some(json!({"version": 1}))),
+        (
+            Method::POST,
+            format!("/functions/{id}/rollback"),
+            Some(json!({"version": 1})),
+        ),
         (Method::GET, format!("/functions/{id}/logs"), None),
         (Method::GET, format!("/functions/{id}/quote"), None),
         (Method::GET, format!("/metrics/functions/{id}"), None),
@@ -71,16 +123,41 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         (Method::GET, "/fn/operator/mine".to_owned(), None),
     ] {
         let answer = machine.ask_as(Some(&eve), method.clone(), &path, body.clone()).await;
-        assert_eq!((answer.status.as_u16(), answer.code()), (404, "function.not_found"), "{method} {path}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code()),
+            (404, "function.not_found"),
+            "{method} {path}"
+        );
         let anonymous = machine.ask_as(None, method.clone(), &path, body).await;
-        assert_eq!((anonymous.status.as_u16(), anonymous.code()), (401, "auth.missing_token"), "{method} {path}");
+        assert_eq!(
+            (anonymous.status.as_u16(), anonymous.code()),
+            (401, "auth.missing_token"),
+            "{method} {path}"
+        );
     }
-    let job = machine.call("mine", Value::Null).await.ok()["job_id"].as_str().expect("an id").to_owned();
-    for path in [format!("/jobs/{job}"), format!("/jobs/{job}/logs"), format!("/jobs/{job}/history")] {
-        machine.ask_as(Some(&eve), Method::GET, &path, None).await.refused(404, "job.not_found");
+    let job = machine.call("mine", Value::Null).await.ok()["job_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    for path in [
+        format!("/jobs/{job}"),
+        format!("/jobs/{job}/logs"),
+        format!("/jobs/{job}/history"),
+    ] {
+        machine
+            .ask_as(Some(&eve), Method::GET, &path, None)
+            .await
+            .refused(404, "job.not_found");
     }
-    machine.ask_as(Some(&eve), Method::DELETE, &format!("/jobs/{job}"), None).await.refused(404, "job.not_found");
-    assert_eq!(machine.call("mine", Value::Null).await.ok()["output"], 1, "nothing changed");
+    machine
+        .ask_as(Some(&eve), Method::DELETE, &format!("/jobs/{job}"), None)
+        .await
+        .refused(404, "job.not_found");
+    assert_eq!(
+        machine.call("mine", Value::Null).await.ok()["output"],
+        1,
+        "nothing changed"
+    );
 }
 
 #[tokio::test]
@@ -89,23 +166,50 @@ async fn tokens_do_what_their_scopes_say_and_no_more() {
     let machine = Machine::start(directory.path());
     machine.deploy("f", "javascript", "export default () => 1;\n").await;
     let mint = async |scopes: Value| {
-        let made = machine.ask(Method::POST, "/tokens", Some(json!({"scopes": scopes}))).await.ok();
-        (made["token"].as_str().expect("a token").to_owned(), made["id"].as_str().expect("an id").to_owned())
+        let made = machine
+            .ask(Method::POST, "/tokens", Some(json!({"scopes": scopes})))
+            .await
+            .ok();
+        (
+            made["token"].as_str().expect("a token").to_owned(),
+            made["id"].as_str().expect("an id").to_owned(),
+        )
     };
     let (view, view_id) = mint(json!(["view"])).await;
     let (invoke, _) = mint(json!(["invoke"])).await;
     let run = Some(json!({}));
     machine.ask_as(Some(&view), Method::GET, "/functions", None).await.ok();
-    machine.ask_as(Some(&view), Method::POST, "/execute/f", run.clone()).await.refused(403, "auth.scope");
-    machine.ask_as(Some(&invoke), Method::POST, "/execute/f", run).await.ok();
-    machine.ask_as(Some(&invoke), Method::DELETE, "/functions/f", None).await.refused(403, "auth.scope");
-    machine.ask_as(Some(&invoke), Method::GET, "/functions", None).await.refused(403, "auth.scope");
+    machine
+        .ask_as(Some(&view), Method::POST, "/execute/f", run.clone())
+        .await
+        .refused(403, "auth.scope");
+    machine
+        .ask_as(Some(&invoke), Method::POST, "/execute/f", run)
+        .await
+        .ok();
+    machine
+        .ask_as(Some(&invoke), Method::DELETE, "/functions/f", None)
+        .await
+        .refused(403, "auth.scope");
+    machine
+        .ask_as(Some(&invoke), Method::GET, "/functions", None)
+        .await
+        .refused(403, "auth.scope");
     let more = Some(json!({"scopes": ["admin"]}));
-    machine.ask_as(Some(&view), Method::POST, "/tokens", more).await.refused(403, "token.scope_not_held");
+    machine
+        .ask_as(Some(&view), Method::POST, "/tokens", more)
+        .await
+        .refused(403, "token.scope_not_held");
     let path = format!("/tokens/{view_id}");
     assert_eq!(machine.ask(Method::DELETE, &path, None).await.status.as_u16(), 204);
-    machine.ask_as(Some(&view), Method::GET, "/functions", None).await.refused(401, "auth.bad_token");
-    machine.ask_as(Some("pw_forged"), Method::GET, "/functions", None).await.refused(401, "auth.bad_token");
+    machine
+        .ask_as(Some(&view), Method::GET, "/functions", None)
+        .await
+        .refused(401, "auth.bad_token");
+    machine
+        .ask_as(Some("pw_forged"), Method::GET, "/functions", None)
+        .await
+        .refused(401, "auth.bad_token");
 }
 
 #[tokio::test]
@@ -114,8 +218,13 @@ async fn row_5_to_7_the_bill_is_bounded_by_what_ran_and_nobody_without_credits_r
     let machine = Machine::start(directory.path());
     let poor = machine.person("poor", 0).await;
     let body = json!({"name": "f", "language": "javascript", "code": "export default () => 1;\n"});
-    machine.ask_as(Some(&poor), Method::POST, "/functions", Some(body)).await.ok();
-    let refused = machine.ask_as(Some(&poor), Method::POST, "/execute/f", Some(json!({}))).await;
+    machine
+        .ask_as(Some(&poor), Method::POST, "/functions", Some(body))
+        .await
+        .ok();
+    let refused = machine
+        .ask_as(Some(&poor), Method::POST, "/execute/f", Some(json!({})))
+        .await;
     refused.refused(402, "account.insufficient_credits");
     let jobs = machine.ask_as(Some(&poor), Method::GET, "/jobs", None).await.ok();
     assert_eq!(jobs["items"], json!([]), "nothing ran");
@@ -124,12 +233,18 @@ async fn row_5_to_7_the_bill_is_bounded_by_what_ran_and_nobody_without_credits_r
     machine.deploy("sleepy", "python", sleepy).await;
     let answer = machine.call("sleepy", Value::Null).await.ok();
     let job = machine.paid(answer["job_id"].as_str().expect("an id")).await;
-    let (cpu_us, wall_ms) = (job["cpu_us"].as_u64().expect("counted"), job["duration_ms"].as_f64().expect("timed"));
+    let (cpu_us, wall_ms) = (
+        job["cpu_us"].as_u64().expect("counted"),
+        job["duration_ms"].as_f64().expect("timed"),
+    );
     assert!(wall_ms >= 300.0, "{job}");
     assert!(cpu_us < 150_000, "sleeping is not billed as computing: {job}");
     assert_eq!(job["cold"], true);
     let quote = machine.get("/functions/sleepy/quote").await.ok();
-    assert!(job["price_ucr"].as_u64() <= quote["price_max_ucr"].as_u64(), "{job} {quote}");
+    assert!(
+        job["price_ucr"].as_u64() <= quote["price_max_ucr"].as_u64(),
+        "{job} {quote}"
+    );
     let again = machine.call("sleepy", Value::Null).await.ok();
     assert_eq!(again["cold"], false);
 }
@@ -145,28 +260,76 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
             more["sandbox"] = json!(sandbox);
             machine.deploy_with(&name(suffix), "python", code, more).await.ok();
         };
-        deploy("exit", "import os\ndef handler(event, context):\n    os._exit(3)\n", json!({})).await;
-        machine.call(&name("exit"), Value::Null).await.refused(502, "function.crashed");
-        deploy("raise", "def handler(event, context):\n    raise ValueError('because')\n", json!({})).await;
+        deploy(
+            "exit",
+            "import os\ndef handler(event, context):\n    os._exit(3)\n",
+            json!({}),
+        )
+        .await;
+        machine
+            .call(&name("exit"), Value::Null)
+            .await
+            .refused(502, "function.crashed");
+        deploy(
+            "raise",
+            "def handler(event, context):\n    raise ValueError('because')\n",
+            json!({}),
+        )
+        .await;
         let raised = machine.call(&name("raise"), Value::Null).await;
         raised.refused(502, "function.raised");
         assert_eq!(raised.body["error"]["details"]["type"], "ValueError");
-        assert!(raised.body["error"]["details"]["stack"].as_str().is_some_and(|stack| stack.contains("main.py")));
+        assert!(
+            raised.body["error"]["details"]["stack"]
+                .as_str()
+                .is_some_and(|stack| stack.contains("main.py"))
+        );
         deploy("print", "def handler(event, context):\n    print('x' * 1000000)\n    print('{\"forged\": 1}')\n    return 'honest'\n", json!({})).await;
         let printed = machine.call(&name("print"), Value::Null).await.ok();
         assert_eq!(printed["output"], "honest");
-        let logs = machine.get(&format!("/jobs/{}/logs", printed["job_id"].as_str().expect("an id"))).await.ok();
+        let logs = machine
+            .get(&format!("/jobs/{}/logs", printed["job_id"].as_str().expect("an id")))
+            .await
+            .ok();
         assert_eq!(logs["truncated"], true);
-        deploy("loop", "def handler(event, context):\n    while True:\n        pass\n", json!({"timeout_ms": 300})).await;
+        deploy(
+            "loop",
+            "def handler(event, context):\n    while True:\n        pass\n",
+            json!({"timeout_ms": 300}),
+        )
+        .await;
         for _ in 0..2 {
-            machine.call(&name("loop"), Value::Null).await.refused(504, "function.timed_out");
+            machine
+                .call(&name("loop"), Value::Null)
+                .await
+                .refused(504, "function.timed_out");
         }
-        deploy("bomb", "def handler(event, context):\n    held = []\n    while True:\n        held.append(bytearray(1 << 20))\n", json!({"memory_limit_mb": 64})).await;
-        machine.call(&name("bomb"), Value::Null).await.refused(502, "function.out_of_memory");
-        deploy("big", "def handler(event, context):\n    return 'x' * (8 << 20)\n", json!({})).await;
-        machine.call(&name("big"), Value::Null).await.refused(502, "function.output_too_large");
+        deploy(
+            "bomb",
+            "def handler(event, context):\n    held = []\n    while True:\n        held.append(bytearray(1 << 20))\n",
+            json!({"memory_limit_mb": 64}),
+        )
+        .await;
+        machine
+            .call(&name("bomb"), Value::Null)
+            .await
+            .refused(502, "function.out_of_memory");
+        deploy(
+            "big",
+            "def handler(event, context):\n    return 'x' * (8 << 20)\n",
+            json!({}),
+        )
+        .await;
+        machine
+            .call(&name("big"), Value::Null)
+            .await
+            .refused(502, "function.output_too_large");
         deploy("good", "def handler(event, context):\n    return 1\n", json!({})).await;
-        assert_eq!(machine.call(&name("good"), Value::Null).await.ok()["output"], 1, "the provider lives");
+        assert_eq!(
+            machine.call(&name("good"), Value::Null).await.ok()["output"],
+            1,
+            "the provider lives"
+        );
     }
 }
 
@@ -178,13 +341,34 @@ async fn row_21_an_instance_serves_one_version_of_one_owner() {
     let code = "let held = []; export default (event) => { held.push(event); return held; };\n";
     machine.deploy("f", "javascript", code).await;
     let body = json!({"name": "f", "language": "javascript", "code": code});
-    machine.ask_as(Some(&eve), Method::POST, "/functions", Some(body)).await.ok();
+    machine
+        .ask_as(Some(&eve), Method::POST, "/functions", Some(body))
+        .await
+        .ok();
     assert_eq!(machine.call("f", json!("mine")).await.ok()["output"], json!(["mine"]));
-    assert_eq!(machine.call("f", json!("again")).await.ok()["output"], json!(["mine", "again"]), "warm");
-    let hers = machine.ask_as(Some(&eve), Method::POST, "/execute/f", Some(json!({"input": "hers"}))).await.ok();
-    assert_eq!(hers["output"], json!(["hers"]), "the same code of another owner shares nothing");
-    machine.ask(Method::PUT, "/functions/f", Some(json!({"env": {"A": "1"}}))).await.ok();
-    assert_eq!(machine.call("f", json!("new")).await.ok()["output"], json!(["new"]), "nor does another version");
+    assert_eq!(
+        machine.call("f", json!("again")).await.ok()["output"],
+        json!(["mine", "again"]),
+        "warm"
+    );
+    let hers = machine
+        .ask_as(Some(&eve), Method::POST, "/execute/f", Some(json!({"input": "hers"})))
+        .await
+        .ok();
+    assert_eq!(
+        hers["output"],
+        json!(["hers"]),
+        "the same code of another owner shares nothing"
+    );
+    machine
+        .ask(Method::PUT, "/functions/f", Some(json!({"env": {"A": "1"}})))
+        .await
+        .ok();
+    assert_eq!(
+        machine.call("f", json!("new")).await.ok()["output"],
+        json!(["new"]),
+        "nor does another version"
+    );
 }
 
 #[tokio::test]
@@ -193,13 +377,25 @@ async fn row_24_a_sandbox_that_is_missing_is_an_error_never_another() {
     let machine = Machine::start(directory.path());
     for sandbox in ["gvisor", "microvm", "docker", "oci"] {
         let more = json!({"sandbox": sandbox});
-        machine.deploy_with("f", "python", "def handler(event, context):\n    return 1\n", more).await.refused(409, "sandbox.unavailable");
+        machine
+            .deploy_with("f", "python", "def handler(event, context):\n    return 1\n", more)
+            .await
+            .refused(409, "sandbox.unavailable");
     }
     let more = json!({"sandbox": "vault"});
-    machine.deploy_with("f", "python", "def handler(e, c): pass\n", more).await.refused(422, "sandbox.unknown");
+    machine
+        .deploy_with("f", "python", "def handler(e, c): pass\n", more)
+        .await
+        .refused(422, "sandbox.unknown");
     let seen = "def handler(event, context):\n    import sys, os\n    return [sys.platform, os.getpid()]\n";
-    machine.deploy_with("w", "python", seen, json!({"sandbox": "wasm"})).await.ok();
-    machine.deploy_with("j", "python", seen, json!({"sandbox": "jail"})).await.ok();
+    machine
+        .deploy_with("w", "python", seen, json!({"sandbox": "wasm"}))
+        .await
+        .ok();
+    machine
+        .deploy_with("j", "python", seen, json!({"sandbox": "jail"}))
+        .await
+        .ok();
     assert_eq!(machine.call("w", Value::Null).await.ok()["output"][0], "wasi");
     assert_eq!(machine.call("j", Value::Null).await.ok()["output"][0], "linux");
 }

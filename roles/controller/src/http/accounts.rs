@@ -37,7 +37,10 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         id,
         name: account.name.to_string(),
         key: account.key,
-        roles: roles.into_iter().filter_map(|(has, role)| has.then_some(role)).collect(),
+        roles: roles
+            .into_iter()
+            .filter_map(|(has, role)| has.then_some(role))
+            .collect(),
         posted_ucr: account.posted,
         held_ucr: account.held,
         limit_ucr: account.limit,
@@ -77,7 +80,11 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
     let body: CreateChallenge = read_body(body, BODY_BYTES_MAX).await?;
     let (challenge, ttl) = controller.auth.challenge(&body.name);
     let expires_at = timestamp(now_ms() + u64::try_from(ttl.as_millis()).unwrap_or(0));
-    Ok(Created(ChallengeView { challenge, network: controller.network, expires_at }))
+    Ok(Created(ChallengeView {
+        challenge,
+        network: controller.network,
+        expires_at,
+    }))
 }
 
 /// Logs in by password or by a signed challenge; the token may do everything the account may, for 30 days.
@@ -87,9 +94,11 @@ pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<
     let body: CreateSession = read_body(body, BODY_BYTES_MAX).await?;
     let user = auth::prove(&controller, &body).await?;
     let expires = Some(now_ms() + auth::SESSION_TTL_MS);
-    let (token, record) =
-        auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
-    Ok(Created(TokenCreated { token, view: views::token(&record, user.name.as_str()) }))
+    let (token, record) = auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
+    Ok(Created(TokenCreated {
+        token,
+        view: views::token(&record, user.name.as_str()),
+    }))
 }
 
 const TOKEN_TTL_DEFAULT_S: u64 = 90 * 86_400;
@@ -110,7 +119,10 @@ pub(super) async fn create_token(
         return Ok(refuse("token.bad_expiry", "an expiry is between 60 s and a year")?);
     }
     if body.scopes.is_empty() {
-        return Ok(refuse("token.bad_scope", "a token needs at least one scope: deploy, invoke, view or admin")?);
+        return Ok(refuse(
+            "token.bad_scope",
+            "a token needs at least one scope: deploy, invoke, view or admin",
+        )?);
     }
     if body.label.chars().count() > LABEL_LENGTH_MAX {
         return Ok(refuse("body.malformed", "a label has at most 100 characters")?);
@@ -123,7 +135,10 @@ pub(super) async fn create_token(
     let expires = Some(now_ms() + seconds * 1_000);
     let scopes = body.scopes.into_iter().collect();
     let (token, record) = auth::issue(&controller, caller.account, &body.label, scopes, expires).await?;
-    Ok(Created(TokenCreated { token, view: views::token(&record, caller.name.as_str()) }))
+    Ok(Created(TokenCreated {
+        token,
+        view: views::token(&record, caller.name.as_str()),
+    }))
 }
 
 #[utoipa::path(get, path = routes::TOKENS, tag = "accounts", responses(
@@ -134,7 +149,12 @@ pub(super) async fn list_tokens(
 ) -> HttpResult<Json<List<TokenView>>> {
     let caller = authenticated.with(Scope::Admin)?;
     let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
-    Ok(Json(List::all(tokens.iter().map(|token| views::token(token, caller.name.as_str())).collect())))
+    Ok(Json(List::all(
+        tokens
+            .iter()
+            .map(|token| views::token(token, caller.name.as_str()))
+            .collect(),
+    )))
 }
 
 #[utoipa::path(delete, path = routes::TOKEN, tag = "accounts", params(("id" = String, Path)), responses(
@@ -145,8 +165,16 @@ pub(super) async fn delete_token(
     Path(id): Path<String>,
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Admin)?;
-    if !controller.store.delete_token(caller.account, &id).await.map_err(store)? {
-        return Ok(refuse("token.not_found", format!("no token of yours has the id `{id}`"))?);
+    if !controller
+        .store
+        .delete_token(caller.account, &id)
+        .await
+        .map_err(store)?
+    {
+        return Ok(refuse(
+            "token.not_found",
+            format!("no token of yours has the id `{id}`"),
+        )?);
     }
     controller.auth.forget(&id);
     Ok(StatusCode::NO_CONTENT)

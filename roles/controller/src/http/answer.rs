@@ -71,10 +71,14 @@ impl<T: Serialize> IntoResponse for Created<T> {
 pub(crate) async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
     match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(HttpError(refusal("body.too_large", format!("the body is over the limit of {bytes_max} bytes"))))
-        }
-        Err(error) => Err(HttpError(refusal("body.malformed", format!("the body did not arrive whole: {error}")))),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(HttpError(refusal(
+            "body.too_large",
+            format!("the body is over the limit of {bytes_max} bytes"),
+        ))),
+        Err(error) => Err(HttpError(refusal(
+            "body.malformed",
+            format!("the body did not arrive whole: {error}"),
+        ))),
     }
 }
 

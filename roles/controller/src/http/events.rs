@@ -34,7 +34,9 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
                 };
                 match received {
                     Ok(announced) => {
-                        let mine = announced.audience.is_none_or(|account| crate::functions::sees(&caller, account));
+                        let mine = announced
+                            .audience
+                            .is_none_or(|account| crate::functions::sees(&caller, account));
                         if mine {
                             let data = serde_json::to_string(&announced.event).unwrap_or_default();
                             let event = Event::default().event(&announced.event.kind).data(data);
@@ -47,5 +49,7 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
             }
         }
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    Ok(Sse::new(events)
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response())
 }

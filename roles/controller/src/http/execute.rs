@@ -21,7 +21,8 @@ use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body};
 use crate::{
-    Controller, auth::Caller,
+    Controller,
+    auth::Caller,
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
     functions::{self, Live},
@@ -52,7 +53,9 @@ pub(super) async fn execute(
     let live = functions::callable(&controller, caller, &id).await?;
     let body: Execute = read_body(body, INPUT_BYTES_MAX).await?;
     let event = Bytes::from(Box::<str>::from(body.input).into_string());
-    let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| Box::<str>::from(text).into_string().into());
+    let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| {
+        Box::<str>::from(text).into_string().into()
+    });
     let idempotency = idempotency(caller, &headers, &event, &parameters)?;
     let deadline = deadline_ms(&headers)?;
     let now = now_ms();
@@ -78,7 +81,10 @@ pub(super) async fn execute(
 
 fn wants_async(headers: &HeaderMap) -> bool {
     headers.get_all("prefer").iter().any(|value| {
-        value.to_str().is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(routes::RESPOND_ASYNC)))
+        value.to_str().is_ok_and(|text| {
+            text.split(',')
+                .any(|part| part.trim().eq_ignore_ascii_case(routes::RESPOND_ASYNC))
+        })
     })
 }
 
@@ -89,21 +95,35 @@ fn idempotency(
     parameters: &[u8],
 ) -> HttpResult<Option<Idempotency>> {
     const KEY_LENGTH_MAX: usize = 200;
-    let Some(value) = headers.get(routes::IDEMPOTENCY_KEY) else { return Ok(None) };
+    let Some(value) = headers.get(routes::IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
     match value.to_str() {
         Ok(key) if (1..=KEY_LENGTH_MAX).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
             let request = Digest::of_value("piecework 2026 idempotent request", &(event, parameters));
-            Ok(Some(Idempotency { account: caller.account, key: key.to_owned(), request }))
+            Ok(Some(Idempotency {
+                account: caller.account,
+                key: key.to_owned(),
+                request,
+            }))
         }
-        _ => Ok(refuse("idempotency.bad_key", "a key is 1 to 200 visible ASCII characters")?),
+        _ => Ok(refuse(
+            "idempotency.bad_key",
+            "a key is 1 to 200 visible ASCII characters",
+        )?),
     }
 }
 
 fn deadline_ms(headers: &HeaderMap) -> HttpResult<Option<u64>> {
-    let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(None) };
+    let Some(value) = headers.get(DEADLINE_HEADER) else {
+        return Ok(None);
+    };
     match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(ms) if (1..=DEADLINE_MS_MAX).contains(&ms) => Ok(Some(ms)),
-        _ => Ok(refuse("query.malformed", "X-Deadline-Ms is a whole number from 1 to 86400000")?),
+        _ => Ok(refuse(
+            "query.malformed",
+            "X-Deadline-Ms is a whole number from 1 to 86400000",
+        )?),
     }
 }
 
@@ -113,7 +133,15 @@ async fn accept(
     invocation: Invocation,
     deadline_ms: Option<u64>,
 ) -> HttpResult<Response> {
-    let Invocation { id, live, event, parameters, idempotency, created_at_ms, .. } = invocation;
+    let Invocation {
+        id,
+        live,
+        event,
+        parameters,
+        idempotency,
+        created_at_ms,
+        ..
+    } = invocation;
     let timeout = u64::try_from(controller.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
     let job = AcceptedJob {
         id,
@@ -131,14 +159,22 @@ async fn accept(
     let job_id = queue::accept(controller, job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(Accepted { job_id })).into_response();
     let location = format!("/jobs/{job_id}");
-    response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(location).expect("an id is visible ASCII"));
+    response.headers_mut().insert(
+        header::LOCATION,
+        HeaderValue::try_from(location).expect("an id is visible ASCII"),
+    );
     Ok(response)
 }
 
 /// Runs the job unless the key was used before: then waits for that job and answers what it did.
 async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempotency) -> HttpResult<Done> {
     let (function, id) = (invocation.live.function.id, invocation.id);
-    match controller.store.reserve_idempotency(function, &key, id).await.map_err(store)? {
+    match controller
+        .store
+        .reserve_idempotency(function, &key, id)
+        .await
+        .map_err(store)?
+    {
         Claim::New => match invoke::run(controller.clone(), invocation).await {
             Ok(done) => Ok(done),
             Err(refused) => {
@@ -146,9 +182,10 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
                 Err(refused.into())
             }
         },
-        Claim::IdempotencyConflict => {
-            Ok(refuse("idempotency.conflict", "the idempotency key was used with another request")?)
-        }
+        Claim::IdempotencyConflict => Ok(refuse(
+            "idempotency.conflict",
+            "the idempotency key was used with another request",
+        )?),
         Claim::Existing(earlier) => {
             controller.inflight.ended(earlier).await;
             match controller.store.job(earlier).await.map_err(store)? {
@@ -160,7 +197,11 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
 }
 
 fn done(job: Job) -> crate::Answer<Done> {
-    let error: Option<Refusal> = job.error.as_ref().map(|text| crate::codecs::from_json(text.as_bytes())).transpose()?;
+    let error: Option<Refusal> = job
+        .error
+        .as_ref()
+        .map(|text| crate::codecs::from_json(text.as_bytes()))
+        .transpose()?;
     Ok(Done {
         id: job.id,
         output: job.output.map(Bytes::from),
@@ -178,7 +219,10 @@ fn answer(done: Done) -> HttpResult<Response> {
         return Err(HttpError(error));
     }
     let Some(output) = done.output else {
-        return Err(HttpError(refusal("server.failed", "the output of this job was not kept")));
+        return Err(HttpError(refusal(
+            "server.failed",
+            "the output of this job was not kept",
+        )));
     };
     let mut body = Vec::with_capacity(output.len() + 160);
     body.extend_from_slice(br#"{"job_id":""#);

@@ -4,9 +4,7 @@ use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    functions::{
-        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView,
-    },
+    functions::{CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView},
     jobs::{FunctionLogsItem, FunctionLogsQuery},
     page::{List, PageQuery},
     routes,
@@ -14,11 +12,11 @@ use piecework_api::{
 use piecework_model::{Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
-use super::{
-    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, read_body,
-};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, read_body};
 use crate::{
-    Controller, clock::timestamp, deploy,
+    Controller,
+    clock::timestamp,
+    deploy,
     failure::{blobs, refuse, rejected, store},
     functions, views,
 };
@@ -44,7 +42,11 @@ pub(super) async fn list(
     Query(query): Query<FunctionsQuery>,
 ) -> HttpResult<Json<List<FunctionView>>> {
     let caller = authenticated.with(Scope::View)?;
-    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
+    let limit = PageQuery {
+        limit: query.limit,
+        cursor: None,
+    }
+    .limit();
     let mut after: Option<FunctionName> = match &query.cursor {
         Some(cursor) => match cursor.parse() {
             Ok(name) => Some(name),
@@ -55,7 +57,11 @@ pub(super) async fn list(
     let wanted = |name: &FunctionName| query.search.as_ref().is_none_or(|part| name.as_str().contains(part));
     let mut items = Vec::new();
     loop {
-        let page = controller.store.list_functions(caller.account, after.as_ref(), limit).await.map_err(store)?;
+        let page = controller
+            .store
+            .list_functions(caller.account, after.as_ref(), limit)
+            .await
+            .map_err(store)?;
         for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
             if let Some(live) = functions::by_id(&controller, function.id).await? {
                 items.push(views::function(&controller, &live));
@@ -66,7 +72,10 @@ pub(super) async fn list(
             break;
         }
     }
-    Ok(Json(List { items, next: after.map(String::from) }))
+    Ok(Json(List {
+        items,
+        next: after.map(String::from),
+    }))
 }
 
 #[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
@@ -153,19 +162,42 @@ pub(super) async fn quote(
     let caller = authenticated.with(Scope::View)?;
     let live = functions::own(&controller, caller, &id).await?;
     let profiles: Vec<_> = controller.providers.iter().map(|seen| seen.link.profile()).collect();
-    let dearest = profiles.iter().max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());
-    let Some(profile) = dearest else { return Ok(refuse("provider.none", "no provider has an offer")?) };
-    let out_of_range = |_| rejected(piecework_model::Rejection::new("function.bad_timeout", "the price is out of range"));
-    let filter = JobFilter { developer: caller.account, function: Some(live.function.id), before: None, limit: QUOTE_JOBS };
+    let dearest = profiles
+        .iter()
+        .max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());
+    let Some(profile) = dearest else {
+        return Ok(refuse("provider.none", "no provider has an offer")?);
+    };
+    let out_of_range = |_| {
+        rejected(piecework_model::Rejection::new(
+            "function.bad_timeout",
+            "the price is out of range",
+        ))
+    };
+    let filter = JobFilter {
+        developer: caller.account,
+        function: Some(live.function.id),
+        before: None,
+        limit: QUOTE_JOBS,
+    };
     let jobs = controller.store.list_jobs(&filter).await.map_err(store)?.items;
-    let mut prices: Vec<u64> = jobs.iter().filter(|job| job.settlement.is_some()).map(|job| job.price_ucr).collect();
+    let mut prices: Vec<u64> = jobs
+        .iter()
+        .filter(|job| job.settlement.is_some())
+        .map(|job| job.price_ucr)
+        .collect();
     prices.sort_unstable();
     Ok(Json(QuoteView {
         function: live.function.name.to_string(),
         version: live.version.version,
         prices: profile.prices.into(),
         price_min_ucr: Credits::from(profile.prices.price(&Counters::default()).map_err(out_of_range)?),
-        price_max_ucr: Credits::from(live.work.limits.price_max(&profile.prices, profile.cores).map_err(out_of_range)?),
+        price_max_ucr: Credits::from(
+            live.work
+                .limits
+                .price_max(&profile.prices, profile.cores)
+                .map_err(out_of_range)?,
+        ),
         price_typical_ucr: prices.get(prices.len() / 2).copied().map(Credits::from),
         jobs_seen: u32::try_from(prices.len()).unwrap_or(u32::MAX),
         commission_permille: super::ledger::commission_ppm(&controller).await? / 1_000,

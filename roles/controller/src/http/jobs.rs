@@ -30,9 +30,16 @@ fn not_found<T>(id: &str) -> Answer<T> {
 
 /// The record, from the store or, while it runs, from the list of those on their way.
 async fn find(controller: &Controller, caller: &Caller, id: &str) -> Answer<Job> {
-    let Ok(job_id) = id.parse::<JobId>() else { return not_found(id) };
+    let Ok(job_id) = id.parse::<JobId>() else {
+        return not_found(id);
+    };
     let stored = controller.store.job(job_id).await.map_err(store)?;
-    let flying = || controller.inflight.get(job_id).map(|flight| flight.queued.lock().clone());
+    let flying = || {
+        controller
+            .inflight
+            .get(job_id)
+            .map(|flight| flight.queued.lock().clone())
+    };
     let job = match stored {
         Some(job) if job.state.is_final() => Some(job),
         other => flying().or(other),
@@ -55,14 +62,24 @@ pub(super) async fn list(
         Some(function) => Some(functions::own(&controller, caller, function).await?.function.id),
         None => None,
     };
-    let state: Option<piecework_api::jobs::JobState> = query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
+    let state: Option<piecework_api::jobs::JobState> =
+        query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
         Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
-    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
-    let filter = JobFilter { developer: caller.account, function, before, limit };
+    let limit = PageQuery {
+        limit: query.limit,
+        cursor: None,
+    }
+    .limit();
+    let filter = JobFilter {
+        developer: caller.account,
+        function,
+        before,
+        limit,
+    };
     let page = controller.store.list_jobs(&filter).await.map_err(store)?;
     let mut items = Vec::with_capacity(page.items.len());
     for job in &page.items {
@@ -70,7 +87,10 @@ pub(super) async fn list(
             items.push(views::job(&controller, job).await?);
         }
     }
-    Ok(Json(List { items, next: page.next.map(|id| id.to_string()) }))
+    Ok(Json(List {
+        items,
+        next: page.next.map(|id| id.to_string()),
+    }))
 }
 
 #[utoipa::path(get, path = routes::JOB, tag = "jobs", params(("id" = String, Path), JobQuery), responses(
@@ -123,12 +143,18 @@ pub(super) async fn logs(
 ) -> HttpResult<Json<JobLogs>> {
     let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
     let text = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
-    Ok(Json(JobLogs { job_id: job.id, truncated: is_truncated(&text), text }))
+    Ok(Json(JobLogs {
+        job_id: job.id,
+        truncated: is_truncated(&text),
+        text,
+    }))
 }
 
 /// Whether the sandbox's marker stands at the end.
 pub(super) fn is_truncated(text: &str) -> bool {
-    text.lines().next_back().is_some_and(|line| line.starts_with("... [truncated"))
+    text.lines()
+        .next_back()
+        .is_some_and(|line| line.starts_with("... [truncated"))
 }
 
 #[utoipa::path(get, path = routes::JOB_HISTORY, tag = "jobs", params(("id" = String, Path)), responses(
@@ -156,7 +182,11 @@ async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
     let mut events = vec![event(JobEventKind::Opened, job.created_at_ms, None)];
     if let Some(provider) = job.provider {
         let chosen = format!("{} in {}", controller.account_name(provider).await, job.backend);
-        events.push(event(JobEventKind::Assigned, job.created_at_ms + queued_ms, Some(chosen)));
+        events.push(event(
+            JobEventKind::Assigned,
+            job.created_at_ms + queued_ms,
+            Some(chosen),
+        ));
     }
     if job.settlement.is_some() {
         let counted = format!(
@@ -195,10 +225,16 @@ async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEven
     }];
     if let Some(provider) = job.provider {
         let account = controller.account_name(provider).await;
-        moved.push(Movement { account, amount_ucr: Credits(price - commission) });
+        moved.push(Movement {
+            account,
+            amount_ucr: Credits(price - commission),
+        });
     }
     if commission > 0 {
-        moved.push(Movement { account: "commission".into(), amount_ucr: Credits(commission) });
+        moved.push(Movement {
+            account: "commission".into(),
+            amount_ucr: Credits(commission),
+        });
     }
     Ok(JobEvent {
         event: JobEventKind::Paid,

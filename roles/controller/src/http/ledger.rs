@@ -5,8 +5,8 @@ use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     ledger::{
-        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView, ProviderState, ProviderView,
-        StatementLine, StatementQuery, SubmitTransaction, TransactionView, TransferView,
+        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView, ProviderState,
+        ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionView, TransferView,
     },
     page::{List, PageQuery},
     routes,
@@ -16,8 +16,9 @@ use piecework_model::{Credits, Digest};
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, read_body};
 use crate::{
-    Answer, Controller, accounts, codecs,
+    Answer, Controller, accounts,
     clock::timestamp,
+    codecs,
     failure::{chain, refusal, refuse, store, submit as submit_failed},
     follow, views,
 };
@@ -52,7 +53,11 @@ pub(super) async fn transfer(
 ) -> HttpResult<Created<TransferView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateTransfer = read_body(body, BODY_BYTES_MAX).await?;
-    if body.memo.as_ref().is_some_and(|memo| memo.chars().count() > MEMO_LENGTH_MAX) {
+    if body
+        .memo
+        .as_ref()
+        .is_some_and(|memo| memo.chars().count() > MEMO_LENGTH_MAX)
+    {
         return Ok(refuse("transfer.bad_memo", "a memo has at most 100 characters")?);
     }
     let to = accounts::find(&controller, &body.to).await?;
@@ -77,13 +82,21 @@ pub(super) async fn statement(
     Query(query): Query<StatementQuery>,
 ) -> HttpResult<Json<List<StatementLine>>> {
     let caller = authenticated.with(Scope::View)?;
-    let limit = PageQuery { limit: query.limit, cursor: None }.limit();
+    let limit = PageQuery {
+        limit: query.limit,
+        cursor: None,
+    }
+    .limit();
     let (before, mut posted) = match &query.cursor {
         Some(cursor) => statement_cursor(cursor)?,
         None => (None, accounts::on_ledger(&controller, caller.account).await?.posted),
     };
     let space = follow::statement_space(caller.account);
-    let page = controller.store.list_values(&space, "", before.as_deref(), limit).await.map_err(store)?;
+    let page = controller
+        .store
+        .list_values(&space, "", before.as_deref(), limit)
+        .await
+        .map_err(store)?;
     let mut items = Vec::with_capacity(page.items.len());
     for (_, bytes) in page.items {
         let line: follow::Line = codecs::from_json(&bytes)?;
@@ -93,12 +106,17 @@ pub(super) async fn statement(
         }
         posted = Credits(posted.0 - line.amount.0);
     }
-    Ok(Json(List { items, next: page.next.map(|key| format!("{key}.{posted}")) }))
+    Ok(Json(List {
+        items,
+        next: page.next.map(|key| format!("{key}.{posted}")),
+    }))
 }
 
 /// `key.posted`: where the next page begins and what was owned there.
 fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
-    let parsed = cursor.rsplit_once('.').and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
+    let parsed = cursor
+        .rsplit_once('.')
+        .and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
     match parsed {
         Some((key, posted)) => Ok((Some(key), Credits(posted))),
         None => refuse("cursor.malformed", "a cursor is the `next` of a page"),
@@ -167,7 +185,11 @@ pub(super) async fn providers(
         items.push(ProviderView {
             id: profile.account,
             name: controller.account_name(profile.account).await,
-            state: if load.draining { ProviderState::Draining } else { ProviderState::Ready },
+            state: if load.draining {
+                ProviderState::Draining
+            } else {
+                ProviderState::Ready
+            },
             backends: working.map(|probe| probe.backend.to_string()).collect(),
             slots: profile.slots,
             running: load.running,
@@ -185,7 +207,12 @@ pub(super) async fn providers(
 async fn earned_by(controller: &Controller, provider: piecework_model::AccountId) -> Answer<(u64, Credits)> {
     let (mut jobs, mut earned) = (0, 0);
     for book in controller.leases.books() {
-        if let Some(Value::Lane(lane)) = controller.chain.get(&Key::Lane(book.lease, provider)).await.map_err(chain)? {
+        if let Some(Value::Lane(lane)) = controller
+            .chain
+            .get(&Key::Lane(book.lease, provider))
+            .await
+            .map_err(chain)?
+        {
             jobs += lane.jobs;
             earned += lane.paid.0 - lane.commission.0;
         }
@@ -274,26 +301,32 @@ pub(super) async fn blocks(
             items.push(views::block(&block));
         }
     }
-    Ok(Json(List { items, next: (last > 1).then(|| (last - 1).to_string()) }))
+    Ok(Json(List {
+        items,
+        next: (last > 1).then(|| (last - 1).to_string()),
+    }))
 }
 
 #[utoipa::path(get, path = routes::LEDGER_BLOCK, tag = "ledger", params(("height" = String, Path)), security(()),
     responses((status = 200, body = BlockDetail), (status = "default", body = ErrorBody)))]
-pub(super) async fn block(
-    State(controller): Shared,
-    Path(height): Path<String>,
-) -> HttpResult<Json<BlockDetail>> {
+pub(super) async fn block(State(controller): Shared, Path(height): Path<String>) -> HttpResult<Json<BlockDetail>> {
     let Ok(height) = height.parse::<u64>() else {
         return Ok(refuse("block.bad_height", "a height is a whole number")?);
     };
     let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
-        return Ok(refuse("block.not_found", format!("the ledger has no block {height} yet"))?);
+        return Ok(refuse(
+            "block.not_found",
+            format!("the ledger has no block {height} yet"),
+        )?);
     };
     let mut items = Vec::with_capacity(block.transactions.len());
     for index in 0..block.transactions.len() {
         items.extend(views::transaction(&controller, &block, index).await);
     }
-    Ok(Json(BlockDetail { block: views::block(&block), items }))
+    Ok(Json(BlockDetail {
+        block: views::block(&block),
+        items,
+    }))
 }
 
 #[utoipa::path(get, path = routes::LEDGER_TRANSACTION, tag = "ledger", params(("id" = String, Path)), security(()),
@@ -304,7 +337,11 @@ pub(super) async fn transaction(
 ) -> HttpResult<Json<TransactionView>> {
     let missing = || refusal("transaction.not_found", format!("the ledger has no transaction {id}"));
     let digest = id.parse::<Digest>().map_err(|_| missing())?;
-    let found = controller.chain.transaction(TransactionId(digest)).await.map_err(chain)?;
+    let found = controller
+        .chain
+        .transaction(TransactionId(digest))
+        .await
+        .map_err(chain)?;
     let (height, index) = found.ok_or_else(missing)?;
     let block = controller.chain.block(height).await.map_err(chain)?;
     let view = match &block {
@@ -321,7 +358,10 @@ pub(super) async fn submit(State(controller): Shared, body: Body) -> HttpResult<
     const TRANSACTION_BYTES_MAX: usize = 4 << 20;
     let body: SubmitTransaction = read_body(body, TRANSACTION_BYTES_MAX).await?;
     let Some(signed) = codecs::from_hex::<SignedTransaction>(&body.transaction) else {
-        return Ok(refuse("body.malformed", "`transaction` is not a signed transaction in hex")?);
+        return Ok(refuse(
+            "body.malformed",
+            "`transaction` is not a signed transaction in hex",
+        )?);
     };
     let done = controller.chain.submit_and_wait(signed).await.map_err(submit_failed)?;
     let block = controller.chain.block(done.height).await.map_err(chain)?;
@@ -331,6 +371,9 @@ pub(super) async fn submit(State(controller): Shared, body: Body) -> HttpResult<
     };
     match view {
         Some(view) => Ok(Created(view)),
-        None => Ok(refuse("ledger.unavailable", "the block of the transaction cannot be read now")?),
+        None => Ok(refuse(
+            "ledger.unavailable",
+            "the block of the transaction cannot be read now",
+        )?),
     }
 }

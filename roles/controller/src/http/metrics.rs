@@ -37,7 +37,9 @@ pub(super) async fn function(
     Query(query): Query<MetricsQuery>,
 ) -> HttpResult<Json<MetricsView>> {
     let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
-    Ok(Json(points(&controller, MetricScope::Function(live.function.id), &query).await?))
+    Ok(Json(
+        points(&controller, MetricScope::Function(live.function.id), &query).await?,
+    ))
 }
 
 #[utoipa::path(get, path = routes::METRICS_SYSTEM, tag = "metrics", params(MetricsQuery),
@@ -63,7 +65,10 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
     }
     let (name, step) = step(query.step.as_deref(), to - from)?;
     if (to - from) / step > POINTS_MAX {
-        return refuse("metrics.bad_range", format!("that would be more than {POINTS_MAX} points: take a longer step"));
+        return refuse(
+            "metrics.bad_range",
+            format!("that would be more than {POINTS_MAX} points: take a longer step"),
+        );
     }
     let points = controller.store.points(scope, from, to, step).await.map_err(store)?;
     Ok(MetricsView {
@@ -77,7 +82,10 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
 fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
     let found = match asked {
         Some(name) => STEPS.into_iter().find(|(known, _)| *known == name),
-        None => STEPS.into_iter().find(|(_, step)| span_ms / step <= POINTS_MAX).or(Some(STEPS[2])),
+        None => STEPS
+            .into_iter()
+            .find(|(_, step)| span_ms / step <= POINTS_MAX)
+            .or(Some(STEPS[2])),
     };
     found.map_or_else(|| refuse("metrics.bad_step", "a step is minute, hour or day"), Ok)
 }
@@ -110,5 +118,8 @@ pub(super) async fn readyz(State(controller): Shared) -> (StatusCode, Json<Healt
 }
 
 fn health(status: &str) -> Health {
-    Health { status: status.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
+    Health {
+        status: status.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }

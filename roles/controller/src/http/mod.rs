@@ -62,7 +62,10 @@ impl utoipa::Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        document.components.get_or_insert_with(Default::default).add_security_scheme("bearer", scheme);
+        document
+            .components
+            .get_or_insert_with(Default::default)
+            .add_security_scheme("bearer", scheme);
     }
 }
 
@@ -135,7 +138,11 @@ async fn not_found(uri: Uri) -> HttpError {
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
-    HttpError(refusal("method.not_allowed", format!("{} does not take {method}", uri.path()))).into_response()
+    HttpError(refusal(
+        "method.not_allowed",
+        format!("{} does not take {method}", uri.path()),
+    ))
+    .into_response()
 }
 
 /// Somebody with a good token.
@@ -155,7 +162,10 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
         match bearer(parts) {
             Some(token) => Ok(Self(caller_of(controller, token).await?)),
             None => {
-                let mut refusal = refusal("auth.missing_token", "the request has no `Authorization: Bearer` header");
+                let mut refusal = refusal(
+                    "auth.missing_token",
+                    "the request has no `Authorization: Bearer` header",
+                );
                 refusal.hint = Some("log in with `piecework login`, or send the token that `up` wrote".into());
                 Err(HttpError(refusal))
             }
@@ -192,7 +202,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> HttpResult<Self> {
         match axum::extract::Query::try_from_uri(&parts.uri) {
             Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Ok(refuse("query.malformed", axum::extract::rejection::QueryRejection::from(error).body_text())?),
+            Err(error) => Ok(refuse(
+                "query.malformed",
+                axum::extract::rejection::QueryRejection::from(error).body_text(),
+            )?),
         }
     }
 }

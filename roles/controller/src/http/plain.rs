@@ -49,8 +49,15 @@ async fn call(
     path: String,
     request: Request,
 ) -> HttpResult<Response> {
-    let missing = || refusal("function.not_found", format!("there is no function {owner}/{name} that you may call"));
-    let (Ok(owner_name), Ok(function_name)) = (owner.parse(), name.parse()) else { return Err(missing().into()) };
+    let missing = || {
+        refusal(
+            "function.not_found",
+            format!("there is no function {owner}/{name} that you may call"),
+        )
+    };
+    let (Ok(owner_name), Ok(function_name)) = (owner.parse(), name.parse()) else {
+        return Err(missing().into());
+    };
     let live = functions::named(&controller, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
@@ -79,7 +86,10 @@ async fn call(
 fn unknown(anyone: &Anyone, missing: Box<piecework_api::errors::Refusal>) -> HttpError {
     match anyone.0 {
         Some(_) => HttpError(missing),
-        None => HttpError(refusal("auth.missing_token", "the function is not public: send `Authorization: Bearer ...`")),
+        None => HttpError(refusal(
+            "auth.missing_token",
+            "the function is not public: send `Authorization: Bearer ...`",
+        )),
     }
 }
 
@@ -99,7 +109,9 @@ async fn event(path: String, request: Request) -> HttpResult<Bytes> {
         body,
         body_base64,
     };
-    Ok(serde_json::to_vec(&event).map_err(|error| failed("write an event", &error))?.into())
+    Ok(serde_json::to_vec(&event)
+        .map_err(|error| failed("write an event", &error))?
+        .into())
 }
 
 fn body_of(headers: &HeaderMap, bytes: &[u8]) -> (Option<Value>, Option<String>) {
@@ -121,8 +133,11 @@ fn body_of(headers: &HeaderMap, bytes: &[u8]) -> (Option<Value>, Option<String>)
 
 /// What is meant for the platform stays here.
 fn headers_of(headers: &HeaderMap) -> BTreeMap<String, String> {
-    let kept = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION && **name != header::COOKIE);
-    kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
+    let kept = headers
+        .iter()
+        .filter(|(name, _)| **name != header::AUTHORIZATION && **name != header::COOKIE);
+    kept.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect()
 }
 
 /// Puts an output into an HTTP answer by its shape.
@@ -132,7 +147,9 @@ fn shape(output: &[u8]) -> HttpResult<Response> {
         Some(b'{' | b'"') => {}
         _ => return plain(),
     }
-    let Ok(value) = serde_json::from_slice::<Value>(output) else { return plain() };
+    let Ok(value) = serde_json::from_slice::<Value>(output) else {
+        return plain();
+    };
     match value {
         Value::String(text) => Ok(typed("text/plain; charset=utf-8", text.into_bytes())),
         Value::Object(ref fields) if fields.len() == 1 && fields.contains_key("$bytes") => {
@@ -157,7 +174,12 @@ fn typed(kind: &'static str, body: Vec<u8>) -> Response {
 
 /// A function decides about its own answer, not about the connection or the platform's headers.
 fn explicit(answer: HttpAnswer) -> HttpResult<Response> {
-    let invalid = |why: &str| HttpError(refusal("function.output_invalid", format!("the function's HTTP answer: {why}")));
+    let invalid = |why: &str| {
+        HttpError(refusal(
+            "function.output_invalid",
+            format!("the function's HTTP answer: {why}"),
+        ))
+    };
     let status = StatusCode::from_u16(answer.status).map_err(|_| invalid("no such status"))?;
     if !(200..600).contains(&answer.status) {
         return Err(invalid("a status is 200 to 599"));
@@ -167,14 +189,19 @@ fn explicit(answer: HttpAnswer) -> HttpResult<Response> {
         (None, None) => (None, Vec::new()),
         (Some(Value::String(text)), None) => (Some("text/plain; charset=utf-8"), text.into_bytes()),
         (Some(value), None) => (Some("application/json"), value.to_string().into_bytes()),
-        (None, Some(encoded)) => {
-            (Some("application/octet-stream"), STANDARD.decode(encoded).map_err(|_| invalid("body_base64 does not decode"))?)
-        }
+        (None, Some(encoded)) => (
+            Some("application/octet-stream"),
+            STANDARD
+                .decode(encoded)
+                .map_err(|_| invalid("body_base64 does not decode"))?,
+        ),
     };
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     if let Some(kind) = kind {
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     for (name, value) in answer.headers {
         let name = HeaderName::try_from(name).map_err(|_| invalid("a header's name is not one"))?;
@@ -187,8 +214,15 @@ fn explicit(answer: HttpAnswer) -> HttpResult<Response> {
 }
 
 fn is_the_connections(name: &HeaderName) -> bool {
-    [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, header::TRAILER, header::TE]
-        .contains(name)
+    [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::TRAILER,
+        header::TE,
+    ]
+    .contains(name)
         || name.as_str() == routes::JOB_ID_HEADER
 }
 
@@ -198,7 +232,10 @@ mod tests {
 
     fn kind_of(output: &str) -> (u16, String) {
         let response = shape(output.as_bytes()).expect("an answer");
-        let kind = response.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().expect("ASCII").to_owned());
+        let kind = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .map(|kind| kind.to_str().expect("ASCII").to_owned());
         (response.status().as_u16(), kind.unwrap_or_default())
     }
 
@@ -206,8 +243,14 @@ mod tests {
     fn an_output_answers_by_its_shape() {
         assert_eq!(kind_of("[1]"), (200, "application/json".into()));
         assert_eq!(kind_of("\"hi\""), (200, "text/plain; charset=utf-8".into()));
-        assert_eq!(kind_of(r#"{"$bytes":"AAE="}"#), (200, "application/octet-stream".into()));
-        assert_eq!(kind_of(r#"{"status":201,"body":"x"}"#), (201, "text/plain; charset=utf-8".into()));
+        assert_eq!(
+            kind_of(r#"{"$bytes":"AAE="}"#),
+            (200, "application/octet-stream".into())
+        );
+        assert_eq!(
+            kind_of(r#"{"status":201,"body":"x"}"#),
+            (201, "text/plain; charset=utf-8".into())
+        );
         assert_eq!(kind_of(r#"{"status":"done"}"#), (200, "application/json".into()));
         assert_eq!(kind_of(r#"{"status":404,"other":1}"#), (200, "application/json".into()));
         let named = r#"{"status":200,"headers":{"Content-Type":"text/html"},"body":"<p>"}"#;

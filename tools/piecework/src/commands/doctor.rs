@@ -11,7 +11,9 @@ pub struct Doctor {}
 impl Doctor {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let mut probes: Vec<Probe> = compose::backends().await.into_iter().map(|(_, probe)| probe).collect();
-        let missing = BackendName::ALL.into_iter().filter(|name| probes.iter().all(|probe| probe.backend != *name));
+        let missing = BackendName::ALL
+            .into_iter()
+            .filter(|name| probes.iter().all(|probe| probe.backend != *name));
         let absent: Vec<Probe> = missing.map(absent).collect();
         probes.extend(absent);
         if json {
@@ -23,7 +25,9 @@ impl Doctor {
         if probes.iter().any(|probe| probe.works) {
             return Ok(());
         }
-        Err(Failure::usage("no sandbox works here: nothing can be run on this machine"))
+        Err(Failure::usage(
+            "no sandbox works here: nothing can be run on this machine",
+        ))
     }
 }
 
@@ -39,7 +43,15 @@ fn absent(backend: BackendName) -> Probe {
             "not in this build".to_owned()
         }
     };
-    Probe { backend, works: false, languages: Vec::new(), detail, weaker: Vec::new(), cold_us: None, warm_us: None }
+    Probe {
+        backend,
+        works: false,
+        languages: Vec::new(),
+        detail,
+        weaker: Vec::new(),
+        cold_us: None,
+        warm_us: None,
+    }
 }
 
 fn print(probe: &Probe) {

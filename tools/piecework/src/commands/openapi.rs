@@ -8,7 +8,9 @@ pub struct Openapi {}
 
 impl Openapi {
     pub fn run(self) -> Result<(), Failure> {
-        let document = piecework_controller::openapi_document().to_pretty_json().map_err(|error| Failure::Local(error.into()))?;
+        let document = piecework_controller::openapi_document()
+            .to_pretty_json()
+            .map_err(|error| Failure::Local(error.into()))?;
         println!("{document}");
         Ok(())
     }

@@ -26,7 +26,9 @@ impl Up {
         };
         let began = Instant::now();
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
-        let machine = compose::machine(&directory, self.listen, &say).await.map_err(Failure::Local)?;
+        let machine = compose::machine(&directory, self.listen, &say)
+            .await
+            .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));
         println!("ready {}", machine.url);
         machine.serve(stopped()).await.map_err(Failure::Local)?;
