@@ -113,14 +113,16 @@ pub fn measure(target: &Target, options: &Options) -> Result<Warm> {
     );
     let single = load::single(&target.site, &target.request, options.single)?;
 
+    settle(target)?;
     let cpu_before = target.tree.map(Tree::cpu).transpose()?;
     let time = Duration::from_secs_f64(options.seconds);
     let saturated = load::saturate(&target.site, &target.request, options.connections, time)?;
+    // What the answers left to do is part of their price.
+    settle(target)?;
     let cpu_after = target.tree.map(Tree::cpu).transpose()?;
     let cpu_s = cpu_before
         .zip(cpu_after)
         .map(|(before, after)| after.saturating_sub(before).as_secs_f64());
-    settle(target)?;
     Ok(Warm {
         target: target.name.clone(),
         p50_us: single.us(0.5),
@@ -139,7 +141,7 @@ pub fn measure(target: &Target, options: &Options) -> Result<Warm> {
     })
 }
 
-/// Waits until the target's work behind the answers (settlement) is done, so that it does not fall on the next target.
+/// Waits until the target's work behind the answers (settlement) is done, so that its CPU time falls to whom it belongs.
 fn settle(target: &Target) -> Result<()> {
     let Some(tree) = target.tree else { return Ok(()) };
     let (slice, until) = (Duration::from_millis(250), Instant::now() + Duration::from_secs(8));

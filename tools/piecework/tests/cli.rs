@@ -309,7 +309,7 @@ async fn the_ledger_and_the_market_are_shown() {
     let height = home.machine.paid(&job).await["paid_height"].as_u64().expect("a block");
     assert!(home.ok(&["ledger", "block", &height.to_string()]).contains("settle"));
     for (arguments, seen) in [
-        (&["ledger", "status"][..], "all credits"),
+        (&["ledger", "status"][..], "state root"),
         (&["ledger", "blocks"], "TRANSACTIONS"),
         (&["offers"], "PROVIDER"),
         (&["provider", "status"], "ready"),
