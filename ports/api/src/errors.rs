@@ -116,6 +116,11 @@ pub fn status_of(code: &str) -> u16 {
     reason = "met once per refused request; whoever keeps it boxes it"
 )]
 pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    // Serde would take an array for a struct.
+    if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
+        return Err(Refusal::new("body.malformed", "the body is not a JSON object")
+            .hint("send JSON as described by /openapi.json"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

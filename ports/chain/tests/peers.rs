@@ -18,7 +18,10 @@ use tempfile::TempDir;
 /// Free addresses; all are held until all are known.
 fn addresses(count: usize) -> Vec<SocketAddr> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind(any_port()).unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap())
+        .collect()
 }
 
 struct Peers {
@@ -76,7 +79,10 @@ async fn four_peers_keep_one_ledger_and_one_may_be_away() {
     // Three of four go on without the last.
     nodes.pop().unwrap().shutdown().await.unwrap();
     for nonce in 8..12 {
-        chains[0].submit_and_wait(transfer(&network, 1, nonce, 2, 1)).await.unwrap();
+        chains[0]
+            .submit_and_wait(transfer(&network, 1, nonce, 2, 1))
+            .await
+            .unwrap();
     }
 
     // And it catches up.

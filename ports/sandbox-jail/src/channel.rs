@@ -71,7 +71,7 @@ impl Logs {
             text.truncate(end);
         }
         if cut {
-            text.push_str(&format!("\n[the logs were cut at {} bytes]\n", self.limit));
+            text.push_str(&piecework_sandbox::logs_cut(self.limit));
         }
         text
     }

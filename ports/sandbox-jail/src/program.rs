@@ -103,7 +103,8 @@ impl Line {
             if language == Language::Python && line.spare.lock().is_none() {
                 match line.yard.cell(&line.mould).await {
                     Ok(cell) => *line.spare.lock() = Some(cell),
-                    Err(reason) => tracing::warn!(reason, "no jail could be made ahead"),
+                    // The next start makes one itself, and tells its caller if it cannot.
+                    Err(reason) => tracing::debug!(reason, "no jail could be made ahead"),
                 }
             }
         });

@@ -46,6 +46,9 @@ async fn measure_all() -> Result<(), Box<dyn Error>> {
     ] {
         measure(&wasm, language, source).await?;
     }
+    for language in [Language::JavaScript, Language::Python] {
+        measure_sample(&wasm, language).await?;
+    }
     Ok(())
 }
 
@@ -81,6 +84,26 @@ async fn measure(wasm: &Wasm, language: Language, source: &str) -> Result<(), Bo
     Ok(())
 }
 
+/// Warm calls of the sample function, which also logs: what a server runs when it is asked for a greeting.
+async fn measure_sample(wasm: &Wasm, language: Language) -> Result<(), Box<dyn Error>> {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples");
+    let loaded = wasm
+        .load(Arc::new(program(language, &samples.join(format!("hello-{language}")))))
+        .await?;
+    let mut instance = loaded.start().await?;
+    let mut warm = Vec::new();
+    for _ in 0..WARM_RUNS {
+        let begun = Instant::now();
+        let finished = instance.call(ada()).await;
+        warm.push(begun.elapsed());
+        if finished.logs.is_empty() || !matches!(finished.outcome, Outcome::Returned(_)) {
+            return Err(format!("{finished:?}").into());
+        }
+    }
+    report(language, "warm call of the sample", &mut warm);
+    Ok(())
+}
+
 /// The growth of this process's anonymous memory by many live instances that have each served once.
 async fn hold(language: Language, loaded: &dyn Loaded) -> Result<(), Box<dyn Error>> {
     let before = resident_bytes()?;
@@ -110,18 +133,21 @@ fn resident_bytes() -> Result<u64, Box<dyn Error>> {
 }
 
 async fn greet(instance: &mut dyn Instance) -> Result<(), Box<dyn Error>> {
-    let call = Call {
+    let finished = instance.call(ada()).await;
+    if finished.outcome != Outcome::Returned(r#"{"hello":"Ada"}"#.into()) {
+        return Err(format!("{finished:?}").into());
+    }
+    Ok(())
+}
+
+fn ada() -> Call {
+    Call {
         job: JobId([1; 16]),
         event: r#"{"name":"Ada"}"#.into(),
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
-    };
-    let finished = instance.call(call).await;
-    if finished.outcome != Outcome::Returned(r#"{"hello":"Ada"}"#.into()) {
-        return Err(format!("{finished:?}").into());
     }
-    Ok(())
 }
 
 fn program(language: Language, directory: &Path) -> Program {

@@ -10,8 +10,9 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamResult},
 };
 
-/// What one write may bring at once; the usual figure of WASI streams.
-const WRITE_BYTES_MAX: usize = 64 << 10;
+/// What one write may bring at once. CPython's standard output has no buffer that would repeat what a short write leaves, so
+/// no write is short; the guest's own memory limit bounds what is copied.
+const WRITE_BYTES_MAX: usize = 1 << 30;
 
 /// Shared by an instance's standard output and error, which stay for its whole life; emptied after each call.
 #[derive(Clone)]
@@ -54,7 +55,7 @@ impl Logs {
         };
         if cut {
             // The same words as the other backends use.
-            text.push_str(&format!("\n[the logs were cut at {} bytes]\n", inner.bytes_max));
+            text.push_str(&piecework_sandbox::logs_cut(inner.bytes_max));
         }
         text
     }

@@ -100,6 +100,14 @@ pub struct Call {
     pub time_left: Duration,
 }
 
+/// What stands at the end of logs that were cut.
+pub fn logs_cut(limit_bytes: impl fmt::Display) -> String {
+    format!("\n{LOGS_CUT}{limit_bytes} bytes]\n")
+}
+
+/// How the line of [`logs_cut`] begins.
+pub const LOGS_CUT: &str = "[the logs were cut at ";
+
 /// How a call ended. Whatever ended badly, the provider lives and its other instances notice nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

@@ -91,8 +91,8 @@ struct Unsealed {
     finished: bool,
 }
 
-/// Sequences reserved at a time: one durable write for so many jobs, and the gap that a crash may leave.
-const SEQUENCES_STEP: u64 = 1_000;
+/// Sequences reserved at a time: one sync of the disk for so many jobs, and the gap that a crash may leave.
+const SEQUENCES_STEP: u64 = 10_000;
 /// A seal's batch; its Merkle tree costs microseconds.
 const SEAL_TICKETS_MAX: usize = 1_000;
 
@@ -155,7 +155,7 @@ impl Book {
 }
 
 impl Lane {
-    /// The next sequence; waits for the store once in a thousand.
+    /// The next sequence; waits for the store once in ten thousand.
     pub(crate) async fn next_sequence(&self, controller: &Controller, key: (LeaseId, AccountId)) -> Answer<u64> {
         loop {
             if let Some(sequence) = self.state.lock().take() {

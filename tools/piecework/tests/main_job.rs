@@ -6,14 +6,17 @@ use machine::Machine;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const PYTHON: &str = "def handler(event, context):\n    print('greeting', event)\n    return {'hello': event['name'], 'job': context.job_id}\n";
-const JAVASCRIPT: &str = "export default async (event, context) => { console.log('greeting'); return {hello: event.name, job: context.job_id}; }\n";
+const PYTHON: &str = "def handler(event, context):\n    print('greeting', event)\n    sum(i * i for i in range(event.get('work', 0)))\n    return {'hello': event['name'], 'job': context.job_id}\n";
+const JAVASCRIPT: &str = "export default async (event, context) => { console.log('greeting'); let n = 0; for (let i = 0; i < (event.work ?? 0); i++) n += i; return {hello: event.name, job: context.job_id}; }\n";
 
 #[tokio::test]
 async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    for (name, language, code) in [("py", "python", PYTHON), ("js", "javascript", JAVASCRIPT)] {
+    for (name, language, code, work) in [
+        ("py", "python", PYTHON, 3_000_000),
+        ("js", "javascript", JAVASCRIPT, 12_000_000),
+    ] {
         let function = machine.deploy(name, language, code).await;
         assert_eq!(
             (&function["version"], &function["sandbox"]),
@@ -21,7 +24,7 @@ async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
             "{function}"
         );
         let before = (machine.posted("operator").await, machine.posted("provider").await);
-        let answer = machine.call(name, json!({"name": "Ada"})).await.ok();
+        let answer = machine.call(name, json!({"name": "Ada", "work": work})).await.ok();
         assert_eq!(answer["output"]["hello"], "Ada");
         assert_eq!(answer["output"]["job"], answer["job_id"]);
         let job = machine.paid(answer["job_id"].as_str().expect("an id")).await;
@@ -29,7 +32,7 @@ async fn a_function_is_deployed_called_metered_and_paid_by_exactly_its_price() {
         assert_eq!(job["price_ucr"], answer["price_ucr"]);
         let after = (machine.posted("operator").await, machine.posted("provider").await);
         let (price, commission) = (amount(&job["price_ucr"]), amount(&job["commission_ucr"]));
-        assert!(price > 0);
+        assert!(price > 34 && commission > 0, "a job that works costs something: {job}");
         assert_eq!(before.0 - after.0, price, "the developer paid exactly the price");
         assert_eq!(
             after.1 - before.1,

@@ -19,8 +19,9 @@ fn main() -> Result<ExitCode> {
             })
         }
         ["openapi"] => openapi::write(&root(), None).map(|()| ExitCode::SUCCESS),
+        ["openapi", "--binary", binary] => openapi::write(&root(), Some(Path::new(binary))).map(|()| ExitCode::SUCCESS),
         ["openapi", "--check"] => openapi::check(&root(), None).map(|()| ExitCode::SUCCESS),
         ["openapi", "--check", binary] => openapi::check(&root(), Some(Path::new(binary))).map(|()| ExitCode::SUCCESS),
-        _ => bail!("usage: xtask tidy | openapi [--check [BINARY]]"),
+        _ => bail!("usage: xtask tidy | openapi [--check [BINARY] | --binary BINARY]"),
     }
 }

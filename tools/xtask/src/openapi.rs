@@ -7,17 +7,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 /// Writes `docs/openapi.json`.
 pub fn write(root: &Path, binary: Option<&Path>) -> Result<()> {
     let path = path(root);
-    fs::write(&path, document(root, binary)?).with_context(|| format!("write {}", path.display()))
+    let text = serde_json::to_string_pretty(&document(root, binary)?).context("write JSON")? + "\n";
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
-/// Fails if `docs/openapi.json` is not what the binary says.
+/// Fails if `docs/openapi.json` is not what the binary says. The order of keys does not matter.
 pub fn check(root: &Path, binary: Option<&Path>) -> Result<()> {
     let path = path(root);
-    let kept = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    let kept = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    let kept: Value = serde_json::from_slice(&kept).with_context(|| format!("{} is not JSON", path.display()))?;
     ensure!(
         kept == document(root, binary)?,
         "docs/openapi.json is out of step; `cargo run --release -p xtask -- openapi` writes it anew"
@@ -29,9 +32,8 @@ fn path(root: &Path) -> PathBuf {
     root.join("docs/openapi.json")
 }
 
-/// What `piecework openapi` prints, with sorted keys and one value per line so that changes read well. Without a
-/// `binary` it is built first.
-fn document(root: &Path, binary: Option<&Path>) -> Result<String> {
+/// What `piecework openapi` prints, from `binary` or, without one, from the binary built now.
+fn document(root: &Path, binary: Option<&Path>) -> Result<Value> {
     let mut command = match binary {
         Some(binary) => Command::new(binary),
         None => Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
@@ -50,7 +52,5 @@ fn document(root: &Path, binary: Option<&Path>) -> Result<String> {
         "`piecework openapi` failed: {}",
         printed.status
     );
-    let document: serde_json::Value =
-        serde_json::from_slice(&printed.stdout).context("`piecework openapi` is not JSON")?;
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    serde_json::from_slice(&printed.stdout).context("`piecework openapi` is not JSON")
 }

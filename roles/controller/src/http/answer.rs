@@ -6,8 +6,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use piecework_api::{
     errors::{ErrorBody, Refusal, parse_body, status_of},
     routes,
@@ -67,19 +67,30 @@ impl<T: Serialize> IntoResponse for Created<T> {
     }
 }
 
+/// What is read of a body that is too large, so that its sender gets to see the refusal.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
+
 /// The whole body, or `body.too_large`.
 pub(crate) async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(HttpError(refusal(
+    let mut parts = body.into_data_stream();
+    let (mut read, mut bytes) = (0, BytesMut::new());
+    while let Some(part) = parts.next().await {
+        let part =
+            part.map_err(|error| refusal("body.malformed", format!("the body did not arrive whole: {error}")))?;
+        read += part.len();
+        if read <= bytes_max {
+            bytes.extend_from_slice(&part);
+        } else if read > DRAINED_BYTES_MAX {
+            break;
+        }
+    }
+    if read > bytes_max {
+        return Err(HttpError(refusal(
             "body.too_large",
             format!("the body is over the limit of {bytes_max} bytes"),
-        ))),
-        Err(error) => Err(HttpError(refusal(
-            "body.malformed",
-            format!("the body did not arrive whole: {error}"),
-        ))),
+        )));
     }
+    Ok(bytes.freeze())
 }
 
 /// The body as JSON of this form; refused with the path of what does not fit.

@@ -23,6 +23,8 @@ use crate::{
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
+/// Pages of jobs read for one page of a rare state; the cursor goes on from there.
+const PAGES_SEARCHED_MAX: u32 = 20;
 
 fn not_found<T>(id: &str) -> Answer<T> {
     refuse("job.not_found", format!("no job of yours has the id `{id}`"))
@@ -74,22 +76,28 @@ pub(super) async fn list(
         cursor: None,
     }
     .limit();
-    let filter = JobFilter {
+    let mut filter = JobFilter {
         developer: caller.account,
         function,
         before,
         limit,
     };
-    let page = controller.store.list_jobs(&filter).await.map_err(store)?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for job in &page.items {
-        if state.is_none_or(|state| views::job_state(job.state) == state) {
-            items.push(views::job(&controller, job).await?);
+    let mut items = Vec::new();
+    for _ in 0..PAGES_SEARCHED_MAX {
+        let page = controller.store.list_jobs(&filter).await.map_err(store)?;
+        for job in &page.items {
+            if state.is_none_or(|state| views::job_state(job.state) == state) {
+                items.push(views::job(&controller, job).await?);
+            }
+        }
+        filter.before = page.next;
+        if filter.before.is_none() || items.len() >= limit as usize {
+            break;
         }
     }
     Ok(Json(List {
         items,
-        next: page.next.map(|id| id.to_string()),
+        next: filter.before.map(|id| id.to_string()),
     }))
 }
 
@@ -154,7 +162,7 @@ pub(super) async fn logs(
 pub(super) fn is_truncated(text: &str) -> bool {
     text.lines()
         .next_back()
-        .is_some_and(|line| line.starts_with("... [truncated"))
+        .is_some_and(|line| line.starts_with(piecework_sandbox::LOGS_CUT))
 }
 
 #[utoipa::path(get, path = routes::JOB_HISTORY, tag = "jobs", params(("id" = String, Path)), responses(

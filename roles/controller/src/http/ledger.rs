@@ -60,6 +60,11 @@ pub(super) async fn transfer(
     {
         return Ok(refuse("transfer.bad_memo", "a memo has at most 100 characters")?);
     }
+    if !body.amount_ucr.is_positive() {
+        let mut refused = refusal("transfer.not_positive", "an amount is above zero");
+        refused.field = Some("amount_ucr".into());
+        return Err(refused.into());
+    }
     let to = accounts::find(&controller, &body.to).await?;
     let sent = accounts::transfer(&controller, caller.account, to, body.amount_ucr).await?;
     let account = accounts::on_ledger(&controller, caller.account).await?;

@@ -200,13 +200,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> HttpResult<Self> {
-        match axum::extract::Query::try_from_uri(&parts.uri) {
-            Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Ok(refuse(
-                "query.malformed",
-                axum::extract::rejection::QueryRejection::from(error).body_text(),
-            )?),
-        }
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let reader = serde_urlencoded::Deserializer::new(pairs);
+        serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
+            let path = error.path().to_string();
+            let mut refusal = refusal("query.malformed", error.into_inner().to_string());
+            refusal.field = (path != ".").then_some(path);
+            HttpError(refusal)
+        })
     }
 }
 

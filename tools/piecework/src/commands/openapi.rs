@@ -1,6 +1,6 @@
 //! `piecework openapi`: the HTTP interface as a document.
 
-use crate::failure::Failure;
+use crate::{failure::Failure, show};
 
 /// Print the OpenAPI document of the HTTP interface
 #[derive(Debug, clap::Args)]
@@ -8,10 +8,6 @@ pub struct Openapi {}
 
 impl Openapi {
     pub fn run(self) -> Result<(), Failure> {
-        let document = piecework_controller::openapi_document()
-            .to_pretty_json()
-            .map_err(|error| Failure::Local(error.into()))?;
-        println!("{document}");
-        Ok(())
+        show::json(&piecework_controller::openapi_document())
     }
 }
