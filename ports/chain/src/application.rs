@@ -2,8 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +23,7 @@ use commonware_storage::{
     qmdb::{Error as StateError, sync::Target},
 };
 use commonware_utils::non_empty_range;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::BoxFuture};
 use piecework_ledger::{BlockContext, Changes, Key, Outcome, Params, SignedTransaction, TransactionId, Value};
 use piecework_model::NetworkId;
 use tokio::sync::mpsc;
@@ -88,7 +86,7 @@ impl Ledger {
         &'a self,
         height: Height,
         batch: &'a Batch<E>,
-    ) -> impl Fn(Vec<Key>) -> Pin<Box<dyn Future<Output = Result<Vec<Option<Value>>, StorageError>> + Send + 'a>> {
+    ) -> impl Fn(Vec<Key>) -> BoxFuture<'a, Result<Vec<Option<Value>>, StorageError>> {
         move |keys| {
             Box::pin(async move {
                 if height.get() == 1 {

@@ -1,15 +1,13 @@
 //! The wiring of the consensus engine: one concrete set of types, the same for one peer and for many.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs as _},
+    net::SocketAddr,
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
 use commonware_broadcast::buffered;
-use commonware_codec::DecodeExt as _;
 use commonware_consensus::{
     BoundedBlock as _,
     marshal::{
@@ -27,16 +25,14 @@ use commonware_consensus::{
     types::{Epoch, FixedEpocher, ViewDelta},
 };
 use commonware_cryptography::{
-    ChaCha20Poly1305, Digested, Digestible as _, Sha256, Signer as _,
-    blake3::Digest,
-    certificate::ConstantProvider,
-    ed25519::{PrivateKey, PublicKey},
+    ChaCha20Poly1305, Digested, Digestible as _, Sha256, Signer as _, blake3::Digest, certificate::ConstantProvider,
+    ed25519::PrivateKey,
 };
 use commonware_glue::stateful::{
     Config as StatefulConfig, Stateful, SyncPlan,
     db::{DatabaseSet, SyncEngineConfig},
 };
-use commonware_p2p::{Address, AddressableManager as _, authenticated::lookup, max_message_size};
+use commonware_p2p::{AddressableManager as _, authenticated::lookup, max_message_size};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Quota, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
 use commonware_storage::{
@@ -47,16 +43,15 @@ use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
 };
-use commonware_utils::{NZDuration, NZU16, NZU32, NZU64, NZUsize, ordered::Map, ordered::Set};
-use piecework_ledger::{GenesisPeer, SignedTransaction};
-use piecework_model::{NetworkId, SecretKey};
+use commonware_utils::{NZDuration, NZU16, NZU32, NZU64, NZUsize};
+use piecework_ledger::SignedTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    ChainFailure,
     admission::Admission,
     application::Ledger,
     block::Block,
+    committee::Committee,
     gossip,
     pace::Paced,
     publish::Board,
@@ -78,73 +73,6 @@ const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
 const EPOCH_BLOCKS: NonZeroU64 = NZU64!(u64::MAX);
 /// Blocks that may be final before this node has published them.
 pub(crate) const FINALS_WAITING_MAX: usize = 256;
-
-/// Who takes part, by the genesis.
-pub(crate) struct Committee {
-    pub(crate) namespace: Vec<u8>,
-    pub(crate) key: PrivateKey,
-    pub(crate) members: Map<PublicKey, Address>,
-}
-
-impl Committee {
-    pub(crate) fn new(
-        network: NetworkId,
-        key: &SecretKey,
-        listen: SocketAddr,
-        peers: &[GenesisPeer],
-    ) -> Result<Self, ChainFailure> {
-        let secret = PrivateKey::decode(Bytes::copy_from_slice(&key.to_seed())).map_err(|_| ChainFailure::NotAPeer)?;
-        let mut members = Vec::with_capacity(peers.len());
-        for peer in peers {
-            let own = peer.key == key.public();
-            members.push((public_key(peer)?, if own { listen.into() } else { address(peer)? }));
-        }
-        if !peers.iter().any(|peer| peer.key == key.public()) {
-            return Err(ChainFailure::NotAPeer);
-        }
-        let members = members.try_into().map_err(|_| ChainFailure::Peer {
-            peer: key.public().to_string(),
-            detail: "a key appears twice".to_owned(),
-        })?;
-        Ok(Self {
-            namespace: [b"piecework/1/consensus/".as_slice(), &network.0].concat(),
-            key: secret,
-            members,
-        })
-    }
-
-    fn scheme(&self) -> Scheme {
-        let members: Set<PublicKey> = self.members.keys().clone();
-        Scheme::signer(&self.namespace, members, self.key.clone())
-            .expect("Committee::new checked that the key is a member's")
-    }
-
-    fn len(&self) -> u32 {
-        self.members.len() as u32
-    }
-}
-
-fn public_key(peer: &GenesisPeer) -> Result<PublicKey, ChainFailure> {
-    PublicKey::decode(Bytes::copy_from_slice(&peer.key.0)).map_err(|_| ChainFailure::Peer {
-        peer: peer.key.to_string(),
-        detail: "the key is no point of the curve".to_owned(),
-    })
-}
-
-fn address(peer: &GenesisPeer) -> Result<Address, ChainFailure> {
-    let failure = |detail: String| ChainFailure::Peer {
-        peer: peer.key.to_string(),
-        detail,
-    };
-    let mut found = peer
-        .address
-        .to_socket_addrs()
-        .map_err(|error| failure(error.to_string()))?;
-    let first = found
-        .next()
-        .ok_or_else(|| failure(format!("`{}` has no address", peer.address)))?;
-    Ok(first.into())
-}
 
 /// What a run of the engine needs beyond the committee.
 pub(crate) struct Setup {
@@ -308,14 +236,7 @@ pub(crate) async fn run(context: Context, setup: Setup) {
         .expect("the archive of blocks opens");
 
     let initial = <Databases<Context> as DatabaseSet<Context>>::initial_sync_targets();
-    let first = setup
-        .committee
-        .members
-        .keys()
-        .iter()
-        .next()
-        .expect("the committee has a member")
-        .clone();
+    let first = setup.committee.first();
     let genesis = Block::genesis(admission.shared.network, first, initial.root, initial.range);
     let plan = SyncPlan::init(context.child("plan"), "plan".to_owned()).await;
     // A new peer replays every block; copying the state of others comes with the network of peers.

@@ -14,6 +14,7 @@
 mod admission;
 mod application;
 mod block;
+mod committee;
 mod contract;
 mod directory;
 mod engine;

@@ -41,7 +41,7 @@ async fn a_transfer_becomes_final_and_can_be_read() {
         Some((done.height, done.index))
     );
     let block = chain.block(done.height).await.unwrap().unwrap();
-    assert_eq!(block.transactions, [sent.clone()]);
+    assert_eq!(block.transactions, std::slice::from_ref(&sent));
     assert_eq!(block.outcomes[0].id, sent.id());
     assert_eq!(block.transactions_root, merkle_root(&[leaf(&sent)]));
     assert!(!block.certificate.is_empty());

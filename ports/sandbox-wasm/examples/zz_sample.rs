@@ -34,7 +34,11 @@ async fn measure_all() -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     wasm.precompile()?;
     println!("ready after {:?}", begun.elapsed());
-    let only = std::env::args().nth(1).unwrap(); for language in [Language::JavaScript, Language::Python] { if language.to_string()!=only {continue;}
+    let only = std::env::args().nth(1).unwrap();
+    for language in [Language::JavaScript, Language::Python] {
+        if language.to_string() != only {
+            continue;
+        }
         measure_sample(&wasm, language).await?;
     }
     Ok(())
@@ -75,16 +79,14 @@ async fn measure(wasm: &Wasm, language: Language, source: &str) -> Result<(), Bo
 /// Warm calls of the sample function, which also logs: what a server runs when it is asked for a greeting.
 async fn measure_sample(wasm: &Wasm, language: Language) -> Result<(), Box<dyn Error>> {
     let dir = std::path::PathBuf::from(std::env::args().nth(2).unwrap());
-    let loaded = wasm
-        .load(Arc::new(program(language, &dir)))
-        .await?;
+    let loaded = wasm.load(Arc::new(program(language, &dir))).await?;
     let mut instance = loaded.start().await?;
     let mut warm = Vec::new();
     for _ in 0..WARM_RUNS {
         let begun = Instant::now();
         let finished = instance.call(ada()).await;
         warm.push(begun.elapsed());
-        if  !matches!(finished.outcome, Outcome::Returned(_)) {
+        if !matches!(finished.outcome, Outcome::Returned(_)) {
             return Err(format!("{finished:?}").into());
         }
     }

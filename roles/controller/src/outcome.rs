@@ -136,3 +136,120 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use piecework_model::{AccountId, Counters, JobId, LeaseId, Limits, Prices};
+
+    use super::*;
+
+    const PRICES: Prices = Prices {
+        start_ucr: 1,
+        cpu_ucr_per_s: 1_000,
+        memory_ucr_per_gib_s: 35,
+        egress_ucr_per_mib: 10,
+    };
+    const OBSERVED_US: u64 = 10_000;
+
+    fn ticket() -> Ticket {
+        Ticket {
+            lease: LeaseId([1; 20]),
+            provider: AccountId([2; 20]),
+            sequence: 3,
+            job: JobId([4; 16]),
+            code: Digest::of(b"code"),
+            input: Digest::of(b"input"),
+            limits: Limits::DEFAULT,
+            prices: PRICES,
+            price_max_ucr: 100,
+            deadline_ms: 0,
+            replaces: None,
+        }
+    }
+
+    /// What an honest provider says of a run of 5 ms on one core.
+    fn receipt() -> Receipt {
+        let ticket = ticket();
+        let counters = Counters {
+            cpu_us: 5_000,
+            memory_byte_ms: 1 << 20,
+            egress_bytes: 0,
+        };
+        Receipt {
+            lease: ticket.lease,
+            provider: ticket.provider,
+            sequence: ticket.sequence,
+            job: ticket.job,
+            code: ticket.code,
+            input: ticket.input,
+            output: Digest::of(b"1"),
+            status: JobStatus::Ok,
+            counters,
+            price_ucr: PRICES.price(&counters).expect("in range"),
+            duration_us: 5_000,
+        }
+    }
+
+    fn fault_of(change: impl FnOnce(&mut Receipt)) -> Option<ReceiptFault> {
+        let mut receipt = receipt();
+        change(&mut receipt);
+        let output = Outcome::Returned(Bytes::from_static(b"1"));
+        check_receipt(&ticket(), &receipt, &output, OBSERVED_US, 2).err()
+    }
+
+    #[test]
+    fn an_honest_receipt_passes() {
+        assert_eq!(fault_of(|_| ()), None);
+    }
+
+    #[test]
+    fn row_5_the_providers_word_is_bounded_by_the_ticket_and_by_what_was_seen() {
+        assert_eq!(
+            fault_of(|receipt| receipt.price_ucr += 1),
+            Some(ReceiptFault::OverTicket)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.counters.cpu_us = 2 * OBSERVED_US + 5_000),
+            Some(ReceiptFault::OverObserved)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.counters.memory_byte_ms = u64::MAX >> 20),
+            Some(ReceiptFault::OverObserved)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.duration_us = 2 * OBSERVED_US),
+            Some(ReceiptFault::OverObserved)
+        );
+        let dear = |receipt: &mut Receipt| {
+            receipt.counters.cpu_us = 20_000;
+            receipt.price_ucr = 101;
+        };
+        assert_eq!(
+            fault_of(dear),
+            Some(ReceiptFault::OverTicket),
+            "above the ticket's maximum"
+        );
+    }
+
+    #[test]
+    fn a_receipt_for_something_else_is_refused() {
+        assert_eq!(
+            fault_of(|receipt| receipt.job = JobId([9; 16])),
+            Some(ReceiptFault::OtherJob)
+        );
+        assert_eq!(fault_of(|receipt| receipt.sequence += 1), Some(ReceiptFault::OtherJob));
+        assert_eq!(
+            fault_of(|receipt| receipt.provider = AccountId([9; 20])),
+            Some(ReceiptFault::OtherJob)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.input = Digest::of(b"2")),
+            Some(ReceiptFault::OtherJob)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.output = Digest::of(b"2")),
+            Some(ReceiptFault::OtherOutput)
+        );
+    }
+}

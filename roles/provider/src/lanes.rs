@@ -109,3 +109,69 @@ impl Lanes {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use piecework_model::SecretKey;
+
+    use super::*;
+    use crate::orders::{NETWORK, order, payer};
+
+    fn seal(key: &SecretKey, sequences: &[u64]) -> Seal {
+        let leaves: Vec<_> = sequences
+            .iter()
+            .map(|sequence| order(*sequence).ticket.leaf())
+            .collect();
+        let ticket = order(0).ticket;
+        Seal::sign(key, Domain::Tickets, &NETWORK, (ticket.lease, ticket.provider), &leaves)
+    }
+
+    fn code(result: Result<(), Refusal>) -> String {
+        result
+            .err()
+            .map_or_else(|| "began".into(), |refusal| refusal.code.into_owned())
+    }
+
+    #[test]
+    fn a_sequence_runs_once_in_whatever_order_they_come() {
+        let lanes = Lanes::default();
+        for sequence in [3, 0] {
+            assert_eq!(code(lanes.begin(&order(sequence))), "began");
+            assert_eq!(code(lanes.begin(&order(sequence))), "ticket.replayed");
+        }
+    }
+
+    #[test]
+    fn what_is_unsealed_never_exceeds_the_exposure() {
+        let lanes = Lanes::default();
+        assert_eq!(code(lanes.begin(&order(0))), "began");
+        assert_eq!(code(lanes.begin(&order(1))), "began");
+        assert_eq!(
+            code(lanes.begin(&order(2))),
+            "ticket.unsealed",
+            "3 x 1000 ucr are above 2500"
+        );
+        lanes
+            .accept_seal(&seal(&payer(), &[1]), &[1], &NETWORK)
+            .expect("a good seal");
+        assert_eq!(code(lanes.begin(&order(2))), "began");
+        assert_eq!(code(lanes.begin(&order(3))), "ticket.unsealed");
+    }
+
+    #[test]
+    fn a_seal_counts_only_if_it_is_the_payers_over_these_tickets() {
+        let lanes = Lanes::default();
+        lanes.begin(&order(0)).expect("it fits");
+        let stranger = SecretKey::from_seed([8; 32]);
+        for (seal, sequences) in [
+            (seal(&stranger, &[0]), [0]),
+            (seal(&payer(), &[1]), [0]),
+            (seal(&payer(), &[0]), [1]),
+        ] {
+            assert_eq!(code(lanes.accept_seal(&seal, &sequences, &NETWORK)), "ticket.bad_seal");
+        }
+        lanes
+            .accept_seal(&seal(&payer(), &[0]), &[0], &NETWORK)
+            .expect("a good seal");
+    }
+}

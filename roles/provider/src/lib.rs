@@ -4,6 +4,8 @@
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
 mod lanes;
+#[cfg(test)]
+mod orders;
 mod pool;
 mod receipts;
 mod tickets;

@@ -103,3 +103,72 @@ pub(crate) fn status(outcome: &Outcome) -> JobStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::orders::{NETWORK, order};
+
+    fn finished(cpu_us: u64) -> Finished {
+        Finished {
+            outcome: Outcome::Returned(bytes::Bytes::from_static(b"1")),
+            logs: String::new(),
+            counters: Counters {
+                cpu_us,
+                memory_byte_ms: 1,
+                egress_bytes: 0,
+            },
+            memory_peak_bytes: 1,
+            duration: Duration::from_millis(1),
+            reusable: true,
+        }
+    }
+
+    #[test]
+    fn row_5_a_receipt_never_exceeds_its_ticket() {
+        let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
+        let ticket = order(0).ticket;
+        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), JobStatus::Ok, 2);
+        assert_eq!(receipt.price_ucr, ticket.price_max_ucr);
+        assert_eq!(receipt.counters.cpu_us, ticket.limits.counters_max(2).cpu_us);
+    }
+
+    #[test]
+    fn only_what_this_provider_wrote_gets_its_seal() {
+        let key = SecretKey::from_seed([6; 32]);
+        let receipts = Receipts::new(key.clone(), NETWORK);
+        let ticket = order(0).ticket;
+        let lane = (ticket.lease, ticket.provider);
+        let (receipt, mark) = receipts.write(&ticket, &finished(10), JobStatus::Ok, 2);
+        let mine = Unsealed {
+            receipt: receipt.clone(),
+            mark,
+        };
+        let after_a_restart = Receipts::new(key.clone(), NETWORK);
+        let seal = after_a_restart
+            .seal(lane, std::slice::from_ref(&mine))
+            .expect("known again by its mark");
+        assert!(
+            seal.verify(&key.public(), Domain::Receipts, &NETWORK, &[receipt.leaf()])
+                .is_ok()
+        );
+        let dearer = Unsealed {
+            receipt: Receipt {
+                price_ucr: receipt.price_ucr + 1,
+                ..receipt.clone()
+            },
+            mark,
+        };
+        assert_eq!(
+            receipts.seal(lane, &[dearer]).expect_err("altered").code,
+            "receipt.not_mine"
+        );
+        let other_lane = (LeaseId([7; 20]), lane.1);
+        assert_eq!(
+            receipts.seal(other_lane, &[mine]).expect_err("another lane").code,
+            "receipt.not_mine"
+        );
+    }
+}

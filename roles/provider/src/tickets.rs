@@ -44,3 +44,78 @@ pub(crate) fn check(
 fn input_digest(order: &Order) -> Digest {
     piecework_queue::input_digest(&order.event, &order.parameters)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use piecework_model::{AccountId, Seal, SecretKey};
+
+    use super::*;
+    use crate::orders::{NETWORK, NOW_MS, order, payer, profile};
+
+    fn code_of(change: impl FnOnce(&mut Order)) -> String {
+        let mut order = order(0);
+        change(&mut order);
+        let payers = HashSet::from([payer().public()]);
+        match check(&order, &profile(), &payers, &NETWORK, NOW_MS) {
+            Ok(()) => "ran".into(),
+            Err(refusal) => refusal.code.into_owned(),
+        }
+    }
+
+    #[test]
+    fn an_order_that_fits_runs() {
+        assert_eq!(code_of(|_| ()), "ran");
+    }
+
+    #[test]
+    fn row_11_a_job_that_nobody_ordered_is_refused() {
+        let stranger = SecretKey::from_seed([8; 32]);
+        assert_eq!(code_of(|order| order.payer = stranger.public()), "ticket.unknown_payer");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_ticket_is_refused() {
+        assert_eq!(
+            code_of(|order| order.ticket.provider = AccountId([7; 20])),
+            "ticket.other_provider"
+        );
+        assert_eq!(code_of(|order| order.ticket.deadline_ms = NOW_MS - 1), "ticket.expired");
+        assert_eq!(
+            code_of(|order| order.ticket.code = Digest::of(b"other")),
+            "ticket.other_code"
+        );
+        assert_eq!(
+            code_of(|order| order.ticket.limits.timeout_ms += 1),
+            "ticket.other_code"
+        );
+        assert_eq!(
+            code_of(|order| order.event = Bytes::from_static(b"[]")),
+            "ticket.other_input"
+        );
+        assert_eq!(
+            code_of(|order| order.parameters = Bytes::from_static(b"1")),
+            "ticket.other_input"
+        );
+        assert_eq!(
+            code_of(|order| order.ticket.prices.cpu_ucr_per_s -= 1),
+            "ticket.underpriced"
+        );
+    }
+
+    #[test]
+    fn a_seal_of_its_own_must_be_the_payers_over_this_ticket() {
+        let seal = |key: &SecretKey, order: &Order| {
+            let lane = (order.ticket.lease, order.ticket.provider);
+            Some(Seal::sign(key, Domain::Tickets, &NETWORK, lane, &[order.ticket.leaf()]))
+        };
+        assert_eq!(code_of(|order| order.seal = seal(&payer(), order)), "ran");
+        let stranger = SecretKey::from_seed([8; 32]);
+        assert_eq!(code_of(|order| order.seal = seal(&stranger, order)), "ticket.bad_seal");
+        let altered = |order: &mut Order| {
+            order.seal = seal(&payer(), order);
+            order.ticket.price_max_ucr += 1;
+        };
+        assert_eq!(code_of(altered), "ticket.bad_seal");
+    }
+}
