@@ -3,6 +3,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { componentize } from "componentize-qjs";
+import { plain, sections } from "./plain.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const entry = here + "piecework-runner/runner.mjs";
@@ -11,22 +12,6 @@ const entry = here + "piecework-runner/runner.mjs";
 // so that the host hands out a bundle's modules one by one; hence the inner component is taken out again.
 // https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md: section 4 is a nested component.
 const COMPONENT_SECTION = 4;
-const PREAMBLE_LENGTH = 8;
-
-function* sections(bytes) {
-  let at = PREAMBLE_LENGTH;
-  while (at < bytes.length) {
-    const id = bytes[at++];
-    let size = 0;
-    for (let shift = 0; ; shift += 7) {
-      const byte = bytes[at++];
-      size += (byte & 0x7f) * 2 ** shift;
-      if (byte < 0x80) break;
-    }
-    yield { id, body: bytes.subarray(at, at + size) };
-    at += size;
-  }
-}
 
 function engineOf(composed) {
   const inner = [...sections(composed)].filter((section) => section.id === COMPONENT_SECTION).map((section) => section.body);
@@ -43,4 +28,4 @@ const { component } = await componentize({
   jsPath: entry,
   moduleRoot: here,
 });
-writeFileSync(process.argv[2], engineOf(component));
+writeFileSync(process.argv[2], plain(engineOf(component)));

@@ -26,9 +26,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn measure_all() -> Result<(), Box<dyn Error>> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/build");
     let wasm = Wasm::new(Options {
-        python: Some(built.join("python.wasm")),
-        javascript: Some(built.join("javascript.wasm")),
-        cache: built.join("cache"),
+        python: Some(
+            std::env::var("PYW")
+                .map(Into::into)
+                .unwrap_or(built.join("python.wasm")),
+        ),
+        javascript: Some(
+            std::env::var("JSW")
+                .map(Into::into)
+                .unwrap_or(built.join("javascript.wasm")),
+        ),
+        cache: "/tmp/wcache".into(),
         instances_max: 1_000,
     })?;
     let begun = Instant::now();
@@ -80,9 +88,14 @@ async fn measure(wasm: &Wasm, language: Language, source: &str) -> Result<(), Bo
 async fn measure_sample(wasm: &Wasm, language: Language) -> Result<(), Box<dyn Error>> {
     let dir = std::path::PathBuf::from(std::env::args().nth(2).unwrap());
     let loaded = wasm.load(Arc::new(program(language, &dir))).await?;
-    let mut instance = loaded.start().await?;
+    let count: usize = std::env::args().nth(3).map_or(1, |n| n.parse().unwrap());
+    let mut instances = Vec::new();
+    for _ in 0..count {
+        instances.push(loaded.start().await?);
+    }
     let mut warm = Vec::new();
-    for _ in 0..WARM_RUNS {
+    for at in 0..WARM_RUNS {
+        let instance = &mut instances[at % count];
         let begun = Instant::now();
         let finished = instance.call(ada()).await;
         warm.push(begun.elapsed());

@@ -60,12 +60,10 @@ pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Re
         .async_stack_size(ASYNC_STACK_BYTES)
         .wasm_backtrace_max_frames(None)
         .generate_address_map(false)
-        .wasm_component_model(true);
-    // QuickJS runs promise jobs only in async exports; CPython's exports are plain, and plain calls are cheaper.
-    let concurrent = language == Language::JavaScript;
-    config
-        .wasm_component_model_async(concurrent)
-        .concurrency_support(concurrent);
+        .wasm_component_model(true)
+        // All exports are plain, and plain calls are cheaper without it.
+        .wasm_component_model_async(false)
+        .concurrency_support(false);
     Engine::new(&config)
 }
 

@@ -10,6 +10,9 @@ use crate::host::Host;
 /// A code of [`crate::answer::Answer`] and its text.
 pub(crate) type Reply = ((u8, String),);
 
+/// Says nothing: what becomes of a JavaScript handler is told by `host-answer`.
+pub(crate) type Ran = (u32,);
+
 pub(crate) struct Python {
     pub(crate) load: TypedFunc<(String, Vec<u8>), Reply>,
     pub(crate) compiled: TypedFunc<(), (Vec<u8>,)>,
@@ -17,10 +20,10 @@ pub(crate) struct Python {
 }
 
 pub(crate) struct JavaScript {
-    pub(crate) load: TypedFunc<(String,), ()>,
-    pub(crate) start: TypedFunc<(String, String, f64, String), ()>,
+    pub(crate) load: TypedFunc<(String,), Ran>,
+    pub(crate) start: TypedFunc<(String, String, f64, String), Ran>,
     pub(crate) soonest: TypedFunc<(), (f64,)>,
-    pub(crate) tick: TypedFunc<(), ()>,
+    pub(crate) tick: TypedFunc<(), Ran>,
 }
 
 /// Where the exports are, looked up once per component.

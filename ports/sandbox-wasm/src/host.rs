@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use rand::Rng;
 use wasmtime::{
     ResourceLimiter, StoreContextMut,
-    component::{Linker, ResourceTable},
+    component::{Linker, LinkerInstance, ResourceTable},
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2::bindings::clocks};
 
@@ -161,7 +161,28 @@ pub(crate) fn link_javascript(linker: &mut Linker<Host>) -> wasmtime::Result<()>
             Err(wasmtime::Error::new(Exited(code)))
         },
     )?;
+    link_reserved(&mut root)?;
     link_modules(linker)
+}
+
+/// What runtimes/wasm-javascript/plain.mjs puts where only async calls would lead.
+fn link_reserved(root: &mut LinkerInstance<'_, Host>) -> wasmtime::Result<()> {
+    fn refuse<R>() -> wasmtime::Result<R> {
+        Err(wasmtime::Error::msg("the runner made an async call"))
+    }
+    root.func_wrap("reserved-none", |_: StoreContextMut<'_, Host>, (): ()| refuse::<()>())?;
+    root.func_wrap("reserved-take", |_: StoreContextMut<'_, Host>, _: (u32,)| {
+        refuse::<()>()
+    })?;
+    root.func_wrap("reserved-pair", |_: StoreContextMut<'_, Host>, _: (u32, u32)| {
+        refuse::<()>()
+    })?;
+    root.func_wrap("reserved-give", |_: StoreContextMut<'_, Host>, (): ()| {
+        refuse::<(u32,)>()
+    })?;
+    root.func_wrap("reserved-swap", |_: StoreContextMut<'_, Host>, _: (u32,)| {
+        refuse::<(u32,)>()
+    })
 }
 
 type Told = (Result<String, String>,);

@@ -108,11 +108,24 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
             .await
             .map_err(store)?;
         controller.telemetry.paid.inc_by(payments.len() as u64);
+        count_billing(controller, block);
     }
     if !block.transactions.is_empty() {
         controller.announce_block(views::block(block));
     }
     Ok(())
+}
+
+fn count_billing(controller: &Controller, block: &FinalBlock) {
+    for signed in &block.transactions {
+        let Action::Settle(settle) = &signed.transaction.action else {
+            continue;
+        };
+        for received_at_ms in settle.jobs.iter().filter_map(|job| job.received_at_ms) {
+            let waited_ms = block.timestamp_ms.saturating_sub(received_at_ms);
+            controller.telemetry.billed.observe(waited_ms as f64 / 1e3);
+        }
+    }
 }
 
 fn payment(event: &Event, height: u64) -> Option<Payment> {

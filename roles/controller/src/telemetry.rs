@@ -28,6 +28,9 @@ pub(crate) struct Telemetry {
     cold: Counter,
     duration: Histogram,
     queued: Histogram,
+    pull: Histogram,
+    /// From a result's arrival to the block that paid for it.
+    pub(crate) billed: Histogram,
     cpu_us: Counter,
     price_ucr: Counter,
     pub(crate) receipts_refused: Counter,
@@ -48,6 +51,8 @@ impl Default for Telemetry {
             cold: Counter::default(),
             duration: Histogram::new(time_buckets()),
             queued: Histogram::new(time_buckets()),
+            pull: Histogram::new(time_buckets()),
+            billed: Histogram::new(time_buckets()),
             cpu_us: Counter::default(),
             price_ucr: Counter::default(),
             receipts_refused: Counter::default(),
@@ -83,6 +88,7 @@ impl Telemetry {
         }
         self.duration.observe(job.duration_us as f64 / 1e6);
         self.queued.observe(job.queued_us as f64 / 1e6);
+        self.pull.observe(job.pull_us as f64 / 1e6);
         self.cpu_us.inc_by(job.counters.cpu_us);
         self.price_ucr.inc_by(job.price_ucr);
     }
@@ -113,6 +119,16 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
         "job_queued_seconds",
         "From arrival to the start on a provider",
         telemetry.queued.clone(),
+    );
+    registry.register(
+        "job_pull_seconds",
+        "Fetching and loading code, never billed",
+        telemetry.pull.clone(),
+    );
+    registry.register(
+        "job_billed_seconds",
+        "From a result's arrival to its payment",
+        telemetry.billed.clone(),
     );
     registry.register("job_cpu_microseconds", "CPU time of jobs", telemetry.cpu_us.clone());
     registry.register("job_price_ucr", "Prices of jobs", telemetry.price_ucr.clone());

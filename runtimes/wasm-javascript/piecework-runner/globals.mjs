@@ -128,8 +128,8 @@ function installConsole(host) {
   const starts = new Map();
   let indent = "";
   const print = (...values) => {
-    const text = format(values);
-    host.log((indent ? indent + text.replace(/\n/g, "\n" + indent) : text) + "\n");
+    const text = values.length === 1 && typeof values[0] === "string" ? values[0] : format(values);
+    host.log(indent ? indent + text.replace(/\n/g, "\n" + indent) + "\n" : text + "\n");
   };
   const console = { log: print, info: print, debug: print, warn: print, error: print, table: print };
   console.dir = (value) => print(value);

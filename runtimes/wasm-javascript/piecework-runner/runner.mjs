@@ -13,7 +13,7 @@ const host = {
   now: globalThis.hostNow,
   exit: globalThis.hostExit,
 };
-for (const name of ["hostLog", "hostAnswer", "hostRandom", "hostNow", "hostExit"]) delete globalThis[name];
+for (const name of Object.keys(globalThis)) if (/^(host|reserved)[A-Z]/.test(name)) delete globalThis[name];
 
 installGlobals(host);
 installTimers(host);
@@ -22,12 +22,19 @@ installTimers(host);
 const { parse, stringify } = JSON;
 const define = Object.defineProperty;
 const bytes = Uint8Array.prototype;
-const TO_JSON = {
-  value() {
-    return { $bytes: base64(this) };
+
+// Bytes are `$bytes` in answers, and whatever the language makes of them in a function's own `JSON.stringify`.
+let answering = false;
+function marked() {
+  return { $bytes: base64(this) };
+}
+define(bytes, "toJSON", {
+  get: () => (answering ? marked : undefined),
+  set(value) {
+    define(this, "toJSON", { value, writable: true, enumerable: true, configurable: true });
   },
   configurable: true,
-};
+});
 
 let handler = null;
 let functionName = "";
@@ -46,11 +53,11 @@ function raised(error) {
 }
 
 function toJson(value) {
-  define(bytes, "toJSON", TO_JSON);
+  answering = true;
   try {
     return stringify(value);
   } finally {
-    delete bytes.toJSON;
+    answering = false;
   }
 }
 
@@ -122,9 +129,10 @@ export function tick() {
   return settle();
 }
 
-// An async export must return a promise. QuickJS runs every job before control goes back to the host, so that the host
-// finds the answer given, or a timer to wait for, or neither: then the handler's promise never settles.
-const settled = Promise.resolve();
+// The engine waits for what an async export returns; nothing waits here, as plain.mjs tells. QuickJS runs every job before
+// control goes back to the host, so that the host finds the answer given, or a timer to wait for, or neither: then the
+// handler's promise never settles.
+const settled = { then() {} };
 function settle() {
   return settled;
 }

@@ -62,6 +62,20 @@ async fn row_1_to_3_nobody_moves_mints_or_steals_credits() {
         .await
         .refused(402, "transfer.insufficient");
     assert_eq!(machine.posted("operator").await, before);
+    let keyed = |amount: i64| {
+        let request = machine
+            .request(Method::POST, "/transfers")
+            .header("idempotency-key", "once");
+        machine.send(request.json(&transfer("provider", amount)))
+    };
+    let (first, again) = (keyed(5).await.ok(), keyed(5).await.ok());
+    assert_eq!(first, again);
+    keyed(6).await.refused(409, "idempotency.conflict");
+    assert_eq!(
+        machine.posted("operator").await,
+        before - 5,
+        "a repeated transfer moves once"
+    );
 
     let register = Action::Register(Register {
         name: "rich".parse().expect("a name"),

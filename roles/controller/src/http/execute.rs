@@ -88,7 +88,8 @@ fn wants_async(headers: &HeaderMap) -> bool {
     })
 }
 
-fn idempotency(
+/// The `Idempotency-Key`, bound to the caller and to what is asked.
+pub(super) fn idempotency(
     caller: &Caller,
     headers: &HeaderMap,
     event: &[u8],

@@ -1,6 +1,6 @@
 //! `/ledger`, `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: the explorer's data and money.
 
-use axum::{Json, body::Body, extract::State};
+use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
@@ -13,13 +13,16 @@ use piecework_api::{
 };
 use piecework_ledger::{Key, LeaseState, Params, SignedTransaction, Subject, TransactionId, Value};
 use piecework_model::{Credits, Digest};
+use piecework_store::Idempotency;
+use serde::{Deserialize, Serialize};
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, read_body};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, execute::idempotency, read_body};
 use crate::{
     Answer, Controller, accounts,
+    auth::Caller,
     clock::timestamp,
     codecs,
-    failure::{chain, refusal, refuse, store, submit as submit_failed},
+    failure::{chain, failed, refusal, refuse, store, submit as submit_failed},
     follow, views,
 };
 
@@ -43,12 +46,15 @@ async fn pools(controller: &Controller) -> Answer<Credits> {
 
 const MEMO_LENGTH_MAX: usize = 100;
 
-/// Moves credits; answered when it is final on the ledger.
-#[utoipa::path(post, path = routes::TRANSFERS, tag = "ledger", request_body = CreateTransfer, responses(
+/// Moves credits; answered when it is final on the ledger. A repetition with the same `Idempotency-Key` moves nothing and
+/// answers what the first one did.
+#[utoipa::path(post, path = routes::TRANSFERS, tag = "ledger", request_body = CreateTransfer,
+    params(("Idempotency-Key" = Option<String>, Header)), responses(
     (status = 201, body = TransferView), (status = "default", body = ErrorBody)))]
 pub(super) async fn transfer(
     State(controller): Shared,
     authenticated: Authenticated,
+    headers: HeaderMap,
     body: Body,
 ) -> HttpResult<Created<TransferView>> {
     let caller = authenticated.with(Scope::Admin)?;
@@ -65,17 +71,81 @@ pub(super) async fn transfer(
         refused.field = Some("amount_ucr".into());
         return Err(refused.into());
     }
-    let to = accounts::find(&controller, &body.to).await?;
-    let sent = accounts::transfer(&controller, caller.account, to, body.amount_ucr).await?;
-    let account = accounts::on_ledger(&controller, caller.account).await?;
-    Ok(Created(TransferView {
+    let request = format!("{} {}", body.to, body.amount_ucr);
+    let Some(key) = idempotency(caller, &headers, request.as_bytes(), b"")? else {
+        return Ok(Created(send_transfer(&controller, caller, &body).await?));
+    };
+    Ok(Created(transfer_once(&controller, caller, &body, key).await?))
+}
+
+async fn send_transfer(controller: &Controller, caller: &Caller, body: &CreateTransfer) -> Answer<TransferView> {
+    let to = accounts::find(controller, &body.to).await?;
+    let sent = accounts::transfer(controller, caller.account, to, body.amount_ucr).await?;
+    let account = accounts::on_ledger(controller, caller.account).await?;
+    Ok(TransferView {
         transaction: sent.done.id.0,
         height: sent.done.height,
         from: caller.name.to_string(),
         to: controller.account_name(to).await,
         amount_ucr: body.amount_ucr,
         posted_ucr: account.posted,
-    }))
+    })
+}
+
+/// What is remembered of a transfer with a key: the request, and the answer once there is one.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    request: Digest,
+    answer: Option<TransferView>,
+}
+
+async fn transfer_once(
+    controller: &Controller,
+    caller: &Caller,
+    body: &CreateTransfer,
+    key: Idempotency,
+) -> Answer<TransferView> {
+    let space = format!("transfer/{}", caller.account);
+    let mut remembered = Remembered {
+        request: key.request,
+        answer: None,
+    };
+    let bytes = serde_json::to_vec(&remembered).map_err(|error| failed("encode a value", &error))?;
+    match controller.store.insert_value(&space, &key.key, &bytes).await {
+        Ok(()) => {}
+        Err(failure) if failure.is_conflict() => return earlier_transfer(controller, &space, &key).await,
+        Err(failure) => return Err(store(failure)),
+    }
+    match send_transfer(controller, caller, body).await {
+        Ok(view) => {
+            remembered.answer = Some(view.clone());
+            codecs::put_json(controller, &space, &key.key, &remembered).await?;
+            Ok(view)
+        }
+        Err(refused) => {
+            // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
+            if refused.code != "ledger.unavailable" {
+                controller.store.take_value(&space, &key.key).await.map_err(store)?;
+            }
+            Err(refused)
+        }
+    }
+}
+
+async fn earlier_transfer(controller: &Controller, space: &str, key: &Idempotency) -> Answer<TransferView> {
+    let bytes = controller.store.value(space, &key.key).await.map_err(store)?;
+    let remembered: Option<Remembered> = bytes.map(|bytes| codecs::from_json(&bytes)).transpose()?;
+    match remembered {
+        Some(earlier) if earlier.request != key.request => refuse(
+            "idempotency.conflict",
+            "the idempotency key was used with another request",
+        ),
+        Some(Remembered { answer: Some(view), .. }) => Ok(view),
+        Some(_) | None => refuse(
+            "server.busy",
+            "what the first transfer with this key did is not known yet: see the statement",
+        ),
+    }
 }
 
 /// What moved on the caller's account, newest first.
