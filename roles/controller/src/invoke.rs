@@ -203,7 +203,10 @@ async fn dispatch(
     }
 }
 
-fn choose(controller: &Controller, live: &Live) -> Result<(Arc<dyn ProviderLink>, Vec<PassedOver>), Vec<PassedOver>> {
+/// The provider that gets the job, and why the others do not.
+type Chosen = (Arc<dyn ProviderLink>, Vec<PassedOver>);
+
+fn choose(controller: &Controller, live: &Live) -> Result<Chosen, Vec<PassedOver>> {
     let view: Vec<Candidate> = controller.providers.iter().map(|seen| seen.candidate(live)).collect();
     let choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
     Ok((controller.providers[choice.index].link.clone(), choice.passed_over))

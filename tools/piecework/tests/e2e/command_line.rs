@@ -1,15 +1,12 @@
 //! The command line against a whole machine: what a user types, what is printed where, how it ends.
 
-#[allow(dead_code)]
-mod machine;
-
 use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use machine::Machine;
+use crate::machine::Machine;
 use serde_json::Value;
 
 /// A home directory whose default data directory a machine runs in.

@@ -1,10 +1,8 @@
 //! SIGKILL under load: nothing acknowledged is lost, nothing is paid twice.
 
-mod machine;
-
 use std::{collections::BTreeSet, time::Duration};
 
-use machine::Machine;
+use crate::machine::Machine;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -1,8 +1,6 @@
 //! The main job: a function deployed, served, metered and paid.
 
-mod machine;
-
-use machine::Machine;
+use crate::machine::Machine;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -218,7 +216,7 @@ async fn metrics_count_what_ran() {
         let answer = machine.call("m", json!(fails)).await;
         assert_eq!(answer.status.is_success(), !fails);
     }
-    let deadline = std::time::Instant::now() + machine::SETTLED_WITHIN;
+    let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
     let points = loop {
         let view = machine.get("/metrics/functions/m?step=minute").await.ok();
         let points = view["points"].as_array().expect("points").clone();

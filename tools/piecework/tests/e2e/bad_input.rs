@@ -1,8 +1,6 @@
 //! Bad input gets its code and a sentence, and nothing else suffers.
 
-mod machine;
-
-use machine::{Machine, refused_start};
+use crate::machine::{Machine, refused_start};
 use reqwest::Method;
 use serde_json::{Value, json};
 

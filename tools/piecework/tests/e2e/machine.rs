@@ -211,7 +211,6 @@ fn http() -> reqwest::Client {
 }
 
 /// What `up` says when it cannot start.
-#[allow(dead_code)]
 pub fn refused_start(directory: &Path, listen: &str) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
     let output = command

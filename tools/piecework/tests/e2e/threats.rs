@@ -1,8 +1,6 @@
 //! How the systems this one descends from could be cheated, and what happens here. One test a cheat.
 
-mod machine;
-
-use machine::Machine;
+use crate::machine::Machine;
 use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction, Transfer};
 use piecework_model::{AccountId, Credits, NetworkId, SecretKey};
 use reqwest::Method;
@@ -15,7 +13,7 @@ async fn post_signed(
     sender: AccountId,
     nonce: u64,
     action: Action,
-) -> machine::Answer {
+) -> crate::machine::Answer {
     let network: NetworkId =
         serde_json::from_value(machine.get("/ledger/status").await.ok()["network"].clone()).expect("an id");
     let signed = SignedTransaction::sign(Transaction { sender, nonce, action }, key, &network);

@@ -1,0 +1,8 @@
+//! The platform as its users meet it: `piecework up` as a process, HTTP, kill -9.
+
+mod bad_input;
+mod command_line;
+mod crash;
+mod machine;
+mod main_job;
+mod threats;
