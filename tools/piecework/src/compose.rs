@@ -12,13 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
-use piecework_chain::{Chain, Node};
+use piecework_chain::Chain;
 use piecework_controller::{Controller, Tuning};
-use piecework_ledger::{
-    Action, Genesis, GenesisPeer, Grant, Key, Params, PutOffer, Resources, Roles, SignedTransaction, Transaction, Value,
-};
+use piecework_ledger::{Action, Grant, Key, Params, PutOffer, Resources, Roles, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, Credits, OwnerName, Prices, SecretKey};
 use piecework_packages::Packages;
+use piecework_peer::NewNetwork;
 use piecework_provider::Provider;
 use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
@@ -65,8 +64,10 @@ const SLOTS_PER_CORE: u32 = 64;
 
 /// What one machine runs.
 pub struct Machine {
-    pub controller: Arc<Controller>,
-    pub node: Node,
+    controller: Arc<Controller>,
+    peer: piecework_peer::Handle,
+    /// Apart from the others': the controller's last settlement needs the ledger.
+    peer_shutdown: CancellationToken,
     pub url: String,
     listener: TcpListener,
     shutdown: CancellationToken,
@@ -85,19 +86,10 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(&directory.join("keys"))?;
-    let genesis = genesis(&directory.join("genesis.json"), &keys)?;
     say("starting the ledger");
-    let mut chain_options = piecework_chain::Options::new(
-        directory.join("ledger"),
-        genesis,
-        keys.peer.clone(),
-        "127.0.0.1:0".parse().context("a loopback address")?,
-    );
-    chain_options.heartbeat = HEARTBEAT;
-    let node = piecework_chain::start(chain_options)
-        .await
-        .context("the ledger does not start")?;
-    let chain = node.chain();
+    let peer_shutdown = CancellationToken::new();
+    let peer = start_peer(&directory.join("peer"), &keys, peer_shutdown.clone()).await?;
+    let chain = peer.chain();
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
         .context("the store does not open")?;
@@ -137,7 +129,8 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
     write_token(directory, &controller, &keys.operator, &url).await?;
     Ok(Machine {
         controller,
-        node,
+        peer,
+        peer_shutdown,
         url,
         listener,
         shutdown,
@@ -150,15 +143,17 @@ impl Machine {
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
         let Self {
             controller,
-            node,
+            peer,
+            peer_shutdown,
             listener,
             shutdown,
             ..
         } = self;
         let mut serving = tokio::spawn(controller.serve(listener));
-        let failure = tokio::select! {
+        let mut ledger = tokio::spawn(peer.stopped());
+        let stopped_early = tokio::select! {
             () = stop => None,
-            failure = node.failed() => Some(failure),
+            ended = &mut ledger => Some(ended),
             ended = &mut serving => {
                 ended.context("the server panicked")??;
                 bail!("the server ended by itself");
@@ -166,9 +161,13 @@ impl Machine {
         };
         shutdown.cancel();
         serving.await.context("the server panicked")??;
-        match failure {
-            Some(failure) => Err(anyhow::Error::new(failure).context("the ledger failed")),
-            None => node.shutdown().await.context("the ledger did not stop cleanly"),
+        peer_shutdown.cancel();
+        match stopped_early {
+            Some(ended) => ended.context("the ledger panicked")?.context("the ledger failed"),
+            None => ledger
+                .await
+                .context("the ledger panicked")?
+                .context("the ledger did not stop cleanly"),
         }
     }
 }
@@ -202,12 +201,11 @@ fn lock(directory: &Path) -> Result<fs::File> {
     }
 }
 
-/// The keys of the four parties that one machine plays.
+/// The keys of the accounts that one machine plays; the peer's own lies with the peer.
 struct Keys {
     operator: SecretKey,
     controller: SecretKey,
     provider: SecretKey,
-    peer: SecretKey,
 }
 
 impl Keys {
@@ -218,7 +216,6 @@ impl Keys {
             operator: key("operator")?,
             controller: key("controller")?,
             provider: key("provider")?,
-            peer: key("peer")?,
         })
     }
 }
@@ -255,19 +252,23 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
     fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn genesis(path: &Path, keys: &Keys) -> Result<Genesis> {
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).with_context(|| format!("{} is not a genesis file", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let genesis = new_genesis(keys)?;
-            write_private(path, &serde_json::to_string_pretty(&genesis)?)?;
-            Ok(genesis)
-        }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+/// The ledger's only peer, with a network of its own made at the first start.
+async fn start_peer(directory: &Path, keys: &Keys, shutdown: CancellationToken) -> Result<piecework_peer::Handle> {
+    make_private(directory)?;
+    if !directory.join("genesis.json").exists() {
+        piecework_peer::create_genesis(directory, new_network(keys)?).context("the network cannot be made")?;
     }
+    let options = piecework_peer::Options {
+        directory: directory.to_owned(),
+        listen: "127.0.0.1:0".parse().context("a loopback address")?,
+        heartbeat: HEARTBEAT,
+    };
+    piecework_peer::Service::run(options, shutdown)
+        .await
+        .context("the ledger does not start")
 }
 
-fn new_genesis(keys: &Keys) -> Result<Genesis> {
+fn new_network(keys: &Keys) -> Result<NewNetwork> {
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("the clock is before 1970")?;
@@ -285,15 +286,10 @@ fn new_genesis(keys: &Keys) -> Result<Genesis> {
         peer: true,
         ..none
     };
-    Ok(Genesis {
-        network_name: "one machine".into(),
+    Ok(NewNetwork {
+        name: "one machine".into(),
         created_at_ms: u64::try_from(created.as_millis()).context("a date")?,
         params: PARAMS,
-        peers: vec![GenesisPeer {
-            key: keys.peer.public(),
-            owner: "operator".parse()?,
-            address: "127.0.0.1:0".into(),
-        }],
         grants: vec![
             grant("operator", &keys.operator, OPERATOR_GRANT, operator)?,
             grant(
@@ -312,6 +308,8 @@ fn new_genesis(keys: &Keys) -> Result<Genesis> {
                 Roles { provider: true, ..none },
             )?,
         ],
+        owner: "operator".parse()?,
+        address: "127.0.0.1:0".into(),
     })
 }
 
