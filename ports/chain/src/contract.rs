@@ -33,13 +33,25 @@ pub trait Chain: Send + Sync {
     /// `None` above the head. Block 0 is the genesis and holds nothing.
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure>;
 
-    /// Where a transaction became final, whatever its outcome; only the latest [`crate::Options::transactions_indexed_max`]
-    /// are remembered.
+    /// Where a transaction became final, whatever its outcome; an adapter may
+    /// remember only the latest ones.
     async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure>;
 
     /// All final blocks from `from` (at least 1) on, in order, each once: history first, then live. Pulls: a slow reader
     /// holds nothing but its place and reads from disk. Ends when the chain stops.
     fn blocks_from(&self, from: u64) -> BoxStream<'static, Arc<FinalBlock>>;
+}
+
+/// A peer that runs in this process. Dropping it stops the peer without waiting.
+#[async_trait]
+pub trait Node: Send + Sync {
+    fn chain(&self) -> Arc<dyn Chain>;
+
+    /// Resolves when the peer has stopped by itself, with the reason. Cancel safe.
+    async fn failed(&self) -> ChainFailure;
+
+    /// Stops and waits until the directory is free. What is final is already on disk; what is queued is forgotten.
+    async fn shutdown(self: Box<Self>) -> Result<(), ChainFailure>;
 }
 
 /// The head of the chain.
@@ -96,7 +108,7 @@ pub struct FinalBlock {
 
 impl FinalBlock {
     /// The final transaction at `index`, with its events or its rejection.
-    pub(crate) fn result_of(&self, index: u32) -> Option<Result<Final, Rejection>> {
+    pub fn result_of(&self, index: u32) -> Option<Result<Final, Rejection>> {
         let outcome = self.outcomes.get(index as usize)?;
         Some(outcome.result.clone().map(|events| Final {
             id: outcome.id,

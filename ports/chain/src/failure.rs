@@ -56,7 +56,8 @@ impl ChainFailure {
         }
     }
 
-    pub(crate) fn directory(path: impl Into<PathBuf>, source: io::Error) -> Self {
+    /// An error of the file system at `path`.
+    pub fn directory(path: impl Into<PathBuf>, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::StorageFull {
             return Self::DiskFull {
                 detail: source.to_string(),
@@ -68,8 +69,8 @@ impl ChainFailure {
         }
     }
 
-    /// The engine answers storage errors with a panic; this gives them back their names.
-    pub(crate) fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+    /// An engine that answers storage errors with a panic: this gives them back their names.
+    pub fn from_panic(payload: &(dyn std::any::Any + Send)) -> Self {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
         let detail = text.unwrap_or("panic without a message").to_owned();

@@ -8,24 +8,13 @@
 
 mod files;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use piecework_chain::{Chain, ChainFailure, Node};
 use piecework_ledger::{Genesis, GenesisPeer, Grant, Params};
 use piecework_model::{OwnerName, Rejection, SecretKey};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// How a peer runs.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Of this peer alone; holds a genesis file, see [`create_genesis`] and [`join`].
-    pub directory: PathBuf,
-    /// Where other peers reach this one.
-    pub listen: SocketAddr,
-    /// See [`piecework_chain::Options::heartbeat`].
-    pub heartbeat: Duration,
-}
 
 /// What a new network starts with; this peer is its first.
 #[derive(Clone, Debug)]
@@ -104,27 +93,39 @@ pub fn peer_key(directory: &std::path::Path) -> Result<SecretKey, PeerFailure> {
     files::load_or_create_key(directory)
 }
 
+/// What a directory says of its peer.
+pub struct Member {
+    pub genesis: Genesis,
+    /// The consensus key, named in the genesis.
+    pub key: SecretKey,
+    /// The engine's own directory.
+    pub ledger: PathBuf,
+}
+
+/// Reads what [`create_genesis`] or [`join`] left in `directory`.
+pub fn member(directory: &std::path::Path) -> Result<Member, PeerFailure> {
+    Ok(Member {
+        genesis: files::read_genesis(directory)?,
+        key: files::load_or_create_key(directory)?,
+        ledger: directory.join(files::LEDGER_DIRECTORY),
+    })
+}
+
 /// The peer, before it runs.
 #[derive(Debug)]
 pub struct Service;
 
 impl Service {
-    /// Starts the peer; it runs until `shutdown` is cancelled or it fails.
-    pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Handle, PeerFailure> {
-        let key = files::load_or_create_key(&options.directory)?;
-        let genesis = files::read_genesis(&options.directory)?;
-        let ledger = options.directory.join(files::LEDGER_DIRECTORY);
-        let mut chain = piecework_chain::Options::new(ledger, genesis.clone(), key, options.listen);
-        chain.heartbeat = options.heartbeat;
-        let node = piecework_chain::start(chain).await?;
+    /// Keeps `node` until `shutdown` is cancelled or it fails.
+    pub fn run(node: Box<dyn Node>, genesis: Genesis, shutdown: CancellationToken) -> Handle {
         let chain = node.chain();
         tracing::info!(network = %chain.network(), height = chain.status().height, "ledger peer runs");
         let task = tokio::spawn(watch(node, shutdown));
-        Ok(Handle { chain, genesis, task })
+        Handle { chain, genesis, task }
     }
 }
 
-async fn watch(node: Node, shutdown: CancellationToken) -> Result<(), ChainFailure> {
+async fn watch(node: Box<dyn Node>, shutdown: CancellationToken) -> Result<(), ChainFailure> {
     let failure = tokio::select! {
         () = shutdown.cancelled() => None,
         failure = node.failed() => Some(failure),

@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use piecework_ledger::{Action, Grant, Params, Roles, SignedTransaction, Transaction, Transfer};
 use piecework_model::{AccountId, Credits, SecretKey};
-use piecework_peer::{NewNetwork, Options, PeerFailure, Service, create_genesis, join, peer_key};
+use piecework_peer::{Handle, NewNetwork, PeerFailure, Service, create_genesis, join, member, peer_key};
 use tokio_util::sync::CancellationToken;
 
 fn new_network() -> NewNetwork {
@@ -33,12 +33,13 @@ fn new_network() -> NewNetwork {
     }
 }
 
-fn options(directory: &Path) -> Options {
-    Options {
-        directory: directory.to_owned(),
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        heartbeat: Duration::from_millis(200),
-    }
+async fn run(directory: &Path, shutdown: &CancellationToken) -> Handle {
+    let member = member(directory).unwrap();
+    let listen = ([127, 0, 0, 1], 0).into();
+    let mut options = piecework_chain_simplex::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
+    options.heartbeat = Duration::from_millis(200);
+    let node = piecework_chain_simplex::start(options).await.unwrap();
+    Service::run(node, member.genesis, shutdown.clone())
 }
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn a_peer_finds_its_network_again() {
     let directory = tempfile::tempdir().unwrap();
     let genesis = create_genesis(directory.path(), new_network()).unwrap();
     let shutdown = CancellationToken::new();
-    let peer = Service::run(options(directory.path()), shutdown.clone()).await.unwrap();
+    let peer = run(directory.path(), &shutdown).await;
     assert_eq!(peer.genesis(), &genesis);
     let network = peer.chain().network();
     let (from, to) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([2; 32]));
@@ -64,7 +65,7 @@ async fn a_peer_finds_its_network_again() {
     peer.stopped().await.unwrap();
 
     let shutdown = CancellationToken::new();
-    let peer = Service::run(options(directory.path()), shutdown.clone()).await.unwrap();
+    let peer = run(directory.path(), &shutdown).await;
     assert_eq!(peer.chain().network(), network);
     assert_eq!(
         peer.chain().transaction(done.id).await.unwrap(),

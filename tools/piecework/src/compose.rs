@@ -258,14 +258,14 @@ async fn start_peer(directory: &Path, keys: &Keys, shutdown: CancellationToken) 
     if !directory.join("genesis.json").exists() {
         piecework_peer::create_genesis(directory, new_network(keys)?).context("the network cannot be made")?;
     }
-    let options = piecework_peer::Options {
-        directory: directory.to_owned(),
-        listen: "127.0.0.1:0".parse().context("a loopback address")?,
-        heartbeat: HEARTBEAT,
-    };
-    piecework_peer::Service::run(options, shutdown)
+    let member = piecework_peer::member(directory).context("the ledger's directory cannot be used")?;
+    let listen = "127.0.0.1:0".parse().context("a loopback address")?;
+    let mut options = piecework_chain_simplex::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
+    options.heartbeat = HEARTBEAT;
+    let node = piecework_chain_simplex::start(options)
         .await
-        .context("the ledger does not start")
+        .context("the ledger does not start")?;
+    Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
 }
 
 fn new_network(keys: &Keys) -> Result<NewNetwork> {

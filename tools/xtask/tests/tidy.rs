@@ -58,7 +58,8 @@ fn edges_along_the_shelves_are_taken() {
     let taken = [
         edge(("piecework-ledger", Core), ("piecework-model", Some(Core))),
         edge(("piecework-ledger", Core), ("borsh", None)),
-        edge(("piecework-chain", Ports), ("commonware-consensus", None)),
+        edge(("piecework-chain-simplex", Ports), ("commonware-consensus", None)),
+        edge(("piecework-chain-simplex", Ports), ("piecework-chain", Some(Ports))),
         edge(("piecework-chain", Ports), ("piecework-ledger", Some(Core))),
         edge(("piecework-sandbox-wasm", Ports), ("piecework-sandbox", Some(Ports))),
         edge(("piecework-provider", Roles), ("piecework-sandbox", Some(Ports))),

@@ -43,17 +43,22 @@ const PURE: [&str; 10] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 3] = [
+const BETWEEN_PORTS: [(&str, &str); 4] = [
+    ("piecework-chain-simplex", "piecework-chain"),
     // Its frames carry calls and how they ended, in the sandbox contract's words.
     ("piecework-queue", "piecework-sandbox"),
     ("piecework-sandbox-jail", "piecework-sandbox"),
     ("piecework-sandbox-wasm", "piecework-sandbox"),
 ];
 /// Adapters that only the composition root may name.
-const CONCRETE: [&str; 2] = ["piecework-sandbox-jail", "piecework-sandbox-wasm"];
+const CONCRETE: [&str; 3] = [
+    "piecework-chain-simplex",
+    "piecework-sandbox-jail",
+    "piecework-sandbox-wasm",
+];
 /// An engine (by the beginning of its crates' names) and the only crate that may name it.
 const ENGINES: [(&str, &str); 5] = [
-    ("commonware-", "piecework-chain"),
+    ("commonware-", "piecework-chain-simplex"),
     ("sqlx", "piecework-store"),
     ("wasmtime", "piecework-sandbox-wasm"),
     ("landlock", "piecework-sandbox-jail"),

@@ -4,7 +4,8 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use piecework_chain::{Chain, Node, Options, start};
+use piecework_chain::{Chain, Node};
+use piecework_chain_simplex::{Options, start};
 use piecework_ledger::{
     Account, Action, Genesis, GenesisPeer, Grant, Key, Metered, OpenLease, Params, Pools, Roles, Settle, SettledJob,
     SignedTransaction, Subject, Transaction, Transfer, Value,
@@ -81,7 +82,7 @@ pub fn options(directory: &Path, genesis: Genesis) -> Options {
     options
 }
 
-pub async fn start_alone(directory: &Path, accounts: u8) -> Node {
+pub async fn start_alone(directory: &Path, accounts: u8) -> Box<dyn Node> {
     start(options(directory, alone(accounts))).await.unwrap()
 }
 

@@ -8,7 +8,8 @@ use std::{fs, path::Path, time::Duration};
 
 use futures::StreamExt as _;
 use network::*;
-use piecework_chain::{ChainFailure, SubmitError, start};
+use piecework_chain::{ChainFailure, SubmitError};
+use piecework_chain_simplex::start;
 use piecework_ledger::Event;
 use piecework_model::{Credits, leaf, merkle_root};
 

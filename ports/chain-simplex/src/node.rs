@@ -17,7 +17,7 @@ use piecework_model::{Digest, NetworkId, SecretKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Chain, ChainFailure, ChainStatus, Final, FinalBlock, SubmitError,
+    Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError,
     admission::Admission,
     application::Shared,
     committee::Committee,
@@ -67,8 +67,8 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
-/// A peer that runs until [`Node::shutdown`] or a failure. Dropping it stops the peer without waiting.
-pub struct Node {
+/// A peer that runs until its shutdown or a failure. Dropping it stops the peer without waiting.
+struct Peer {
     handle: Arc<Handle>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -90,7 +90,7 @@ struct Handle {
 
 /// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
 /// peer has threads of its own.
-pub async fn start(options: Options) -> Result<Node, ChainFailure> {
+pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
     let network = options.genesis.network_id();
     let genesis = options.genesis.state().map_err(ChainFailure::Genesis)?;
     let genesis = genesis
@@ -140,7 +140,7 @@ pub async fn start(options: Options) -> Result<Node, ChainFailure> {
         ended,
         indexed,
     });
-    let node = Node {
+    let node = Peer {
         handle: handle.clone(),
         stop: Some(stop),
         thread: Some(thread),
@@ -160,7 +160,7 @@ pub async fn start(options: Options) -> Result<Node, ChainFailure> {
         handle.check_history(reached).await.map_err(unreadable)?;
     }
     tokio::spawn(reindex(handle, ready.resumed, indexed_sender));
-    Ok(node)
+    Ok(Box::new(node))
 }
 
 /// The engine would panic; this names the address.
@@ -208,18 +208,17 @@ async fn reindex(handle: Arc<Handle>, from: u64, indexed: watch::Sender<bool>) {
     }
 }
 
-impl Node {
-    pub fn chain(&self) -> Arc<dyn Chain> {
+#[async_trait]
+impl Node for Peer {
+    fn chain(&self) -> Arc<dyn Chain> {
         self.handle.clone()
     }
 
-    /// Resolves when the peer has stopped by itself, with the reason. Cancel safe.
-    pub async fn failed(&self) -> ChainFailure {
+    async fn failed(&self) -> ChainFailure {
         self.handle.failed().await
     }
 
-    /// Stops and waits until the directory is free. What is final is already on disk; what is queued is forgotten.
-    pub async fn shutdown(mut self) -> Result<(), ChainFailure> {
+    async fn shutdown(mut self: Box<Self>) -> Result<(), ChainFailure> {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -1,6 +1,6 @@
 //! Measures one peer alone: time to final, transactions and settled jobs per second, memory, what idling costs.
 //!
-//! `cargo run --release -p piecework-chain --example chain_bench [idle seconds] [list]`
+//! `cargo run --release -p piecework-chain-simplex --example chain_bench [idle seconds] [list]`
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,8 @@ use std::{
 
 use futures::StreamExt as _;
 use network::*;
-use piecework_chain::{Chain, start};
+use piecework_chain::Chain;
+use piecework_chain_simplex::start;
 
 const SETTLED_PER_TRANSACTION: u64 = 500;
 

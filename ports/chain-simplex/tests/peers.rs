@@ -11,7 +11,8 @@ use std::{
 
 use futures::{StreamExt as _, future::join_all};
 use network::*;
-use piecework_chain::{Chain, Node, Options, start};
+use piecework_chain::{Chain, Node};
+use piecework_chain_simplex::{Options, start};
 use piecework_ledger::Genesis;
 use tempfile::TempDir;
 
@@ -40,7 +41,7 @@ impl Peers {
         }
     }
 
-    async fn start(&self, number: usize) -> Node {
+    async fn start(&self, number: usize) -> Box<dyn Node> {
         let directory = self.directories[number].path().to_owned();
         let key = peer_key(number as u8);
         let mut options = Options::new(directory, self.genesis.clone(), key, self.addresses[number]);
@@ -59,7 +60,7 @@ async fn follow_to(chain: &dyn Chain, height: u64) -> Vec<piecework_model::Diges
 async fn four_peers_keep_one_ledger_and_one_may_be_away() {
     let peers = Peers::new(4);
     let mut nodes = join_all((0..4).map(|number| peers.start(number))).await;
-    let chains: Vec<_> = nodes.iter().map(Node::chain).collect();
+    let chains: Vec<_> = nodes.iter().map(|node| node.chain()).collect();
     let network = chains[0].network();
 
     // Whoever takes a transaction, everybody executes it.

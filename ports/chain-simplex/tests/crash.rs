@@ -14,7 +14,8 @@ use std::{
 
 use futures::StreamExt as _;
 use network::*;
-use piecework_chain::{ChainFailure, start};
+use piecework_chain::ChainFailure;
+use piecework_chain_simplex::start;
 use piecework_ledger::TransactionId;
 
 const DIRECTORY: &str = "PIECEWORK_TEST_CRASH_DIRECTORY";

@@ -1,0 +1,32 @@
+//! The ledger on commonware's simplex consensus; the only crate that names the engine.
+//!
+//! [`start`] runs a peer: its own threads, its own directory, consensus over TCP with the peers of the genesis file (one
+//! peer alone is a quorum of one and runs the same code). What others see is [`piecework_chain::Chain`].
+//!
+//! ```text
+//! submit -> mempool -> propose (paced) -> execute, root -> votes -> final -> publish -> waiters, blocks_from
+//!                          ^                                             |
+//!                          `---------- heartbeat when idle <-------------'
+//! ```
+//!
+//! Contracts run on what was fetched for them, never on a wall clock.
+
+mod admission;
+mod application;
+mod block;
+mod committee;
+mod directory;
+mod engine;
+mod gossip;
+mod index;
+mod mempool;
+mod node;
+mod pace;
+mod publish;
+mod reads;
+mod record;
+mod state;
+
+use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError};
+
+pub use node::{Options, start};
