@@ -1,0 +1,91 @@
+//! A data directory: private, locked by one process, keys and other small files written whole.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+use piecework_model::SecretKey;
+use rand::RngExt as _;
+
+/// Only its owner may look into it: it holds keys.
+pub(super) fn make_private(directory: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make the data directory {}", directory.display()))
+}
+
+pub(super) fn lock(directory: &Path) -> Result<fs::File> {
+    let path = directory.join("lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => {
+            bail!(
+                "another `piecework up` uses {}; stop it, or give another --data",
+                directory.display()
+            )
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the data directory"),
+    }
+}
+
+/// The keys of the accounts that one machine plays; the peer's own lies with the peer.
+pub(super) struct Keys {
+    pub(super) operator: SecretKey,
+    pub(super) controller: SecretKey,
+    pub(super) provider: SecretKey,
+}
+
+impl Keys {
+    pub(super) fn load_or_create(directory: &Path) -> Result<Self> {
+        make_private(directory)?;
+        let key = |name: &str| load_or_create_key(&directory.join(format!("{name}.key")));
+        Ok(Self {
+            operator: key("operator")?,
+            controller: key("controller")?,
+            provider: key("provider")?,
+        })
+    }
+}
+
+pub(super) fn load_or_create_key(path: &Path) -> Result<SecretKey> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let mut seed = [0; 32];
+            hex::decode_to_slice(text.trim(), &mut seed)
+                .with_context(|| format!("{} is not a key: restore it from a backup", path.display()))?;
+            Ok(SecretKey::from_seed(seed))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let key = SecretKey::from_seed(rand::rng().random());
+            write_private(path, &hex::encode(key.to_seed()))?;
+            Ok(key)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// Whole or not at all, readable by its owner alone.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let partial = path.with_extension("partial");
+    let mut file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,97 @@
+//! This machine's ledger peer, and the network that a first start makes.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use piecework_ledger::{Grant, Params, Roles};
+use piecework_model::{Credits, OwnerName, SecretKey};
+use piecework_peer::NewNetwork;
+use tokio_util::sync::CancellationToken;
+
+use super::files::{Keys, make_private};
+
+/// A thousand credits: about a thousand hours of one core, for whoever tries it out.
+const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
+
+/// Covers the deposit of the provider's offer.
+const PROVIDER_GRANT: Credits = Credits(10 * Credits::ONE.0);
+
+const PARAMS: Params = Params {
+    commission_ppm: 30_000,
+    offer_deposit: Credits::ONE,
+    window_blocks: 3_600,
+    jobs_per_settlement_max: 1_000,
+    transactions_per_block_max: 2_000,
+    lane_intervals_max: 4_096,
+};
+
+/// Blocks without transactions: rare, so that an idle machine is left alone.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// The ledger's only peer, with a network of its own made at the first start.
+pub(super) async fn start_peer(
+    directory: &Path,
+    keys: &Keys,
+    shutdown: CancellationToken,
+) -> Result<piecework_peer::Handle> {
+    make_private(directory)?;
+    if !directory.join("genesis.json").exists() {
+        piecework_peer::create_genesis(directory, new_network(keys)?).context("the network cannot be made")?;
+    }
+    let member = piecework_peer::member(directory).context("the ledger's directory cannot be used")?;
+    let listen = "127.0.0.1:0".parse().context("a loopback address")?;
+    let mut options = piecework_chain_simplex::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
+    options.heartbeat = HEARTBEAT;
+    let node = piecework_chain_simplex::start(options)
+        .await
+        .context("the ledger does not start")?;
+    Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
+}
+
+fn new_network(keys: &Keys) -> Result<NewNetwork> {
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    let grant = |name: &str, key: &SecretKey, amount, roles| -> Result<Grant> {
+        Ok(Grant {
+            name: name.parse::<OwnerName>()?,
+            key: key.public(),
+            roles,
+            amount,
+        })
+    };
+    let none = Roles::default();
+    let operator = Roles {
+        developer: true,
+        peer: true,
+        ..none
+    };
+    Ok(NewNetwork {
+        name: "one machine".into(),
+        created_at_ms: u64::try_from(created.as_millis()).context("a date")?,
+        params: PARAMS,
+        grants: vec![
+            grant("operator", &keys.operator, OPERATOR_GRANT, operator)?,
+            grant(
+                "controller",
+                &keys.controller,
+                Credits::ZERO,
+                Roles {
+                    controller: true,
+                    ..none
+                },
+            )?,
+            grant(
+                "provider",
+                &keys.provider,
+                PROVIDER_GRANT,
+                Roles { provider: true, ..none },
+            )?,
+        ],
+        owner: "operator".parse()?,
+        address: "127.0.0.1:0".into(),
+    })
+}

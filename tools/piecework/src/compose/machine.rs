@@ -1,0 +1,155 @@
+//! `piecework up`: controller, peer and provider in one process on one directory.
+
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, bail};
+use piecework_blobs::{Files, Unpacked};
+use piecework_controller::{Controller, Tuning};
+use piecework_model::{AccountId, SecretKey};
+use piecework_packages::Packages;
+use piecework_store::Sqlite;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    files::{Keys, lock, make_private, write_private},
+    ledger::start_peer,
+    provider::{UNPACKED_BYTES_MAX, put_offer, start_provider},
+    sandboxes::backends,
+};
+use crate::places;
+
+/// What one machine runs.
+pub struct Machine {
+    controller: Arc<Controller>,
+    peer: piecework_peer::Handle,
+    /// Apart from the others': the controller's last settlement needs the ledger.
+    peer_shutdown: CancellationToken,
+    pub url: String,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    _lock: fs::File,
+}
+
+/// Controller, peer and provider on `directory`, listening on `listen`. `say` is told what takes time.
+pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -> Result<Machine> {
+    make_private(directory)?;
+    let lock = lock(directory)?;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!(
+            "cannot listen on {listen}: is another `piecework up` running? `--listen 127.0.0.1:0` takes a free port"
+        )
+    })?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let shutdown = CancellationToken::new();
+    let keys = Keys::load_or_create(&directory.join("keys"))?;
+    say("starting the ledger");
+    let peer_shutdown = CancellationToken::new();
+    let peer = start_peer(&directory.join("peer"), &keys, peer_shutdown.clone()).await?;
+    let chain = peer.chain();
+    let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
+        .await
+        .context("the store does not open")?;
+    let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
+    let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
+    say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+    let backends = backends().await;
+    let working: Vec<_> = backends
+        .iter()
+        .filter(|(_, probe)| probe.works)
+        .map(|(backend, _)| backend.clone())
+        .collect();
+    if working.is_empty() {
+        bail!("no sandbox works here; `piecework doctor` says why");
+    }
+    let probes = backends.into_iter().map(|(_, probe)| probe).collect();
+    let provider = start_provider(&keys, &*chain, working, probes, unpacked, &shutdown);
+    put_offer(&*chain, &keys.provider, &provider).await?;
+    say("starting the controller");
+    let controller = Controller::start(
+        piecework_controller::Options {
+            key: keys.controller.clone(),
+            account: AccountId::of(&keys.controller.public()),
+            chain,
+            store,
+            blobs,
+            packages: Arc::new(Packages::new(places::package_options())),
+            providers: vec![provider],
+            policy: Default::default(),
+            base_url: url.clone(),
+            tuning: Tuning::default(),
+        },
+        shutdown.clone(),
+    )
+    .await
+    .map_err(|refusal| anyhow::anyhow!("the controller does not start: {refusal}"))?;
+    write_token(directory, &controller, &keys.operator, &url).await?;
+    Ok(Machine {
+        controller,
+        peer,
+        peer_shutdown,
+        url,
+        listener,
+        shutdown,
+        _lock: lock,
+    })
+}
+
+impl Machine {
+    /// Serves until `stop` resolves or the ledger fails; then lets running work end.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let Self {
+            controller,
+            peer,
+            peer_shutdown,
+            listener,
+            shutdown,
+            ..
+        } = self;
+        let mut serving = tokio::spawn(controller.serve(listener));
+        let mut ledger = tokio::spawn(peer.stopped());
+        let stopped_early = tokio::select! {
+            () = stop => None,
+            ended = &mut ledger => Some(ended),
+            ended = &mut serving => {
+                ended.context("the server panicked")??;
+                bail!("the server ended by itself");
+            }
+        };
+        shutdown.cancel();
+        serving.await.context("the server panicked")??;
+        peer_shutdown.cancel();
+        match stopped_early {
+            Some(ended) => ended.context("the ledger panicked")?.context("the ledger failed"),
+            None => ledger
+                .await
+                .context("the ledger panicked")?
+                .context("the ledger did not stop cleanly"),
+        }
+    }
+}
+
+/// Makes the operator a user and leaves a token for the command line; an existing one stays.
+async fn write_token(directory: &Path, controller: &Controller, key: &SecretKey, url: &str) -> Result<()> {
+    let roles = piecework_store::Roles {
+        developer: true,
+        peer: true,
+        operator: true,
+        ..Default::default()
+    };
+    let refused = |refusal| anyhow::anyhow!("the operator's account: {refusal}");
+    let account = controller
+        .adopt("operator".parse()?, key, roles)
+        .await
+        .map_err(refused)?;
+    write_private(&directory.join("url"), url)?;
+    let path = directory.join("token");
+    if !path.exists() {
+        let token = controller
+            .issue_token(account, "the operator's, written by up")
+            .await
+            .map_err(refused)?;
+        write_private(&path, &token)?;
+    }
+    Ok(())
+}

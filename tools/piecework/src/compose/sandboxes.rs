@@ -1,0 +1,66 @@
+//! The sandboxes of this build.
+
+use std::{path::PathBuf, sync::Arc};
+
+use piecework_sandbox::{Backend, Probe};
+use piecework_sandbox_jail::Jail;
+use piecework_sandbox_wasm::Wasm;
+
+use crate::places;
+
+/// Every backend that this build has, with what its probe saw. Must run within the runtime that will use them.
+pub async fn backends() -> Vec<(Arc<dyn Backend>, Probe)> {
+    let mut found = Vec::new();
+    if let Some(wasm) = wasm() {
+        found.push(wasm);
+    }
+    if let Some(jail) = jail() {
+        found.push(jail);
+    }
+    let mut probed = Vec::with_capacity(found.len());
+    for backend in found {
+        let probe = backend.probe().await;
+        probed.push((backend, probe));
+    }
+    probed
+}
+
+/// Instances alive at once, for each language: address space, not memory.
+const WASM_INSTANCES_MAX: u32 = 1_500;
+
+fn wasm() -> Option<Arc<dyn Backend>> {
+    let component = |name: &str| {
+        places::runtimes()
+            .map(|folder| folder.join(name))
+            .filter(|path| path.is_file())
+    };
+    let options = piecework_sandbox_wasm::Options {
+        python: component("python.wasm"),
+        javascript: component("javascript.wasm"),
+        cache: places::compiled_cache().ok()?,
+        instances_max: WASM_INSTANCES_MAX,
+    };
+    match Wasm::new(options) {
+        Ok(wasm) => Some(Arc::new(wasm)),
+        Err(error) => {
+            tracing::warn!(%error, "the wasm sandbox does not start");
+            None
+        }
+    }
+}
+
+fn jail() -> Option<Arc<dyn Backend>> {
+    let mut options = piecework_sandbox_jail::Options::new(own_executable()?);
+    options.search = places::search_path();
+    match Jail::new(options) {
+        Ok(jail) => Some(Arc::new(jail)),
+        Err(error) => {
+            tracing::warn!(%error, "the jail does not start");
+            None
+        }
+    }
+}
+
+fn own_executable() -> Option<PathBuf> {
+    std::env::current_exe().ok()
+}
