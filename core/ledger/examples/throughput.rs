@@ -31,6 +31,7 @@ fn genesis(jobs_per_settlement: u32) -> Genesis {
             jobs_per_settlement_max: jobs_per_settlement,
             transactions_per_block_max: 1_000,
             lane_intervals_max: 1_000,
+            epoch_blocks: 600,
         },
         peers: vec![],
         grants: vec![grant(1, "developer"), grant(2, "provider"), grant(3, "controller")],

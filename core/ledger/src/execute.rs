@@ -146,7 +146,7 @@ fn assert_sound(view: &dyn View, changes: &Changes) {
             | Key::Lease(_)
             | Key::Lane(..)
             | Key::OpenJob(..)
-            | Key::Peer(_) => 0,
+            | Key::Committee => 0,
         };
         growth += after - before;
         if let Some(value) = change {
@@ -166,7 +166,7 @@ fn credits_in(value: &Value) -> i128 {
         | Value::Lease(_)
         | Value::Lane(_)
         | Value::OpenJob(_)
-        | Value::Peer(_) => 0,
+        | Value::Committee(_) => 0,
     }
 }
 
@@ -192,6 +192,11 @@ fn assert_covered(key: &Key, value: &Value) {
                 "a pool owes credits"
             );
         }
-        Value::Params(_) | Value::Name(_) | Value::Offer(_) | Value::Lane(_) | Value::OpenJob(_) | Value::Peer(_) => {}
+        Value::Params(_)
+        | Value::Name(_)
+        | Value::Offer(_)
+        | Value::Lane(_)
+        | Value::OpenJob(_)
+        | Value::Committee(_) => {}
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     bounds::JOBS_PER_SETTLEMENT_MAX,
     rejections::{genesis_bad_grant, genesis_bad_params, genesis_duplicate, genesis_too_large, genesis_unknown_owner},
-    state::{Account, Changes, Key, Params, Peer, Pools, Roles, Value},
+    state::{Account, Changes, Committee, Key, Params, Peer, Pools, Roles, Value},
 };
 
 /// All credits that there are: so far below 2^127 that no sum of balances, nor one times a commission, leaves its range.
@@ -20,12 +20,14 @@ const WINDOW_BLOCKS_MAX: u32 = 1_000_000;
 const TRANSACTIONS_PER_BLOCK_MAX: u32 = 100_000;
 /// A lane is read and written whole with every settlement: 16 bytes an interval.
 const LANE_INTERVALS_MAX: u32 = 10_000;
-/// Consensus is all to all.
-const PEERS_MAX: usize = 1_000;
+/// Consensus is all to all; two whole sets of peers with long addresses stay below half a megabyte.
+pub(crate) const PEERS_MAX: usize = 500;
+/// Long enough to reach and catch up with new peers, short enough that a change comes within a day of blocks of a second.
+const EPOCH_BLOCKS: (u32, u32) = (4, 50_000);
 /// The file is read by people and loaded whole.
 const GRANTS_MAX: usize = 100_000;
 /// A network's name, or a host name (253) with a port.
-const TEXT_BYTES_MAX: usize = 260;
+pub(crate) const TEXT_BYTES_MAX: usize = 260;
 
 /// The file that all peers of a network share; its digest is the network's id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
@@ -74,9 +76,8 @@ impl Genesis {
         state.insert(Key::Params, Some(Value::Params(self.params.clone())));
         state.insert(Key::Pools, Some(Value::Pools(Pools::default())));
         put_grants(&mut state, &self.grants)?;
-        for peer in &self.peers {
-            put_peer(&mut state, peer)?;
-        }
+        let committee = committee(&state, &self.peers)?;
+        state.insert(Key::Committee, Some(Value::Committee(committee)));
         Ok(state)
     }
 }
@@ -113,6 +114,7 @@ fn check_params(params: &Params) -> Result<(), Rejection> {
         (1, TRANSACTIONS_PER_BLOCK_MAX),
     )?;
     within("lane_intervals_max", params.lane_intervals_max, (1, LANE_INTERVALS_MAX))?;
+    within("epoch_blocks", params.epoch_blocks, EPOCH_BLOCKS)?;
     if (0..=SUPPLY_UCR_MAX).contains(&params.offer_deposit.0) {
         Ok(())
     } else {
@@ -153,17 +155,26 @@ fn granted(grant: &Grant) -> Account {
     }
 }
 
-fn put_peer(state: &mut Changes, peer: &GenesisPeer) -> Result<(), Rejection> {
-    let owner = match state.get(&Key::Name(peer.owner.clone())) {
-        Some(Some(Value::Name(account))) => *account,
-        Some(_) | None => return Err(genesis_unknown_owner().hint(format!("`{}`", peer.owner))),
-    };
-    let value = Peer {
-        owner,
-        address: peer.address.clone(),
-        since_height: 0,
-    };
-    put_once(state, Key::Peer(peer.key), Value::Peer(value))
+/// Rejects with `genesis.unknown_owner` or `genesis.duplicate`.
+fn committee(state: &Changes, listed: &[GenesisPeer]) -> Result<Committee, Rejection> {
+    let mut peers = Vec::with_capacity(listed.len());
+    for peer in listed {
+        let owner = match state.get(&Key::Name(peer.owner.clone())) {
+            Some(Some(Value::Name(account))) => *account,
+            Some(_) | None => return Err(genesis_unknown_owner().hint(format!("`{}`", peer.owner))),
+        };
+        peers.push(Peer {
+            key: peer.key,
+            owner,
+            address: peer.address.clone(),
+            since_height: 0,
+        });
+    }
+    peers.sort_by_key(|peer| peer.key);
+    match peers.windows(2).find(|pair| pair[0].key == pair[1].key) {
+        Some(pair) => Err(genesis_duplicate().hint(format!("the peer {}", pair[0].key))),
+        None => Ok(Committee { peers, next: None }),
+    }
 }
 
 fn put_once(state: &mut Changes, key: Key, value: Value) -> Result<(), Rejection> {

@@ -28,8 +28,8 @@ pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
 pub use reads::read_set;
 pub use rejections::rejections;
 pub use state::{
-    Account, Changes, JobState, Key, Lane, Lease, LeaseState, Offer, OpenJob, Params, Peer, Pools, Roles, Subject,
-    Value, View,
+    Account, Changes, Committee, JobState, Key, Lane, Lease, LeaseState, NextCommittee, Offer, OpenJob, Params, Peer,
+    Pools, Roles, Subject, Value, View,
 };
 pub use transaction::{
     Action, CloseLease, DelegatePayer, DropOffer, ExpireLease, Metered, OpenJobs, OpenLease, OpenTicket, PutOffer,

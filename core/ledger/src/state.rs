@@ -22,7 +22,8 @@ pub enum Key {
     Lane(LeaseId, AccountId),
     /// (lease, provider, sequence): a job recorded ahead, or half of whose papers are here.
     OpenJob(LeaseId, AccountId, u64),
-    Peer(PublicKey),
+    /// Who keeps the ledger, now and next.
+    Committee,
 }
 
 /// What is stored under a [`Key`]; the variant always fits the key's.
@@ -36,7 +37,7 @@ pub enum Value {
     Lease(Lease),
     Lane(Lane),
     OpenJob(OpenJob),
-    Peer(Peer),
+    Committee(Committee),
 }
 
 /// Read access to the state before a block (or to what has been fetched of it).
@@ -181,11 +182,55 @@ pub struct OpenJob {
     pub opened_at_height: u64,
 }
 
+/// One who keeps and extends the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Peer {
+    /// The consensus key.
+    pub key: PublicKey,
+    /// Votes for the peer, and is paid its share of the commission.
     pub owner: AccountId,
+    /// `host:port` of its peer-to-peer listener.
     pub address: String,
+    /// The first block that it helped to make, or may.
     pub since_height: u64,
+}
+
+/// The peers, one value under one key, so that whoever orders transactions reads it at any block with one look.
+///
+/// Peers change only where an epoch begins: epochs are `Params::epoch_blocks` long, epoch `e` begins at height
+/// `e * epoch_blocks` (block 0 is the genesis). A change that carries at height `h` takes effect with the epoch after the
+/// next, so it has been final for a whole epoch by then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Committee {
+    /// Ascending by key, never empty. Up to `next.from_height - 1` where a next set waits.
+    pub peers: Vec<Peer>,
+    /// Stays here after its height has come, until another change carries: ask [`Committee::at`].
+    pub next: Option<NextCommittee>,
+}
+
+/// The whole set of peers from a height on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct NextCommittee {
+    /// The first block that these peers make: a multiple of `Params::epoch_blocks`.
+    pub from_height: u64,
+    /// Ascending by key, never empty.
+    pub peers: Vec<Peer>,
+}
+
+impl Committee {
+    /// The peers that make the block at `height`, as far as this state knows: right for all heights from the last change
+    /// up to the end of the epoch after the one that this state is of.
+    pub fn at(&self, height: u64) -> &[Peer] {
+        match &self.next {
+            Some(next) if height >= next.from_height => &next.peers,
+            Some(_) | None => &self.peers,
+        }
+    }
+
+    /// The set that waits for its height, seen from the block at `height`.
+    pub fn pending(&self, height: u64) -> Option<&NextCommittee> {
+        self.next.as_ref().filter(|next| height < next.from_height)
+    }
 }
 
 /// Rules that the community sets, within bounds fixed in code.
@@ -198,6 +243,8 @@ pub struct Params {
     pub jobs_per_settlement_max: u32,
     pub transactions_per_block_max: u32,
     pub lane_intervals_max: u32,
+    /// Peers change only at multiples of this height. Set by the genesis and never changed.
+    pub epoch_blocks: u32,
 }
 
 /// Credits that belong to nobody in particular.

@@ -170,6 +170,7 @@ fn genesis() -> Genesis {
             jobs_per_settlement_max: 1_000,
             transactions_per_block_max: 2_000,
             lane_intervals_max: 1_000,
+            epoch_blocks: 600,
         },
         peers: vec![GenesisPeer {
             key: key().public(),

@@ -26,6 +26,7 @@ fn new_network() -> NewNetwork {
             jobs_per_settlement_max: 100,
             transactions_per_block_max: 100,
             lane_intervals_max: 100,
+            epoch_blocks: 20,
         },
         grants: vec![grant(1), grant(2)],
         owner: "owner-1".parse().unwrap(),

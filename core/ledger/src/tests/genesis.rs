@@ -17,8 +17,12 @@ fn the_state_before_block_one_holds_the_grants_and_the_peers() {
     let world = World::new();
     assert_eq!(world.supply(), GRANT.0 * Who::GRANTED.len() as i128);
     assert_eq!(world.account(Who::Developer).nonce, 0);
-    let peer = world.state.get(&Key::Peer(genesis().peers[0].key));
-    assert!(matches!(peer, Some(Value::Peer(peer)) if peer.owner == AccountId::of(&Who::Controller.public())));
+    let committee = world.state.get(&Key::Committee);
+    let Some(Value::Committee(committee)) = committee else {
+        panic!("no committee")
+    };
+    assert_eq!(committee.at(1), committee.peers);
+    assert_eq!(committee.peers[0].owner, AccountId::of(&Who::Controller.public()));
 }
 
 #[test]
@@ -30,7 +34,7 @@ fn the_network_id_covers_every_grant() {
 
 #[test]
 fn a_genesis_out_of_bounds_is_refused() {
-    let change: [fn(&mut Params); 8] = [
+    let change: [fn(&mut Params); 10] = [
         |params| params.commission_ppm = 200_001,
         |params| params.offer_deposit = Credits(-1),
         |params| params.offer_deposit = Credits(i128::MAX),
@@ -39,6 +43,8 @@ fn a_genesis_out_of_bounds_is_refused() {
         |params| params.jobs_per_settlement_max = JOBS_PER_SETTLEMENT_MAX + 1,
         |params| params.transactions_per_block_max = 0,
         |params| params.lane_intervals_max = 0,
+        |params| params.epoch_blocks = 3,
+        |params| params.epoch_blocks = u32::MAX,
     ];
     for change in change {
         let refused = refused_genesis(|genesis| change(&mut genesis.params));

@@ -90,6 +90,7 @@ pub fn genesis() -> Genesis {
             jobs_per_settlement_max: 100,
             transactions_per_block_max: 100,
             lane_intervals_max: 8,
+            epoch_blocks: 20,
         },
         peers: vec![GenesisPeer {
             key: PublicKey([9; 32]),

@@ -38,6 +38,7 @@ pub fn params() -> Params {
         jobs_per_settlement_max: 1_000,
         transactions_per_block_max: 2_000,
         lane_intervals_max: 100,
+        epoch_blocks: 20,
     }
 }
 

@@ -26,6 +26,7 @@ const PARAMS: Params = Params {
     jobs_per_settlement_max: 1_000,
     transactions_per_block_max: 2_000,
     lane_intervals_max: 4_096,
+    epoch_blocks: 240,
 };
 
 /// Blocks without transactions: rare, so that an idle machine is left alone.
