@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use piecework_ledger::{BlockContext, Key, SignedTransaction, TransactionId, Value, check};
+use piecework_ledger::{BlockContext, Committee, Key, SignedTransaction, TransactionId, Value, check};
 use piecework_model::{NetworkId, Rejection};
 
 use crate::{
@@ -30,6 +30,16 @@ impl Admission {
             return Ok(keys.iter().map(|key| self.shared.genesis.get(key).cloned()).collect());
         }
         self.reads.values(keys).await
+    }
+
+    /// Who makes the blocks, by the latest final state.
+    pub(crate) async fn committee(&self) -> Result<Committee, ChainFailure> {
+        match self.values(vec![Key::Committee]).await?.pop().flatten() {
+            Some(Value::Committee(committee)) => Ok(committee),
+            Some(_) | None => Err(ChainFailure::Stopped {
+                detail: "the state names no peers".to_owned(),
+            }),
+        }
     }
 
     /// Queues a transaction that could be executed. `false`: it waits already.

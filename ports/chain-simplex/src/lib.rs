@@ -1,6 +1,6 @@
 //! The ledger on commonware's simplex consensus; the only crate that names the engine.
 //!
-//! [`start`] runs a peer: its own threads, its own directory, consensus over TCP with the peers of the genesis file (one
+//! [`start`] runs a peer: its own threads, its own directory, consensus over TCP with the peers that the ledger names (one
 //! peer alone is a quorum of one and runs the same code). What others see is [`piecework_chain::Chain`].
 //!
 //! ```text
@@ -15,11 +15,15 @@ mod admission;
 mod application;
 mod block;
 mod committee;
+mod consensus;
 mod directory;
 mod engine;
+mod epochs;
 mod gossip;
+mod heads;
 mod index;
 mod mempool;
+mod network;
 mod node;
 mod pace;
 mod publish;
@@ -29,4 +33,4 @@ mod state;
 
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError};
 
-pub use node::{Options, start};
+pub use node::{Contact, Options, start};

@@ -10,19 +10,21 @@ use std::{
 };
 
 use async_trait::async_trait;
+use commonware_consensus::types::Epoch;
 use commonware_runtime::{Runner as _, tokio as engine_runtime};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use piecework_ledger::{Genesis, Key, SignedTransaction, TransactionId, Value};
-use piecework_model::{Digest, NetworkId, SecretKey};
+use piecework_model::{Digest, NetworkId, PublicKey, SecretKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError,
     admission::Admission,
     application::Shared,
-    committee::Committee,
+    committee::{Identity, Member},
     directory::{Directory, HighWater},
     engine::{self, Ready, Setup},
+    epochs::Epochs,
     gossip::{self, Outbox},
     publish::{Board, Verdict},
     reads::{self, Reads},
@@ -45,6 +47,19 @@ pub struct Options {
     pub worker_threads: usize,
     /// Transactions whose place is remembered, some 80 bytes each.
     pub transactions_indexed_max: usize,
+    /// Starts with a key that the genesis does not name: it follows the ledger once the peers have voted it in, and votes
+    /// from the block that they fixed.
+    pub joins: bool,
+    /// Peers of today, where those of the genesis may be gone.
+    pub contacts: Vec<Contact>,
+}
+
+/// A peer that the operator names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    pub key: PublicKey,
+    /// `host:port`
+    pub address: String,
 }
 
 impl Options {
@@ -58,6 +73,8 @@ impl Options {
             heartbeat: Duration::from_secs(1),
             worker_threads: 2,
             transactions_indexed_max: 100_000,
+            joins: false,
+            contacts: Vec::new(),
         }
     }
 }
@@ -76,12 +93,14 @@ struct Peer {
 
 struct Handle {
     network: NetworkId,
-    peers: u32,
+    /// The only peer of its network: nobody else can have made its first block.
+    founder: bool,
+    epochs: Epochs,
     board: Arc<Board>,
     reads: Reads,
     admission: Admission,
-    /// To the other peers, where there are any.
-    outbox: Option<Outbox>,
+    /// To the other peers.
+    outbox: Outbox,
     /// `None` while it runs; closed without a failure after a clean stop.
     ended: watch::Receiver<Option<ChainFailure>>,
     /// Whether the index holds the blocks of earlier runs.
@@ -98,7 +117,16 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         .filter_map(|(key, value)| Some((key, value?)))
         .collect();
     let heartbeat = options.heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX);
-    let committee = Committee::new(network, &options.key, options.listen, &options.genesis.peers)?;
+    let founders: Vec<Member> = options.genesis.peers.iter().map(Member::from).collect();
+    let named = founders.iter().any(|founder| founder.key == options.key.public());
+    if !named && !options.joins {
+        return Err(ChainFailure::NotAPeer);
+    }
+    let epochs = Epochs::new(
+        options.genesis.params.epoch_blocks,
+        Identity::new(network, &options.key)?,
+    );
+    epochs.learn(Epoch::zero(), founders.clone())?;
     check_listen(options.listen)?;
     let directory = Directory::open(&options.directory, network, options.key.public())?;
 
@@ -116,9 +144,12 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         reads: reads.clone(),
     };
     let (outbox, outgoing) = gossip::outbox();
-    let peers = options.genesis.peers.len() as u32;
+    let founder = named && founders.len() == 1;
+    let contacts = options.contacts.into_iter().map(Member::from).collect();
     let setup = Setup {
-        committee,
+        epochs: epochs.clone(),
+        founders,
+        contacts,
         listen: options.listen,
         heartbeat,
         admission: admission.clone(),
@@ -132,11 +163,12 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
     let (indexed_sender, indexed) = watch::channel(false);
     let handle = Arc::new(Handle {
         network,
-        peers,
+        founder,
+        epochs,
         board,
         reads,
         admission,
-        outbox: (peers > 1).then_some(outbox),
+        outbox,
         ended,
         indexed,
     });
@@ -188,8 +220,12 @@ fn spawn(
         let board = setup.admission.board.clone();
         let runner = engine_runtime::Runner::new(config);
         let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| engine::run(context, setup))));
-        if let Err(payload) = result {
-            ended.send_replace(Some(ChainFailure::from_panic(payload.as_ref())));
+        let failure = match result {
+            Ok(stopped) => stopped.err(),
+            Err(payload) => Some(ChainFailure::from_panic(payload.as_ref())),
+        };
+        if failure.is_some() {
+            ended.send_replace(failure);
         }
         board.close();
         // The lock goes last: nobody else may open the directory before.
@@ -244,7 +280,7 @@ impl Handle {
 
     /// Waits until all that was final before is published again; a peer alone also writes its first block.
     async fn reach(&self, ready: &Ready) -> Result<(), ChainFailure> {
-        let target = ready.tip.max(u64::from(self.peers == 1));
+        let target = ready.tip.max(u64::from(self.founder));
         match self.board.reach(target).await {
             true => Ok(()),
             false => Err(self.failed().await),
@@ -289,12 +325,11 @@ impl Handle {
         if let Some(done) = self.executed(id).await? {
             return Ok(Some(done));
         }
-        let passed_on = self.outbox.as_ref().map(|_| tx.clone());
-        match self.admission.admit(id, tx).await {
+        match self.admission.admit(id, tx.clone()).await {
             Ok(fresh) => {
-                if let (true, Some(outbox), Some(tx)) = (fresh, &self.outbox, passed_on) {
+                if fresh {
                     // A full outbox: this peer proposes it itself.
-                    let _ = outbox.try_send(tx);
+                    let _ = self.outbox.try_send(tx);
                 }
                 Ok(None)
             }
@@ -325,7 +360,7 @@ impl Chain for Handle {
             block: head.digest,
             state_root: head.state_root,
             last_block_at_ms: head.timestamp_ms,
-            peers: self.peers,
+            peers: self.epochs.voters(self.epochs.of(head.height + 1)).0,
             queued: self.admission.shared.mempool.len() as u32,
         }
     }

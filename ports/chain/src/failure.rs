@@ -35,6 +35,10 @@ pub enum ChainFailure {
     Peer { peer: String, detail: String },
     #[error("the consensus key is not one of the genesis peers'")]
     NotAPeer,
+    #[error(
+        "the network has taken this peer out; blocks from {height} on are made without it. To come back, start a new peer with a new key"
+    )]
+    Removed { height: u64 },
     #[error("the chain stopped: {detail}")]
     Stopped { detail: String },
 }
@@ -52,6 +56,7 @@ impl ChainFailure {
             Self::Genesis(_) => "chain.genesis",
             Self::Peer { .. } => "chain.peer",
             Self::NotAPeer => "chain.not_a_peer",
+            Self::Removed { .. } => "chain.removed",
             Self::Stopped { .. } => "chain.stopped",
         }
     }

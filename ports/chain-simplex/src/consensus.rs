@@ -1,0 +1,249 @@
+//! Runs consensus, one instance for each epoch.
+//!
+//! ```text
+//! enter: who votes, by the state -> run -> the epoch's last block is final -> stop -> enter the next
+//! ```
+//!
+//! The last block of an epoch is where the next one's instance begins; nobody proposes beyond it in the old one.
+
+use std::{sync::Arc, time::Duration};
+
+use commonware_consensus::{
+    marshal::standard::Deferred,
+    simplex::{
+        self, Floor,
+        config::{ForwardPolicy, SkipPolicy},
+        elector::RoundRobin,
+        scheme::ed25519::Scheme,
+    },
+    types::{Epoch, Height},
+};
+use commonware_cryptography::{Digestible as _, Sha256, blake3::Digest, ed25519::PublicKey};
+use commonware_glue::stateful;
+use commonware_p2p::utils::mux::{SubReceiver, SubSender};
+use commonware_parallel::Sequential;
+use commonware_runtime::{
+    Error as StorageError, Handle, Storage as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context,
+};
+use commonware_utils::{NZDuration, vec::NonEmptyVec};
+use piecework_ledger::Peer;
+
+use crate::{
+    ChainFailure,
+    admission::Admission,
+    application::Ledger,
+    block::Block,
+    committee::{Member, contains},
+    engine::{BUFFER_BYTES, VIEWS_KEPT},
+    epochs::Epochs,
+    heads::Heads,
+    network::{ConsensusWires, MAILBOX, Neighbours, Sender},
+    pace::Paced,
+    reads::Marshal,
+};
+
+/// The application as an instance of consensus drives it.
+pub(crate) type Driven = Deferred<Context, Scheme, stateful::Mailbox<Context, Ledger>, Block, Epochs>;
+
+/// What all instances have in common.
+pub(crate) struct Consensus {
+    pub(crate) context: Context,
+    pub(crate) epochs: Epochs,
+    pub(crate) wires: ConsensusWires,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) driven: Driven,
+    pub(crate) genesis: Digest,
+    pub(crate) marshal: Marshal,
+    pub(crate) admission: Admission,
+    pub(crate) heartbeat: Duration,
+    pub(crate) page_cache: CacheRef,
+    pub(crate) heads: Arc<Heads>,
+}
+
+type Subchannel = (SubSender<Sender>, SubReceiver<PublicKey>);
+
+/// Where an instance's messages go and come from.
+struct Lines {
+    votes: Subchannel,
+    certificates: Subchannel,
+    fetches: Subchannel,
+}
+
+impl Consensus {
+    /// Runs from the block after `height` on until this peer is taken out of the network or the chain stops.
+    ///
+    /// # Panics
+    /// When an instance ends by itself.
+    pub(crate) async fn run(mut self, height: u64) -> ChainFailure {
+        let mut epoch = self.epochs.of(height + 1);
+        let mut lines = self.open(epoch).await;
+        loop {
+            if let Err(failure) = self.enter(epoch).await {
+                return failure;
+            }
+            // The next epoch's lines are open before anybody can be in it: what the faster peers send waits here.
+            let next = self.open(epoch.next()).await;
+            let mut running = self.start(epoch, lines).await;
+            tokio::select! {
+                ended = &mut running => panic!("the consensus engine ended: {ended:?}"),
+                () = self.last(epoch) => {}
+            }
+            running.abort();
+            self.forget(epoch).await;
+            (epoch, lines) = (epoch.next(), next);
+        }
+    }
+
+    /// Finds out who votes, and connects to them. Fails where this peer voted before and does no more.
+    async fn enter(&mut self, epoch: Epoch) -> Result<(), ChainFailure> {
+        let first = self.epochs.first_block(epoch);
+        let committee = self.admission.committee().await?;
+        let members = |peers: &[Peer]| peers.iter().map(Member::from).collect::<Vec<_>>();
+        let now = members(committee.at(first));
+        let next = committee
+            .pending(first)
+            .map(|next| members(&next.peers))
+            .unwrap_or_default();
+        self.neighbours.track(epoch, &now, &next);
+        self.heads.enter(epoch);
+        let (before, own) = (members(committee.at(first.saturating_sub(1))), &self.neighbours.own);
+        if contains(&before, own) && !contains(&now, own) {
+            return Err(ChainFailure::Removed { height: first });
+        }
+        self.epochs.learn(epoch, now)
+    }
+
+    /// Waits until the epoch's last block is final and published, and fetches it where others are further already.
+    async fn last(&self, epoch: Epoch) {
+        let last = self.epochs.last_block(epoch);
+        let hint = |peers: Vec<PublicKey>| {
+            if let Ok(targets) = NonEmptyVec::try_from(peers) {
+                self.marshal.hint_finalized(Height::new(last), targets);
+            }
+        };
+        hint(self.heads.known_ahead());
+        let fetch = async {
+            loop {
+                hint(self.heads.ahead().await);
+            }
+        };
+        tokio::select! {
+            () = fetch => {}
+            reached = self.admission.board.reach(last) => {
+                if !reached {
+                    // The chain is stopping, and with it whoever waits here.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// What an epoch stands on: the last block of the one before.
+    async fn floor(&self, epoch: Epoch) -> Digest {
+        match self.epochs.first_block(epoch) {
+            0 => self.genesis,
+            first => {
+                let block = self.marshal.get_block(Height::new(first - 1)).await;
+                block
+                    .expect("the block before an epoch is final before it begins")
+                    .digest()
+            }
+        }
+    }
+
+    async fn open(&mut self, epoch: Epoch) -> Lines {
+        let opened = "each epoch opens its lines once, and the network outlives it";
+        Lines {
+            votes: self.wires.votes.register(epoch.get()).await.expect(opened),
+            certificates: self.wires.certificates.register(epoch.get()).await.expect(opened),
+            fetches: self.wires.fetches.register(epoch.get()).await.expect(opened),
+        }
+    }
+
+    async fn start(&self, epoch: Epoch, lines: Lines) -> Handle<()> {
+        let floor = self.floor(epoch).await;
+        let scheme = self
+            .epochs
+            .scheme_of(epoch)
+            .expect("an epoch is entered with its peers");
+        let timeouts = Timeouts::after(self.heartbeat);
+        let context = self.context.child("simplex").with_attribute("epoch", epoch);
+        let pacer = context.child("pacer");
+        let engine = simplex::Engine::new(
+            context,
+            simplex::Config {
+                scheme: (*scheme).clone(),
+                elector: RoundRobin::<Sha256>::default(),
+                blocker: self.neighbours.oracle.clone(),
+                automaton: Paced {
+                    clock: Arc::new(pacer),
+                    automaton: self.driven.clone(),
+                    shared: self.admission.shared.clone(),
+                    heartbeat: self.heartbeat,
+                },
+                relay: self.driven.clone(),
+                reporter: self.driven.clone(),
+                strategy: Sequential,
+                partition: partition(epoch),
+                mailbox_size: MAILBOX,
+                epoch,
+                floor: Floor::Genesis(floor),
+                replay_buffer: BUFFER_BYTES,
+                write_buffer: BUFFER_BYTES,
+                page_cache: self.page_cache.clone(),
+                leader_timeout: timeouts.leader,
+                certification_timeout: timeouts.certification,
+                timeout_retry: timeouts.retry,
+                view_retention: VIEWS_KEPT,
+                skip: SkipPolicy::Enabled {
+                    timeout: timeouts.skip,
+                    budget: simplex::SkipBudget::Participants,
+                },
+                fetch_timeout: NZDuration!(Duration::from_secs(1)),
+                fetch_retry_delay: Duration::from_millis(500),
+                forward: ForwardPolicy::Disabled,
+                track_historical_votes: false,
+            },
+        );
+        engine.start(lines.votes, lines.certificates, lines.fetches)
+    }
+
+    /// The votes of the epoch before this one serve nobody any more: this one's last block is final.
+    async fn forget(&self, epoch: Epoch) {
+        let Some(before) = epoch.previous() else { return };
+        match self.context.remove(&partition(before), None).await {
+            Ok(()) | Err(StorageError::PartitionMissing(_)) => {}
+            Err(error) => tracing::warn!(%error, epoch = before.get(), "old votes could not be removed"),
+        }
+    }
+}
+
+/// What an instance writes down of its votes is of use to itself alone.
+fn partition(epoch: Epoch) -> String {
+    format!("simplex-{epoch}")
+}
+
+/// A leader may wait a heartbeat before it proposes; silence beyond that counts against it.
+///
+/// Chosen for peers on one network: a leader that died costs its turn `leader` until it has been silent for `skip`, and
+/// nothing after that.
+struct Timeouts {
+    leader: Duration,
+    certification: Duration,
+    retry: Duration,
+    skip: Duration,
+}
+
+impl Timeouts {
+    fn after(heartbeat: Duration) -> Self {
+        let leader = heartbeat + Duration::from_millis(300);
+        // Executing a full block may take its time on a small machine: it must not be voted away meanwhile.
+        let certification = leader + Duration::from_secs(1);
+        Self {
+            leader,
+            certification,
+            retry: Duration::from_millis(500),
+            skip: certification + Duration::from_millis(200),
+        }
+    }
+}
