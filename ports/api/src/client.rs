@@ -13,9 +13,13 @@ use crate::{
         AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession, CreateToken,
         InviteCreated, TokenCreated, TokenView,
     },
+    audit::{AccountLimits, AuditQuery, AuditView},
     errors::{ErrorBody, Refusal},
     execute::{Accepted, Execute, Executed},
-    functions::{CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView},
+    functions::{
+        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
+        UpdateFunction, VersionView,
+    },
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobQuery, JobView, JobsQuery},
     ledger::{
         BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, ProviderView, StatementLine,
@@ -127,6 +131,39 @@ impl Client {
         .await
     }
 
+    pub async fn traffic(&self, id: &str) -> Result<TrafficView, ClientError> {
+        self.get(&fill(routes::FUNCTION_TRAFFIC, &[id]), &()).await
+    }
+
+    pub async fn set_traffic(&self, id: &str, body: &SetTraffic) -> Result<TrafficView, ClientError> {
+        self.json(Method::PUT, &fill(routes::FUNCTION_TRAFFIC, &[id]), Some(body))
+            .await
+    }
+
+    /// All calls to the live version.
+    pub async fn end_traffic(&self, id: &str) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::FUNCTION_TRAFFIC, &[id]))
+            .await
+    }
+
+    pub async fn set_budget(&self, id: &str, budget_ucr: u64) -> Result<FunctionView, ClientError> {
+        let body = SetBudget { budget_ucr };
+        self.json(Method::PUT, &fill(routes::FUNCTION_BUDGET, &[id]), Some(&body))
+            .await
+    }
+
+    /// Lifts the quarantine of a function's versions.
+    pub async fn release(&self, id: &str) -> Result<FunctionView, ClientError> {
+        self.json(Method::POST, &fill(routes::FUNCTION_RELEASE, &[id]), None::<&()>)
+            .await
+    }
+
+    /// Brings a deleted function back, by its id or the name it had.
+    pub async fn restore(&self, id: &str) -> Result<FunctionView, ClientError> {
+        self.json(Method::POST, &fill(routes::FUNCTION_RESTORE, &[id]), None::<&()>)
+            .await
+    }
+
     pub async fn quote(&self, id: &str) -> Result<QuoteView, ClientError> {
         self.get(&fill(routes::FUNCTION_QUOTE, &[id]), &()).await
     }
@@ -219,6 +256,19 @@ impl Client {
 
     pub async fn own_account(&self) -> Result<AccountView, ClientError> {
         self.get(routes::ACCOUNT_OWN, &()).await
+    }
+
+    pub async fn account_limits(&self, name: &str) -> Result<AccountLimits, ClientError> {
+        self.get(&fill(routes::ACCOUNT_LIMITS, &[name]), &()).await
+    }
+
+    pub async fn set_account_limits(&self, name: &str, body: &AccountLimits) -> Result<AccountLimits, ClientError> {
+        self.json(Method::PUT, &fill(routes::ACCOUNT_LIMITS, &[name]), Some(body))
+            .await
+    }
+
+    pub async fn audit(&self, query: &AuditQuery) -> Result<List<AuditView>, ClientError> {
+        self.get(routes::AUDIT, query).await
     }
 
     pub async fn challenge(&self, name: &str) -> Result<ChallengeView, ClientError> {

@@ -57,6 +57,10 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
     pub concurrency: Option<u32>,
+    /// What the function may cost in a calendar month (UTC): calls beyond get 402. 0 takes the budget away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub budget_ucr: Option<u64>,
 }
 
 /// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
@@ -100,6 +104,14 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
     pub concurrency: Option<u32>,
+    /// What the function may cost in a calendar month (UTC): calls beyond get 402. 0 takes the budget away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
+    pub budget_ucr: Option<u64>,
+    /// Percent of the calls that the new version gets; the live one keeps the rest and stays live. All if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 99)]
+    pub canary: Option<u32>,
 }
 
 /// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
@@ -121,6 +133,8 @@ pub struct Settings {
     pub public: Option<bool>,
     /// Runs at one time, 1 to 1000; more wait in a bounded queue, then get 429.
     pub concurrency: Option<u32>,
+    /// What the function may cost in a calendar month (UTC); 0 takes the budget away.
+    pub budget_ucr: Option<u64>,
 }
 
 impl CreateFunction {
@@ -134,6 +148,7 @@ impl CreateFunction {
             strict: self.strict,
             public: self.public,
             concurrency: self.concurrency,
+            budget_ucr: self.budget_ucr,
         }
     }
 }
@@ -149,6 +164,7 @@ impl UpdateFunction {
             strict: self.strict,
             public: self.public,
             concurrency: self.concurrency,
+            budget_ucr: self.budget_ucr,
         }
     }
 }
@@ -198,8 +214,87 @@ pub struct FunctionView {
     /// Digest of the live version's bundle.
     #[schema(value_type = String)]
     pub code_digest: Digest,
+    /// Where calls are spread over versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficView>,
+    /// Where the live version takes no calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<QuarantineView>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetView>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// Where it was deleted and can be restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+}
+
+/// Why a version takes no calls.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct QuarantineView {
+    pub version: u32,
+    /// The code of the last failure.
+    pub code: String,
+    /// Failures in a row.
+    pub failures: u32,
+    pub since: Timestamp,
+}
+
+/// What a function may cost in a calendar month.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BudgetView {
+    #[schema(value_type = Ucr)]
+    pub budget_ucr: Credits,
+    /// In this month so far.
+    #[schema(value_type = Ucr)]
+    pub spent_ucr: Credits,
+    pub month_began_at: Timestamp,
+}
+
+/// `PUT /functions/{id}/budget`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetBudget {
+    /// For a calendar month (UTC); 0 takes the budget away.
+    #[schema(minimum = 0)]
+    pub budget_ucr: u64,
+}
+
+/// `PUT /functions/{id}/traffic`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetTraffic {
+    /// Version -> its share of the calls. 1 to 10 versions, shares 0 to 1000, not all zero.
+    #[schema(example = json!({"3": 90, "4": 10}))]
+    pub weights: BTreeMap<u32, u32>,
+    /// A version other than the live one that fails more often than this, in thousandths, loses its share. 100 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1000)]
+    pub errors_permille_max: Option<u32>,
+    /// Calls of a version before it is judged: 1 to 100000, 20 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100_000)]
+    pub calls_min: Option<u32>,
+}
+
+/// How calls are spread over versions.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TrafficView {
+    pub versions: Vec<ShareView>,
+    pub errors_permille_max: u32,
+    pub calls_min: u32,
+    pub since: Timestamp,
+}
+
+/// One version's share.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ShareView {
+    pub version: u32,
+    pub weight: u32,
+    pub live: bool,
+    /// Counted since the split was set or the server started. Only of versions other than the live one.
+    pub calls: u32,
+    pub errors: u32,
 }
 
 /// One version of a function. Versions count from 1 and are never changed.
@@ -233,9 +328,12 @@ pub struct Rollback {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct FunctionsQuery {
-    /// Only names that contain this.
+    /// Only names that contain this. `search` is taken as well.
+    #[serde(skip_serializing_if = "Option::is_none", alias = "search")]
+    pub name: Option<String>,
+    /// Those that were deleted and can be restored, instead of those that are there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub search: Option<String>,
+    pub deleted: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@
 //! may gain fields. Status codes of refusals are given here and nowhere else: see [`errors::status_of`].
 
 pub mod accounts;
+pub mod audit;
 pub mod client;
 pub mod errors;
 pub mod execute;

@@ -22,6 +22,9 @@ pub struct MetricsQuery {
     /// `minute`, `hour` or `day`; the finest that gives at most 1500 points if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// Of a function: only this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
 }
 
 /// The counters over a span of time; steps in which nothing happened are left out.

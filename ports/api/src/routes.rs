@@ -4,6 +4,14 @@ pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
+/// How calls are spread over versions.
+pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";
+/// What a function may cost in a month.
+pub const FUNCTION_BUDGET: &str = "/functions/{id}/budget";
+/// Lifts a quarantine.
+pub const FUNCTION_RELEASE: &str = "/functions/{id}/release";
+/// Undoes a deletion.
+pub const FUNCTION_RESTORE: &str = "/functions/{id}/restore";
 pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
 /// The logs of a function's newest jobs, oldest line first.
 pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
@@ -25,6 +33,8 @@ pub const METRICS_SYSTEM: &str = "/metrics/system";
 
 pub const ACCOUNTS: &str = "/accounts";
 pub const ACCOUNT: &str = "/accounts/{name}";
+/// What an operator set for an account.
+pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
 /// The account that the token belongs to.
 pub const ACCOUNT_OWN: &str = "/account";
 pub const SESSIONS: &str = "/sessions";
@@ -32,6 +42,9 @@ pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
 pub const TOKENS: &str = "/tokens";
 pub const TOKEN: &str = "/tokens/{id}";
 pub const INVITES: &str = "/invites";
+
+/// Who changed what, and when.
+pub const AUDIT: &str = "/audit";
 
 pub const TRANSFERS: &str = "/transfers";
 pub const STATEMENT: &str = "/statement";

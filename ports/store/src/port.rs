@@ -4,14 +4,14 @@ use async_trait::async_trait;
 use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
 
 use crate::{
-    Accepted, AcceptedJob, Function, FunctionSettings, Idempotency, Job, JobFilter, JobState, JournalLag, MetricScope,
-    Page, Payment, Point, StoreFailure, Token, User, Version,
+    Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
+    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, StoreFailure, Token, User, Version,
 };
 
 /// Everything durable of one controller.
-pub trait Store: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing {}
+pub trait Store: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing + Audit {}
 
-impl<T: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing> Store for T {}
+impl<T: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing + Audit> Store for T {}
 
 /// People and organisations. Whatever returns `Ok` is durable.
 #[async_trait]
@@ -44,8 +44,9 @@ pub trait Tokens: Send + Sync {
 pub trait Functions: Send + Sync {
     /// Writes both or neither; `version.version` must be `function.live_version`. `Conflict` if the owner has the name.
     async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure>;
-    /// Adds the next version and makes it live in one step; the number is given here, `version.version` is not read.
-    async fn add_version(&self, version: &Version) -> Result<u32, StoreFailure>;
+    /// Adds the next version and, with `live`, makes it live in the same step; the number is given here, `version.version`
+    /// is not read.
+    async fn add_version(&self, version: &Version, live: bool) -> Result<u32, StoreFailure>;
     /// Makes an existing version live; `NotFound` if there is none.
     async fn set_live(&self, function: FunctionId, version: u32, now_ms: u64) -> Result<(), StoreFailure>;
     async fn update_settings(
@@ -54,6 +55,12 @@ pub trait Functions: Send + Sync {
         settings: FunctionSettings,
         now_ms: u64,
     ) -> Result<(), StoreFailure>;
+    /// Replaces the policy; `NotFound` if there is no such function.
+    async fn set_policy(&self, function: FunctionId, policy: &Policy, now_ms: u64) -> Result<(), StoreFailure>;
+    /// Undoes a deletion: whether there was one. `Conflict` where the name is taken by now.
+    async fn restore_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure>;
+    /// Those deleted since, with the time of their deletion, newest first; at most a thousand.
+    async fn list_deleted(&self, owner: AccountId, since_ms: u64) -> Result<Vec<(Function, u64)>, StoreFailure>;
     /// Frees the name; versions, jobs and metrics stay. Whether there was one.
     async fn delete_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure>;
     /// `None` once deleted.
@@ -121,6 +128,12 @@ pub trait Jobs: Send + Sync {
     /// Marks jobs paid and notes the height of the ledger they were read up to, both or neither. Idempotent.
     async fn mark_paid(&self, payments: &[Payment], projected_height: u64) -> Result<(), StoreFailure>;
 
+    /// Notes in which block the ledger saw a step of a job. Idempotent; the first height of a step stands.
+    async fn note_step(&self, job: JobId, step: JobStep, height: u64) -> Result<(), StoreFailure>;
+
+    /// The steps noted of a job.
+    async fn steps(&self, job: JobId) -> Result<Vec<(JobStep, u64)>, StoreFailure>;
+
     /// The height given to the last [`Jobs::mark_paid`]; zero before the first.
     async fn projected_height(&self) -> Result<u64, StoreFailure>;
 
@@ -145,6 +158,14 @@ pub trait Metrics: Send + Sync {
         to_ms: u64,
         step_ms: u64,
     ) -> Result<Vec<Point>, StoreFailure>;
+}
+
+/// Who changed what, and when: only ever added to. Whatever returns `Ok` is durable.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    async fn record(&self, change: &Change) -> Result<(), StoreFailure>;
+    /// Newest first.
+    async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditEntry, u64>, StoreFailure>;
 }
 
 /// High-water marks of ticket sequences, one for each lane.

@@ -41,6 +41,7 @@ impl RollupKey {
         match scope {
             MetricScope::System => Vec::new(),
             MetricScope::Function(FunctionId(bytes)) => bytes.to_vec(),
+            MetricScope::Version(FunctionId(bytes), version) => [&bytes[..], &version.to_be_bytes()].concat(),
         }
     }
 }
@@ -151,9 +152,14 @@ fn take_number(bytes: &mut &[u8]) -> Option<u64> {
 
 /// The rollups that a finished job belongs to.
 pub(crate) fn keys_of(job: &Job) -> impl Iterator<Item = RollupKey> {
-    let (created, function) = (job.created_at_ms, job.function);
+    let (created, function, version) = (job.created_at_ms, job.function, job.version);
     STEPS_MS.into_iter().flat_map(move |step_ms| {
-        [MetricScope::System, MetricScope::Function(function)].map(|scope| RollupKey {
+        let scopes = [
+            MetricScope::System,
+            MetricScope::Function(function),
+            MetricScope::Version(function, version),
+        ];
+        scopes.map(|scope| RollupKey {
             scope,
             step_ms,
             start_ms: created - created % step_ms,

@@ -11,9 +11,10 @@ use piecework_model::{AccountId, Credits, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer, Controller, audit,
     auth::{Caller, random_text},
     clock::{now_ms, timestamp},
     codecs,
@@ -29,6 +30,8 @@ pub(crate) struct Sent {
 /// Two requests of one account may take the same nonce; the loser tries again.
 const NONCE_TRIES: u32 = 8;
 const INVITES: &str = "invite";
+/// Characters of a code that the audit record shows: `inv_` and a quarter of the rest.
+const INVITE_SHOWN: usize = 12;
 const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
 const TTL_MIN_S: u64 = 60;
 const TTL_MAX_S: u64 = 365 * 86_400;
@@ -158,6 +161,16 @@ pub(crate) async fn register(controller: &Controller, body: CreateAccount) -> An
         codecs::put_json(controller, INVITES, code, invite).await?;
     }
     let account = result?;
+    let inviter = invite.as_ref().map(|invite| invite.inviter.to_string());
+    let detail = json!({"roles": body.roles, "by": if body.password.is_some() { "password" } else { "key" }, "inviter": inviter});
+    audit::own(
+        controller,
+        account,
+        ("account", "registered"),
+        body.name.as_str(),
+        detail,
+    )
+    .await?;
     if let Some(invite) = invite.filter(|invite| invite.grant.is_positive()) {
         grant(controller, &invite, account).await?;
     }
@@ -329,10 +342,13 @@ async fn grant(controller: &Controller, invite: &Invite, to: AccountId) -> Answe
         to,
         amount: invite.grant,
     });
-    if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
-        tracing::warn!(%refusal, account = %to, "an invite's grant was not paid");
+    match send(controller, invite.inviter, &key, action).await {
+        Ok(sent) => moved(controller, invite.inviter, to, invite.grant, &sent).await,
+        Err(refusal) => {
+            tracing::warn!(%refusal, account = %to, "an invite's grant was not paid");
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// `POST /invites`.
@@ -367,6 +383,10 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     let code = random_text("inv_", 16);
     codecs::put_json(controller, INVITES, &code, &invite).await?;
     let grant_ucr = grant.is_positive().then_some(grant);
+    // Of the code only as much as tells invites apart: whoever has the whole of it registers.
+    let target = &code[..INVITE_SHOWN];
+    let detail = json!({"roles": roles, "grant_ucr": grant_ucr, "expires_in_s": seconds});
+    audit::own(controller, caller.account, ("invite", "created"), target, detail).await?;
     Ok(InviteCreated {
         code,
         roles,
@@ -383,5 +403,13 @@ pub(crate) async fn transfer(controller: &Controller, from: AccountId, to: Accou
             "only you hold this account's key: post the signed transaction",
         );
     };
-    send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await
+    let sent = send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await?;
+    moved(controller, from, to, amount, &sent).await?;
+    Ok(sent)
+}
+
+async fn moved(controller: &Controller, from: AccountId, to: AccountId, amount: Credits, sent: &Sent) -> Answer<()> {
+    let target = controller.account_name(to).await;
+    let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
+    audit::own(controller, from, ("transfer", "made"), target, detail).await
 }

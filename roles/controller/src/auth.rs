@@ -9,9 +9,11 @@ use std::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
+use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, OwnerName};
 use piecework_store::{Token, User};
 use rand::RngExt as _;
+use tokio::sync::Semaphore;
 
 use crate::{
     Answer, Controller,
@@ -26,11 +28,20 @@ pub(crate) struct Caller {
     pub(crate) name: OwnerName,
     pub(crate) scopes: BTreeSet<Scope>,
     pub(crate) operator: bool,
+    pub(crate) limits: AccountLimits,
     token_id: String,
     expires_at_ms: Option<u64>,
 }
 
 impl Caller {
+    /// Refuses with `auth.operator`.
+    pub(crate) fn needs_operator(&self) -> Answer<()> {
+        if self.operator {
+            return Ok(());
+        }
+        refuse("auth.operator", "only an operator of this network may do this")
+    }
+
     /// Refuses with `auth.scope`.
     pub(crate) fn needs(&self, scope: Scope) -> Answer<()> {
         if self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
@@ -45,6 +56,8 @@ pub(crate) struct Auth {
     callers: Cache<[u8; 32], Arc<Caller>>,
     challenges: Mutex<HashMap<String, (String, Instant)>>,
     attempts: Mutex<HashMap<String, Attempts>>,
+    /// Passwords verified at one time: each takes 19 MiB and tens of milliseconds of a core.
+    verifying: Semaphore,
 }
 
 struct Attempts {
@@ -61,6 +74,8 @@ const CHALLENGES_MAX: usize = 10_000;
 /// Failed logins for one name before it has to wait: guessing a password takes ages at this rate.
 const ATTEMPTS_MAX: u32 = 10;
 const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
+/// Whoever tries many names at once waits for himself, and leaves the cores to others.
+const VERIFYING_MAX: usize = 2;
 const NAMES_WATCHED_MAX: usize = 10_000;
 pub(crate) const SESSION_TTL_MS: u64 = 30 * 86_400_000;
 
@@ -73,16 +88,26 @@ impl Default for Auth {
                 .build(),
             challenges: Mutex::default(),
             attempts: Mutex::default(),
+            verifying: Semaphore::new(VERIFYING_MAX),
         }
     }
 }
 
 impl Auth {
+    /// What is known of an account's tokens is read anew.
+    pub(crate) fn forget_account(&self, account: AccountId) {
+        self.forget_where(|caller| caller.account == account);
+    }
+
     pub(crate) fn forget(&self, token_id: &str) {
+        self.forget_where(|caller| caller.token_id == token_id);
+    }
+
+    fn forget_where(&self, is_meant: impl Fn(&Caller) -> bool) {
         let held: Vec<_> = self
             .callers
             .iter()
-            .filter(|(_, caller)| caller.token_id == token_id)
+            .filter(|(_, caller)| is_meant(caller))
             .map(|(hash, _)| *hash)
             .collect();
         for hash in held {
@@ -173,6 +198,7 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
         name: user.name,
         scopes: token.scopes.iter().map(|scope| crate::views::scope(*scope)).collect(),
         operator: user.roles.operator,
+        limits: crate::rates::limits(controller, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
     });
@@ -212,6 +238,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
     let proven = match (&session.password, &session.challenge, &session.signature) {
         (Some(password), None, None) => {
             let hash = user.as_ref().and_then(|user| user.password_hash.clone());
+            let _turn = controller.auth.verifying.acquire().await.expect("never closed");
             verify_password(password.clone(), hash).await?
         }
         (None, Some(challenge), Some(signature)) => {

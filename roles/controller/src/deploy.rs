@@ -14,15 +14,18 @@ use piecework_model::{Digest, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::{ProviderLink, Work};
 use piecework_sandbox::{BackendName, LoadError};
-use piecework_store::{Function, FunctionSettings, Version};
+use piecework_store::{Function, FunctionSettings, Policy, Version};
 use rand::RngExt as _;
+use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer, Controller, audit,
     auth::Caller,
+    budget,
     clock::now_ms,
     failure::{blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
+    traffic,
 };
 
 /// A thousand concurrent runs of one function are more than one machine has room for.
@@ -96,6 +99,10 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         concurrency,
         created_at_ms: now,
         updated_at_ms: now,
+        policy: Policy {
+            budget_ucr: settings.budget_ucr.filter(|budget| *budget > 0),
+            ..Policy::default()
+        },
     };
     let version = load(controller, &function, 1, draft).await?;
     match controller.store.create_function(&function, &version).await {
@@ -103,7 +110,20 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         Err(failure) if failure.is_conflict() => return exists(&name),
         Err(failure) => return Err(store(failure)),
     }
+    audit::own(
+        controller,
+        caller.account,
+        ("function", "created"),
+        name.as_str(),
+        deployed(&version),
+    )
+    .await?;
     found(controller, function.id).await
+}
+
+/// What the audit record says of a version.
+fn deployed(version: &Version) -> serde_json::Value {
+    json!({"function": version.function, "version": version.version, "code": version.code, "sandbox": version.backend})
 }
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
@@ -119,9 +139,16 @@ async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
     }
 }
 
-/// `PUT /functions/{id}`: a new version, live at once; what is not given stays as it is.
-pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFunction) -> Answer<Arc<Live>> {
+/// `PUT /functions/{id}`: a new version, live at once or, as a canary, beside the live one; what is not given stays.
+pub(crate) async fn update(
+    controller: &Controller,
+    caller: &Caller,
+    live: &Live,
+    body: UpdateFunction,
+) -> Answer<Arc<Live>> {
     let (function, old) = (&live.function, &live.version);
+    let canary = body.canary;
+    traffic::check_canary(canary)?;
     let settings = body.settings();
     let concurrency = concurrency(&settings)?;
     let language: Language = body
@@ -168,7 +195,11 @@ pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFun
         seen.link.forget(function.id, number);
     }
     let version = load(controller, function, number, draft).await?;
-    let given = controller.store.add_version(&version).await.map_err(store)?;
+    let given = controller
+        .store
+        .add_version(&version, canary.is_none())
+        .await
+        .map_err(store)?;
     assert_eq!(given, number, "updates of a function take turns");
     let changes = FunctionSettings {
         public: settings.public,
@@ -179,7 +210,27 @@ pub(crate) async fn update(controller: &Controller, live: &Live, body: UpdateFun
         .update_settings(function.id, changes, now_ms())
         .await
         .map_err(store)?;
+    functions::change_policy_in_turn(controller, function.id, |policy, live_version| {
+        let before = policy.clone();
+        policy.traffic = canary.map(|percent| traffic::canary(percent, live_version, number));
+        if let Some(budget) = settings.budget_ucr {
+            policy.budget_ucr = Some(budget).filter(|budget| *budget > 0);
+        }
+        *policy != before
+    })
+    .await?;
+    budget::forget(controller, function.id);
     controller.functions.forget(function);
+    let mut detail = deployed(&version);
+    detail["canary_percent"] = json!(canary);
+    audit::own(
+        controller,
+        caller.account,
+        ("function", "updated"),
+        function.name.as_str(),
+        detail,
+    )
+    .await?;
     found(controller, function.id).await
 }
 
@@ -192,7 +243,8 @@ fn asked_for(version: &Version) -> Option<BackendName> {
 
 const ASKED_FOR: &str = "it was asked for";
 
-pub(crate) async fn rollback(controller: &Controller, live: &Live, version: u32) -> Answer<Arc<Live>> {
+/// Makes a version live for all calls: a split ends.
+pub(crate) async fn rollback(controller: &Controller, caller: &Caller, live: &Live, version: u32) -> Answer<Arc<Live>> {
     let function = &live.function;
     if controller
         .store
@@ -211,11 +263,48 @@ pub(crate) async fn rollback(controller: &Controller, live: &Live, version: u32)
         .set_live(function.id, version, now_ms())
         .await
         .map_err(store)?;
+    functions::change_policy(controller, function.id, |policy, _| policy.traffic.take().is_some()).await?;
     controller.functions.forget(function);
+    let detail = json!({"from": function.live_version, "to": version});
+    audit::own(
+        controller,
+        caller.account,
+        ("function", "rolled_back"),
+        function.name.as_str(),
+        detail,
+    )
+    .await?;
     found(controller, function.id).await
 }
 
-pub(crate) async fn delete(controller: &Controller, live: &Live) -> Answer<()> {
+/// Restores a deleted function by its id, or the last one deleted of a name. Refuses with `function.not_deleted`,
+/// `function.exists` where the name is taken by now, and `function.not_found` after the window.
+pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let deleted = functions::deleted(controller, caller).await?;
+    let is_meant = |function: &Function| function.id.to_string() == id_or_name || function.name.as_str() == id_or_name;
+    let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
+        let live = functions::own(controller, caller, id_or_name).await?;
+        return refuse("function.not_deleted", format!("`{}` is there", live.function.name));
+    };
+    match controller.store.restore_function(function.id, now_ms()).await {
+        Ok(_) => {}
+        Err(failure) if failure.is_conflict() => return exists(&function.name),
+        Err(failure) => return Err(store(failure)),
+    }
+    controller.functions.forget(&function);
+    let detail = json!({"function": function.id});
+    audit::own(
+        controller,
+        caller.account,
+        ("function", "restored"),
+        function.name.as_str(),
+        detail,
+    )
+    .await?;
+    found(controller, function.id).await
+}
+
+pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live) -> Answer<()> {
     let function = &live.function;
     controller
         .store
@@ -223,10 +312,19 @@ pub(crate) async fn delete(controller: &Controller, live: &Live) -> Answer<()> {
         .await
         .map_err(store)?;
     controller.functions.forget(function);
+    controller.watch.forget(function.id);
     for seen in &controller.providers {
         seen.link.forget(function.id, live.version.version);
     }
-    Ok(())
+    let detail = json!({"function": function.id});
+    audit::own(
+        controller,
+        caller.account,
+        ("function", "deleted"),
+        function.name.as_str(),
+        detail,
+    )
+    .await
 }
 
 fn limits(settings: &Settings, base: Limits) -> Answer<Limits> {

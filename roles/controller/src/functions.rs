@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
+use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, FunctionId, FunctionName, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Request;
-use piecework_store::{Function, Version};
+use piecework_store::{Function, Policy, Quarantine, Version};
 
 use crate::{
     Answer, Controller,
@@ -15,6 +16,8 @@ use crate::{
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
     gate::Gate,
+    rates,
+    traffic::Split,
 };
 
 /// A function as it answers now.
@@ -27,6 +30,30 @@ pub(crate) struct Live {
     pub(crate) request: Request,
     /// Values to cut out of logs.
     pub(crate) secrets: Vec<String>,
+    /// Where other versions get calls as well; only on the live one.
+    pub(crate) split: Option<Split>,
+    /// Its owner's share against other developers while slots are short.
+    pub(crate) weight: u32,
+    /// What requests without a token may come to a public function, as set for its owner.
+    pub(crate) limits: AccountLimits,
+}
+
+impl Live {
+    fn quarantine(&self) -> Option<&Quarantine> {
+        self.function.policy.quarantined.get(&self.version.version)
+    }
+
+    /// Refuses with `function.quarantined`.
+    pub(crate) fn check_quarantine(&self) -> Answer<()> {
+        let Some(why) = self.quarantine() else { return Ok(()) };
+        let message = format!(
+            "version {} of `{}` ended {} times in a row with {} and takes no calls",
+            self.version.version, self.function.name, why.failures, why.code
+        );
+        let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
+            .hint("its owner deploys a new version, rolls back, or lifts it with `piecework function NAME --release`");
+        Err(Box::new(refusal))
+    }
 }
 
 pub(crate) struct Cache {
@@ -66,6 +93,11 @@ impl Cache {
     /// Held by whoever makes a new version.
     pub(crate) fn turn(&self, function: FunctionId) -> Arc<tokio::sync::Mutex<()>> {
         self.turns.get_with(function, Arc::default)
+    }
+
+    /// Something changed that concerns many.
+    pub(crate) fn forget_all(&self) {
+        self.live.invalidate_all();
     }
 
     /// The function changed: the next call reads it anew.
@@ -152,28 +184,93 @@ pub(crate) async fn by_id(controller: &Controller, id: FunctionId) -> Answer<Opt
 }
 
 async fn ready(controller: &Controller, function: Function) -> Answer<Arc<Live>> {
-    let version = controller
-        .store
-        .version(function.id, function.live_version)
-        .await
-        .map_err(store)?;
-    let Some(version) = version else {
-        return Err(failed(
-            "find the live version",
-            &format!("{} {}", function.id, function.live_version),
-        ));
-    };
-    let (work, secrets) = work(controller, &function, &version)?;
+    let limits = rates::limits(controller, function.owner).await?;
+    let split = split(controller, &function, limits).await?;
     let live = Arc::new(Live {
-        gate: controller.functions.gate(&function),
-        request: request(controller, &version),
-        work: Arc::new(work),
-        secrets,
-        function,
-        version,
+        split,
+        ..of_version(controller, &function, function.live_version, limits).await?
     });
     controller.functions.live.insert(live.function.id, live.clone());
     Ok(live)
+}
+
+/// A deleted function as it was: for the view of it alone.
+pub(crate) async fn ready_unkept(controller: &Controller, function: Function) -> Answer<Live> {
+    of_version(controller, &function, function.live_version, AccountLimits::default()).await
+}
+
+/// One version, ready to be called.
+async fn of_version(controller: &Controller, function: &Function, number: u32, limits: AccountLimits) -> Answer<Live> {
+    let version = controller.store.version(function.id, number).await.map_err(store)?;
+    let Some(version) = version else {
+        return Err(failed("find a version", &format!("{} {number}", function.id)));
+    };
+    let (work, secrets) = work(controller, function, &version)?;
+    Ok(Live {
+        gate: controller.functions.gate(function),
+        request: request(controller, &version),
+        work: Arc::new(work),
+        secrets,
+        function: function.clone(),
+        version,
+        split: None,
+        weight: limits.weight.unwrap_or(1),
+        limits,
+    })
+}
+
+/// The versions beside the live one that get calls; what is quarantined leaves its share to the live one.
+async fn split(controller: &Controller, function: &Function, limits: AccountLimits) -> Answer<Option<Split>> {
+    let Some(traffic) = &function.policy.traffic else {
+        return Ok(None);
+    };
+    let mut split = Split {
+        own: 0,
+        others: Vec::new(),
+    };
+    for (version, share) in &traffic.weights {
+        if *version == function.live_version || function.policy.quarantined.contains_key(version) {
+            split.own += share;
+        } else if *share > 0 {
+            let live = of_version(controller, function, *version, limits).await?;
+            split.others.push((*share, Arc::new(live)));
+        }
+    }
+    Ok(Some(split))
+}
+
+/// Changes a function's policy in one step: `change` gets it and the live version, and says whether there is anything to
+/// keep. When it returns, the next call goes by it.
+pub(crate) async fn change_policy(
+    controller: &Controller,
+    id: FunctionId,
+    change: impl FnOnce(&mut Policy, u32) -> bool + Send,
+) -> Answer<bool> {
+    let turn = controller.functions.turn(id);
+    let _turn = turn.lock().await;
+    change_policy_in_turn(controller, id, change).await
+}
+
+/// As [`change_policy`], for who has the function's turn.
+pub(crate) async fn change_policy_in_turn(
+    controller: &Controller,
+    id: FunctionId,
+    change: impl FnOnce(&mut Policy, u32) -> bool + Send,
+) -> Answer<bool> {
+    let Some(function) = controller.store.function(id).await.map_err(store)? else {
+        return Ok(false);
+    };
+    let mut policy = function.policy.clone();
+    if !change(&mut policy, function.live_version) {
+        return Ok(false);
+    }
+    controller
+        .store
+        .set_policy(id, &policy, now_ms())
+        .await
+        .map_err(store)?;
+    controller.functions.forget(&function);
+    Ok(true)
 }
 
 fn request(controller: &Controller, version: &Version) -> Request {
@@ -252,6 +349,28 @@ pub(crate) fn redact(logs: String, secrets: &[String]) -> String {
             logs
         }
     })
+}
+
+/// The caller's deleted functions that can be restored still, newest first.
+pub(crate) async fn deleted(controller: &Controller, caller: &Caller) -> Answer<Vec<(Function, u64)>> {
+    let window = u64::try_from(controller.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
+    let since = now_ms().saturating_sub(window);
+    controller
+        .store
+        .list_deleted(caller.account, since)
+        .await
+        .map_err(store)
+}
+
+/// The caller's own function, or one that was deleted, by its id: what ran stays his to see.
+pub(crate) async fn own_ever(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<FunctionId> {
+    if let Ok(id) = id_or_name.parse()
+        && let Some((function, Some(_))) = controller.store.function_ever(id).await.map_err(store)?
+        && function.owner == caller.account
+    {
+        return Ok(id);
+    }
+    own(controller, caller, id_or_name).await.map(|live| live.function.id)
 }
 
 /// Whether `account` may see what concerns `developer`: itself.

@@ -23,14 +23,16 @@ use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller,
+    Answer, Controller, budget,
     clock::now_ms,
     failure::{refusal, store},
+    fair::Place,
     functions::{Live, redact},
     inflight::Aboard,
     leases::{self, Lane, Reservation},
     outcome::{Verdict, check_receipt, judge},
     settle::Outgoing,
+    traffic, watch,
 };
 
 /// A call that has been let in.
@@ -69,7 +71,7 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
 /// Runs it here while it is quick; once it waits it goes on by itself, so that a caller who goes away ends nothing.
 pub(crate) async fn run(controller: Arc<Controller>, invocation: Invocation) -> Answer<Done> {
     let tasks = controller.tasks.clone();
-    let mut future = Box::pin(async move { invoke(&controller, invocation).await });
+    let mut future = Box::pin(async move { watched(&controller, invocation).await });
     match futures::poll!(&mut future) {
         Poll::Ready(done) => done,
         Poll::Pending => match tasks.spawn(future).await {
@@ -77,6 +79,21 @@ pub(crate) async fn run(controller: Arc<Controller>, invocation: Invocation) -> 
             Err(error) => Err(crate::failure::failed("run a job", &error)),
         },
     }
+}
+
+/// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.
+async fn watched(controller: &Controller, mut invocation: Invocation) -> Answer<Done> {
+    invocation.live = traffic::pick(&invocation.live);
+    invocation.live.check_quarantine()?;
+    let live = invocation.live.clone();
+    let done = invoke(controller, invocation).await;
+    let code = match &done {
+        Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
+        Err(refusal) => Some(refusal.code.as_str()),
+    };
+    watch::note(controller, &live, watch::End::of(code)).await?;
+    budget::alert(controller, &live).await?;
+    done
 }
 
 async fn invoke(controller: &Controller, invocation: Invocation) -> Answer<Done> {
@@ -88,6 +105,7 @@ async fn invoke(controller: &Controller, invocation: Invocation) -> Answer<Done>
     } else {
         live.gate.enter().await?
     };
+    let _slot = slot(controller, &invocation, &aboard).await?;
     let (delivery, ticket, assigned) = dispatch(controller, &invocation, &aboard).await?;
     conclude(controller, invocation, arrived, delivery, ticket, assigned)
 }
@@ -103,8 +121,32 @@ fn queued_record(invocation: &Invocation) -> Job {
     )
 }
 
+/// A place among the slots, when the developer's turn comes; not later than the deadline.
+async fn slot(controller: &Controller, invocation: &Invocation, aboard: &Aboard<'_>) -> Answer<Place> {
+    let live = &invocation.live;
+    let mut turn = std::pin::pin!(controller.fair.enter(live.function.owner, live.weight));
+    if let Poll::Ready(place) = futures::poll!(&mut turn) {
+        return Ok(place);
+    }
+    let left = Duration::from_millis(invocation.deadline_ms.saturating_sub(now_ms()));
+    tokio::select! {
+        place = turn => Ok(place),
+        () = aboard.flight.cancel.cancelled() => Err(cancelled(invocation)),
+        () = tokio::time::sleep(left) => Err(expired(invocation)),
+    }
+}
+
+fn cancelled(invocation: &Invocation) -> Box<Refusal> {
+    Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id))
+}
+
+fn expired(invocation: &Invocation) -> Box<Refusal> {
+    Box::new(Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id))
+}
+
 /// Who runs the job, and what is tied to it.
 struct Assigned {
+    budget: Option<budget::Hold>,
     provider: Arc<dyn ProviderLink>,
     lane: Arc<Lane>,
     reservation: Reservation,
@@ -121,14 +163,10 @@ async fn dispatch(
     let live = &invocation.live;
     loop {
         if aboard.flight.cancel.is_cancelled() {
-            return Err(Box::new(
-                Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id),
-            ));
+            return Err(cancelled(invocation));
         }
         if now_ms() > invocation.deadline_ms {
-            return Err(Box::new(
-                Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id),
-            ));
+            return Err(expired(invocation));
         }
         let (provider, passed_over) = match choose(controller, live) {
             Ok(chosen) => chosen,
@@ -141,6 +179,7 @@ async fn dispatch(
         let account = provider.profile().account;
         let (prices, cores) = (provider.profile().prices, provider.profile().cores);
         let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
+        let budget = budget::hold(controller, live, price_max_ucr).await?;
         let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
         let book = reservation.book().clone();
         let lane = book.lane(account, || controller.store.sequence_high_water(book.lease, account));
@@ -179,6 +218,7 @@ async fn dispatch(
                 let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                 lane.ran(sequence, delivery.receipt.price_ucr);
                 let assigned = Assigned {
+                    budget,
                     provider,
                     lane,
                     reservation,
@@ -336,6 +376,9 @@ fn conclude(
     controller.store.finish(job).map_err(store)?;
     if paid_for {
         assigned.reservation.commit(price_ucr);
+        if let Some(budget) = &assigned.budget {
+            budget.spend(price_ucr);
+        }
         let outgoing = Outgoing {
             receipt: delivery.receipt,
             mark: delivery.mark,

@@ -9,11 +9,14 @@
 //! caller was told is in the store's journal before he is told.
 
 mod accounts;
+mod audit;
 mod auth;
+mod budget;
 mod clock;
 mod codecs;
 mod deploy;
 mod failure;
+mod fair;
 mod follow;
 mod functions;
 mod gate;
@@ -23,10 +26,13 @@ mod invoke;
 mod leases;
 mod outcome;
 mod queue;
+mod rates;
 mod seen;
 mod settle;
 mod telemetry;
+mod traffic;
 mod views;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,6 +83,17 @@ pub struct Tuning {
     pub queued_jobs_max: usize,
     /// A job that nobody began after this long expires.
     pub queue_timeout: Duration,
+    /// Crashes of one version in a row, no other end between them, after which it is quarantined. Few enough that a
+    /// broken version costs little, enough that a bad input or two does not stop a good one.
+    pub quarantine_after: u32,
+    /// They must come within this time.
+    pub quarantine_window: Duration,
+    /// Requests a second that one account may send on the long run, where nothing else is set for it; no limit if absent.
+    pub requests_per_s: Option<u32>,
+    /// Requests that one account may send at once; twice the rate if absent.
+    pub burst: Option<u32>,
+    /// A deleted function can be restored for this long.
+    pub restore_window: Duration,
     /// Job records, outputs and logs older than this are deleted.
     pub retention: Duration,
 }
@@ -96,6 +113,11 @@ impl Default for Tuning {
             },
             queued_jobs_max: 20_000,
             queue_timeout: Duration::from_secs(600),
+            quarantine_after: 10,
+            quarantine_window: Duration::from_secs(60),
+            requests_per_s: None,
+            burst: None,
+            restore_window: Duration::from_secs(7 * 86_400),
             retention: Duration::from_secs(7 * 86_400),
         }
     }
@@ -120,6 +142,10 @@ pub struct Controller {
     leases: leases::Leases,
     inflight: inflight::Inflight,
     queue: queue::Queue,
+    fair: fair::Fair,
+    watch: watch::Watch,
+    budgets: budget::Budgets,
+    rates: rates::Rates,
     outbox: settle::Outbox,
     telemetry: telemetry::Telemetry,
     events: tokio::sync::broadcast::Sender<Arc<Announced>>,
@@ -158,6 +184,10 @@ impl Controller {
             leases: leases::Leases::default(),
             inflight: inflight::Inflight::default(),
             queue: queue::Queue::default(),
+            fair: fair::Fair::default(),
+            watch: watch::Watch::default(),
+            budgets: budget::Budgets::default(),
+            rates: rates::Rates::default(),
             outbox: settle::Outbox::default(),
             telemetry: telemetry::Telemetry::default(),
             events: tokio::sync::broadcast::channel(EVENTS_BEHIND_MAX).0,
@@ -169,6 +199,7 @@ impl Controller {
         controller.tasks.spawn(follow::run(controller.clone()));
         controller.tasks.spawn(settle::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
+        controller.tasks.spawn(fair::keep_size(controller.clone()));
         queue::take_up(&controller).await?;
         Ok(controller)
     }

@@ -160,6 +160,12 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
     );
     gauge(
         &mut registry,
+        "jobs_in_line",
+        "Jobs that wait for a slot",
+        controller.fair.waiting() as u64,
+    );
+    gauge(
+        &mut registry,
         "outbox_receipts",
         "Receipts that wait for their settlement",
         controller.outbox.len() as u64,

@@ -2,7 +2,7 @@
 
 use piecework_api::{
     accounts as api_accounts,
-    functions::{FunctionStatus, FunctionView, VersionView},
+    functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
     jobs::{JobState as ApiJobState, JobView},
     ledger::{BlockView, TransactionView},
     metrics::{MetricsPoint, StreamEvent},
@@ -44,15 +44,20 @@ pub(crate) fn token(token: &Token, account: &str) -> api_accounts::TokenView {
     }
 }
 
-pub(crate) fn function(controller: &Controller, live: &Live) -> FunctionView {
+pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<FunctionView> {
     let (function, version) = (&live.function, &live.version);
-    FunctionView {
+    let quarantine = quarantine(live);
+    let budget = budget(controller, live).await?;
+    Ok(FunctionView {
         id: function.id,
         name: function.name.to_string(),
         owner: function.owner_name.to_string(),
         version: version.version,
         language: version.language,
-        status: FunctionStatus::Ready,
+        status: match &quarantine {
+            Some(_) => FunctionStatus::Quarantined,
+            None => FunctionStatus::Ready,
+        },
         url: format!("{}/fn/{}/{}", controller.base_url, function.owner_name, function.name),
         sandbox: version.backend.clone(),
         sandbox_reason: version.backend_reason.clone(),
@@ -66,9 +71,36 @@ pub(crate) fn function(controller: &Controller, live: &Live) -> FunctionView {
         concurrency: function.concurrency,
         strict: version.strict,
         code_digest: version.code,
+        traffic: crate::traffic::view(controller, function),
+        quarantine,
+        budget,
         created_at: timestamp(function.created_at_ms),
         updated_at: timestamp(function.updated_at_ms),
-    }
+        deleted_at: None,
+    })
+}
+
+fn quarantine(live: &Live) -> Option<QuarantineView> {
+    let version = live.version.version;
+    let why = live.function.policy.quarantined.get(&version)?;
+    Some(QuarantineView {
+        version,
+        code: why.code.clone(),
+        failures: why.failures,
+        since: timestamp(why.at_ms),
+    })
+}
+
+async fn budget(controller: &Controller, live: &Live) -> Answer<Option<BudgetView>> {
+    let Some(budget_ucr) = live.function.policy.budget_ucr else {
+        return Ok(None);
+    };
+    let spending = crate::budget::spending(controller, live.function.id).await?;
+    Ok(Some(BudgetView {
+        budget_ucr: Credits::from(budget_ucr),
+        spent_ucr: Credits::from(spending.spent_ucr),
+        month_began_at: timestamp(spending.month_began_at_ms),
+    }))
 }
 
 fn mib(bytes: u64) -> u32 {
@@ -233,6 +265,19 @@ impl Controller {
     pub(crate) fn announce_block(&self, block: BlockView) {
         if self.events.receiver_count() > 0 {
             self.send_event("block", None, serde_json::to_value(block).unwrap_or_default());
+        }
+    }
+
+    /// Tells the owner's readers of `/events` what became of a function.
+    pub(crate) fn announce_function(
+        &self,
+        kind: &str,
+        function: &piecework_store::Function,
+        detail: &serde_json::Value,
+    ) {
+        if self.events.receiver_count() > 0 {
+            let body = serde_json::json!({"id": function.id, "function": function.name, "detail": detail});
+            self.send_event(kind, Some(function.owner), body);
         }
     }
 

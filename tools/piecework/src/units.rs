@@ -59,6 +59,32 @@ pub fn credits_ucr(text: &str) -> Result<i128, String> {
     format!("{whole}{fraction:0<6}").parse().map_err(|_| bad())
 }
 
+/// An amount that a budget can be.
+pub fn budget_ucr(text: &str) -> Result<u64, String> {
+    u64::try_from(credits_ucr(text)?).map_err(|_| format!("`{text}` is more than any budget"))
+}
+
+/// `20%`, `2.5%`: in thousandths.
+pub fn permille(text: &str) -> Result<u32, String> {
+    let bad = || format!("`{text}` is not a percentage: write 0% to 100%, like 5% or 2.5%");
+    let (whole, tenth) = match text.strip_suffix('%').ok_or_else(bad)?.split_once('.') {
+        Some((whole, tenth)) if tenth.len() == 1 => (whole.to_owned(), tenth.to_owned()),
+        Some(_) => return Err(bad()),
+        None => (text.trim_end_matches('%').to_owned(), "0".to_owned()),
+    };
+    let number: u32 = format!("{whole}{tenth}").parse().map_err(|_| bad())?;
+    Some(number).filter(|permille| *permille <= 1_000).ok_or_else(bad)
+}
+
+/// `v3=90` or `3=90`: a version and its share.
+pub fn share(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text.split_once('=').and_then(|(version, share)| {
+        let version = version.strip_prefix('v').unwrap_or(version);
+        Some((version.parse().ok()?, share.parse().ok()?))
+    });
+    parsed.ok_or_else(|| format!("`{text}` is no share of a version: write v3=90"))
+}
+
 /// `NAME=VALUE`; the value may be empty and hold further `=`.
 pub fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -132,6 +158,19 @@ mod tests {
             "+1cr",
         ] {
             assert!(credits_ucr(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_name_a_version_and_percentages_are_in_thousandths() {
+        assert_eq!((share("v3=90"), share("3=10")), (Ok((3, 90)), Ok((3, 10))));
+        assert!(share("v3").is_err() && share("vx=1").is_err() && share("v1=-1").is_err());
+        assert_eq!(
+            (permille("20%"), permille("2.5%"), permille("100%")),
+            (Ok(200), Ok(25), Ok(1_000))
+        );
+        for bad in ["20", "101%", "-1%", "2.55%", "%", "x%"] {
+            assert!(permille(bad).is_err(), "{bad}");
         }
     }
 

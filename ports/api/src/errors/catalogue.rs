@@ -67,8 +67,9 @@ const PLATFORM: &[Code] = &[
     code(
         429,
         "auth.rate_limited",
-        "too many attempts from this address; see Retry-After",
+        "too many attempts to log in under this name; see Retry-After",
     ),
+    code(403, "auth.operator", "only an operator may do this"),
     code(403, "auth.scope", "the token lacks the scope that this needs"),
     code(422, "block.bad_height", "a height is not a whole number"),
     code(404, "block.not_found", "the ledger has no block of this height yet"),
@@ -111,6 +112,11 @@ const PLATFORM: &[Code] = &[
         "function.bad_concurrency",
         "a concurrency is not between 1 and 1000",
     ),
+    code(
+        402,
+        "function.budget_spent",
+        "what the function may cost in this month is spent, or its running jobs could spend it; nothing ran",
+    ),
     code(422, "function.bad_env", "the name or size of a variable is not taken"),
     code(
         422,
@@ -146,8 +152,14 @@ const PLATFORM: &[Code] = &[
         "function.out_of_memory",
         "the run needed more than its memory limit",
     ),
+    code(409, "function.not_deleted", "the function is there: nothing to restore"),
     code(502, "function.output_invalid", "the output is not JSON"),
     code(502, "function.output_too_large", "the output is over the limit"),
+    code(
+        409,
+        "function.quarantined",
+        "the version crashed too often in a row and takes no calls until a new version or a release",
+    ),
     code(
         502,
         "function.raised",
@@ -250,6 +262,12 @@ const PLATFORM: &[Code] = &[
         "query.malformed",
         "a query parameter is unknown or not of its type; `field` says which",
     ),
+    code(422, "rate.bad_limits", "a limit of an account is out of its range"),
+    code(
+        429,
+        "rate.limited",
+        "the account sends more requests a second than it may; see Retry-After",
+    ),
     code(
         409,
         "sandbox.unavailable",
@@ -280,6 +298,11 @@ const PLATFORM: &[Code] = &[
     ),
     code(404, "token.not_found", "no token of the caller has this id"),
     code(403, "token.scope_not_held", "a token cannot give what it does not hold"),
+    code(
+        422,
+        "traffic.bad_weights",
+        "a split names no version, too many, or shares that are out of range or all zero",
+    ),
     code(404, "transaction.not_found", "the ledger has no transaction of this id"),
     code(422, "transfer.bad_memo", "a memo is over 100 characters"),
     code(

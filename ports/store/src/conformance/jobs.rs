@@ -1,7 +1,7 @@
 //! Jobs, keys, payments, sequences.
 
 use super::samples::{self, START_MS, unique};
-use crate::{Accepted, Job, JobFilter, JobState, Payment, Store};
+use crate::{Accepted, Job, JobFilter, JobState, JobStep, Payment, Store};
 
 fn function_of(owner: u64) -> piecework_model::FunctionId {
     samples::function_id(owner)
@@ -352,5 +352,17 @@ pub(super) async fn sequences_never_go_back(store: &dyn Store) {
         store.sequence_high_water(lease, samples::account(unique())),
         0,
         "lanes are apart"
+    );
+}
+
+pub(super) async fn the_first_height_of_a_step_stands(store: &dyn Store) {
+    let job = samples::job_id(unique());
+    assert_eq!(store.steps(job).await.expect("read"), []);
+    for (step, height) in [(JobStep::Opened, 7), (JobStep::Received, 9), (JobStep::Opened, 8)] {
+        store.note_step(job, step, height).await.expect("noted");
+    }
+    assert_eq!(
+        store.steps(job).await.expect("read"),
+        [(JobStep::Opened, 7), (JobStep::Received, 9)]
     );
 }

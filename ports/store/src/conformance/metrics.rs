@@ -120,3 +120,31 @@ pub(super) async fn rollups_equal_the_raw_sums(store: &dyn Store) {
         "the system's points hold every function's"
     );
 }
+
+/// The sums of the versions are the function's.
+pub(super) async fn each_version_has_its_own_rollups(store: &dyn Store) {
+    let function = samples::function_id(unique());
+    let jobs = irregular(function, 60);
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for (index, job) in jobs.into_iter().enumerate() {
+        let version = 1 + u32::try_from(index % 2).expect("small");
+        let job = Job { version, ..job };
+        store.finish(job.clone()).expect("kept");
+        if version == 1 {
+            first.push(job)
+        } else {
+            second.push(job)
+        }
+    }
+    store.flush().await.expect("filed");
+    for (version, jobs) in [(1, &first), (2, &second)] {
+        let scope = MetricScope::Version(function, version);
+        let points = store.points(scope, 0, i64::MAX as u64, 86_400_000).await.expect("read");
+        assert_same(&points, &raw_points(jobs, 86_400_000));
+    }
+    let scope = MetricScope::Version(function, 3);
+    assert_eq!(
+        store.points(scope, 0, i64::MAX as u64, 86_400_000).await.expect("read"),
+        []
+    );
+}

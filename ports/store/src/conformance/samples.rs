@@ -11,7 +11,9 @@ use piecework_model::{
     PublicKey,
 };
 
-use crate::{AcceptedJob, Function, Idempotency, Job, JobState, Roles, Scope, Settlement, Token, User, Version};
+use crate::{
+    AcceptedJob, Function, Idempotency, Job, JobState, Policy, Roles, Scope, Settlement, Token, User, Version,
+};
 
 /// 2026-01-01, the time samples begin at.
 pub const START_MS: u64 = 1_767_225_600_000;
@@ -93,6 +95,7 @@ pub fn function(number: u64, owner: AccountId) -> Function {
         concurrency: 8,
         created_at_ms: START_MS,
         updated_at_ms: START_MS,
+        policy: Policy::default(),
     }
 }
 

@@ -20,6 +20,45 @@ pub struct Function {
     pub concurrency: u32,
     pub created_at_ms: u64,
     pub updated_at_ms: u64,
+    #[serde(default)]
+    pub policy: Policy,
+}
+
+/// What the owner and the platform decided about a function beside its versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    /// How calls are spread over versions; all to the live one where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    /// Versions that take no calls, with why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quarantined: BTreeMap<u32, Quarantine>,
+    /// What the function may cost in a calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget_ucr: Option<u64>,
+}
+
+/// A split between versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Version -> share; the shares of all add up to what is divided.
+    pub weights: BTreeMap<u32, u32>,
+    /// A version beside the live one that fails more often than this goes.
+    pub errors_permille_max: u32,
+    /// Calls of a version before it is judged.
+    pub calls_min: u32,
+    pub since_ms: u64,
+}
+
+/// Why a version was taken out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// The code of the last failure.
+    pub code: String,
+    /// Failures in a row.
+    pub failures: u32,
+    pub at_ms: u64,
 }
 
 /// One version of a function; never changed once written.

@@ -260,6 +260,30 @@ pub struct Payment {
     pub commission_ucr: u64,
 }
 
+/// What the ledger notes of a job before it pays it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum JobStep {
+    Opened,
+    Metered,
+    Received,
+}
+
+impl JobStep {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Metered => "metered",
+            Self::Received => "received",
+        }
+    }
+
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Opened, Self::Metered, Self::Received]
+            .into_iter()
+            .find(|step| step.as_str() == name)
+    }
+}
+
 /// Which jobs to list, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobFilter {

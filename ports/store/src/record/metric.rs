@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum MetricScope {
     System,
     Function(FunctionId),
+    Version(FunctionId, u32),
 }
 
 /// All finished jobs of one scope that were created in `[start_ms, start_ms + step)`.

@@ -5,10 +5,12 @@ use piecework_model::{AccountId, FunctionId, FunctionName};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, begin, commit, found, row::fixed};
-use crate::{Function, FunctionSettings, Functions, Page, StoreFailure, Version};
+use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, Version};
 
 const FUNCTION: &str = "function";
 const VERSION: &str = "version";
+/// Deleted functions of one answer: who deletes more within the restore window restores by id.
+const DELETED_LISTED_MAX: i64 = 1_000;
 
 fn function(row: &SqliteRow) -> Result<Function, StoreFailure> {
     let undecodable = || StoreFailure::Undecodable { what: FUNCTION };
@@ -23,6 +25,7 @@ fn function(row: &SqliteRow) -> Result<Function, StoreFailure> {
         concurrency: small("concurrency")?,
         created_at_ms: row.get::<i64, _>("created_at_ms") as u64,
         updated_at_ms: row.get::<i64, _>("updated_at_ms") as u64,
+        policy: serde_json::from_str(row.get("policy")).map_err(|_| undecodable())?,
     })
 }
 
@@ -35,10 +38,14 @@ fn version(row: &SqliteRow) -> Result<Version, StoreFailure> {
     })
 }
 
+fn policy_text(policy: &Policy) -> String {
+    serde_json::to_string(policy).expect("a policy is valid JSON")
+}
+
 async fn insert_function(writer: &mut SqliteConnection, function: &Function) -> Result<(), StoreFailure> {
     sqlx::query(
         "INSERT INTO functions (id, owner, owner_name, name, live_version, public, concurrency, created_at_ms, \
-         updated_at_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+         updated_at_ms, policy) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(function.id.0.to_vec())
     .bind(function.owner.0.to_vec())
@@ -49,6 +56,7 @@ async fn insert_function(writer: &mut SqliteConnection, function: &Function) -> 
     .bind(i64::from(function.concurrency))
     .bind(function.created_at_ms as i64)
     .bind(function.updated_at_ms as i64)
+    .bind(policy_text(&function.policy))
     .execute(writer)
     .await
     .map_err(StoreFailure::unique("adding a function", "the function's name"))?;
@@ -115,7 +123,7 @@ impl Functions for Sqlite {
         commit(transaction).await
     }
 
-    async fn add_version(&self, version: &Version) -> Result<u32, StoreFailure> {
+    async fn add_version(&self, version: &Version, live: bool) -> Result<u32, StoreFailure> {
         let mut writer = self.shared.writer.lock().await;
         let mut transaction = begin(&mut writer).await?;
         let number = next_version(&mut transaction, version.function).await?;
@@ -124,7 +132,9 @@ impl Functions for Sqlite {
             ..version.clone()
         };
         insert_version(&mut transaction, &numbered).await?;
-        switch_live(&mut transaction, (version.function, number), version.created_at_ms).await?;
+        if live {
+            switch_live(&mut transaction, (version.function, number), version.created_at_ms).await?;
+        }
         commit(transaction).await?;
         Ok(number)
     }
@@ -151,6 +161,44 @@ impl Functions for Sqlite {
         .await
         .map_err(StoreFailure::database("changing a function"))?;
         found(updated.rows_affected(), FUNCTION)
+    }
+
+    async fn set_policy(&self, function: FunctionId, policy: &Policy, now_ms: u64) -> Result<(), StoreFailure> {
+        let updated =
+            sqlx::query("UPDATE functions SET policy = $2, updated_at_ms = $3 WHERE id = $1 AND deleted_at_ms IS NULL")
+                .bind(function.0.to_vec())
+                .bind(policy_text(policy))
+                .bind(now_ms as i64)
+                .execute(&mut *self.shared.writer.lock().await)
+                .await
+                .map_err(StoreFailure::database("changing a function's policy"))?;
+        found(updated.rows_affected(), FUNCTION)
+    }
+
+    async fn restore_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure> {
+        let restored = sqlx::query(
+            "UPDATE functions SET deleted_at_ms = NULL, updated_at_ms = $2 WHERE id = $1 AND deleted_at_ms IS NOT NULL",
+        )
+        .bind(function.0.to_vec())
+        .bind(now_ms as i64)
+        .execute(&mut *self.shared.writer.lock().await)
+        .await
+        .map_err(StoreFailure::unique("restoring a function", "the function's name"))?;
+        Ok(restored.rows_affected() > 0)
+    }
+
+    async fn list_deleted(&self, owner: AccountId, since_ms: u64) -> Result<Vec<(Function, u64)>, StoreFailure> {
+        let rows = sqlx::query(
+            "SELECT * FROM functions WHERE owner = $1 AND deleted_at_ms >= $2 ORDER BY deleted_at_ms DESC LIMIT $3",
+        )
+        .bind(owner.0.to_vec())
+        .bind(since_ms as i64)
+        .bind(DELETED_LISTED_MAX)
+        .fetch_all(&self.shared.readers)
+        .await
+        .map_err(StoreFailure::database("listing deleted functions"))?;
+        let with_time = |row| Ok((function(row)?, row.get::<i64, _>("deleted_at_ms") as u64));
+        rows.iter().map(with_time).collect()
     }
 
     async fn delete_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure> {

@@ -8,7 +8,8 @@ use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use super::{Shared, Sqlite, begin, bulk::Bulk, commit, row};
 use crate::{
-    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, Jobs, JournalLag, Page, Payment, StoreFailure,
+    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, Jobs, JournalLag, Page, Payment,
+    StoreFailure,
     claims::{self, KEPT_MS},
     journal::Entry,
 };
@@ -123,8 +124,9 @@ impl Shared {
     async fn delete_jobs(&self, older_than: JobId) -> Result<u64, StoreFailure> {
         let mut writer = self.writer.lock().await;
         let mut transaction = begin(&mut writer).await?;
-        delete_old(&mut transaction, "DELETE FROM job_contents", older_than).await?;
-        let deleted = delete_old(&mut transaction, "DELETE FROM jobs", older_than).await?;
+        delete_old(&mut transaction, "DELETE FROM job_contents WHERE id", older_than).await?;
+        delete_old(&mut transaction, "DELETE FROM job_steps WHERE job", older_than).await?;
+        let deleted = delete_old(&mut transaction, "DELETE FROM jobs WHERE id", older_than).await?;
         commit(transaction).await?;
         Ok(deleted)
     }
@@ -132,7 +134,7 @@ impl Shared {
 
 async fn delete_old(writer: &mut SqliteConnection, delete: &str, older_than: JobId) -> Result<u64, StoreFailure> {
     let sql = format!(
-        "{delete} WHERE id IN (SELECT id FROM jobs WHERE id < $1 AND unsettled = 0 AND state >= 2 ORDER BY id LIMIT $2)"
+        "{delete} IN (SELECT id FROM jobs WHERE id < $1 AND unsettled = 0 AND state >= 2 ORDER BY id LIMIT $2)"
     );
     let deleted = sqlx::query(AssertSqlSafe(sql))
         .bind(older_than.0.to_vec())
@@ -272,6 +274,30 @@ impl Jobs for Sqlite {
         .await?;
         row::set_mark(&mut transaction, "ledger_height", projected_height).await?;
         commit(transaction).await
+    }
+
+    async fn note_step(&self, job: JobId, step: JobStep, height: u64) -> Result<(), StoreFailure> {
+        sqlx::query("INSERT INTO job_steps (job, step, height) VALUES ($1, $2, $3) ON CONFLICT (job, step) DO NOTHING")
+            .bind(job.0.to_vec())
+            .bind(step.as_str())
+            .bind(height as i64)
+            .execute(&mut *self.shared.writer.lock().await)
+            .await
+            .map_err(StoreFailure::database("noting a job's step"))?;
+        Ok(())
+    }
+
+    async fn steps(&self, job: JobId) -> Result<Vec<(JobStep, u64)>, StoreFailure> {
+        let rows = sqlx::query("SELECT step, height FROM job_steps WHERE job = $1 ORDER BY height")
+            .bind(job.0.to_vec())
+            .fetch_all(&self.shared.readers)
+            .await
+            .map_err(StoreFailure::database("reading a job's steps"))?;
+        let step = |row: &sqlx::sqlite::SqliteRow| {
+            let step = JobStep::from_name(row.get(0)).ok_or(StoreFailure::Undecodable { what: "job's step" })?;
+            Ok((step, row.get::<i64, _>(1) as u64))
+        };
+        rows.iter().map(step).collect()
     }
 
     async fn projected_height(&self) -> Result<u64, StoreFailure> {

@@ -108,15 +108,24 @@ impl RollupCache {
 
 fn key(row: &SqliteRow) -> Result<RollupKey, StoreFailure> {
     let scope: &[u8] = row.get(0);
-    let scope = if scope.is_empty() {
-        MetricScope::System
-    } else {
-        MetricScope::Function(FunctionId(fixed(scope, "rollup")?))
-    };
     Ok(RollupKey {
-        scope,
+        scope: scope_of(scope)?,
         step_ms: row.get::<i64, _>(1) as u64,
         start_ms: row.get::<i64, _>(2) as u64,
+    })
+}
+
+/// Nothing, a function's id, or that and a version.
+fn scope_of(bytes: &[u8]) -> Result<MetricScope, StoreFailure> {
+    const ID_BYTES: usize = size_of::<FunctionId>();
+    Ok(match bytes.split_at_checked(ID_BYTES) {
+        None if bytes.is_empty() => MetricScope::System,
+        Some((id, [])) => MetricScope::Function(FunctionId(fixed(id, "rollup")?)),
+        Some((id, version)) => MetricScope::Version(
+            FunctionId(fixed(id, "rollup")?),
+            u32::from_be_bytes(fixed(version, "rollup")?),
+        ),
+        None => return Err(StoreFailure::Undecodable { what: "rollup" }),
     })
 }
 

@@ -3,6 +3,7 @@
 //! All writes go through one connection, in turn; reads have a few of their own. Each commit is synced, so what is in
 //! the tables survives a power cut and its journal segments may go.
 
+mod audit;
 mod bulk;
 mod filing;
 mod functions;

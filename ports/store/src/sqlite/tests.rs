@@ -58,3 +58,22 @@ async fn a_second_outcome_amid_a_batch_costs_no_other_job() {
     let points = crate::Metrics::points(&*store, crate::MetricScope::System, 0, u64::MAX, 86_400_000).await;
     assert_eq!(points.expect("read").iter().map(|point| point.count).sum::<u64>(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_record_cannot_be_changed_or_shortened() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(Options::new(directory.path())).await.expect("opened");
+    let change = crate::Change {
+        at_ms: 1,
+        actor: None,
+        owner: account(1),
+        action: "function.deleted".into(),
+        target: "f".into(),
+        detail: "{}".into(),
+    };
+    crate::Audit::record(&*store, &change).await.expect("recorded");
+    for sql in ["UPDATE audit SET target = 'g'", "DELETE FROM audit"] {
+        let done = sqlx::query(sql).execute(&mut *store.shared.writer.lock().await).await;
+        assert!(done.expect_err("refused").to_string().contains("append-only"));
+    }
+}

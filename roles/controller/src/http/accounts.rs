@@ -11,10 +11,11 @@ use piecework_api::{
     routes,
 };
 use piecework_model::AccountId;
+use serde_json::json;
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Shared, read_body};
 use crate::{
-    Answer, Controller, accounts, auth,
+    Answer, Controller, accounts, audit, auth,
     clock::{now_ms, timestamp},
     failure::{refuse, store},
     views,
@@ -95,6 +96,15 @@ pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<
     let user = auth::prove(&controller, &body).await?;
     let expires = Some(now_ms() + auth::SESSION_TTL_MS);
     let (token, record) = auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
+    let by = if body.password.is_some() { "password" } else { "key" };
+    audit::own(
+        &controller,
+        user.account,
+        ("session", "opened"),
+        record.id.as_str(),
+        json!({"by": by}),
+    )
+    .await?;
     Ok(Created(TokenCreated {
         token,
         view: views::token(&record, user.name.as_str()),
@@ -135,6 +145,15 @@ pub(super) async fn create_token(
     let expires = Some(now_ms() + seconds * 1_000);
     let scopes = body.scopes.into_iter().collect();
     let (token, record) = auth::issue(&controller, caller.account, &body.label, scopes, expires).await?;
+    let detail = json!({"label": record.label, "scopes": record.scopes, "expires_in_s": seconds});
+    audit::own(
+        &controller,
+        caller.account,
+        ("token", "created"),
+        record.id.as_str(),
+        detail,
+    )
+    .await?;
     Ok(Created(TokenCreated {
         token,
         view: views::token(&record, caller.name.as_str()),
@@ -177,6 +196,7 @@ pub(super) async fn delete_token(
         )?);
     }
     controller.auth.forget(&id);
+    audit::own(&controller, caller.account, ("token", "deleted"), id, json!({})).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -38,7 +38,9 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.as_str() {
             "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
-            "function.too_many" | "server.busy" | "provider.none" | "ledger.unavailable" => Some(RETRY_AFTER_S),
+            "function.too_many" | "rate.limited" | "server.busy" | "provider.none" | "ledger.unavailable" => {
+                Some(RETRY_AFTER_S)
+            }
             _ => None,
         };
         let job = refusal.job_id;

@@ -23,6 +23,7 @@ use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared,
 use crate::{
     Controller,
     auth::Caller,
+    budget,
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
     functions::{self, Live},
@@ -70,6 +71,8 @@ pub(super) async fn execute(
         accepted: false,
     };
     if wants_async(&headers) {
+        invocation.live.check_quarantine()?;
+        budget::check(&controller, &invocation.live).await?;
         return accept(&controller, caller, invocation, deadline).await;
     }
     let done = match invocation.idempotency.clone() {

@@ -4,7 +4,10 @@ use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    functions::{CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, UpdateFunction, VersionView},
+    functions::{
+        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
+        UpdateFunction, VersionView,
+    },
     jobs::{FunctionLogsItem, FunctionLogsQuery},
     page::{List, PageQuery},
     routes,
@@ -14,11 +17,13 @@ use piecework_store::{Job, JobFilter};
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, read_body};
 use crate::{
-    Controller,
+    Answer, Controller,
+    auth::Caller,
+    budget,
     clock::timestamp,
     deploy,
     failure::{blobs, refuse, rejected, store},
-    functions, views,
+    functions, traffic, views,
 };
 
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
@@ -31,7 +36,7 @@ pub(super) async fn create(
     let caller = authenticated.with(Scope::Deploy)?;
     let body: CreateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
     let live = deploy::create(&controller, caller, body).await?;
-    Ok(Created(views::function(&controller, &live)))
+    Ok(Created(views::function(&controller, &live).await?))
 }
 
 #[utoipa::path(get, path = routes::FUNCTIONS, tag = "functions", params(FunctionsQuery), responses(
@@ -54,7 +59,10 @@ pub(super) async fn list(
         },
         None => None,
     };
-    let wanted = |name: &FunctionName| query.search.as_ref().is_none_or(|part| name.as_str().contains(part));
+    let wanted = |name: &FunctionName| query.name.as_ref().is_none_or(|part| name.as_str().contains(part));
+    if query.deleted == Some(true) {
+        return Ok(Json(deleted(&controller, caller, wanted).await?));
+    }
     let mut items = Vec::new();
     loop {
         let page = controller
@@ -64,7 +72,7 @@ pub(super) async fn list(
             .map_err(store)?;
         for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
             if let Some(live) = functions::by_id(&controller, function.id).await? {
-                items.push(views::function(&controller, &live));
+                items.push(views::function(&controller, &live).await?);
             }
         }
         after = page.next;
@@ -78,6 +86,23 @@ pub(super) async fn list(
     }))
 }
 
+async fn deleted(
+    controller: &Controller,
+    caller: &Caller,
+    wanted: impl Fn(&FunctionName) -> bool,
+) -> Answer<List<FunctionView>> {
+    let mut items = Vec::new();
+    for (function, deleted_at_ms) in functions::deleted(controller, caller).await? {
+        if wanted(&function.name) {
+            let live = functions::ready_unkept(controller, function).await?;
+            let mut view = views::function(controller, &live).await?;
+            view.deleted_at = Some(timestamp(deleted_at_ms));
+            items.push(view);
+        }
+    }
+    Ok(List::all(items))
+}
+
 #[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
@@ -86,7 +111,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> HttpResult<Json<FunctionView>> {
     let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
-    Ok(Json(views::function(&controller, &live)))
+    Ok(Json(views::function(&controller, &live).await?))
 }
 
 #[utoipa::path(put, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)),
@@ -101,8 +126,8 @@ pub(super) async fn update(
     let caller = authenticated.with(Scope::Deploy)?;
     let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
     let live = functions::own(&controller, caller, &id).await?;
-    let live = deploy::update(&controller, &live, body).await?;
-    Ok(Json(views::function(&controller, &live)))
+    let live = deploy::update(&controller, caller, &live, body).await?;
+    Ok(Json(views::function(&controller, &live).await?))
 }
 
 #[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
@@ -112,8 +137,9 @@ pub(super) async fn remove(
     authenticated: Authenticated,
     Path(id): Path<String>,
 ) -> HttpResult<StatusCode> {
-    let live = functions::own(&controller, authenticated.with(Scope::Deploy)?, &id).await?;
-    deploy::delete(&controller, &live).await?;
+    let caller = authenticated.with(Scope::Deploy)?;
+    let live = functions::own(&controller, caller, &id).await?;
+    deploy::delete(&controller, caller, &live).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -145,8 +171,100 @@ pub(super) async fn rollback(
     let caller = authenticated.with(Scope::Deploy)?;
     let body: Rollback = read_body(body, BODY_BYTES_MAX).await?;
     let live = functions::own(&controller, caller, &id).await?;
-    let live = deploy::rollback(&controller, &live, body.version).await?;
-    Ok(Json(views::function(&controller, &live)))
+    let live = deploy::rollback(&controller, caller, &live, body.version).await?;
+    Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// How calls are spread over versions, and how those beside the live one fare.
+#[utoipa::path(get, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
+pub(super) async fn traffic(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<TrafficView>> {
+    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let view = traffic::view(&controller, &live.function);
+    Ok(Json(view.unwrap_or_else(|| traffic::undivided(&live.function))))
+}
+
+/// Spreads calls over versions. The live one stays live: what loses its share to failures loses it to that one.
+#[utoipa::path(put, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)),
+    request_body = SetTraffic, responses(
+    (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
+pub(super) async fn set_traffic(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<TrafficView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: SetTraffic = read_body(body, BODY_BYTES_MAX).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    traffic::set(&controller, caller, &live, &body).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    let view = traffic::view(&controller, &live.function);
+    Ok(Json(view.unwrap_or_else(|| traffic::undivided(&live.function))))
+}
+
+/// All calls to the live version.
+#[utoipa::path(delete, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(super) async fn end_traffic(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<StatusCode> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let live = functions::own(&controller, caller, &id).await?;
+    traffic::end(&controller, caller, &live.function).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Sets or takes away what the function may cost in a month; no new version.
+#[utoipa::path(put, path = routes::FUNCTION_BUDGET, tag = "functions", params(("id" = String, Path)),
+    request_body = SetBudget, responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn set_budget(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: SetBudget = read_body(body, BODY_BYTES_MAX).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    budget::set(&controller, caller, &live.function, body.budget_ucr).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// Lifts the quarantine of a function's versions.
+#[utoipa::path(post, path = routes::FUNCTION_RELEASE, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn release(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let live = functions::own(&controller, caller, &id).await?;
+    traffic::release(&controller, caller, &live.function).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// Brings back a function that was deleted in the last days: by its id, or the last one deleted of a name.
+#[utoipa::path(post, path = routes::FUNCTION_RESTORE, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn restore(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let live = deploy::restore(&controller, caller, &id).await?;
+    Ok(Json(views::function(&controller, &live).await?))
 }
 
 /// Jobs whose median price is told.

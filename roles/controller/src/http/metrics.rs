@@ -27,7 +27,7 @@ const HOUR_MS: u64 = 3_600_000;
 const POINTS_MAX: u64 = 1_500;
 const STEPS: [(&str, u64); 3] = [("minute", 60_000), ("hour", HOUR_MS), ("day", 24 * HOUR_MS)];
 
-/// One function's counters. A job counts in the step in which it was created.
+/// One function's counters, or one version's; a deleted one's by its id. A job counts in the step in which it was created.
 #[utoipa::path(get, path = routes::METRICS_FUNCTION, tag = "metrics", params(("id" = String, Path), MetricsQuery),
     responses((status = 200, body = MetricsView), (status = "default", body = ErrorBody)))]
 pub(super) async fn function(
@@ -36,10 +36,12 @@ pub(super) async fn function(
     Path(id): Path<String>,
     Query(query): Query<MetricsQuery>,
 ) -> HttpResult<Json<MetricsView>> {
-    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
-    Ok(Json(
-        points(&controller, MetricScope::Function(live.function.id), &query).await?,
-    ))
+    let id = functions::own_ever(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let scope = match query.version {
+        Some(version) => MetricScope::Version(id, version),
+        None => MetricScope::Function(id),
+    };
+    Ok(Json(points(&controller, scope, &query).await?))
 }
 
 #[utoipa::path(get, path = routes::METRICS_SYSTEM, tag = "metrics", params(MetricsQuery),

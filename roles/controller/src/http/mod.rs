@@ -2,6 +2,7 @@
 
 mod accounts;
 mod answer;
+mod audit;
 mod events;
 mod execute;
 mod functions;
@@ -30,6 +31,7 @@ use crate::{
     Controller,
     auth::{Caller, caller_of},
     failure::{refusal, refuse},
+    rates::{self, Counted},
 };
 
 pub(crate) type Shared = State<Arc<Controller>>;
@@ -75,6 +77,14 @@ fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
         .routes(routes!(functions::show, functions::update, functions::remove))
         .routes(routes!(functions::versions))
         .routes(routes!(functions::rollback))
+        .routes(routes!(
+            functions::traffic,
+            functions::set_traffic,
+            functions::end_traffic
+        ))
+        .routes(routes!(functions::set_budget))
+        .routes(routes!(functions::release))
+        .routes(routes!(functions::restore))
         .routes(routes!(functions::quote))
         .routes(routes!(functions::logs))
         .routes(routes!(execute::execute))
@@ -88,6 +98,8 @@ fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
         .routes(routes!(accounts::create))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::own))
+        .routes(routes!(audit::limits, audit::set_limits))
+        .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))
         .routes(routes!(accounts::challenge))
         .routes(routes!(accounts::create_token, accounts::list_tokens))
@@ -160,7 +172,11 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
-            Some(token) => Ok(Self(caller_of(controller, token).await?)),
+            Some(token) => {
+                let caller = caller_of(controller, token).await?;
+                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                Ok(Self(caller))
+            }
             None => {
                 let mut refusal = refusal(
                     "auth.missing_token",
@@ -181,7 +197,11 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
-            Some(token) => Ok(Self(Some(caller_of(controller, token).await?))),
+            Some(token) => {
+                let caller = caller_of(controller, token).await?;
+                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                Ok(Self(Some(caller)))
+            }
             None => Ok(Self(None)),
         }
     }

@@ -21,6 +21,7 @@ use super::{Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, answer
 use crate::{
     failure::{failed, refusal, refuse},
     functions, invoke,
+    rates::{self, Counted},
 };
 
 pub(super) async fn root(
@@ -69,6 +70,9 @@ async fn call(
             Some(caller) if caller.account == live.function.owner => caller.needs(Scope::Invoke)?,
             _ => return Err(unknown(&anyone, missing())),
         }
+    }
+    if anyone.0.is_none() {
+        rates::count(&controller, Counted::Public(live.function.owner), &live.limits)?;
     }
     let event = event(path, request).await?;
     let invocation = execute::plain_invocation(live, event);

@@ -59,6 +59,12 @@ pub struct Settings {
     /// Runs at one time, 1 to 1000
     #[arg(long, value_name = "N")]
     pub concurrency: Option<u32>,
+    /// What the function may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
+    #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
+    pub budget: Option<u64>,
+    /// Give the new version this percentage of the calls and leave the live one live
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub canary: Option<u32>,
     /// Record each job on the ledger before it runs
     #[arg(long)]
     pub strict: bool,
@@ -95,7 +101,7 @@ pub async fn send(client: &Client, name: &str, source: Source, settings: &Settin
     let create = creation(name, source, settings);
     match client.create_function(&create).await.map_err(Failure::from) {
         Err(failure) if failure.code() == Some("function.exists") => {
-            Ok(client.update_function(name, &update(create)).await?)
+            Ok(client.update_function(name, &update(create, settings.canary)).await?)
         }
         answer => answer,
     }
@@ -117,6 +123,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         strict: settings.strict.then_some(true),
         public: settings.public.then_some(true),
         concurrency: settings.concurrency,
+        budget_ucr: settings.budget,
     }
 }
 
@@ -124,7 +131,7 @@ fn variables(given: &[(String, String)]) -> Option<BTreeMap<String, String>> {
     (!given.is_empty()).then(|| given.iter().cloned().collect())
 }
 
-fn update(create: CreateFunction) -> UpdateFunction {
+fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
     UpdateFunction {
         language: Some(create.language),
         code: create.code,
@@ -138,6 +145,8 @@ fn update(create: CreateFunction) -> UpdateFunction {
         strict: create.strict,
         public: create.public,
         concurrency: create.concurrency,
+        budget_ucr: create.budget_ucr,
+        canary,
     }
 }
 
@@ -148,6 +157,9 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
     ))?;
     if !view.packages.is_empty() {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;
+    }
+    if let Some(traffic) = &view.traffic {
+        show::text(&format!("calls go to {}\n", super::traffic::shares(traffic)))?;
     }
     show::text(&format!("{}\n", view.url))
 }

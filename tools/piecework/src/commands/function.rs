@@ -1,18 +1,31 @@
 //! `piecework function`: one function's settings.
 
-use piecework_api::functions::FunctionView;
+use piecework_api::functions::{BudgetView, FunctionView};
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, units};
 
-/// Show a function
+/// Show a function, or change what needs no new version
 #[derive(Debug, clap::Args)]
 pub struct Function {
     name: String,
+    /// Let a quarantined version take calls again
+    #[arg(long)]
+    release: bool,
+    /// What it may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
+    #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
+    budget: Option<u64>,
 }
 
 impl Function {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let view = session::connect()?.function(&self.name).await?;
+        let client = session::connect()?;
+        if self.release {
+            client.release(&self.name).await?;
+        }
+        if let Some(budget_ucr) = self.budget {
+            client.set_budget(&self.name, budget_ucr).await?;
+        }
+        let view = client.function(&self.name).await?;
         if json {
             show::json(&view)
         } else {
@@ -23,14 +36,14 @@ impl Function {
 
 fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
     let env: Vec<String> = view.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    vec![
+    let mut rows = vec![
         ("name", view.name.clone()),
         ("id", view.id.to_string()),
         ("url", view.url.clone()),
         ("owner", view.owner.clone()),
         ("version", view.version.to_string()),
         ("language", view.language.to_string()),
-        ("status", format!("{:?}", view.status).to_lowercase()),
+        ("status", status(view)),
         ("sandbox", format!("{}: {}", view.sandbox, view.sandbox_reason)),
         ("timeout", format!("{} ms", view.timeout_ms)),
         ("memory", format!("{} MiB", view.memory_limit_mb)),
@@ -43,7 +56,36 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("code", view.code_digest.to_string()),
         ("created", show::time(view.created_at)),
         ("updated", show::time(view.updated_at)),
-    ]
+    ];
+    rows.extend(
+        view.traffic
+            .as_ref()
+            .map(|traffic| ("traffic", super::traffic::shares(traffic))),
+    );
+    rows.extend(view.budget.as_ref().map(|budget| ("budget", spent(budget))));
+    rows
+}
+
+fn status(view: &FunctionView) -> String {
+    let status = format!("{:?}", view.status).to_lowercase();
+    match &view.quarantine {
+        Some(why) => format!(
+            "{status} since {}: {} times {} in a row; deploy a new version, or --release",
+            show::time(why.since),
+            why.failures,
+            why.code
+        ),
+        None => status,
+    }
+}
+
+fn spent(budget: &BudgetView) -> String {
+    format!(
+        "{} of {} spent since {}",
+        show::ucr(budget.spent_ucr),
+        show::ucr(budget.budget_ucr),
+        show::time(budget.month_began_at)
+    )
 }
 
 fn dash(items: &[String]) -> String {

@@ -8,8 +8,11 @@ use crate::{failure::Failure, session, show};
 #[derive(Debug, clap::Args)]
 pub struct Functions {
     /// Only names that contain this
-    #[arg(long, value_name = "TEXT")]
-    search: Option<String>,
+    #[arg(long, value_name = "TEXT", alias = "search")]
+    name: Option<String>,
+    /// Those that were deleted and can be restored
+    #[arg(long)]
+    deleted: bool,
     #[command(flatten)]
     page: super::Page,
 }
@@ -17,7 +20,8 @@ pub struct Functions {
 impl Functions {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let query = FunctionsQuery {
-            search: self.search,
+            name: self.name,
+            deleted: self.deleted.then_some(true),
             limit: Some(self.page.limit),
             cursor: self.page.cursor,
         };

@@ -10,6 +10,9 @@ use crate::{failure::Failure, session, show, units};
 pub struct Metrics {
     /// A function [default: the whole system]
     name: Option<String>,
+    /// Only this version of the function
+    #[arg(long, value_name = "N", requires = "name")]
+    version: Option<u32>,
     /// How far back
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = units::duration)]
     since: std::time::Duration,
@@ -28,6 +31,7 @@ impl Metrics {
             from: Some(from),
             to: None,
             step: self.step,
+            version: self.version,
         };
         let client = session::connect()?;
         let view = match &self.name {

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod account;
+pub mod audit;
 pub mod call;
 pub mod cancel;
 pub mod delete;
@@ -14,6 +15,7 @@ pub mod job;
 pub mod jobs;
 pub mod leases;
 pub mod ledger;
+pub mod limits;
 pub mod login;
 pub mod logout;
 pub mod logs;
@@ -23,9 +25,11 @@ pub mod offers;
 pub mod openapi;
 pub mod provider;
 pub mod quote;
+pub mod restore;
 pub mod rollback;
 pub mod statement;
 pub mod tokens;
+pub mod traffic;
 pub mod transfer;
 pub mod up;
 pub mod versions;

@@ -5,4 +5,5 @@ mod command_line;
 mod crash;
 mod machine;
 mod main_job;
+mod oversight;
 mod threats;

@@ -1,0 +1,37 @@
+//! The record of changes: who changed what, written once the change is done.
+
+use piecework_model::AccountId;
+use piecework_store::Change;
+use serde_json::Value;
+
+use crate::{Answer, Controller, clock::now_ms, failure::store};
+
+/// Records a change that is done. Where this fails the change stands and its caller is told of the failure.
+pub(crate) async fn record(
+    controller: &Controller,
+    (actor, owner): (Option<AccountId>, AccountId),
+    (noun, verb): (&'static str, &'static str),
+    target: impl Into<String>,
+    detail: Value,
+) -> Answer<()> {
+    let change = Change {
+        at_ms: now_ms(),
+        actor,
+        owner,
+        action: format!("{noun}.{verb}"),
+        target: target.into(),
+        detail: detail.to_string(),
+    };
+    controller.store.record(&change).await.map_err(store)
+}
+
+/// A change that an account made to what is its own.
+pub(crate) async fn own(
+    controller: &Controller,
+    account: AccountId,
+    action: (&'static str, &'static str),
+    target: impl Into<String>,
+    detail: Value,
+) -> Answer<()> {
+    record(controller, (Some(account), account), action, target, detail).await
+}

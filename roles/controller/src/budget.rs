@@ -1,0 +1,255 @@
+//! What a function may cost in a calendar month: spent is what its jobs of this month were billed.
+//!
+//! A call begins while what was spent, and the most that the running ones can cost, is below the budget: it is overshot by
+//! one call's price at the most.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use jiff::{Timestamp, tz::TimeZone};
+use parking_lot::Mutex;
+use piecework_api::errors::Refusal;
+use piecework_model::FunctionId;
+use piecework_store::{Function, MetricScope};
+use serde_json::json;
+
+use crate::{
+    Answer, Controller, audit,
+    auth::Caller,
+    clock::now_ms,
+    failure::{failed, store},
+    functions::{self, Live},
+};
+
+const DAY_MS: u64 = 86_400_000;
+/// Percent of a budget at which its owner is told.
+const ALERTS: [u64; 2] = [80, 100];
+
+/// Of the functions with a budget.
+#[derive(Default)]
+pub(crate) struct Budgets(DashMap<FunctionId, Arc<Mutex<Spending>>>);
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spending {
+    pub(crate) month_began_at_ms: u64,
+    pub(crate) spent_ucr: u64,
+    /// The most that running jobs can cost.
+    running_ucr: u64,
+    /// Percent that the owner was told of in this month.
+    told: u64,
+}
+
+impl Spending {
+    fn take(&mut self, budget_ucr: u64, price_max_ucr: u64) -> bool {
+        let free = self.spent_ucr.saturating_add(self.running_ucr) < budget_ucr;
+        if free {
+            self.running_ucr = self.running_ucr.saturating_add(price_max_ucr);
+        }
+        free
+    }
+
+    /// The highest alert that is due and was not given.
+    fn due(&mut self, budget_ucr: u64) -> Option<u64> {
+        let percent = u128::from(self.spent_ucr) * 100 / u128::from(budget_ucr.max(1));
+        let due = ALERTS.into_iter().rev().find(|alert| percent >= u128::from(*alert))?;
+        let news = due > self.told;
+        self.told = self.told.max(due);
+        news.then_some(due)
+    }
+}
+
+/// What one running job may cost; given back when dropped.
+pub(crate) struct Hold {
+    spending: Arc<Mutex<Spending>>,
+    price_max_ucr: u64,
+}
+
+impl Hold {
+    /// The job cost this much.
+    pub(crate) fn spend(&self, price_ucr: u64) {
+        let mut spending = self.spending.lock();
+        spending.spent_ucr = spending.spent_ucr.saturating_add(price_ucr);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut spending = self.spending.lock();
+        spending.running_ucr = spending.running_ucr.saturating_sub(self.price_max_ucr);
+    }
+}
+
+fn month_of(now_ms: u64) -> Answer<u64> {
+    let began = i64::try_from(now_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .and_then(|now| now.to_zoned(TimeZone::UTC).first_of_month().ok())
+        .and_then(|first| first.start_of_day().ok());
+    let began = began.and_then(|began| u64::try_from(began.timestamp().as_millisecond()).ok());
+    began.ok_or_else(|| failed("find the month", &now_ms))
+}
+
+/// What the function spent in this month.
+pub(crate) async fn spending(controller: &Controller, function: FunctionId) -> Answer<Spending> {
+    Ok(*of(controller, function).await?.lock())
+}
+
+async fn of(controller: &Controller, function: FunctionId) -> Answer<Arc<Mutex<Spending>>> {
+    let month_began_at_ms = month_of(now_ms())?;
+    let known = controller.budgets.0.get(&function).map(|entry| entry.value().clone());
+    if let Some(spending) = known {
+        let mut state = spending.lock();
+        if state.month_began_at_ms != month_began_at_ms {
+            *state = Spending {
+                month_began_at_ms,
+                running_ucr: state.running_ucr,
+                ..Spending::default()
+            };
+        }
+        drop(state);
+        return Ok(spending);
+    }
+    // What has ended and is not in the tables yet counts as well.
+    controller.store.flush().await.map_err(store)?;
+    let scope = MetricScope::Function(function);
+    let points = controller.store.points(scope, month_began_at_ms, now_ms() + 1, DAY_MS);
+    let spent_ucr = points.await.map_err(store)?.iter().map(|point| point.price_ucr).sum();
+    let spending = Spending {
+        month_began_at_ms,
+        spent_ucr,
+        ..Spending::default()
+    };
+    let entry = controller.budgets.0.entry(function);
+    Ok(entry.or_insert_with(|| Arc::new(Mutex::new(spending))).value().clone())
+}
+
+/// `PUT /functions/{id}/budget`; zero takes it away.
+pub(crate) async fn set(controller: &Controller, caller: &Caller, function: &Function, budget_ucr: u64) -> Answer<()> {
+    let changed = functions::change_policy(controller, function.id, |policy, _| {
+        let before = policy.budget_ucr;
+        policy.budget_ucr = Some(budget_ucr).filter(|budget| *budget > 0);
+        policy.budget_ucr != before
+    });
+    if changed.await? {
+        forget(controller, function.id);
+        let detail = json!({"budget_ucr": budget_ucr});
+        audit::own(
+            controller,
+            caller.account,
+            ("budget", "set"),
+            function.name.as_str(),
+            detail,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// The budget was set anew: alerts are given again.
+pub(crate) fn forget(controller: &Controller, function: FunctionId) {
+    if let Some(spending) = controller.budgets.0.get(&function) {
+        spending.lock().told = 0;
+    }
+}
+
+/// Takes a call's most out of the budget. Refuses with `function.budget_spent`; nothing where there is no budget.
+pub(crate) async fn hold(controller: &Controller, live: &Live, price_max_ucr: u64) -> Answer<Option<Hold>> {
+    let Some(budget_ucr) = live.function.policy.budget_ucr else {
+        return Ok(None);
+    };
+    let spending = of(controller, live.function.id).await?;
+    if !spending.lock().take(budget_ucr, price_max_ucr) {
+        return Err(spent(live, budget_ucr, &spending.lock()));
+    }
+    Ok(Some(Hold {
+        spending,
+        price_max_ucr,
+    }))
+}
+
+/// Whether the budget lets anything begin. Refuses with `function.budget_spent`.
+pub(crate) async fn check(controller: &Controller, live: &Live) -> Answer<()> {
+    let Some(budget_ucr) = live.function.policy.budget_ucr else {
+        return Ok(());
+    };
+    let now = spending(controller, live.function.id).await?;
+    if now.spent_ucr < budget_ucr {
+        return Ok(());
+    }
+    Err(spent(live, budget_ucr, &now))
+}
+
+fn spent(live: &Live, budget_ucr: u64, spending: &Spending) -> Box<Refusal> {
+    let message = format!(
+        "{} ucr of the {budget_ucr} ucr that `{}` may cost in a month are spent, and running jobs may take {} ucr more; \
+         nothing ran",
+        spending.spent_ucr, live.function.name, spending.running_ucr
+    );
+    let refusal = Refusal::new("function.budget_spent", message)
+        .hint("its owner may raise it: `piecework function NAME --budget AMOUNT`, 0 for none")
+        .details(
+            json!({"budget_ucr": budget_ucr, "spent_ucr": spending.spent_ucr, "running_ucr": spending.running_ucr}),
+        );
+    Box::new(refusal)
+}
+
+/// Tells the owner, once in a month for each mark, that the budget is going: in the audit record and in `/events`.
+pub(crate) async fn alert(controller: &Controller, live: &Live) -> Answer<()> {
+    let Some(budget_ucr) = live.function.policy.budget_ucr else {
+        return Ok(());
+    };
+    let spending = of(controller, live.function.id).await?;
+    let (due, spent_ucr) = {
+        let mut spending = spending.lock();
+        (spending.due(budget_ucr), spending.spent_ucr)
+    };
+    let Some(percent) = due else { return Ok(()) };
+    let function = &live.function;
+    let detail = json!({"percent": percent, "budget_ucr": budget_ucr, "spent_ucr": spent_ucr});
+    tracing::warn!(function = %function.id, percent, "a function's budget is going");
+    controller.announce_function("budget", function, &detail);
+    audit::record(
+        controller,
+        (None, function.owner),
+        ("budget", "alert"),
+        function.name.as_str(),
+        detail,
+    )
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_jobs_count_at_their_most_and_the_overshoot_is_one_of_them() {
+        let mut spending = Spending::default();
+        assert!(spending.take(100, 5_000), "nothing is spent yet");
+        assert!(!spending.take(100, 5_000), "the running one may take all of it");
+        spending.running_ucr = 0;
+        spending.spent_ucr = 99;
+        assert!(spending.take(100, 5_000));
+        spending.running_ucr = 0;
+        spending.spent_ucr = 100;
+        assert!(!spending.take(100, 1));
+    }
+
+    #[test]
+    fn each_mark_is_told_once() {
+        let mut spending = Spending {
+            spent_ucr: 79,
+            ..Spending::default()
+        };
+        assert_eq!(spending.due(100), None);
+        spending.spent_ucr = 85;
+        assert_eq!((spending.due(100), spending.due(100)), (Some(80), None));
+        spending.spent_ucr = 300;
+        assert_eq!((spending.due(100), spending.due(100)), (Some(100), None));
+    }
+
+    #[test]
+    fn a_month_begins_on_its_first_at_midnight() {
+        assert_eq!(month_of(1_767_225_600_000 + 5 * DAY_MS), Ok(1_767_225_600_000));
+    }
+}

@@ -1,0 +1,153 @@
+//! What an operator set for an account: requests a second with a burst, and its weight against others.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use piecework_api::{audit::AccountLimits, errors::Refusal};
+use piecework_model::AccountId;
+
+use crate::{
+    Answer, Controller, codecs,
+    failure::{refuse, store},
+};
+
+const LIMITS: &str = "limits";
+const RATE_MAX: u32 = 100_000;
+const WEIGHT_MAX: u32 = 100;
+/// Accounts whose requests are counted; one that was idle longer than its bucket takes to fill loses nothing by going.
+const BUCKETS_MAX: u64 = 100_000;
+const BUCKET_IDLE: Duration = Duration::from_secs(600);
+
+/// Whose requests a bucket counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Counted {
+    /// With a token of this account.
+    Account(AccountId),
+    /// Without a token, to public functions of this account: strangers do not use up its own.
+    Public(AccountId),
+}
+
+pub(crate) struct Rates(Cache<Counted, Arc<Mutex<Bucket>>>);
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self(
+            Cache::builder()
+                .max_capacity(BUCKETS_MAX)
+                .time_to_idle(BUCKET_IDLE)
+                .build(),
+        )
+    }
+}
+
+/// A token bucket.
+struct Bucket {
+    left: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    /// Whether one more is let through at `now`; else how long until one is.
+    fn take(&mut self, (rate, burst): (u32, u32), now: Instant) -> Result<(), Duration> {
+        let filled = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate);
+        self.left = (self.left + filled).min(f64::from(burst));
+        self.at = now;
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            return Ok(());
+        }
+        Err(Duration::from_secs_f64((1.0 - self.left) / f64::from(rate)))
+    }
+}
+
+impl Rates {
+    /// Refuses with `rate.limited`.
+    fn take(&self, counted: Counted, (rate, burst): (u32, u32)) -> Answer<()> {
+        let now = Instant::now();
+        let full = || {
+            Arc::new(Mutex::new(Bucket {
+                left: f64::from(burst),
+                at: now,
+            }))
+        };
+        let bucket = self.0.get_with(counted, full);
+        let taken = bucket.lock().take((rate, burst), now);
+        taken.map_err(|wait| {
+            let message = format!("more than {rate} requests a second, and more than {burst} at once");
+            let hint = format!("try again in {} ms", wait.as_millis().max(1));
+            Box::new(Refusal::new("rate.limited", message).hint(hint))
+        })
+    }
+}
+
+/// Counts one request. Refuses with `rate.limited` where the account, or else every account, has a limit.
+pub(crate) fn count(controller: &Controller, counted: Counted, limits: &AccountLimits) -> Answer<()> {
+    let Some(rate) = limits.requests_per_s.or(controller.tuning.requests_per_s) else {
+        return Ok(());
+    };
+    let by_default = if limits.requests_per_s.is_some() {
+        None
+    } else {
+        controller.tuning.burst
+    };
+    let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
+    controller.rates.take(counted, (rate, burst))
+}
+
+/// What is set for an account; all absent where nothing was.
+pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answer<AccountLimits> {
+    let bytes = controller
+        .store
+        .value(LIMITS, &account.to_string())
+        .await
+        .map_err(store)?;
+    bytes.map_or(Ok(AccountLimits::default()), |bytes| codecs::from_json(&bytes))
+}
+
+/// Sets them; in force for the next request. Refuses with `rate.bad_limits`.
+pub(crate) async fn set(controller: &Controller, account: AccountId, limits: AccountLimits) -> Answer<()> {
+    let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
+    if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
+        return refuse("rate.bad_limits", "a rate and a burst are 1 to 100000");
+    }
+    if !within(limits.weight, WEIGHT_MAX) {
+        return refuse("rate.bad_limits", "a weight is 1 to 100");
+    }
+    codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
+    for counted in [Counted::Account(account), Counted::Public(account)] {
+        controller.rates.0.invalidate(&counted);
+    }
+    controller.auth.forget_account(account);
+    controller.functions.forget_all();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_let_through_then_the_rate() {
+        let begun = Instant::now();
+        let mut bucket = Bucket { left: 3.0, at: begun };
+        let at = |ms| begun + Duration::from_millis(ms);
+        for _ in 0..3 {
+            assert_eq!(bucket.take((10, 3), at(0)), Ok(()));
+        }
+        let wait = bucket.take((10, 3), at(0)).expect_err("used up");
+        assert!(
+            wait > Duration::from_millis(90) && wait < Duration::from_millis(110),
+            "{wait:?}"
+        );
+        assert!(bucket.take((10, 3), at(50)).is_err());
+        assert_eq!(bucket.take((10, 3), at(150)), Ok(()));
+        for _ in 0..3 {
+            assert_eq!(bucket.take((10, 3), at(60_000)), Ok(()), "never more than the burst");
+        }
+        assert!(bucket.take((10, 3), at(60_000)).is_err());
+    }
+}

@@ -1,0 +1,51 @@
+//! `piecework limits`: what an operator sets for an account.
+
+use piecework_api::audit::AccountLimits;
+
+use crate::{failure::Failure, session, show};
+
+/// Show or set an account's rate limit and its weight against others; only operators set them
+#[derive(Debug, clap::Args)]
+pub struct Limits {
+    name: String,
+    /// Requests a second on the long run
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// Requests at once [default: twice the rate]
+    #[arg(long, value_name = "N")]
+    burst: Option<u32>,
+    /// Share of the slots while they are short, 1 to 100
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Back to the defaults
+    #[arg(long, conflicts_with_all = ["rate", "burst", "weight"])]
+    reset: bool,
+}
+
+impl Limits {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        let now = client.account_limits(&self.name).await?;
+        let wanted = if self.reset {
+            AccountLimits::default()
+        } else {
+            AccountLimits {
+                requests_per_s: self.rate.or(now.requests_per_s),
+                burst: self.burst.or(now.burst),
+                weight: self.weight.or(now.weight),
+            }
+        };
+        if wanted != now {
+            client.set_account_limits(&self.name, &wanted).await?;
+        }
+        if json {
+            return show::json(&wanted);
+        }
+        show::fields(&[
+            ("account", self.name),
+            ("requests a second", show::or_dash(wanted.requests_per_s)),
+            ("burst", show::or_dash(wanted.burst)),
+            ("weight", show::or_dash(wanted.weight)),
+        ])
+    }
+}
