@@ -1,0 +1,218 @@
+//! Four peers as four processes: killed, cut off, wiped, damaged and pestered.
+
+#![allow(clippy::unwrap_used)]
+
+mod network;
+mod processes;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use network::*;
+use processes::*;
+
+#[tokio::test]
+#[ignore = "a peer of the other tests"]
+async fn peer_process() {
+    run_child().await;
+}
+
+/// Transfers one after the other through one peer until told to stop or the peer is gone; how many became final.
+fn load(peer: Arc<Peer>, sender: u8, mut nonce: u64, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<u64> {
+    tokio::spawn(async move {
+        while !stop.load(Ordering::Relaxed) {
+            match peer.transfer(sender, nonce, 7).await {
+                Some(_) => nonce += 1,
+                None => break,
+            }
+        }
+        nonce
+    })
+}
+
+async fn killed_and_back(network: &Network, peers: &mut [Arc<Peer>]) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let loads: Vec<_> = (0..3)
+        .map(|number| load(peers[number].clone(), number as u8 + 1, 0, stop.clone()))
+        .collect();
+    peers[0].reach(10).await;
+    peers[3].kill().await;
+    let at = peers[0].status().await.height;
+    let took = peers[0].reach(at + 60).await;
+    println!("60 blocks without one of four: {took:?}");
+    let started = Instant::now();
+    peers[3] = Arc::new(network.start(3).await);
+    let head = peers[0].status().await.height;
+    peers[3].reach(head).await;
+    println!("back at the head ({head}) after {:?}", started.elapsed());
+    stop.store(true, Ordering::Relaxed);
+    for (number, load) in loads.into_iter().enumerate() {
+        let sent = load.await.unwrap();
+        assert!(sent > 3, "transfers through peer {number} went on");
+        assert_eq!(peers[number].balance(number as u8 + 1).await.1, sent);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_killed_peer_stops_nobody_and_comes_back_and_all_killed_lose_nothing_final() {
+    let network = Network::new(4);
+    let mut peers: Vec<Arc<Peer>> = network.start_all().await.into_iter().map(Arc::new).collect();
+    killed_and_back(&network, &mut peers).await;
+
+    // All four, in the middle of their work.
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut sent = Vec::new();
+    for number in 0..4 {
+        let nonce = peers[0].balance(number as u8 + 1).await.1;
+        sent.push(load(peers[number].clone(), number as u8 + 1, nonce, stop.clone()));
+    }
+    let height = peers[0].status().await.height;
+    peers[0].reach(height + 30).await;
+    let before = peers[0].status().await.height;
+    let last = peers[0].block(before).await.unwrap();
+    for peer in &peers {
+        peer.kill().await;
+    }
+    let mut shown = Vec::new();
+    for sent in sent {
+        shown.push(sent.await.unwrap());
+    }
+    let started = Instant::now();
+    let peers = network.start_all().await;
+    for peer in &peers {
+        peer.reach(before + 3).await;
+        assert_eq!(peer.block(before).await, Some(last));
+    }
+    println!("all four went on after {:?}", started.elapsed());
+    for (number, shown) in shown.into_iter().enumerate() {
+        let (_, nonce) = peers[0].balance(number as u8 + 1).await;
+        assert!(nonce >= shown, "what was shown as final is there: {nonce} of {shown}");
+    }
+    let peers: Vec<&Peer> = peers.iter().collect();
+    assert!(agree(&peers).await > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_four_stand_still_until_one_returns() {
+    let network = Network::new(4);
+    let mut peers: Vec<Arc<Peer>> = network.start_all().await.into_iter().map(Arc::new).collect();
+    peers[0].transfer(1, 0, 7).await.unwrap();
+    let gone: Vec<Arc<Peer>> = peers.drain(2..).collect();
+    for peer in &gone {
+        peer.kill().await;
+    }
+    // What two can finish that four had begun is final; then nothing is.
+    let first = peers[0].clone();
+    let waiting = first.transfer(1, 1, 7);
+    tokio::pin!(waiting);
+    let mut still = peers[0].status().await.height;
+    let mut since = Instant::now();
+    let deadline = Instant::now() + LONG;
+    while since.elapsed() < Duration::from_secs(3) {
+        assert!(Instant::now() < deadline, "two of four make blocks");
+        let finished = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
+        assert!(finished.is_err(), "two of four made a transaction final");
+        let height = peers[0].status().await.height;
+        if height != still {
+            (still, since) = (height, Instant::now());
+        }
+    }
+    peers.push(Arc::new(network.start(2).await));
+    let height = tokio::time::timeout(LONG, waiting)
+        .await
+        .expect("three are enough")
+        .unwrap();
+    peers.push(Arc::new(network.start(3).await));
+    for peer in &peers {
+        peer.reach(height).await;
+    }
+    let peers: Vec<&Peer> = peers.iter().map(|peer| &**peer).collect();
+    assert!(agree(&peers).await >= height);
+    assert_eq!(peers[3].balance(1).await.1, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_starts_empty_gets_the_whole_history() {
+    let network = Network::new(4);
+    let mut peers = network.start_all().await;
+    for nonce in 0..5 {
+        peers[0].transfer(1, nonce, 7).await.unwrap();
+    }
+    let gone = peers.pop().unwrap();
+    gone.kill().await;
+    for nonce in 5..40 {
+        peers[0].transfer(1, nonce, 7).await.unwrap();
+    }
+    // The others are well into the third epoch. A network in use would give it a new key: an old one could vote twice.
+    let directory = network.directory(3);
+    std::fs::remove_dir_all(directory).unwrap();
+    std::fs::create_dir(directory).unwrap();
+    let started = Instant::now();
+    let back = network.start(3).await;
+    let head = peers[0].status().await.height;
+    back.reach(head).await;
+    println!("{head} blocks from nothing in {:?}", started.elapsed());
+    assert!(head > 40, "{head}");
+    peers.push(back);
+    let peers: Vec<&Peer> = peers.iter().collect();
+    assert!(agree(&peers).await >= head);
+    assert_eq!(peers[3].balance(7).await.0, GRANT + 40);
+}
+
+/// Garbage, a huge length, silence, and a byte now and then.
+fn pester(address: std::net::SocketAddr, kind: usize) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(LONG))?;
+    match kind % 4 {
+        0 => stream.write_all(&[0xa5; 4096])?,
+        1 => stream.write_all(&[0xff; 16])?,
+        2 => {}
+        _ => stream.write_all(&[0x20])?,
+    }
+    Ok(stream)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_at_the_port_do_no_harm() {
+    let network = Network::new(4);
+    let peers = network.start_all().await;
+    peers[1].transfer(1, 0, 7).await.unwrap();
+    let before: u64 = peers[1].ask("memory").await.unwrap().parse().unwrap();
+    let address = network.addresses[1];
+    let strangers = tokio::task::spawn_blocking(move || {
+        let opened: Vec<_> = (0..200).filter_map(|kind| pester(address, kind).ok()).collect();
+        assert!(!opened.is_empty());
+        // Each is cut off, however slowly it talks.
+        for (kind, mut stream) in opened.into_iter().enumerate() {
+            let mut byte = [0];
+            while kind % 4 == 3 && stream.write_all(&[0]).is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let cut = stream.read(&mut byte).map(|read| read == 0).unwrap_or_else(|error| {
+                !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                )
+            });
+            assert!(cut, "stranger {kind} was let in");
+        }
+    });
+    for nonce in 1..30 {
+        tokio::time::timeout(LONG, peers[1].transfer(1, nonce, 7))
+            .await
+            .expect("transactions go on")
+            .unwrap();
+    }
+    strangers.await.unwrap();
+    let after: u64 = peers[1].ask("memory").await.unwrap().parse().unwrap();
+    assert!(after < before + 64 * 1024, "{before} KiB grew to {after} KiB");
+    let peers: Vec<&Peer> = peers.iter().collect();
+    agree(&peers).await;
+}
