@@ -33,7 +33,11 @@ fn genesis(jobs_per_settlement: u32) -> Genesis {
             lane_intervals_max: 1_000,
             epoch_blocks: 600,
         },
-        peers: vec![],
+        peers: vec![GenesisPeer {
+            key: key(9).public(),
+            owner: "controller".parse().expect("a valid name"),
+            address: "localhost:1".into(),
+        }],
         grants: vec![grant(1, "developer"), grant(2, "provider"), grant(3, "controller")],
     }
 }

@@ -3,8 +3,9 @@
 use piecework_model::Rejection;
 
 use crate::{
-    rejections::{bad_name, settle_empty, too_large},
-    transaction::{Action, OpenJobs, OpenLease, PutOffer, Register, Settle},
+    genesis::TEXT_BYTES_MAX,
+    rejections::{bad_name, peers_bad_address, settle_empty, too_large},
+    transaction::{Action, Change, Claim, OpenJobs, OpenLease, PayClaims, PutOffer, Register, Settle},
 };
 
 /// A settlement of 10,000 jobs is about 3 MB: more would crowd out a block.
@@ -13,6 +14,8 @@ pub const JOBS_PER_SETTLEMENT_MAX: u32 = 10_000;
 pub const CODES_PER_SETTLEMENT_MAX: usize = 1_024;
 /// Controllers, and mailboxes, of one lease: a pair for failover, a rotation, some slack. Each settlement reads them.
 pub const KEYS_PER_LEASE_MAX: usize = 16;
+/// Seals of one claim: each costs a signature's verification, some 50 us.
+pub const TICKET_BATCHES_PER_CLAIM_MAX: usize = 200;
 /// Backends of one machine: there are half a dozen kinds.
 pub const OFFER_BACKENDS_MAX: usize = 16;
 /// Labels of one machine: read by every scheduler.
@@ -21,8 +24,10 @@ pub const OFFER_LABELS_MAX: usize = 32;
 pub const OFFER_TEXT_BYTES_MAX: usize = 64;
 /// Unfinished jobs of one lease: bounds what it can leave in the state, also at a price of zero.
 pub const OPEN_JOBS_PER_LEASE_MAX: u32 = 100_000;
+/// How long a proposal can be voted for: a day or more of blocks of a second, so that owners have slept over it.
+pub const PROPOSAL_BLOCKS: u64 = 100_000;
 
-/// Rejects with `transaction.too_large`, `settle.empty` or `account.bad_name`.
+/// Rejects with `transaction.too_large`, `settle.empty`, `account.bad_name` or `peers.bad_address`.
 pub(crate) fn check(action: &Action) -> Result<(), Rejection> {
     match action {
         Action::Register(register) => check_name(register),
@@ -30,13 +35,22 @@ pub(crate) fn check(action: &Action) -> Result<(), Rejection> {
         Action::OpenLease(open) => check_lease(open),
         Action::OpenJobs(open) => check_tickets(open),
         Action::Settle(settle) => check_settle(settle),
+        Action::Claim(claim) => check_claim(claim),
+        Action::PayClaims(pay) => check_pay_claims(pay),
+        Action::Propose(propose) => check_change(&propose.change),
         Action::RotateKey(_)
         | Action::Transfer(_)
         | Action::DropOffer(_)
         | Action::TopUp(_)
         | Action::DelegatePayer(_)
         | Action::CloseLease(_)
-        | Action::ExpireLease(_) => Ok(()),
+        | Action::ExpireLease(_)
+        | Action::Challenge(_)
+        | Action::ReportMismatch(_)
+        | Action::SetLimit(_)
+        | Action::CoverDebt(_)
+        | Action::Vote(_)
+        | Action::PayPeers(_) => Ok(()),
     }
 }
 
@@ -82,4 +96,40 @@ fn check_settle(settle: &Settle) -> Result<(), Rejection> {
     }
     at_most("codes", settle.codes.len(), CODES_PER_SETTLEMENT_MAX)?;
     at_most("jobs", settle.jobs.len(), JOBS_PER_SETTLEMENT_MAX as usize)
+}
+
+/// Counts all tickets of the batches: leaves that are not claimed cost hashing as well.
+fn check_claim(claim: &Claim) -> Result<(), Rejection> {
+    let tickets: usize = claim.batches.iter().map(|batch| batch.tickets.len()).sum();
+    at_most("batches", claim.batches.len(), TICKET_BATCHES_PER_CLAIM_MAX)?;
+    at_most("tickets", tickets, JOBS_PER_SETTLEMENT_MAX as usize)
+}
+
+fn check_pay_claims(pay: &PayClaims) -> Result<(), Rejection> {
+    if pay.sequences.is_empty() {
+        return Err(settle_empty());
+    }
+    at_most("sequences", pay.sequences.len(), JOBS_PER_SETTLEMENT_MAX as usize)
+}
+
+fn check_change(change: &Change) -> Result<(), Rejection> {
+    match change {
+        Change::AddPeer(add) => {
+            at_most("address", add.address.len(), TEXT_BYTES_MAX)?;
+            check_address(&add.address)
+        }
+        Change::RemovePeer(_) | Change::SetParams(_) => Ok(()),
+    }
+}
+
+/// A name or an IP address, which nobody here looks up, and a port.
+fn check_address(address: &str) -> Result<(), Rejection> {
+    let bad = || peers_bad_address().field("address");
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let port_is_set = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if host.is_empty() || !host.bytes().all(plain) || !port_is_set {
+        return Err(bad());
+    }
+    Ok(())
 }

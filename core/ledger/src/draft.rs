@@ -4,7 +4,9 @@ use piecework_model::{AccountId, Credits, LeaseId, OwnerName, Rejection};
 
 use crate::{
     rejections::{account_unknown, lease_unknown, not_started, overflow},
-    state::{Account, Changes, Key, Lane, Lease, Offer, OpenJob, Params, Pools, Value, View},
+    state::{
+        Account, Changes, Committee, Key, Lane, Lease, Mismatch, Offer, OpenJob, Params, Pools, Proposal, Value, View,
+    },
 };
 
 pub(crate) struct Draft<'a> {
@@ -89,6 +91,19 @@ impl<'a> Draft<'a> {
 
     pub fn open_job(&self, lease: LeaseId, provider: AccountId, sequence: u64) -> Option<OpenJob> {
         read!(self, OpenJob, Key::OpenJob(lease, provider, sequence))
+    }
+
+    /// Empty where the ledger has not started.
+    pub fn committee(&self) -> Committee {
+        read!(self, Committee, Key::Committee).unwrap_or_default()
+    }
+
+    pub fn proposal(&self, proposer: AccountId) -> Option<Proposal> {
+        read!(self, Proposal, Key::Proposal(proposer))
+    }
+
+    pub fn mismatch(&self, lease: LeaseId, provider: AccountId, sequence: u64) -> Option<Mismatch> {
+        read!(self, Mismatch, Key::Mismatch(lease, provider, sequence))
     }
 
     pub fn put_account(&mut self, id: AccountId, account: Account) {

@@ -1,7 +1,7 @@
 //! Blocks: transactions applied in order, each wholly or not at all, and what must hold after all of them.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_model::{AccountId, Credits, JobId, LeaseId, NetworkId, Rejection};
+use piecework_model::{AccountId, Credits, Digest, JobId, LeaseId, NetworkId, PublicKey, Rejection};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -93,6 +93,59 @@ pub enum Event {
         lease: LeaseId,
         freed: Credits,
     },
+    /// Without the payer: due after `until_height`, unless it is refuted or settled otherwise before.
+    JobClaimed {
+        lease: LeaseId,
+        provider: AccountId,
+        sequence: u64,
+        job: JobId,
+        price_ucr: u64,
+        until_height: u64,
+    },
+    /// A claim was shown to be wrong: the job will never be paid in this lane.
+    JobRefuted {
+        lease: LeaseId,
+        provider: AccountId,
+        sequence: u64,
+        job: JobId,
+    },
+    MismatchReported {
+        lease: LeaseId,
+        provider: AccountId,
+        sequence: u64,
+        job: JobId,
+        other_provider: AccountId,
+    },
+    LimitSet {
+        sponsor: AccountId,
+        account: AccountId,
+        limit: Credits,
+    },
+    DebtCovered {
+        sponsor: AccountId,
+        account: AccountId,
+        amount: Credits,
+    },
+    ChangeProposed {
+        proposer: AccountId,
+        change: Digest,
+    },
+    ChangeVoted {
+        proposer: AccountId,
+        change: Digest,
+        voter: AccountId,
+    },
+    /// Another set of peers makes the blocks from this height on.
+    PeersChanged {
+        from_height: u64,
+    },
+    ParamsChanged {},
+    /// A peer's share of the commissions went to its owner.
+    PeerPaid {
+        peer: PublicKey,
+        owner: AccountId,
+        amount: Credits,
+    },
 }
 
 /// All that a block does.
@@ -146,7 +199,9 @@ fn assert_sound(view: &dyn View, changes: &Changes) {
             | Key::Lease(_)
             | Key::Lane(..)
             | Key::OpenJob(..)
-            | Key::Committee => 0,
+            | Key::Committee
+            | Key::Proposal(_)
+            | Key::Mismatch(..) => 0,
         };
         growth += after - before;
         if let Some(value) = change {
@@ -166,7 +221,9 @@ fn credits_in(value: &Value) -> i128 {
         | Value::Lease(_)
         | Value::Lane(_)
         | Value::OpenJob(_)
-        | Value::Committee(_) => 0,
+        | Value::Committee(_)
+        | Value::Proposal(_)
+        | Value::Mismatch(_) => 0,
     }
 }
 
@@ -197,6 +254,8 @@ fn assert_covered(key: &Key, value: &Value) {
         | Value::Offer(_)
         | Value::Lane(_)
         | Value::OpenJob(_)
-        | Value::Committee(_) => {}
+        | Value::Committee(_)
+        | Value::Proposal(_)
+        | Value::Mismatch(_) => {}
     }
 }

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bounds::JOBS_PER_SETTLEMENT_MAX,
-    rejections::{genesis_bad_grant, genesis_bad_params, genesis_duplicate, genesis_too_large, genesis_unknown_owner},
+    rejections::{
+        genesis_bad_grant, genesis_bad_params, genesis_duplicate, genesis_no_peer, genesis_too_large,
+        genesis_unknown_owner,
+    },
     state::{Account, Changes, Committee, Key, Params, Peer, Pools, Roles, Value},
 };
 
@@ -94,7 +97,8 @@ fn check_size(genesis: &Genesis) -> Result<(), Rejection> {
     at_most("address", longest.unwrap_or(0), TEXT_BYTES_MAX)
 }
 
-fn check_params(params: &Params) -> Result<(), Rejection> {
+/// Rejects with `genesis.bad_params`; also for parameters that are voted in.
+pub(crate) fn check_params(params: &Params) -> Result<(), Rejection> {
     let within = |field: &'static str, value: u32, (least, most): (u32, u32)| match (least..=most).contains(&value) {
         true => Ok(()),
         false => Err(genesis_bad_params()
@@ -152,11 +156,15 @@ fn granted(grant: &Grant) -> Account {
         owner: None,
         roles: grant.roles,
         nonce: 0,
+        mismatches: 0,
     }
 }
 
-/// Rejects with `genesis.unknown_owner` or `genesis.duplicate`.
+/// Rejects with `genesis.no_peer`, `genesis.unknown_owner` or `genesis.duplicate`.
 fn committee(state: &Changes, listed: &[GenesisPeer]) -> Result<Committee, Rejection> {
+    if listed.is_empty() {
+        return Err(genesis_no_peer());
+    }
     let mut peers = Vec::with_capacity(listed.len());
     for peer in listed {
         let owner = match state.get(&Key::Name(peer.owner.clone())) {

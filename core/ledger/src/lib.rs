@@ -21,17 +21,19 @@ mod transaction;
 
 pub use bounds::{
     CODES_PER_SETTLEMENT_MAX, JOBS_PER_SETTLEMENT_MAX, KEYS_PER_LEASE_MAX, OFFER_BACKENDS_MAX, OFFER_LABELS_MAX,
-    OFFER_TEXT_BYTES_MAX, OPEN_JOBS_PER_LEASE_MAX,
+    OFFER_TEXT_BYTES_MAX, OPEN_JOBS_PER_LEASE_MAX, PROPOSAL_BLOCKS, TICKET_BATCHES_PER_CLAIM_MAX,
 };
 pub use execute::{Applied, BlockContext, Event, Outcome, check, execute};
 pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
 pub use reads::read_set;
 pub use rejections::rejections;
 pub use state::{
-    Account, Changes, Committee, JobState, Key, Lane, Lease, LeaseState, NextCommittee, Offer, OpenJob, Params, Peer,
-    Pools, Roles, Subject, Value, View,
+    Account, Changes, Committee, Key, Lane, Lease, LeaseState, Mismatch, NextCommittee, Offer, OpenJob, Params, Peer,
+    Pools, Proposal, Roles, Subject, Value, View,
 };
 pub use transaction::{
-    Action, CloseLease, DelegatePayer, DropOffer, ExpireLease, Metered, OpenJobs, OpenLease, OpenTicket, PutOffer,
-    Register, Resources, RotateKey, Settle, SettledJob, SignedTransaction, TopUp, Transaction, TransactionId, Transfer,
+    Action, AddPeer, BatchTicket, Challenge, Change, Claim, ClaimedJob, CloseLease, CoverDebt, DelegatePayer,
+    DropOffer, Evidence, ExpireLease, Metered, OpenJobs, OpenLease, OpenTicket, PayClaims, PayPeers, Propose, PutOffer,
+    Register, Replacement, ReportMismatch, Resources, RotateKey, SetLimit, Settle, SettledJob, SignedTransaction,
+    TicketBatch, TopUp, Transaction, TransactionId, Transfer, Vote,
 };

@@ -18,6 +18,22 @@ pub(crate) enum Mutant {
     CommissionPerBatch,
     KeepHeld,
     SettleAfterDrain,
+    SkipTicketSeal,
+    SkipClaimAcks,
+    ClaimTwice,
+    IgnoreTicketPrice,
+    PayClaimsEarly,
+    BelieveChallenge,
+    ExpireWithClaims,
+    CutWindowShort,
+    CountMismatchAgain,
+    SkipMismatchSeal,
+    LowerLimitInUse,
+    KeepLoanHeld,
+    AnyVoter,
+    TwoThirdsWillDo,
+    SkipPeerProof,
+    SharePoolWhole,
 }
 
 #[cfg(not(test))]
@@ -38,7 +54,7 @@ pub(crate) fn broken(rule: Mutant) -> bool {
 
 #[cfg(test)]
 impl Mutant {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 31] = [
         Self::SkipTransactionSignature,
         Self::SkipNonce,
         Self::AnyPayer,
@@ -54,6 +70,22 @@ impl Mutant {
         Self::CommissionPerBatch,
         Self::KeepHeld,
         Self::SettleAfterDrain,
+        Self::SkipTicketSeal,
+        Self::SkipClaimAcks,
+        Self::ClaimTwice,
+        Self::IgnoreTicketPrice,
+        Self::PayClaimsEarly,
+        Self::BelieveChallenge,
+        Self::ExpireWithClaims,
+        Self::CutWindowShort,
+        Self::CountMismatchAgain,
+        Self::SkipMismatchSeal,
+        Self::LowerLimitInUse,
+        Self::KeepLoanHeld,
+        Self::AnyVoter,
+        Self::TwoThirdsWillDo,
+        Self::SkipPeerProof,
+        Self::SharePoolWhole,
     ];
 
     /// Runs `body` on this thread with the rule broken; mended again even when `body` panics.

@@ -6,8 +6,11 @@ use piecework_model::{AccountId, LeaseId};
 
 use crate::{
     bounds,
-    state::{Key, Lane, Lease, Value, View},
-    transaction::{Action, OpenJobs, OpenLease, Register, Settle, SignedTransaction},
+    state::{Account, Key, Lane, Lease, Value, View},
+    transaction::{
+        Action, BatchTicket, Challenge, Change, Claim, Evidence, OpenJobs, OpenLease, Register, ReportMismatch, Settle,
+        SignedTransaction,
+    },
 };
 
 /// The keys a transaction reads, as far as `view` lets it be known: call again with a view that holds them until no new
@@ -36,6 +39,15 @@ pub fn read_set(transaction: &SignedTransaction, view: &dyn View) -> Vec<Key> {
         }
         Action::OpenJobs(open) => reads.open_jobs(open),
         Action::Settle(settle) => reads.settlement(settle),
+        Action::Claim(claim) => reads.claim(claim, sender),
+        Action::PayClaims(pay) => reads.payment((pay.lease, pay.provider), pay.sequences.iter().copied()),
+        Action::Challenge(challenge) => reads.challenge(challenge),
+        Action::ReportMismatch(report) => reads.mismatch(report),
+        Action::SetLimit(set) => reads.lending(set.account),
+        Action::CoverDebt(cover) => reads.lending(cover.account),
+        Action::Propose(propose) => reads.vote(sender, Some(&propose.change)),
+        Action::Vote(vote) => reads.vote(vote.proposer, None),
+        Action::PayPeers(_) => reads.peers(),
     }
     reads.keys.into_iter().collect()
 }
@@ -113,11 +125,86 @@ impl<'a> Reads<'a> {
     }
 
     fn settlement(&mut self, settle: &Settle) {
-        if let Some(lease) = self.lease(settle.lease) {
+        let sequences = settle.jobs.iter().map(|job| job.sequence);
+        self.payment((settle.lease, settle.provider), sequences);
+    }
+
+    /// Records of a lane, and everybody whom a payment of theirs moves credits to.
+    fn payment(&mut self, (lease, provider): (LeaseId, AccountId), sequences: impl Iterator<Item = u64>) {
+        if let Some(lease) = self.lease(lease) {
             self.account(lease.controller);
         }
         self.add(Key::Pools);
-        let sequences = settle.jobs.iter().map(|job| job.sequence);
-        self.records(settle.lease, settle.provider, sequences);
+        self.records(lease, provider, sequences);
+    }
+
+    fn claim(&mut self, claim: &Claim, provider: AccountId) {
+        self.lease(claim.lease);
+        let tickets = claim.batches.iter().flat_map(|batch| &batch.tickets);
+        let sequences = tickets.filter_map(|ticket| match ticket {
+            BatchTicket::Claimed(job) => Some(job.ticket.sequence),
+            BatchTicket::Other(_) => None,
+        });
+        self.records(claim.lease, provider, sequences);
+    }
+
+    fn challenge(&mut self, challenge: &Challenge) {
+        self.lease(challenge.lease);
+        self.records(challenge.lease, challenge.provider, [challenge.sequence].into_iter());
+        match &challenge.evidence {
+            Evidence::OtherReceipt(receipt) => self.account(receipt.member.provider),
+            Evidence::Replaced(replacement) => {
+                let ticket = &replacement.ticket.member;
+                self.account(replacement.receipt.member.provider);
+                self.records(ticket.lease, ticket.provider, [ticket.sequence].into_iter());
+            }
+        }
+    }
+
+    fn mismatch(&mut self, report: &ReportMismatch) {
+        self.lease(report.lease);
+        let receipt = &report.receipt.member;
+        self.add(Key::Mismatch(report.lease, receipt.provider, receipt.sequence));
+        self.account(receipt.provider);
+        self.account(report.rerun.member.provider);
+    }
+
+    /// The account and, once it is known, its sponsor.
+    fn lending(&mut self, id: AccountId) {
+        self.account(id);
+        if let Some(Value::Account(Account {
+            sponsor: Some(sponsor), ..
+        })) = self.view.get(&Key::Account(id))
+        {
+            self.account(sponsor);
+        }
+    }
+
+    /// The peers and, once they are known, their owners: a change of the peers pays them out.
+    fn peers(&mut self) {
+        self.add(Key::Committee);
+        self.add(Key::Pools);
+        let Some(Value::Committee(committee)) = self.view.get(&Key::Committee) else {
+            return;
+        };
+        let next = committee.next.iter().flat_map(|next| &next.peers);
+        for peer in committee.peers.iter().chain(next) {
+            self.account(peer.owner);
+        }
+    }
+
+    /// A proposal, and the owner of the peer that it may add.
+    fn vote(&mut self, proposer: AccountId, proposed: Option<&Change>) {
+        self.peers();
+        let key = Key::Proposal(proposer);
+        let known = self.view.get(&key);
+        self.add(key);
+        let known = match &known {
+            Some(Value::Proposal(proposal)) => Some(&proposal.change),
+            Some(_) | None => None,
+        };
+        if let Some(Change::AddPeer(add)) = proposed.or(known) {
+            self.account(add.owner);
+        }
     }
 }

@@ -37,6 +37,12 @@ rejections! {
         "a sponsor lends more than zero and no more than it has free; ask for less";
     sponsor_signature = "account.sponsor_signature",
         "the sponsor has not signed this limit for this account; ask it to";
+    account_not_sponsor = "account.not_sponsor",
+        "only the account's sponsor may do this; the account itself may lower its limit";
+    account_limit_in_use = "account.limit_in_use",
+        "the account owes or holds more than the lower limit covers; have it pay back first";
+    account_no_debt = "account.no_debt",
+        "an amount to cover is more than zero and no more than the account owes; give less";
     owner_signature = "account.owner_signature", "the owner has not signed for this account; ask it to";
     key_proof = "account.key_proof", "the new key has not signed for this account; prove that you hold it";
 
@@ -64,6 +70,8 @@ rejections! {
     lease_draining = "lease.draining", "the lease is closing and takes nothing new; open another";
     lease_still_draining = "lease.still_draining", "the lease drains until its height is past; ask again then";
     lease_not_draining = "lease.not_draining", "the lease is open; its developer closes it first";
+    lease_claims_pending = "lease.claims_pending",
+        "claims on the lease wait; have them paid when their window is over, then ask again";
     lease_closed = "lease.closed", "the lease is closed; open another";
 
     settle_not_payer = "settle.not_payer", "the signing key is no payer of the lease; have the developer delegate it";
@@ -90,6 +98,46 @@ rejections! {
     settle_too_many_open = "settle.too_many_open",
         "the lease has too many unfinished jobs; bring their missing papers first";
 
+    claim_other_lane = "claim.other_lane", "a ticket is of another lane; claim each lane with its own tickets";
+    claim_bad_tickets = "claim.bad_tickets",
+        "the tickets are not sealed by a key that pays for the lease, or did within its window; claim what is sealed";
+    claim_bad_acks = "claim.bad_acks",
+        "the acks are not sealed by a mailbox of the lease; claim without them or have one seal them";
+    claim_price_above_ticket = "claim.price_above_ticket",
+        "a price is above what its ticket allows for these counters; claim what the ticket pays";
+    claim_job_mismatch = "claim.job_mismatch",
+        "a job differs from what was recorded under its sequence; claim what was recorded";
+    claim_none = "claim.none", "nothing is claimed there; it was paid, settled or refuted, or never claimed";
+    claim_not_due = "claim.not_due", "the window of a claim is still open; ask again when it is over";
+    claim_too_late = "claim.too_late", "the window of the claim is over; it can no longer be refuted";
+    challenge_not_shown = "challenge.not_shown",
+        "the evidence does not show that the claim is wrong; only what others have signed can";
+    challenge_acknowledged = "challenge.acknowledged",
+        "the claimed result was acknowledged, so that its replacement is no reason; it is paid";
+    challenge_not_paid = "challenge.not_paid",
+        "the job's replacement is not paid yet; settle it, then refute the claim";
+
+    mismatch_not_shown = "mismatch.not_shown", "the receipts do not contradict one another; send two that do";
+    mismatch_reported = "mismatch.reported", "this receipt has been reported; nothing is to be done";
+
+    peers_not_owner = "peers.not_owner", "only who owns a present peer proposes and votes; ask one of them";
+    peers_exists = "peers.exists", "this key is a peer already; nothing is to be done";
+    peers_unknown = "peers.unknown", "this key is no present peer; nothing is to be removed";
+    peers_last = "peers.last", "the last peer cannot go; add another first";
+    peers_too_many = "peers.too_many", "there are as many peers as there may be; remove one first";
+    peers_bad_address = "peers.bad_address", "a peer's address is host:port; correct it";
+    peers_bad_proof = "peers.bad_proof", "the peer's key has not signed for its owner; prove that you hold it";
+    peers_change_pending = "peers.change_pending",
+        "another change of the peers waits for its height; vote again after it";
+    peers_nothing_to_pay = "peers.nothing_to_pay",
+        "the peers have earned less than one ucr each; ask again later";
+    params_fixed = "params.fixed", "the genesis fixed this parameter; leave it as it is";
+    proposal_unknown = "proposal.unknown", "this account has put nothing to the vote; it may have been carried";
+    proposal_changed = "proposal.changed", "the proposal is another one by now; read it and vote again";
+    proposal_expired = "proposal.expired", "the time for votes is over; propose it again";
+    proposal_voted = "proposal.voted", "you have voted for it already; nothing is to be done";
+
+    genesis_no_peer = "genesis.no_peer", "a network needs a peer; name at least one";
     genesis_bad_params = "genesis.bad_params", "a parameter is out of its bounds; see the hint and correct it";
     genesis_bad_grant = "genesis.bad_grant",
         "a grant is negative or all of them are above 2^96 ucr; correct the amounts";

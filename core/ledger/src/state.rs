@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{AccountId, Credits, Digest, FunctionId, JobId, LeaseId, OwnerName, Prices, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use crate::transaction::{Metered, Resources};
+use crate::transaction::{Change, Metered, Resources};
 
 /// Where a value lives. The order of the variants and fields is the order of iteration and part of the format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -24,6 +24,10 @@ pub enum Key {
     OpenJob(LeaseId, AccountId, u64),
     /// Who keeps the ledger, now and next.
     Committee,
+    /// What this account's peers have put to the vote.
+    Proposal(AccountId),
+    /// (lease, provider, sequence): a result that another provider's contradicts.
+    Mismatch(LeaseId, AccountId, u64),
 }
 
 /// What is stored under a [`Key`]; the variant always fits the key's.
@@ -38,6 +42,8 @@ pub enum Value {
     Lane(Lane),
     OpenJob(OpenJob),
     Committee(Committee),
+    Proposal(Proposal),
+    Mismatch(Mismatch),
 }
 
 /// Read access to the state before a block (or to what has been fetched of it).
@@ -79,6 +85,8 @@ pub struct Account {
     pub roles: Roles,
     /// The nonce that the account's next transaction must carry.
     pub nonce: u64,
+    /// Results of this provider's that another one's contradicted ([`crate::ReportMismatch`]).
+    pub mismatches: u32,
 }
 
 impl Account {
@@ -140,6 +148,8 @@ pub struct Lease {
     /// What open jobs keep aside: `used + reserved` never exceeds the budget.
     pub reserved: Credits,
     pub payer_keys: Vec<PublicKey>,
+    /// Taken away, each with the last height at which a claim may show what it sealed.
+    pub former_payers: Vec<(PublicKey, u64)>,
     pub mailboxes: Vec<PublicKey>,
     /// How much may be owed to one provider without a signature.
     pub exposure_ucr: u64,
@@ -147,6 +157,8 @@ pub struct Lease {
     pub state: LeaseState,
     /// Jobs opened or half-settled, over all lanes. Those left when the lease expires lapse unpaid; their records stay.
     pub open_jobs: u32,
+    /// Those of them that are claimed: the lease cannot expire before they are paid, settled or refuted.
+    pub claimed_jobs: u32,
 }
 
 /// What one provider has been paid from one lease.
@@ -161,16 +173,7 @@ pub struct Lane {
     pub jobs: u64,
 }
 
-/// How far an open job has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    Opened,
-    Metered,
-    Received,
-}
-
-/// A job recorded ahead of its run, or one of whose two papers (receipt, ack) is still missing.
+/// A job recorded ahead of its run, one of whose two papers (receipt, ack) is still missing, or a claimed one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct OpenJob {
     pub job: JobId,
@@ -180,6 +183,8 @@ pub struct OpenJob {
     pub metered: Option<Metered>,
     pub received_at_ms: Option<u64>,
     pub opened_at_height: u64,
+    /// The last height at which the claim may be refuted or settled otherwise; it is due from the next.
+    pub claimed_until: Option<u64>,
 }
 
 /// One who keeps and extends the ledger.
@@ -231,6 +236,28 @@ impl Committee {
     pub fn pending(&self, height: u64) -> Option<&NextCommittee> {
         self.next.as_ref().filter(|next| height < next.from_height)
     }
+}
+
+/// A change that waits for votes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Proposal {
+    pub change: Change,
+    /// Owners of peers that are for it, each once.
+    pub votes: Vec<AccountId>,
+    /// The last height at which it can be voted for.
+    pub expires_at_height: u64,
+}
+
+/// A result in doubt, and the one that contradicts it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Mismatch {
+    pub job: JobId,
+    pub code: Digest,
+    pub input: Digest,
+    pub output: Digest,
+    pub other_provider: AccountId,
+    pub other_output: Digest,
+    pub reported_at_height: u64,
 }
 
 /// Rules that the community sets, within bounds fixed in code.

@@ -3,11 +3,11 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{
     AccountId, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, OwnerName, Prices, PublicKey,
-    SecretKey, Signature, SignatureInvalid,
+    Receipt, Sealed, SecretKey, Signature, SignatureInvalid, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Roles, Subject};
+use crate::state::{Params, Roles, Subject};
 
 /// The digest of a signed transaction's bytes.
 #[derive(
@@ -21,7 +21,7 @@ pub struct Transaction {
     /// Who asks. For `Register` the account that comes to be; for `Settle` and `OpenJobs` a payer key's account is not
     /// needed: the signature must be of a payer key of the lease and the nonce is not used (lane sequences guard replays).
     pub sender: AccountId,
-    /// The sender's next nonce (0 where the action does not use it: `OpenJobs`, `Settle`, `ExpireLease`). `Register` is an
+    /// The sender's next nonce (0 where the action does not use it, see [`Action::takes_nonce`]). `Register` is an
     /// account's transaction 0, so the next is 1; an account of the genesis begins with 0. A rejected transaction does not
     /// use up its nonce: it may still enter later, unless another takes its place.
     pub nonce: u64,
@@ -43,6 +43,45 @@ pub enum Action {
     Settle(Settle),
     CloseLease(CloseLease),
     ExpireLease(ExpireLease),
+    Claim(Claim),
+    PayClaims(PayClaims),
+    Challenge(Challenge),
+    ReportMismatch(ReportMismatch),
+    SetLimit(SetLimit),
+    CoverDebt(CoverDebt),
+    Propose(Propose),
+    Vote(Vote),
+    PayPeers(PayPeers),
+}
+
+impl Action {
+    /// Whether the action takes its sender's next nonce. The others are guarded otherwise: by lane sequences, or because
+    /// they work only once; and they need no account.
+    pub fn takes_nonce(&self) -> bool {
+        match self {
+            Self::OpenJobs(_)
+            | Self::Settle(_)
+            | Self::ExpireLease(_)
+            | Self::PayClaims(_)
+            | Self::Challenge(_)
+            | Self::ReportMismatch(_) => false,
+            Self::Register(_)
+            | Self::RotateKey(_)
+            | Self::Transfer(_)
+            | Self::PutOffer(_)
+            | Self::DropOffer(_)
+            | Self::OpenLease(_)
+            | Self::TopUp(_)
+            | Self::DelegatePayer(_)
+            | Self::CloseLease(_)
+            | Self::Claim(_)
+            | Self::SetLimit(_)
+            | Self::CoverDebt(_)
+            | Self::Propose(_)
+            | Self::Vote(_)
+            | Self::PayPeers(_) => true,
+        }
+    }
 }
 
 /// A transaction with its signature; `key` must be the sender's, or a payer key of the lease.
@@ -143,7 +182,7 @@ pub struct TopUp {
 pub struct DelegatePayer {
     pub lease: LeaseId,
     pub key: PublicKey,
-    /// Adds the key, or takes it away.
+    /// Adds the key, or takes it away. What a key sealed before it went can be claimed for another window.
     pub add: bool,
 }
 
@@ -216,3 +255,156 @@ pub struct CloseLease {
 pub struct ExpireLease {
     pub lease: LeaseId,
 }
+
+/// Jobs of the sender's lane, without the payer: their tickets as a payer key sealed them, and what the provider says of
+/// them, under its signature of this transaction. Each is recorded with its price reserved, and is due when the lease's
+/// window is over ([`PayClaims`]), unless a payer key refutes it ([`Challenge`]) or settles it before.
+///
+/// A job that is done with, or claimed already, is skipped. An ack is not needed: it keeps a claim from being refuted by
+/// the job's replacement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Claim {
+    pub lease: LeaseId,
+    /// The claimed jobs' sequences ascend strictly, from batch to batch.
+    pub batches: Vec<TicketBatch>,
+    /// A mailbox's seal ([`Domain::Acks`]) over the leaves of the acks in order of the jobs.
+    pub acks: Option<(PublicKey, Signature)>,
+}
+
+/// Tickets that one signature covers, in the order of their leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct TicketBatch {
+    /// A payer key of the lease, or one that was taken away less than a window ago.
+    pub payer: PublicKey,
+    pub signature: Signature,
+    pub tickets: Vec<BatchTicket>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchTicket {
+    Claimed(Box<ClaimedJob>),
+    /// The leaf of a ticket that is not claimed here.
+    Other(Digest),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct ClaimedJob {
+    pub ticket: Ticket,
+    pub metered: Metered,
+    /// The ack's time, if the provider holds one.
+    pub received_at_ms: Option<u64>,
+}
+
+/// Pays claims of one lane whose window is over. Anybody may ask: what is paid to whom is on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct PayClaims {
+    pub lease: LeaseId,
+    pub provider: AccountId,
+    /// Strictly ascending. One that is not claimed (any more) is skipped.
+    pub sequences: Vec<u64>,
+}
+
+/// Refutes one claim, by a payer key of the lease, before its window is over: the record goes and nothing is paid, now or
+/// ever. What only the payer says is no evidence. A settlement of the job needs no challenge: it takes the claim's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Challenge {
+    pub lease: LeaseId,
+    pub provider: AccountId,
+    pub sequence: u64,
+    pub evidence: Evidence,
+}
+
+/// What shows that a claim is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// Another receipt of the same sequence that the provider sealed, which says something else.
+    OtherReceipt(Box<Sealed<Receipt>>),
+    /// The job was ordered again from another lane of the lease and that one was paid: the later ticket, which names the
+    /// claimed sequence in `replaces`, and its receipt. No answer to a claim whose result was acked.
+    Replaced(Box<Replacement>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Replacement {
+    /// Sealed by the payer key that signs the transaction.
+    pub ticket: Sealed<Ticket>,
+    /// Sealed by the other lane's provider.
+    pub receipt: Sealed<Receipt>,
+}
+
+/// Two providers of one lease say that the same code made different outputs of the same input: recorded, and counted in
+/// the first one's account. By a payer key of the lease. The ledger cannot know which of them is right, nor whether the
+/// function is deterministic: who reads the count weighs whose leases it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct ReportMismatch {
+    pub lease: LeaseId,
+    /// The result in doubt: a receipt counts once.
+    pub receipt: Sealed<Receipt>,
+    /// Of the run that it was compared with, by another provider.
+    pub rerun: Sealed<Receipt>,
+}
+
+/// The sponsor of an account lends it more or less; an account may also give back what it was lent. Zero ends the
+/// sponsorship; an account without a sponsor takes the one that lends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct SetLimit {
+    pub account: AccountId,
+    /// Not by how much: how much altogether.
+    pub limit: Credits,
+}
+
+/// The sponsor pays what an account of its owes, out of what it holds for it: debt and limit shrink by the amount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct CoverDebt {
+    pub account: AccountId,
+    pub amount: Credits,
+}
+
+/// Puts a change to the peers' vote; the sender's own peers vote for it at once. A second proposal of the same sender
+/// takes the place of the first, votes and all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Propose {
+    pub change: Change,
+}
+
+/// What peers can change. Peers change with the epoch after the next ([`crate::Committee`]), parameters at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    AddPeer(AddPeer),
+    RemovePeer(PublicKey),
+    SetParams(Params),
+}
+
+impl Change {
+    /// What a [`Vote`] names.
+    pub fn digest(&self) -> Digest {
+        Digest::of_value("piecework 2026 change", self)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct AddPeer {
+    pub key: PublicKey,
+    pub owner: AccountId,
+    /// `host:port` of its peer-to-peer listener.
+    pub address: String,
+    /// By the peer's key ([`Domain::Owner`]) over the owner's account id: it is really held, and for this owner.
+    pub proof: Signature,
+}
+
+/// Votes for a proposal with all peers that the sender owns. The change is carried when more than two thirds of the
+/// present peers are for it, counted at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Vote {
+    pub proposer: AccountId,
+    /// [`Change::digest`]: a proposal that was exchanged meanwhile is not voted for.
+    pub change: Digest,
+}
+
+/// Shares out what the peers have earned: the same to each present peer's owner, for each of its peers. What does not
+/// divide stays in the pool. Any account may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct PayPeers {}

@@ -143,6 +143,20 @@ fn actions() -> Vec<(&'static str, Action)> {
         provider: account(),
         tickets: vec![ticket],
     };
+    let pay = PayClaims {
+        lease,
+        provider: account(),
+        sequences: vec![5, 9],
+    };
+    let mismatch = ReportMismatch {
+        lease,
+        receipt: sealed(receipt()),
+        rerun: sealed(receipt()),
+    };
+    let vote = Vote {
+        proposer: account(),
+        change: add_peer().digest(),
+    };
     vec![
         ("register", Action::Register(register)),
         ("rotate-key", Action::RotateKey(rotate)),
@@ -156,7 +170,130 @@ fn actions() -> Vec<(&'static str, Action)> {
         ("settle", Action::Settle(settle())),
         ("close-lease", Action::CloseLease(CloseLease { lease })),
         ("expire-lease", Action::ExpireLease(ExpireLease { lease })),
+        ("claim", Action::Claim(claim())),
+        ("pay-claims", Action::PayClaims(pay)),
+        (
+            "challenge-receipt",
+            challenge(Evidence::OtherReceipt(Box::new(sealed(receipt())))),
+        ),
+        (
+            "challenge-replaced",
+            challenge(Evidence::Replaced(Box::new(replacement()))),
+        ),
+        ("report-mismatch", Action::ReportMismatch(mismatch)),
+        (
+            "set-limit",
+            Action::SetLimit(SetLimit {
+                account: account(),
+                limit: amount,
+            }),
+        ),
+        (
+            "cover-debt",
+            Action::CoverDebt(CoverDebt {
+                account: account(),
+                amount,
+            }),
+        ),
+        ("propose-add", propose(add_peer())),
+        ("propose-remove", propose(Change::RemovePeer(key().public()))),
+        ("propose-params", propose(Change::SetParams(genesis().params))),
+        ("vote", Action::Vote(vote)),
+        ("pay-peers", Action::PayPeers(PayPeers {})),
     ]
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        lease: lease(),
+        provider: account(),
+        sequence: 5,
+        job: JobId::new(1_700_000_000_000, [1; 10]),
+        code: Digest::of(b"code"),
+        input: Digest::of(b"input"),
+        limits: Limits::DEFAULT,
+        prices: prices(),
+        price_max_ucr: 1_000,
+        deadline_ms: 1_700_000_060_000,
+        replaces: Some(4),
+    }
+}
+
+fn receipt() -> Receipt {
+    let (ticket, metered) = (ticket(), metered());
+    Receipt {
+        lease: ticket.lease,
+        provider: ticket.provider,
+        sequence: ticket.sequence,
+        job: ticket.job,
+        code: ticket.code,
+        input: ticket.input,
+        output: metered.output,
+        status: metered.status,
+        counters: metered.counters,
+        price_ucr: metered.price_ucr,
+        duration_us: metered.duration_us,
+    }
+}
+
+fn sealed<T: BorshSerialize>(member: T) -> Sealed<T> {
+    let leaves = [leaf(&member), Digest::of(b"another")];
+    Sealed {
+        member,
+        proof: merkle_proof(&leaves, 0).unwrap(),
+        count: 2,
+        signature: key().sign(Domain::Receipts, &NETWORK, &1u8),
+    }
+}
+
+fn claim() -> Claim {
+    let job = ClaimedJob {
+        ticket: ticket(),
+        metered: metered(),
+        received_at_ms: Some(1_700_000_000_100),
+    };
+    let batch = TicketBatch {
+        payer: key().public(),
+        signature: key().sign(Domain::Tickets, &NETWORK, &1u8),
+        tickets: vec![
+            BatchTicket::Claimed(Box::new(job)),
+            BatchTicket::Other(Digest::of(b"leaf")),
+        ],
+    };
+    Claim {
+        lease: lease(),
+        batches: vec![batch],
+        acks: Some((key().public(), key().sign(Domain::Acks, &NETWORK, &1u8))),
+    }
+}
+
+fn replacement() -> Replacement {
+    Replacement {
+        ticket: sealed(ticket()),
+        receipt: sealed(receipt()),
+    }
+}
+
+fn challenge(evidence: Evidence) -> Action {
+    Action::Challenge(Challenge {
+        lease: lease(),
+        provider: account(),
+        sequence: 5,
+        evidence,
+    })
+}
+
+fn add_peer() -> Change {
+    Change::AddPeer(AddPeer {
+        key: key().public(),
+        owner: account(),
+        address: "peer.example:7000".into(),
+        proof: key().sign(Domain::Owner, &NETWORK, &account()),
+    })
+}
+
+fn propose(change: Change) -> Action {
+    Action::Propose(Propose { change })
 }
 
 fn genesis() -> Genesis {
@@ -248,6 +385,7 @@ fn state() -> Vec<(&'static str, Key, Value)> {
         metered: Some(metered()),
         received_at_ms: None,
         opened_at_height: 12,
+        claimed_until: Some(612),
     };
     let lane = Lane {
         taken: vec![(0, 5), (7, 9)],
@@ -275,13 +413,50 @@ fn state() -> Vec<(&'static str, Key, Value)> {
         used: Credits(4_400),
         reserved: Credits(44),
         payer_keys: open.payer_keys,
+        former_payers: vec![(key().public(), 700)],
         mailboxes: open.mailboxes,
         exposure_ucr: 1_000,
         window_blocks: 600,
         state: LeaseState::Draining { until_height: 900 },
         open_jobs: 1,
+        claimed_jobs: 1,
+    };
+    let peer = Peer {
+        key: key().public(),
+        owner: account(),
+        address: "peer.example:7000".into(),
+        since_height: 40,
+    };
+    let next = NextCommittee {
+        from_height: 1_200,
+        peers: vec![peer.clone(), peer.clone()],
+    };
+    let committee = Committee {
+        peers: vec![peer],
+        next: Some(next),
+    };
+    let proposal = Proposal {
+        change: add_peer(),
+        votes: vec![account()],
+        expires_at_height: 100_012,
+    };
+    let mismatch = Mismatch {
+        job: JobId::new(1_700_000_000_000, [1; 10]),
+        code: Digest::of(b"code"),
+        input: Digest::of(b"input"),
+        output: Digest::of(b"output"),
+        other_provider: account(),
+        other_output: Digest::of(b"other"),
+        reported_at_height: 12,
     };
     vec![
+        ("committee", Key::Committee, Value::Committee(committee)),
+        ("proposal", Key::Proposal(account()), Value::Proposal(proposal)),
+        (
+            "mismatch",
+            Key::Mismatch(lease(), account(), 5),
+            Value::Mismatch(mismatch),
+        ),
         ("offer", Key::Offer(account()), Value::Offer(offer)),
         ("lease", Key::Lease(lease()), Value::Lease(held)),
         ("lane", Key::Lane(lease(), account()), Value::Lane(lane)),
@@ -289,7 +464,7 @@ fn state() -> Vec<(&'static str, Key, Value)> {
     ]
 }
 
-/// Params, pools, accounts, names and peers are pinned by the genesis state.
+/// Params, pools, accounts and names are pinned by the genesis state.
 #[test]
 fn the_state_keeps_its_encoding() {
     for (name, key, value) in state() {

@@ -23,4 +23,4 @@ pub use limits::Limits;
 pub use merkle::{MerkleProof, ProofStep, leaf, merkle_proof, merkle_root};
 pub use price::{Counters, PriceOverflow, Prices};
 pub use rejection::Rejection;
-pub use ticket::{Ack, JobStatus, Receipt, Seal, Ticket};
+pub use ticket::{Ack, JobStatus, Receipt, Seal, Sealed, Ticket};

@@ -4,8 +4,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Counters, Digest, Domain, JobId, LeaseId, Limits, NetworkId, Prices, PublicKey, SecretKey, Signature,
-    SignatureInvalid, leaf, merkle_root,
+    AccountId, Counters, Digest, Domain, JobId, LeaseId, Limits, MerkleProof, NetworkId, Prices, PublicKey, SecretKey,
+    Signature, SignatureInvalid, leaf, merkle_root,
 };
 
 /// The controller's order for one job: the provider's claim to be paid, up to `price_max_ucr`.
@@ -140,6 +140,43 @@ impl Seal {
             root: &self.root,
         };
         key.verify(domain, network, &fields, &self.signature)
+    }
+}
+
+/// One member of a sealed batch, shown without the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Sealed<T> {
+    pub member: T,
+    /// From the member's leaf to the root that was signed.
+    pub proof: MerkleProof,
+    /// How many the batch has.
+    pub count: u32,
+    pub signature: Signature,
+}
+
+impl<T: BorshSerialize> Sealed<T> {
+    /// A batch has fewer than 2^32 members: no honest way to its root is longer.
+    const STEPS_MAX: usize = 32;
+
+    /// Whether `key` sealed a batch of the lane's with this member in it.
+    pub fn verify(
+        &self,
+        key: &PublicKey,
+        domain: Domain,
+        network: &NetworkId,
+        lane: (LeaseId, AccountId),
+    ) -> Result<(), SignatureInvalid> {
+        if self.proof.steps.len() > Self::STEPS_MAX {
+            return Err(SignatureInvalid);
+        }
+        let seal = Seal {
+            lease: lane.0,
+            provider: lane.1,
+            count: self.count,
+            root: self.proof.root_from(leaf(&self.member)),
+            signature: self.signature,
+        };
+        seal.verify_root(key, domain, network)
     }
 }
 

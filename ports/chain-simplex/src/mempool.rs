@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_ledger::{Action, SignedTransaction, TransactionId};
+use piecework_ledger::{SignedTransaction, TransactionId};
 use piecework_model::{AccountId, Rejection};
 use tokio::sync::Notify;
 
@@ -19,12 +19,8 @@ pub(crate) const TRANSACTION_BYTES_MAX: usize = 512 << 10;
 /// So that one sender cannot fill the pool.
 const PER_SENDER_MAX: usize = 2_000;
 
-/// Whether the action takes its sender's next nonce. Lane sequences guard settlements against replays; expiry works once.
 pub(crate) fn takes_nonce(transaction: &SignedTransaction) -> bool {
-    !matches!(
-        transaction.transaction.action,
-        Action::Settle(_) | Action::OpenJobs(_) | Action::ExpireLease(_)
-    )
+    transaction.transaction.action.takes_nonce()
 }
 
 #[derive(Default)]
@@ -214,7 +210,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use piecework_ledger::{Transaction, Transfer};
+    use piecework_ledger::{Action, Transaction, Transfer};
     use piecework_model::{Credits, NetworkId, SecretKey};
 
     use super::*;

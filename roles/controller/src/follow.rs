@@ -150,6 +150,7 @@ async fn write_statements(
 ) -> Answer<()> {
     let payer = match &signed.transaction.action {
         Action::Settle(settle) => developer_of(controller, settle.lease).await?,
+        Action::PayClaims(pay) => developer_of(controller, pay.lease).await?,
         _ => None,
     };
     for (part, (account, line)) in lines(block, signed, events, payer).into_iter().enumerate() {
@@ -184,6 +185,15 @@ fn lines(
                 lines.push((*from, line("transfer", Some(*to), 0, Credits(-amount.0))));
                 lines.push((*to, line("transfer", Some(*from), 0, *amount)));
             }
+            Event::DebtCovered {
+                sponsor,
+                account,
+                amount,
+            } => {
+                lines.push((*sponsor, line("debt_covered", Some(*account), 0, Credits(-amount.0))));
+                lines.push((*account, line("debt_covered", Some(*sponsor), 0, *amount)));
+            }
+            Event::PeerPaid { owner, amount, .. } => lines.push((*owner, line("peer_share", None, 0, *amount))),
             Event::JobPaid {
                 provider,
                 price_ucr,
@@ -248,5 +258,14 @@ pub(crate) fn kind(action: &Action) -> &'static str {
         Action::Settle(_) => "settle",
         Action::CloseLease(_) => "close_lease",
         Action::ExpireLease(_) => "expire_lease",
+        Action::Claim(_) => "claim",
+        Action::PayClaims(_) => "pay_claims",
+        Action::Challenge(_) => "challenge",
+        Action::ReportMismatch(_) => "report_mismatch",
+        Action::SetLimit(_) => "set_limit",
+        Action::CoverDebt(_) => "cover_debt",
+        Action::Propose(_) => "propose",
+        Action::Vote(_) => "vote",
+        Action::PayPeers(_) => "pay_peers",
     }
 }

@@ -29,6 +29,7 @@ mod queue;
 mod rates;
 mod seen;
 mod settle;
+mod summary;
 mod telemetry;
 mod traffic;
 mod views;

@@ -12,7 +12,7 @@ use piecework_model::Credits;
 use piecework_store::{Job, JobState, Point, Scope, Token, Version};
 use serde_json::value::RawValue;
 
-use crate::{Answer, Controller, clock::timestamp, failure::failed, follow, functions::Live};
+use crate::{Answer, Controller, clock::timestamp, failure::failed, follow, functions::Live, summary};
 
 pub(crate) fn scope(scope: Scope) -> api_accounts::Scope {
     match scope {
@@ -228,7 +228,7 @@ pub(crate) async fn transaction(controller: &Controller, block: &FinalBlock, ind
     let sender = controller.account_name(transaction.sender).await;
     let rejection = outcome.result.as_ref().err().map(|rejection| rejection.clone().into());
     let summary = match &outcome.result {
-        Ok(events) => format!("{sender}: {kind}, {} events", events.len()),
+        Ok(events) => format!("{sender}: {kind}, {}", summary::events(events)),
         Err(rejection) => format!("{sender}: {kind} was rejected, {rejection}"),
     };
     Some(TransactionView {

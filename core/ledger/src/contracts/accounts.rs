@@ -49,6 +49,7 @@ pub(super) fn register(call: &mut Call, register: &Register) -> Result<(), Rejec
         owner: register.owner.as_ref().map(|(owner, _)| *owner),
         roles: register.roles,
         nonce: 1,
+        mismatches: 0,
     };
     call.draft.put_account(id, account);
     call.draft.put(Key::Name(register.name.clone()), Value::Name(id));

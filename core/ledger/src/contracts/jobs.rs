@@ -1,4 +1,4 @@
-//! Open jobs: tickets recorded ahead of their run, and the purse that keeps a lease within its budget meanwhile.
+//! Open jobs: tickets recorded ahead of their run, and the book that keeps a lease within its budget meanwhile.
 
 use piecework_model::{AccountId, Credits, LeaseId, Rejection};
 
@@ -32,9 +32,22 @@ pub(super) struct LaneBook {
     pub provider: AccountId,
     pub lease: Lease,
     pub lane: Lane,
+    intervals_before: usize,
 }
 
 impl LaneBook {
+    pub fn open(call: &Call, id: LeaseId, provider: AccountId, lease: Lease) -> Self {
+        let lane = call.draft.lane(id, provider);
+        let intervals_before = lane.taken.len();
+        Self {
+            id,
+            provider,
+            lease,
+            lane,
+            intervals_before,
+        }
+    }
+
     pub fn open_job(&self, call: &Call, sequence: u64) -> Option<OpenJob> {
         call.draft.open_job(self.id, self.provider, sequence)
     }
@@ -50,6 +63,9 @@ impl LaneBook {
         self.forget(before)?;
         self.lease.reserved = plus(self.lease.reserved, job.reserve())?;
         self.lease.open_jobs = self.lease.open_jobs.saturating_add(1);
+        if job.claimed_until.is_some() {
+            self.lease.claimed_jobs = self.lease.claimed_jobs.saturating_add(1);
+        }
         let key = Key::OpenJob(self.id, self.provider, sequence);
         call.draft.put(key, Value::OpenJob(job));
         Ok(())
@@ -60,6 +76,9 @@ impl LaneBook {
         if let Some(job) = job {
             self.lease.reserved = minus(self.lease.reserved, job.reserve())?;
             self.lease.open_jobs = self.lease.open_jobs.saturating_sub(1);
+            if job.claimed_until.is_some() {
+                self.lease.claimed_jobs = self.lease.claimed_jobs.saturating_sub(1);
+            }
         }
         Ok(())
     }
@@ -67,7 +86,7 @@ impl LaneBook {
     /// Rejects with `settle.budget`, `settle.too_many_gaps` or `settle.too_many_open`; else writes lease and lane.
     pub fn close(self, call: &mut Call) -> Result<(), Rejection> {
         check_budget(&self.lease)?;
-        check_lane_size(&self.lane, &call.params)?;
+        check_lane_size(self.intervals_before, &self.lane, &call.params)?;
         if self.lease.open_jobs > OPEN_JOBS_PER_LEASE_MAX {
             return Err(settle_too_many_open().hint(format!("at most {OPEN_JOBS_PER_LEASE_MAX}")));
         }
@@ -86,8 +105,10 @@ fn check_budget(lease: &Lease) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_lane_size(lane: &Lane, params: &Params) -> Result<(), Rejection> {
-    if lane.taken.len() > params.lane_intervals_max as usize {
+/// A lane that is over the limit because the limit was lowered may go on as long as it does not grow.
+fn check_lane_size(before: usize, lane: &Lane, params: &Params) -> Result<(), Rejection> {
+    let count = lane.taken.len();
+    if count > params.lane_intervals_max as usize && count > before {
         return Err(settle_too_many_gaps().hint(format!("at most {} intervals", params.lane_intervals_max)));
     }
     Ok(())
@@ -115,12 +136,7 @@ pub(super) fn open(call: &mut Call, open: &OpenJobs) -> Result<(), Rejection> {
     check_lane(&lease, open.provider)?;
     check_sequences(&call.params, open.tickets.iter().map(|ticket| ticket.sequence))?;
     call.draft.account(open.provider)?;
-    let mut book = LaneBook {
-        id: open.lease,
-        provider: open.provider,
-        lease,
-        lane: call.draft.lane(open.lease, open.provider),
-    };
+    let mut book = LaneBook::open(call, open.lease, open.provider, lease);
     for ticket in &open.tickets {
         record(call, &mut book, ticket)?;
     }
@@ -148,6 +164,7 @@ fn record(call: &mut Call, book: &mut LaneBook, ticket: &OpenTicket) -> Result<(
         metered: None,
         received_at_ms: None,
         opened_at_height: call.context.height,
+        claimed_until: None,
     };
     book.keep(call, ticket.sequence, None, job)?;
     call.events.push(Event::JobOpened {

@@ -3,19 +3,21 @@
 //! ```text
 //! OpenLease -> Open -- CloseLease --> Draining{until} -- ExpireLease, after until --> Closed
 //! ```
-//! Settlements land up to and including the height `until`; the lease can expire only after it. There is no way from
-//! `Draining` back to `Open`, and nothing shortens the drain.
+//! Settlements and claims land up to and including the height `until`; the lease can expire only after it, and only when no
+//! claim waits any more. There is no way from `Draining` back to `Open`, and nothing shortens the drain.
 
-use piecework_model::{AccountId, Credits, LeaseId, Rejection};
+use piecework_model::{AccountId, Credits, LeaseId, PublicKey, Rejection};
 
 use super::Call;
 use crate::{
     bounds::KEYS_PER_LEASE_MAX,
     draft::{minus, negated, plus},
     execute::Event,
+    mutant::{Mutant, broken},
     rejections::{
-        lease_bad_budget, lease_closed, lease_draining, lease_insufficient_funds, lease_no_payer, lease_not_draining,
-        lease_not_yours, lease_payer_exists, lease_payer_unknown, lease_still_draining, lease_too_many_payers,
+        lease_bad_budget, lease_claims_pending, lease_closed, lease_draining, lease_insufficient_funds, lease_no_payer,
+        lease_not_draining, lease_not_yours, lease_payer_exists, lease_payer_unknown, lease_still_draining,
+        lease_too_many_payers,
     },
     state::{Key, Lease, LeaseState, Value},
     transaction::{CloseLease, DelegatePayer, ExpireLease, OpenLease, TopUp},
@@ -53,11 +55,13 @@ fn new_lease(developer: AccountId, open: &OpenLease, window_blocks: u32) -> Leas
         used: Credits::ZERO,
         reserved: Credits::ZERO,
         payer_keys: open.payer_keys.clone(),
+        former_payers: Vec::new(),
         mailboxes: open.mailboxes.clone(),
         exposure_ucr: open.exposure_ucr,
         window_blocks,
         state: LeaseState::Open,
         open_jobs: 0,
+        claimed_jobs: 0,
     }
 }
 
@@ -109,7 +113,8 @@ pub(super) fn top_up(call: &mut Call, top_up: &TopUp) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Also while the lease drains: a controller lost then is replaced too. Taking the last key away leaves none.
+/// Also while the lease drains: a controller lost then is replaced too. Taking the last key away leaves none. What a key
+/// sealed before it went can be claimed for one window more: nobody is robbed of finished work by taking its orderer away.
 pub(super) fn delegate_payer(call: &mut Call, delegate: &DelegatePayer) -> Result<(), Rejection> {
     let mut lease = own(call, delegate.lease)?;
     if lease.state == LeaseState::Closed {
@@ -118,12 +123,31 @@ pub(super) fn delegate_payer(call: &mut Call, delegate: &DelegatePayer) -> Resul
     match (delegate.add, lease.payer_keys.contains(&delegate.key)) {
         (true, true) => return Err(lease_payer_exists()),
         (false, false) => return Err(lease_payer_unknown()),
-        (true, false) if lease.payer_keys.len() >= KEYS_PER_LEASE_MAX => return Err(lease_too_many_payers()),
-        (true, false) => lease.payer_keys.push(delegate.key),
-        (false, true) => lease.payer_keys.retain(|key| *key != delegate.key),
+        (true, false) => add_payer(&mut lease, delegate.key)?,
+        (false, true) => remove_payer(&mut lease, delegate.key, call.context.height)?,
     }
     put(call, delegate.lease, lease);
     call.events.push(Event::PayerDelegated { lease: delegate.lease });
+    Ok(())
+}
+
+fn add_payer(lease: &mut Lease, key: PublicKey) -> Result<(), Rejection> {
+    if lease.payer_keys.len() >= KEYS_PER_LEASE_MAX {
+        return Err(lease_too_many_payers());
+    }
+    lease.former_payers.retain(|(former, _)| *former != key);
+    lease.payer_keys.push(key);
+    Ok(())
+}
+
+fn remove_payer(lease: &mut Lease, key: PublicKey, height: u64) -> Result<(), Rejection> {
+    lease.former_payers.retain(|(_, until_height)| height <= *until_height);
+    if lease.former_payers.len() >= KEYS_PER_LEASE_MAX {
+        return Err(lease_too_many_payers().hint("of those taken away within a window"));
+    }
+    lease.payer_keys.retain(|known| *known != key);
+    let until_height = height.saturating_add(u64::from(lease.window_blocks));
+    lease.former_payers.push((key, until_height));
     Ok(())
 }
 
@@ -151,6 +175,9 @@ pub(super) fn expire(call: &mut Call, expire: &ExpireLease) -> Result<(), Reject
             return Err(lease_still_draining().hint(format!("its last height is {until_height}")));
         }
         LeaseState::Draining { .. } => call.verify_signature()?,
+    }
+    if lease.claimed_jobs > 0 && !broken(Mutant::ExpireWithClaims) {
+        return Err(lease_claims_pending().hint(format!("{} jobs are claimed", lease.claimed_jobs)));
     }
     let freed = minus(lease.budget, lease.used)?;
     call.draft

@@ -1,12 +1,17 @@
 //! The contracts: one module for each family of actions, and who may ask.
 
 mod accounts;
+mod claims;
+mod committee;
 mod jobs;
 mod leases;
+mod lending;
+mod mismatches;
 mod offers;
+mod payment;
 mod settlement;
 
-use piecework_model::{AccountId, LeaseId, Rejection};
+use piecework_model::{AccountId, Digest, Domain, LeaseId, PublicKey, Rejection, Seal, Signature, merkle_root};
 
 use crate::{
     bounds,
@@ -60,6 +65,15 @@ impl<'a> Call<'a> {
             Action::ExpireLease(expire) => leases::expire(&mut call, expire)?,
             Action::OpenJobs(open) => jobs::open(&mut call, open)?,
             Action::Settle(settle) => settlement::settle(&mut call, settle)?,
+            Action::Claim(claim) => claims::claim(&mut call, claim)?,
+            Action::PayClaims(pay) => claims::pay(&mut call, pay)?,
+            Action::Challenge(challenge) => claims::challenge(&mut call, challenge)?,
+            Action::ReportMismatch(report) => mismatches::report(&mut call, report)?,
+            Action::SetLimit(set) => lending::set_limit(&mut call, set)?,
+            Action::CoverDebt(cover) => lending::cover_debt(&mut call, cover)?,
+            Action::Propose(propose) => committee::propose(&mut call, propose)?,
+            Action::Vote(vote) => committee::vote(&mut call, vote)?,
+            Action::PayPeers(_) => committee::pay_peers(&mut call)?,
         }
         Ok((call.draft, call.events))
     }
@@ -94,6 +108,26 @@ impl<'a> Call<'a> {
         }
         self.verify_signature()?;
         Ok(lease)
+    }
+}
+
+/// A key with the signature it is said to have made.
+type Signed<'a> = (&'a PublicKey, Signature);
+
+impl Call<'_> {
+    /// Whether the key sealed exactly these leaves of the lane's, in this order.
+    fn seals(&self, (key, signature): Signed, domain: Domain, lane: (LeaseId, AccountId), leaves: &[Digest]) -> bool {
+        let Ok(count) = u32::try_from(leaves.len()) else {
+            return false;
+        };
+        let seal = Seal {
+            lease: lane.0,
+            provider: lane.1,
+            count,
+            root: merkle_root(leaves),
+            signature,
+        };
+        seal.verify_root(key, domain, &self.context.network).is_ok()
     }
 }
 

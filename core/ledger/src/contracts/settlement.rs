@@ -6,33 +6,25 @@
 //!     '------- one paper ---------------------------'        '
 //!     '------- both papers ----------------------------------> paid
 //! ```
-//! A sequence that the lane has taken, and that is not open, is done with: its job is skipped, whatever it says.
+//! A sequence that the lane has taken, and that is not open, is done with: its job is skipped, whatever it says. A job that
+//! the provider has claimed is open until it is paid: a settlement with both papers takes the claim's place.
 
-use piecework_model::{Ack, Credits, Digest, Domain, PublicKey, Receipt, Rejection, Seal, Signature, merkle_root};
+use piecework_model::{Ack, Digest, Domain, PublicKey, Receipt, Rejection, Signature};
 
 use super::{
     Call, check_lane,
     jobs::{LaneBook, check_sequences},
+    payment::{Step, apply},
 };
 use crate::{
-    draft::{minus, negated, plus},
-    execute::Event,
-    lane::Shares,
     mutant::{Mutant, broken},
     rejections::{
         lease_closed, settle_ack_without_receipt, settle_bad_acks, settle_bad_code, settle_bad_receipts,
         settle_job_mismatch, settle_no_paper, settle_price_above_caps, settle_price_above_ticket,
     },
-    state::{Account, Key, Lane, Lease, LeaseState, OpenJob, Value},
+    state::{Lease, LeaseState, OpenJob},
     transaction::{Metered, Settle, SettledJob},
 };
-
-/// What one job of the settlement changes.
-struct Step<'a> {
-    job: &'a SettledJob,
-    before: Option<OpenJob>,
-    after: OpenJob,
-}
 
 pub(super) fn settle(call: &mut Call, settle: &Settle) -> Result<(), Rejection> {
     let lease = call.authorize_payer(settle.lease)?;
@@ -41,24 +33,19 @@ pub(super) fn settle(call: &mut Call, settle: &Settle) -> Result<(), Rejection> 
     check_sequences(&call.params, settle.jobs.iter().map(|job| job.sequence))?;
     check_papers(settle)?;
     let provider = call.draft.account(settle.provider)?;
-    let mut book = LaneBook {
-        id: settle.lease,
-        provider: settle.provider,
-        lease,
-        lane: call.draft.lane(settle.lease, settle.provider),
-    };
+    let mut book = LaneBook::open(call, settle.lease, settle.provider, lease);
     let steps = plan(call, settle, &book)?;
     if steps.is_empty() {
         return Ok(());
     }
     verify_receipts(call, settle, &provider.key)?;
     verify_acks(call, settle, &book)?;
-    apply(call, &mut book, steps, &provider)?;
+    apply(call, &mut book, steps, &provider, due)?;
     book.close(call)
 }
 
 /// The last height of the drain still pays.
-fn check_time(lease: &Lease, height: u64) -> Result<(), Rejection> {
+pub(super) fn check_time(lease: &Lease, height: u64) -> Result<(), Rejection> {
     match lease.state {
         LeaseState::Open => Ok(()),
         LeaseState::Draining { until_height } if height <= until_height => Ok(()),
@@ -87,7 +74,7 @@ fn check_papers(settle: &Settle) -> Result<(), Rejection> {
 }
 
 /// The jobs that change something.
-fn plan<'a>(call: &Call, settle: &'a Settle, book: &LaneBook) -> Result<Vec<Step<'a>>, Rejection> {
+fn plan(call: &Call, settle: &Settle, book: &LaneBook) -> Result<Vec<Step>, Rejection> {
     let mut steps = Vec::with_capacity(settle.jobs.len());
     for job in &settle.jobs {
         let before = match book.lane.has_taken(job.sequence) {
@@ -104,13 +91,19 @@ fn plan<'a>(call: &Call, settle: &'a Settle, book: &LaneBook) -> Result<Vec<Step
         if before.as_ref() != Some(&after) {
             check_price(&after, &book.lease)
                 .map_err(|refused| refused.hint(format!("at sequence {}", job.sequence)))?;
-            steps.push(Step { job, before, after });
+            let sequence = job.sequence;
+            steps.push(Step {
+                sequence,
+                before,
+                after,
+            });
         }
     }
     Ok(steps)
 }
 
-/// The record with the new papers added. The first receipt and the first ack of a job stand.
+/// The record with the new papers added. The first receipt and the first ack of a job stand; only a claim gives way to
+/// both papers together. To one of them it does not: an old settlement sent again would cut the claim's window short.
 fn merge(before: Option<&OpenJob>, job: &SettledJob, code: Digest, height: u64) -> Result<OpenJob, Rejection> {
     let mut open = before.cloned().unwrap_or(OpenJob {
         job: job.job,
@@ -120,21 +113,36 @@ fn merge(before: Option<&OpenJob>, job: &SettledJob, code: Digest, height: u64) 
         metered: None,
         received_at_ms: None,
         opened_at_height: height,
+        claimed_until: None,
     });
     let recorded = (open.job, open.code, open.input, open.price_max_ucr);
     if recorded != (job.job, code, job.input, job.price_max_ucr) {
         return Err(settle_job_mismatch());
     }
+    let takes_over = open.claimed_until.is_some() && job.metered.is_some() && job.received_at_ms.is_some();
     match (&open.metered, &job.metered) {
-        (Some(known), Some(metered)) if known != metered => return Err(settle_job_mismatch()),
-        (None, Some(metered)) => open.metered = Some(metered.clone()),
-        (Some(_), Some(_)) | (Some(_) | None, None) => {}
+        (Some(known), Some(metered)) if known != metered && !takes_over => return Err(settle_job_mismatch()),
+        (_, Some(metered)) => open.metered = Some(metered.clone()),
+        (Some(_) | None, None) => {}
     }
     open.received_at_ms = open.received_at_ms.or(job.received_at_ms);
+    if takes_over {
+        open.claimed_until = None;
+    }
     Ok(open)
 }
 
-fn check_price(job: &OpenJob, lease: &Lease) -> Result<(), Rejection> {
+/// The price, once both papers are there and no claim's window is waited for.
+fn due(job: &OpenJob) -> Option<u64> {
+    let received = job.received_at_ms.is_some() || broken(Mutant::PayWithoutAck);
+    let waits = job.claimed_until.is_some() && !broken(Mutant::CutWindowShort);
+    job.metered
+        .as_ref()
+        .filter(|_| received && !waits)
+        .map(|metered| metered.price_ucr)
+}
+
+pub(super) fn check_price(job: &OpenJob, lease: &Lease) -> Result<(), Rejection> {
     let Some(metered) = &job.metered else { return Ok(()) };
     if metered.price_ucr > job.price_max_ucr && !broken(Mutant::IgnorePriceMax) {
         return Err(settle_price_above_ticket());
@@ -233,132 +241,6 @@ fn seal_holds(
     leaves: &[Digest],
     signature: Signature,
 ) -> bool {
-    let Ok(count) = u32::try_from(leaves.len()) else {
-        return false;
-    };
-    let seal = Seal {
-        lease: settle.lease,
-        provider: settle.provider,
-        count,
-        root: merkle_root(leaves),
-        signature,
-    };
-    seal.verify_root(key, domain, &call.context.network).is_ok()
-}
-
-/// Books every step, then moves the credits of all of them at once.
-fn apply(call: &mut Call, book: &mut LaneBook, steps: Vec<Step>, provider: &Account) -> Result<(), Rejection> {
-    let developer = call.draft.account(book.lease.developer)?;
-    let (payer, payee) = ((book.lease.developer, &developer), (book.provider, provider));
-    let commission_ppm = if same_owner(payer, payee) {
-        0
-    } else {
-        call.params.commission_ppm
-    };
-    let before = book.lane.clone();
-    for step in steps {
-        if step.before.is_none() && !book.lane.has_taken(step.job.sequence) {
-            book.lane.take(step.job.sequence);
-        }
-        announce_papers(call, book, &step);
-        match due(&step.after) {
-            Some(price_ucr) => pay(call, book, &step, price_ucr, commission_ppm)?,
-            None => book.keep(call, step.job.sequence, step.before.as_ref(), step.after)?,
-        }
-    }
-    if broken(Mutant::CommissionPerBatch) {
-        let paid = minus(book.lane.paid, before.paid)?;
-        let due = Credits(paid.0 * i128::from(commission_ppm) / 1_000_000);
-        book.lane.commission = plus(before.commission, due)?;
-    }
-    move_payment(call, book, &before)
-}
-
-/// The price, once both papers are there.
-fn due(job: &OpenJob) -> Option<u64> {
-    let received = job.received_at_ms.is_some() || broken(Mutant::PayWithoutAck);
-    job.metered
-        .as_ref()
-        .filter(|_| received)
-        .map(|metered| metered.price_ucr)
-}
-
-/// Between accounts of one owner no commission is due.
-fn same_owner(one: (piecework_model::AccountId, &Account), other: (piecework_model::AccountId, &Account)) -> bool {
-    let ((one_id, one), (other_id, other)) = (one, other);
-    one_id == other_id
-        || one.owner == Some(other_id)
-        || other.owner == Some(one_id)
-        || (one.owner.is_some() && one.owner == other.owner)
-}
-
-fn announce_papers(call: &mut Call, book: &LaneBook, step: &Step) {
-    let (lease, provider, sequence, job) = (book.id, book.provider, step.job.sequence, step.after.job);
-    let before = step.before.as_ref();
-    if step.after.metered.is_some() && before.is_none_or(|before| before.metered.is_none()) {
-        call.events.push(Event::JobMetered {
-            lease,
-            provider,
-            sequence,
-            job,
-        });
-    }
-    if step.after.received_at_ms.is_some() && before.is_none_or(|before| before.received_at_ms.is_none()) {
-        call.events.push(Event::JobReceived {
-            lease,
-            provider,
-            sequence,
-            job,
-        });
-    }
-}
-
-fn pay(
-    call: &mut Call,
-    book: &mut LaneBook,
-    step: &Step,
-    price_ucr: u64,
-    commission_ppm: u32,
-) -> Result<(), Rejection> {
-    let commission_ucr = book.lane.pay(price_ucr, commission_ppm)?;
-    book.lease.used = plus(book.lease.used, price_ucr.into())?;
-    if step.before.is_some() {
-        book.forget(step.before.as_ref())?;
-        call.draft
-            .remove(Key::OpenJob(book.id, book.provider, step.job.sequence));
-    }
-    call.events.push(Event::JobPaid {
-        lease: book.id,
-        provider: book.provider,
-        sequence: step.job.sequence,
-        job: step.after.job,
-        price_ucr,
-        commission_ucr,
-    });
-    Ok(())
-}
-
-/// Moves what the lane grew by: from the developer to the provider, less the commission, which goes its three ways.
-fn move_payment(call: &mut Call, book: &LaneBook, before: &Lane) -> Result<(), Rejection> {
-    let price = minus(book.lane.paid, before.paid)?;
-    let commission = minus(book.lane.commission, before.commission)?;
-    let shares = Shares::between(before.commission, book.lane.commission);
-    let held = if broken(Mutant::KeepHeld) {
-        Credits::ZERO
-    } else {
-        negated(price)?
-    };
-    call.draft.move_credits(book.lease.developer, negated(price)?, held)?;
-    call.draft
-        .move_credits(book.provider, minus(price, commission)?, Credits::ZERO)?;
-    if commission == Credits::ZERO || broken(Mutant::ForgetCommission) {
-        return Ok(());
-    }
-    call.draft
-        .move_credits(book.lease.controller, Credits(shares.controller), Credits::ZERO)?;
-    let mut pools = call.draft.pools();
-    pools.peers = plus(pools.peers, Credits(shares.peers))?;
-    pools.insurance = plus(pools.insurance, Credits(shares.insurance))?;
-    call.draft.put(Key::Pools, Value::Pools(pools));
-    Ok(())
+    let lane = (settle.lease, settle.provider);
+    call.seals((key, signature), domain, lane, leaves)
 }

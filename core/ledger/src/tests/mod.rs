@@ -3,9 +3,13 @@
 
 mod accounts;
 mod cheats;
+mod claims;
+mod committee;
 mod genesis;
 mod jobs;
 mod leases;
+mod lending;
+mod mismatches;
 mod mutants;
 mod offers;
 mod oracle;

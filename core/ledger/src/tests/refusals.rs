@@ -7,9 +7,13 @@ use piecework_model::{Credits, LeaseId, OwnerName, Rejection};
 
 use super::{
     accounts::{owned, registration, rotation, sponsored, transfer},
+    claims::{claim_of, other_receipt, pay, receipt, replaced},
+    committee::{add_peer, four_peers, new_params, pay_peers, peer_key, propose, vote},
     genesis::refused_genesis,
     jobs,
     leases::{close, delegate, expire, top_up},
+    lending::{cover, lent, set_limit},
+    mismatches,
     offers::offer,
     world::*,
 };
@@ -272,6 +276,178 @@ const GENESES: [(&str, Scenario); 5] = [
     }),
 ];
 
+fn claimed(jobs: &[Job], change: impl FnOnce(&World, &mut Claim)) -> Rejection {
+    let (world, lease) = leased(1_000);
+    let mut claim = claim_of(&world, lease, Who::Provider, &[jobs]);
+    change(&world, &mut claim);
+    let mut world = world;
+    world.act(Who::Provider, Action::Claim(claim)).unwrap_err()
+}
+
+fn challenged(jobs: &[Job], blocks: u64, challenge: impl FnOnce(&World, LeaseId) -> Challenge) -> Rejection {
+    let (mut world, lease) = leased(1_000);
+    world.claim(lease, jobs).unwrap();
+    world.pass_blocks(blocks);
+    let challenge = challenge(&world, lease);
+    world.challenge(challenge).unwrap_err()
+}
+
+const CLAIMS: [(&str, Scenario); 11] = [
+    ("claim.other_lane", || {
+        let (mut world, lease) = leased(10);
+        let claim = claim_of(&world, lease, Who::OtherProvider, &[&[job(0, 1)]]);
+        world.act(Who::Provider, Action::Claim(claim)).unwrap_err()
+    }),
+    ("claim.bad_tickets", || {
+        claimed(&[job(0, 1)], |_, claim| claim.batches[0].signature.0[0] ^= 1)
+    }),
+    ("claim.bad_acks", || claimed(&[job(0, 1)], |_, claim| claim.acks = None)),
+    ("claim.price_above_ticket", || {
+        claimed(&[job(0, 2).at_most(1)], |_, _| ())
+    }),
+    ("claim.job_mismatch", || {
+        let (mut world, lease) = leased(1_000);
+        world.settle(lease, &[job(0, 5).at_most(9).only_receipt()]).unwrap();
+        world.claim(lease, &[job(0, 6).at_most(9)]).unwrap_err()
+    }),
+    ("claim.none", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Thief, pay(lease, &[0])).unwrap_err()
+    }),
+    ("claim.not_due", || {
+        let (mut world, lease) = leased(10);
+        world.claim(lease, &[job(0, 1)]).unwrap();
+        world.act(Who::Thief, pay(lease, &[0])).unwrap_err()
+    }),
+    ("claim.too_late", || {
+        challenged(&[job(0, 1)], u64::from(WINDOW), |world, lease| {
+            replaced(world, lease, 0, job(0, 1))
+        })
+    }),
+    ("challenge.not_shown", || {
+        challenged(&[job(0, 1)], 0, |world, lease| {
+            let same = receipt(lease, Who::Provider, &job(0, 1));
+            other_receipt(world, (lease, Who::Provider), 0, same, Who::Provider)
+        })
+    }),
+    ("challenge.acknowledged", || {
+        challenged(&[job(0, 1)], 0, |world, lease| replaced(world, lease, 0, job(0, 1)))
+    }),
+    ("challenge.not_paid", || {
+        challenged(&[job(0, 1).only_receipt()], 0, |world, lease| {
+            replaced(world, lease, 0, job(0, 1))
+        })
+    }),
+];
+
+const COMMUNITY: [(&str, Scenario); 21] = [
+    ("lease.claims_pending", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Developer, close(lease)).unwrap();
+        world.pass_blocks(u64::from(WINDOW) - 1);
+        world.claim(lease, &[job(0, 1)]).unwrap();
+        world.act(Who::Developer, expire(lease)).unwrap_err()
+    }),
+    ("mismatch.not_shown", || {
+        let (mut world, lease) = leased(10);
+        let action = mismatches::report(&world, lease, |first, second| first.output = second.output);
+        world.act(Who::Controller, action).unwrap_err()
+    }),
+    ("mismatch.reported", || {
+        let (mut world, lease) = leased(10);
+        let action = mismatches::report(&world, lease, |_, _| ());
+        world.act(Who::Controller, action.clone()).unwrap();
+        world.act(Who::Controller, action).unwrap_err()
+    }),
+    ("account.not_sponsor", || act(Who::Developer, cover(Who::Thief, 1))),
+    ("account.limit_in_use", || {
+        let mut world = lent();
+        world.act(Who::Stranger, transfer(Who::Thief, 5)).unwrap();
+        world.act(Who::Thief, set_limit(Who::Stranger, 4)).unwrap_err()
+    }),
+    ("account.no_debt", || {
+        lent().act(Who::Thief, cover(Who::Stranger, 1)).unwrap_err()
+    }),
+    ("peers.not_owner", || {
+        act(Who::Thief, propose(&new_params(|params| params.window_blocks = 9)))
+    }),
+    ("peers.exists", || {
+        let world = four_peers();
+        proposed(world, |world| add_peer(world, 1, Who::Developer))
+    }),
+    ("peers.unknown", || {
+        proposed(World::new(), |_| Change::RemovePeer(peer_key(3).public()))
+    }),
+    ("peers.last", || {
+        proposed(World::new(), |_| Change::RemovePeer(genesis().peers[0].key))
+    }),
+    ("peers.too_many", || {
+        let mut world = World::new();
+        let Some(Value::Committee(committee)) = world.state.get_mut(&Key::Committee) else {
+            panic!("no committee")
+        };
+        committee.peers = vec![committee.peers[0].clone(); 500];
+        proposed(world, |world| add_peer(world, 1, Who::Developer))
+    }),
+    ("peers.bad_address", || {
+        proposed(World::new(), |world| match add_peer(world, 1, Who::Developer) {
+            Change::AddPeer(add) => Change::AddPeer(AddPeer {
+                address: "x".into(),
+                ..add
+            }),
+            other => other,
+        })
+    }),
+    ("peers.bad_proof", || {
+        proposed(World::new(), |world| match add_peer(world, 1, Who::Developer) {
+            Change::AddPeer(add) => Change::AddPeer(AddPeer {
+                owner: Who::Thief.id(),
+                ..add
+            }),
+            other => other,
+        })
+    }),
+    ("peers.change_pending", || {
+        let mut world = World::new();
+        let first = add_peer(&world, 1, Who::Developer);
+        world.act(Who::Controller, propose(&first)).unwrap();
+        proposed(world, |world| add_peer(world, 2, Who::Developer))
+    }),
+    ("peers.nothing_to_pay", || act(Who::Thief, pay_peers())),
+    ("params.fixed", || {
+        proposed(World::new(), |_| new_params(|params| params.epoch_blocks = 5))
+    }),
+    ("proposal.unknown", || {
+        let change = new_params(|params| params.window_blocks = 9);
+        act(Who::Controller, vote(Who::Controller, &change))
+    }),
+    ("proposal.changed", || voted(0, |params| params.window_blocks = 8)),
+    ("proposal.expired", || {
+        voted(PROPOSAL_BLOCKS, |params| params.window_blocks = 9)
+    }),
+    ("proposal.voted", || {
+        let (mut world, change) = (four_peers(), new_params(|params| params.window_blocks = 9));
+        world.act(Who::Controller, propose(&change)).unwrap();
+        world.act(Who::Controller, vote(Who::Controller, &change)).unwrap_err()
+    }),
+    ("genesis.no_peer", || refused_genesis(|genesis| genesis.peers.clear())),
+];
+
+fn proposed(mut world: World, change: impl FnOnce(&World) -> Change) -> Rejection {
+    let change = change(&world);
+    world.act(Who::Controller, propose(&change)).unwrap_err()
+}
+
+fn voted(blocks: u64, change: impl FnOnce(&mut Params)) -> Rejection {
+    let mut world = four_peers();
+    let proposal = new_params(|params| params.window_blocks = 9);
+    world.act(Who::Controller, propose(&proposal)).unwrap();
+    world.pass_blocks(blocks);
+    world
+        .act(Who::Mailbox, vote(Who::Controller, &new_params(change)))
+        .unwrap_err()
+}
+
 #[test]
 fn every_rejection_is_met_with_its_code_and_its_sentence() {
     let scenarios: Vec<(&str, Scenario)> = [
@@ -281,6 +457,8 @@ fn every_rejection_is_met_with_its_code_and_its_sentence() {
         &LEASES[..],
         &SETTLEMENTS[..],
         &GENESES[..],
+        &CLAIMS[..],
+        &COMMUNITY[..],
     ]
     .concat();
     for (code, scenario) in &scenarios {

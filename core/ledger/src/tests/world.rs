@@ -60,7 +60,7 @@ impl Who {
         AccountId::of(&self.public())
     }
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Developer => "developer",
             Self::Provider => "provider",
@@ -231,6 +231,13 @@ impl World {
         }
     }
 
+    pub fn params(&self) -> Params {
+        match self.state.get(&Key::Params) {
+            Some(Value::Params(params)) => params.clone(),
+            other => panic!("no parameters but {other:?}"),
+        }
+    }
+
     pub fn lease(&self, id: LeaseId) -> Lease {
         match self.state.get(&Key::Lease(id)) {
             Some(Value::Lease(lease)) => lease.clone(),
@@ -341,7 +348,7 @@ impl Job {
         JobId::new(1_700_000_000_000 + self.sequence % 1_000, [7; 10])
     }
 
-    fn metered(&self) -> Metered {
+    pub fn metered(&self) -> Metered {
         Metered {
             output: Digest::of(&self.sequence.to_le_bytes()),
             status: JobStatus::Ok,

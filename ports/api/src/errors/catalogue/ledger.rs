@@ -4,7 +4,18 @@ use super::{Code, code};
 
 pub(super) const LEDGER: &[Code] = &[
     code(422, "account.key_proof", "the new key has not signed for this account"),
+    code(
+        409,
+        "account.limit_in_use",
+        "the account owes or holds more than the lower limit covers",
+    ),
     code(409, "account.name_taken", "another account has this name"),
+    code(
+        422,
+        "account.no_debt",
+        "an amount to cover is more than zero and no more than the account owes",
+    ),
+    code(403, "account.not_sponsor", "only the account's sponsor may do this"),
     code(
         422,
         "account.owner_signature",
@@ -15,6 +26,42 @@ pub(super) const LEDGER: &[Code] = &[
         "account.sponsor_signature",
         "the sponsor has not signed this limit for this account",
     ),
+    code(
+        409,
+        "challenge.acknowledged",
+        "the claimed result was acknowledged, so that its replacement is no reason",
+    ),
+    code(409, "challenge.not_paid", "the job's replacement is not paid yet"),
+    code(
+        422,
+        "challenge.not_shown",
+        "the evidence does not show that the claim is wrong",
+    ),
+    code(
+        422,
+        "claim.bad_acks",
+        "the acks are not sealed by a mailbox of the lease",
+    ),
+    code(
+        422,
+        "claim.bad_tickets",
+        "the tickets are not sealed by a key that pays for the lease, or did within its window",
+    ),
+    code(
+        422,
+        "claim.job_mismatch",
+        "a job differs from what was recorded under its sequence",
+    ),
+    code(409, "claim.none", "nothing is claimed there"),
+    code(409, "claim.not_due", "the window of a claim is still open"),
+    code(422, "claim.other_lane", "a ticket is of another lane"),
+    code(
+        422,
+        "claim.price_above_ticket",
+        "a price is above what its ticket allows for these counters",
+    ),
+    code(409, "claim.too_late", "the window of the claim is over"),
+    code(409, "lease.claims_pending", "claims on the lease wait"),
     code(409, "lease.draining", "the lease is closing and takes nothing new"),
     code(
         422,
@@ -42,11 +89,39 @@ pub(super) const LEDGER: &[Code] = &[
         "mempool.nonce_taken",
         "another transaction with this nonce waits already",
     ),
+    code(422, "mismatch.not_shown", "the receipts do not contradict one another"),
+    code(409, "mismatch.reported", "this receipt has been reported"),
     code(
         422,
         "offer.expired",
         "an offer expires at a height that is still to come",
     ),
+    code(422, "params.fixed", "the genesis fixed this parameter"),
+    code(422, "peers.bad_address", "a peer's address is host:port"),
+    code(422, "peers.bad_proof", "the peer's key has not signed for its owner"),
+    code(
+        409,
+        "peers.change_pending",
+        "another change of the peers waits for its height",
+    ),
+    code(409, "peers.exists", "this key is a peer already"),
+    code(409, "peers.last", "the last peer cannot go"),
+    code(
+        403,
+        "peers.not_owner",
+        "only who owns a present peer proposes and votes",
+    ),
+    code(
+        409,
+        "peers.nothing_to_pay",
+        "the peers have earned less than one ucr each",
+    ),
+    code(409, "peers.too_many", "there are as many peers as there may be"),
+    code(404, "peers.unknown", "this key is no present peer"),
+    code(409, "proposal.changed", "the proposal is another one by now"),
+    code(409, "proposal.expired", "the time for votes is over"),
+    code(404, "proposal.unknown", "this account has put nothing to the vote"),
+    code(409, "proposal.voted", "you have voted for it already"),
     code(
         503,
         "provider.draining",

@@ -1,12 +1,20 @@
 //! What random histories must come to, reckoned without the contracts: papers, payments, holds and balances.
 
+mod claims;
+mod forgeries;
+
 use std::collections::BTreeMap;
 
-use piecework_model::{Credits, Domain, LeaseId, Seal};
+use piecework_model::{Credits, LeaseId};
 use proptest::prelude::*;
 
+use self::{
+    claims::{ClaimOp, claim_op},
+    forgeries::{Forgery, forgery},
+};
 use super::{
     accounts::transfer,
+    committee::pay_peers,
     jobs,
     leases::{close, expire, top_up},
     offers::offer,
@@ -15,30 +23,12 @@ use super::{
 use crate::*;
 
 const PROVIDERS: [Who; 2] = [Who::Provider, Who::OtherProvider];
-/// Jobs of forgeries: sequences that honest parties do not use.
-const FORGED_SEQUENCE: u64 = 1_000;
-
 /// Which papers of which job an honest settlement carries.
 #[derive(Clone, Copy, Debug)]
 pub struct Papers {
     sequence: u64,
     receipt: bool,
     ack: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub enum Forgery {
-    TransferWithOwnKey,
-    TransferWithOwnersKeyNamed,
-    NegativeTransfer,
-    SettleByStranger,
-    SettleWithPayersKeyNamed,
-    ReceiptsSealedByThief,
-    ReceiptsOfAnotherNetwork,
-    AcksOfNoMailbox,
-    AcksSealedByThief,
-    PriceAboveTicket,
-    PriceAboveCaps,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +43,8 @@ pub enum Op {
     Transfer(bool, u32),
     PutOffer,
     DropOffer,
+    Claim(u8, bool, ClaimOp),
+    PayPeers,
     Forge(u8, Forgery),
     Replay(u8),
 }
@@ -77,6 +69,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<bool>(), 0u32..600_000).prop_map(|(back, amount)| Op::Transfer(back, amount)),
         1 => Just(Op::PutOffer),
         1 => Just(Op::DropOffer),
+        6 => (any::<u8>(), any::<bool>(), claim_op()).prop_map(|(lease, lane, op)| Op::Claim(lease, lane, op)),
+        1 => Just(Op::PayPeers),
         4 => (any::<u8>(), forgery()).prop_map(|(lease, forgery)| Op::Forge(lease, forgery)),
         4 => any::<u8>().prop_map(Op::Replay),
     ]
@@ -93,22 +87,6 @@ fn papers() -> impl Strategy<Value = Vec<Papers>> {
     })
 }
 
-fn forgery() -> impl Strategy<Value = Forgery> {
-    prop::sample::select(vec![
-        Forgery::TransferWithOwnKey,
-        Forgery::TransferWithOwnersKeyNamed,
-        Forgery::NegativeTransfer,
-        Forgery::SettleByStranger,
-        Forgery::SettleWithPayersKeyNamed,
-        Forgery::ReceiptsSealedByThief,
-        Forgery::ReceiptsOfAnotherNetwork,
-        Forgery::AcksOfNoMailbox,
-        Forgery::AcksSealedByThief,
-        Forgery::PriceAboveTicket,
-        Forgery::PriceAboveCaps,
-    ])
-}
-
 /// The one job that has this sequence: honest parties never issue two.
 fn honest(sequence: u64) -> Job {
     let price = 13 + sequence * 7 % 90;
@@ -119,11 +97,15 @@ fn honest(sequence: u64) -> Job {
 struct Known {
     receipt: bool,
     ack: bool,
+    claimed_until: Option<u64>,
+    paid: bool,
+    refuted: bool,
 }
 
 impl Known {
-    fn is_paid(self) -> bool {
-        self.receipt && self.ack
+    /// What is done with takes no papers any more.
+    fn is_done(self) -> bool {
+        self.paid || self.refuted
     }
 }
 
@@ -138,16 +120,23 @@ struct KnownLease {
     jobs: Jobs,
 }
 
+impl KnownLease {
+    fn claims(&self) -> usize {
+        self.jobs.values().filter(|known| known.claimed_until.is_some()).count()
+    }
+}
+
 fn paid_sum(jobs: &Jobs, only: Option<Who>) -> i128 {
     let counts = |who: &Who| only.is_none_or(|only| only == *who);
     jobs.iter()
-        .filter(|((who, _), known)| known.is_paid() && counts(who))
+        .filter(|((who, _), known)| known.paid && counts(who))
         .map(|((_, sequence), _)| i128::from(honest(*sequence).price_ucr))
         .sum()
 }
 
 fn drawn(jobs: &Jobs) -> i128 {
     jobs.iter()
+        .filter(|(_, known)| !known.refuted)
         .map(|((_, sequence), known)| {
             let job = honest(*sequence);
             i128::from(if known.receipt {
@@ -165,6 +154,8 @@ pub struct Oracle {
     leases: Vec<KnownLease>,
     transferred: i128,
     has_offer: bool,
+    /// Of the peers' pool, to the controller, who owns the only peer.
+    peers_paid: i128,
     accepted: Vec<SignedTransaction>,
 }
 
@@ -178,6 +169,7 @@ impl Oracle {
             leases: Vec::new(),
             transferred: 0,
             has_offer: false,
+            peers_paid: 0,
             accepted: Vec::new(),
         };
         for op in ops {
@@ -198,6 +190,8 @@ impl Oracle {
             Op::Transfer(back, amount) => self.transfer(*back, i128::from(*amount)),
             Op::PutOffer => self.put_offer(),
             Op::DropOffer => self.drop_offer(),
+            Op::Claim(lease, lane, op) => self.claim_step(*lease, *lane, op),
+            Op::PayPeers => self.pay_peers(),
             Op::Forge(lease, forgery) => self.forge(*lease, *forgery),
             Op::Replay(nth) => self.replay(*nth),
         }
@@ -288,6 +282,7 @@ impl Oracle {
             (true, _) => Err("lease.closed"),
             (false, None) => Err("lease.not_draining"),
             (false, Some(until)) if height <= until => Err("lease.still_draining"),
+            (false, Some(_)) if self.leases[nth].claims() > 0 => Err("lease.claims_pending"),
             (false, Some(_)) => Ok(()),
         };
         self.send(Who::Stranger, expire(self.leases[nth].id), expect);
@@ -312,7 +307,7 @@ impl Oracle {
             let before = std::mem::replace(&mut self.leases[nth].jobs, after);
             let now_paid = |sequence: &u64| {
                 let key = (provider, *sequence);
-                self.leases[nth].jobs[&key].is_paid() && !before.get(&key).is_some_and(|known| known.is_paid())
+                self.leases[nth].jobs[&key].paid && !before.get(&key).is_some_and(|known| known.paid)
             };
             let expected: Vec<u64> = papers.iter().map(|papers| papers.sequence).filter(now_paid).collect();
             assert_eq!(paid(&events), expected);
@@ -378,6 +373,13 @@ impl Oracle {
         self.has_offer = false;
     }
 
+    fn pay_peers(&mut self) {
+        let due = self.world.pools().peers.0;
+        let expect = if due > 0 { Ok(()) } else { Err("peers.nothing_to_pay") };
+        self.send(Who::Thief, pay_peers(), expect);
+        self.peers_paid += due;
+    }
+
     /// Whatever was accepted once: sent again it changes nothing.
     fn replay(&mut self, nth: u8) {
         let Some(signed) = self
@@ -390,70 +392,6 @@ impl Oracle {
         let before = self.world.state.clone();
         self.world.send(signed).ok();
         assert_eq!(self.world.state, before, "a replay changed something");
-    }
-
-    /// A cheat changes nothing, on whatever lease, in whatever state.
-    fn forge(&mut self, lease: u8, forgery: Forgery) {
-        let lease = self.leases[self.nth(lease)].id;
-        let signed = self.forged(lease, forgery);
-        let before = self.world.state.clone();
-        self.world.send(signed).expect_err("a cheat must be refused");
-        assert_eq!(self.world.state, before);
-    }
-
-    fn forged(&self, lease: LeaseId, forgery: Forgery) -> SignedTransaction {
-        let world = &self.world;
-        let jobs = [job(FORGED_SEQUENCE, 5)];
-        let mut settle = settlement(&world.network, lease, Who::Thief, &jobs);
-        let metered = settle.jobs[0].metered.as_mut().unwrap();
-        match forgery {
-            Forgery::TransferWithOwnKey | Forgery::TransferWithOwnersKeyNamed => {
-                let mut signed = world.sign(Who::Developer, transfer(Who::Thief, 1));
-                signed.key = Who::Thief.public();
-                signed.signature = Who::Thief
-                    .key()
-                    .sign(Domain::Transaction, &world.network, &signed.transaction);
-                if matches!(forgery, Forgery::TransferWithOwnersKeyNamed) {
-                    signed.key = Who::Developer.public();
-                }
-                return signed;
-            }
-            Forgery::NegativeTransfer => return world.sign(Who::Thief, transfer(Who::Developer, -1)),
-            Forgery::SettleByStranger => {
-                settle.acks = Some(seal_acks(&world.network, &settle, &Who::Mailbox.key(), &jobs));
-                return world.sign(Who::Thief, Action::Settle(settle));
-            }
-            Forgery::SettleWithPayersKeyNamed => {
-                let mut signed = world.sign(Who::Thief, Action::Settle(settle));
-                signed.key = Who::Controller.public();
-                return signed;
-            }
-            Forgery::ReceiptsSealedByThief => {
-                settle.provider = Who::Provider.id();
-                settle.receipts = seal_receipts(&world.network, &settle, &Who::Thief.key());
-            }
-            Forgery::ReceiptsOfAnotherNetwork => {
-                let mut other = world.network;
-                other.0[0] ^= 1;
-                let lane = (settle.lease, settle.provider);
-                let leaves = receipt_leaves(&settle);
-                let seal = Seal::sign(&Who::Thief.key(), Domain::Receipts, &other, lane, &leaves);
-                settle.receipts = Some(seal.signature);
-            }
-            Forgery::AcksOfNoMailbox => {
-                settle.acks = Some(seal_acks(&world.network, &settle, &Who::Thief.key(), &jobs));
-            }
-            Forgery::AcksSealedByThief => {
-                let (_, signature) = seal_acks(&world.network, &settle, &Who::Thief.key(), &jobs);
-                settle.acks = Some((Who::Mailbox.public(), signature));
-            }
-            Forgery::PriceAboveTicket => settle.jobs[0].price_max_ucr = 4,
-            Forgery::PriceAboveCaps => {
-                metered.counters.cpu_us = 4;
-                settle.receipts = seal_receipts(&world.network, &settle, &Who::Thief.key());
-            }
-        }
-        world.sign(Who::Controller, Action::Settle(settle))
     }
 
     /// Every balance is what the papers say.
@@ -485,8 +423,11 @@ impl Oracle {
             }
             assert_eq!(self.world.posted(provider), GRANT.0 + earned);
         }
-        assert_eq!(self.world.posted(Who::Controller), GRANT.0 + controller);
-        let (peers, insurance) = (Credits(peers), Credits(insurance));
+        assert_eq!(
+            self.world.posted(Who::Controller),
+            GRANT.0 + controller + self.peers_paid
+        );
+        let (peers, insurance) = (Credits(peers - self.peers_paid), Credits(insurance));
         assert_eq!(self.world.pools(), Pools { peers, insurance });
     }
 }
@@ -495,8 +436,15 @@ fn with_papers(jobs: &Jobs, provider: Who, papers: &[Papers]) -> Jobs {
     let mut after = jobs.clone();
     for papers in papers {
         let known = after.entry((provider, papers.sequence)).or_default();
-        known.receipt |= papers.receipt;
-        known.ack |= papers.ack;
+        if !known.is_done() {
+            known.receipt |= papers.receipt;
+            known.ack |= papers.ack;
+            let claimed = known.claimed_until.is_some();
+            known.paid = known.receipt && known.ack && (!claimed || (papers.receipt && papers.ack));
+        }
+        if known.is_done() {
+            known.claimed_until = None;
+        }
     }
     after
 }
