@@ -146,9 +146,36 @@ for (const prototype of [Uint8Array.prototype, Buffer.prototype]) {
 
 function failOrDie(error) {
   if (failCall) return failCall(error);
-  fs.writeSync(2, `${text(error?.stack ?? error)}\n`);
+  fs.writeSync(2, `<3>${text(error?.stack ?? error).replaceAll('\n', '\n<3>')}\n`);
   process.reallyExit(1);
 }
+
+// What goes to standard error is marked line by line, as syslog and systemd number severities; the agent takes marks off.
+function markLevels() {
+  let mark = '<3>';
+  let within = false;
+  const write = process.stderr.write.bind(process.stderr);
+  process.stderr.write = (chunk, ...rest) => {
+    const text = typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString('utf8');
+    if (text === '') return true;
+    const marked = (within ? '' : mark) + text.replace(/\n(?!$)/g, `\n${mark}`);
+    within = !text.endsWith('\n');
+    return write(marked, ...rest.filter((argument) => typeof argument === 'function'));
+  };
+  const warn = console.warn;
+  console.warn = (...values) => {
+    mark = '<4>';
+    try {
+      warn(...values);
+    } finally {
+      mark = '<3>';
+    }
+  };
+  const { format } = require('node:util');
+  const log = console.log;
+  console.debug = (...values) => log(`<7>${format(...values).replaceAll('\n', '\n<7>')}`);
+}
+markLevels();
 
 process.on('uncaughtException', failOrDie);
 process.on('unhandledRejection', failOrDie);

@@ -16,6 +16,7 @@ import gc
 import importlib.util
 import io
 import json
+import logging
 import os
 import socket
 import sys
@@ -291,10 +292,47 @@ def leave(error):
     os._exit(1)
 
 
+class Errors(io.TextIOWrapper):
+    """Standard error: marks each line as an error, as syslog and systemd number severities. The agent takes marks off."""
+
+    inside = False
+
+    def write(self, text):
+        if text:
+            marked = text.replace("\n", "\n<3>")
+            if text.endswith("\n"):
+                marked = marked[:-3]
+            super().write(marked if self.inside else "<3>" + marked)
+            self.inside = not text.endswith("\n")
+        return len(text)
+
+    def write_marked(self, text):
+        super().write("\n" + text if self.inside else text)
+        self.inside = False
+
+
+def emit(self, record):
+    """In place of `logging.StreamHandler.emit`: each line on a standard stream has its record's level."""
+    try:
+        text = self.format(record)
+        stream, level = self.stream, record.levelno
+        if stream is sys.stderr or stream is sys.stdout:
+            mark = "<3>" if level >= 40 else "<4>" if level >= 30 else "<6>" if level >= 20 else "<7>"
+            text = mark + text.replace("\n", "\n" + mark)
+        write = stream.write_marked if isinstance(stream, Errors) else stream.write
+        write(text + self.terminator)
+        self.flush()
+    except RecursionError:
+        raise
+    except Exception:
+        self.handleError(record)
+
+
 def open_streams():
-    for name, fd in (("stdout", 1), ("stderr", 2)):
+    logging.StreamHandler.emit = emit
+    for name, fd, kind in (("stdout", 1, io.TextIOWrapper), ("stderr", 2, Errors)):
         raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        stream = kind(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, stream)
         setattr(sys, "__%s__" % name, stream)
     sys.stdin = open(os.devnull, encoding="utf-8")

@@ -27,6 +27,7 @@ import componentize_py_types
 import wit_world
 
 import bundle
+import levels
 import loop
 
 DONE = 0
@@ -311,6 +312,7 @@ def _settle():
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     loop.install()
+    levels.install()
     bundle.install()
     # The C library's own versions do nothing and say that it went well.
     for name in ("chmod", "chown", "lchown", "fchmod", "fchown", "umask"):

@@ -20,7 +20,7 @@ use crate::{
         CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
         UpdateFunction, VersionView,
     },
-    jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobQuery, JobView, JobsQuery},
+    jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
         BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, ProviderView, StatementLine,
         StatementQuery, TransactionView, TransferView,
@@ -221,8 +221,8 @@ impl Client {
         self.get(&fill(routes::JOB_PROOF, &[&id.to_string()]), &()).await
     }
 
-    pub async fn job_logs(&self, id: JobId) -> Result<JobLogs, ClientError> {
-        self.get(&fill(routes::JOB_LOGS, &[&id.to_string()]), &()).await
+    pub async fn job_logs(&self, id: JobId, query: &JobLogsQuery) -> Result<JobLogs, ClientError> {
+        self.get(&fill(routes::JOB_LOGS, &[&id.to_string()]), query).await
     }
 
     pub async fn cancel_job(&self, id: JobId) -> Result<(), ClientError> {

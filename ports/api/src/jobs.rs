@@ -229,10 +229,56 @@ pub struct Movement {
 pub struct JobLogs {
     #[schema(value_type = String)]
     pub job_id: JobId,
-    /// Standard output and error in order.
+    /// Standard output and error in order, without levels and times.
     pub text: String,
+    /// The same line by line.
+    #[serde(default)]
+    pub lines: Vec<LogLineView>,
     /// Whether the cap cut it; a marker stands where.
     pub truncated: bool,
+}
+
+/// How serious a line is. Standard output is `info`, standard error `error`; a line that begins with `<0>` to `<7>` (syslog's
+/// severities) says so itself, as those of Python's `logging` and of JavaScript's `console` do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    pub const ALL: [Self; 4] = [Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One line of a job's logs. The job's id is the trace id: every answer that concerns the job has it in `X-Job-Id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLineView {
+    pub at: Timestamp,
+    pub level: LogLevel,
+    pub text: String,
+}
+
+/// `GET /jobs/{id}/logs`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct JobLogsQuery {
+    /// Only lines of this level and above: `debug`, `info`, `warn` or `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub level: Option<LogLevel>,
 }
 
 /// One job's logs in `GET /functions/{id}/logs`.
@@ -244,6 +290,9 @@ pub struct FunctionLogsItem {
     pub state: JobState,
     pub at: Timestamp,
     pub text: String,
+    /// The same line by line.
+    #[serde(default)]
+    pub lines: Vec<LogLineView>,
     pub truncated: bool,
 }
 
@@ -261,4 +310,8 @@ pub struct FunctionLogsQuery {
     /// Jobs, 1 to 1000, the newest; 20 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// Only lines of this level and above: `debug`, `info`, `warn` or `error`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(inline)]
+    pub level: Option<LogLevel>,
 }

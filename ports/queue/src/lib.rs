@@ -44,7 +44,7 @@ pub struct Order {
     /// The event as JSON text; its digest is in the ticket.
     pub event: Bytes,
     pub parameters: Bytes,
-    /// Ends the run early; what it has used until then is billed by its wall time.
+    /// Ends the run early; what it has used until then is billed.
     pub cancel: CancellationToken,
 }
 

@@ -110,6 +110,7 @@ async fn call(instance: &mut dyn Instance) -> anyhow::Result<()> {
         parameters: Bytes::from_static(b"null"),
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
+        stop: piecework_sandbox::CancellationToken::new(),
     };
     match instance.call(call).await.outcome {
         Outcome::Returned(output) if output == event => Ok(()),

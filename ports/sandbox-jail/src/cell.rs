@@ -286,7 +286,7 @@ async fn standing(mut cell: Cell) -> Result<Cell, String> {
         Ok(Answer::Said(..) | Answer::Garbage(_) | Answer::TooLarge) => "its runner said nonsense",
         Err(_) => "it took too long to start",
     };
-    let told = cell.channel.logs().take();
+    let told = cell.channel.logs().take().text;
     let hint = if cell.process.hit_memory_limit() {
         " (the memory limit is too small for the interpreter)"
     } else {

@@ -9,6 +9,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use piecework_sandbox::{LogLevel, Printed};
 use tokio::{io::unix::AsyncFd, net::UnixStream};
 
 use crate::spawner;
@@ -33,59 +34,15 @@ pub(crate) enum Answer {
     Closed,
 }
 
-/// Standard output and error together, up to a limit.
-#[derive(Default)]
-pub(crate) struct Logs {
-    bytes: Vec<u8>,
-    limit: usize,
-    cut: bool,
-}
-
-impl Logs {
-    fn add(&mut self, bytes: &[u8]) {
-        let room = self.limit.saturating_sub(self.bytes.len());
-        let fits = &bytes[..bytes.len().min(room)];
-        self.cut |= fits.len() < bytes.len();
-        self.bytes.extend_from_slice(fits);
-    }
-
-    /// Whether V8 said its last words: it aborts at its own limit, a little below the jail's.
-    pub(crate) fn says_heap_is_full(&self) -> bool {
-        let words = b"JavaScript heap out of memory";
-        self.bytes.windows(words.len()).any(|window| window == words)
-    }
-
-    /// The text so far as valid UTF-8, with a marker where it was cut.
-    pub(crate) fn take(&mut self) -> String {
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut text = match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        };
-        let cut = std::mem::take(&mut self.cut) || text.len() > self.limit;
-        if text.len() > self.limit {
-            let end = (0..=self.limit)
-                .rev()
-                .find(|end| text.is_char_boundary(*end))
-                .unwrap_or(0);
-            text.truncate(end);
-        }
-        if cut {
-            text.push_str(&piecework_sandbox::logs_cut(self.limit));
-        }
-        text
-    }
-}
-
 /// The log pipe. Read by bare reads, since what the runtime knows of its readiness may lag behind what lies in it.
-struct Printed {
+struct Pipe {
     pipe: AsyncFd<File>,
     open: bool,
-    logs: Logs,
+    logs: Printed,
     buffer: Box<[u8]>,
 }
 
-impl Printed {
+impl Pipe {
     /// Waits for something to lie in the pipe, and takes it.
     async fn more(&mut self) {
         let Ok(mut ready) = self.pipe.readable().await else {
@@ -94,7 +51,7 @@ impl Printed {
         };
         match ready.get_inner().read(&mut self.buffer) {
             Ok(0) => self.open = false,
-            Ok(got) => self.logs.add(&self.buffer[..got]),
+            Ok(got) => self.logs.append(LogLevel::Info, &self.buffer[..got]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
             Err(_) => self.open = false,
         }
@@ -107,7 +64,7 @@ impl Printed {
             match self.pipe.get_ref().read(&mut self.buffer) {
                 Ok(0) => self.open = false,
                 Ok(got) => {
-                    self.logs.add(&self.buffer[..got]);
+                    self.logs.append(LogLevel::Info, &self.buffer[..got]);
                     total += got;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -119,7 +76,7 @@ impl Printed {
 
 pub(crate) struct Channel {
     stream: UnixStream,
-    printed: Printed,
+    printed: Pipe,
     buffer: Box<[u8]>,
 }
 
@@ -132,20 +89,17 @@ impl Channel {
         spawner::set_nonblocking(&printed)?;
         Ok(Self {
             stream: UnixStream::from_std(stream)?,
-            printed: Printed {
+            printed: Pipe {
                 pipe: spawner::register(File::from(printed))?,
                 open: true,
-                logs: Logs {
-                    limit: usize::try_from(log_bytes).unwrap_or(usize::MAX),
-                    ..Logs::default()
-                },
+                logs: Printed::new(log_bytes),
                 buffer: vec![0; 16 << 10].into_boxed_slice(),
             },
             buffer: vec![0; 64 << 10].into_boxed_slice(),
         })
     }
 
-    pub(crate) fn logs(&mut self) -> &mut Logs {
+    pub(crate) fn logs(&mut self) -> &mut Printed {
         &mut self.printed.logs
     }
 
@@ -313,17 +267,5 @@ mod tests {
         let mut incoming = Incoming::new([7; 16], 10);
         let head = [&u32::MAX.to_le_bytes()[..], &[7; 16]].concat();
         assert!(matches!(incoming.take(&head), Some(Answer::TooLarge)));
-    }
-
-    #[test]
-    fn logs_are_cut_at_a_letter_and_say_so() {
-        let mut logs = Logs {
-            limit: 5,
-            ..Logs::default()
-        };
-        logs.add("ääää".as_bytes());
-        let text = logs.take();
-        assert!(text.starts_with("ää") && text.contains("cut at 5 bytes"), "{text:?}");
-        assert_eq!(logs.take(), "");
     }
 }

@@ -126,6 +126,7 @@ async fn call(instance: &mut dyn Instance) -> Finished {
             parameters: Bytes::from_static(b"null"),
             deadline_ms: 0,
             time_left: WITHIN,
+            stop: piecework_sandbox::CancellationToken::new(),
         })
         .await
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_model::{Counters, Language, Rejection};
-use piecework_sandbox::{Call, Finished, Instance, LoadError, Loaded, Outcome, Program, Raised};
+use piecework_sandbox::{Call, Finished, Instance, LoadError, Loaded, Logs, Outcome, Program, Raised};
 use serde::Deserialize;
 
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
     process::Process,
 };
 
+/// V8 aborts at its own limit, a little below the jail's.
+const V8_LAST_WORDS: &[u8] = b"JavaScript heap out of memory";
 /// How often memory is looked at where no cgroup limits it.
 const MEMORY_LOOK: Duration = Duration::from_millis(10);
 
@@ -135,6 +137,7 @@ impl Drop for Guard {
 enum End {
     Answered(Answer),
     TooLate,
+    Stopped,
     OutOfMemory,
 }
 
@@ -176,7 +179,8 @@ impl JailInstance {
             End::Answered(Answer::Said(..) | Answer::Garbage(_) | Answer::TooLarge) => {
                 Err(failed("the module wrote to the output channel by hand".to_owned()))
             }
-            End::TooLate => Err(failed(format!("importing the module took longer than {within:?}"))),
+            // Nothing stops a load.
+            End::TooLate | End::Stopped => Err(failed(format!("importing the module took longer than {within:?}"))),
             End::OutOfMemory => Err(failed(
                 "the memory limit was hit while the module was imported".to_owned(),
             )),
@@ -187,6 +191,7 @@ impl JailInstance {
         let limit = self.program.limits.output_bytes;
         let (outcome, reusable) = match end {
             End::TooLate => (Outcome::TimedOut, false),
+            End::Stopped => (Outcome::Stopped, false),
             End::OutOfMemory => (Outcome::OutOfMemory, false),
             End::Answered(Answer::Said(kind, payload)) => said(kind, payload, limit),
             End::Answered(Answer::Garbage(what)) => (Outcome::OutputInvalid(what.to_owned()), false),
@@ -231,9 +236,13 @@ impl Instance for JailInstance {
         ];
         let limits = self.program.limits;
         let within = call.time_left.min(Duration::from_millis(limits.timeout_ms.into()));
-        let end = ask(&mut self.cell, b'C', &question, within, &self.program).await;
+        let end = tokio::select! {
+            biased;
+            end = ask(&mut self.cell, b'C', &question, within, &self.program) => end,
+            () = call.stop.cancelled() => End::Stopped,
+        };
         let duration = begun.elapsed();
-        let peak_bytes = self.process.peak_bytes();
+        let (peak_bytes, cpu_us) = (self.process.peak_bytes(), self.process.cpu_us());
         let (outcome, reusable) = self.outcome(end, guard).await;
         if !std::mem::replace(&mut self.served, true)
             && let Some(line) = self.line.upgrade()
@@ -246,7 +255,8 @@ impl Instance for JailInstance {
             outcome,
             logs: self.cell.channel.logs().take(),
             counters: Counters {
-                cpu_us: self.process.cpu_us().saturating_sub(cpu_before_us),
+                // Without cgroups a process that is gone tells nothing any more.
+                cpu_us: self.process.cpu_us().max(cpu_us).saturating_sub(cpu_before_us),
                 memory_byte_ms: byte_ms(peak_bytes, duration),
                 egress_bytes: 0,
             },
@@ -331,7 +341,7 @@ async fn why_it_ended(cell: &mut Cell) -> Outcome {
         }
     };
     cell.channel.late_logs();
-    if cell.process.hit_memory_limit() || cell.channel.logs().says_heap_is_full() {
+    if cell.process.hit_memory_limit() || cell.channel.logs().contains(V8_LAST_WORDS) {
         return Outcome::OutOfMemory;
     }
     Outcome::Crashed(match status {
@@ -344,7 +354,7 @@ async fn why_it_ended(cell: &mut Cell) -> Outcome {
 fn dead() -> Finished {
     Finished {
         outcome: Outcome::Crashed("the instance had ended before this call".to_owned()),
-        logs: String::new(),
+        logs: Logs::default(),
         counters: Counters::default(),
         memory_peak_bytes: 0,
         duration: Duration::ZERO,

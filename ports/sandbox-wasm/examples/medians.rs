@@ -96,7 +96,7 @@ async fn measure_sample(wasm: &Wasm, language: Language) -> Result<(), Box<dyn E
         let begun = Instant::now();
         let finished = instance.call(ada()).await;
         warm.push(begun.elapsed());
-        if finished.logs.is_empty() || !matches!(finished.outcome, Outcome::Returned(_)) {
+        if finished.logs.text.is_empty() || !matches!(finished.outcome, Outcome::Returned(_)) {
             return Err(format!("{finished:?}").into());
         }
     }
@@ -147,6 +147,7 @@ fn ada() -> Call {
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
+        stop: piecework_sandbox::CancellationToken::new(),
     }
 }
 

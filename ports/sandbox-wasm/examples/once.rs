@@ -39,9 +39,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: Duration::from_millis(Limits::DEFAULT.timeout_ms.into()),
+        stop: piecework_sandbox::CancellationToken::new(),
     };
     let finished = loaded.start().await?.call(call).await;
-    println!("{}", finished.logs);
+    println!("{}", finished.logs.text);
     println!("{:?}", finished.outcome);
     println!(
         "{:?}, {:?}, reusable {}",

@@ -9,7 +9,9 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use piecework_model::{Digest, JobId, Language, Limits, Rejection};
-use piecework_sandbox::{Backend, BackendName, Call, Instance, LoadError, Loaded, Outcome, Probe, Program, Raised};
+use piecework_sandbox::{
+    Backend, BackendName, Call, CancellationToken, Instance, LoadError, Loaded, Outcome, Probe, Program, Raised,
+};
 
 use crate::{
     answer::{Answer, Syntax},
@@ -236,6 +238,7 @@ fn probe_call(limits: Limits) -> Call {
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: Duration::from_millis(limits.timeout_ms.into()),
+        stop: CancellationToken::new(),
     }
 }
 
@@ -336,7 +339,7 @@ impl Template {
         match loaded(answer, instance.missing()) {
             Ok(()) => Ok(instance),
             Err(error) => {
-                tracing::debug!(logs = instance.logs(), "a program did not load");
+                tracing::debug!(logs = instance.logs().text, "a program did not load");
                 Err(error)
             }
         }
@@ -345,7 +348,10 @@ impl Template {
     fn refused(&self, broken: Broken) -> LoadError {
         let limits = self.program.limits;
         load_failed(match broken {
-            Broken::OutOfTime => format!("the module's own code took longer than {} ms", limits.timeout_ms),
+            // Nothing stops a load.
+            Broken::OutOfTime | Broken::Stopped => {
+                format!("the module's own code took longer than {} ms", limits.timeout_ms)
+            }
             Broken::OutOfMemory => format!(
                 "the module's own code needs more than {} MiB",
                 limits.memory_bytes >> 20
@@ -386,7 +392,7 @@ fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
         }),
         Answer::Syntax(Syntax { message, file, line }) => Err(LoadError::Code(Rejection::new(
             "function.syntax_error",
-            format!("{file}, line {line}: {message}"),
+            format!("{file}, line {line}: {}", without_place(&message, &file, line)),
         ))),
         Answer::NoHandler(message) => Err(no_handler(message)),
         Answer::Unsupported(reason) => Err(LoadError::Unsupported { reason }),
@@ -394,6 +400,14 @@ fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
         Answer::Invalid(reason) => Err(LoadError::Failed(reason)),
         Answer::NoMemory => Err(load_failed("the module's own code ran out of memory".to_owned())),
     }
+}
+
+/// Python says a syntax error's place at its end as well.
+fn without_place<'a>(message: &'a str, file: &str, line: u32) -> &'a str {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    message
+        .strip_suffix(&format!(" ({name}, line {line})"))
+        .unwrap_or(message)
 }
 
 /// Globals of Node and browsers that code for another sandbox may count on.

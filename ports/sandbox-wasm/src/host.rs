@@ -80,7 +80,8 @@ impl ResourceLimiter for Memory {
 impl Host {
     pub(crate) fn new(ticker: Arc<Ticker>, memory: Memory, logs: Logs, files: Files<'_>) -> wasmtime::Result<Self> {
         let mut wasi = WasiCtxBuilder::new();
-        wasi.stdout(logs.clone()).stderr(logs.clone());
+        wasi.stdout(logs.clone())
+            .stderr(logs.at(piecework_sandbox::LogLevel::Error));
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         // Reads of the bundle come from the page cache; handing each to another thread would cost more, and needs tokio.
         wasi.allow_blocking_current_thread(true);

@@ -8,8 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::{Either, select};
 use piecework_model::Limits;
-use piecework_sandbox::{Call, Finished, Outcome, Raised};
+use piecework_sandbox::{Call, CancellationToken, Finished, Outcome, Raised};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
@@ -43,6 +44,8 @@ pub(crate) struct WasmInstance {
 /// Why there is no answer.
 pub(crate) enum Broken {
     OutOfTime,
+    /// By [`Call::stop`].
+    Stopped,
     OutOfMemory,
     /// It ended by itself, or the runner's answer was tampered with.
     Died(String),
@@ -67,7 +70,10 @@ impl WasmInstance {
     pub(crate) async fn load(&mut self, setup: String, code: Vec<u8>) -> Result<Answer, Broken> {
         let deadline = Instant::now() + Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
         let mut usage = Usage::default();
-        let answer = self.run(Request::Load(setup, code), deadline, &mut usage).await?;
+        let never = CancellationToken::new();
+        let answer = self
+            .run(Request::Load(setup, code), (deadline, &never), &mut usage)
+            .await?;
         self.alive = matches!(answer, Answer::Done(_));
         Ok(answer)
     }
@@ -85,7 +91,7 @@ impl WasmInstance {
     }
 
     /// What the program printed since the last call.
-    pub(crate) fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> piecework_sandbox::Logs {
         self.guest.store.data().logs.take()
     }
 
@@ -94,7 +100,13 @@ impl WasmInstance {
         self.guest.store.data().missing.as_deref()
     }
 
-    async fn run(&mut self, request: Request, deadline: Instant, usage: &mut Usage) -> Result<Answer, Broken> {
+    /// Until there is an answer, the deadline, or a wish to stop, whichever comes first.
+    async fn run(
+        &mut self,
+        request: Request,
+        (deadline, stop): (Instant, &CancellationToken),
+        usage: &mut Usage,
+    ) -> Result<Answer, Broken> {
         let _live = self.runtime.ticker.enter();
         let host = self.guest.store.data_mut();
         host.deadline = deadline;
@@ -103,7 +115,14 @@ impl WasmInstance {
         renew_epoch(&mut self.guest.store);
         let replied = {
             let asked = pin!(ask(&mut self.guest, &self.runtime, request, deadline));
-            Metered::new(asked, usage, deadline).await
+            let stopped = pin!(stop.cancelled());
+            match select(Metered::new(asked, usage, deadline), stopped).await {
+                Either::Left((replied, _)) => Some(replied),
+                Either::Right(_) => None,
+            }
+        };
+        let Some(replied) = replied else {
+            return Err(Broken::Stopped);
         };
         match replied {
             Err(OutOfTime) => Err(Broken::OutOfTime),
@@ -126,7 +145,7 @@ impl WasmInstance {
         let memory_bytes = self.guest.store.data().memory.bytes;
         self.alive = match &outcome {
             Outcome::Returned(_) | Outcome::Raised(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => true,
-            Outcome::TimedOut | Outcome::OutOfMemory | Outcome::Crashed(_) => false,
+            Outcome::TimedOut | Outcome::Stopped | Outcome::OutOfMemory | Outcome::Crashed(_) => false,
         };
         Finished {
             outcome,
@@ -149,7 +168,8 @@ impl piecework_sandbox::Instance for WasmInstance {
             return self.finished(ended, &usage, Duration::ZERO);
         }
         let deadline = begun + call.time_left.min(Duration::from_millis(self.limits.timeout_ms.into()));
-        let ended = self.run(Request::Call(call), deadline, &mut usage).await;
+        let stop = call.stop.clone();
+        let ended = self.run(Request::Call(call), (deadline, &stop), &mut usage).await;
         let duration = begun.elapsed();
         let outcome = outcome(ended, self.limits.output_bytes);
         self.finished(outcome, &usage, duration)
@@ -250,6 +270,7 @@ fn outcome(ended: Result<Answer, Broken>, output_bytes_max: u64) -> Outcome {
             Outcome::OutputInvalid(format!("the runner answered a call with {answer:?}"))
         }
         Err(Broken::OutOfTime) => Outcome::TimedOut,
+        Err(Broken::Stopped) => Outcome::Stopped,
         Err(Broken::Died(reason)) => Outcome::Crashed(reason),
     }
 }

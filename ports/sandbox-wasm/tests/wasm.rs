@@ -78,6 +78,7 @@ fn call(event: &str) -> Call {
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
+        stop: piecework_sandbox::CancellationToken::new(),
     }
 }
 

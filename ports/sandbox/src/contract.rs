@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_model::{Counters, Digest, JobId, Language, Limits, Rejection};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::Logs;
 
 /// The isolation technologies, by the names users type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -98,6 +101,8 @@ pub struct Call {
     pub deadline_ms: u64,
     /// What is left of the function's timeout for this call; at most `limits.timeout_ms`.
     pub time_left: Duration,
+    /// Ends the call early with [`Outcome::Stopped`], its counters and its logs.
+    pub stop: CancellationToken,
 }
 
 /// What stands at the end of logs that were cut.
@@ -116,6 +121,8 @@ pub enum Outcome {
     /// The handler raised.
     Raised(Raised),
     TimedOut,
+    /// Ended from outside, by [`Call::stop`].
+    Stopped,
     OutOfMemory,
     /// The process or wasm instance ended by itself: an exit, a signal, a trap.
     Crashed(String),
@@ -139,8 +146,8 @@ pub struct Raised {
 #[derive(Clone, Debug)]
 pub struct Finished {
     pub outcome: Outcome,
-    /// Standard output and error in order, as valid UTF-8, cut with a marker at `limits.log_bytes`.
-    pub logs: String,
+    /// Standard output and error in order, cut with a marker at `limits.log_bytes`.
+    pub logs: Logs,
     pub counters: Counters,
     pub memory_peak_bytes: u64,
     /// Wall time of the handler.

@@ -12,5 +12,9 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
+mod printed;
 
 pub use contract::*;
+pub use printed::{LogLevel, LogLine, Logs, Printed};
+/// Of [`Call::stop`].
+pub use tokio_util::sync::CancellationToken;

@@ -340,17 +340,6 @@ fn redacted_values(secrets: Secrets) -> Vec<String> {
         .collect()
 }
 
-/// Cuts secrets out of what a function printed.
-pub(crate) fn redact(logs: String, secrets: &[String]) -> String {
-    secrets.iter().fold(logs, |logs, secret| {
-        if logs.contains(secret.as_str()) {
-            logs.replace(secret.as_str(), "[secret]")
-        } else {
-            logs
-        }
-    })
-}
-
 /// The caller's deleted functions that can be restored still, newest first.
 pub(crate) async fn deleted(controller: &Controller, caller: &Caller) -> Answer<Vec<(Function, u64)>> {
     let window = u64::try_from(controller.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);

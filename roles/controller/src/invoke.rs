@@ -27,9 +27,10 @@ use crate::{
     clock::now_ms,
     failure::{refusal, store},
     fair::Place,
-    functions::{Live, redact},
+    functions::Live,
     inflight::Aboard,
     leases::{self, Lane, Reservation},
+    logs,
     outcome::{Verdict, check_receipt, judge},
     settle::Outgoing,
     traffic, watch,
@@ -333,7 +334,10 @@ fn conclude(
     assigned: Assigned,
 ) -> Answer<Done> {
     let live = &invocation.live;
-    let verdict = judge(&delivery, &ticket.limits);
+    let mut verdict = judge(&delivery, &ticket.limits);
+    if let Some(error) = &mut verdict.error {
+        logs::redact_error(error, &live.secrets);
+    }
     let checked = check_receipt(
         &ticket,
         &delivery.receipt,
@@ -432,7 +436,11 @@ fn record(
         idempotency: invocation.idempotency.clone(),
         passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),
         output: output.map(|output| output.to_vec()),
-        logs: redact(delivery.finished.logs.clone(), &invocation.live.secrets),
+        logs: logs::kept(
+            &delivery.finished.logs,
+            &invocation.live.secrets,
+            invocation.created_at_ms,
+        ),
         ..queued_record(invocation)
     }
 }

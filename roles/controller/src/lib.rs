@@ -24,6 +24,7 @@ mod http;
 mod inflight;
 mod invoke;
 mod leases;
+mod logs;
 mod outcome;
 mod queue;
 mod rates;

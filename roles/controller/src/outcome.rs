@@ -103,6 +103,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
             verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
             verdict
         }
+        Outcome::Stopped => failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into()),
         Outcome::TimedOut => failed(
             JobState::TimedOut,
             "function.timed_out",

@@ -22,11 +22,10 @@ use std::{
 use async_trait::async_trait;
 use piecework_blobs::Unpacked;
 use piecework_model::{
-    AccountId, Counters, FunctionId, JobStatus, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
-    Ticket,
+    AccountId, Counters, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
-use piecework_sandbox::{Backend, BackendName, Call, Finished, LoadError, Outcome, Probe};
+use piecework_sandbox::{Backend, BackendName, Call, Finished, LoadError, Logs, Outcome, Probe};
 use tokio_util::sync::CancellationToken;
 
 use crate::{lanes::Lanes, pool::Pools, receipts::Receipts};
@@ -206,16 +205,15 @@ impl ProviderLink for Provider {
             parameters: order.parameters.clone(),
             deadline_ms: now + u64::from(ticket.limits.timeout_ms),
             time_left: Duration::from_millis(u64::from(ticket.limits.timeout_ms)),
+            stop: order.cancel.clone(),
         };
         let began = Instant::now();
-        let (finished, status) = tokio::select! {
+        let finished = tokio::select! {
             biased;
-            finished = self.pools.call(lease, call) => {
-                let status = receipts::status(&finished.outcome);
-                (finished, status)
-            }
-            () = order.cancel.cancelled() => (cut_short(ticket, began.elapsed()), JobStatus::Cancelled),
+            finished = self.pools.call(lease, call) => finished,
+            () = overdue(&order.cancel) => cut_short(ticket, began.elapsed()),
         };
+        let status = receipts::status(&finished.outcome);
         let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
         self.lanes.finish(&receipt);
         let pull_us = u64::try_from(pull.as_micros()).unwrap_or(u64::MAX);
@@ -241,13 +239,21 @@ impl ProviderLink for Provider {
     }
 }
 
-/// What a cancelled run is taken to have used: one core and all of its memory for as long as it ran.
+/// When a sandbox that was told to stop has not done so for far too long.
+async fn overdue(cancel: &CancellationToken) {
+    const STOPS_WITHIN: Duration = Duration::from_secs(5);
+    cancel.cancelled().await;
+    tokio::time::sleep(STOPS_WITHIN).await;
+}
+
+/// What a run whose sandbox does not stop, and so tells nothing, is taken to have used: one core and all of its memory for
+/// as long as it ran.
 fn cut_short(ticket: &Ticket, ran: Duration) -> Finished {
     let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
     let memory_byte_ms = ticket.limits.memory_bytes.saturating_mul(ran_us.div_ceil(1_000));
     Finished {
-        outcome: Outcome::Crashed("it was cancelled".into()),
-        logs: String::new(),
+        outcome: Outcome::Stopped,
+        logs: Logs::default(),
         counters: Counters {
             cpu_us: ran_us,
             memory_byte_ms,

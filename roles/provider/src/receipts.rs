@@ -86,6 +86,7 @@ fn output_digest(outcome: &Outcome) -> Digest {
         Outcome::Returned(output) => Digest::of(output),
         Outcome::Raised(_)
         | Outcome::TimedOut
+        | Outcome::Stopped
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
@@ -97,6 +98,7 @@ pub(crate) fn status(outcome: &Outcome) -> JobStatus {
     match outcome {
         Outcome::Returned(_) => JobStatus::Ok,
         Outcome::TimedOut => JobStatus::TimedOut,
+        Outcome::Stopped => JobStatus::Cancelled,
         Outcome::OutOfMemory => JobStatus::OutOfMemory,
         Outcome::Raised(_) | Outcome::Crashed(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => {
             JobStatus::Failed
@@ -114,7 +116,7 @@ mod tests {
     fn finished(cpu_us: u64) -> Finished {
         Finished {
             outcome: Outcome::Returned(bytes::Bytes::from_static(b"1")),
-            logs: String::new(),
+            logs: piecework_sandbox::Logs::default(),
             counters: Counters {
                 cpu_us,
                 memory_byte_ms: 1,

@@ -127,14 +127,18 @@ function installConsole(host) {
   const counts = new Map();
   const starts = new Map();
   let indent = "";
-  const print = (...values) => {
+  // `mark` begins each line of what is not `info`: syslog's severities, which the host takes off again.
+  const printer = (mark) => (...values) => {
     const text = values.length === 1 && typeof values[0] === "string" ? values[0] : format(values);
-    host.log(indent ? indent + text.replace(/\n/g, "\n" + indent) + "\n" : text + "\n");
+    const begin = mark + indent;
+    host.log(begin ? begin + text.replace(/\n/g, "\n" + begin) + "\n" : text + "\n");
   };
-  const console = { log: print, info: print, debug: print, warn: print, error: print, table: print };
+  const print = printer("");
+  const error = printer("<3>");
+  const console = { log: print, info: print, debug: printer("<7>"), warn: printer("<4>"), error, table: print };
   console.dir = (value) => print(value);
-  console.trace = (...values) => print("Trace:", ...values);
-  console.assert = (held, ...values) => held || print("Assertion failed", ...values);
+  console.trace = (...values) => error("Trace:", ...values);
+  console.assert = (held, ...values) => held || error("Assertion failed", ...values);
   console.group = (...values) => {
     if (values.length) print(...values);
     indent += "  ";
@@ -198,6 +202,14 @@ function installProcess(host) {
     return true;
   };
   const stream = { write, isTTY: false };
+  let within = false;
+  const writeError = (piece) => {
+    const text = ArrayBuffer.isView(piece) ? new TextDecoder().decode(piece) : String(piece);
+    if (text === "") return true;
+    host.log((within ? "" : "<3>") + text.replace(/\n(?!$)/g, "\n<3>"));
+    within = !text.endsWith("\n");
+    return true;
+  };
   const hrtime = () => {
     const now = host.now();
     return [Math.floor(now / 1000), Math.floor((now % 1000) * 1e6)];
@@ -212,7 +224,7 @@ function installProcess(host) {
     versions: { quickjs: "" },
     exitCode: undefined,
     stdout: stream,
-    stderr: stream,
+    stderr: { write: writeError, isTTY: false },
     cwd: () => "/",
     uptime: () => host.now() / 1000,
     hrtime,
@@ -222,7 +234,7 @@ function installProcess(host) {
     on: () => process,
     once: () => process,
     off: () => process,
-    emitWarning: (text) => host.log(`(warning) ${text}\n`),
+    emitWarning: (text) => host.log(`<4>(warning) ${text}\n`),
   };
 }
 

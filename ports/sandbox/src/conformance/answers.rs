@@ -1,9 +1,10 @@
 //! What goes in and what comes out: events, contexts, outputs, errors, logs, and forgeries of them.
 
+use piecework_model::Language;
 use serde_json::{Value, json};
 
 use super::bench::{Bench, Check, Kind, Running, Told, call, ensure, output};
-use crate::Outcome;
+use crate::{LogLevel, Outcome};
 
 const ECHO_PY: &str = "def handler(event, context):\n    return event\n";
 const ECHO_JS: &str = "export default (event) => event;\n";
@@ -178,10 +179,44 @@ pub(super) async fn prints_are_logs_and_never_output(bench: Bench) -> Check {
         let finished = running.call(&json!(event).to_string()).await;
         let said = output(&finished)?;
         ensure!(said == event, "the output became {said}");
-        let logs = &finished.logs;
+        let logs = &finished.logs.text;
         ensure!(logs.contains("{\"output\": 1}\noops\nafter\n"), "the logs are {logs:?}");
         running.renew(finished.reusable).await?;
     }
+    Ok(())
+}
+
+pub(super) async fn lines_of_logs_have_a_level_and_a_time(bench: Bench) -> Check {
+    let program = bench.program(
+        "import logging, sys\ndef handler(event, context):\n    print('plain')\n    print('<7>named')\n    print('wrong', file=sys.stderr)\n    logging.warning('careful')\n    logging.error('two\\nlines')\n    return 1\n",
+        "export default () => { console.log('plain'); console.log('<7>named'); console.error('wrong'); console.warn('careful'); console.error('two\\nlines'); console.debug('detail'); return 1; };\n",
+    );
+    let finished = bench.once(program, "null").await?;
+    output(&finished)?;
+    let logs = &finished.logs;
+    ensure!(logs.lines.len() == logs.text.lines().count(), "the logs are {logs:?}");
+    let level_of = |part: &str| {
+        let mut lines = logs.lines.iter().zip(logs.text.lines());
+        lines.find_map(|(line, text)| text.contains(part).then_some(line.level))
+    };
+    let mut wanted = vec![
+        ("plain", LogLevel::Info),
+        ("named", LogLevel::Debug),
+        ("wrong", LogLevel::Error),
+        ("careful", LogLevel::Warn),
+        ("two", LogLevel::Error),
+        ("lines", LogLevel::Error),
+    ];
+    if bench.language == Language::JavaScript {
+        wanted.push(("detail", LogLevel::Debug));
+    }
+    for (part, level) in wanted {
+        ensure!(level_of(part) == Some(level), "{part} is no {level:?} in {logs:?}");
+    }
+    ensure!(
+        !logs.text.contains("<7>") && !logs.text.contains("<4>"),
+        "marks are left: {logs:?}"
+    );
     Ok(())
 }
 
@@ -194,12 +229,12 @@ pub(super) async fn a_flood_of_prints_is_cut_with_a_marker(bench: Bench) -> Chec
     let finished = bench.once(program, "null").await?;
     let said = output(&finished)?;
     ensure!(said == "done", "got {said}");
-    let length = finished.logs.len() as u64;
+    let length = finished.logs.text.len() as u64;
     ensure!(
         length > limit / 2 && length <= limit + 200,
         "{length} bytes of logs with a limit of {limit}"
     );
-    let lines = finished.logs.trim_end().lines().last().unwrap_or_default();
+    let lines = finished.logs.text.trim_end().lines().last().unwrap_or_default();
     ensure!(lines.contains("cut"), "no marker at the end: {lines:?}");
     Ok(())
 }
@@ -213,7 +248,7 @@ pub(super) async fn logs_that_are_not_utf8_stay_valid(bench: Bench) -> Check {
     if output(&finished)? == "absent" {
         return Ok(());
     }
-    let logs = &finished.logs;
+    let logs = &finished.logs.text;
     ensure!(
         logs.contains("left ") && logs.contains(" right"),
         "the logs are {logs:?}"

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use piecework_model::{Digest, JobId, Language, Limits};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
 
@@ -34,6 +35,7 @@ pub enum Kind {
     Returned,
     Raised,
     TimedOut,
+    Stopped,
     OutOfMemory,
     Crashed,
     OutputTooLarge,
@@ -46,6 +48,7 @@ impl Kind {
             Outcome::Returned(_) => Self::Returned,
             Outcome::Raised(_) => Self::Raised,
             Outcome::TimedOut => Self::TimedOut,
+            Outcome::Stopped => Self::Stopped,
             Outcome::OutOfMemory => Self::OutOfMemory,
             Outcome::Crashed(_) => Self::Crashed,
             Outcome::OutputTooLarge => Self::OutputTooLarge,
@@ -206,6 +209,7 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         parameters: Bytes::from_static(b"null"),
         deadline_ms: u64::try_from((now + time_left).as_millis()).expect("fits for ages"),
         time_left,
+        stop: CancellationToken::new(),
     }
 }
 
@@ -214,6 +218,7 @@ pub(super) fn output(finished: &Finished) -> Result<Value, String> {
         Outcome::Returned(json) => serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}")),
         Outcome::Raised(_)
         | Outcome::TimedOut
+        | Outcome::Stopped
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
@@ -227,7 +232,7 @@ pub(super) struct Told<'a>(pub(super) &'a Finished);
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let outcome: String = format!("{:?}", self.0.outcome).chars().take(600).collect();
-        let logs: String = self.0.logs.chars().take(600).collect();
+        let logs: String = self.0.logs.text.chars().take(600).collect();
         write!(
             f,
             "{outcome} after {:?}, reusable {}, logs {logs:?}",

@@ -328,3 +328,43 @@ pub(super) async fn dropping_a_call_kills_all_of_it(bench: Bench) -> Check {
     ensure!(!after.reusable, "a killed instance was called reusable");
     bench.still_serves().await
 }
+
+/// A call that sleeps and one that works, both stopped half way: neither is billed for time in which it did nothing.
+pub(super) async fn a_stopped_call_tells_what_it_used(bench: Bench) -> Check {
+    let program = bench.program(
+        "import time\ndef handler(event, context):\n    print('begun', flush=True)\n    while event == 'work':\n        pass\n    time.sleep(3600)\n",
+        "export default async (event) => { console.log('begun'); while (event === 'work'); await new Promise((done) => setTimeout(done, 3600000)); };\n",
+    );
+    const RUNS: Duration = Duration::from_millis(300);
+    for event in ["sleep", "work"] {
+        let mut running = bench.start(program.clone()).await?;
+        let call = call(&format!("\"{event}\""), &program.limits);
+        let stop = call.stop.clone();
+        let begun = Instant::now();
+        let stopping = async {
+            tokio::time::sleep(RUNS).await;
+            stop.cancel();
+        };
+        let (finished, ()) = tokio::join!(running.instance.call(call), stopping);
+        let took = begun.elapsed();
+        bench.expect(&finished, &[Kind::Stopped])?;
+        ensure!(took < RUNS + TIMEOUT_SLACK, "it went on for {took:?}");
+        ensure!(!finished.reusable, "a stopped instance was to be used again");
+        ensure!(
+            finished.logs.text.contains("begun"),
+            "the logs are lost: {}",
+            Told(&finished)
+        );
+        let cpu = Duration::from_micros(finished.counters.cpu_us);
+        let (least, most) = match event {
+            "sleep" => (Duration::ZERO, RUNS / 2),
+            _ => (RUNS / 10, took),
+        };
+        ensure!(
+            cpu >= least && cpu <= most,
+            "{event} is said to have used {cpu:?} in {took:?}"
+        );
+        ensure!(finished.counters.memory_byte_ms > 0, "no memory is told");
+    }
+    bench.still_serves().await
+}

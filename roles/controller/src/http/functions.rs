@@ -8,7 +8,7 @@ use piecework_api::{
         CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
         UpdateFunction, VersionView,
     },
-    jobs::{FunctionLogsItem, FunctionLogsQuery},
+    jobs::{FunctionLogsItem, FunctionLogsQuery, LogLevel},
     page::{List, PageQuery},
     routes,
 };
@@ -23,7 +23,9 @@ use crate::{
     clock::timestamp,
     deploy,
     failure::{blobs, refuse, rejected, store},
-    functions, traffic, views,
+    functions,
+    logs::{self as job_logs},
+    traffic, views,
 };
 
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
@@ -353,23 +355,29 @@ pub(super) async fn logs(
         jobs.retain(|job| job.state.is_final() && after.is_none_or(|after| job.id > after));
         if !jobs.is_empty() || tokio::time::Instant::now() >= deadline {
             jobs.reverse();
-            return Ok(Json(List::all(log_items(&controller, jobs).await?)));
+            return Ok(Json(List::all(log_items(&controller, jobs, query.level).await?)));
         }
         tokio::time::sleep(std::time::Duration::from_millis(LOGS_POLL_MS)).await;
     }
 }
 
-async fn log_items(controller: &Controller, jobs: Vec<Job>) -> HttpResult<Vec<FunctionLogsItem>> {
+async fn log_items(
+    controller: &Controller,
+    jobs: Vec<Job>,
+    level: Option<LogLevel>,
+) -> HttpResult<Vec<FunctionLogsItem>> {
     let mut items = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let text = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+        let kept = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+        let read = job_logs::read(&kept, job.created_at_ms, level.unwrap_or(LogLevel::Debug));
         items.push(FunctionLogsItem {
             job_id: job.id,
             version: job.version,
             state: views::job_state(job.state),
             at: timestamp(job.created_at_ms),
-            truncated: super::jobs::is_truncated(&text),
-            text,
+            truncated: read.truncated,
+            text: read.text,
+            lines: read.lines,
         });
     }
     Ok(items)

@@ -6,7 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    jobs::{JobEvent, JobEventKind, JobLogs, JobQuery, JobView, JobsQuery, Movement},
+    jobs::{JobEvent, JobEventKind, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery, LogLevel, Movement},
     page::{List, PageQuery},
     routes,
 };
@@ -19,7 +19,7 @@ use crate::{
     auth::Caller,
     clock::timestamp,
     failure::{refuse, rejected, store},
-    follow, functions, views,
+    follow, functions, logs as job_logs, views,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
@@ -142,27 +142,23 @@ pub(super) async fn cancel(
     }
 }
 
-#[utoipa::path(get, path = routes::JOB_LOGS, tag = "jobs", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = routes::JOB_LOGS, tag = "jobs", params(("id" = String, Path), JobLogsQuery), responses(
     (status = 200, body = JobLogs), (status = "default", body = ErrorBody)))]
 pub(super) async fn logs(
     State(controller): Shared,
     authenticated: Authenticated,
     Path(id): Path<String>,
+    Query(query): Query<JobLogsQuery>,
 ) -> HttpResult<Json<JobLogs>> {
     let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
-    let text = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+    let kept = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+    let read = job_logs::read(&kept, job.created_at_ms, query.level.unwrap_or(LogLevel::Debug));
     Ok(Json(JobLogs {
         job_id: job.id,
-        truncated: is_truncated(&text),
-        text,
+        truncated: read.truncated,
+        text: read.text,
+        lines: read.lines,
     }))
-}
-
-/// Whether the sandbox's marker stands at the end.
-pub(super) fn is_truncated(text: &str) -> bool {
-    text.lines()
-        .next_back()
-        .is_some_and(|line| line.starts_with(piecework_sandbox::LOGS_CUT))
 }
 
 #[utoipa::path(get, path = routes::JOB_HISTORY, tag = "jobs", params(("id" = String, Path)), responses(

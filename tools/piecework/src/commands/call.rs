@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use piecework_api::{
     Client,
     execute::{Execute, Executed},
+    jobs::JobLogsQuery,
 };
 use piecework_model::JobId;
 use serde_json::value::RawValue;
@@ -86,7 +87,11 @@ impl Call {
 
 /// A token that may run but not look has no logs to see: that is no failure of the call.
 async fn print_logs(client: &Client, job: JobId) -> Result<(), Failure> {
-    match client.job_logs(job).await.map_err(Failure::from) {
+    match client
+        .job_logs(job, &JobLogsQuery::default())
+        .await
+        .map_err(Failure::from)
+    {
         Ok(logs) => {
             let text = logs.text.trim_end_matches('\n');
             if !text.is_empty() {

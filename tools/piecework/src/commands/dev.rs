@@ -89,6 +89,7 @@ async fn follow_logs(client: Client, name: String) -> Result<(), Failure> {
             after,
             wait_ms: Some(LOGS_WAIT_MS),
             limit: None,
+            level: None,
         };
         let page = client.function_logs(&name, &query).await?;
         after = logs::print(&page.items)?.or(query.after);

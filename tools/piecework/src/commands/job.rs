@@ -1,6 +1,6 @@
 //! `piecework job`: one job: what it used, what it cost, and each step to its payment.
 
-use piecework_api::jobs::{JobEvent, JobView};
+use piecework_api::jobs::{JobEvent, JobLogsQuery, JobView};
 use piecework_model::JobId;
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ impl Job {
             return show::json(&*client.job_proof(self.id).await?);
         }
         if self.logs {
-            return show::text(&client.job_logs(self.id).await?.text);
+            return show::text(&client.job_logs(self.id, &JobLogsQuery::default()).await?.text);
         }
         let job = client.job(self.id, None).await?;
         let history = client.job_history(self.id).await?.items;

@@ -2,18 +2,23 @@
 
 use piecework_api::{
     Client,
-    jobs::{FunctionLogsItem, FunctionLogsQuery, JobState},
+    jobs::{FunctionLogsItem, FunctionLogsQuery, JobLogsQuery, JobState, LogLevel, LogLineView},
 };
+use piecework_model::JobId;
 
 use crate::{failure::Failure, session, show};
 
 /// The server holds the request so long when there is nothing new.
 const WAIT_MS: u32 = 20_000;
 
-/// Show what a function's newest jobs printed
+/// Show what a function's newest jobs printed, or one job
 #[derive(Debug, clap::Args)]
 pub struct Logs {
+    /// A function, or a job's id
     name: String,
+    /// Only lines of this level and above: debug, info, warn or error
+    #[arg(long, value_parser = level)]
+    level: Option<LogLevel>,
     /// Go on with what comes
     #[arg(long, short)]
     follow: bool,
@@ -25,8 +30,12 @@ pub struct Logs {
 impl Logs {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
+        if let Ok(id) = self.name.parse::<JobId>() {
+            return one_job(&client, id, self.level, json).await;
+        }
         let first = FunctionLogsQuery {
             limit: Some(self.limit),
+            level: self.level,
             ..FunctionLogsQuery::default()
         };
         let page = client.function_logs(&self.name, &first).await?;
@@ -42,11 +51,32 @@ impl Logs {
                 after,
                 wait_ms: Some(WAIT_MS),
                 limit: None,
+                level: self.level,
             };
             let page = client.function_logs(&self.name, &query).await?;
             after = emit(&page.items, json)?.or(query.after);
         }
     }
+}
+
+fn level(text: &str) -> Result<LogLevel, String> {
+    let named = LogLevel::ALL.into_iter().find(|level| level.as_str() == text);
+    named.ok_or_else(|| format!("`{text}` is not a level: debug, info, warn or error"))
+}
+
+async fn one_job(client: &Client, id: JobId, level: Option<LogLevel>, json: bool) -> Result<(), Failure> {
+    let logs = client.job_logs(id, &JobLogsQuery { level }).await?;
+    if json { show::json(&logs) } else { lines(&logs.lines) }
+}
+
+/// One line each: time, level, text.
+fn lines(lines: &[LogLineView]) -> Result<(), Failure> {
+    let mut text = String::new();
+    for line in lines {
+        let at = line.at.strftime("%H:%M:%S%.3f");
+        text.push_str(&format!("{at} {:<5} {}\n", line.level.as_str(), line.text));
+    }
+    show::text(&text)
 }
 
 fn emit(items: &[FunctionLogsItem], json: bool) -> Result<Option<String>, Failure> {
@@ -69,9 +99,8 @@ pub fn print(items: &[FunctionLogsItem]) -> Result<Option<String>, Failure> {
             item.state.as_str()
         };
         let head = format!("-- {} {} v{} {ended}", show::time(item.at), item.job_id, item.version);
-        let text = item.text.trim_end_matches('\n');
-        let break_ = if text.is_empty() { "" } else { "\n" };
-        show::text(&format!("{}\n{text}{break_}", head.trim_end()))?;
+        show::text(&format!("{}\n", head.trim_end()))?;
+        lines(&item.lines)?;
     }
     Ok(items.last().map(|item| item.job_id.to_string()))
 }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod command_line;
 mod crash;
+mod logs;
 mod machine;
 mod main_job;
 mod oversight;
