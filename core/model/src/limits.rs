@@ -18,6 +18,9 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Standard output and error together; more is cut with a marker.
     pub log_bytes: u64,
+    /// Bytes to and from the network together; zero where the network is off.
+    #[serde(default)]
+    pub egress_bytes: u64,
 }
 
 impl Limits {
@@ -28,7 +31,12 @@ impl Limits {
         disk_bytes: 64 << 20,
         output_bytes: 6 << 20,
         log_bytes: 256 << 10,
+        egress_bytes: 0,
     };
+    /// What a function with an allow list gets unless it says otherwise.
+    pub const EGRESS_BYTES_DEFAULT: u64 = 64 << 20;
+    /// 16 GiB: what a run of 15 minutes moves on a fast line is no function any more.
+    pub const EGRESS_BYTES_MAX: u64 = 16 << 30;
     /// Below 32 MiB no interpreter starts.
     pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
     /// 4 GiB: what one 32-bit wasm memory can address.
@@ -36,7 +44,7 @@ impl Limits {
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
 
-    /// Rejects with `function.bad_timeout` or `function.bad_memory`.
+    /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
@@ -51,6 +59,12 @@ impl Limits {
                     .field("memory_limit_mb"),
             );
         }
+        if self.egress_bytes > Self::EGRESS_BYTES_MAX {
+            return Err(
+                Rejection::new("egress.bad_limit", "a run moves at most 16384 MiB over the network")
+                    .field("egress_limit_mb"),
+            );
+        }
         Ok(())
     }
 
@@ -59,7 +73,7 @@ impl Limits {
         Counters {
             cpu_us: u64::from(self.timeout_ms) * 1_000 * u64::from(cores),
             memory_byte_ms: self.memory_bytes.saturating_mul(u64::from(self.timeout_ms)),
-            egress_bytes: 0,
+            egress_bytes: self.egress_bytes,
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Candidate {
     pub labels: Arc<BTreeSet<String>>,
     /// Whether an idle instance of the wanted version waits there.
     pub warm: bool,
+    /// Whether it lets functions reach what this one's allow list names.
+    pub egress: bool,
 }
 
 /// What a job needs.
@@ -32,6 +34,8 @@ pub struct Request {
     pub backend: String,
     pub language: Language,
     pub memory_bytes: u64,
+    /// Whether the function has an allow list.
+    pub egress: bool,
     pub price_caps: Prices,
     pub region: Option<String>,
     pub labels: BTreeSet<String>,
@@ -57,6 +61,8 @@ pub enum Reason {
     Silent,
     Draining,
     NoBackend,
+    /// It lets no function reach what this one's allow list names.
+    NoEgress,
     TooLittleMemory,
     TooDear,
     WrongRegion,
@@ -133,6 +139,8 @@ fn unfit(candidate: &Candidate, request: &Request) -> Option<Reason> {
         Some(Reason::Draining)
     } else if !runs() {
         Some(Reason::NoBackend)
+    } else if request.egress && !candidate.egress {
+        Some(Reason::NoEgress)
     } else if candidate.memory_bytes < request.memory_bytes {
         Some(Reason::TooLittleMemory)
     } else if !candidate.prices.within(&request.price_caps) {
@@ -203,6 +211,7 @@ mod tests {
             region: "here".into(),
             labels: Arc::default(),
             warm: false,
+            egress: false,
         }
     }
 
@@ -211,6 +220,7 @@ mod tests {
             backend: "wasm".into(),
             language: Language::Python,
             memory_bytes: 128 << 20,
+            egress: false,
             price_caps: Prices {
                 start_ucr: 10,
                 cpu_ucr_per_s: 500,
@@ -235,6 +245,7 @@ mod tests {
         assert_eq!(reason_for(|c| c.silent_ms = SILENT_MS_MAX + 1, |_| ()), Reason::Silent);
         assert_eq!(reason_for(|c| c.draining = true, |_| ()), Reason::Draining);
         assert_eq!(reason_for(|_| (), |r| r.backend = "gvisor".into()), Reason::NoBackend);
+        assert_eq!(reason_for(|_| (), |r| r.egress = true), Reason::NoEgress);
         assert_eq!(
             reason_for(|_| (), |r| r.language = Language::JavaScript),
             Reason::NoBackend

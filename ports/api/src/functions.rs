@@ -61,6 +61,14 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub budget_ucr: Option<u64>,
+    /// What it may reach on the network: `HOST:PORT`, where a host is a name, `*.NAME` or an IPv4 address. Absent or empty: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["api.example.com:443"]))]
+    pub egress: Option<Vec<String>>,
+    /// MiB that one run may move over the network, both ways together: 1 to 16384, 64 if never given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 16_384)]
+    pub egress_limit_mb: Option<u32>,
 }
 
 /// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
@@ -112,6 +120,13 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 99)]
     pub canary: Option<u32>,
+    /// As in `POST /functions`; an empty list shuts the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Vec<String>>,
+    /// MiB that one run may move over the network, both ways together: 1 to 16384, 64 if never given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 16_384)]
+    pub egress_limit_mb: Option<u32>,
 }
 
 /// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
@@ -135,6 +150,10 @@ pub struct Settings {
     pub concurrency: Option<u32>,
     /// What the function may cost in a calendar month (UTC); 0 takes the budget away.
     pub budget_ucr: Option<u64>,
+    /// What it may reach on the network; an empty list shuts it.
+    pub egress: Option<Vec<String>>,
+    /// MiB that one run may move over the network, both ways together.
+    pub egress_limit_mb: Option<u32>,
 }
 
 impl CreateFunction {
@@ -149,6 +168,8 @@ impl CreateFunction {
             public: self.public,
             concurrency: self.concurrency,
             budget_ucr: self.budget_ucr,
+            egress: self.egress.clone(),
+            egress_limit_mb: self.egress_limit_mb,
         }
     }
 }
@@ -165,6 +186,8 @@ impl UpdateFunction {
             public: self.public,
             concurrency: self.concurrency,
             budget_ucr: self.budget_ucr,
+            egress: self.egress.clone(),
+            egress_limit_mb: self.egress_limit_mb,
         }
     }
 }
@@ -211,6 +234,10 @@ pub struct FunctionView {
     pub public: bool,
     pub concurrency: u32,
     pub strict: bool,
+    /// What it may reach on the network; empty: nothing.
+    pub egress: Vec<String>,
+    /// MiB that one run may move over the network; 0 where it is off.
+    pub egress_limit_mb: u32,
     /// Digest of the live version's bundle.
     #[schema(value_type = String)]
     pub code_digest: Digest,
@@ -312,6 +339,8 @@ pub struct VersionView {
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
     pub packages: Vec<String>,
+    /// What it may reach on the network; empty: nothing.
+    pub egress: Vec<String>,
     pub created_at: Timestamp,
 }
 

@@ -12,7 +12,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Digest, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt, Rejection, Seal, Ticket,
+    AccountId, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt,
+    Rejection, Seal, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, LoadError, Probe};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,8 @@ pub struct Work {
     pub handler: Option<String>,
     pub env: BTreeMap<String, String>,
     pub limits: Limits,
+    /// What it may reach on the network; empty: nothing.
+    pub egress: EgressList,
     pub backend: BackendName,
 }
 
@@ -82,6 +85,8 @@ pub struct Profile {
     pub region: String,
     pub labels: Vec<String>,
     pub probes: Vec<Probe>,
+    /// What functions with an allow list may reach from here; none: this provider runs no such function.
+    pub egress: Option<EgressPolicy>,
 }
 
 /// How busy a provider is at this moment.

@@ -111,6 +111,7 @@ async fn call(instance: &mut dyn Instance) -> anyhow::Result<()> {
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
+        egress: piecework_sandbox::EgressMeter::default(),
     };
     match instance.call(call).await.outcome {
         Outcome::Returned(output) if output == event => Ok(()),
@@ -126,6 +127,7 @@ fn program(language: Language, directory: PathBuf, number: usize) -> Program {
         handler: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
+        egress: piecework_model::EgressList::default(),
         function_name: "echo".to_owned(),
         version: 1,
     }

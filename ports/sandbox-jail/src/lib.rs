@@ -204,6 +204,10 @@ impl Backend for Jail {
             let reason = format!("no interpreter of {} is installed here", program.language);
             return Err(LoadError::Unsupported { reason });
         }
+        if !program.egress.is_empty() {
+            let reason = "it has no network yet".to_owned();
+            return Err(LoadError::Unsupported { reason });
+        }
         let loaded = program::JailedProgram::load(self.yard.clone(), program).await?;
         Ok(Arc::new(loaded))
     }

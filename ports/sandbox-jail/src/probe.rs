@@ -127,6 +127,7 @@ async fn call(instance: &mut dyn Instance) -> Finished {
             deadline_ms: 0,
             time_left: WITHIN,
             stop: piecework_sandbox::CancellationToken::new(),
+            egress: piecework_sandbox::EgressMeter::default(),
         })
         .await
 }
@@ -181,6 +182,7 @@ impl Bundle {
             handler: None,
             env: BTreeMap::new(),
             limits: Limits::DEFAULT,
+            egress: piecework_model::EgressList::default(),
             function_name: "probe".to_owned(),
             version: 1,
         }

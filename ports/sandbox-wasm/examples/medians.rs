@@ -148,6 +148,7 @@ fn ada() -> Call {
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
+        egress: piecework_sandbox::EgressMeter::default(),
     }
 }
 
@@ -159,6 +160,7 @@ fn program(language: Language, directory: &Path) -> Program {
         handler: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
+        egress: piecework_model::EgressList::default(),
         function_name: "medians".to_owned(),
         version: 1,
     }

@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         handler: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
+        egress: piecework_model::EgressList::default(),
         function_name: "once".to_owned(),
         version: 1,
     };
@@ -40,6 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         deadline_ms: 0,
         time_left: Duration::from_millis(Limits::DEFAULT.timeout_ms.into()),
         stop: piecework_sandbox::CancellationToken::new(),
+        egress: piecework_sandbox::EgressMeter::default(),
     };
     let finished = loaded.start().await?.call(call).await;
     println!("{}", finished.logs.text);

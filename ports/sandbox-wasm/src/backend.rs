@@ -191,6 +191,10 @@ impl Backend for Wasm {
     }
 
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
+        if !program.egress.is_empty() {
+            let reason = "it has no network, and the function has an allow list".to_owned();
+            return Err(LoadError::Unsupported { reason });
+        }
         let runtime = self.runtime(program.language).await?;
         let template = Template::new(runtime, program)?;
         Ok(Arc::new(template.checked().await?))
@@ -239,6 +243,7 @@ fn probe_call(limits: Limits) -> Call {
         deadline_ms: 0,
         time_left: Duration::from_millis(limits.timeout_ms.into()),
         stop: CancellationToken::new(),
+        egress: piecework_sandbox::EgressMeter::default(),
     }
 }
 
@@ -266,6 +271,7 @@ impl ProbeBundle {
             handler: None,
             env: std::collections::BTreeMap::new(),
             limits,
+            egress: piecework_model::EgressList::default(),
             function_name: "probe".to_owned(),
             version: 1,
         }

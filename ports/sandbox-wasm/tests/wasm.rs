@@ -64,6 +64,7 @@ impl Bundle {
             handler: None,
             env: BTreeMap::new(),
             limits: Limits::DEFAULT,
+            egress: piecework_model::EgressList::default(),
             function_name: "test".to_owned(),
             version: 1,
         };
@@ -79,6 +80,7 @@ fn call(event: &str) -> Call {
         deadline_ms: 0,
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
+        egress: piecework_sandbox::EgressMeter::default(),
     }
 }
 

@@ -1,10 +1,19 @@
 //! What every backend promises; `conformance` holds them to it.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_model::{Counters, Digest, JobId, Language, Limits, Rejection};
+use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +85,8 @@ pub struct Program {
     /// Plain and secret variables together. Never logged: see `Debug`.
     pub env: BTreeMap<String, String>,
     pub limits: Limits,
+    /// What it may reach on the network while a call runs; empty: nothing.
+    pub egress: EgressList,
     pub function_name: String,
     pub version: u32,
 }
@@ -103,6 +114,27 @@ pub struct Call {
     pub time_left: Duration,
     /// Ends the call early with [`Outcome::Stopped`], its counters and its logs.
     pub stop: CancellationToken,
+    /// Counts what this call moves over the network, for whoever cancels it too.
+    pub egress: EgressMeter,
+}
+
+/// Bytes moved over the network so far, to and fro; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct EgressMeter(Arc<AtomicU64>);
+
+impl EgressMeter {
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Counts `bytes` unless the sum would exceed `limit`; whether it counted.
+    pub fn take(&self, bytes: u64, limit: u64) -> bool {
+        self.0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| {
+                sum.checked_add(bytes).filter(|sum| *sum <= limit)
+            })
+            .is_ok()
+    }
 }
 
 /// What stands at the end of logs that were cut.

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{Digest, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::{ProviderLink, Work};
 use piecework_sandbox::{BackendName, LoadError};
@@ -51,6 +51,7 @@ struct Draft {
     secrets: BTreeMap<String, String>,
     sandbox: Option<BackendName>,
     strict: bool,
+    egress: EgressList,
 }
 
 /// `POST /functions`.
@@ -59,7 +60,8 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let language: Language = body.language.parse().map_err(rejected)?;
     let settings = body.settings();
     let concurrency = concurrency(&settings)?.unwrap_or(CONCURRENCY_DEFAULT);
-    let limits = limits(&settings, Limits::DEFAULT)?;
+    let egress = egress(&settings)?.unwrap_or_default();
+    let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
@@ -87,6 +89,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         secrets,
         sandbox,
         strict,
+        egress,
     };
     let now = now_ms();
     let function = Function {
@@ -171,11 +174,13 @@ pub(crate) async fn update(
             packages: old.packages.clone(),
         },
     };
+    let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
     let draft = Draft {
         language,
         code,
         handler,
-        limits: limits(&settings, old.limits)?,
+        limits: limits(&settings, &egress, old.limits)?,
+        egress,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
         strict: settings.strict.unwrap_or(old.strict),
         env: settings
@@ -327,17 +332,37 @@ pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live
     .await
 }
 
-fn limits(settings: &Settings, base: Limits) -> Answer<Limits> {
+fn egress(settings: &Settings) -> Answer<Option<EgressList>> {
+    let list = settings.egress.as_deref().map(EgressList::parse);
+    list.transpose().map_err(rejected)
+}
+
+fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limits> {
     let memory_bytes = settings
         .memory_limit_mb
         .map_or(base.memory_bytes, |mib| u64::from(mib) << 20);
     let limits = Limits {
         timeout_ms: settings.timeout_ms.unwrap_or(base.timeout_ms),
         memory_bytes,
+        egress_bytes: egress_bytes(settings, egress, &base)?,
         ..base
     };
     limits.check().map_err(rejected)?;
     Ok(limits)
+}
+
+/// Nothing where the network is off.
+fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answer<u64> {
+    match settings.egress_limit_mb {
+        Some(0) => refuse(
+            "egress.bad_limit",
+            "a run moves at least 1 MiB over the network, or needs no allow list",
+        ),
+        _ if egress.is_empty() => Ok(0),
+        Some(mib) => Ok(u64::from(mib) << 20),
+        None if base.egress_bytes > 0 => Ok(base.egress_bytes),
+        None => Ok(Limits::EGRESS_BYTES_DEFAULT),
+    }
 }
 
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
@@ -481,8 +506,10 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         handler: draft.handler.clone(),
         env,
         limits: draft.limits,
+        egress: draft.egress.clone(),
         backend: BackendName::Wasm,
     };
+    somebody_lets_reach(controller, &draft.egress)?;
     let (backend, reason) = match draft.sandbox {
         Some(backend) => (backend, load_as_asked(controller, &work, backend).await?),
         None => load_where_it_goes(controller, &work).await?,
@@ -501,12 +528,13 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         secret_names: draft.secrets.into_keys().collect(),
         packages: draft.code.packages,
         strict: draft.strict,
+        egress: draft.egress,
         created_at_ms: now_ms(),
     })
 }
 
 async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendName) -> Answer<String> {
-    let Some(provider) = provider_with(controller, backend, work.language) else {
+    let Some(provider) = provider_with(controller, backend, work) else {
         let mut refusal = refusal(
             "sandbox.unavailable",
             format!(
@@ -538,7 +566,7 @@ async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendNam
 async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(BackendName, String)> {
     let mut reasons = Vec::new();
     for backend in [BackendName::Wasm, BackendName::Jail] {
-        let Some(provider) = provider_with(controller, backend, work.language) else {
+        let Some(provider) = provider_with(controller, backend, work) else {
             reasons.push(format!("{backend}: no provider has it working for {}", work.language));
             continue;
         };
@@ -565,10 +593,39 @@ async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(Bac
     )
 }
 
-fn provider_with(controller: &Controller, backend: BackendName, language: Language) -> Option<&Arc<dyn ProviderLink>> {
+/// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
+fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
+    if controller.providers.iter().any(|seen| seen.lets_reach(list)) {
+        return Ok(());
+    }
+    let mut policies = controller
+        .providers
+        .iter()
+        .filter_map(|seen| seen.link.profile().egress.as_ref());
+    let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
+        None => refusal(
+            "egress.unavailable",
+            "no provider here runs functions that reach the network",
+        ),
+        Some(address) => {
+            let message = format!("{address} is not a public address, and no provider lets functions reach it");
+            let mut refusal = refusal("egress.private_address", &message);
+            refusal.hint = Some("a provider names private networks with `--egress-to NETWORK`".into());
+            refusal
+        }
+    };
+    refusal.field = Some("egress".into());
+    Err(refusal)
+}
+
+fn provider_with<'a>(
+    controller: &'a Controller,
+    backend: BackendName,
+    work: &Work,
+) -> Option<&'a Arc<dyn ProviderLink>> {
     controller
         .providers
         .iter()
-        .find(|seen| seen.can_run(backend.as_str(), language))
+        .find(|seen| seen.can_run(backend.as_str(), work.language) && seen.lets_reach(&work.egress))
         .map(|seen| &seen.link)
 }

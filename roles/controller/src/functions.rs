@@ -278,6 +278,7 @@ fn request(controller: &Controller, version: &Version) -> Request {
         backend: version.backend.clone(),
         language: version.language,
         memory_bytes: version.limits.memory_bytes,
+        egress: !version.egress.is_empty(),
         price_caps: controller.tuning.price_caps,
         region: None,
         labels: BTreeSet::new(),
@@ -300,6 +301,7 @@ fn work(controller: &Controller, function: &Function, version: &Version) -> Answ
         handler: version.handler.clone(),
         env,
         limits: version.limits,
+        egress: version.egress.clone(),
         backend,
     };
     Ok((work, redacted_values(secrets)))

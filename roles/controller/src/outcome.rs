@@ -59,7 +59,8 @@ pub(crate) fn check_receipt(
         .prices
         .price(&receipt.counters)
         .is_ok_and(|price| receipt.price_ucr <= price);
-    if receipt.price_ucr > ticket.price_max_ucr || !priced {
+    let moved_too_much = receipt.counters.egress_bytes > ticket.limits.egress_bytes;
+    if receipt.price_ucr > ticket.price_max_ucr || !priced || moved_too_much {
         return Err(ReceiptFault::OverTicket);
     }
     let wall_us = observed_us + OBSERVED_SLACK_US;
@@ -221,6 +222,11 @@ mod tests {
         assert_eq!(
             fault_of(|receipt| receipt.duration_us = 2 * OBSERVED_US),
             Some(ReceiptFault::OverObserved)
+        );
+        assert_eq!(
+            fault_of(|receipt| receipt.counters.egress_bytes = 1),
+            Some(ReceiptFault::OverTicket),
+            "the network was off"
         );
         let dear = |receipt: &mut Receipt| {
             receipt.counters.cpu_us = 20_000;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use piecework_model::Language;
+use piecework_model::{EgressList, Language};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Candidate;
 
@@ -49,8 +49,15 @@ impl Seen {
             prices: profile.prices,
             region: self.region.clone(),
             labels: self.labels.clone(),
+            egress: self.lets_reach(&live.version.egress),
             warm: self.link.is_warm(live.function.id, live.version.version),
         }
+    }
+
+    /// Whether it runs functions that reach the network, these addresses among what they reach.
+    pub(crate) fn lets_reach(&self, list: &EgressList) -> bool {
+        let policy = self.link.profile().egress.as_ref();
+        list.is_empty() || policy.is_some_and(|policy| policy.forbidden(list).is_none())
     }
 
     /// Whether its probe saw this backend run this language.

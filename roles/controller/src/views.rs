@@ -70,6 +70,8 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         public: function.public,
         concurrency: function.concurrency,
         strict: version.strict,
+        egress: version.egress.clone().into(),
+        egress_limit_mb: mib(version.limits.egress_bytes),
         code_digest: version.code,
         traffic: crate::traffic::view(controller, function),
         quarantine,
@@ -119,6 +121,7 @@ pub(crate) fn version(version: &Version, live: u32, code_bytes: u64) -> VersionV
         timeout_ms: version.limits.timeout_ms,
         memory_limit_mb: mib(version.limits.memory_bytes),
         packages: version.packages.clone(),
+        egress: version.egress.clone().into(),
         created_at: timestamp(version.created_at_ms),
     }
 }

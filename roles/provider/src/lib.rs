@@ -22,10 +22,11 @@ use std::{
 use async_trait::async_trait;
 use piecework_blobs::Unpacked;
 use piecework_model::{
-    AccountId, Counters, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
+    Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
-use piecework_sandbox::{Backend, BackendName, Call, Finished, LoadError, Logs, Outcome, Probe};
+use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
 use tokio_util::sync::CancellationToken;
 
 use crate::{lanes::Lanes, pool::Pools, receipts::Receipts};
@@ -50,6 +51,8 @@ pub struct Options {
     /// Backends whose probe said that they work.
     pub backends: Vec<Arc<dyn Backend>>,
     pub probes: Vec<Probe>,
+    /// What functions with an allow list may reach; none: this provider runs no such function.
+    pub egress: Option<EgressPolicy>,
     pub bundles: Unpacked,
     /// Controllers whose tickets it takes.
     pub payers: HashSet<PublicKey>,
@@ -82,6 +85,7 @@ impl Provider {
                 region: options.region,
                 labels: options.labels,
                 probes: options.probes,
+                egress: options.egress,
             },
             payers: options.payers,
             network: options.network,
@@ -199,6 +203,7 @@ impl ProviderLink for Provider {
             .map_err(|error| refusal(&error))?;
         let (cold, pull) = (lease.cold, pulled.elapsed());
         let ticket = &order.ticket;
+        let egress = EgressMeter::default();
         let call = Call {
             job: ticket.job,
             event: order.event.clone(),
@@ -206,12 +211,13 @@ impl ProviderLink for Provider {
             deadline_ms: now + u64::from(ticket.limits.timeout_ms),
             time_left: Duration::from_millis(u64::from(ticket.limits.timeout_ms)),
             stop: order.cancel.clone(),
+            egress: egress.clone(),
         };
         let began = Instant::now();
         let finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
-            () = overdue(&order.cancel) => cut_short(ticket, began.elapsed()),
+            () = overdue(&order.cancel) => cut_short(ticket, began.elapsed(), &egress),
         };
         let status = receipts::status(&finished.outcome);
         let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
@@ -248,7 +254,7 @@ async fn overdue(cancel: &CancellationToken) {
 
 /// What a run whose sandbox does not stop, and so tells nothing, is taken to have used: one core and all of its memory for
 /// as long as it ran.
-fn cut_short(ticket: &Ticket, ran: Duration) -> Finished {
+fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
     let ran_us = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
     let memory_byte_ms = ticket.limits.memory_bytes.saturating_mul(ran_us.div_ceil(1_000));
     Finished {
@@ -257,7 +263,7 @@ fn cut_short(ticket: &Ticket, ran: Duration) -> Finished {
         counters: Counters {
             cpu_us: ran_us,
             memory_byte_ms,
-            egress_bytes: 0,
+            egress_bytes: egress.bytes(),
         },
         memory_peak_bytes: ticket.limits.memory_bytes,
         duration: ran,

@@ -34,6 +34,7 @@ pub(crate) fn profile() -> Profile {
         region: "here".into(),
         labels: Vec::new(),
         probes: Vec::new(),
+        egress: None,
     }
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn order(sequence: u64) -> Order {
         handler: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
+        egress: Default::default(),
         backend: BackendName::Wasm,
     });
     let ticket = Ticket {

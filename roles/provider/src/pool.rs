@@ -125,6 +125,7 @@ impl Pools {
             handler: work.handler.clone(),
             env: work.env.clone(),
             limits: work.limits,
+            egress: work.egress.clone(),
             function_name: work.name.clone(),
             version: work.version,
         });

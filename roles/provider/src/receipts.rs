@@ -77,7 +77,7 @@ fn bounded(used: Counters, max: Counters) -> Counters {
     Counters {
         cpu_us: used.cpu_us.min(max.cpu_us),
         memory_byte_ms: used.memory_byte_ms.min(max.memory_byte_ms),
-        egress_bytes: used.egress_bytes,
+        egress_bytes: used.egress_bytes.min(max.egress_bytes),
     }
 }
 

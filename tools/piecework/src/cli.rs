@@ -122,11 +122,11 @@ mod tests {
     #[test]
     fn the_lines_of_the_interface_parse() {
         for line in [
-            "piecework up --data d --listen 127.0.0.1:0",
+            "piecework up --data d --listen 127.0.0.1:0 --egress-to 10.0.0.0/8",
             "piecework login http://h --token t",
             "piecework login http://h --invite c --name ada",
             "piecework new hello --language javascript",
-            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict",
+            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict --allow api.example.com:443 --allow *.example.org:443 --egress-limit 1GiB",
             "piecework dev p",
             "piecework call hello {} --async",
             "piecework call hello -",

@@ -104,6 +104,31 @@ const PLATFORM: &[Code] = &[
     code(422, "cursor.malformed", "a cursor is not the `next` of a page"),
     code(
         422,
+        "egress.bad_destination",
+        "an entry of the allow list is not HOST:PORT with a name, a wildcard or an IPv4 address",
+    ),
+    code(
+        422,
+        "egress.bad_limit",
+        "a run's limit of network bytes is not between 1 and 16384 MiB",
+    ),
+    code(
+        422,
+        "egress.private_address",
+        "the allow list names an address that no provider lets functions reach",
+    ),
+    code(
+        422,
+        "egress.too_many",
+        "an allow list has more than 64 destinations or 12 different ports",
+    ),
+    code(
+        409,
+        "egress.unavailable",
+        "no provider here runs functions that reach the network",
+    ),
+    code(
+        422,
         "function.bad_code",
         "neither or both of code and bundle were given, or the code is empty",
     ),

@@ -9,12 +9,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{Digest, EgressList, JobId, Language, Limits};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
+use crate::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Program};
 
 /// A case passes, or says why not.
 pub(super) type Check = Result<(), String>;
@@ -76,6 +76,7 @@ pub(super) const LIMITS: Limits = Limits {
     disk_bytes: 8 << 20,
     output_bytes: 1 << 20,
     log_bytes: 32 << 10,
+    egress_bytes: 0,
 };
 
 impl Bench {
@@ -113,6 +114,7 @@ impl Bench {
             handler: None,
             env: BTreeMap::new(),
             limits: LIMITS,
+            egress: EgressList::default(),
             function_name: "conformance".to_owned(),
             version: 7,
         };
@@ -210,6 +212,7 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         deadline_ms: u64::try_from((now + time_left).as_millis()).expect("fits for ages"),
         time_left,
         stop: CancellationToken::new(),
+        egress: EgressMeter::default(),
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Counters, Digest, FunctionId, FunctionName, JobId, JobStatus, Language, LeaseId, Limits, OwnerName,
-    PublicKey,
+    AccountId, Counters, Digest, EgressList, FunctionId, FunctionName, JobId, JobStatus, Language, LeaseId, Limits,
+    OwnerName, PublicKey,
 };
 
 use crate::{
@@ -114,6 +114,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         secret_names: vec!["TOKEN".to_owned()],
         packages: vec!["requests==2".to_owned()],
         strict: true,
+        egress: EgressList::parse(&["*.example.org:443".to_owned()]).expect("a destination"),
         created_at_ms: START_MS + 5,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use piecework_model::{AccountId, Digest, FunctionId, FunctionName, Language, Limits, OwnerName};
+use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName};
 use serde::{Deserialize, Serialize};
 
 /// A function: what stays the same over its versions.
@@ -82,6 +82,8 @@ pub struct Version {
     pub secret_names: Vec<String>,
     pub packages: Vec<String>,
     pub strict: bool,
+    #[serde(default)]
+    pub egress: EgressList,
     pub created_at_ms: u64,
 }
 

@@ -68,6 +68,13 @@ pub struct Settings {
     /// Record each job on the ledger before it runs
     #[arg(long)]
     pub strict: bool,
+    /// What it may reach on the network, as api.example.com:443 or *.example.org:443; may be repeated, `none` shuts it.
+    /// On a new version the whole set is replaced [default: nothing]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub allow: Vec<String>,
+    /// Most that one run may move over the network, 1MiB to 16GiB [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
+    pub egress_limit: Option<u32>,
     /// Let anybody call its URL without a token, at your expense
     #[arg(long)]
     pub public: bool,
@@ -124,7 +131,15 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         public: settings.public.then_some(true),
         concurrency: settings.concurrency,
         budget_ucr: settings.budget,
+        egress: allowed(&settings.allow),
+        egress_limit_mb: settings.egress_limit,
     }
+}
+
+/// `none` is the empty list.
+fn allowed(given: &[String]) -> Option<Vec<String>> {
+    let listed = given.iter().filter(|entry| *entry != "none");
+    (!given.is_empty()).then(|| listed.cloned().collect())
 }
 
 fn variables(given: &[(String, String)]) -> Option<BTreeMap<String, String>> {
@@ -147,6 +162,8 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         concurrency: create.concurrency,
         budget_ucr: create.budget_ucr,
         canary,
+        egress: create.egress,
+        egress_limit_mb: create.egress_limit_mb,
     }
 }
 
@@ -160,6 +177,13 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
     }
     if let Some(traffic) = &view.traffic {
         show::text(&format!("calls go to {}\n", super::traffic::shares(traffic)))?;
+    }
+    if !view.egress.is_empty() {
+        show::text(&format!(
+            "may reach {} ({} MiB a run)\n",
+            view.egress.join(" "),
+            view.egress_limit_mb
+        ))?;
     }
     show::text(&format!("{}\n", view.url))
 }

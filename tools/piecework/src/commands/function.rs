@@ -50,6 +50,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("concurrency", view.concurrency.to_string()),
         ("public", show::yes(view.public)),
         ("strict", show::yes(view.strict)),
+        ("network", dash(&view.egress)),
         ("env", dash(&env)),
         ("secrets", dash(&view.secret_names)),
         ("packages", dash(&view.packages)),

@@ -4,7 +4,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{compose, failure::Failure, places};
+use piecework_model::{EgressPolicy, Network};
+
+use crate::{compose, failure::Failure, places, units};
 
 /// Controller, peer, provider and portal in one process
 #[derive(Debug, clap::Args)]
@@ -15,6 +17,13 @@ pub struct Up {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
     pub listen: SocketAddr,
+    /// A private network that functions may reach if their allow list says so, like 10.0.0.0/8; may be repeated. Public
+    /// addresses may always be named, link-local ones never
+    #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
+    pub egress_to: Vec<Network>,
+    /// Run no function that reaches the network
+    #[arg(long, conflicts_with = "egress_to")]
+    pub no_egress: bool,
 }
 
 impl Up {
@@ -26,7 +35,10 @@ impl Up {
         };
         let began = Instant::now();
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
-        let machine = compose::machine(&directory, self.listen, &say)
+        let egress = (!self.no_egress).then_some(EgressPolicy {
+            private: self.egress_to,
+        });
+        let machine = compose::machine(&directory, self.listen, egress, &say)
             .await
             .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));

@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
 use piecework_controller::{Controller, Tuning};
-use piecework_model::{AccountId, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, SecretKey};
 use piecework_packages::Packages;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
@@ -32,7 +32,12 @@ pub struct Machine {
 }
 
 /// Controller, peer and provider on `directory`, listening on `listen`. `say` is told what takes time.
-pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -> Result<Machine> {
+pub async fn machine(
+    directory: &Path,
+    listen: SocketAddr,
+    egress: Option<EgressPolicy>,
+    say: &dyn Fn(&str),
+) -> Result<Machine> {
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -63,7 +68,7 @@ pub async fn machine(directory: &Path, listen: SocketAddr, say: &dyn Fn(&str)) -
         bail!("no sandbox works here; `piecework doctor` says why");
     }
     let probes = backends.into_iter().map(|(_, probe)| probe).collect();
-    let provider = start_provider(&keys, &*chain, working, probes, unpacked, &shutdown);
+    let provider = start_provider(&keys, &*chain, (working, probes), egress, unpacked, &shutdown);
     put_offer(&*chain, &keys.provider, &provider).await?;
     say("starting the controller");
     let controller = Controller::start(

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
-use piecework_model::{AccountId, Prices, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Prices, SecretKey};
 use piecework_provider::Provider;
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,8 @@ const SLOTS_PER_CORE: u32 = 64;
 pub(super) fn start_provider(
     keys: &Keys,
     chain: &dyn Chain,
-    backends: Vec<Arc<dyn Backend>>,
-    probes: Vec<Probe>,
+    (backends, probes): (Vec<Arc<dyn Backend>>, Vec<Probe>),
+    egress: Option<EgressPolicy>,
     bundles: Unpacked,
     shutdown: &CancellationToken,
 ) -> Arc<Provider> {
@@ -60,6 +60,7 @@ pub(super) fn start_provider(
             idle_bytes_max: memory_bytes / IDLE_MEMORY_SHARE,
             backends,
             probes,
+            egress,
             bundles,
             payers: HashSet::from([keys.controller.public()]),
         },

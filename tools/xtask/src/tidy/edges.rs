@@ -43,10 +43,13 @@ const PURE: [&str; 10] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 4] = [
+const BETWEEN_PORTS: [(&str, &str); 6] = [
     ("piecework-chain-simplex", "piecework-chain"),
+    // It counts into the meter of a call.
+    ("piecework-egress", "piecework-sandbox"),
     // Its frames carry calls and how they ended, in the sandbox contract's words.
     ("piecework-queue", "piecework-sandbox"),
+    ("piecework-sandbox-jail", "piecework-egress"),
     ("piecework-sandbox-jail", "piecework-sandbox"),
     ("piecework-sandbox-wasm", "piecework-sandbox"),
 ];
