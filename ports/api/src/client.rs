@@ -23,7 +23,7 @@ use crate::{
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
         BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, ProviderView, StatementLine,
-        StatementQuery, TransactionView, TransferView,
+        StatementQuery, SubmitTransaction, TransactionView, TransferView,
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
@@ -258,6 +258,11 @@ impl Client {
         self.get(routes::ACCOUNT_OWN, &()).await
     }
 
+    /// Where the controller keeps the key.
+    pub async fn rotate_key(&self) -> Result<AccountView, ClientError> {
+        self.json(Method::POST, routes::ACCOUNT_ROTATE_KEY, None::<&()>).await
+    }
+
     pub async fn account_limits(&self, name: &str) -> Result<AccountLimits, ClientError> {
         self.get(&fill(routes::ACCOUNT_LIMITS, &[name]), &()).await
     }
@@ -332,6 +337,11 @@ impl Client {
 
     pub async fn block(&self, height: u64) -> Result<BlockDetail, ClientError> {
         self.get(&fill(routes::LEDGER_BLOCK, &[&height.to_string()]), &()).await
+    }
+
+    /// Returns once the transaction is final.
+    pub async fn submit(&self, body: &SubmitTransaction) -> Result<TransactionView, ClientError> {
+        self.json(Method::POST, routes::LEDGER_TRANSACTIONS, Some(body)).await
     }
 
     pub async fn transaction(&self, id: &str) -> Result<TransactionView, ClientError> {

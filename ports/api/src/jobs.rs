@@ -200,10 +200,13 @@ impl JobEventKind {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobEvent {
     pub event: JobEventKind,
+    /// When it happened, by the clock of who saw it.
     pub at: Timestamp,
-    /// The block and transaction, for what is on the ledger.
+    /// The block, its time and the transaction, for what is on the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
     /// A sentence: the provider chosen and why, the error, the counters.

@@ -37,6 +37,8 @@ pub const ACCOUNT: &str = "/accounts/{name}";
 pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
 /// The account that the token belongs to.
 pub const ACCOUNT_OWN: &str = "/account";
+/// A new key for the token's account, where the controller keeps it.
+pub const ACCOUNT_ROTATE_KEY: &str = "/account/rotate-key";
 pub const SESSIONS: &str = "/sessions";
 pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
 pub const TOKENS: &str = "/tokens";

@@ -5,9 +5,9 @@ use std::time::Duration;
 use piecework_api::accounts::{CreateAccount, CreateInvite, InviteCreated, Role};
 use piecework_chain::{Final, SubmitError};
 use piecework_ledger::{
-    Account, Action, Key, Register, Roles as LedgerRoles, SignedTransaction, Transaction, Transfer, Value,
+    Account, Action, Key, Register, Roles as LedgerRoles, RotateKey, SignedTransaction, Transaction, Transfer, Value,
 };
-use piecework_model::{AccountId, Credits, OwnerName, PublicKey, SecretKey};
+use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub(crate) struct Sent {
 /// Two requests of one account may take the same nonce; the loser tries again.
 const NONCE_TRIES: u32 = 8;
 const INVITES: &str = "invite";
+/// Sealed keys that the ledger may not have yet, by account.
+const ROTATING: &str = "rotating";
 /// Characters of a code that the audit record shows: `inv_` and a quarter of the rest.
 const INVITE_SHOWN: usize = 12;
 const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
@@ -109,12 +111,95 @@ pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -
     let Some(sealed) = user.and_then(|user| user.sealed_key) else {
         return Ok(None);
     };
+    let key = open_key(controller, account, &sealed)?;
+    Ok(Some(finish_rotation(controller, account).await?.unwrap_or(key)))
+}
+
+fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answer<SecretKey> {
     let seed = controller
         .store
-        .open_sealed(&key_context(account), &sealed)
+        .open_sealed(&key_context(account), sealed)
         .map_err(store)?;
     let seed = <[u8; 32]>::try_from(seed).map_err(|_| failed("open a kept key", &"it is not 32 bytes long"))?;
-    Ok(Some(SecretKey::from_seed(seed)))
+    Ok(SecretKey::from_seed(seed))
+}
+
+/// Gives an account whose key the controller keeps another one.
+///
+/// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a crash
+/// between the two. Refuses with `account.bad_signature` where the owner keeps the key.
+pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> Answer<PublicKey> {
+    let Some(old) = custodial_key(controller, account).await? else {
+        return refuse(
+            "account.bad_signature",
+            "only you hold this account's key: post the signed transaction",
+        );
+    };
+    let new = SecretKey::from_seed(rand::rng().random());
+    let sealed = controller
+        .store
+        .seal(&key_context(account), &new.to_seed())
+        .map_err(store)?;
+    let place = account.to_string();
+    controller
+        .store
+        .put_value(ROTATING, &place, &sealed)
+        .await
+        .map_err(store)?;
+    let action = Action::RotateKey(RotateKey {
+        new_key: new.public(),
+        proof: new.sign(Domain::Owner, &controller.network, &account),
+    });
+    send(controller, account, &old, action).await?;
+    finish_rotation(controller, account).await?;
+    let detail = json!({"key": new.public()});
+    let name = controller.account_name(account).await;
+    audit::own(controller, account, ("account", "key_rotated"), name, detail).await?;
+    Ok(new.public())
+}
+
+/// Takes up a key that was kept for a rotation, if the ledger has it by now.
+async fn finish_rotation(controller: &Controller, account: AccountId) -> Answer<Option<SecretKey>> {
+    let place = account.to_string();
+    let Some(sealed) = controller.store.value(ROTATING, &place).await.map_err(store)? else {
+        return Ok(None);
+    };
+    let key = open_key(controller, account, &sealed)?;
+    if on_ledger(controller, account).await?.key != key.public() {
+        return Ok(None);
+    }
+    if let Some(mut user) = controller.store.user_by_account(account).await.map_err(store)? {
+        user.public_key = key.public();
+        user.sealed_key = Some(sealed);
+        controller.store.update_user(&user).await.map_err(store)?;
+    }
+    controller.store.take_value(ROTATING, &place).await.map_err(store)?;
+    Ok(Some(key))
+}
+
+/// The ledger has another key for an account: from now on that one logs in.
+pub(crate) async fn key_rotated(controller: &Controller, account: AccountId) -> Answer<()> {
+    let Some(mut user) = controller.store.user_by_account(account).await.map_err(store)? else {
+        return Ok(());
+    };
+    if user.sealed_key.is_some() {
+        return finish_rotation(controller, account).await.map(drop);
+    }
+    let key = on_ledger(controller, account).await?.key;
+    if user.public_key != key {
+        user.public_key = key;
+        controller.store.update_user(&user).await.map_err(store)?;
+        let detail = json!({"key": key});
+        audit::own(
+            controller,
+            account,
+            ("account", "key_rotated"),
+            user.name.as_str(),
+            detail,
+        )
+        .await?;
+    }
+    Ok(())
 }
 
 /// Makes a genesis account of this installation a user. Idempotent.

@@ -1,16 +1,19 @@
 //! Follows the ledger's blocks: marks jobs paid, writes statements, notices leases. Exactly once, also after a crash.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use futures::StreamExt as _;
 use piecework_chain::FinalBlock;
 use piecework_ledger::{Action, Event, Key, SignedTransaction, Value};
 use piecework_model::{AccountId, Credits, JobId, LeaseId};
-use piecework_store::Payment;
+use piecework_store::{JobStep, Payment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, codecs,
+    Answer, Controller, accounts, codecs,
     failure::{chain, store},
     leases, views,
 };
@@ -96,10 +99,13 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
         write_statements(controller, block, index, signed, events).await?;
         for event in events {
-            if let Event::LeaseOpened { lease, developer, .. } = event {
-                leases::noticed(controller, *developer, *lease).await?;
+            match event {
+                Event::LeaseOpened { lease, developer, .. } => leases::noticed(controller, *developer, *lease).await?,
+                Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
+                _ => {}
             }
         }
+        note_steps(controller, block, events).await?;
     }
     if !payments.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
         controller
@@ -114,6 +120,68 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         controller.announce_block(views::block(block));
     }
     Ok(())
+}
+
+/// A job's step on the ledger.
+fn step(event: &Event) -> Option<(JobId, JobStep)> {
+    match event {
+        Event::JobOpened { job, .. } => Some((*job, JobStep::Opened)),
+        Event::JobMetered { job, .. } => Some((*job, JobStep::Metered)),
+        Event::JobReceived { job, .. } => Some((*job, JobStep::Received)),
+        _ => None,
+    }
+}
+
+/// Steps of jobs that this block does not pay as well: those of the others are found by the block that paid them.
+async fn note_steps(controller: &Controller, block: &FinalBlock, events: &[Event]) -> Answer<()> {
+    let paid: BTreeSet<JobId> = events
+        .iter()
+        .filter_map(|event| payment(event, block.height).map(|payment| payment.job))
+        .collect();
+    for (job, step) in events.iter().filter_map(step) {
+        if !paid.contains(&job) {
+            controller
+                .store
+                .note_step(job, step, block.height)
+                .await
+                .map_err(store)?;
+        }
+    }
+    Ok(())
+}
+
+/// A place on the ledger.
+pub(crate) struct Place {
+    pub(crate) height: u64,
+    pub(crate) transaction: piecework_model::Digest,
+    pub(crate) at_ms: u64,
+}
+
+/// Where the ledger noted each step of a job before its payment, or with it.
+pub(crate) async fn places_of(
+    controller: &Controller,
+    job: JobId,
+    paid_height: Option<u64>,
+) -> Answer<BTreeMap<JobStep, Place>> {
+    let noted = controller.store.steps(job).await.map_err(store)?;
+    let heights: BTreeSet<u64> = noted.into_iter().map(|(_, height)| height).chain(paid_height).collect();
+    let mut places = BTreeMap::new();
+    for height in heights {
+        let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
+            continue;
+        };
+        for outcome in &block.outcomes {
+            let events = outcome.result.as_deref().unwrap_or_default();
+            for (_, step) in events.iter().filter_map(step).filter(|(of, _)| *of == job) {
+                places.entry(step).or_insert(Place {
+                    height,
+                    transaction: outcome.id.0,
+                    at_ms: block.timestamp_ms,
+                });
+            }
+        }
+    }
+    Ok(places)
 }
 
 fn count_billing(controller: &Controller, block: &FinalBlock) {

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod compose;
 mod failure;
+mod keyfile;
 mod pack;
 mod places;
 mod session;

@@ -75,6 +75,18 @@ pub(super) async fn own(State(controller): Shared, authenticated: Authenticated)
     Ok(Json(view(&controller, authenticated.0.account).await?))
 }
 
+/// Gives the caller's account a new key, where the controller keeps it; other accounts post a signed transaction.
+#[utoipa::path(post, path = routes::ACCOUNT_ROTATE_KEY, tag = "accounts", responses(
+    (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn rotate_key(
+    State(controller): Shared,
+    authenticated: Authenticated,
+) -> HttpResult<Json<AccountView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    accounts::rotate_key(&controller, caller.account).await?;
+    Ok(Json(view(&controller, caller.account).await?))
+}
+
 #[utoipa::path(post, path = routes::SESSION_CHALLENGES, tag = "accounts", request_body = CreateChallenge, security(()),
     responses((status = 201, body = ChallengeView), (status = "default", body = ErrorBody)))]
 pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {

@@ -11,7 +11,7 @@ use piecework_api::{
     routes,
 };
 use piecework_model::{Credits, JobId};
-use piecework_store::{Job, JobFilter, JobState};
+use piecework_store::{Job, JobFilter, JobState, JobStep};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -173,13 +173,18 @@ pub(super) async fn history(
 }
 
 async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
-    let event = |kind, at_ms: u64, detail: Option<String>| JobEvent {
-        event: kind,
-        at: timestamp(at_ms),
-        height: None,
-        transaction: None,
-        detail,
-        moved: Vec::new(),
+    let places = follow::places_of(controller, job.id, job.paid_height).await?;
+    let event = |kind, at_ms: u64, detail: Option<String>| {
+        let place = ledger_step(kind).and_then(|step| places.get(&step));
+        JobEvent {
+            event: kind,
+            at: timestamp(at_ms),
+            height: place.map(|place| place.height),
+            block_at: place.map(|place| timestamp(place.at_ms)),
+            transaction: place.map(|place| place.transaction.to_string()),
+            detail,
+            moved: Vec::new(),
+        }
     };
     let queued_ms = job.queued_us / 1_000;
     let ended_ms = job.created_at_ms + queued_ms + (job.pull_us + job.duration_us) / 1_000;
@@ -218,6 +223,24 @@ async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
     Ok(events)
 }
 
+/// The step that the ledger notes of it, if it does.
+fn ledger_step(kind: JobEventKind) -> Option<JobStep> {
+    match kind {
+        JobEventKind::Opened => Some(JobStep::Opened),
+        JobEventKind::Metered => Some(JobStep::Metered),
+        JobEventKind::Received => Some(JobStep::Received),
+        JobEventKind::Assigned
+        | JobEventKind::Paid
+        | JobEventKind::Failed
+        | JobEventKind::TimedOut
+        | JobEventKind::Cancelled
+        | JobEventKind::Expired
+        | JobEventKind::Claimed
+        | JobEventKind::Refunded
+        | JobEventKind::Replaced => None,
+    }
+}
+
 /// The payment as the ledger has it: every amount, adding up to zero.
 async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEvent> {
     let found = follow::payment_of(controller, job.id, height).await?;
@@ -244,6 +267,7 @@ async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEven
         event: JobEventKind::Paid,
         at: timestamp(at_ms),
         height: Some(height),
+        block_at: Some(timestamp(at_ms)),
         transaction,
         detail: None,
         moved,

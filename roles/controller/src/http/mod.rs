@@ -98,6 +98,7 @@ fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
         .routes(routes!(accounts::create))
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::own))
+        .routes(routes!(accounts::rotate_key))
         .routes(routes!(audit::limits, audit::set_limits))
         .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))

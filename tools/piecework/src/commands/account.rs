@@ -1,19 +1,43 @@
 //! `piecework account`: a ledger account.
 
-use piecework_api::accounts::AccountView;
+use std::path::{Path, PathBuf};
 
-use crate::{failure::Failure, session, show};
+use anyhow::Context as _;
+use piecework_api::{Client, accounts::AccountView, ledger::SubmitTransaction};
+use piecework_ledger::{Action, RotateKey, SignedTransaction, Transaction};
+use piecework_model::Domain;
 
-/// Show an account's credits
+use crate::{failure::Failure, keyfile, session, show};
+
+/// Show an account's credits, or give yours another key
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Account {
     /// [default: your own]
     name: Option<String>,
+    #[command(subcommand)]
+    action: Option<Change>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Change {
+    /// Give your account another key: the controller's to make, or your own with --key and --new-key
+    RotateKey {
+        /// The key that the account has now
+        #[arg(long, value_name = "FILE", requires = "new_key")]
+        key: Option<PathBuf>,
+        /// The key that it gets; made where there is none
+        #[arg(long, value_name = "FILE", requires = "key")]
+        new_key: Option<PathBuf>,
+    },
 }
 
 impl Account {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
+        if let Some(Change::RotateKey { key, new_key }) = &self.action {
+            return rotate(&client, key.as_deref().zip(new_key.as_deref()), json).await;
+        }
         let view = match &self.name {
             Some(name) => client.account(name).await?,
             None => client.own_account().await?,
@@ -23,6 +47,38 @@ impl Account {
         } else {
             show::fields(&rows(&view))
         }
+    }
+}
+
+async fn rotate(client: &Client, files: Option<(&Path, &Path)>, json: bool) -> Result<(), Failure> {
+    let view = match files {
+        None => client.rotate_key().await?,
+        Some((old, new)) => {
+            let account = client.own_account().await?;
+            let network = client.ledger_status().await?.network;
+            let (old, new) = (keyfile::existing(old)?, keyfile::existing_or_new(new)?);
+            let action = Action::RotateKey(RotateKey {
+                new_key: new.public(),
+                proof: new.sign(Domain::Owner, &network, &account.id),
+            });
+            let transaction = Transaction {
+                sender: account.id,
+                nonce: account.nonce,
+                action,
+            };
+            let signed = SignedTransaction::sign(transaction, &old, &network);
+            let bytes = borsh::to_vec(&signed).context("a transaction is plain data")?;
+            let body = SubmitTransaction {
+                transaction: hex::encode(bytes),
+            };
+            client.submit(&body).await?;
+            client.own_account().await?
+        }
+    };
+    if json {
+        show::json(&view)
+    } else {
+        show::text(&format!("{} has the key {}\n", view.name, view.key))
     }
 }
 

@@ -44,7 +44,7 @@ impl Job {
         show::fields(&rows(&job))?;
         show::text("\n")?;
         show::table(
-            ["STEP", "BLOCK", "AT", "WHAT"],
+            ["STEP", "AT", "BLOCK", "BLOCK'S TIME", "WHAT"],
             history.iter().map(step).collect(),
             "nothing happened to it yet",
         )
@@ -105,7 +105,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn step(event: &JobEvent) -> [String; 4] {
+fn step(event: &JobEvent) -> [String; 5] {
     let moved = event.moved.iter().map(|moved| {
         let sign = if moved.amount_ucr.is_positive() { "+" } else { "" };
         format!("{} {sign}{}", moved.account, show::ucr(moved.amount_ucr))
@@ -113,8 +113,9 @@ fn step(event: &JobEvent) -> [String; 4] {
     let what: Vec<String> = event.detail.clone().into_iter().chain(moved).collect();
     [
         event.event.as_str().to_owned(),
-        show::or_dash(event.height),
         show::time(event.at),
+        show::or_dash(event.height),
+        show::or_dash(event.block_at.map(show::time)),
         what.join("; "),
     ]
 }

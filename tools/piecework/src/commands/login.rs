@@ -1,16 +1,23 @@
 //! `piecework login`: proves who one is and remembers the token.
 
-use std::{io::BufRead as _, io::IsTerminal as _};
+use std::{
+    io::{BufRead as _, IsTerminal as _},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use piecework_api::{
     Client,
-    accounts::{CreateAccount, CreateSession},
+    accounts::{CreateAccount, CreateSession, Role, sign_login},
 };
+use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
+use piecework_model::{AccountId, NetworkId, OwnerName, SecretKey};
 
 use crate::{
     failure::Failure,
+    keyfile,
     session::{self, Login as Remembered},
+    units,
 };
 
 /// Log in to a controller and remember it
@@ -21,6 +28,9 @@ pub struct Login {
     /// A token, as `tokens create` prints it
     #[arg(long, value_name = "T", conflicts_with_all = ["invite", "name"])]
     token: Option<String>,
+    /// Prove it by the key in this file instead of a password; registering makes one where there is none
+    #[arg(long, value_name = "FILE", requires = "name")]
+    key: Option<PathBuf>,
     /// Register first, with this invite
     #[arg(long, value_name = "CODE", requires = "name")]
     invite: Option<String>,
@@ -36,7 +46,10 @@ impl Login {
     pub async fn run(self) -> Result<(), Failure> {
         let token = match (&self.token, &self.name) {
             (Some(token), _) => token.clone(),
-            (None, Some(name)) => self.by_password(name).await?,
+            (None, Some(name)) => match &self.key {
+                Some(path) => self.by_key(name, path).await?,
+                None => self.by_password(name).await?,
+            },
             (None, None) => secret("token")?,
         };
         let client = Client::new(&self.url, Some(token.clone()))?;
@@ -49,6 +62,29 @@ impl Login {
         session::remember(&login)?;
         eprintln!("logged in to {} as {}", login.url, login.account);
         Ok(())
+    }
+
+    async fn by_key(&self, name: &str, path: &Path) -> Result<String, Failure> {
+        let client = Client::new(&self.url, None)?;
+        let registers = self.register || self.invite.is_some();
+        let key = if registers {
+            keyfile::existing_or_new(path)?
+        } else {
+            keyfile::existing(path)?
+        };
+        let challenge = client.challenge(name).await?;
+        if registers {
+            let body = registration(name, &key, &challenge.network, self.invite.clone())?;
+            let account = client.create_account(&body).await?;
+            eprintln!("registered {}", account.name);
+        }
+        let body = CreateSession {
+            name: name.to_owned(),
+            signature: Some(sign_login(&key, &challenge.network, name, &challenge.challenge)),
+            challenge: Some(challenge.challenge),
+            password: None,
+        };
+        Ok(client.create_session(&body).await?.token)
     }
 
     async fn by_password(&self, name: &str) -> Result<String, Failure> {
@@ -71,6 +107,41 @@ impl Login {
         };
         Ok(client.create_session(&body).await?.token)
     }
+}
+
+/// What registers an account of this key: its first transaction, signed.
+fn registration(
+    name: &str,
+    key: &SecretKey,
+    network: &NetworkId,
+    invite: Option<String>,
+) -> Result<CreateAccount, Failure> {
+    let owner: OwnerName = units::noun(name).map_err(Failure::usage)?;
+    let roles = [Role::Developer];
+    let transaction = Transaction {
+        sender: AccountId::of(&key.public()),
+        nonce: 0,
+        action: Action::Register(Register {
+            name: owner,
+            roles: Roles {
+                developer: true,
+                ..Roles::default()
+            },
+            sponsor: None,
+            owner: None,
+        }),
+    };
+    let signed = SignedTransaction::sign(transaction, key, network);
+    Ok(CreateAccount {
+        name: name.to_owned(),
+        public_key: Some(key.public()),
+        registration: Some(hex::encode(
+            borsh::to_vec(&signed).context("a transaction is plain data")?,
+        )),
+        roles: roles.to_vec(),
+        invite,
+        password: None,
+    })
 }
 
 /// From the terminal without showing it, else a line of standard input. Never an argument: those are seen by everybody.

@@ -79,6 +79,105 @@ fn ended(output: &Output, code: i32, sentence: &str) {
 }
 
 #[tokio::test]
+async fn a_key_registers_logs_in_and_is_rotated() {
+    let home = Home::new();
+    let url = home.machine.url.clone();
+    let invite = home.ok(&["invite", "--grant", "1000"]);
+    let key = home.path().join("ada.key");
+    let key = key.to_str().expect("UTF-8");
+    ended(
+        &home.run(&["login", &url, "--name", "ada", "--key", key]),
+        2,
+        "there is no key in",
+    );
+    home.ok(&["login", &url, "--name", "ada", "--key", key, "--invite", invite.trim()]);
+    let before = home.json(&["account", "--json"]);
+    assert_eq!(
+        (&before["name"], &before["posted_ucr"]),
+        (&Value::from("ada"), &Value::from(1_000))
+    );
+    let other = home.path().join("other.key");
+    let other = other.to_str().expect("UTF-8");
+    ended(&home.run(&["account", "rotate-key"]), 3, "account.bad_signature");
+    home.ok(&["account", "rotate-key", "--key", key, "--new-key", other]);
+    let after = home.json(&["account", "--json"]);
+    assert!(after["key"] != before["key"] && after["id"] == before["id"], "{after}");
+    let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
+    while home
+        .run(&["login", &url, "--name", "ada", "--key", other])
+        .status
+        .code()
+        != Some(0)
+    {
+        assert!(std::time::Instant::now() < deadline, "the new key never logs in");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    ended(
+        &home.run(&["login", &url, "--name", "ada", "--key", key]),
+        3,
+        "auth.bad_credentials",
+    );
+    let audit = home.ok(&["audit"]);
+    for action in ["account.registered", "account.key_rotated", "session.opened"] {
+        assert!(audit.contains(action), "{action} is missing:\n{audit}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_key_is_rotated_and_still_pays() {
+    let home = Home::new();
+    let before = home.json(&["account", "--json"]);
+    let after = home.json(&["account", "rotate-key", "--json"]);
+    assert!(after["key"] != before["key"] && after["id"] == before["id"], "{after}");
+    home.ok(&["new", "hello", "--language", "javascript"]);
+    home.ok(&["deploy", "hello"]);
+    let called = home.json(&["call", "hello", "null", "--json"]);
+    home.machine.paid(called["job_id"].as_str().expect("an id")).await;
+    home.ok(&["transfer", "provider", "5"]);
+}
+
+#[tokio::test]
+async fn canaries_budgets_logs_and_limits_by_command() {
+    let home = Home::new();
+    let write = |code: &str| fs::write(home.path().join("c.mjs"), code).expect("written");
+    write("export default () => { console.log('plain'); console.warn('careful'); return 1; };\n");
+    home.ok(&["deploy", "c.mjs", "--budget", "1cr"]);
+    write("export default () => 2;\n");
+    let deployed = home.ok(&["deploy", "c.mjs", "--canary", "10"]);
+    assert!(deployed.contains("v1 90, v2 10"), "{deployed}");
+    let shown = home.ok(&["function", "c"]);
+    assert!(
+        shown.contains("v1 90, v2 10") && shown.contains("1,000,000 ucr"),
+        "{shown}"
+    );
+    home.ok(&["traffic", "c", "v1=100", "v2=0", "--max-errors", "5%"]);
+    let split = home.json(&["traffic", "c", "--json"]);
+    assert_eq!(split["errors_permille_max"], 50);
+    home.ok(&["traffic", "c", "--end"]);
+    home.ok(&["function", "c", "--budget", "0"]);
+    assert!(!home.ok(&["function", "c"]).contains("budget"));
+    let called = home.json(&["call", "c", "--json"]);
+    let job = called["job_id"].as_str().expect("an id");
+    for name in ["c", job] {
+        let all = home.ok(&["logs", name]);
+        assert!(all.contains("info  plain") && all.contains("warn  careful"), "{all}");
+        let some = home.ok(&["logs", name, "--level", "warn"]);
+        assert!(!some.contains("plain") && some.contains("careful"), "{some}");
+    }
+    home.ok(&["limits", "provider", "--rate", "500", "--weight", "3"]);
+    let limits = home.json(&["limits", "provider", "--json"]);
+    assert_eq!(
+        (&limits["requests_per_s"], &limits["weight"]),
+        (&Value::from(500), &Value::from(3))
+    );
+    home.ok(&["delete", "c"]);
+    assert!(home.ok(&["functions", "--deleted"]).contains('c'));
+    home.ok(&["restore", "c"]);
+    let audit = home.json(&["audit", "--json", "--action", "function."]);
+    assert_eq!(audit["items"][0]["action"], "function.restored");
+}
+
+#[tokio::test]
 async fn a_starter_is_deployed_called_seen_and_paid() {
     let home = Home::new();
     for language in ["python", "javascript"] {

@@ -263,4 +263,23 @@ async fn a_strict_functions_job_is_on_the_ledger_before_it_runs() {
         opened.is_some_and(|height| height < paid_height),
         "opened at {opened:?}, paid at {paid_height}"
     );
+    let history = machine
+        .get(&format!("/jobs/{}/history", text(&answer["job_id"])))
+        .await
+        .ok();
+    let of = |event: &str| {
+        let items = history["items"].as_array().expect("a list");
+        let found = items.iter().find(|item| item["event"] == event);
+        found.unwrap_or_else(|| panic!("no {event} in {history}")).clone()
+    };
+    assert_eq!(of("opened")["height"].as_i64(), opened);
+    for step in ["metered", "received", "paid"] {
+        assert_eq!(of(step)["height"].as_i64(), Some(paid_height), "{step}");
+        assert_eq!(
+            of(step)["transaction"],
+            of("paid")["transaction"],
+            "one settlement brings them"
+        );
+        assert!(of(step)["block_at"].is_string());
+    }
 }
