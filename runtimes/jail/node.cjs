@@ -92,9 +92,15 @@ function failure() {
   });
 }
 
+// Connections end with each call, and their sockets hear of it only when the event loop turns: before a pooled one is used.
+async function forgetOldConnections() {
+  for (let turn = 0; turn < 2; turn++) await new Promise((done) => setImmediate(done));
+}
+
 async function call({ job_id, deadline_ms, parameters, event }) {
   const context = { job_id, function: settings.name, version: settings.version, deadline_ms, parameters };
   let value;
+  if (settings.network) await forgetOldConnections();
   try {
     value = handler(event, context);
     if (value instanceof Promise || typeof value?.then === 'function') value = await Promise.race([value, failure()]);

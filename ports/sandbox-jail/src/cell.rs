@@ -11,7 +11,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{Language, Limits};
+use piecework_egress::{Egress, Relay};
+use piecework_model::{EgressList, Language, Limits};
 use piecework_sandbox::Program;
 
 use crate::{
@@ -38,6 +39,8 @@ const NODE_SPACE_BYTES: u64 = 512 << 20;
 pub(crate) struct Cell {
     pub(crate) process: Arc<Process>,
     pub(crate) channel: Channel,
+    /// The way out, where the function has an allow list.
+    pub(crate) relay: Option<Relay>,
 }
 
 /// Everything that makes cells on this machine.
@@ -49,11 +52,15 @@ pub(crate) struct Yard {
     /// The identity of every jail on the host; none without root.
     pub(crate) host_id: Option<u32>,
     pub(crate) cores: u32,
+    pub(crate) egress: Option<Arc<Egress>>,
     /// A zygote for the next Python program: started ahead.
     pub(crate) spare_zygote: Mutex<Option<Arc<Zygote>>>,
-    /// Standing Node jails without a bundle, by their limits: for whichever program comes next.
-    pub(crate) blanks: Mutex<HashMap<Limits, Cell>>,
+    /// Standing Node jails without a bundle, by their limits and whether they may have sockets: for whichever program comes
+    /// next.
+    pub(crate) blanks: Mutex<HashMap<BlankKey, Cell>>,
 }
+
+type BlankKey = (Limits, bool);
 
 /// Different limits for which a blank is kept; each holds an idle Node.
 const BLANKS_MAX: usize = 4;
@@ -69,6 +76,7 @@ pub(crate) struct Mould {
     arguments: Vec<String>,
     steps: Vec<Step>,
     limits: Limits,
+    egress: EgressList,
     /// The bundle on the host.
     bundle: Vec<u8>,
 }
@@ -93,24 +101,36 @@ impl Yard {
                     language: Language::Python,
                     zygote: Some(zygote),
                     arguments: Vec::new(),
-                    steps: plan::steps(&self.plan(Language::Python, &program.limits, Some(bundle.clone()))),
+                    steps: plan::steps(&plan::Jail {
+                        egress: !program.egress.is_empty(),
+                        ..self.plan(Language::Python, &program.limits, Some(bundle.clone()))
+                    }),
+                    egress: program.egress.clone(),
                     limits: program.limits,
                     bundle,
                 })
             }
-            Language::JavaScript => self.blank_mould(program.limits, bundle),
+            Language::JavaScript => Ok(Mould {
+                egress: program.egress.clone(),
+                bundle,
+                ..self.blank_mould(program.limits, !program.egress.is_empty())?
+            }),
         }
     }
 
-    fn blank_mould(&self, limits: Limits, bundle: Vec<u8>) -> Result<Mould, String> {
+    fn blank_mould(&self, limits: Limits, egress: bool) -> Result<Mould, String> {
         let node = self.node.as_ref().ok_or("no interpreter of javascript is here")?;
         Ok(Mould {
             language: Language::JavaScript,
             zygote: None,
             arguments: node_arguments(node, &limits),
-            steps: plan::steps(&self.plan(Language::JavaScript, &limits, None)),
+            steps: plan::steps(&plan::Jail {
+                egress,
+                ..self.plan(Language::JavaScript, &limits, None)
+            }),
             limits,
-            bundle,
+            egress: EgressList::default(),
+            bundle: Vec::new(),
         })
     }
 
@@ -127,6 +147,7 @@ impl Yard {
             cgroups: self.cgroups.as_ref().map_or(0, |cgroups| cgroups.entries()),
             host_id: self.host_id,
             landlock_abi: landlock::abi(),
+            egress: false,
         }
     }
 
@@ -140,10 +161,10 @@ impl Yard {
     }
 
     /// Starts what the next program will need, unless it waits already.
-    pub(crate) async fn prepare(&self, language: Language, limits: &Limits) {
+    pub(crate) async fn prepare(&self, language: Language, limits: &Limits, egress: bool) {
         let prepared = match language {
             Language::Python if self.python.is_some() => self.prepare_zygote().await,
-            Language::JavaScript if self.node.is_some() => self.prepare_blank(limits).await,
+            Language::JavaScript if self.node.is_some() => self.prepare_blank(limits, egress).await,
             Language::Python | Language::JavaScript => Ok(()),
         };
         if let Err(reason) = prepared {
@@ -160,12 +181,12 @@ impl Yard {
         Ok(())
     }
 
-    async fn prepare_blank(&self, limits: &Limits) -> Result<(), String> {
-        let key = blank_key(limits);
+    async fn prepare_blank(&self, limits: &Limits, egress: bool) -> Result<(), String> {
+        let key = (blank_key(limits), egress);
         if self.blanks.lock().contains_key(&key) {
             return Ok(());
         }
-        let cell = self.new_cell(&self.blank_mould(key, Vec::new())?).await?;
+        let cell = self.new_cell(&self.blank_mould(key.0, egress)?).await?;
         let mut blanks = self.blanks.lock();
         if blanks.len() >= BLANKS_MAX
             && let Some(oldest) = blanks.keys().next().copied()
@@ -185,13 +206,24 @@ impl Yard {
 
     /// A standing jail with the program's bundle. Not cancel safe: run it in a task of its own.
     pub(crate) async fn cell(&self, mould: &Mould) -> Result<Cell, String> {
+        let mut cell = self.bundled_cell(mould).await?;
+        if let (false, Some(egress)) = (mould.egress.is_empty(), &self.egress) {
+            let ports = mould.egress.ports().into_iter().collect();
+            let doors = self.launcher.listen(ports, cell.process.handle()).await?;
+            let relay = Relay::start(egress.clone(), mould.egress.clone(), doors);
+            cell.relay = Some(relay.map_err(|error| error.to_string())?);
+        }
+        Ok(cell)
+    }
+
+    async fn bundled_cell(&self, mould: &Mould) -> Result<Cell, String> {
         if mould.zygote.is_some() {
             return self.new_cell(mould).await;
         }
         let blank = self
             .blanks
             .lock()
-            .remove(&blank_key(&mould.limits))
+            .remove(&(blank_key(&mould.limits), !mould.egress.is_empty()))
             .filter(|cell| cell.process.usable());
         let cell = match blank {
             Some(cell) => cell,
@@ -223,6 +255,7 @@ impl Yard {
         standing(Cell {
             process: Arc::new(process),
             channel,
+            relay: None,
         })
         .await
     }
@@ -252,6 +285,7 @@ fn blank_key(limits: &Limits) -> Limits {
     Limits {
         timeout_ms: 0,
         output_bytes: 0,
+        egress_bytes: 0,
         ..*limits
     }
 }

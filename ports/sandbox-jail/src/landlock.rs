@@ -12,7 +12,8 @@ const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
 /// Binding and connecting TCP sockets, ABI 4.
-const TCP: u64 = 0b11;
+const BIND_TCP: u64 = 1 << 0;
+const CONNECT_TCP: u64 = 1 << 1;
 /// Abstract unix sockets and signals, ABI 6.
 const SCOPES: u64 = 0b11;
 
@@ -21,13 +22,14 @@ fn handled(abi: u32) -> u64 {
     ALL_OF_ABI_1 | since(2, REFER) | since(3, TRUNCATE) | since(5, IOCTL_DEV)
 }
 
-/// `struct landlock_ruleset_attr` for this kernel, or `None` where it has no Landlock.
-pub(crate) fn ruleset(abi: u32) -> Option<Vec<u8>> {
+/// `struct landlock_ruleset_attr` for this kernel, or `None` where it has no Landlock. With `egress` TCP may be connected.
+pub(crate) fn ruleset(abi: u32, egress: bool) -> Option<Vec<u8>> {
+    let tcp = if egress { BIND_TCP } else { BIND_TCP | CONNECT_TCP };
     let fields: &[u64] = match abi {
         0 => return None,
         1..=3 => &[handled(abi)],
-        4..=5 => &[handled(abi), TCP],
-        _ => &[handled(abi), TCP, SCOPES],
+        4..=5 => &[handled(abi), tcp],
+        _ => &[handled(abi), tcp, SCOPES],
     };
     Some(fields.iter().flat_map(|field| field.to_ne_bytes()).collect())
 }

@@ -15,6 +15,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    doors,
     plan::{Argument, CHANNEL_FD, Step},
     root::{self, Root},
     wire::{self, Event, Order, check},
@@ -168,6 +169,13 @@ fn reap(deaths: &OwnedFd, control: BorrowedFd<'_>) {
 }
 
 fn answer(control: BorrowedFd<'_>, packet: &[u8], fds: &[OwnedFd]) {
+    if let Ok(Order::Listen { ports }) = serde_json::from_slice(packet) {
+        // The child that opens them tells so itself.
+        if let Err(error) = doors::open_into(fds, &ports, control) {
+            tell(control, &Event::Failed(error.to_string()));
+        }
+        return;
+    }
     if let Ok(Order::Bind { bundle }) = serde_json::from_slice(packet) {
         let bound = root::bind_into(fds, &bundle);
         return tell(
@@ -182,7 +190,7 @@ fn answer(control: BorrowedFd<'_>, packet: &[u8], fds: &[OwnedFd]) {
             flags,
             steps,
         }) => spawn(flags, &arguments, &steps, fds),
-        Ok(Order::Bind { .. }) => unreachable!("answered above"),
+        Ok(Order::Bind { .. } | Order::Listen { .. }) => unreachable!("answered above"),
         Err(error) => Err(io::Error::other(error)),
     };
     match started {

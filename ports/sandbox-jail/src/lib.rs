@@ -14,6 +14,7 @@ mod bundle;
 mod cell;
 mod cgroup;
 mod channel;
+mod doors;
 mod interpreter;
 mod landlock;
 mod launcher;
@@ -34,7 +35,8 @@ use cgroup::Cgroups;
 use launcher::LauncherOptions;
 pub use launcher::{INIT_ARGUMENT, init_main};
 use parking_lot::Mutex;
-use piecework_model::{Language, Limits};
+use piecework_egress::Egress;
+use piecework_model::{EgressList, Language, Limits};
 use piecework_sandbox::{Backend, BackendName, LoadError, Loaded, Probe, Program};
 use root::Root;
 use spawner::Launcher;
@@ -55,6 +57,8 @@ pub struct Options {
     pub scratch: PathBuf,
     /// Cores that one jail may use.
     pub cores: u32,
+    /// Where functions with an allow list may go; none: they do not load here.
+    pub egress: Option<Arc<Egress>>,
 }
 
 impl Options {
@@ -65,6 +69,7 @@ impl Options {
             rootless: false,
             scratch: "/tmp".into(),
             cores: 1,
+            egress: None,
         }
     }
 }
@@ -118,6 +123,7 @@ impl Jail {
             node,
             host_id: (!rootless).then_some(HOST_ID_DEFAULT),
             cores: options.cores,
+            egress: options.egress,
             spare_zygote: Mutex::default(),
             blanks: Mutex::default(),
         });
@@ -125,7 +131,7 @@ impl Jail {
         tokio::spawn(async move {
             for language in Language::ALL {
                 if let Some(yard) = ahead.upgrade() {
-                    yard.prepare(language, &Limits::DEFAULT).await;
+                    yard.prepare(language, &Limits::DEFAULT, false).await;
                 }
             }
         });
@@ -142,6 +148,19 @@ impl Jail {
             .into_iter()
             .filter(|language| self.yard.interpreter(*language).is_some())
             .collect()
+    }
+}
+
+impl Jail {
+    fn cannot_reach(&self, list: &EgressList) -> Option<String> {
+        match &self.yard.egress {
+            _ if list.is_empty() => None,
+            None => Some("this provider runs no function that reaches the network".to_owned()),
+            Some(egress) => {
+                let address = egress.policy().forbidden(list)?;
+                Some(format!("this provider lets no function reach {address}"))
+            }
+        }
     }
 }
 
@@ -204,8 +223,7 @@ impl Backend for Jail {
             let reason = format!("no interpreter of {} is installed here", program.language);
             return Err(LoadError::Unsupported { reason });
         }
-        if !program.egress.is_empty() {
-            let reason = "it has no network yet".to_owned();
+        if let Some(reason) = self.cannot_reach(&program.egress) {
             return Err(LoadError::Unsupported { reason });
         }
         let loaded = program::JailedProgram::load(self.yard.clone(), program).await?;

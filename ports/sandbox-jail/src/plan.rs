@@ -69,6 +69,8 @@ pub(crate) struct Jail {
     /// The identity to take on the host; none where there is only one.
     pub(crate) host_id: Option<u32>,
     pub(crate) landlock_abi: u32,
+    /// Whether it may make TCP and UDP sockets; where they lead is decided outside.
+    pub(crate) egress: bool,
 }
 
 /// Collects steps and names their results.
@@ -281,7 +283,7 @@ fn identity(script: &mut Script, jail: &Jail) {
 }
 
 fn filters(script: &mut Script, jail: &Jail) {
-    if let Some(ruleset) = landlock::ruleset(jail.landlock_abi) {
+    if let Some(ruleset) = landlock::ruleset(jail.landlock_abi, jail.egress) {
         let length = Argument::Int(i64::try_from(ruleset.len()).expect("at most 24"));
         let made = script.call(
             "landlock",
@@ -318,7 +320,7 @@ fn filters(script: &mut Script, jail: &Jail) {
             vec![int(CHANNEL_FD + 1), int(u32::MAX), int(0)],
         );
     }
-    for (name, filter) in seccomp::filters() {
+    for (name, filter) in seccomp::filters(jail.egress) {
         script.prctl(
             name,
             libc::PR_SET_SECCOMP,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_model::{Counters, Language, Rejection};
-use piecework_sandbox::{Call, Finished, Instance, LoadError, Loaded, Logs, Outcome, Program, Raised};
+use piecework_sandbox::{Call, Finished, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program, Raised};
 use serde::Deserialize;
 
 use crate::{
@@ -101,7 +101,8 @@ impl Line {
         let line = self.clone();
         tokio::spawn(async move {
             let language = line.program.language;
-            line.yard.prepare(language, &line.program.limits).await;
+            let egress = !line.program.egress.is_empty();
+            line.yard.prepare(language, &line.program.limits, egress).await;
             if language == Language::Python && line.spare.lock().is_none() {
                 match line.yard.cell(&line.mould).await {
                     Ok(cell) => *line.spare.lock() = Some(cell),
@@ -236,12 +237,19 @@ impl Instance for JailInstance {
         ];
         let limits = self.program.limits;
         let within = call.time_left.min(Duration::from_millis(limits.timeout_ms.into()));
+        if let Some(relay) = &self.cell.relay {
+            relay.open(call.egress.clone(), limits.egress_bytes);
+        }
         let end = tokio::select! {
             biased;
             end = ask(&mut self.cell, b'C', &question, within, &self.program) => end,
             () = call.stop.cancelled() => End::Stopped,
         };
         let duration = begun.elapsed();
+        let asked_of_the_network = match &self.cell.relay {
+            Some(relay) => relay.close().await,
+            None => String::new(),
+        };
         let (peak_bytes, cpu_us) = (self.process.peak_bytes(), self.process.cpu_us());
         let (outcome, reusable) = self.outcome(end, guard).await;
         if !std::mem::replace(&mut self.served, true)
@@ -251,14 +259,16 @@ impl Instance for JailInstance {
         }
         // Read once more: what a killed jail used until it was gone.
         let peak_bytes = peak_bytes.max(if reusable { 0 } else { self.process.peak_bytes() });
+        let mut logs = self.cell.channel.logs().take();
+        logs.add(LogLevel::Info, &asked_of_the_network);
         Finished {
             outcome,
-            logs: self.cell.channel.logs().take(),
+            logs,
             counters: Counters {
                 // Without cgroups a process that is gone tells nothing any more.
                 cpu_us: self.process.cpu_us().max(cpu_us).saturating_sub(cpu_before_us),
                 memory_byte_ms: byte_ms(peak_bytes, duration),
-                egress_bytes: 0,
+                egress_bytes: call.egress.bytes(),
             },
             memory_peak_bytes: peak_bytes,
             duration,
@@ -399,6 +409,7 @@ fn settings(program: &Program) -> serde_json::Value {
         "name": program.function_name,
         "version": program.version,
         "output_bytes": program.limits.output_bytes,
+        "network": !program.egress.is_empty(),
     })
 }
 

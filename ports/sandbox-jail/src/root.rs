@@ -30,14 +30,23 @@ const STAGE: &str = "/tmp";
 /// Links that distributions with a merged /usr have, and directories on those without.
 const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const DEVICES: [&str; 4] = ["null", "zero", "random", "urandom"];
-const ETC: [(&str, &str); 4] = [
+const ETC: [(&str, &str); 5] = [
     (
         "passwd",
         "root:x:0:0:root:/:/bin/sh\nfunction:x:1000:1000:function:/tmp:/bin/sh\n",
     ),
     ("group", "root:x:0:\nfunction:x:1000:\n"),
     ("hosts", "127.0.0.1 localhost\n"),
-    ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n"),
+    ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    // Answered where the function has an allow list, and refused elsewhere: there is no socket to ask by.
+    ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:3 attempts:2\n"),
+];
+/// Where distributions keep the certificates of authorities: by these a function checks whom it talks to.
+const AUTHORITIES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
 ];
 
 /// Builds the root and makes it this process's; the host's root stays at [`HOST_ROOT`].
@@ -130,6 +139,13 @@ fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
     }
     if let Ok(cache) = fs::read("/etc/ld.so.cache") {
         fs::write(stage.join("etc/ld.so.cache"), cache)?;
+    }
+    for authorities in AUTHORITIES.map(Path::new) {
+        if let Ok(certificates) = fs::read(authorities) {
+            let copy = inside(stage, authorities);
+            fs::create_dir_all(copy.parent().unwrap_or(stage))?;
+            fs::write(copy, certificates)?;
+        }
     }
     for (path, content) in &root.runners {
         let path = inside(stage, path);

@@ -99,9 +99,9 @@ const NEW_NAMESPACES: [i32; 7] = [
 ];
 
 /// The filters in the order of their installation, as raw instructions of 8 bytes.
-pub(crate) fn filters() -> [(&'static str, Vec<u8>); 2] {
+pub(crate) fn filters(egress: bool) -> [(&'static str, Vec<u8>); 2] {
     [
-        ("seccomp refusals", bytes(&compiled(refusals()))),
+        ("seccomp refusals", bytes(&compiled(refusals(egress)))),
         ("seccomp list of known calls", bytes(&known_calls())),
     ]
 }
@@ -110,16 +110,17 @@ pub(crate) fn filters() -> [(&'static str, Vec<u8>); 2] {
     clippy::unnecessary_cast,
     reason = "a request has another type with another C library"
 )]
-fn refusals() -> SeccompFilter {
+fn refusals(egress: bool) -> SeccompFilter {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED
         .iter()
         .chain(REFUSED_HERE)
         .map(|number| (*number, Vec::new()))
         .collect();
     rules.insert(libc::SYS_clone, NEW_NAMESPACES.map(|flag| when_flag(0, flag)).to_vec());
-    // Only unix sockets: the rest of the network is not there anyway.
-    let not_unix = condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64);
-    rules.insert(libc::SYS_socket, vec![rule(not_unix)]);
+    rules.insert(
+        libc::SYS_socket,
+        if egress { but_for_tcp_and_udp() } else { but_for_unix() },
+    );
     let terminals =
         [libc::TIOCSTI, libc::TIOCLINUX].map(|request| rule(condition(1, SeccompCmpOp::Eq, request as u64)));
     rules.insert(libc::SYS_ioctl, terminals.to_vec());
@@ -150,6 +151,42 @@ fn known_calls() -> BpfProgram {
         answer(libc::SECCOMP_RET_ALLOW),
         answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
     ]
+}
+
+/// Only unix sockets: the rest of the network is not there anyway.
+fn but_for_unix() -> Vec<SeccompRule> {
+    vec![rule(condition(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64))]
+}
+
+/// Unix sockets, and of IPv4 only TCP and UDP: nothing raw, none of the kernel's rarer protocols.
+fn but_for_tcp_and_udp() -> Vec<SeccompRule> {
+    /// Of a socket's type, without its flags.
+    const TYPE_BITS: u64 = 0xf;
+    /// Packets of a device, as they were asked for before there was a family of its own.
+    const SOCK_PACKET: i32 = 10;
+    let differs = |argument, value: i32| condition(argument, SeccompCmpOp::Ne, value as u64);
+    let all = |conditions| SeccompRule::new(conditions).expect("some conditions");
+    let others = [
+        libc::SOCK_RAW,
+        libc::SOCK_RDM,
+        libc::SOCK_SEQPACKET,
+        libc::SOCK_DCCP,
+        SOCK_PACKET,
+    ];
+    let mut rules = vec![
+        all(vec![differs(0, libc::AF_UNIX), differs(0, libc::AF_INET)]),
+        all(vec![
+            differs(0, libc::AF_UNIX),
+            differs(2, 0),
+            differs(2, libc::IPPROTO_TCP),
+            differs(2, libc::IPPROTO_UDP),
+        ]),
+    ];
+    rules.extend(others.map(|kind| {
+        let is_kind = condition(1, SeccompCmpOp::MaskedEq(TYPE_BITS), kind as u64);
+        all(vec![differs(0, libc::AF_UNIX), is_kind])
+    }));
+    rules
 }
 
 fn when_flag(argument: u8, flag: i32) -> SeccompRule {

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
+    net::TcpListener,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
@@ -15,6 +16,7 @@ use std::{
 
 use base64::Engine as _;
 use parking_lot::Mutex;
+use piecework_egress::Doors;
 use tokio::{
     io::unix::AsyncFd,
     sync::{oneshot, watch},
@@ -40,8 +42,15 @@ pub(crate) type Ending = watch::Receiver<Option<i32>>;
 /// Whoever waits for a process's end, and what is held until then.
 type Awaited = (watch::Sender<Option<i32>>, Option<Arc<Slot>>);
 
-/// Whoever waits for an order's answer; orders that make no process answer with none.
-type Reply = oneshot::Sender<Result<Option<Born>, String>>;
+/// What an order made.
+enum Made {
+    Process(Born),
+    Doors(Vec<OwnedFd>),
+    Nothing,
+}
+
+/// Whoever waits for an order's answer.
+type Reply = oneshot::Sender<Result<Made, String>>;
 
 #[derive(Default)]
 struct Deaths {
@@ -85,9 +94,10 @@ impl Launcher {
 
     /// Makes a process. Not cancel safe: a process that nobody takes dies when its channel closes.
     pub(crate) async fn make(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Born, String> {
-        self.order(order, fds)
-            .await?
-            .ok_or_else(|| "the launcher made no process".to_owned())
+        match self.order(order, fds).await? {
+            Made::Process(born) => Ok(born),
+            Made::Doors(_) | Made::Nothing => Err("the launcher made no process".to_owned()),
+        }
     }
 
     /// Binds a bundle into a standing jail.
@@ -95,7 +105,23 @@ impl Launcher {
         self.order(&Order::Bind { bundle }, &[jail]).await.map(drop)
     }
 
-    async fn order(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Option<Born>, String> {
+    /// Opens the doors of a standing jail.
+    pub(crate) async fn listen(&self, ports: Vec<u16>, jail: BorrowedFd<'_>) -> Result<Doors, String> {
+        let wanted = ports.len();
+        match self.order(&Order::Listen { ports }, &[jail]).await? {
+            Made::Doors(sockets) if sockets.len() == wanted + 1 => {
+                let mut sockets = sockets.into_iter();
+                let names = sockets.next().ok_or("no socket for names")?;
+                Ok(Doors {
+                    names: names.into(),
+                    ports: sockets.map(TcpListener::from).collect(),
+                })
+            }
+            Made::Doors(_) | Made::Process(_) | Made::Nothing => Err("the launcher opened no doors".to_owned()),
+        }
+    }
+
+    async fn order(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<Made, String> {
         let packet = serde_json::to_vec(order).map_err(|error| error.to_string())?;
         let (reply, answer) = oneshot::channel();
         {
@@ -253,12 +279,17 @@ impl State {
             Event::Started(pid) => {
                 if let (Some(reply), Some(pidfd)) = (self.replies.lock().pop_front(), fds.pop()) {
                     // Whoever asked may have gone; then the handle closes and the child sees its channel close.
-                    let _ = reply.send(Ok(Some((pid, pidfd))));
+                    let _ = reply.send(Ok(Made::Process((pid, pidfd))));
                 }
             }
             Event::Bound => {
                 if let Some(reply) = self.replies.lock().pop_front() {
-                    let _ = reply.send(Ok(None));
+                    let _ = reply.send(Ok(Made::Nothing));
+                }
+            }
+            Event::Listening => {
+                if let Some(reply) = self.replies.lock().pop_front() {
+                    let _ = reply.send(Ok(Made::Doors(fds)));
                 }
             }
             Event::Failed(reason) => match self.replies.lock().pop_front() {
@@ -321,7 +352,7 @@ impl Zygote {
         match serde_json::from_slice(&packet).map_err(|error| error.to_string())? {
             Event::Started(pid) => Ok((pid, fds.pop().ok_or("the zygote sent no handle")?)),
             Event::Failed(reason) => Err(reason),
-            Event::Exited { .. } | Event::Bound => Err("the zygote said nonsense".to_owned()),
+            Event::Exited { .. } | Event::Bound | Event::Listening => Err("the zygote said nonsense".to_owned()),
         }
     }
 }

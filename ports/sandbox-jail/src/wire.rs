@@ -12,7 +12,7 @@ use crate::plan::Step;
 
 /// More than the filters of one jail take, twice over.
 pub(crate) const PACKET_BYTES_MAX: usize = 128 << 10;
-/// Channel, logs, and a few cgroups.
+/// Channel, logs, and a few cgroups; or the doors of a jail.
 const DESCRIPTORS_MAX: usize = 16;
 
 /// What the agent asks of the launcher.
@@ -27,6 +27,8 @@ pub(crate) enum Order {
         flags: u64,
         steps: Vec<Step>,
     },
+    /// Open the doors of the standing jail whose first process's pidfd comes along.
+    Listen { ports: Vec<u16> },
     /// Bind a bundle of the host into the standing jail whose first process's pidfd comes along.
     Bind { bundle: Vec<u8> },
 }
@@ -44,6 +46,8 @@ pub(crate) struct Fork<'a> {
 pub(crate) enum Event {
     /// A process of this number, as the launcher counts; its pidfd comes along.
     Started(i32),
+    /// The doors are open: the socket for names comes along, then one for each port.
+    Listening,
     /// The bundle is bound.
     Bound,
     /// The order failed.

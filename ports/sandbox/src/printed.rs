@@ -129,6 +129,16 @@ impl Printed {
 }
 
 impl Logs {
+    /// Adds what the platform itself has to say, beyond the limit of what the function prints.
+    pub fn add(&mut self, level: LogLevel, text: &str) {
+        if !self.text.is_empty() && !self.text.ends_with('\n') && !text.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(text);
+        let at_ms = now_ms();
+        self.lines.resize(self.text.lines().count(), LogLine { at_ms, level });
+    }
+
     fn mark_cut(&mut self, bytes_max: usize) {
         let at_ms = self.lines.last().map_or(0, |line| line.at_ms);
         self.text.push_str(&crate::logs_cut(bytes_max));

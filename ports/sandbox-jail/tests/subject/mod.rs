@@ -8,8 +8,13 @@ use piecework_sandbox::conformance::Subject;
 use piecework_sandbox_jail::{Jail, Options};
 
 pub fn jail(rootless: bool) -> Jail {
+    jail_that_reaches(rootless, None)
+}
+
+pub fn jail_that_reaches(rootless: bool, egress: Option<Arc<piecework_egress::Egress>>) -> Jail {
     let mut options = Options::new(env!("CARGO_BIN_EXE_jail-init"));
     options.rootless = rootless;
+    options.egress = egress;
     options.search = std::env::var_os("PATH").unwrap_or_default();
     Jail::new(options).expect("a launcher")
 }

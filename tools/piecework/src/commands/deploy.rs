@@ -68,8 +68,7 @@ pub struct Settings {
     /// Record each job on the ledger before it runs
     #[arg(long)]
     pub strict: bool,
-    /// What it may reach on the network, as api.example.com:443 or *.example.org:443; may be repeated, `none` shuts it.
-    /// On a new version the whole set is replaced [default: nothing]
+    /// What it may reach on the network; may be repeated, replaces the whole set; `none` shuts it [default: none]
     #[arg(long, value_name = "HOST:PORT")]
     pub allow: Vec<String>,
     /// Most that one run may move over the network, 1MiB to 16GiB [default: 64MiB]

@@ -10,7 +10,11 @@ pub struct Doctor {}
 
 impl Doctor {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let mut probes: Vec<Probe> = compose::backends().await.into_iter().map(|(_, probe)| probe).collect();
+        let mut probes: Vec<Probe> = compose::backends(None)
+            .await
+            .into_iter()
+            .map(|(_, probe)| probe)
+            .collect();
         let missing = BackendName::ALL
             .into_iter()
             .filter(|name| probes.iter().all(|probe| probe.backend != *name));

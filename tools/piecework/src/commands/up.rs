@@ -17,8 +17,7 @@ pub struct Up {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
     pub listen: SocketAddr,
-    /// A private network that functions may reach if their allow list says so, like 10.0.0.0/8; may be repeated. Public
-    /// addresses may always be named, link-local ones never
+    /// A private network, like 10.0.0.0/8, that functions may reach if they list it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub egress_to: Vec<Network>,
     /// Run no function that reaches the network

@@ -58,7 +58,7 @@ pub async fn machine(
     let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
     let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
     say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
-    let backends = backends().await;
+    let backends = backends(egress.clone()).await;
     let working: Vec<_> = backends
         .iter()
         .filter(|(_, probe)| probe.works)

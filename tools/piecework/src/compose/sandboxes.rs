@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use piecework_egress::Egress;
+use piecework_model::EgressPolicy;
 use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
 use piecework_sandbox_wasm::Wasm;
@@ -9,12 +11,13 @@ use piecework_sandbox_wasm::Wasm;
 use crate::places;
 
 /// Every backend that this build has, with what its probe saw. Must run within the runtime that will use them.
-pub async fn backends() -> Vec<(Arc<dyn Backend>, Probe)> {
+/// Functions with an allow list go where `egress` says.
+pub async fn backends(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Probe)> {
     let mut found = Vec::new();
     if let Some(wasm) = wasm() {
         found.push(wasm);
     }
-    if let Some(jail) = jail() {
+    if let Some(jail) = jail(egress) {
         found.push(jail);
     }
     let mut probed = Vec::with_capacity(found.len());
@@ -49,9 +52,10 @@ fn wasm() -> Option<Arc<dyn Backend>> {
     }
 }
 
-fn jail() -> Option<Arc<dyn Backend>> {
+fn jail(egress: Option<EgressPolicy>) -> Option<Arc<dyn Backend>> {
     let mut options = piecework_sandbox_jail::Options::new(own_executable()?);
     options.search = places::search_path();
+    options.egress = egress.map(Egress::new);
     match Jail::new(options) {
         Ok(jail) => Some(Arc::new(jail)),
         Err(error) => {
