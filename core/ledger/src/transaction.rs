@@ -46,7 +46,7 @@ pub enum Action {
     Claim(Claim),
     PayClaims(PayClaims),
     Challenge(Challenge),
-    ReportMismatch(ReportMismatch),
+    ReportMismatch(Box<ReportMismatch>),
     SetLimit(SetLimit),
     CoverDebt(CoverDebt),
     Propose(Propose),

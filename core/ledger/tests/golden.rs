@@ -180,7 +180,7 @@ fn actions() -> Vec<(&'static str, Action)> {
             "challenge-replaced",
             challenge(Evidence::Replaced(Box::new(replacement()))),
         ),
-        ("report-mismatch", Action::ReportMismatch(mismatch)),
+        ("report-mismatch", Action::ReportMismatch(Box::new(mismatch))),
         (
             "set-limit",
             Action::SetLimit(SetLimit {

@@ -72,8 +72,8 @@ fn check_tickets(call: &Call, claim: &Claim, provider: AccountId, lease: &Lease)
         };
         let leaves: Vec<Digest> = batch.tickets.iter().map(leaf).collect();
         let sealed = || call.seals((&batch.payer, batch.signature), Domain::Tickets, lane, &leaves);
-        let known = pays(lease, &batch.payer, call.context.height);
-        if !(known && sealed()) && !broken(Mutant::SkipTicketSeal) {
+        let holds = pays(lease, &batch.payer, call.context.height) && sealed();
+        if !holds && !broken(Mutant::SkipTicketSeal) {
             return Err(claim_bad_tickets().hint(format!("the seal of {}", batch.payer)));
         }
     }

@@ -13,11 +13,11 @@ pub fn report(world: &World, lease: LeaseId, change: impl FnOnce(&mut Receipt, &
     let mut second = receipt(lease, Who::OtherProvider, &job(8, 10));
     change(&mut first, &mut second);
     let by = |receipt: Receipt, who| sealed(world, receipt, Domain::Receipts, (lease, who), who);
-    Action::ReportMismatch(ReportMismatch {
+    Action::ReportMismatch(Box::new(ReportMismatch {
         lease,
         receipt: by(first, Who::Provider),
         rerun: by(second, Who::OtherProvider),
-    })
+    }))
 }
 
 #[test]
