@@ -59,6 +59,26 @@ impl Directory {
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
+
+    /// Calls damage by its name, where the engine's words say that it found some; `reading` is the block that was being
+    /// read, or 0.
+    pub(crate) fn blame(&self, failure: ChainFailure, reading: u64) -> ChainFailure {
+        const SIGNS: [&str; 3] = ["BlobCorrupt", "checksum mismatch", "corrupt"];
+        match failure {
+            ChainFailure::Stopped { detail } if SIGNS.iter().any(|sign| detail.contains(sign)) => {
+                let of = if reading > 0 {
+                    format!("block {reading}: ")
+                } else {
+                    String::new()
+                };
+                ChainFailure::Corrupt {
+                    directory: self.root.clone(),
+                    detail: format!("{of}{detail}"),
+                }
+            }
+            other => other,
+        }
+    }
 }
 
 fn lock(root: &Path) -> Result<File, ChainFailure> {

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     num::{NonZeroU64, NonZeroUsize},
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -24,12 +25,13 @@ use commonware_glue::stateful::{
     db::{DatabaseSet, SyncEngineConfig},
 };
 use commonware_parallel::Sequential;
-use commonware_runtime::{Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
 use commonware_storage::{
     archive::prunable, journal::contiguous::variable::Config as LogConfig, mmr::full::Config as TreeConfig,
     qmdb::current::VariableConfig, translator::EightCap,
 };
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
+use futures::FutureExt as _;
 use piecework_ledger::SignedTransaction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -82,11 +84,27 @@ pub(crate) struct Ready {
     pub(crate) resumed: u64,
 }
 
+/// How long a part that lost another may wait before it says so.
+const CAUSE_FIRST: Duration = Duration::from_secs(1);
+
 /// Runs a peer until it is told to stop, or the network takes it out.
 ///
 /// # Panics
 /// On storage errors and on damaged data, as the engine does; the caller catches it at the thread's boundary.
 pub(crate) async fn run(context: Context, setup: Setup) -> Result<(), ChainFailure> {
+    let clock = context.child("clock");
+    match AssertUnwindSafe(serve(context, setup)).catch_unwind().await {
+        Ok(ended) => ended,
+        Err(panic) => {
+            // One part of the engine panics at the cause and the others at having lost it: the runtime reports the first
+            // of its own, if it is given the time.
+            clock.sleep(CAUSE_FIRST).await;
+            resume_unwind(panic)
+        }
+    }
+}
+
+async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
     let page_cache = CacheRef::new(PAGE_BYTES, PAGES_CACHED);
     let peers = setup.founders.len() + setup.contacts.len();
     let wires = network::open(&context, &setup.epochs, setup.listen, peers);

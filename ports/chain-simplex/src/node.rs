@@ -4,7 +4,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -81,6 +81,8 @@ impl Options {
 
 /// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
 const BLOCKING_THREADS_MAX: usize = 16;
+/// The engine's time to say what stopped it.
+const STOPPING: Duration = Duration::from_secs(10);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
@@ -218,11 +220,15 @@ fn spawn(
     let root = directory.root().to_owned();
     let run = move || {
         let board = setup.admission.board.clone();
+        let reading = setup.queues.reading();
         let runner = engine_runtime::Runner::new(config);
         let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| engine::run(context, setup))));
         let failure = match result {
             Ok(stopped) => stopped.err(),
-            Err(payload) => Some(ChainFailure::from_panic(payload.as_ref())),
+            Err(payload) => {
+                let reading = reading.load(Ordering::Relaxed);
+                Some(directory.blame(ChainFailure::from_panic(payload.as_ref()), reading))
+            }
         };
         if failure.is_some() {
             ended.send_replace(failure);
@@ -295,6 +301,14 @@ impl Handle {
                 detail: format!("block {height} was final and is not there any more"),
             }),
         }
+    }
+
+    /// Why a block that was final cannot be read: the engine stops over what it finds, a moment later.
+    async fn missing(&self, height: u64) -> ChainFailure {
+        let failed = tokio::time::timeout(STOPPING, self.failed()).await;
+        failed.unwrap_or_else(|_| ChainFailure::Stopped {
+            detail: format!("block {height} is not there any more"),
+        })
     }
 
     /// What became of a transaction, if that is known: executed, and by which block.
@@ -399,7 +413,10 @@ impl Chain for Handle {
         if let Some(block) = self.board.recent(height) {
             return Ok(Some(block));
         }
-        Ok(self.reads.block(height).await?.map(Arc::new))
+        match self.reads.block(height).await? {
+            Some(block) => Ok(Some(Arc::new(block))),
+            None => Err(self.missing(height).await),
+        }
     }
 
     async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure> {

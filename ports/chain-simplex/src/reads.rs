@@ -1,5 +1,10 @@
 //! Reads on the engine's runtime, asked for from any other.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use commonware_codec::Encode as _;
 use commonware_consensus::{
     Heightable as _,
@@ -44,6 +49,8 @@ pub(crate) struct Reads {
 
 /// The readers' ends, for the engine.
 pub(crate) struct ReadQueues {
+    /// The block that is being read, or 0: what a failure was about.
+    reading: Arc<AtomicU64>,
     states: mpsc::Receiver<StateRead>,
     blocks: mpsc::Receiver<BlockRead>,
 }
@@ -55,7 +62,15 @@ pub(crate) fn queues() -> (Reads, ReadQueues) {
         states: state_sender,
         blocks: block_sender,
     };
-    (reads, ReadQueues { states, blocks })
+    let reading = Arc::default();
+    (
+        reads,
+        ReadQueues {
+            reading,
+            states,
+            blocks,
+        },
+    )
 }
 
 fn stopped() -> ChainFailure {
@@ -82,9 +97,17 @@ impl Reads {
 }
 
 impl ReadQueues {
+    pub(crate) fn reading(&self) -> Arc<AtomicU64> {
+        self.reading.clone()
+    }
+
     /// Answers until nobody asks any more. Two tasks, so that a walk through history holds up no balance.
     pub(crate) fn serve<E: Spawner + StorageContext>(self, runtime: &E, databases: Databases<E>, marshal: Marshal) {
-        let Self { mut states, mut blocks } = self;
+        let Self {
+            reading,
+            mut states,
+            mut blocks,
+        } = self;
         runtime.child("state_reads").spawn(move |_| async move {
             while let Some(StateRead { keys, answer }) = states.recv().await {
                 // Nobody waits for the answer any more: nothing to do.
@@ -93,7 +116,10 @@ impl ReadQueues {
         });
         runtime.child("block_reads").spawn(move |_| async move {
             while let Some(BlockRead { height, answer }) = blocks.recv().await {
-                let _ = answer.send(read_block(&marshal, height).await);
+                reading.store(height, Ordering::Relaxed);
+                let block = read_block(&marshal, height).await;
+                reading.store(0, Ordering::Relaxed);
+                let _ = answer.send(block);
             }
         });
     }

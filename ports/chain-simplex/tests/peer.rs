@@ -296,6 +296,45 @@ async fn damaged_data_is_a_failure_and_no_panic_of_the_host() {
     assert_eq!(failure.code(), "chain.corrupt", "{failure}");
 }
 
+/// Changes one byte in the middle of what a file holds.
+fn flip(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[used / 2] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_a_block_is_found_and_the_block_named() {
+    let directory = tempfile::tempdir().unwrap();
+    a_chain_with_history(directory.path()).await;
+    flip(&directory.path().join("chain/blocks-value/0000000000000000"));
+    let node = start_alone(directory.path(), 3).await;
+    let chain = node.chain();
+    let mut height = 0;
+    let failure = loop {
+        height += 1;
+        if let Err(failure) = chain.block(height).await {
+            break failure;
+        }
+        assert!(height < chain.status().height, "nothing was found");
+    };
+    assert_eq!(failure.code(), "chain.corrupt", "{failure}");
+    assert!(failure.to_string().contains(&format!("block {height}: ")), "{failure}");
+    assert_eq!(node.failed().await.code(), "chain.corrupt");
+    assert_eq!(node.shutdown().await.unwrap_err().code(), "chain.corrupt");
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_an_index_is_found_and_the_file_named() {
+    let directory = tempfile::tempdir().unwrap();
+    a_chain_with_history(directory.path()).await;
+    flip(&directory.path().join("chain/blocks-key/0000000000000000"));
+    let failure = start(options(directory.path(), alone(3))).await.err().unwrap();
+    assert_eq!(failure.code(), "chain.corrupt", "{failure}");
+    assert!(failure.to_string().contains("blocks-key"), "{failure}");
+}
+
 #[tokio::test]
 async fn data_that_went_back_in_time_is_a_failure() {
     let directory = tempfile::tempdir().unwrap();
