@@ -83,6 +83,8 @@ impl Options {
 const BLOCKING_THREADS_MAX: usize = 16;
 /// The engine's time to say what stopped it.
 const STOPPING: Duration = Duration::from_secs(10);
+/// The same where it may well not stop at all.
+const STOPPING_SOON: Duration = Duration::from_secs(2);
 const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
@@ -179,24 +181,14 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         stop: Some(stop),
         thread: Some(thread),
     };
-    let unreadable = |failure| match failure {
-        ChainFailure::Stopped { detail } => ChainFailure::Corrupt {
-            directory: options.directory.clone(),
-            detail,
-        },
-        other => other,
-    };
-    let Ok(ready) = readied.await else {
-        return Err(unreadable(handle.failed().await));
-    };
-    handle.reach(&ready).await.map_err(unreadable)?;
-    if let Some(reached) = reached {
-        handle.check_history(reached).await.map_err(unreadable)?;
+    match handle.catch_up(readied, reached).await {
+        Ok(resumed) => {
+            tokio::spawn(reindex(handle, resumed, indexed_sender));
+            Ok(Box::new(node))
+        }
+        Err(failure) => Err(handle.cause(failure, options.directory).await),
     }
-    tokio::spawn(reindex(handle, ready.resumed, indexed_sender));
-    Ok(Box::new(node))
 }
-
 /// The engine would panic; this names the address.
 fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
     TcpListener::bind(address)
@@ -281,6 +273,31 @@ impl Handle {
             Ok(None) | Err(_) => ChainFailure::Stopped {
                 detail: "it was shut down".to_owned(),
             },
+        }
+    }
+
+    /// Waits until the peer is where its last run had left it; returns the block at which it began.
+    async fn catch_up(
+        &self,
+        readied: oneshot::Receiver<Ready>,
+        reached: Option<(u64, Digest)>,
+    ) -> Result<u64, ChainFailure> {
+        let Ok(ready) = readied.await else {
+            return Err(self.failed().await);
+        };
+        self.reach(&ready).await?;
+        if let Some(reached) = reached {
+            self.check_history(reached).await?;
+        }
+        Ok(ready.resumed)
+    }
+
+    /// Why a start failed: what the engine itself says of it comes first, and silence means that the data is not as it was.
+    async fn cause(&self, failure: ChainFailure, directory: PathBuf) -> ChainFailure {
+        let ended = tokio::time::timeout(STOPPING_SOON, self.failed()).await;
+        match ended.unwrap_or(failure) {
+            ChainFailure::Stopped { detail } => ChainFailure::Corrupt { directory, detail },
+            other => other,
         }
     }
 

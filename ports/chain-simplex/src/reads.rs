@@ -118,7 +118,9 @@ impl ReadQueues {
             while let Some(BlockRead { height, answer }) = blocks.recv().await {
                 reading.store(height, Ordering::Relaxed);
                 let block = read_block(&marshal, height).await;
-                reading.store(0, Ordering::Relaxed);
+                if block.is_some() {
+                    reading.store(0, Ordering::Relaxed);
+                }
                 let _ = answer.send(block);
             }
         });

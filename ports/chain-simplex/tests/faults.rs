@@ -216,3 +216,121 @@ async fn strangers_at_the_port_do_no_harm() {
     let peers: Vec<&Peer> = peers.iter().collect();
     agree(&peers).await;
 }
+
+/// Two bridges, two peers at each, and one cable between them, all in network namespaces of this test.
+struct Cabled {
+    names: Vec<String>,
+    prefix: String,
+}
+
+fn ip(arguments: &str) -> Result<(), String> {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("ip {arguments}: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(error) => Err(format!("ip: {error}")),
+    }
+}
+
+impl Cabled {
+    fn new() -> Result<Self, String> {
+        let prefix = format!("pw{}", std::process::id() % 100_000);
+        let mut made = Self {
+            names: Vec::new(),
+            prefix: prefix.clone(),
+        };
+        let hub = made.namespace("hub")?;
+        for bridge in ["a", "b"] {
+            ip(&format!("-n {hub} link add br{bridge} type bridge"))?;
+            ip(&format!("-n {hub} link set br{bridge} up"))?;
+        }
+        ip(&format!("-n {hub} link add cablea type veth peer name cableb"))?;
+        for side in ["a", "b"] {
+            ip(&format!("-n {hub} link set cable{side} master br{side}"))?;
+            ip(&format!("-n {hub} link set cable{side} up"))?;
+        }
+        for number in 0..4 {
+            let name = made.namespace(&number.to_string())?;
+            let bridge = if number < 2 { "a" } else { "b" };
+            ip(&format!(
+                "-n {hub} link add p{number} type veth peer name eth0 netns {name}"
+            ))?;
+            ip(&format!("-n {hub} link set p{number} master br{bridge}"))?;
+            ip(&format!("-n {hub} link set p{number} up"))?;
+            ip(&format!("-n {name} addr add 10.77.0.{}/24 dev eth0", number + 1))?;
+            ip(&format!("-n {name} link set eth0 up"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+        }
+        Ok(made)
+    }
+
+    fn namespace(&mut self, part: &str) -> Result<String, String> {
+        let name = format!("{}-{part}", self.prefix);
+        ip(&format!("netns add {name}"))?;
+        self.names.push(name.clone());
+        Ok(name)
+    }
+
+    fn cable(&self, state: &str) {
+        ip(&format!("-n {}-hub link set cablea {state}", self.prefix)).unwrap();
+    }
+}
+
+impl Drop for Cabled {
+    fn drop(&mut self) {
+        for name in &self.names {
+            let _ = ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_cut_in_halves_stands_still_and_heals() {
+    let cabled = match Cabled::new() {
+        Ok(cabled) => cabled,
+        Err(reason) => return skip(&format!("no network namespaces: {reason}")),
+    };
+    let addresses = (1..=4).map(|number| format!("10.77.0.{number}:7700").parse().unwrap());
+    let mut network = Network::at(addresses.collect(), 4, 20);
+    for number in 0..4 {
+        let words = ["ip", "netns", "exec", &cabled.names[number + 1]];
+        network.wrappers[number] = words.map(str::to_owned).to_vec();
+    }
+    let peers: Vec<Arc<Peer>> = network.start_all().await.into_iter().map(Arc::new).collect();
+    peers[0].transfer(1, 0, 7).await.unwrap();
+    cabled.cable("down");
+    let halves = [(0, 1, 1), (2, 2, 0)];
+    let waiting = halves.map(|(peer, sender, nonce)| {
+        let peer = peers[peer].clone();
+        tokio::spawn(async move { peer.transfer(sender, nonce, 7).await })
+    });
+    // What was on its way may still arrive; then neither half gets anywhere.
+    let mut heights = [0; 4];
+    let mut since = Instant::now();
+    let deadline = Instant::now() + LONG;
+    while since.elapsed() < Duration::from_secs(4) {
+        assert!(Instant::now() < deadline, "half a network makes blocks: {heights:?}");
+        for (peer, height) in peers.iter().zip(&mut heights) {
+            let now = peer.status().await.height;
+            if now != *height {
+                (*height, since) = (now, Instant::now());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    cabled.cable("up");
+    let started = Instant::now();
+    let mut last = 0;
+    for waiting in waiting {
+        let height = tokio::time::timeout(LONG, waiting).await.expect("the network heals");
+        last = last.max(height.unwrap().unwrap());
+    }
+    println!("healed after {:?}", started.elapsed());
+    for peer in &peers {
+        peer.reach(last).await;
+    }
+    let peers: Vec<&Peer> = peers.iter().map(|peer| &**peer).collect();
+    assert!(agree(&peers).await >= last);
+    assert_eq!(peers[0].balance(7).await.0, GRANT + 3);
+}
