@@ -3,7 +3,7 @@
 //! A lease's money on the ledger is what is held; here is what has been promised of it. A job reserves the most that it
 //! can cost before it runs and commits what it did cost after; nothing runs that the lease could not pay.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -14,6 +14,7 @@ use piecework_queue::ProviderLink;
 use crate::{
     Answer, Controller, accounts, codecs,
     failure::{chain, refusal, refuse, rejected, store, submit},
+    lane::LaneState,
 };
 
 #[derive(Default)]
@@ -75,26 +76,8 @@ pub(crate) struct Lane {
     state: Mutex<LaneState>,
 }
 
-#[derive(Default)]
-struct LaneState {
-    next: u64,
-    /// Sequences below are reserved durably: never given out again after a crash.
-    reserved_to: u64,
-    /// What runs or has run without a seal over its ticket.
-    unsealed: HashMap<u64, Unsealed>,
-    at_stake_ucr: u64,
-}
-
-struct Unsealed {
-    leaf: Digest,
-    amount_ucr: u64,
-    finished: bool,
-}
-
 /// Sequences reserved at a time: one sync of the disk for so many jobs, and the gap that a crash may leave.
 const SEQUENCES_STEP: u64 = 10_000;
-/// A seal's batch; its Merkle tree costs microseconds.
-const SEAL_TICKETS_MAX: usize = 1_000;
 
 impl Leases {
     pub(crate) fn books(&self) -> Vec<Arc<Book>> {
@@ -116,14 +99,9 @@ impl Book {
         }
         let new = || {
             let start = high_water();
-            let state = LaneState {
-                next: start,
-                reserved_to: start,
-                ..LaneState::default()
-            };
             Arc::new(Lane {
                 numbers: tokio::sync::Mutex::default(),
-                state: Mutex::new(state),
+                state: Mutex::new(LaneState::from(start)),
             })
         };
         self.lanes.entry(provider).or_insert_with(new).value().clone()
@@ -162,57 +140,32 @@ impl Lane {
                 return Ok(sequence);
             }
             let _one_at_a_time = self.numbers.lock().await;
-            let (next, reserved_to) = {
-                let state = self.state.lock();
-                (state.next, state.reserved_to)
-            };
-            if next == reserved_to {
+            let exhausted_at = self.state.lock().exhausted_at();
+            if let Some(reserved_to) = exhausted_at {
                 let up_to = reserved_to + SEQUENCES_STEP;
                 controller
                     .store
                     .reserve_sequences(key.0, key.1, up_to)
                     .await
                     .map_err(store)?;
-                self.state.lock().reserved_to = up_to;
+                self.state.lock().reserve_to(up_to);
             }
         }
     }
 
-    /// Whether a ticket of this price may go without a seal of its own; if so it is at stake from now on.
+    /// See [`LaneState::stake`].
     pub(crate) fn stake(&self, sequence: u64, leaf: Digest, price_max_ucr: u64, exposure_ucr: u64) -> bool {
-        let mut state = self.state.lock();
-        if state.at_stake_ucr.saturating_add(price_max_ucr) > exposure_ucr {
-            return false;
-        }
-        state.at_stake_ucr += price_max_ucr;
-        state.unsealed.insert(
-            sequence,
-            Unsealed {
-                leaf,
-                amount_ucr: price_max_ucr,
-                finished: false,
-            },
-        );
-        true
+        self.state.lock().stake(sequence, leaf, price_max_ucr, exposure_ucr)
     }
 
-    /// The job ended at this price; the provider has begun it, so its ticket can be sealed.
+    /// See [`LaneState::ran`].
     pub(crate) fn ran(&self, sequence: u64, price_ucr: u64) {
-        let mut state = self.state.lock();
-        let Some(ticket) = state.unsealed.get_mut(&sequence) else {
-            return;
-        };
-        let before = std::mem::replace(&mut ticket.amount_ucr, price_ucr);
-        ticket.finished = true;
-        state.at_stake_ucr = state.at_stake_ucr.saturating_sub(before).saturating_add(price_ucr);
+        self.state.lock().ran(sequence, price_ucr);
     }
 
-    /// The provider refused to begin: the ticket binds nobody.
+    /// See [`LaneState::refused`].
     pub(crate) fn refused(&self, sequence: u64) {
-        let mut state = self.state.lock();
-        if let Some(ticket) = state.unsealed.remove(&sequence) {
-            state.at_stake_ucr = state.at_stake_ucr.saturating_sub(ticket.amount_ucr);
-        }
+        self.state.lock().refused(sequence);
     }
 
     /// Seals what has run and hands the seal over, if more than `above` ucr are at stake.
@@ -232,32 +185,6 @@ impl Lane {
             let seal = Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &leaves);
             provider.accept_seal(seal, sequences).await.map_err(rejected)?;
         }
-    }
-}
-
-impl LaneState {
-    fn take(&mut self) -> Option<u64> {
-        (self.next < self.reserved_to).then(|| {
-            self.next += 1;
-            self.next - 1
-        })
-    }
-
-    fn take_finished(&mut self, above_ucr: u64) -> Vec<(u64, Digest)> {
-        if self.at_stake_ucr <= above_ucr {
-            return Vec::new();
-        }
-        let finished = self
-            .unsealed
-            .iter()
-            .filter(|(_, ticket)| ticket.finished)
-            .take(SEAL_TICKETS_MAX);
-        let batch: Vec<(u64, Digest)> = finished.map(|(sequence, ticket)| (*sequence, ticket.leaf)).collect();
-        for (sequence, _) in &batch {
-            let sealed = self.unsealed.remove(sequence).map_or(0, |ticket| ticket.amount_ucr);
-            self.at_stake_ucr = self.at_stake_ucr.saturating_sub(sealed);
-        }
-        batch
     }
 }
 

@@ -23,6 +23,7 @@ mod gate;
 mod http;
 mod inflight;
 mod invoke;
+mod lane;
 mod leases;
 mod logs;
 mod outcome;
@@ -35,6 +36,11 @@ mod telemetry;
 mod traffic;
 mod views;
 mod watch;
+
+// Decisions without a world: the simulator makes them with the same code.
+pub use lane::LaneState;
+pub use outcome::{ReceiptFault, check_receipt};
+pub use settle::{LaneKey, Outgoing, settlement};
 
 use std::{sync::Arc, time::Duration};
 

@@ -17,7 +17,7 @@ pub(crate) struct Verdict {
 
 /// Why a receipt is not paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReceiptFault {
+pub enum ReceiptFault {
     #[error("the receipt is for another job")]
     OtherJob,
     #[error("the receipt names another output than the one that came")]
@@ -32,7 +32,7 @@ pub(crate) enum ReceiptFault {
 const OBSERVED_SLACK_US: u64 = 2_000;
 
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
-pub(crate) fn check_receipt(
+pub fn check_receipt(
     ticket: &Ticket,
     receipt: &Receipt,
     outcome: &Outcome,

@@ -22,14 +22,14 @@ use crate::{
 
 /// A receipt that waits for its settlement, with the ack's time.
 #[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) receipt: Receipt,
-    pub(crate) mark: [u8; 32],
-    pub(crate) price_max_ucr: u64,
-    pub(crate) received_at_ms: u64,
+pub struct Outgoing {
+    pub receipt: Receipt,
+    pub mark: [u8; 32],
+    pub price_max_ucr: u64,
+    pub received_at_ms: u64,
 }
 
-type LaneKey = (LeaseId, AccountId);
+pub type LaneKey = (LeaseId, AccountId);
 
 #[derive(Default)]
 pub(crate) struct Outbox(DashMap<LaneKey, Vec<Outgoing>>);
@@ -159,7 +159,8 @@ async fn seal_tickets(controller: &Controller, key: LaneKey, provider: &dyn Prov
     }
 }
 
-fn settlement(lane: LaneKey, batch: &[Outgoing], seal: &Seal) -> Settle {
+/// Receipts of one lane with the provider's seal over them, in ascending order of their sequences, each once.
+pub fn settlement(lane: LaneKey, batch: &[Outgoing], seal: &Seal) -> Settle {
     let mut codes: BTreeMap<Digest, u16> = BTreeMap::new();
     for outgoing in batch {
         let next = u16::try_from(codes.len()).expect("a batch is far below 65536 jobs");

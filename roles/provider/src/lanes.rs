@@ -8,7 +8,7 @@ use piecework_queue::{Order, Refusal};
 
 /// The lanes of one provider, by lease.
 #[derive(Default)]
-pub(crate) struct Lanes(Mutex<HashMap<LeaseId, Lane>>);
+pub struct Lanes(Mutex<HashMap<LeaseId, Lane>>);
 
 #[derive(Default)]
 struct Lane {
@@ -51,7 +51,7 @@ impl Lane {
 
 impl Lanes {
     /// Marks the sequence as begun. Rejects `ticket.replayed`, and `ticket.unsealed` where too much would be at stake.
-    pub(crate) fn begin(&self, order: &Order) -> Result<(), Refusal> {
+    pub fn begin(&self, order: &Order) -> Result<(), Refusal> {
         let ticket = &order.ticket;
         let mut lanes = self.0.lock();
         let lane = lanes.entry(ticket.lease).or_default();
@@ -73,7 +73,7 @@ impl Lanes {
     }
 
     /// From here on the job's price is at stake, no longer its maximum.
-    pub(crate) fn finish(&self, receipt: &Receipt) {
+    pub fn finish(&self, receipt: &Receipt) {
         let mut lanes = self.0.lock();
         let Some(lane) = lanes.get_mut(&receipt.lease) else {
             return;
@@ -88,7 +88,7 @@ impl Lanes {
     }
 
     /// Takes the payer's seal over the tickets of these sequences, in this order. Rejects `ticket.bad_seal`.
-    pub(crate) fn accept_seal(&self, seal: &Seal, sequences: &[u64], network: &NetworkId) -> Result<(), Refusal> {
+    pub fn accept_seal(&self, seal: &Seal, sequences: &[u64], network: &NetworkId) -> Result<(), Refusal> {
         let bad = |message: &str| Rejection::new("ticket.bad_seal", message);
         let mut lanes = self.0.lock();
         let lane = lanes

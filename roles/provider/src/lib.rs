@@ -3,12 +3,13 @@
 //! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
-mod lanes;
+pub mod claims;
+pub mod lanes;
 #[cfg(test)]
 mod orders;
 mod pool;
-mod receipts;
-mod tickets;
+pub mod receipts;
+pub mod tickets;
 
 use std::{
     collections::HashSet,

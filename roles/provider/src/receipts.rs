@@ -6,7 +6,7 @@ use piecework_model::{
 use piecework_queue::{Refusal, Unsealed};
 use piecework_sandbox::{Finished, Outcome};
 
-pub(crate) struct Receipts {
+pub struct Receipts {
     key: SecretKey,
     network: NetworkId,
     /// Marks receipts of one's own: whoever asks for a seal must bring the mark, so nothing need be remembered.
@@ -14,19 +14,13 @@ pub(crate) struct Receipts {
 }
 
 impl Receipts {
-    pub(crate) fn new(key: SecretKey, network: NetworkId) -> Self {
+    pub fn new(key: SecretKey, network: NetworkId) -> Self {
         let mark_key = blake3::derive_key("piecework 2026 receipt mark", &key.to_seed());
         Self { key, network, mark_key }
     }
 
     /// States what the job used, bounded by the ticket's limits and price.
-    pub(crate) fn write(
-        &self,
-        ticket: &Ticket,
-        finished: &Finished,
-        status: JobStatus,
-        cores: u32,
-    ) -> (Receipt, [u8; 32]) {
+    pub fn write(&self, ticket: &Ticket, finished: &Finished, status: JobStatus, cores: u32) -> (Receipt, [u8; 32]) {
         let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
         let price_ucr = ticket
             .prices
@@ -57,7 +51,7 @@ impl Receipts {
     }
 
     /// Seals receipts that carry this provider's mark. Rejects `receipt.not_mine` for any that does not.
-    pub(crate) fn seal(&self, lane: (LeaseId, AccountId), receipts: &[Unsealed]) -> Result<Seal, Refusal> {
+    pub fn seal(&self, lane: (LeaseId, AccountId), receipts: &[Unsealed]) -> Result<Seal, Refusal> {
         let mut leaves = Vec::with_capacity(receipts.len());
         for Unsealed { receipt, mark } in receipts {
             let mine = blake3::Hash::from_bytes(self.mark(receipt)) == blake3::Hash::from_bytes(*mark);
@@ -94,7 +88,7 @@ fn output_digest(outcome: &Outcome) -> Digest {
     }
 }
 
-pub(crate) fn status(outcome: &Outcome) -> JobStatus {
+pub fn status(outcome: &Outcome) -> JobStatus {
     match outcome {
         Outcome::Returned(_) => JobStatus::Ok,
         Outcome::TimedOut => JobStatus::TimedOut,

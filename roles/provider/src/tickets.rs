@@ -6,7 +6,7 @@ use piecework_model::{Digest, Domain, NetworkId, PublicKey, Rejection};
 use piecework_queue::{Order, Profile, Refusal};
 
 /// Rejects what was not ordered by a known payer, for this provider, in time, at its prices, for this code and input.
-pub(crate) fn check(
+pub fn check(
     order: &Order,
     profile: &Profile,
     payers: &HashSet<PublicKey>,
