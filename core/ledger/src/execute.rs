@@ -148,6 +148,38 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The job that it is about, where it is about one.
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::JobOpened { job, .. }
+            | Self::JobMetered { job, .. }
+            | Self::JobReceived { job, .. }
+            | Self::JobPaid { job, .. }
+            | Self::JobClaimed { job, .. }
+            | Self::JobRefuted { job, .. }
+            | Self::MismatchReported { job, .. } => Some(*job),
+            Self::AccountRegistered { .. }
+            | Self::KeyRotated { .. }
+            | Self::CreditsTransferred { .. }
+            | Self::OfferPut { .. }
+            | Self::OfferDropped { .. }
+            | Self::LeaseOpened { .. }
+            | Self::LeaseToppedUp { .. }
+            | Self::PayerDelegated { .. }
+            | Self::LeaseDraining { .. }
+            | Self::LeaseClosed { .. }
+            | Self::LimitSet { .. }
+            | Self::DebtCovered { .. }
+            | Self::ChangeProposed { .. }
+            | Self::ChangeVoted { .. }
+            | Self::PeersChanged { .. }
+            | Self::ParamsChanged {}
+            | Self::PeerPaid { .. } => None,
+        }
+    }
+}
+
 /// All that a block does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {

@@ -84,6 +84,35 @@ impl Action {
     }
 }
 
+impl Action {
+    /// The name under which people and logs know it: that of its JSON form.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Register(_) => "register",
+            Self::RotateKey(_) => "rotate_key",
+            Self::Transfer(_) => "transfer",
+            Self::PutOffer(_) => "put_offer",
+            Self::DropOffer(_) => "drop_offer",
+            Self::OpenLease(_) => "open_lease",
+            Self::TopUp(_) => "top_up",
+            Self::DelegatePayer(_) => "delegate_payer",
+            Self::OpenJobs(_) => "open_jobs",
+            Self::Settle(_) => "settle",
+            Self::CloseLease(_) => "close_lease",
+            Self::ExpireLease(_) => "expire_lease",
+            Self::Claim(_) => "claim",
+            Self::PayClaims(_) => "pay_claims",
+            Self::Challenge(_) => "challenge",
+            Self::ReportMismatch(_) => "report_mismatch",
+            Self::SetLimit(_) => "set_limit",
+            Self::CoverDebt(_) => "cover_debt",
+            Self::Propose(_) => "propose",
+            Self::Vote(_) => "vote",
+            Self::PayPeers(_) => "pay_peers",
+        }
+    }
+}
+
 /// A transaction with its signature; `key` must be the sender's, or a payer key of the lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct SignedTransaction {

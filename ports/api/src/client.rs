@@ -22,8 +22,9 @@ use crate::{
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, ProviderView, StatementLine,
-        StatementQuery, SubmitTransaction, TransactionView, TransferView,
+        BlockDetail, BlockView, BlocksQuery, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView,
+        ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted, TransactionView,
+        TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
@@ -34,6 +35,9 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(960);
 /// A controller that is there answers a connect at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A page of blocks ends with the one that fills it: 4 MiB, and one block of up to 8.
+const RAW_BYTES_MAX: usize = 16 << 20;
 
 /// Why a request brought no answer of its type.
 #[derive(Debug, thiserror::Error)]
@@ -348,6 +352,40 @@ impl Client {
         self.get(&fill(routes::LEDGER_TRANSACTION, &[id]), &()).await
     }
 
+    pub async fn ledger_peers(&self) -> Result<List<PeerView>, ClientError> {
+        self.get(routes::LEDGER_PEERS, &()).await
+    }
+
+    /// As they are: which rules there are is the ledger's affair.
+    pub async fn ledger_params(&self) -> Result<Value, ClientError> {
+        self.get(routes::LEDGER_PARAMS, &()).await
+    }
+
+    /// Blocks in the encoding of the wire.
+    pub async fn raw_blocks(&self, query: &BlocksQuery) -> Result<Vec<u8>, ClientError> {
+        self.raw(self.query_request(routes::LEDGER_RAW_BLOCKS, query)).await
+    }
+
+    /// One block in the encoding of the wire, by height or digest.
+    pub async fn raw_block(&self, which: &str) -> Result<Vec<u8>, ClientError> {
+        self.raw(self.query_request(&fill(routes::LEDGER_BLOCK_RAW, &[which]), &()))
+            .await
+    }
+
+    /// A value of the state in the encoding of the wire; `key` is in hex.
+    pub async fn raw_value(&self, key: &str, query: &ValueQuery) -> Result<Vec<u8>, ClientError> {
+        self.raw(self.query_request(&fill(routes::LEDGER_RAW_VALUE, &[key]), query))
+            .await
+    }
+
+    /// Queues a signed transaction, in the ledger's encoding in hex; returns without waiting for a block.
+    pub async fn submit_transaction(&self, transaction: String) -> Result<TransactionAccepted, ClientError> {
+        let request = self
+            .request(Method::POST, routes::LEDGER_TRANSACTIONS)
+            .header("prefer", routes::RESPOND_ASYNC);
+        self.answer(request.json(&SubmitTransaction { transaction })).await
+    }
+
     /// The stream of `GET /events`: the answer's body is to be read in chunks.
     pub async fn events(&self) -> Result<reqwest::Response, ClientError> {
         let request = self
@@ -417,6 +455,20 @@ impl Client {
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(|error| self.lost(&error))?;
         serde_json::from_slice(&body).map_err(|error| self.foreign(status, error.to_string()))
+    }
+
+    /// The bytes of an answer, as many as one may have.
+    async fn raw(&self, request: reqwest::RequestBuilder) -> Result<Vec<u8>, ClientError> {
+        let mut response = self.send(request).await?;
+        let status = response.status().as_u16();
+        let mut bytes = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(|error| self.lost(&error))? {
+            bytes.extend_from_slice(&part);
+            if bytes.len() > RAW_BYTES_MAX {
+                return Err(self.foreign(status, "the answer is too large".to_owned()));
+            }
+        }
+        Ok(bytes)
     }
 
     /// The answer if it is 2xx, else its refusal.

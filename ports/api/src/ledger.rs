@@ -1,7 +1,7 @@
 //! `/ledger`, `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: the explorer's data and money.
 
 use jiff::Timestamp;
-use piecework_model::{AccountId, Credits, Digest, LeaseId, NetworkId, PublicKey};
+use piecework_model::{AccountId, Credits, Digest, JobId, LeaseId, NetworkId, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -28,8 +28,8 @@ pub struct LedgerStatus {
     #[schema(value_type = Ucr)]
     pub pools_ucr: Credits,
     pub commission_permille: u32,
-    /// Receipts that wait here for their settlement.
-    pub outbox: u64,
+    /// Transactions that wait here for a block.
+    pub queued: u32,
 }
 
 /// A ledger peer.
@@ -40,6 +40,9 @@ pub struct PeerView {
     pub owner: Option<String>,
     pub address: Option<String>,
     pub since_height: u64,
+    /// Absent while it holds; the first block that it makes, where it waits for its turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_height: Option<u64>,
     /// Whether this is the peer that answers.
     pub here: bool,
 }
@@ -233,6 +236,83 @@ pub struct LeaseView {
     pub state: String,
     pub opened_at_height: Option<u64>,
     pub expires_at_height: Option<u64>,
+}
+
+/// `GET /ledger/jobs/{id}`: what the ledger itself has of a job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LedgerJob {
+    #[schema(value_type = String)]
+    pub id: JobId,
+    #[schema(value_type = Option<String>)]
+    pub lease: Option<LeaseId>,
+    pub developer: Option<String>,
+    pub provider: Option<String>,
+    pub paid: bool,
+    /// What a settlement said of it: code, input, counters, output, price.
+    #[schema(value_type = Option<Value>)]
+    pub settled: Option<Value>,
+    /// In the order of the ledger.
+    pub events: Vec<LedgerJobEvent>,
+}
+
+/// One change of a job on the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LedgerJobEvent {
+    /// `job_opened`, `job_metered`, `job_received`, `job_paid`, ...
+    pub kind: String,
+    pub height: u64,
+    /// The block's own time.
+    pub at: Timestamp,
+    #[schema(value_type = String)]
+    pub transaction: Digest,
+    #[schema(value_type = Value)]
+    pub body: Value,
+}
+
+/// How many blocks, from where: `GET /ledger/raw/blocks`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct BlocksQuery {
+    /// The first height, at least 1.
+    pub from: u64,
+    /// At most 256; fewer where they are large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Wait so long for the first of them to become final, at most 30,000; the page may still be empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u32>,
+}
+
+/// From which state: `GET /ledger/raw/values/{key}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ValueQuery {
+    /// That of this block or a later one; refused with `ledger.behind` where this peer does not have it within two seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<u64>,
+}
+
+/// Where the stream begins: `GET /ledger/events`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct BlockEventsQuery {
+    /// The first height; the next block if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<u64>,
+}
+
+/// 202 of `POST /ledger/transactions` with `Prefer: respond-async`: queued, or known already.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TransactionAccepted {
+    #[schema(value_type = String)]
+    pub id: Digest,
+    #[schema(value_type = String)]
+    pub network: NetworkId,
+    /// The block that holds it, if one does; it may be one that refused it.
+    pub height: Option<u64>,
 }
 
 /// `POST /ledger/transactions`.

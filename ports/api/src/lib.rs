@@ -15,6 +15,8 @@ pub mod metrics;
 pub mod page;
 pub mod routes;
 pub mod schemas;
+#[cfg(feature = "server")]
+pub mod server;
 
 pub use client::{Client, ClientError};
 pub use errors::{ErrorBody, Refusal, parse_body, status_of};

@@ -56,9 +56,26 @@ pub const LEASES: &str = "/leases";
 
 pub const LEDGER_STATUS: &str = "/ledger/status";
 pub const LEDGER_BLOCKS: &str = "/ledger/blocks";
+/// By height or by digest.
 pub const LEDGER_BLOCK: &str = "/ledger/blocks/{height}";
+/// The block in the encoding of the wire.
+pub const LEDGER_BLOCK_RAW: &str = "/ledger/blocks/{height}/raw";
+/// Blocks in the encoding of the wire, as soon as there are some.
+pub const LEDGER_RAW_BLOCKS: &str = "/ledger/raw/blocks";
+/// A value of the state in the encoding of the wire; the key is in hex.
+pub const LEDGER_RAW_VALUE: &str = "/ledger/raw/values/{key}";
+/// Server-sent events: each block as it becomes final.
+pub const LEDGER_EVENTS: &str = "/ledger/events";
 pub const LEDGER_TRANSACTIONS: &str = "/ledger/transactions";
 pub const LEDGER_TRANSACTION: &str = "/ledger/transactions/{id}";
+pub const LEDGER_ACCOUNTS: &str = "/ledger/accounts";
+pub const LEDGER_ACCOUNT: &str = "/ledger/accounts/{name}";
+pub const LEDGER_OFFERS: &str = "/ledger/offers";
+pub const LEDGER_LEASE: &str = "/ledger/leases/{id}";
+pub const LEDGER_JOB: &str = "/ledger/jobs/{id}";
+pub const LEDGER_PEERS: &str = "/ledger/peers";
+pub const LEDGER_PARAMS: &str = "/ledger/params";
+pub const LEDGER_GENESIS: &str = "/ledger/genesis";
 
 pub const EVENTS: &str = "/events";
 pub const HEALTHZ: &str = "/healthz";

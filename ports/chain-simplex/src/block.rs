@@ -15,10 +15,9 @@ use commonware_consensus::{
 use commonware_cryptography::{Blake3, Digest as _, Digestible, Hasher as _, blake3::Digest, ed25519::PublicKey};
 use commonware_storage::mmr::Location;
 use commonware_utils::range::NonEmptyRange;
+use piecework_chain::Record;
 use piecework_ledger::{Outcome, SignedTransaction};
 use piecework_model::{NetworkId, leaf, merkle_root};
-
-use crate::record::Record;
 
 /// Encoded transactions of one block: a few settlements of full size, sent to every peer within a heartbeat.
 pub(crate) const TRANSACTIONS_BYTES_MAX: usize = 2 << 20;

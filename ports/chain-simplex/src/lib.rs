@@ -28,7 +28,6 @@ mod node;
 mod pace;
 mod publish;
 mod reads;
-mod record;
 mod state;
 
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError};

@@ -436,6 +436,12 @@ impl Chain for Handle {
         }
     }
 
+    async fn block_by_digest(&self, digest: Digest) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {
+        let head = self.board.head().height;
+        let block = self.reads.block_by_digest(digest).await?;
+        Ok(block.filter(|block| block.height <= head).map(Arc::new))
+    }
+
     async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure> {
         Ok(self.locate(id).await?.map(|located| (located.height, located.index)))
     }

@@ -35,8 +35,14 @@ struct StateRead {
     answer: oneshot::Sender<Result<Vec<Option<Value>>, ChainFailure>>,
 }
 
+#[derive(Clone, Copy)]
+enum Which {
+    Height(u64),
+    Digest(Digest),
+}
+
 struct BlockRead {
-    height: u64,
+    which: Which,
     answer: oneshot::Sender<Option<FinalBlock>>,
 }
 
@@ -89,8 +95,17 @@ impl Reads {
     }
 
     pub(crate) async fn block(&self, height: u64) -> Result<Option<FinalBlock>, ChainFailure> {
+        self.read_block(Which::Height(height)).await
+    }
+
+    /// The final block of this digest, if it is kept.
+    pub(crate) async fn block_by_digest(&self, digest: Digest) -> Result<Option<FinalBlock>, ChainFailure> {
+        self.read_block(Which::Digest(digest)).await
+    }
+
+    async fn read_block(&self, which: Which) -> Result<Option<FinalBlock>, ChainFailure> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.blocks.send(BlockRead { height, answer }).await;
+        let sent = self.blocks.send(BlockRead { which, answer }).await;
         sent.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())
     }
@@ -115,12 +130,18 @@ impl ReadQueues {
             }
         });
         runtime.child("block_reads").spawn(move |_| async move {
-            while let Some(BlockRead { height, answer }) = blocks.recv().await {
-                reading.store(height, Ordering::Relaxed);
-                let block = read_block(&marshal, height).await;
-                if block.is_some() {
-                    reading.store(0, Ordering::Relaxed);
-                }
+            while let Some(BlockRead { which, answer }) = blocks.recv().await {
+                let block = match which {
+                    Which::Height(height) => {
+                        reading.store(height, Ordering::Relaxed);
+                        let block = read_block(&marshal, height).await;
+                        if block.is_some() {
+                            reading.store(0, Ordering::Relaxed);
+                        }
+                        block
+                    }
+                    Which::Digest(digest) => read_block_by_digest(&marshal, digest).await,
+                };
                 let _ = answer.send(block);
             }
         });
@@ -151,6 +172,17 @@ async fn read_state<E: Spawner + StorageContext>(
 async fn read_block(marshal: &Marshal, height: u64) -> Option<FinalBlock> {
     let block = marshal.get_block(Height::new(height)).await?;
     Some(present(marshal, block.inner()).await)
+}
+
+/// The engine also knows blocks that did not become final: only what stands at its height did.
+async fn read_block_by_digest(marshal: &Marshal, digest: Digest) -> Option<FinalBlock> {
+    let digest = commonware_cryptography::blake3::Digest(digest.0);
+    let block = marshal.get_block(&digest).await?;
+    let finalized = marshal.get_block(block.height()).await?;
+    if finalized.inner().digest() != digest {
+        return None;
+    }
+    Some(present(marshal, finalized.inner()).await)
 }
 
 /// A final block as others see it, with its certificate if it has one of its own.

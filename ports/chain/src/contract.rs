@@ -33,6 +33,9 @@ pub trait Chain: Send + Sync {
     /// `None` above the head. Block 0 is the genesis and holds nothing.
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure>;
 
+    /// The final block with this digest; an adapter may know only those it keeps.
+    async fn block_by_digest(&self, digest: Digest) -> Result<Option<Arc<FinalBlock>>, ChainFailure>;
+
     /// Where a transaction became final, whatever its outcome; an adapter may
     /// remember only the latest ones.
     async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure>;

@@ -39,6 +39,12 @@ pub enum ChainFailure {
         "the network has taken this peer out; blocks from {height} on are made without it. To come back, start a new peer with a new key"
     )]
     Removed { height: u64 },
+    #[error("no peer of the ledger answers: {detail}")]
+    Unreachable { detail: String },
+    #[error("{url} is a peer of another network than the genesis file's")]
+    OtherNetwork { url: String },
+    #[error("`{url}` cannot be used as a peer's URL: {detail}")]
+    BadUrl { url: String, detail: String },
     #[error("the chain stopped: {detail}")]
     Stopped { detail: String },
 }
@@ -57,6 +63,9 @@ impl ChainFailure {
             Self::Peer { .. } => "chain.peer",
             Self::NotAPeer => "chain.not_a_peer",
             Self::Removed { .. } => "chain.removed",
+            Self::Unreachable { .. } => "chain.unreachable",
+            Self::OtherNetwork { .. } => "chain.other_network",
+            Self::BadUrl { .. } => "chain.bad_url",
             Self::Stopped { .. } => "chain.stopped",
         }
     }

@@ -73,6 +73,7 @@ const PLATFORM: &[Code] = &[
     code(403, "auth.scope", "the token lacks the scope that this needs"),
     code(422, "block.bad_height", "a height is not a whole number"),
     code(404, "block.not_found", "the ledger has no block of this height yet"),
+    code(408, "body.too_slow", "the body did not arrive whole in time"),
     code(422, "body.bad_encoding", "base64 that does not decode"),
     code(
         422,
@@ -224,6 +225,7 @@ const PLATFORM: &[Code] = &[
     code(504, "job.expired", "no provider began before the deadline"),
     code(409, "job.finished", "the job is over and cannot be cancelled"),
     code(404, "job.not_found", "no job of the caller has this id"),
+    code(404, "lease.not_found", "the ledger has no lease of this id"),
     code(422, "lease.bad_budget", "a budget is not above zero"),
     code(409, "lease.closed", "the lease takes no more jobs"),
     code(
@@ -240,6 +242,16 @@ const PLATFORM: &[Code] = &[
         422,
         "lease.unknown",
         "a transaction names a lease that is not on the ledger",
+    ),
+    code(
+        503,
+        "ledger.behind",
+        "this peer has not seen the block that was asked for yet; another may have",
+    ),
+    code(
+        503,
+        "ledger.indexing",
+        "this peer still reads the history that the list is made from",
     ),
     code(
         503,
@@ -291,7 +303,7 @@ const PLATFORM: &[Code] = &[
     code(
         429,
         "rate.limited",
-        "the account sends more requests a second than it may; see Retry-After",
+        "the account, or the address, sends more requests a second than it may; see Retry-After",
     ),
     code(
         409,
@@ -328,6 +340,11 @@ const PLATFORM: &[Code] = &[
         "traffic.bad_weights",
         "a split names no version, too many, or shares that are out of range or all zero",
     ),
+    code(
+        504,
+        "transaction.pending",
+        "the transaction is queued and not final yet; ask for it by its id",
+    ),
     code(404, "transaction.not_found", "the ledger has no transaction of this id"),
     code(422, "transfer.bad_memo", "a memo is over 100 characters"),
     code(
@@ -337,6 +354,11 @@ const PLATFORM: &[Code] = &[
     ),
     code(422, "transfer.not_positive", "an amount is not above zero"),
     code(422, "transfer.self", "sender and receiver are one account"),
+    code(
+        422,
+        "value.bad_key",
+        "a key of the state is not the ledger's encoding in hex",
+    ),
     code(404, "version.not_found", "the function has no such version"),
 ];
 

@@ -43,7 +43,9 @@ const PURE: [&str; 10] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 6] = [
+const BETWEEN_PORTS: [(&str, &str); 7] = [
+    // Its remote adapter speaks the peers' HTTP interface.
+    ("piecework-chain", "piecework-api"),
     ("piecework-chain-simplex", "piecework-chain"),
     // It counts into the meter of a call.
     ("piecework-egress", "piecework-sandbox"),

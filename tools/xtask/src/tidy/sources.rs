@@ -44,6 +44,7 @@ const PLACES: [Place; 5] = [
             "ports/api/",
             "roles/controller/src/http/",
             "roles/controller/src/http.rs",
+            "roles/peer/src/http/",
             "tools/",
         ],
         message: "HTTP status codes live only in ports/api and the handlers",

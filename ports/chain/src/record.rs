@@ -1,4 +1,4 @@
-//! Outcomes as a block carries them.
+//! Outcomes as a block carries them, and as they travel.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use piecework_model::Rejection;
 
 /// The encoding of an [`Outcome`]: part of every block, and a leaf of its outcomes' Merkle root.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub(crate) struct Record {
+pub struct Record {
     id: TransactionId,
     result: Result<Vec<Event>, Refusal>,
 }

@@ -1,0 +1,11 @@
+//! What every HTTP server of the platform does alike: answers, refusals, bodies, extractors, and a listener that patient
+//! and impatient strangers cannot wear out.
+
+mod answer;
+mod extract;
+mod listen;
+mod slow;
+
+pub use answer::{Created, HttpError, HttpResult, read_body, read_bytes, refusal, refuse};
+pub use extract::{Caller, Path, Query};
+pub use listen::{Limits, serve};

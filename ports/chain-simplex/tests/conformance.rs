@@ -1,0 +1,19 @@
+//! One peer alone keeps the contract of the chain.
+
+#![allow(clippy::unwrap_used)]
+
+mod network;
+
+use piecework_chain::conformance::Subject;
+
+async fn alone() -> Subject {
+    let directory = tempfile::tempdir().unwrap();
+    let node = network::start_alone(directory.path(), 4).await;
+    Subject {
+        chain: node.chain(),
+        accounts: [0, 1, 2, 3].map(network::key),
+        keep: Box::new((node, directory)),
+    }
+}
+
+piecework_chain::conformance_tests!(alone);
