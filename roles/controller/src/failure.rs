@@ -11,14 +11,7 @@ use piecework_store::StoreFailure;
 /// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the log.
 pub type Answer<T> = Result<T, Box<Refusal>>;
 
-/// Shorthand for a refusal.
-pub(crate) fn refuse<T>(code: &'static str, message: impl Into<String>) -> Answer<T> {
-    Err(Box::new(Refusal::new(code, message)))
-}
-
-pub(crate) fn refusal(code: &'static str, message: impl Into<String>) -> Box<Refusal> {
-    Box::new(Refusal::new(code, message))
-}
+pub(crate) use piecework_api::server::{refusal, refuse};
 
 /// For `map_err`: a rejection of somebody's becomes the caller's.
 pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {

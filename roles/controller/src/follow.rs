@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Answer, Controller, accounts, codecs,
     failure::{chain, store},
-    leases, views,
+    leases,
 };
 
 /// One movement of a statement, as it is kept.
@@ -117,7 +117,7 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         count_billing(controller, block);
     }
     if !block.transactions.is_empty() {
-        controller.announce_block(views::block(block));
+        controller.announce_block(block.into());
     }
     Ok(())
 }
@@ -308,32 +308,5 @@ async fn developer_of(controller: &Controller, lease: LeaseId) -> Answer<Option<
     match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
         Some(Value::Lease(lease)) => Ok(Some(lease.developer)),
         Some(_) | None => Ok(None),
-    }
-}
-
-/// Who asked for what, for the explorer.
-pub(crate) fn kind(action: &Action) -> &'static str {
-    match action {
-        Action::Register(_) => "register",
-        Action::RotateKey(_) => "rotate_key",
-        Action::Transfer(_) => "transfer",
-        Action::PutOffer(_) => "put_offer",
-        Action::DropOffer(_) => "drop_offer",
-        Action::OpenLease(_) => "open_lease",
-        Action::TopUp(_) => "top_up",
-        Action::DelegatePayer(_) => "delegate_payer",
-        Action::OpenJobs(_) => "open_jobs",
-        Action::Settle(_) => "settle",
-        Action::CloseLease(_) => "close_lease",
-        Action::ExpireLease(_) => "expire_lease",
-        Action::Claim(_) => "claim",
-        Action::PayClaims(_) => "pay_claims",
-        Action::Challenge(_) => "challenge",
-        Action::ReportMismatch(_) => "report_mismatch",
-        Action::SetLimit(_) => "set_limit",
-        Action::CoverDebt(_) => "cover_debt",
-        Action::Propose(_) => "propose",
-        Action::Vote(_) => "vote",
-        Action::PayPeers(_) => "pay_peers",
     }
 }

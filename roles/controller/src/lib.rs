@@ -31,7 +31,6 @@ mod queue;
 mod rates;
 mod seen;
 mod settle;
-mod summary;
 mod telemetry;
 mod traffic;
 mod views;
@@ -42,7 +41,7 @@ pub use lane::LaneState;
 pub use outcome::{ReceiptFault, check_receipt};
 pub use settle::{LaneKey, Outgoing, settlement};
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
@@ -53,6 +52,7 @@ use piecework_scheduler::Policy;
 use piecework_store::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use utoipa_axum::router::OpenApiRouter;
 
 pub use failure::Answer;
 pub use http::openapi_document;
@@ -212,10 +212,11 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Serves the HTTP API until shutdown, then lets running requests end and settles what waits.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> std::io::Result<()> {
+    /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running requests end and settles
+    /// what waits.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, beside: OpenApiRouter) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
-        let app = http::router(self.clone());
+        let app = http::router(self.clone(), beside).into_make_service_with_connect_info::<SocketAddr>();
         axum::serve(listener.tap_io(answer_at_once), app)
             .with_graceful_shutdown(async move { shutdown.cancelled().await })
             .await?;

@@ -4,15 +4,14 @@ use piecework_api::{
     accounts as api_accounts,
     functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
     jobs::{JobState as ApiJobState, JobView},
-    ledger::{BlockView, TransactionView},
+    ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
-use piecework_chain::FinalBlock;
 use piecework_model::Credits;
 use piecework_store::{Job, JobState, Point, Scope, Token, Version};
 use serde_json::value::RawValue;
 
-use crate::{Answer, Controller, clock::timestamp, failure::failed, follow, functions::Live, summary};
+use crate::{Answer, Controller, clock::timestamp, failure::failed, functions::Live};
 
 pub(crate) fn scope(scope: Scope) -> api_accounts::Scope {
     match scope {
@@ -207,44 +206,6 @@ pub(crate) fn point(point: &Point) -> MetricsPoint {
         memory_peak_bytes: point.memory_peak_bytes,
         price_ucr: Credits::from(point.price_ucr),
     }
-}
-
-pub(crate) fn block(block: &FinalBlock) -> BlockView {
-    let rejected = block.outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    BlockView {
-        height: block.height,
-        digest: block.digest,
-        parent: block.parent,
-        state_root: block.state_root,
-        proposed_at: (block.timestamp_ms > 0).then(|| timestamp(block.timestamp_ms)),
-        proposer: None,
-        transactions: u32::try_from(block.transactions.len()).unwrap_or(u32::MAX),
-        rejected: u32::try_from(rejected).unwrap_or(u32::MAX),
-    }
-}
-
-/// The transaction at `index` of a block.
-pub(crate) async fn transaction(controller: &Controller, block: &FinalBlock, index: usize) -> Option<TransactionView> {
-    let (signed, outcome) = (block.transactions.get(index)?, block.outcomes.get(index)?);
-    let transaction = &signed.transaction;
-    let kind = follow::kind(&transaction.action);
-    let sender = controller.account_name(transaction.sender).await;
-    let rejection = outcome.result.as_ref().err().map(|rejection| rejection.clone().into());
-    let summary = match &outcome.result {
-        Ok(events) => format!("{sender}: {kind}, {}", summary::events(events)),
-        Err(rejection) => format!("{sender}: {kind} was rejected, {rejection}"),
-    };
-    Some(TransactionView {
-        id: outcome.id.0,
-        kind: kind.to_owned(),
-        height: block.height,
-        index: u32::try_from(index).unwrap_or(u32::MAX),
-        sender,
-        nonce: Some(transaction.nonce),
-        rejection,
-        summary,
-        body: serde_json::to_value(&transaction.action).unwrap_or_default(),
-    })
 }
 
 impl Controller {

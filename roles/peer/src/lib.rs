@@ -1,4 +1,4 @@
-//! Runs a ledger peer: its key, its genesis file, its chain.
+//! Runs a ledger peer: its key, its genesis file, its chain, and the API through which others see the ledger.
 //!
 //! ```text
 //! directory/genesis.json   the network, shared by all its peers
@@ -7,6 +7,8 @@
 //! ```
 
 mod files;
+pub mod http;
+mod index;
 
 use std::{path::PathBuf, sync::Arc};
 

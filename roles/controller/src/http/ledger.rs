@@ -1,29 +1,28 @@
-//! `/ledger`, `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: the explorer's data and money.
+//! `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: money, and who is there.
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     ledger::{
-        BlockDetail, BlockView, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView, ProviderState,
-        ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionView, TransferView,
+        CreateTransfer, LeaseView, OfferView, ProviderState, ProviderView, StatementLine, StatementQuery, TransferView,
     },
     page::{List, PageQuery},
     routes,
 };
-use piecework_ledger::{Key, LeaseState, Params, SignedTransaction, Subject, TransactionId, Value};
+use piecework_ledger::{Key, LeaseState, Params, Subject, Value};
 use piecework_model::{Credits, Digest};
 use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, execute::idempotency, read_body};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Query, Shared, execute::idempotency, read_body};
 use crate::{
     Answer, Controller, accounts,
     auth::Caller,
     clock::timestamp,
     codecs,
-    failure::{chain, failed, refusal, refuse, store, submit as submit_failed},
-    follow, views,
+    failure::{chain, failed, refusal, refuse, store},
+    follow,
 };
 
 async fn params(controller: &Controller) -> Answer<Params> {
@@ -35,13 +34,6 @@ async fn params(controller: &Controller) -> Answer<Params> {
 
 pub(super) async fn commission_ppm(controller: &Controller) -> Answer<u32> {
     Ok(params(controller).await?.commission_ppm)
-}
-
-async fn pools(controller: &Controller) -> Answer<Credits> {
-    match controller.chain.get(&Key::Pools).await.map_err(chain)? {
-        Some(Value::Pools(pools)) => Ok(Credits(pools.peers.0 + pools.insurance.0)),
-        Some(_) | None => Ok(Credits::ZERO),
-    }
 }
 
 const MEMO_LENGTH_MAX: usize = 100;
@@ -334,121 +326,4 @@ pub(super) async fn leases(
         expires_at_height,
     };
     Ok(Json(List::all(vec![view])))
-}
-
-#[utoipa::path(get, path = routes::LEDGER_STATUS, tag = "ledger", security(()), responses(
-    (status = 200, body = LedgerStatus), (status = "default", body = ErrorBody)))]
-pub(super) async fn status(State(controller): Shared) -> HttpResult<Json<LedgerStatus>> {
-    let status = controller.chain.status();
-    let commission = commission_ppm(&controller).await?;
-    Ok(Json(LedgerStatus {
-        network: status.network,
-        height: status.height,
-        head: status.block,
-        state_root: status.state_root,
-        finalized_at: (status.last_block_at_ms > 0).then(|| timestamp(status.last_block_at_ms)),
-        peers: Vec::<PeerView>::new(),
-        peer_count: status.peers,
-        pools_ucr: pools(&controller).await?,
-        commission_permille: commission / 1_000,
-        outbox: controller.outbox.len() as u64,
-    }))
-}
-
-/// Newest first; heights that hold nothing are there too.
-#[utoipa::path(get, path = routes::LEDGER_BLOCKS, tag = "ledger", params(PageQuery), security(()), responses(
-    (status = 200, body = List<BlockView>), (status = "default", body = ErrorBody)))]
-pub(super) async fn blocks(
-    State(controller): Shared,
-    Query(query): Query<PageQuery>,
-) -> HttpResult<Json<List<BlockView>>> {
-    let head = controller.chain.status().height;
-    let from = match query.cursor.as_deref().map(str::parse::<u64>) {
-        None => head,
-        Some(Ok(height)) => height.min(head),
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
-    };
-    let limit = u64::from(query.limit());
-    let mut items = Vec::new();
-    let last = from.saturating_sub(limit - 1).max(1);
-    for height in (last..=from).rev() {
-        if let Some(block) = controller.chain.block(height).await.map_err(chain)? {
-            items.push(views::block(&block));
-        }
-    }
-    Ok(Json(List {
-        items,
-        next: (last > 1).then(|| (last - 1).to_string()),
-    }))
-}
-
-#[utoipa::path(get, path = routes::LEDGER_BLOCK, tag = "ledger", params(("height" = String, Path)), security(()),
-    responses((status = 200, body = BlockDetail), (status = "default", body = ErrorBody)))]
-pub(super) async fn block(State(controller): Shared, Path(height): Path<String>) -> HttpResult<Json<BlockDetail>> {
-    let Ok(height) = height.parse::<u64>() else {
-        return Ok(refuse("block.bad_height", "a height is a whole number")?);
-    };
-    let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
-        return Ok(refuse(
-            "block.not_found",
-            format!("the ledger has no block {height} yet"),
-        )?);
-    };
-    let mut items = Vec::with_capacity(block.transactions.len());
-    for index in 0..block.transactions.len() {
-        items.extend(views::transaction(&controller, &block, index).await);
-    }
-    Ok(Json(BlockDetail {
-        block: views::block(&block),
-        items,
-    }))
-}
-
-#[utoipa::path(get, path = routes::LEDGER_TRANSACTION, tag = "ledger", params(("id" = String, Path)), security(()),
-    responses((status = 200, body = TransactionView), (status = "default", body = ErrorBody)))]
-pub(super) async fn transaction(
-    State(controller): Shared,
-    Path(id): Path<String>,
-) -> HttpResult<Json<TransactionView>> {
-    let missing = || refusal("transaction.not_found", format!("the ledger has no transaction {id}"));
-    let digest = id.parse::<Digest>().map_err(|_| missing())?;
-    let found = controller
-        .chain
-        .transaction(TransactionId(digest))
-        .await
-        .map_err(chain)?;
-    let (height, index) = found.ok_or_else(missing)?;
-    let block = controller.chain.block(height).await.map_err(chain)?;
-    let view = match &block {
-        Some(block) => views::transaction(&controller, block, index as usize).await,
-        None => None,
-    };
-    Ok(Json(view.ok_or_else(missing)?))
-}
-
-/// Takes a signed transaction of anybody's, in the ledger's encoding; answered when it is final.
-#[utoipa::path(post, path = routes::LEDGER_TRANSACTIONS, tag = "ledger", request_body = SubmitTransaction, security(()),
-    responses((status = 201, body = TransactionView), (status = "default", body = ErrorBody)))]
-pub(super) async fn submit(State(controller): Shared, body: Body) -> HttpResult<Created<TransactionView>> {
-    const TRANSACTION_BYTES_MAX: usize = 4 << 20;
-    let body: SubmitTransaction = read_body(body, TRANSACTION_BYTES_MAX).await?;
-    let Some(signed) = codecs::from_hex::<SignedTransaction>(&body.transaction) else {
-        return Ok(refuse(
-            "body.malformed",
-            "`transaction` is not a signed transaction in hex",
-        )?);
-    };
-    let done = controller.chain.submit_and_wait(signed).await.map_err(submit_failed)?;
-    let block = controller.chain.block(done.height).await.map_err(chain)?;
-    let view = match &block {
-        Some(block) => views::transaction(&controller, block, done.index as usize).await,
-        None => None,
-    };
-    match view {
-        Some(view) => Ok(Created(view)),
-        None => Ok(refuse(
-            "ledger.unavailable",
-            "the block of the transaction cannot be read now",
-        )?),
-    }
 }

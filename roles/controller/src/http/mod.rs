@@ -1,7 +1,6 @@
 //! The HTTP API: one file per resource, handlers and their descriptions side by side.
 
 mod accounts;
-mod answer;
 mod audit;
 mod events;
 mod execute;
@@ -21,23 +20,19 @@ use axum::{
     routing::{any, get},
 };
 use piecework_api::{accounts::Scope, routes};
-use serde::de::DeserializeOwned;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use answer::{Created, HttpError, read_body};
+pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, read_body};
 
 use crate::{
     Controller,
     auth::{Caller, caller_of},
-    failure::{refusal, refuse},
+    failure::refusal,
     rates::{self, Counted},
 };
 
 pub(crate) type Shared = State<Arc<Controller>>;
-
-/// Of an answer's error side.
-pub(crate) type HttpResult<T> = Result<T, HttpError>;
 
 /// A bundle of 32 MiB in base64, and its settings.
 pub(crate) const UPLOAD_BYTES_MAX: usize = 48 << 20;
@@ -71,7 +66,7 @@ impl utoipa::Modify for Bearer {
     }
 }
 
-fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
+fn described() -> OpenApiRouter<Arc<Controller>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(functions::create, functions::list))
         .routes(routes!(functions::show, functions::update, functions::remove))
@@ -111,37 +106,39 @@ fn described() -> (Router<Arc<Controller>>, utoipa::openapi::OpenApi) {
         .routes(routes!(ledger::offers))
         .routes(routes!(ledger::providers))
         .routes(routes!(ledger::leases))
-        .routes(routes!(ledger::status))
-        .routes(routes!(ledger::blocks))
-        .routes(routes!(ledger::block))
-        .routes(routes!(ledger::transaction))
-        .routes(routes!(ledger::submit))
         .routes(routes!(events::stream))
         .routes(routes!(metrics::healthz))
         .routes(routes!(metrics::readyz))
-        .split_for_parts()
 }
 
-/// The OpenAPI document of everything but `/fn/`, whose bodies are the functions' own.
-pub fn openapi_document() -> utoipa::openapi::OpenApi {
-    described().1
+/// The OpenAPI document of everything but `/fn/`, whose bodies are the functions' own, with what is served beside it.
+pub fn openapi_document(beside: OpenApiRouter) -> utoipa::openapi::OpenApi {
+    let mut document = described().into_openapi();
+    document.merge(beside.into_openapi());
+    document
 }
 
-pub(crate) fn router(controller: Arc<Controller>) -> Router {
-    let (router, document) = described();
+/// With `beside`, routes that others describe and answer: the ledger's explorer.
+pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Router {
+    let (router, document) = described()
+        .with_state(controller.clone())
+        .merge(beside)
+        .split_for_parts();
     let document: axum::body::Bytes = document.to_json().expect("the document is plain data").into();
     let openapi = move || {
         let document = document.clone();
         async move { ([(header::CONTENT_TYPE, "application/json")], document) }
     };
-    router
-        .route(routes::OPENAPI, get(openapi))
+    let plain = Router::new()
         .route(routes::PLAIN, any(plain::root))
         .route(routes::PLAIN_PATH, any(plain::below))
+        .with_state(controller);
+    router
+        .route(routes::OPENAPI, get(openapi))
+        .merge(plain)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
-        .with_state(controller)
 }
 
 async fn not_found(uri: Uri) -> HttpError {
@@ -212,36 +209,4 @@ fn bearer(parts: &Parts) -> Option<&str> {
     let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Query parameters; an unknown or malformed one is named.
-pub(crate) struct Query<T>(pub(crate) T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
-    type Rejection = HttpError;
-
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> HttpResult<Self> {
-        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
-        let reader = serde_urlencoded::Deserializer::new(pairs);
-        serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            let mut refusal = refusal("query.malformed", error.into_inner().to_string());
-            refusal.field = (path != ".").then_some(path);
-            HttpError(refusal)
-        })
-    }
-}
-
-/// A path parameter that is not valid UTF-8 names nothing.
-pub(crate) struct Path<T>(pub(crate) T);
-
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = HttpError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> HttpResult<Self> {
-        match axum::extract::Path::from_request_parts(parts, state).await {
-            Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(_) => Ok(refuse("path.not_found", "the path cannot be read")?),
-        }
-    }
 }

@@ -14,10 +14,11 @@ use piecework_api::{
     accounts::Scope,
     execute::{HttpAnswer, HttpEvent},
     routes,
+    server::read_bytes,
 };
 use serde_json::Value;
 
-use super::{Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, answer::read_bytes, execute};
+use super::{Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, execute};
 use crate::{
     failure::{failed, refusal, refuse},
     functions, invoke,

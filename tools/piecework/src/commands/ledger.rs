@@ -64,7 +64,7 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
                 status.commission_permille % 10
             ),
         ),
-        ("receipts waiting", status.outbox.to_string()),
+        ("transactions waiting", status.queued.to_string()),
     ];
     rows.extend(status.peers.iter().map(|peer| {
         let owner = peer.owner.as_deref().unwrap_or("-");

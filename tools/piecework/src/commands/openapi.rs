@@ -1,6 +1,6 @@
 //! `piecework openapi`: the HTTP interface as a document.
 
-use crate::{failure::Failure, show};
+use crate::{compose, failure::Failure, show};
 
 /// Print the OpenAPI document of the HTTP interface
 #[derive(Debug, clap::Args)]
@@ -8,6 +8,6 @@ pub struct Openapi {}
 
 impl Openapi {
     pub fn run(self) -> Result<(), Failure> {
-        show::json(&piecework_controller::openapi_document())
+        show::json(&compose::openapi_document())
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
 use piecework_ledger::{Grant, Params, Roles};
 use piecework_model::{Credits, OwnerName, SecretKey};
-use piecework_peer::NewNetwork;
+use piecework_peer::{NewNetwork, http::Explorer};
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Keys, make_private};
@@ -50,6 +51,17 @@ pub(super) async fn start_peer(
         .await
         .context("the ledger does not start")?;
     Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
+}
+
+/// What others may see of this peer's ledger.
+pub(super) fn explorer(peer: &piecework_peer::Handle, shutdown: &CancellationToken) -> Arc<Explorer> {
+    let options = piecework_peer::http::Options {
+        chain: peer.chain(),
+        genesis: peer.genesis().clone(),
+        here: peer.genesis().peers.first().map(|peer| peer.key),
+        rates: Default::default(),
+    };
+    Explorer::start(options, shutdown.clone())
 }
 
 fn new_network(keys: &Keys) -> Result<NewNetwork> {

@@ -7,13 +7,14 @@ use piecework_blobs::{Files, Unpacked};
 use piecework_controller::{Controller, Tuning};
 use piecework_model::{AccountId, EgressPolicy, SecretKey};
 use piecework_packages::Packages;
+use piecework_peer::http::Explorer;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     files::{Keys, lock, make_private, write_private},
-    ledger::start_peer,
+    ledger::{explorer, start_peer},
     provider::{UNPACKED_BYTES_MAX, put_offer, start_provider},
     sandboxes::backends,
 };
@@ -22,6 +23,7 @@ use crate::places;
 /// What one machine runs.
 pub struct Machine {
     controller: Arc<Controller>,
+    explorer: Arc<Explorer>,
     peer: piecework_peer::Handle,
     /// Apart from the others': the controller's last settlement needs the ledger.
     peer_shutdown: CancellationToken,
@@ -90,6 +92,7 @@ pub async fn machine(
     .map_err(|refusal| anyhow::anyhow!("the controller does not start: {refusal}"))?;
     write_token(directory, &controller, &keys.operator, &url).await?;
     Ok(Machine {
+        explorer: explorer(&peer, &shutdown),
         controller,
         peer,
         peer_shutdown,
@@ -105,13 +108,14 @@ impl Machine {
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
         let Self {
             controller,
+            explorer,
             peer,
             peer_shutdown,
             listener,
             shutdown,
             ..
         } = self;
-        let mut serving = tokio::spawn(controller.serve(listener));
+        let mut serving = tokio::spawn(controller.serve(listener, explorer.routes()));
         let mut ledger = tokio::spawn(peer.stopped());
         let stopped_early = tokio::select! {
             () = stop => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use piecework_ledger::Event;
 
 /// Like `12 jobs paid, 1 job claimed`; in the order of the first of each kind.
-pub(crate) fn events(events: &[Event]) -> String {
+pub(super) fn events(events: &[Event]) -> String {
     let mut counts: BTreeMap<usize, (u32, Words)> = BTreeMap::new();
     for (at, event) in events.iter().enumerate() {
         let words = words(event);

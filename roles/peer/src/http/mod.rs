@@ -1,0 +1,224 @@
+//! The peer's query API: the explorer, raw reads for programs, transactions of anybody's, a stream of blocks.
+//!
+//! [`Explorer::routes`] are the same wherever the ledger is shown: a peer serves them on an address of its own with
+//! [`serve`], a controller beside its own routes.
+//!
+//! Nobody is asked who he is: the ledger is open to read, and a transaction carries its own authority. So everything here
+//! is bounded: bodies in size and time, pages and raw answers in size, waits in time, transactions by the address that
+//! they come from.
+
+mod blocks;
+mod jobs;
+mod limit;
+mod state;
+mod summary;
+mod transactions;
+mod views;
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{DefaultBodyLimit, State},
+    http::{Method, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use piecework_api::{
+    errors::Refusal,
+    metrics::Health,
+    routes,
+    server::{HttpError, HttpResult, Limits, read_body, refusal},
+};
+use piecework_chain::{Chain, ChainFailure, SubmitError};
+use piecework_ledger::Genesis;
+use piecework_model::PublicKey;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use limit::Rates;
+
+use crate::index::Index;
+
+/// What is needed to show a ledger.
+pub struct Options {
+    pub chain: Arc<dyn Chain>,
+    pub genesis: Genesis,
+    /// The consensus key of the peer that runs in this process, if one does.
+    pub here: Option<PublicKey>,
+    pub rates: Rates,
+}
+
+/// The ledger as it is shown to people and programs.
+pub struct Explorer {
+    chain: Arc<dyn Chain>,
+    genesis: Genesis,
+    here: Option<PublicKey>,
+    index: Arc<Index>,
+    limiter: limit::Limiter,
+    shutdown: CancellationToken,
+}
+
+type Shared = State<Arc<Explorer>>;
+
+/// A small body arrives at once; a settlement of half a megabyte over a poor line within this.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a caller's question for a later state holds its connection.
+const BEHIND_WITHIN: Duration = Duration::from_secs(2);
+
+impl Explorer {
+    /// Begins to read the history for the lists that the state itself cannot give; until `shutdown`.
+    pub fn start(options: Options, shutdown: CancellationToken) -> Arc<Self> {
+        let index = Arc::new(Index::default());
+        let explorer = Arc::new(Self {
+            index: index.clone(),
+            limiter: limit::Limiter::new(options.rates),
+            chain: options.chain.clone(),
+            genesis: options.genesis,
+            here: options.here,
+            shutdown: shutdown.clone(),
+        });
+        let grants = explorer
+            .genesis
+            .grants
+            .iter()
+            .map(|grant| grant.key)
+            .collect::<Vec<_>>();
+        tokio::spawn(crate::index::run(index, options.chain, grants, shutdown.clone()));
+        tokio::spawn(limit::forget_the_idle(explorer.clone(), shutdown));
+        explorer
+    }
+
+    /// `/ledger/...`, with its description.
+    pub fn routes(self: Arc<Self>) -> OpenApiRouter {
+        described().with_state(self)
+    }
+}
+
+fn described() -> OpenApiRouter<Arc<Explorer>> {
+    OpenApiRouter::new()
+        .routes(routes!(blocks::status))
+        .routes(routes!(blocks::list))
+        .routes(routes!(blocks::show))
+        .routes(routes!(blocks::raw))
+        .routes(routes!(blocks::raw_page))
+        .routes(routes!(blocks::events))
+        .routes(routes!(transactions::submit))
+        .routes(routes!(transactions::show))
+        .routes(routes!(state::value))
+        .routes(routes!(state::accounts))
+        .routes(routes!(state::account))
+        .routes(routes!(state::offers))
+        .routes(routes!(state::lease))
+        .routes(routes!(state::peers))
+        .routes(routes!(state::params))
+        .routes(routes!(state::genesis))
+        .routes(routes!(jobs::show))
+}
+
+/// The routes without a ledger behind them: for the OpenAPI document.
+pub fn description() -> OpenApiRouter {
+    OpenApiRouter::with_openapi(described().into_openapi())
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(info(
+    title = "Piecework ledger peer",
+    description = "The ledger as one of its peers shows it: blocks, transactions, accounts, jobs.",
+    license(name = "Apache-2.0")
+))]
+struct Document;
+
+/// Serves a peer's API on an address of its own until the explorer's shutdown.
+pub async fn serve(listener: TcpListener, explorer: Arc<Explorer>, limits: Limits) -> io::Result<()> {
+    let shutdown = explorer.shutdown.clone();
+    serve_until(listener, explorer, limits, async move { shutdown.cancelled().await }).await
+}
+
+async fn serve_until(
+    listener: TcpListener,
+    explorer: Arc<Explorer>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(explorer.clone().routes())
+        .split_for_parts();
+    let document: bytes::Bytes = document.to_json().expect("the document is plain data").into();
+    let openapi = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    let own = Router::new()
+        .route(routes::HEALTHZ, get(healthz))
+        .route(routes::READYZ, get(readyz))
+        .with_state(explorer);
+    let app = router
+        .merge(own)
+        .route(routes::OPENAPI, get(openapi))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable());
+    piecework_api::server::serve(listener, app, limits, shutdown).await
+}
+
+async fn healthz() -> Json<Health> {
+    Json(health("ok"))
+}
+
+/// Ready once it has the first block and has read the history: before, some answers would be refused.
+async fn readyz(State(explorer): Shared) -> (StatusCode, Json<Health>) {
+    if explorer.chain.status().height > 0 && explorer.index.is_complete() {
+        (StatusCode::OK, Json(health("ok")))
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(health("starting")))
+    }
+}
+
+fn health(status: &str) -> Health {
+    Health {
+        status: status.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+async fn not_found(uri: Uri) -> HttpError {
+    let hint = "/openapi.json lists what there is";
+    HttpError(Box::new(
+        Refusal::new("path.not_found", format!("there is nothing at {}", uri.path())).hint(hint),
+    ))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    HttpError(refusal(
+        "method.not_allowed",
+        format!("{} does not take {method}", uri.path()),
+    ))
+    .into_response()
+}
+
+/// The body as JSON, whole and in time.
+async fn read_in_time<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
+    match tokio::time::timeout(BODY_WITHIN, read_body(body, bytes_max)).await {
+        Ok(read) => read,
+        Err(_) => Err(HttpError(refusal(
+            "body.too_slow",
+            "the body did not arrive whole in time",
+        ))),
+    }
+}
+
+/// The world's affair: logged here, once.
+fn failed(failure: ChainFailure) -> HttpError {
+    tracing::warn!(cause = %failure, "the ledger does not answer");
+    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer now; nothing was lost");
+    HttpError(Box::new(refusal.hint("try again in a moment")))
+}
+
+fn not_taken(error: SubmitError) -> HttpError {
+    match error {
+        SubmitError::Rejected(rejection) => HttpError(Box::new(rejection.into())),
+        SubmitError::Failed(failure) => failed(failure),
+    }
+}

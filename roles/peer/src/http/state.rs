@@ -1,0 +1,230 @@
+//! `/ledger/accounts`, `/ledger/offers`, `/ledger/leases`, `/ledger/peers`, `/ledger/params`, `/ledger/genesis`, and the raw
+//! value of any key.
+
+use axum::{Json, extract::State, response::Response};
+use piecework_api::{
+    accounts::AccountView,
+    errors::ErrorBody,
+    ledger::{LeaseView, OfferView, PeerView, ValueQuery},
+    page::{List, PageQuery},
+    routes,
+    server::{HttpResult, Path, Query, refuse},
+};
+use piecework_chain::wire;
+use piecework_ledger::{Key, Params, Peer, Value};
+use piecework_model::{AccountId, Credits, LeaseId, OwnerName};
+
+use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, views};
+
+/// A key in hex; a lane's is the longest.
+const KEY_HEX_MAX: usize = 512;
+
+/// A value of the state as programs read it, in borsh.
+#[utoipa::path(get, path = routes::LEDGER_RAW_VALUE, tag = "ledger", params(("key" = String, Path), ValueQuery),
+    security(()), responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = "default", body = ErrorBody)))]
+pub(super) async fn value(
+    State(explorer): Shared,
+    Path(key): Path<String>,
+    Query(query): Query<ValueQuery>,
+) -> HttpResult<Response> {
+    let bytes = (key.len() <= KEY_HEX_MAX).then(|| hex::decode(&key).ok()).flatten();
+    let Some(key) = bytes.and_then(|bytes| borsh::from_slice::<Key>(&bytes).ok()) else {
+        return Ok(refuse(
+            "value.bad_key",
+            "a key is the ledger's encoding of one, in hex",
+        )?);
+    };
+    if !explorer.reach(query.at_least.unwrap_or(0), BEHIND_WITHIN).await {
+        return Ok(refuse("ledger.behind", "this peer has not seen that block yet")?);
+    }
+    let height = explorer.chain.status().height;
+    let value = explorer.chain.get(&key).await.map_err(failed)?;
+    Ok(raw_answer(&wire::StateValue {
+        network: explorer.chain.network(),
+        height,
+        value,
+    }))
+}
+
+pub(super) async fn params_of(explorer: &Explorer) -> HttpResult<Params> {
+    match explorer.chain.get(&Key::Params).await.map_err(failed)? {
+        Some(Value::Params(params)) => Ok(params),
+        Some(_) | None => Ok(refuse("ledger.unavailable", "the ledger has no parameters yet")?),
+    }
+}
+
+pub(super) async fn pools_of(explorer: &Explorer) -> HttpResult<Credits> {
+    match explorer.chain.get(&Key::Pools).await.map_err(failed)? {
+        Some(Value::Pools(pools)) => Ok(Credits(pools.peers.0 + pools.insurance.0)),
+        Some(_) | None => Ok(Credits::ZERO),
+    }
+}
+
+/// The peers that hold now, then those that come.
+pub(super) async fn peer_views(explorer: &Explorer) -> HttpResult<Vec<PeerView>> {
+    let Some(Value::Committee(committee)) = explorer.chain.get(&Key::Committee).await.map_err(failed)? else {
+        return Ok(Vec::new());
+    };
+    let next_height = explorer.chain.status().height + 1;
+    let holding = committee.at(next_height);
+    let mut names = views::Names::new(&*explorer.chain);
+    let mut peers = Vec::new();
+    for peer in holding {
+        peers.push(peer_view(explorer, &mut names, peer, None).await);
+    }
+    if let Some(next) = committee.pending(next_height) {
+        let new = |peer: &&Peer| !holding.iter().any(|held| held.key == peer.key);
+        for peer in next.peers.iter().filter(new) {
+            peers.push(peer_view(explorer, &mut names, peer, Some(next.from_height)).await);
+        }
+    }
+    Ok(peers)
+}
+
+async fn peer_view(
+    explorer: &Explorer,
+    names: &mut views::Names<'_>,
+    peer: &Peer,
+    from_height: Option<u64>,
+) -> PeerView {
+    PeerView {
+        key: peer.key,
+        owner: Some(names.of(peer.owner).await),
+        address: Some(peer.address.clone()),
+        since_height: peer.since_height,
+        from_height,
+        here: explorer.here == Some(peer.key),
+    }
+}
+
+/// Who keeps the ledger, now and next.
+#[utoipa::path(get, path = routes::LEDGER_PEERS, tag = "ledger", security(()), responses(
+    (status = 200, body = List<PeerView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn peers(State(explorer): Shared) -> HttpResult<Json<List<PeerView>>> {
+    Ok(Json(List::all(peer_views(&explorer).await?)))
+}
+
+/// The rules in force.
+#[utoipa::path(get, path = routes::LEDGER_PARAMS, tag = "ledger", security(()), responses(
+    (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
+pub(super) async fn params(State(explorer): Shared) -> HttpResult<Json<Params>> {
+    Ok(Json(params_of(&explorer).await?))
+}
+
+/// The file that the network began with. Trust it only as far as you trust this peer: its digest is the network's id.
+#[utoipa::path(get, path = routes::LEDGER_GENESIS, tag = "ledger", security(()), responses(
+    (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
+pub(super) async fn genesis(State(explorer): Shared) -> Json<piecework_ledger::Genesis> {
+    Json(explorer.genesis.clone())
+}
+
+async fn account_id(explorer: &Explorer, name_or_id: &str) -> HttpResult<AccountId> {
+    if let Ok(id) = name_or_id.parse() {
+        return Ok(id);
+    }
+    let found = match name_or_id.parse::<OwnerName>() {
+        Ok(name) => explorer.chain.get(&Key::Name(name)).await.map_err(failed)?,
+        Err(_) => None,
+    };
+    match found {
+        Some(Value::Name(account)) => Ok(account),
+        Some(_) | None => Ok(refuse(
+            "account.not_found",
+            format!("no account has the name `{name_or_id}`"),
+        )?),
+    }
+}
+
+async fn account_view(explorer: &Explorer, id: AccountId) -> HttpResult<Option<AccountView>> {
+    let height = explorer.chain.status().height;
+    match explorer.chain.get(&Key::Account(id)).await.map_err(failed)? {
+        Some(Value::Account(account)) => {
+            let mut names = views::Names::new(&*explorer.chain);
+            Ok(Some(views::account(&mut names, id, &account, height).await))
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// By name or id.
+#[utoipa::path(get, path = routes::LEDGER_ACCOUNT, tag = "ledger", params(("name" = String, Path)), security(()),
+    responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn account(State(explorer): Shared, Path(name): Path<String>) -> HttpResult<Json<AccountView>> {
+    let id = account_id(&explorer, &name).await?;
+    match account_view(&explorer, id).await? {
+        Some(view) => Ok(Json(view)),
+        None => Ok(refuse("account.not_found", format!("no account has the id {id}"))?),
+    }
+}
+
+/// A page of ids, in their order, from the cursor on.
+fn page(explorer: &Explorer, query: &PageQuery, offers: bool) -> HttpResult<(Vec<AccountId>, Option<String>)> {
+    if !explorer.index.is_complete() {
+        return Ok(refuse("ledger.indexing", "this peer still reads the ledger's history")?);
+    }
+    let from = match query.cursor.as_deref().map(str::parse::<AccountId>) {
+        None => AccountId([0; 20]),
+        Some(Ok(id)) => id,
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+    };
+    let limit = query.limit() as usize;
+    let mut ids = explorer.index.ids(offers, from, limit + 1);
+    let next = (ids.len() > limit).then(|| ids.pop()).flatten();
+    Ok((ids, next.map(|id| id.to_string())))
+}
+
+/// All accounts, in the order of their ids.
+#[utoipa::path(get, path = routes::LEDGER_ACCOUNTS, tag = "ledger", params(PageQuery), security(()), responses(
+    (status = 200, body = List<AccountView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn accounts(
+    State(explorer): Shared,
+    Query(query): Query<PageQuery>,
+) -> HttpResult<Json<List<AccountView>>> {
+    let (ids, next) = page(&explorer, &query, false)?;
+    let mut items = Vec::with_capacity(ids.len());
+    for id in ids {
+        items.extend(account_view(&explorer, id).await?);
+    }
+    Ok(Json(List { items, next }))
+}
+
+/// The offers that stand, in the order of their providers' ids.
+#[utoipa::path(get, path = routes::LEDGER_OFFERS, tag = "ledger", params(PageQuery), security(()), responses(
+    (status = 200, body = List<OfferView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn offers(
+    State(explorer): Shared,
+    Query(query): Query<PageQuery>,
+) -> HttpResult<Json<List<OfferView>>> {
+    let (ids, next) = page(&explorer, &query, true)?;
+    let mut names = views::Names::new(&*explorer.chain);
+    let mut items = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(Value::Offer(offer)) = explorer.chain.get(&Key::Offer(id)).await.map_err(failed)? {
+            items.push(views::offer(&mut names, id, offer).await);
+        }
+    }
+    Ok(Json(List { items, next }))
+}
+
+/// One lease.
+#[utoipa::path(get, path = routes::LEDGER_LEASE, tag = "ledger", params(("id" = String, Path)), security(()), responses(
+    (status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
+pub(super) async fn lease(State(explorer): Shared, Path(text): Path<String>) -> HttpResult<Json<LeaseView>> {
+    let found = match text.parse::<LeaseId>() {
+        Ok(id) => explorer
+            .chain
+            .get(&Key::Lease(id))
+            .await
+            .map_err(failed)?
+            .map(|value| (id, value)),
+        Err(_) => None,
+    };
+    match found {
+        Some((id, Value::Lease(lease))) => {
+            let mut names = views::Names::new(&*explorer.chain);
+            Ok(Json(views::lease(&mut names, id, lease).await))
+        }
+        Some(_) | None => Ok(refuse("lease.not_found", format!("the ledger has no lease {text}"))?),
+    }
+}
