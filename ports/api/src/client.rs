@@ -361,6 +361,11 @@ impl Client {
         self.get(routes::LEDGER_PARAMS, &()).await
     }
 
+    /// The file that the network began with, as this peer shows it.
+    pub async fn ledger_genesis(&self) -> Result<Value, ClientError> {
+        self.get(routes::LEDGER_GENESIS, &()).await
+    }
+
     /// Blocks in the encoding of the wire.
     pub async fn raw_blocks(&self, query: &BlocksQuery) -> Result<Vec<u8>, ClientError> {
         self.raw(self.query_request(routes::LEDGER_RAW_BLOCKS, query)).await

@@ -46,8 +46,12 @@ fn parse_key(path: &Path, text: &str) -> Result<SecretKey, PeerFailure> {
 }
 
 pub(crate) fn read_genesis(directory: &Path) -> Result<Genesis, PeerFailure> {
-    let path = directory.join(GENESIS_FILE);
-    let bytes = fs::read(&path).map_err(failure(&path))?;
+    read_genesis_file(&directory.join(GENESIS_FILE))
+}
+
+pub(crate) fn read_genesis_file(path: &Path) -> Result<Genesis, PeerFailure> {
+    let bytes = fs::read(path).map_err(failure(path))?;
+    let path = path.to_owned();
     serde_json::from_slice(&bytes).map_err(|source| PeerFailure::BadGenesis { path, source })
 }
 

@@ -6,9 +6,11 @@
 //! directory/ledger/        the chain's own
 //! ```
 
+mod card;
 mod files;
 pub mod http;
 mod index;
+pub mod membership;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -17,6 +19,8 @@ use piecework_ledger::{Genesis, GenesisPeer, Grant, Params};
 use piecework_model::{OwnerName, Rejection, SecretKey};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use card::{Card, Request};
 
 /// What a new network starts with; this peer is its first.
 #[derive(Clone, Debug)]
@@ -76,18 +80,42 @@ pub fn create_genesis(directory: &std::path::Path, new: NewNetwork) -> Result<Ge
     Ok(genesis)
 }
 
-/// Puts the genesis file of a network that others made into this directory, with this peer's key beside it, which the
-/// genesis must name. Durable when it returns. The same genesis again is no error.
-pub fn join(directory: &std::path::Path, genesis: &Genesis) -> Result<(), PeerFailure> {
+/// The checked genesis of a network whose first peers have these cards.
+pub fn genesis_of(
+    name: String,
+    created_at_ms: u64,
+    params: Params,
+    grants: Vec<Grant>,
+    cards: &[Card],
+) -> Result<Genesis, Rejection> {
+    let genesis = Genesis {
+        network_name: name,
+        created_at_ms,
+        params,
+        peers: cards.iter().map(Card::genesis_peer).collect(),
+        grants,
+    };
+    genesis.state()?;
+    Ok(genesis)
+}
+
+/// Puts the genesis file of a network that others made into this directory, with this peer's key beside it. Durable when it
+/// returns. The same genesis again is no error; another one is.
+pub fn join(directory: &std::path::Path, genesis: &Genesis) -> Result<Member, PeerFailure> {
     genesis.state().map_err(PeerFailure::Genesis)?;
-    let key = files::load_or_create_key(directory)?;
-    if !genesis.peers.iter().any(|peer| peer.key == key.public()) {
-        return Err(ChainFailure::NotAPeer.into());
-    }
+    files::load_or_create_key(directory)?;
     match files::write_genesis(directory, genesis) {
-        Err(PeerFailure::GenesisExists { .. }) if files::read_genesis(directory)? == *genesis => Ok(()),
-        written => written,
+        Err(PeerFailure::GenesisExists { .. }) if files::read_genesis(directory)? == *genesis => {}
+        written => written?,
     }
+    member(directory)
+}
+
+/// The genesis file of a directory, or one that lies alone.
+pub fn read_genesis(path: &std::path::Path) -> Result<Genesis, PeerFailure> {
+    let genesis = files::read_genesis_file(path)?;
+    genesis.state().map_err(PeerFailure::Genesis)?;
+    Ok(genesis)
 }
 
 /// This directory's consensus key, made if there is none: its public half goes into the genesis.
@@ -98,10 +126,18 @@ pub fn peer_key(directory: &std::path::Path) -> Result<SecretKey, PeerFailure> {
 /// What a directory says of its peer.
 pub struct Member {
     pub genesis: Genesis,
-    /// The consensus key, named in the genesis.
+    /// The consensus key.
     pub key: SecretKey,
     /// The engine's own directory.
     pub ledger: PathBuf,
+}
+
+impl Member {
+    /// Whether the genesis names this peer. Another one has to be voted in before it can follow.
+    pub fn is_founder(&self) -> bool {
+        let key = self.key.public();
+        self.genesis.peers.iter().any(|peer| peer.key == key)
+    }
 }
 
 /// Reads what [`create_genesis`] or [`join`] left in `directory`.

@@ -158,6 +158,7 @@ impl Peers {
         let (deadline, mut pause) = (Instant::now() + self.patience, ROUND_PAUSE.0);
         loop {
             let mut worst = Trouble::Other("nobody was asked".to_owned());
+            let mut all_foreign = true;
             for _ in 0..self.all.len() {
                 let (at, peer) = self.current();
                 let answer = timeout(ANSWER_WITHIN, question(peer.clone())).await;
@@ -169,9 +170,10 @@ impl Peers {
                 };
                 tracing::debug!(peer = peer.client.base(), %trouble, "a peer did not answer");
                 self.turn_from(at);
+                all_foreign &= matches!(trouble, Trouble::Foreign(_));
                 worst = trouble;
             }
-            if Instant::now() + pause >= deadline {
+            if all_foreign || Instant::now() + pause >= deadline {
                 return Err(worst);
             }
             sleep(pause).await;

@@ -3,10 +3,10 @@
 //! A transaction of a known account costs its sender nothing until it is executed, and a registration nothing at all: so
 //! the flood is bounded where it enters. One address gets so many a second, registrations far fewer; beyond that stand the
 //! mempool's own bounds (by sender, by number, by bytes). Whoever commands thousands of addresses can still fill the
-//! mempool with registrations: against that a community takes registrations only through its controllers, and shuts this
-//! path with a rate of none.
+//! mempool with registrations: against that a community takes them from its controllers alone, by a rate of none for all
+//! others. Addresses that the operator trusts are not counted.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use piecework_api::{
@@ -45,10 +45,11 @@ const FORGET_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Limiter {
     transactions: Option<DefaultKeyedRateLimiter<Caller>>,
     registrations: Option<DefaultKeyedRateLimiter<Caller>>,
+    trusted: HashSet<Caller>,
 }
 
 impl Limiter {
-    pub(super) fn new(rates: Rates) -> Self {
+    pub(super) fn new(rates: Rates, trusted: &[IpAddr]) -> Self {
         let limiter = |per_s: u32| {
             let burst = NonZeroU32::new(per_s.saturating_mul(BURST_S))?;
             Some(RateLimiter::keyed(
@@ -58,24 +59,26 @@ impl Limiter {
         Self {
             transactions: limiter(rates.transactions_per_s),
             registrations: limiter(rates.registrations_per_s),
+            trusted: trusted.iter().copied().map(Caller::from).collect(),
         }
     }
 
     pub(super) fn transaction(&self, caller: Caller) -> HttpResult<()> {
-        admit(self.transactions.as_ref(), caller, "transactions")
+        self.admit(self.transactions.as_ref(), caller, "transactions")
     }
 
     pub(super) fn registration(&self, caller: Caller) -> HttpResult<()> {
-        admit(self.registrations.as_ref(), caller, "registrations")
+        self.admit(self.registrations.as_ref(), caller, "registrations")
     }
-}
 
-fn admit(limiter: Option<&DefaultKeyedRateLimiter<Caller>>, caller: Caller, what: &str) -> HttpResult<()> {
-    if limiter.is_some_and(|limiter| limiter.check_key(&caller).is_ok()) {
-        return Ok(());
+    fn admit(&self, limiter: Option<&DefaultKeyedRateLimiter<Caller>>, caller: Caller, what: &str) -> HttpResult<()> {
+        let within = |limiter: &DefaultKeyedRateLimiter<Caller>| limiter.check_key(&caller).is_ok();
+        if self.trusted.contains(&caller) || limiter.is_some_and(within) {
+            return Ok(());
+        }
+        let refusal = Refusal::new("rate.limited", format!("too many {what} from this address"));
+        Err(HttpError(Box::new(refusal.hint("try again in a second"))))
     }
-    let refusal = Refusal::new("rate.limited", format!("too many {what} from this address"));
-    Err(HttpError(Box::new(refusal.hint("try again in a second"))))
 }
 
 pub(super) async fn forget_the_idle(explorer: Arc<Explorer>, shutdown: CancellationToken) {
@@ -94,8 +97,6 @@ pub(super) async fn forget_the_idle(explorer: Arc<Explorer>, shutdown: Cancellat
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
 
     #[test]
@@ -104,7 +105,8 @@ mod tests {
             transactions_per_s: 1,
             registrations_per_s: 0,
         };
-        let limiter = Limiter::new(rates);
+        let own = IpAddr::from([10, 0, 0, 3]);
+        let limiter = Limiter::new(rates, &[own]);
         let (one, two) = (IpAddr::from([10, 0, 0, 1]).into(), IpAddr::from([10, 0, 0, 2]).into());
         for _ in 0..BURST_S {
             limiter.transaction(one).expect("within the burst");
@@ -113,5 +115,8 @@ mod tests {
         assert_eq!(refused.0.code, "rate.limited");
         limiter.transaction(two).expect("another address");
         limiter.registration(two).expect_err("a rate of none takes none");
+        for _ in 0..2 * BURST_S {
+            limiter.registration(own.into()).expect("a trusted one is not counted");
+        }
     }
 }

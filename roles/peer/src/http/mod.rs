@@ -15,7 +15,7 @@ mod summary;
 mod transactions;
 mod views;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -51,6 +51,8 @@ pub struct Options {
     /// The consensus key of the peer that runs in this process, if one does.
     pub here: Option<PublicKey>,
     pub rates: Rates,
+    /// Whom the rates do not bind: the operator's own controllers.
+    pub trusted: Vec<IpAddr>,
 }
 
 /// The ledger as it is shown to people and programs.
@@ -76,7 +78,7 @@ impl Explorer {
         let index = Arc::new(Index::default());
         let explorer = Arc::new(Self {
             index: index.clone(),
-            limiter: limit::Limiter::new(options.rates),
+            limiter: limit::Limiter::new(options.rates, &options.trusted),
             chain: options.chain.clone(),
             genesis: options.genesis,
             here: options.here,
@@ -91,6 +93,19 @@ impl Explorer {
         tokio::spawn(crate::index::run(index, options.chain, grants, shutdown.clone()));
         tokio::spawn(limit::forget_the_idle(explorer.clone(), shutdown));
         explorer
+    }
+
+    /// Whether there is a first block and the history has been read: before, some answers are refused.
+    fn is_ready(&self) -> bool {
+        self.chain.status().height > 0 && self.index.is_complete()
+    }
+
+    /// Resolves once `/readyz` says so. Cancel safe.
+    pub async fn ready(&self) {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        while !self.is_ready() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// `/ledger/...`, with its description.
@@ -167,9 +182,8 @@ async fn healthz() -> Json<Health> {
     Json(health("ok"))
 }
 
-/// Ready once it has the first block and has read the history: before, some answers would be refused.
 async fn readyz(State(explorer): Shared) -> (StatusCode, Json<Health>) {
-    if explorer.chain.status().height > 0 && explorer.index.is_complete() {
+    if explorer.is_ready() {
         (StatusCode::OK, Json(health("ok")))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, Json(health("starting")))
