@@ -28,6 +28,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Up(up::Up),
+    Peer(peer::Peer),
+    Controller(controller::Controller),
     Login(login::Login),
     Logout(logout::Logout),
     New(new::New),
@@ -67,6 +69,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let json = cli.json;
     match cli.command {
         Command::Up(command) => command.run().await,
+        Command::Peer(command) => command.run(json).await,
+        Command::Controller(command) => command.run().await,
         Command::Login(command) => command.run().await,
         Command::Logout(command) => command.run(),
         Command::New(command) => command.run(),
@@ -123,6 +127,19 @@ mod tests {
     fn the_lines_of_the_interface_parse() {
         for line in [
             "piecework up --data d --listen 127.0.0.1:0 --egress-to 10.0.0.0/8",
+            "piecework peer init --owner ada --address h:7440 --listen 0.0.0.0:7440 --api 127.0.0.1:7441 --data d",
+            "piecework peer card --data d",
+            "piecework peer genesis --name n a.json b.json --owners 5cr --commission 3% --epoch 240 --output g.json",
+            "piecework peer join http://h --network x",
+            "piecework peer run --data d --config f",
+            "piecework peer config show",
+            "piecework peer proposals --url http://h",
+            "piecework peer propose add card.json",
+            "piecework peer propose params window_blocks=7200 commission_ppm=1",
+            "piecework peer vote ada",
+            "piecework controller init --peer http://a --peer http://b --genesis g.json --name c --operator o",
+            "piecework controller run --data d",
+            "piecework controller config show",
             "piecework login http://h --token t",
             "piecework login http://h --invite c --name ada",
             "piecework login http://h --name ada --key ada.key",
@@ -171,6 +188,8 @@ mod tests {
             ("piecework job x", "job_"),
             ("piecework tokens create --scope root", "deploy"),
             ("piecework frobnicate", "frobnicate"),
+            ("piecework peer init --owner Ada! --address h:1", "owner"),
+            ("piecework peer propose remove x", "key"),
         ] {
             let error = parse(line).map(|cli| format!("{cli:?}")).expect_err(line).to_string();
             assert!(error.contains(said), "{line}: {error}");

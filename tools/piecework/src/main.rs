@@ -8,6 +8,7 @@ mod keyfile;
 mod pack;
 mod places;
 mod session;
+mod settings;
 mod show;
 mod source;
 mod units;

@@ -9,6 +9,11 @@ pub fn default_data_dir() -> Result<PathBuf> {
     Ok(base("XDG_DATA_HOME", ".local/share")?.join("piecework"))
 }
 
+/// Below which a role that runs on its own keeps its state when no `--data` is given.
+pub fn default_role_dir(role: &str) -> Result<PathBuf> {
+    Ok(base("XDG_DATA_HOME", ".local/share")?.join(format!("piecework-{role}")))
+}
+
 /// What `login` remembers.
 pub fn login_file() -> Result<PathBuf> {
     Ok(base("XDG_CONFIG_HOME", ".config")?.join("piecework/login.json"))

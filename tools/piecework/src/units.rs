@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use piecework_model::Rejection;
+use piecework_model::{PublicKey, Rejection};
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -72,7 +72,11 @@ pub fn permille(text: &str) -> Result<u32, String> {
         Some(_) => return Err(bad()),
         None => (text.trim_end_matches('%').to_owned(), "0".to_owned()),
     };
-    let number: u32 = format!("{whole}{tenth}").parse().map_err(|_| bad())?;
+    let digits = format!("{whole}{tenth}");
+    if whole.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let number: u32 = digits.parse().map_err(|_| bad())?;
     Some(number).filter(|permille| *permille <= 1_000).ok_or_else(bad)
 }
 
@@ -91,6 +95,12 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
     }
+}
+
+/// 64 hex digits.
+pub fn public_key(text: &str) -> Result<PublicKey, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no public key: 64 hex digits are expected"))
 }
 
 /// A noun of the platform, with its rejection's hint where it has one.

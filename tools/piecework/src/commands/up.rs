@@ -49,7 +49,7 @@ impl Up {
 }
 
 /// Resolves at Ctrl-C or a polite kill.
-async fn stopped() {
+pub async fn stopped() {
     let terminated = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signal) => drop(signal.recv().await),

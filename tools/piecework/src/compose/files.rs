@@ -11,7 +11,7 @@ use piecework_model::SecretKey;
 use rand::RngExt as _;
 
 /// Only its owner may look into it: it holds keys.
-pub(super) fn make_private(directory: &Path) -> Result<()> {
+pub fn make_private(directory: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

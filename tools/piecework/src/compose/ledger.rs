@@ -20,7 +20,8 @@ const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
 /// Covers the deposit of the provider's offer.
 const PROVIDER_GRANT: Credits = Credits(10 * Credits::ONE.0);
 
-const PARAMS: Params = Params {
+/// The rules that a network begins with, unless its founders say otherwise.
+pub const PARAMS: Params = Params {
     commission_ppm: 30_000,
     offer_deposit: Credits::ONE,
     window_blocks: 3_600,
@@ -60,14 +61,20 @@ pub(super) fn explorer(peer: &piecework_peer::Handle, shutdown: &CancellationTok
         genesis: peer.genesis().clone(),
         here: peer.genesis().peers.first().map(|peer| peer.key),
         rates: Default::default(),
+        trusted: Vec::new(),
     };
     Explorer::start(options, shutdown.clone())
 }
 
-fn new_network(keys: &Keys) -> Result<NewNetwork> {
-    let created = SystemTime::now()
+/// What the clock says, for a genesis file.
+pub fn now_ms() -> Result<u64> {
+    let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("the clock is before 1970")?;
+    u64::try_from(now.as_millis()).context("a date")
+}
+
+fn new_network(keys: &Keys) -> Result<NewNetwork> {
     let grant = |name: &str, key: &SecretKey, amount, roles| -> Result<Grant> {
         Ok(Grant {
             name: name.parse::<OwnerName>()?,
@@ -84,7 +91,7 @@ fn new_network(keys: &Keys) -> Result<NewNetwork> {
     };
     Ok(NewNetwork {
         name: "one machine".into(),
-        created_at_ms: u64::try_from(created.as_millis()).context("a date")?,
+        created_at_ms: now_ms()?,
         params: PARAMS,
         grants: vec![
             grant("operator", &keys.operator, OPERATOR_GRANT, operator)?,

@@ -7,4 +7,5 @@ mod logs;
 mod machine;
 mod main_job;
 mod oversight;
+mod peers;
 mod threats;

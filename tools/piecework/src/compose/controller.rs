@@ -1,0 +1,216 @@
+//! `piecework controller run`: a controller without a ledger peer of its own, on the peers of others.
+
+use std::{fs, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use piecework_blobs::Files;
+use piecework_chain::{Chain, remote};
+use piecework_controller::{Controller, Tuning};
+use piecework_ledger::{Genesis, Roles};
+use piecework_model::{AccountId, OwnerName, SecretKey};
+use piecework_packages::Packages;
+use piecework_peer::{http::Explorer, membership};
+use piecework_queue::ProviderLink;
+use piecework_store::Sqlite;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::files::{load_or_create_key, lock, make_private, write_private};
+use crate::{places, settings::ControllerSettings};
+
+/// A controller that runs, and its API that does not serve yet.
+pub struct Lone {
+    controller: Arc<Controller>,
+    explorer: Arc<Explorer>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    /// Dropped last: the final settlement needs the ledger.
+    chain: Arc<dyn Chain>,
+    pub url: String,
+    _lock: fs::File,
+}
+
+/// The accounts that a controller plays; made at the first use.
+pub struct ControllerKeys {
+    pub operator: SecretKey,
+    pub controller: SecretKey,
+}
+
+impl ControllerKeys {
+    pub fn load_or_create(directory: &Path) -> Result<Self> {
+        make_private(directory)?;
+        let folder = directory.join("keys");
+        make_private(&folder)?;
+        let key = |name: &str| load_or_create_key(&folder.join(format!("{name}.key")));
+        Ok(Self {
+            operator: key("operator")?,
+            controller: key("controller")?,
+        })
+    }
+}
+
+/// A controller on `directory` that reads and writes the ledger through the peers that its settings name. `say` is told
+/// what takes time.
+pub async fn controller(
+    directory: &Path,
+    settings: &ControllerSettings,
+    genesis: Genesis,
+    say: &dyn Fn(&str),
+) -> Result<Lone> {
+    make_private(directory)?;
+    let lock = lock(directory)?;
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (`listen`)", settings.listen))?;
+    let url = match settings.url.is_empty() {
+        true => format!("http://{}", listener.local_addr()?),
+        false => settings.url.trim_end_matches('/').to_owned(),
+    };
+    let keys = ControllerKeys::load_or_create(directory)?;
+    say(&format!("looking for the ledger at {}", settings.peers.join(", ")));
+    let chain = remote::connect(remote::Options::new(settings.peers.clone(), genesis.clone()))
+        .await
+        .context("the ledger cannot be reached")?;
+    let account = enrol(&*chain, settings, &keys).await?;
+    let shutdown = CancellationToken::new();
+    say("starting the controller");
+    let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
+        .await
+        .context("the store does not open")?;
+    let blobs = Files::open(directory.join("blobs")).context("the bundles' directory does not open")?;
+    let seat = Seat {
+        keys: &keys.controller,
+        account,
+        base_url: &url,
+        tuning: settings.tuning.into(),
+    };
+    let controller = start(seat, chain.clone(), store, Arc::new(blobs), Vec::new(), &shutdown).await?;
+    write_token(directory, &controller, (&settings.operator, &keys.operator), &url).await?;
+    let explorer = Explorer::start(
+        piecework_peer::http::Options {
+            chain: chain.clone(),
+            genesis,
+            here: None,
+            rates: Default::default(),
+            trusted: Vec::new(),
+        },
+        shutdown.clone(),
+    );
+    Ok(Lone {
+        controller,
+        explorer,
+        listener,
+        shutdown,
+        chain,
+        url,
+        _lock: lock,
+    })
+}
+
+/// Both accounts on the ledger: made if nobody has their names. Answers the controller's.
+async fn enrol(chain: &dyn Chain, settings: &ControllerSettings, keys: &ControllerKeys) -> Result<AccountId> {
+    let none = Roles::default();
+    let operator = Roles {
+        developer: true,
+        ..none
+    };
+    let controller = Roles {
+        controller: true,
+        ..none
+    };
+    membership::enrol(chain, &keys.operator, &settings.operator, operator)
+        .await
+        .with_context(|| format!("the account `{}` (`operator`)", settings.operator))?;
+    membership::enrol(chain, &keys.controller, &settings.name, controller)
+        .await
+        .with_context(|| format!("the account `{}` (`name`)", settings.name))
+}
+
+/// As whom a controller acts, and where it answers.
+pub(super) struct Seat<'a> {
+    pub(super) keys: &'a SecretKey,
+    pub(super) account: AccountId,
+    pub(super) base_url: &'a str,
+    pub(super) tuning: Tuning,
+}
+
+pub(super) async fn start(
+    seat: Seat<'_>,
+    chain: Arc<dyn Chain>,
+    store: Arc<Sqlite>,
+    blobs: Arc<Files>,
+    providers: Vec<Arc<dyn ProviderLink>>,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Controller>> {
+    let options = piecework_controller::Options {
+        key: seat.keys.clone(),
+        account: seat.account,
+        chain,
+        store,
+        blobs,
+        packages: Arc::new(Packages::new(places::package_options())),
+        providers,
+        policy: Default::default(),
+        base_url: seat.base_url.to_owned(),
+        tuning: seat.tuning,
+    };
+    Controller::start(options, shutdown.clone())
+        .await
+        .map_err(|refusal| anyhow!("the controller does not start: {refusal}"))
+}
+
+/// Makes the operator a user and leaves a token for the command line; an existing one stays.
+pub(super) async fn write_token(
+    directory: &Path,
+    controller: &Controller,
+    operator: (&OwnerName, &SecretKey),
+    url: &str,
+) -> Result<()> {
+    let roles = piecework_store::Roles {
+        developer: true,
+        peer: true,
+        operator: true,
+        ..Default::default()
+    };
+    let refused = |refusal| anyhow!("the operator's account: {refusal}");
+    let account = controller
+        .adopt(operator.0.clone(), operator.1, roles)
+        .await
+        .map_err(refused)?;
+    write_private(&directory.join("url"), url)?;
+    let path = directory.join("token");
+    if !path.exists() {
+        let token = controller
+            .issue_token(account, "the operator's, written at the first start")
+            .await
+            .map_err(refused)?;
+        write_private(&path, &token)?;
+    }
+    Ok(())
+}
+
+impl Lone {
+    /// Serves until `stop` resolves; then lets running work end.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let Self {
+            controller,
+            explorer,
+            listener,
+            shutdown,
+            chain,
+            ..
+        } = self;
+        let mut serving = tokio::spawn(controller.serve(listener, explorer.routes()));
+        tokio::select! {
+            () = stop => {}
+            ended = &mut serving => {
+                ended.context("the server panicked")??;
+                bail!("the server ended by itself");
+            }
+        }
+        shutdown.cancel();
+        serving.await.context("the server panicked")??;
+        drop(chain);
+        Ok(())
+    }
+}

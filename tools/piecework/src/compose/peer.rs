@@ -1,0 +1,127 @@
+//! `piecework peer run`: a ledger peer in a process of its own, with its API.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use piecework_api::server::Limits;
+use piecework_chain::Chain;
+use piecework_chain_simplex::Contact;
+use piecework_peer::{
+    Member,
+    http::{Explorer, Rates},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::PeerSettings;
+
+/// A peer that runs, and its API that does not serve yet.
+pub struct Peer {
+    peer: piecework_peer::Handle,
+    explorer: Arc<Explorer>,
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: CancellationToken,
+    pub url: String,
+}
+
+/// The peer of `directory`, which has its genesis file. `say` is told what takes time.
+pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str)) -> Result<Peer> {
+    let member = piecework_peer::member(directory)
+        .context("the peer's directory cannot be used; `piecework peer join` puts a genesis file there")?;
+    let listener = TcpListener::bind(settings.api)
+        .await
+        .with_context(|| format!("cannot listen on {} (`api`)", settings.api))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    if !member.is_founder() {
+        say("the genesis does not name this peer: it follows once the others have voted it in");
+    }
+    let (genesis, key) = (member.genesis.clone(), member.key.public());
+    let node = piecework_chain_simplex::start(engine_options(member, settings))
+        .await
+        .context("the ledger does not start")?;
+    let shutdown = CancellationToken::new();
+    let peer = piecework_peer::Service::run(node, genesis.clone(), shutdown.clone());
+    let explorer = Explorer::start(
+        piecework_peer::http::Options {
+            chain: peer.chain(),
+            genesis,
+            here: Some(key),
+            rates: Rates {
+                transactions_per_s: settings.limits.transactions_per_s,
+                registrations_per_s: settings.limits.registrations_per_s,
+            },
+            trusted: settings.limits.trusted.clone(),
+        },
+        shutdown.clone(),
+    );
+    let limits = Limits {
+        connections_max: settings.limits.connections_max,
+        connections_per_caller_max: settings.limits.connections_per_caller_max,
+        ..Limits::default()
+    };
+    Ok(Peer {
+        peer,
+        explorer,
+        listener,
+        limits,
+        shutdown,
+        url,
+    })
+}
+
+fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_simplex::Options {
+    let joins = !member.is_founder();
+    let contacts = settings.contacts.iter().map(|contact| Contact {
+        key: contact.key,
+        address: contact.address.clone(),
+    });
+    piecework_chain_simplex::Options {
+        heartbeat: Duration::from_millis(settings.heartbeat_ms),
+        joins,
+        contacts: contacts.collect(),
+        ..piecework_chain_simplex::Options::new(member.ledger, member.genesis, member.key, settings.listen)
+    }
+}
+
+impl Peer {
+    /// Serves until `stop` resolves or the ledger fails; tells `ready` once questions are answered.
+    pub async fn serve(self, ready: impl FnOnce(&str), stop: impl Future<Output = ()>) -> Result<()> {
+        let Self {
+            peer,
+            explorer,
+            listener,
+            limits,
+            shutdown,
+            url,
+        } = self;
+        let chain: Arc<dyn Chain> = peer.chain();
+        let mut serving = tokio::spawn(piecework_peer::http::serve(listener, explorer.clone(), limits));
+        let mut ledger = tokio::spawn(peer.stopped());
+        let told = async {
+            explorer.ready().await;
+            ready(&url);
+            std::future::pending::<()>().await;
+        };
+        let failed = tokio::select! {
+            () = stop => None,
+            () = told => None,
+            ended = &mut ledger => Some(ended),
+            ended = &mut serving => {
+                ended.context("the server panicked")??;
+                bail!("the server ended by itself");
+            }
+        };
+        tracing::info!(height = chain.status().height, "ledger peer stops");
+        drop((chain, explorer));
+        shutdown.cancel();
+        serving.await.context("the server panicked")??;
+        match failed {
+            Some(ended) => ended.context("the ledger panicked")?.context("the ledger failed"),
+            None => ledger
+                .await
+                .context("the ledger panicked")?
+                .context("the ledger did not stop cleanly"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `controller.toml`: how a controller without a ledger peer of its own runs.
+
+use std::{net::SocketAddr, time::Duration};
+
+use piecework_controller::Tuning;
+use piecework_model::OwnerName;
+use serde::{Deserialize, Serialize};
+
+use super::{Settings, check_url, within};
+use crate::failure::Failure;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ControllerSettings {
+    /// Its account on the ledger; registered at the first start if nobody has the name.
+    pub name: OwnerName,
+    /// The account of who runs it.
+    pub operator: OwnerName,
+    pub listen: SocketAddr,
+    /// What links in its answers begin with; `http://` and the address it listens on, if empty.
+    #[serde(default)]
+    pub url: String,
+    /// The HTTP APIs of ledger peers, the preferred one first. Several of several owners: the next is asked when one is gone.
+    pub peers: Vec<String>,
+    #[serde(default)]
+    pub tuning: Tuned,
+}
+
+/// What an operator may turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tuned {
+    /// Whether people register without an invite.
+    pub open_registration: bool,
+    /// How long receipts wait for company before they are settled: longer is fewer bytes on the ledger, shorter is sooner paid.
+    pub settle_every_ms: u64,
+    /// After how long job records, outputs and logs are deleted.
+    pub retention_days: u64,
+    /// What one account may ask a second on the long run; no limit if 0.
+    pub requests_per_s: u32,
+}
+
+impl Default for Tuned {
+    fn default() -> Self {
+        let tuning = Tuning::default();
+        Self {
+            open_registration: tuning.open_registration,
+            settle_every_ms: u64::try_from(tuning.settle_every.as_millis()).unwrap_or(u64::MAX),
+            retention_days: tuning.retention.as_secs() / DAY_S,
+            requests_per_s: tuning.requests_per_s.unwrap_or(0),
+        }
+    }
+}
+
+const DAY_S: u64 = 86_400;
+const PEERS_MAX: u64 = 64;
+
+impl From<Tuned> for Tuning {
+    fn from(tuned: Tuned) -> Self {
+        Self {
+            open_registration: tuned.open_registration,
+            settle_every: Duration::from_millis(tuned.settle_every_ms),
+            retention: Duration::from_secs(tuned.retention_days * DAY_S),
+            requests_per_s: (tuned.requests_per_s > 0).then_some(tuned.requests_per_s),
+            ..Self::default()
+        }
+    }
+}
+
+impl ControllerSettings {
+    pub fn new(name: OwnerName, operator: OwnerName, listen: SocketAddr, peers: Vec<String>) -> Self {
+        Self {
+            name,
+            operator,
+            listen,
+            url: String::new(),
+            peers,
+            tuning: Tuned::default(),
+        }
+    }
+}
+
+impl Settings for ControllerSettings {
+    const FILE: &'static str = "controller.toml";
+
+    fn check(&self) -> Result<(), Failure> {
+        within("peers", self.peers.len() as u64, 1, PEERS_MAX)?;
+        within("tuning.settle_every_ms", self.tuning.settle_every_ms, 1, 3_600_000)?;
+        within("tuning.retention_days", self.tuning.retention_days, 1, 36_500)?;
+        if !self.url.is_empty() {
+            check_url("url", &self.url)?;
+        }
+        self.peers.iter().try_for_each(|url| check_url("peers", url))
+    }
+}

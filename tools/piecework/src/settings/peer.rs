@@ -1,0 +1,125 @@
+//! `peer.toml`: how a ledger peer runs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use piecework_model::{OwnerName, PublicKey};
+use serde::{Deserialize, Serialize};
+
+use super::{Settings, within};
+use crate::failure::Failure;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSettings {
+    /// The account that votes for this peer and gets its share.
+    pub owner: OwnerName,
+    /// `host:port` under which the other peers dial it.
+    pub address: String,
+    /// Where it listens for the other peers.
+    pub listen: SocketAddr,
+    /// Where its HTTP API listens, for controllers and for people.
+    pub api: SocketAddr,
+    /// The longest time between blocks when nothing happens. All peers of a network use the same: blocks are the ledger's
+    /// clock, and each empty one costs some disk.
+    #[serde(default = "heartbeat_ms")]
+    pub heartbeat_ms: u64,
+    #[serde(default)]
+    pub limits: PeerLimits,
+    /// Peers of today, where those of the genesis file may be gone.
+    #[serde(default)]
+    pub contacts: Vec<ContactSettings>,
+}
+
+/// What strangers may ask of the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeerLimits {
+    /// Of one address, a second; bursts of ten seconds' worth are taken. Each costs a signature's check.
+    pub transactions_per_s: u32,
+    /// New accounts among them: they cost nobody anything. 0 takes none.
+    pub registrations_per_s: u32,
+    /// Open connections; each holds some 20 KiB.
+    pub connections_max: usize,
+    /// Of one address.
+    pub connections_per_caller_max: usize,
+    /// Addresses whose transactions are not counted: the owner's own controllers.
+    pub trusted: Vec<IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContactSettings {
+    pub key: PublicKey,
+    /// `host:port`
+    pub address: String,
+}
+
+fn heartbeat_ms() -> u64 {
+    1_000
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        let (rates, limits) = (
+            piecework_peer::http::Rates::default(),
+            piecework_api::server::Limits::default(),
+        );
+        Self {
+            transactions_per_s: rates.transactions_per_s,
+            registrations_per_s: rates.registrations_per_s,
+            connections_max: limits.connections_max,
+            connections_per_caller_max: limits.connections_per_caller_max,
+            trusted: Vec::new(),
+        }
+    }
+}
+
+impl PeerSettings {
+    pub fn new(owner: OwnerName, address: String, listen: SocketAddr, api: SocketAddr) -> Self {
+        Self {
+            owner,
+            address,
+            listen,
+            api,
+            heartbeat_ms: heartbeat_ms(),
+            limits: PeerLimits::default(),
+            contacts: Vec::new(),
+        }
+    }
+}
+
+/// Above the engine's least; a slower clock than an hour is none.
+const HEARTBEAT_MS: (u64, u64) = (20, 3_600_000);
+const CONNECTIONS_MAX: u64 = 65_536;
+
+impl Settings for PeerSettings {
+    const FILE: &'static str = "peer.toml";
+
+    fn check(&self) -> Result<(), Failure> {
+        within("heartbeat_ms", self.heartbeat_ms, HEARTBEAT_MS.0, HEARTBEAT_MS.1)?;
+        let connections = [
+            ("limits.connections_max", self.limits.connections_max),
+            (
+                "limits.connections_per_caller_max",
+                self.limits.connections_per_caller_max,
+            ),
+        ];
+        for (key, value) in connections {
+            within(key, u64::try_from(value).unwrap_or(u64::MAX), 1, CONNECTIONS_MAX)?;
+        }
+        check_address("address", &self.address)?;
+        self.contacts
+            .iter()
+            .try_for_each(|contact| check_address("contacts.address", &contact.address))
+    }
+}
+
+fn check_address(key: &str, address: &str) -> Result<(), Failure> {
+    let parts = address.rsplit_once(':');
+    match parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "`{key}` is `{address}`; a host and a port are expected, like peer.example.org:7440"
+        ))),
+    }
+}
