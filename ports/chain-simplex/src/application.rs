@@ -261,6 +261,8 @@ impl<E: Spawner + StorageContext> Application<E> for Ledger {
             if !Self::well_formed(block.inner(), parent.inner(), &params) {
                 return None;
             }
+            let outcomes = block.inner().body.outcomes.iter();
+            self.shared.mempool.proposed(outcomes.map(|outcome| outcome.id));
         }
         let executed = self.check::<E>(block.inner(), batch).await;
         let same = executed.outcomes == block.inner().body.outcomes

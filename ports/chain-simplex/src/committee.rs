@@ -54,6 +54,13 @@ impl From<Contact> for Member {
     }
 }
 
+/// What a peer does in an epoch whose peers it is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Votes,
+    Follows,
+}
+
 /// This peer's own key, and the domain of all its votes.
 #[derive(Clone)]
 pub(crate) struct Identity {
@@ -74,14 +81,17 @@ impl Identity {
         self.key.public_key()
     }
 
-    /// Signs where the key is a member's; where it is not, only verifies.
-    pub(crate) fn scheme(&self, members: &[Member]) -> Result<Scheme, ChainFailure> {
+    /// Signs where the key is a member's that votes; else only verifies.
+    pub(crate) fn scheme(&self, members: &[Member], part: Part) -> Result<Scheme, ChainFailure> {
         let keys = members.iter().map(public_key).collect::<Result<Vec<_>, _>>()?;
         let set: Set<PublicKey> = keys.try_into().map_err(|_| ChainFailure::Peer {
             peer: members.first().map(|member| member.key.to_string()).unwrap_or_default(),
             detail: "a key appears twice".to_owned(),
         })?;
-        let signer = Scheme::signer(&self.namespace, set.clone(), self.key.clone());
+        let signer = match part {
+            Part::Votes => Scheme::signer(&self.namespace, set.clone(), self.key.clone()),
+            Part::Follows => None,
+        };
         Ok(signer.unwrap_or_else(|| Scheme::verifier(&self.namespace, set)))
     }
 }

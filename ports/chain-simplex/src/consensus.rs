@@ -6,7 +6,13 @@
 //!
 //! The last block of an epoch is where the next one's instance begins; nobody proposes beyond it in the old one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use commonware_consensus::{
     marshal::standard::Deferred,
@@ -33,7 +39,8 @@ use crate::{
     admission::Admission,
     application::Ledger,
     block::Block,
-    committee::{Member, contains},
+    committee::{Member, Part, contains},
+    directory::Memory,
     engine::{BUFFER_BYTES, VIEWS_KEPT},
     epochs::Epochs,
     heads::Heads,
@@ -58,7 +65,11 @@ pub(crate) struct Consensus {
     pub(crate) heartbeat: Duration,
     pub(crate) page_cache: CacheRef,
     pub(crate) heads: Arc<Heads>,
+    pub(crate) memory: Memory,
 }
+
+/// More than two thirds of four are three.
+const MEMBERS_THAT_SPARE_ONE: usize = 4;
 
 type Subchannel = (SubSender<Sender>, SubReceiver<PublicKey>);
 
@@ -83,12 +94,16 @@ impl Consensus {
             }
             // The next epoch's lines are open before anybody can be in it: what the faster peers send waits here.
             let next = self.open(epoch.next()).await;
-            let mut running = self.start(epoch, lines).await;
+            let is_live = Arc::new(AtomicBool::new(false));
+            let mut running = self.start(epoch, lines, is_live.clone()).await;
             tokio::select! {
                 ended = &mut running => panic!("the consensus engine ended: {ended:?}"),
                 () = self.last(epoch) => {}
             }
             running.abort();
+            if let Err(failure) = self.remember(epoch, is_live.load(Ordering::Relaxed)) {
+                return failure;
+            }
             self.forget(epoch).await;
             (epoch, lines) = (epoch.next(), next);
         }
@@ -110,7 +125,33 @@ impl Consensus {
         if contains(&before, own) && !contains(&now, own) {
             return Err(ChainFailure::Removed { height: first });
         }
-        self.epochs.learn(epoch, now)
+        let part = self.part(committee.at(first), first);
+        self.epochs.learn(epoch, now, part)
+    }
+
+    /// A peer whose directory is new may have voted in this epoch, in a directory that it lost: it follows until an epoch
+    /// begins of which it has seen the one before. Not in its first, where every directory is new, nor where the others
+    /// cannot do without it.
+    fn part(&self, members: &[Peer], first: u64) -> Part {
+        let own = members.iter().find(|peer| peer.key.0 == self.neighbours.own.as_ref());
+        let is_first = own.is_none_or(|own| own.since_height >= first);
+        if is_first || members.len() < MEMBERS_THAT_SPARE_ONE || self.memory.is_whole() {
+            return Part::Votes;
+        }
+        tracing::info!(
+            first_block = first,
+            "this peer's directory is new: it follows, and votes from a later epoch on"
+        );
+        Part::Follows
+    }
+
+    /// At the end of an epoch: whoever was in it together with others knows all that it gave its votes to.
+    fn remember(&self, epoch: Epoch, is_live: bool) -> Result<(), ChainFailure> {
+        let alone = self.epochs.voters(epoch).0 == 1;
+        if self.memory.is_whole() || !(alone || is_live || self.heads.is_level()) {
+            return Ok(());
+        }
+        self.memory.complete()
     }
 
     /// Waits until the epoch's last block is final and published, and fetches it where others are further already.
@@ -160,7 +201,7 @@ impl Consensus {
         }
     }
 
-    async fn start(&self, epoch: Epoch, lines: Lines) -> Handle<()> {
+    async fn start(&self, epoch: Epoch, lines: Lines, is_live: Arc<AtomicBool>) -> Handle<()> {
         let floor = self.floor(epoch).await;
         let scheme = self
             .epochs
@@ -180,6 +221,7 @@ impl Consensus {
                     automaton: self.driven.clone(),
                     shared: self.admission.shared.clone(),
                     heartbeat: self.heartbeat,
+                    is_live,
                 },
                 relay: self.driven.clone(),
                 reporter: self.driven.clone(),

@@ -15,6 +15,7 @@ use crate::ChainFailure;
 const LOCK_FILE: &str = "chain.lock";
 const MARK_FILE: &str = "chain.mark";
 const HIGH_WATER_FILE: &str = "chain.high";
+const NEW_FILE: &str = "chain.new";
 const DATA_DIRECTORY: &str = "chain";
 /// Of the layout below and of every encoding in it; a directory of another is not touched.
 const FORMAT: u32 = 1;
@@ -60,6 +61,12 @@ impl Directory {
         &self.root
     }
 
+    pub(crate) fn memory(&self) -> Memory {
+        Memory {
+            path: self.root.join(NEW_FILE),
+        }
+    }
+
     /// Calls damage by its name, where the engine's words say that it found some; `reading` is the block that was being
     /// read, or 0.
     pub(crate) fn blame(&self, failure: ChainFailure, reading: u64) -> ChainFailure {
@@ -77,6 +84,29 @@ impl Directory {
                 }
             }
             other => other,
+        }
+    }
+}
+
+/// Whether the directory remembers all votes that its key may have given in the epoch that the network is in.
+///
+/// A directory begins without such a memory: its owner may have lost an older one, and what it would vote now might
+/// contradict what it voted then.
+pub(crate) struct Memory {
+    path: PathBuf,
+}
+
+impl Memory {
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.path.exists()
+    }
+
+    /// An epoch has passed of which this peer knows its votes: whatever it gave before is history.
+    pub(crate) fn complete(&self) -> Result<(), ChainFailure> {
+        match fs::remove_file(&self.path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(ChainFailure::directory(&self.path, error)),
         }
     }
 }
@@ -144,6 +174,7 @@ fn write_mark(root: &Path, path: &Path, mark: &Mark) -> Result<(), ChainFailure>
     let bytes = borsh::to_vec(&(mark, seal(mark))).expect("a vector accepts every byte");
     let draft = root.join("chain.mark.new");
     let write = || -> io::Result<()> {
+        File::create(root.join(NEW_FILE))?.sync_all()?;
         let mut file = File::create(&draft)?;
         file.write_all(&bytes)?;
         file.sync_all()?;

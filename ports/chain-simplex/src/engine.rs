@@ -42,6 +42,7 @@ use crate::{
     block::Block,
     committee::{Member, least},
     consensus::Consensus,
+    directory::Memory,
     epochs::Epochs,
     gossip,
     heads::{self, Heads},
@@ -68,6 +69,7 @@ pub(crate) struct Setup {
     pub(crate) contacts: Vec<Member>,
     pub(crate) listen: SocketAddr,
     pub(crate) heartbeat: Duration,
+    pub(crate) memory: Memory,
     pub(crate) admission: Admission,
     /// Transactions to pass on to the other peers.
     pub(crate) outgoing: mpsc::Receiver<SignedTransaction>,
@@ -173,6 +175,7 @@ async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
         marshal: marshal.clone(),
         wires: wires.consensus,
         heartbeat: setup.heartbeat,
+        memory: setup.memory,
         epochs: setup.epochs,
         admission,
         page_cache,

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use crate::{
     ChainFailure,
-    committee::{Identity, Member, contains},
+    committee::{Identity, Member, Part, contains},
 };
 
 /// Epochs whose peers stay known: certificates of an earlier one are on disk and checked already.
@@ -63,9 +63,9 @@ impl Epochs {
         self.calendar.last(epoch).expect("heights are far below 2^64").get()
     }
 
-    /// Who votes in `epoch`, as the state says.
-    pub(crate) fn learn(&self, epoch: Epoch, members: Vec<Member>) -> Result<(), ChainFailure> {
-        let scheme = Arc::new(self.identity.scheme(&members)?);
+    /// Who votes in `epoch`, as the state says, and whether this peer gives its vote if it has one.
+    pub(crate) fn learn(&self, epoch: Epoch, members: Vec<Member>, part: Part) -> Result<(), ChainFailure> {
+        let scheme = Arc::new(self.identity.scheme(&members, part)?);
         let mut terms = self.terms.write();
         terms.insert(epoch, Term { members, scheme });
         while terms.len() > KNOWN {

@@ -32,12 +32,15 @@ pub(crate) struct Heads {
 struct Place {
     epoch: Epoch,
     ahead: Vec<(PublicKey, Epoch)>,
+    /// Another peer is, or was a moment ago, in the same epoch.
+    level: bool,
 }
 
 impl Heads {
     pub(crate) fn enter(&self, epoch: Epoch) {
         let mut place = self.place.lock();
         place.epoch = epoch;
+        place.level = place.ahead.iter().any(|(_, theirs)| *theirs == epoch);
         place.ahead.retain(|(_, theirs)| *theirs > epoch);
         drop(place);
         self.entered.notify_one();
@@ -60,9 +63,16 @@ impl Heads {
         place.ahead.iter().map(|(peer, _)| peer.clone()).collect()
     }
 
+    /// Whether this epoch is, or was, that of another peer while this one was in it: not one of which all others know
+    /// the end already.
+    pub(crate) fn is_level(&self) -> bool {
+        self.place.lock().level
+    }
+
     fn hear(&self, from: PublicKey, theirs: Epoch) {
         let mut place = self.place.lock();
         place.ahead.retain(|(peer, _)| *peer != from);
+        place.level |= theirs == place.epoch;
         if theirs <= place.epoch {
             return;
         }
@@ -128,5 +138,22 @@ mod tests {
         assert_eq!(heads.ahead().now_or_never(), Some(vec![peer(far)]));
         heads.enter(Epoch::new(6));
         assert!(heads.known_ahead().is_empty());
+    }
+
+    #[test]
+    fn a_peer_is_level_where_another_is_or_was_on_its_way() {
+        let heads = Heads::default();
+        let peer = PrivateKey::from_seed(1).public_key();
+        heads.enter(Epoch::new(4));
+        heads.hear(peer.clone(), Epoch::new(6));
+        assert!(!heads.is_level());
+        heads.enter(Epoch::new(5));
+        assert!(!heads.is_level());
+        heads.enter(Epoch::new(6));
+        assert!(heads.is_level());
+        heads.enter(Epoch::new(7));
+        assert!(!heads.is_level());
+        heads.hear(peer, Epoch::new(7));
+        assert!(heads.is_level());
     }
 }

@@ -37,8 +37,10 @@ struct Queue {
     nonces: HashMap<AccountId, BTreeMap<u64, TransactionId>>,
     next_arrival: u64,
     bytes: usize,
-    /// Entries that no proposal of ours has held yet.
+    /// Entries that no proposal has held yet, as far as this peer knows.
     fresh: usize,
+    /// In blocks that are not final yet: no reason to hurry, should they arrive only now.
+    proposed: HashSet<TransactionId>,
 }
 
 struct Entry {
@@ -92,6 +94,11 @@ impl Mempool {
         }
     }
 
+    /// Another peer has proposed these: they are not fresh any more.
+    pub(crate) fn proposed(&self, ids: impl Iterator<Item = TransactionId>) {
+        self.queue.lock().propose(ids);
+    }
+
     /// The oldest transactions within the limits, without those that unfinished blocks hold already. They stay queued until
     /// [`Mempool::settle`].
     pub(crate) fn select(
@@ -109,6 +116,7 @@ impl Mempool {
         let mut queue = self.queue.lock();
         let mut stale = Vec::new();
         for (id, transaction, executed) in done {
+            queue.proposed.remove(id);
             queue.remove(id);
             if *executed && takes_nonce(transaction) {
                 stale.extend(queue.remove_up_to(&transaction.transaction.sender, transaction.transaction.nonce));
@@ -131,14 +139,15 @@ impl Queue {
         }
         let arrival = self.next_arrival;
         self.next_arrival += 1;
+        let offered = self.proposed.contains(&id);
         self.bytes += bytes;
-        self.fresh += 1;
+        self.fresh += usize::from(!offered);
         self.by_id.insert(id, arrival);
         let entry = Entry {
             id,
             transaction: Arc::new(transaction),
             bytes,
-            offered: false,
+            offered,
         };
         self.entries.insert(arrival, entry);
         Ok(true)
@@ -180,6 +189,21 @@ impl Queue {
             }
         }
         Some(entry.transaction)
+    }
+
+    fn propose(&mut self, ids: impl Iterator<Item = TransactionId>) {
+        if self.proposed.len() >= TRANSACTIONS_MAX {
+            // Of blocks that never became final. What is forgotten costs an empty block at most.
+            self.proposed.clear();
+        }
+        for id in ids {
+            let entry = self.by_id.get(&id).and_then(|arrival| self.entries.get_mut(arrival));
+            if let Some(entry) = entry {
+                self.fresh -= usize::from(!entry.offered);
+                entry.offered = true;
+            }
+            self.proposed.insert(id);
+        }
     }
 
     fn remove_up_to(&mut self, sender: &AccountId, nonce: u64) -> Vec<Arc<SignedTransaction>> {
@@ -296,5 +320,24 @@ mod tests {
         assert!(pool.fresh().now_or_never().is_some());
         pool.select(&HashSet::new(), 9, usize::MAX);
         assert!(pool.fresh().now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn what_another_peer_proposed_is_not_fresh_whichever_comes_first() {
+        use futures::FutureExt as _;
+        let pool = Mempool::default();
+        let (here, late) = (transfer(1, 0, 5), transfer(1, 1, 5));
+        insert(&pool, &here).unwrap();
+        pool.proposed([here.id(), late.id()].into_iter());
+        insert(&pool, &late).unwrap();
+        assert!(pool.fresh().now_or_never().is_none());
+        // They can still be proposed: the block may never become final.
+        assert_eq!(
+            pool.select(&HashSet::new(), 9, usize::MAX),
+            [here.clone(), late.clone()]
+        );
+        pool.settle(&[(here.id(), &here, true), (late.id(), &late, false)]);
+        insert(&pool, &late).unwrap();
+        assert!(pool.fresh().now_or_never().is_some());
     }
 }

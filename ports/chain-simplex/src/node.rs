@@ -21,7 +21,7 @@ use crate::{
     Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError,
     admission::Admission,
     application::Shared,
-    committee::{Identity, Member},
+    committee::{Identity, Member, Part},
     directory::{Directory, HighWater},
     engine::{self, Ready, Setup},
     epochs::Epochs,
@@ -130,7 +130,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         options.genesis.params.epoch_blocks,
         Identity::new(network, &options.key)?,
     );
-    epochs.learn(Epoch::zero(), founders.clone())?;
+    epochs.learn(Epoch::zero(), founders.clone(), Part::Votes)?;
     check_listen(options.listen)?;
     let directory = Directory::open(&options.directory, network, options.key.public())?;
 
@@ -156,6 +156,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         contacts,
         listen: options.listen,
         heartbeat,
+        memory: directory.memory(),
         admission: admission.clone(),
         outgoing,
         queues,
@@ -189,6 +190,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         Err(failure) => Err(handle.cause(failure, options.directory).await),
     }
 }
+
 /// The engine would panic; this names the address.
 fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
     TcpListener::bind(address)

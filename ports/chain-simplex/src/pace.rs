@@ -3,7 +3,13 @@
 //! The wait stands before the stateful application, not inside it: an application that is building keeps the block before
 //! it from becoming final.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use commonware_consensus::{Automaton, CertifiableAutomaton, Handoff, types::Round};
 use commonware_macros::select;
@@ -18,6 +24,8 @@ pub(crate) struct Paced<E, A> {
     pub(crate) automaton: A,
     pub(crate) shared: Arc<Shared>,
     pub(crate) heartbeat: Duration,
+    /// Set once another peer's proposal was here to be verified: the instance is not one that the others have left.
+    pub(crate) is_live: Arc<AtomicBool>,
 }
 
 impl<E, A: Clone> Clone for Paced<E, A> {
@@ -27,6 +35,7 @@ impl<E, A: Clone> Clone for Paced<E, A> {
             automaton: self.automaton.clone(),
             shared: self.shared.clone(),
             heartbeat: self.heartbeat,
+            is_live: self.is_live.clone(),
         }
     }
 }
@@ -67,6 +76,7 @@ where
     }
 
     async fn verify(&mut self, context: A::Context, payload: A::Digest) -> oneshot::Receiver<bool> {
+        self.is_live.store(true, Ordering::Relaxed);
         self.automaton.verify(context, payload).await
     }
 }

@@ -160,7 +160,7 @@ async fn a_full_disk_is_a_clear_failure() {
                 env::var_os("CI").is_none(),
                 "CI must be able to mount a tmpfs: {reason}"
             );
-            eprintln!("skipped: no tmpfs can be mounted here: {reason}");
+            println!("SKIPPED: no tmpfs can be mounted here: {reason}");
             return;
         }
     };

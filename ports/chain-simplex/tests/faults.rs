@@ -124,6 +124,8 @@ async fn two_of_four_stand_still_until_one_returns() {
             (still, since) = (height, Instant::now());
         }
     }
+    // Passed on all the same, so that whoever leads next can propose it.
+    assert_eq!(peers[1].status().await.queued, 1);
     peers.push(Arc::new(network.start(2).await));
     let height = tokio::time::timeout(LONG, waiting)
         .await
@@ -150,7 +152,7 @@ async fn a_peer_that_starts_empty_gets_the_whole_history() {
     for nonce in 5..40 {
         peers[0].transfer(1, nonce, 7).await.unwrap();
     }
-    // The others are well into the third epoch. A network in use would give it a new key: an old one could vote twice.
+    // The others are well into the third epoch.
     let directory = network.directory(3);
     std::fs::remove_dir_all(directory).unwrap();
     std::fs::create_dir(directory).unwrap();
@@ -164,6 +166,22 @@ async fn a_peer_that_starts_empty_gets_the_whole_history() {
     let peers: Vec<&Peer> = peers.iter().collect();
     assert!(agree(&peers).await >= head);
     assert_eq!(peers[3].balance(7).await.0, GRANT + 40);
+
+    // What it voted before is lost with its directory: it votes again once that epoch is over, and not before.
+    let mut nonce = 40;
+    let deadline = Instant::now() + LONG;
+    let new = directory.join("chain.new");
+    assert!(new.exists(), "it does not vote yet");
+    while new.exists() {
+        assert!(Instant::now() < deadline, "it still only follows");
+        peers[1].transfer(1, nonce, 7).await.unwrap();
+        nonce += 1;
+    }
+    peers[0].kill().await;
+    for nonce in nonce..nonce + 5 {
+        let sent = tokio::time::timeout(LONG, peers[1].transfer(1, nonce, 7)).await;
+        sent.expect("its vote counts").unwrap();
+    }
 }
 
 /// Garbage, a huge length, silence, and a byte now and then.
