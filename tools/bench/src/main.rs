@@ -7,6 +7,7 @@ mod cold;
 mod floors;
 mod http;
 mod idle;
+mod ledger;
 mod load;
 mod receipts;
 mod report;
@@ -57,6 +58,18 @@ pub struct Options {
     /// One short round of everything: shows that it works, measures little.
     #[arg(long)]
     quick: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// Parts that are measured alone.
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Part {
+    /// Peers of a ledger on this machine: time to final, transactions, settled jobs, bytes, memory.
+    Ledger(ledger::LedgerOptions),
+    /// One of those peers.
+    #[command(name = ledger::peer::COMMAND, hide = true)]
+    LedgerPeer(ledger::peer::PeerArgs),
 }
 
 impl Options {
@@ -74,33 +87,41 @@ impl Options {
 
 fn main() -> Result<()> {
     let options = Options::parse().settled();
+    match options.part.clone() {
+        Some(Part::Ledger(options)) => ledger::measure(&options),
+        Some(Part::LedgerPeer(args)) => ledger::peer::run(args),
+        None => measure(&options),
+    }
+}
+
+fn measure(options: &Options) -> Result<()> {
     let peers: Vec<Target> = options
         .peers
         .iter()
         .map(|peer| warm::peer(peer))
         .collect::<Result<_>>()?;
-    let mut report = Report::new(&options);
+    let mut report = Report::new(options);
     report.floors(floors::interpreter_starts()?);
     report.receipts(receipts::measure());
 
     let node = floors::NodeServer::start()?;
     let mut server = Server::start(&options.binary)?;
     eprintln!("measuring {} (pid {})", server.url, server.pid());
-    let mut targets = warm::deploy(&server, &options)?;
+    let mut targets = warm::deploy(&server, options)?;
     targets.push(node.target());
     targets.extend(peers);
     for round in 1..=options.rounds {
         for target in &targets {
             eprintln!("round {round}: {}", target.name);
-            report.warm(warm::measure(target, &options).with_context(|| format!("measure {}", target.name))?);
+            report.warm(warm::measure(target, options).with_context(|| format!("measure {}", target.name))?);
         }
     }
     for language in warm::LANGUAGES {
         eprintln!("cold calls: {}", language.name);
-        report.cold(cold::measure(&server, language, &options)?);
+        report.cold(cold::measure(&server, language, options)?);
     }
     eprintln!("idle functions: {}", options.idle);
-    report.idle(idle::measure(&server, &options)?);
+    report.idle(idle::measure(&server, options)?);
     server.stop()?;
     println!("{report}");
     println!("raw: {}", report.write(&options.results)?.display());

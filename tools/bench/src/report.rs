@@ -25,8 +25,9 @@ pub struct Report {
     receipts: Vec<ReceiptCost>,
 }
 
-#[derive(Debug, Serialize)]
-struct Machine {
+/// Where and when figures were taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
     cpu: String,
     cores: usize,
     kernel: String,
@@ -44,12 +45,25 @@ struct Settings {
     sandbox: String,
 }
 
+/// Unix seconds.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Writes raw numbers as `folder/name.json`.
+pub fn write_json(folder: &Path, name: &str, figures: &impl Serialize) -> Result<PathBuf> {
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let path = folder.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(figures).context("write JSON")?;
+    fs::write(&path, text + "\n").with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
 impl Report {
     pub fn new(options: &Options) -> Self {
         Self {
-            began_at: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
+            began_at: now(),
             machine: Machine::read(),
             settings: Settings {
                 seconds: options.seconds,
@@ -88,11 +102,7 @@ impl Report {
 
     /// Writes the raw numbers below `folder`; the file's name is the time of the run.
     pub fn write(&self, folder: &Path) -> Result<PathBuf> {
-        fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-        let path = folder.join(format!("{}.json", self.began_at));
-        let text = serde_json::to_string_pretty(self).context("write JSON")?;
-        fs::write(&path, text + "\n").with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
+        write_json(folder, &self.began_at.to_string(), self)
     }
 
     /// The median over the rounds of one target.
@@ -185,12 +195,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let machine = &self.machine;
-        writeln!(
-            f,
-            "{} x {}, {}, load before {}",
-            machine.cores, machine.cpu, machine.kernel, machine.load_before
-        )?;
+        writeln!(f, "{}", self.machine)?;
         self.fmt_warm(f)?;
         self.fmt_cold(f)?;
         if let Some(idle) = &self.idle {
@@ -221,8 +226,18 @@ impl fmt::Display for Report {
     }
 }
 
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} x {}, {}, load before {}",
+            self.cores, self.cpu, self.kernel, self.load_before
+        )
+    }
+}
+
 impl Machine {
-    fn read() -> Self {
+    pub fn read() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo
             .lines()
