@@ -19,6 +19,8 @@ pub enum Domain {
     Owner,
     Sponsor,
     Request,
+    /// The handshake of a link between a provider and a controller.
+    Link,
 }
 
 impl Domain {
@@ -32,6 +34,7 @@ impl Domain {
             Self::Owner => b"piecework/1/owner\0",
             Self::Sponsor => b"piecework/1/sponsor\0",
             Self::Request => b"piecework/1/request\0",
+            Self::Link => b"piecework/1/link\0",
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, fmt};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 /// A refusal: a stable code, a sentence, and what to do next. Holds nothing that the caller may not see.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Rejection {
     /// `noun.reason`, never changed once published.
     pub code: Cow<'static, str>,

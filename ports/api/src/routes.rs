@@ -80,6 +80,8 @@ pub const LEDGER_GENESIS: &str = "/ledger/genesis";
 pub const EVENTS: &str = "/events";
 pub const HEALTHZ: &str = "/healthz";
 pub const READYZ: &str = "/readyz";
+/// A WebSocket: where providers come in.
+pub const LINK: &str = "/link";
 pub const OPENAPI: &str = "/openapi.json";
 
 /// The header whose repetition repeats the answer and not the work.

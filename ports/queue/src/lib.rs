@@ -1,15 +1,18 @@
 //! Carries a controller's orders to one provider, and its deliveries back.
 //!
-//! Each provider has a queue of its own that only it and the controller can use. The adapter of this crate is the one
-//! inside a process: an order is a call. Whatever carries it, a provider trusts nothing but what it verifies in the
+//! Each provider has a queue of its own that only it and the controller can use. Inside one process an order is a call of
+//! [`ProviderLink`]; between machines it travels over a [`link`] that the provider opens. Whatever carries it, a provider trusts nothing but what it verifies in the
 //! [`Order`], and a controller nothing but what it verifies in the [`Delivery`].
 //!
 //! Tickets are sealed in batches: a provider may begin a job whose ticket is not yet under a seal as long as what it has
 //! at stake stays within the lease's exposure; past that it answers [`Refusal`] `ticket.unsealed` until a seal comes.
 
+pub mod link;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
     AccountId, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt,
@@ -19,7 +22,7 @@ use piecework_sandbox::{BackendName, Finished, LoadError, Probe};
 use tokio_util::sync::CancellationToken;
 
 /// One version of a function as a provider needs it. Never logged: `env` holds secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Work {
     pub function: FunctionId,
     pub version: u32,
@@ -67,14 +70,14 @@ pub struct Delivery {
 pub type Refusal = Rejection;
 
 /// A receipt that waits for the provider's seal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Unsealed {
     pub receipt: Receipt,
     pub mark: [u8; 32],
 }
 
 /// What a provider says of itself; its offer on the ledger says the same under its signature.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Profile {
     pub account: AccountId,
     pub name: String,
@@ -90,7 +93,7 @@ pub struct Profile {
 }
 
 /// How busy a provider is at this moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Load {
     pub running: u32,
     pub instances: u32,
@@ -122,6 +125,19 @@ pub trait ProviderLink: Send + Sync {
 
     /// Forgets whatever is warm of a version (it was deleted or replaced). Running jobs end by themselves.
     fn forget(&self, function: FunctionId, version: u32);
+
+    /// Versions of which an idle instance waits there.
+    fn warm(&self) -> Vec<(FunctionId, u32)> {
+        Vec::new()
+    }
+
+    /// Milliseconds since it was last heard of; 0 inside a process, [`u64::MAX`] where no link is up.
+    fn silent_ms(&self) -> u64 {
+        0
+    }
+
+    /// How far the controller's clock is ahead of this machine's, as told over a link. Deadlines are the controller's.
+    fn set_clock_offset(&self, _ahead_ms: i64) {}
 }
 
 /// What a ticket's `input` covers: the event and the parameters.

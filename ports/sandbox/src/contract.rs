@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Logs;
 
 /// The isolation technologies, by the names users type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendName {
     Wasm,
@@ -146,7 +149,7 @@ pub fn logs_cut(limit_bytes: impl fmt::Display) -> String {
 pub const LOGS_CUT: &str = "[the logs were cut at ";
 
 /// How a call ended. Whatever ended badly, the provider lives and its other instances notice nothing.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, BorshSerialize, BorshDeserialize)]
 pub enum Outcome {
     /// The output as JSON text; `bytes` in Python and `Uint8Array` in JavaScript become `{"$bytes": "<base64>"}`.
     Returned(Bytes),
@@ -165,7 +168,7 @@ pub enum Outcome {
 }
 
 /// An exception as the developer may see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Raised {
     #[serde(rename = "type")]
     pub kind: String,
@@ -189,7 +192,7 @@ pub struct Finished {
 }
 
 /// Why a program does not load. Told at deploy time.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, BorshSerialize, BorshDeserialize)]
 pub enum LoadError {
     /// The code itself is at fault (`function.syntax_error` with its line, `function.no_handler`, `function.load_failed`);
     /// another backend would say the same.
@@ -204,7 +207,7 @@ pub enum LoadError {
 }
 
 /// What a probe saw by running something inside a sandbox of this backend.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Probe {
     pub backend: BackendName,
     pub works: bool,

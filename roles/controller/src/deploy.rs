@@ -196,7 +196,7 @@ pub(crate) async fn update(
     let _turn = turn.lock().await;
     let newest = controller.store.versions(function.id).await.map_err(store)?;
     let number = newest.first().map_or(1, |version| version.version + 1);
-    for seen in &controller.providers {
+    for seen in controller.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
     let version = load(controller, function, number, draft).await?;
@@ -318,7 +318,7 @@ pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live
         .map_err(store)?;
     controller.functions.forget(function);
     controller.watch.forget(function.id);
-    for seen in &controller.providers {
+    for seen in controller.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
     let detail = json!({"function": function.id});
@@ -595,13 +595,11 @@ async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(Bac
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
 fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
-    if controller.providers.iter().any(|seen| seen.lets_reach(list)) {
+    let all = controller.providers.all();
+    if all.iter().any(|seen| seen.lets_reach(list)) {
         return Ok(());
     }
-    let mut policies = controller
-        .providers
-        .iter()
-        .filter_map(|seen| seen.link.profile().egress.as_ref());
+    let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
     let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
         None => refusal(
             "egress.unavailable",
@@ -618,14 +616,9 @@ fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()>
     Err(refusal)
 }
 
-fn provider_with<'a>(
-    controller: &'a Controller,
-    backend: BackendName,
-    work: &Work,
-) -> Option<&'a Arc<dyn ProviderLink>> {
-    controller
-        .providers
-        .iter()
-        .find(|seen| seen.can_run(backend.as_str(), work.language) && seen.lets_reach(&work.egress))
-        .map(|seen| &seen.link)
+fn provider_with(controller: &Controller, backend: BackendName, work: &Work) -> Option<Arc<dyn ProviderLink>> {
+    let all = controller.providers.all();
+    let here = all.iter().filter(|seen| seen.link.silent_ms() < u64::MAX);
+    let mut able = here.filter(|seen| seen.can_run(backend.as_str(), work.language) && seen.lets_reach(&work.egress));
+    able.next().map(|seen| seen.link.clone())
 }

@@ -64,6 +64,8 @@ pub(crate) struct Done {
 const OUTPUT_KEPT_MAX: usize = 16 << 10;
 /// How often a job looks again for a free slot while all are taken.
 const SLOT_POLL: Duration = Duration::from_millis(2);
+/// And while no provider is there that could.
+const PROVIDER_POLL: Duration = Duration::from_millis(50);
 
 pub(crate) fn new_job_id(now_ms: u64) -> JobId {
     JobId::new(now_ms, rand::rng().random())
@@ -162,6 +164,8 @@ async fn dispatch(
     aboard: &Aboard<'_>,
 ) -> Answer<(Delivery, Ticket, Assigned)> {
     let live = &invocation.live;
+    let patient_until = Instant::now() + controller.tuning.provider_wait;
+    let mut replaces = None;
     loop {
         if aboard.flight.cancel.is_cancelled() {
             return Err(cancelled(invocation));
@@ -173,6 +177,10 @@ async fn dispatch(
             Ok(chosen) => chosen,
             Err(reasons) if reasons.iter().any(|other| other.reason == Reason::NoFreeSlot) => {
                 tokio::time::sleep(SLOT_POLL).await;
+                continue;
+            }
+            Err(reasons) if may_change(&reasons) && (invocation.accepted || Instant::now() < patient_until) => {
+                tokio::time::sleep(PROVIDER_POLL).await;
                 continue;
             }
             Err(reasons) => return Err(no_provider(&reasons)),
@@ -196,7 +204,7 @@ async fn dispatch(
             prices,
             price_max_ucr,
             deadline_ms: invocation.deadline_ms,
-            replaces: None,
+            replaces,
         };
         let seal = stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?;
         if live.version.strict {
@@ -231,9 +239,14 @@ async fn dispatch(
             }
             Err(refused) => {
                 lane.refused(sequence);
+                if refused.code == "provider.lost" {
+                    tracing::warn!(job = %invocation.id, provider = %account, "a provider was lost: its job is ordered elsewhere");
+                    replaces = Some(sequence);
+                    continue;
+                }
                 let again = matches!(
                     &*refused.code,
-                    "provider.no_slot" | "provider.draining" | "ticket.unsealed"
+                    "provider.no_slot" | "provider.draining" | "provider.none" | "ticket.unsealed"
                 );
                 if !again {
                     return Err(Box::new(Refusal::from(refused).job(invocation.id)));
@@ -248,9 +261,16 @@ async fn dispatch(
 type Chosen = (Arc<dyn ProviderLink>, Vec<PassedOver>);
 
 fn choose(controller: &Controller, live: &Live) -> Result<Chosen, Vec<PassedOver>> {
-    let view: Vec<Candidate> = controller.providers.iter().map(|seen| seen.candidate(live)).collect();
+    let all = controller.providers.all();
+    let view: Vec<Candidate> = all.iter().map(|seen| seen.candidate(live)).collect();
     let choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
-    Ok((controller.providers[choice.index].link.clone(), choice.passed_over))
+    Ok((all[choice.index].link.clone(), choice.passed_over))
+}
+
+/// Whether waiting can help: a provider that would fit is away, or none has come yet.
+fn may_change(reasons: &[PassedOver]) -> bool {
+    let away = |other: &PassedOver| matches!(other.reason, Reason::Silent | Reason::Draining);
+    reasons.is_empty() || reasons.iter().any(away)
 }
 
 fn no_provider(reasons: &[PassedOver]) -> Box<Refusal> {

@@ -21,6 +21,7 @@ mod follow;
 mod functions;
 mod gate;
 mod http;
+mod hub;
 mod inflight;
 mod invoke;
 mod lane;
@@ -87,6 +88,8 @@ pub struct Tuning {
     pub exposure_ucr: u64,
     /// The dearest prices a lease allows.
     pub price_caps: Prices,
+    /// A call waits so long for a provider to come (back) before it gets 503.
+    pub provider_wait: Duration,
     /// Asynchronous jobs that wait at the most; more get 503.
     pub queued_jobs_max: usize,
     /// A job that nobody began after this long expires.
@@ -119,6 +122,7 @@ impl Default for Tuning {
                 memory_ucr_per_gib_s: 1_000,
                 egress_ucr_per_mib: 1_000,
             },
+            provider_wait: Duration::from_secs(5),
             queued_jobs_max: 20_000,
             queue_timeout: Duration::from_secs(600),
             quarantine_after: 10,
@@ -141,7 +145,8 @@ pub struct Controller {
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     packages: Arc<piecework_packages::Packages>,
-    providers: Vec<seen::Seen>,
+    providers: seen::Providers,
+    hub: hub::Hub,
     policy: Policy,
     base_url: String,
     tuning: Tuning,
@@ -183,7 +188,8 @@ impl Controller {
             store: options.store,
             blobs: options.blobs,
             packages: options.packages,
-            providers: options.providers.into_iter().map(seen::Seen::new).collect(),
+            providers: seen::Providers::new(options.providers),
+            hub: hub::Hub::default(),
             policy: options.policy,
             base_url: options.base_url,
             tuning: options.tuning,
@@ -227,14 +233,11 @@ impl Controller {
 
     /// The way to a provider. Refuses with `provider.none` where it is not connected now.
     pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
-        let seen = self
-            .providers
-            .iter()
-            .find(|seen| seen.link.profile().account == provider);
-        seen.map_or_else(
-            || failure::refuse("provider.none", "the provider is not connected"),
-            |seen| Ok(seen.link.clone()),
-        )
+        let seen = self.providers.by_account(provider);
+        match seen.filter(|seen| seen.link.silent_ms() < u64::MAX) {
+            Some(seen) => Ok(seen.link.clone()),
+            None => failure::refuse("provider.none", "the provider is not connected"),
+        }
     }
 
     /// The name under which somebody is known on the ledger; the id where nobody is.

@@ -2,11 +2,43 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use piecework_model::{EgressList, Language};
+use parking_lot::RwLock;
+use piecework_model::{AccountId, EgressList, Language};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Candidate;
 
 use crate::functions::Live;
+
+/// The providers that are here, and those that were: one that went away says why it gets no jobs.
+#[derive(Default)]
+pub(crate) struct Providers(RwLock<Arc<Vec<Arc<Seen>>>>);
+
+impl Providers {
+    pub(crate) fn new(links: Vec<Arc<dyn ProviderLink>>) -> Self {
+        let seen = links.into_iter().map(|link| Arc::new(Seen::new(link))).collect();
+        Self(RwLock::new(Arc::new(seen)))
+    }
+
+    /// As they are at this moment; cheap.
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Seen>>> {
+        self.0.read().clone()
+    }
+
+    pub(crate) fn by_account(&self, account: AccountId) -> Option<Arc<Seen>> {
+        let all = self.all();
+        all.iter().find(|seen| seen.link.profile().account == account).cloned()
+    }
+
+    /// Adds a provider, or puts a new run of it in the place of the one before.
+    pub(crate) fn join(&self, link: Arc<dyn ProviderLink>) {
+        let account = link.profile().account;
+        let mut list = self.0.write();
+        let others = list.iter().filter(|seen| seen.link.profile().account != account);
+        let mut next: Vec<_> = others.cloned().collect();
+        next.push(Arc::new(Seen::new(link)));
+        *list = Arc::new(next);
+    }
+}
 
 /// A provider with the parts of its profile that do not change, ready for each decision.
 pub(crate) struct Seen {
@@ -40,7 +72,7 @@ impl Seen {
         let (profile, load) = (self.link.profile(), self.link.load());
         Candidate {
             account: profile.account,
-            silent_ms: 0,
+            silent_ms: self.link.silent_ms(),
             draining: load.draining,
             slots: profile.slots,
             running: load.running,

@@ -50,9 +50,10 @@ impl Outbox {
         self.0.iter().map(|lane| lane.len()).sum()
     }
 
-    fn take(&self) -> Vec<(LaneKey, Vec<Outgoing>)> {
+    /// Lanes whose provider is away wait for it: only it can seal its receipts.
+    fn take(&self, is_here: impl Fn(AccountId) -> bool) -> Vec<(LaneKey, Vec<Outgoing>)> {
         let mut batches = Vec::new();
-        for mut lane in self.0.iter_mut() {
+        for mut lane in self.0.iter_mut().filter(|lane| is_here(lane.key().1)) {
             let count = lane.len().min(SETTLE_JOBS_MAX);
             if count > 0 {
                 batches.push((*lane.key(), lane.drain(..count).collect()));
@@ -105,7 +106,7 @@ pub(crate) async fn run(controller: Arc<Controller>) {
 /// Whether all that waited got through.
 async fn settle_all(controller: &Controller) -> bool {
     loop {
-        let batches = controller.outbox.take();
+        let batches = controller.outbox.take(|provider| controller.link(provider).is_ok());
         if batches.is_empty() {
             return true;
         }

@@ -188,7 +188,8 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
         "Transactions that wait for a block",
         u64::from(status.queued),
     );
-    let (instances, running) = controller.providers.iter().fold((0, 0), |(instances, running), seen| {
+    let all = controller.providers.all();
+    let (instances, running) = all.iter().fold((0, 0), |(instances, running), seen| {
         let load = seen.link.load();
         (instances + u64::from(load.instances), running + u64::from(load.running))
     });

@@ -15,12 +15,13 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use piecework_blobs::Unpacked;
 use piecework_model::{
     AccountId, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
@@ -62,7 +63,7 @@ pub struct Options {
 /// A running provider; itself the in-process end of its queue.
 pub struct Provider {
     profile: Profile,
-    payers: HashSet<PublicKey>,
+    payers: RwLock<HashSet<PublicKey>>,
     network: NetworkId,
     backends: Vec<Arc<dyn Backend>>,
     pools: Pools,
@@ -70,6 +71,8 @@ pub struct Provider {
     receipts: Receipts,
     running: AtomicU32,
     draining: AtomicBool,
+    /// Of the controller's clock, by which deadlines are set.
+    clock_ahead_ms: AtomicI64,
 }
 
 impl Provider {
@@ -88,7 +91,7 @@ impl Provider {
                 probes: options.probes,
                 egress: options.egress,
             },
-            payers: options.payers,
+            payers: RwLock::new(options.payers),
             network: options.network,
             backends: options.backends,
             pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
@@ -96,14 +99,25 @@ impl Provider {
             receipts: Receipts::new(options.key, options.network),
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
+            clock_ahead_ms: AtomicI64::new(0),
         });
         tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
         provider
     }
 
+    /// Takes tickets of this controller from now on.
+    pub fn trust(&self, payer: PublicKey) {
+        self.payers.write().insert(payer);
+    }
+
     /// Takes no new jobs; running ones end.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes new jobs again.
+    pub fn resume(&self) {
+        self.draining.store(false, Ordering::Relaxed);
     }
 
     fn backend(&self, name: BackendName) -> Result<&Arc<dyn Backend>, Rejection> {
@@ -192,8 +206,8 @@ impl ProviderLink for Provider {
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
         let _slot = self.take_slot()?;
-        let now = now_ms();
-        tickets::check(&order, &self.profile, &self.payers, &self.network, now)?;
+        let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
+        tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
         self.lanes.begin(&order)?;
         let backend = self.backend(order.work.backend)?;
         let pulled = Instant::now();
@@ -243,6 +257,14 @@ impl ProviderLink for Provider {
 
     fn forget(&self, function: FunctionId, version: u32) {
         self.pools.forget((function, version));
+    }
+
+    fn warm(&self) -> Vec<(FunctionId, u32)> {
+        self.pools.warm()
+    }
+
+    fn set_clock_offset(&self, ahead_ms: i64) {
+        self.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 }
 

@@ -217,6 +217,13 @@ impl Pools {
             .is_some_and(|pool| !pool.idle.lock().is_empty())
     }
 
+    /// Versions of which an instance is idle.
+    pub(crate) fn warm(&self) -> Vec<Key> {
+        let pools = self.pools.read();
+        let warm = pools.iter().filter(|(_, pool)| !pool.idle.lock().is_empty());
+        warm.map(|(key, _)| *key).collect()
+    }
+
     pub(crate) fn forget(&self, key: Key) {
         self.pools.write().remove(&key);
     }

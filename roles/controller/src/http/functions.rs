@@ -281,7 +281,8 @@ pub(super) async fn quote(
 ) -> HttpResult<Json<QuoteView>> {
     let caller = authenticated.with(Scope::View)?;
     let live = functions::own(&controller, caller, &id).await?;
-    let profiles: Vec<_> = controller.providers.iter().map(|seen| seen.link.profile()).collect();
+    let all = controller.providers.all();
+    let profiles: Vec<_> = all.iter().map(|seen| seen.link.profile()).collect();
     let dearest = profiles
         .iter()
         .max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());

@@ -215,7 +215,7 @@ pub(super) async fn offers(
     Query(_query): Query<PageQuery>,
 ) -> HttpResult<Json<List<OfferView>>> {
     let mut items = Vec::new();
-    for seen in &controller.providers {
+    for seen in controller.providers.all().iter() {
         let profile = seen.link.profile();
         let key = Key::Offer(profile.account);
         if let Some(Value::Offer(offer)) = controller.chain.get(&key).await.map_err(chain)? {
@@ -245,7 +245,7 @@ pub(super) async fn providers(
 ) -> HttpResult<Json<List<ProviderView>>> {
     authenticated.with(Scope::View)?;
     let mut items = Vec::new();
-    for seen in &controller.providers {
+    for seen in controller.providers.all().iter() {
         let (profile, load) = (seen.link.profile(), seen.link.load());
         let (jobs_done, earned) = earned_by(&controller, profile.account).await?;
         let working = profile.probes.iter().filter(|probe| probe.works);

@@ -111,7 +111,7 @@ pub(super) async fn healthz() -> Json<Health> {
     (status = 200, body = Health), (status = 503, body = Health)))]
 pub(super) async fn readyz(State(controller): Shared) -> (StatusCode, Json<Health>) {
     let stored = controller.store.projected_height().await.is_ok();
-    let provided = controller.providers.iter().any(|seen| !seen.link.load().draining);
+    let provided = controller.providers.all().iter().any(|seen| !seen.link.load().draining);
     if stored && provided && !controller.shutdown.is_cancelled() {
         (StatusCode::OK, Json(health("ok")))
     } else {

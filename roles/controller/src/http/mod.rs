@@ -7,6 +7,7 @@ mod execute;
 mod functions;
 mod jobs;
 mod ledger;
+mod link;
 mod metrics;
 mod plain;
 
@@ -130,6 +131,7 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
         async move { ([(header::CONTENT_TYPE, "application/json")], document) }
     };
     let plain = Router::new()
+        .route(routes::LINK, get(link::upgrade))
         .route(routes::PLAIN, any(plain::root))
         .route(routes::PLAIN_PATH, any(plain::below))
         .with_state(controller);

@@ -1,0 +1,97 @@
+//! Reaches a controller by WebSocket, and keeps reaching it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{SinkExt as _, StreamExt as _, future};
+use piecework_model::{PublicKey, Rejection};
+use rand::RngExt as _;
+use tokio::time::timeout;
+use tokio_tungstenite::{
+    connect_async_with_config,
+    tungstenite::{Message, protocol::WebSocketConfig},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Agent, LinkFailure, MESSAGE_BYTES_MAX, Wire};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const BACK_OFF_MIN: Duration = Duration::from_millis(250);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// A session that lasted this long was a good one: the next attempt comes soon.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// What happens to a link, for whoever shows it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    Dialing { url: &'a str },
+    Ended { url: &'a str, failure: &'a LinkFailure, again_in: Duration },
+}
+
+/// Opens a WebSocket to `url` (`ws://` or `wss://`). TLS trusts the system's certificates.
+pub async fn dial(url: &str) -> Result<Wire, LinkFailure> {
+    let mut config = WebSocketConfig::default();
+    config.max_message_size = Some(MESSAGE_BYTES_MAX);
+    config.max_frame_size = Some(MESSAGE_BYTES_MAX);
+    let connected = timeout(CONNECT_TIMEOUT, connect_async_with_config(url, Some(config), true)).await;
+    let (socket, _) = connected
+        .map_err(|_| LinkFailure::Broken("no answer within 10 s".into()))?
+        .map_err(|error| LinkFailure::Broken(error.to_string()))?;
+    let (outgoing, incoming) = socket.split();
+    let incoming = incoming.filter_map(|message| {
+        future::ready(match message {
+            Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
+            Ok(Message::Text(_)) => Some(Err("a text where bytes were expected".to_owned())),
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_)) => None,
+            Err(error) => Some(Err(error.to_string())),
+        })
+    });
+    let outgoing = outgoing
+        .sink_map_err(|error| error.to_string())
+        .with(|bytes: Bytes| future::ok::<_, String>(Message::Binary(bytes)));
+    Ok(Wire::new(incoming, outgoing))
+}
+
+/// Keeps a link to one of `urls` up until `shutdown`: the first that answers, with back-off and jitter between rounds.
+/// Returns early with a refusal that trying again cannot change.
+pub async fn keep_linked(
+    agent: Arc<Agent>,
+    urls: Vec<String>,
+    trusts: impl Fn(PublicKey) -> Result<(), Rejection> + Send + Sync,
+    now_ms: impl Fn() -> u64,
+    mut tell: impl FnMut(Event<'_>),
+    shutdown: CancellationToken,
+) -> Result<(), LinkFailure> {
+    let mut back_off = BACK_OFF_MIN;
+    for url in urls.iter().cycle() {
+        tell(Event::Dialing { url });
+        let began = tokio::time::Instant::now();
+        let failure = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            failure = async {
+                match dial(url).await {
+                    Ok(wire) => agent.session(wire, &trusts, &now_ms).await,
+                    Err(failure) => failure,
+                }
+            } => failure,
+        };
+        if failure.is_final() {
+            return Err(failure);
+        }
+        back_off = match began.elapsed() > GOOD_SESSION {
+            true => BACK_OFF_MIN,
+            false => (back_off * 2).min(BACK_OFF_MAX),
+        };
+        let again_in = back_off.mul_f64(rand::rng().random_range(0.5..1.0));
+        tell(Event::Ended {
+            url,
+            failure: &failure,
+            again_in,
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(again_in) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Providers that come over a link: who they are, whether they may, and the jobs of those that go.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dashmap::DashMap;
+use piecework_blobs::Blobs;
+use piecework_ledger::{Key, Value};
+use piecework_model::{AccountId, Digest, PublicKey, Rejection};
+use piecework_queue::{
+    Profile, ProviderLink as _,
+    link::{Arrival, Bundles, RemoteProvider, Wire, receive},
+};
+use tokio::sync::Semaphore;
+
+use crate::{Controller, clock::now_ms};
+
+/// Handshakes under way at once; each may take some seconds of waiting, and more wait their turn.
+const HANDSHAKES_MAX: usize = 256;
+const SLOTS_MAX: u32 = 10_000;
+const WORDS_MAX: usize = 32;
+const WORD_LENGTH_MAX: usize = 64;
+const PROBE_DETAIL_MAX: usize = 1_000;
+
+/// Each provider's present run.
+pub(crate) struct Hub {
+    remotes: DashMap<AccountId, Arc<RemoteProvider>>,
+    handshakes: Semaphore,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            remotes: DashMap::new(),
+            handshakes: Semaphore::new(HANDSHAKES_MAX),
+        }
+    }
+}
+
+impl Hub {
+    /// The same run comes back to its jobs; another run of the same provider waits until the one before is gone.
+    fn enter(&self, controller: &Controller, arrival: &Arrival) -> Result<Arc<RemoteProvider>, Rejection> {
+        let account = arrival.account();
+        let entry = self.remotes.entry(account);
+        if let dashmap::Entry::Occupied(present) = &entry {
+            let present = present.get();
+            if present.is_same_run(arrival) {
+                return Ok(present.clone());
+            }
+            if present.is_connected() {
+                return Err(Rejection::new(
+                    "link.already_connected",
+                    "another program with this provider's key is connected",
+                )
+                .hint("stop it, or give each computer a key and an account of its own"));
+            }
+            present.abandon();
+        }
+        let remote = RemoteProvider::new(arrival);
+        entry.insert(remote.clone());
+        controller.providers.join(remote.clone());
+        Ok(remote)
+    }
+}
+
+struct Kept<'a>(&'a dyn Blobs);
+
+#[async_trait]
+impl Bundles for Kept<'_> {
+    async fn bundle(&self, digest: Digest) -> Option<Bytes> {
+        self.0.get(&digest).await.ok()
+    }
+}
+
+/// Serves one connection, from its first byte to its end.
+pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
+    let arrival = {
+        let Ok(_turn) = controller.hub.handshakes.acquire().await else {
+            return;
+        };
+        match receive(wire, &controller.key, controller.network).await {
+            Ok(arrival) => arrival,
+            Err(failure) => {
+                tracing::debug!(%failure, "a link did not begin");
+                return;
+            }
+        }
+    };
+    let account = arrival.account();
+    let entered = match admit(&controller, &arrival.introduction.profile.clone(), arrival.key).await {
+        Ok(()) => controller.hub.enter(&controller, &arrival),
+        Err(rejection) => Err(rejection),
+    };
+    let remote = match entered {
+        Ok(remote) => remote,
+        Err(rejection) => {
+            tracing::info!(provider = %account, code = %rejection.code, "a provider was refused");
+            return arrival.refuse(rejection).await;
+        }
+    };
+    tracing::info!(provider = %account, name = remote.profile().name, "a provider is linked");
+    let kept = Kept(&*controller.blobs);
+    let failure = remote.serve(arrival, &kept, now_ms(), &controller.shutdown).await;
+    tracing::info!(provider = %account, %failure, "a provider's link ended");
+}
+
+/// Whether this key is that provider's, and what it says is what its offer on the ledger says.
+async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<(), Rejection> {
+    well_formed(profile)?;
+    let read = async |key| {
+        let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
+        controller.chain.get(&key).await.map_err(unavailable)
+    };
+    let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {
+        return Err(
+            Rejection::new("link.unknown_provider", "the ledger has no such account").hint("register it with an invite")
+        );
+    };
+    if account.key != key {
+        return Err(Rejection::new("link.other_key", "the account has another key"));
+    }
+    let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
+        return Err(Rejection::new("link.no_offer", "the provider has no offer on the ledger"));
+    };
+    if offer.prices != profile.prices {
+        return Err(Rejection::new(
+            "link.other_prices",
+            "the provider asks for other prices than its offer on the ledger says",
+        ));
+    }
+    Ok(())
+}
+
+fn well_formed(profile: &Profile) -> Result<(), Rejection> {
+    let short = |word: &str| !word.is_empty() && word.len() <= WORD_LENGTH_MAX;
+    let fits = short(&profile.name)
+        && short(&profile.region)
+        && (1..=SLOTS_MAX).contains(&profile.slots)
+        && profile.cores > 0
+        && profile.labels.len() <= WORDS_MAX
+        && profile.labels.iter().all(|label| short(label))
+        && profile.probes.len() <= WORDS_MAX
+        && profile.probes.iter().all(|probe| probe.detail.len() <= PROBE_DETAIL_MAX);
+    match fits {
+        true => Ok(()),
+        false => Err(Rejection::new("link.bad_profile", "what the provider says of itself is out of bounds")),
+    }
+}
