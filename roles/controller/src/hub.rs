@@ -114,14 +114,18 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
     };
     let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {
         return Err(
-            Rejection::new("link.unknown_provider", "the ledger has no such account").hint("register it with an invite")
+            Rejection::new("link.unknown_provider", "the ledger has no such account")
+                .hint("register it with an invite"),
         );
     };
     if account.key != key {
         return Err(Rejection::new("link.other_key", "the account has another key"));
     }
     let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
-        return Err(Rejection::new("link.no_offer", "the provider has no offer on the ledger"));
+        return Err(Rejection::new(
+            "link.no_offer",
+            "the provider has no offer on the ledger",
+        ));
     };
     if offer.prices != profile.prices {
         return Err(Rejection::new(
@@ -141,9 +145,15 @@ fn well_formed(profile: &Profile) -> Result<(), Rejection> {
         && profile.labels.len() <= WORDS_MAX
         && profile.labels.iter().all(|label| short(label))
         && profile.probes.len() <= WORDS_MAX
-        && profile.probes.iter().all(|probe| probe.detail.len() <= PROBE_DETAIL_MAX);
+        && profile
+            .probes
+            .iter()
+            .all(|probe| probe.detail.len() <= PROBE_DETAIL_MAX);
     match fits {
         true => Ok(()),
-        false => Err(Rejection::new("link.bad_profile", "what the provider says of itself is out of bounds")),
+        false => Err(Rejection::new(
+            "link.bad_profile",
+            "what the provider says of itself is out of bounds",
+        )),
     }
 }

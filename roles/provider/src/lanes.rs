@@ -1,14 +1,24 @@
 //! What has been ordered in each lane: no sequence runs twice, and what is not under a seal stays within the exposure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::Path,
+};
 
 use parking_lot::Mutex;
 use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal};
 use piecework_queue::{Order, Refusal};
 
+use crate::journal::{Begun, Journal};
+
 /// The lanes of one provider, by lease.
 #[derive(Default)]
-pub struct Lanes(Mutex<HashMap<LeaseId, Lane>>);
+pub struct Lanes {
+    lanes: Mutex<HashMap<LeaseId, Lane>>,
+    /// Without one nothing is remembered over a restart.
+    journal: Option<Journal>,
+}
 
 #[derive(Default)]
 struct Lane {
@@ -33,6 +43,18 @@ impl Lane {
         sequence < self.begun_below || self.begun_above.contains(&sequence)
     }
 
+    /// Begun, and nothing of it waits for a seal.
+    fn is_settled(&self, sequence: u64) -> bool {
+        self.has_begun(sequence) && !self.unsealed.contains_key(&sequence)
+    }
+
+    fn begun(&self, lease: LeaseId) -> Vec<Begun> {
+        let above = self.begun_above.iter().map(|sequence| Begun::One(lease, *sequence));
+        std::iter::once(Begun::AllBelow(lease, self.begun_below))
+            .chain(above)
+            .collect()
+    }
+
     fn mark_begun(&mut self, sequence: u64) {
         self.begun_above.insert(sequence);
         while self.begun_above.remove(&self.begun_below) {
@@ -50,10 +72,28 @@ impl Lane {
 }
 
 impl Lanes {
+    /// Lanes that remember in the file at `path` what was begun.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut lanes: HashMap<LeaseId, Lane> = HashMap::new();
+        let journal = Journal::open(path, |begun| {
+            for begun in begun {
+                match begun {
+                    Begun::One(lease, sequence) => lanes.entry(lease).or_default().mark_begun(sequence),
+                    Begun::AllBelow(lease, sequence) => lanes.entry(lease).or_default().begun_below = sequence,
+                }
+            }
+            lanes.iter().flat_map(|(lease, lane)| lane.begun(*lease)).collect()
+        })?;
+        Ok(Self {
+            lanes: Mutex::new(lanes),
+            journal: Some(journal),
+        })
+    }
+
     /// Marks the sequence as begun. Rejects `ticket.replayed`, and `ticket.unsealed` where too much would be at stake.
     pub fn begin(&self, order: &Order) -> Result<(), Refusal> {
         let ticket = &order.ticket;
-        let mut lanes = self.0.lock();
+        let mut lanes = self.lanes.lock();
         let lane = lanes.entry(ticket.lease).or_default();
         lane.payer = order.payer;
         if lane.has_begun(ticket.sequence) {
@@ -66,6 +106,11 @@ impl Lanes {
                     "too much is unsealed in this lane: seal what has run",
                 ));
             }
+        }
+        if let Some(journal) = &self.journal {
+            journal.note(ticket.lease, ticket.sequence)?;
+        }
+        if order.seal.is_none() {
             lane.put_at_stake(ticket.sequence, ticket.leaf(), ticket.price_max_ucr);
         }
         lane.mark_begun(ticket.sequence);
@@ -74,7 +119,7 @@ impl Lanes {
 
     /// From here on the job's price is at stake, no longer its maximum.
     pub fn finish(&self, receipt: &Receipt) {
-        let mut lanes = self.0.lock();
+        let mut lanes = self.lanes.lock();
         let Some(lane) = lanes.get_mut(&receipt.lease) else {
             return;
         };
@@ -90,10 +135,13 @@ impl Lanes {
     /// Takes the payer's seal over the tickets of these sequences, in this order. Rejects `ticket.bad_seal`.
     pub fn accept_seal(&self, seal: &Seal, sequences: &[u64], network: &NetworkId) -> Result<(), Refusal> {
         let bad = |message: &str| Rejection::new("ticket.bad_seal", message);
-        let mut lanes = self.0.lock();
+        let mut lanes = self.lanes.lock();
         let lane = lanes
             .get_mut(&seal.lease)
             .ok_or_else(|| bad("nothing was ordered in this lane"))?;
+        if sequences.iter().all(|sequence| lane.is_settled(*sequence)) {
+            return Ok(()); // asked again after a cut, or of an earlier run: nothing of it is at stake here
+        }
         let leaves: Option<Vec<Digest>> = sequences
             .iter()
             .map(|sequence| lane.unsealed.get(sequence).map(|stake| stake.leaf))
@@ -139,6 +187,41 @@ mod tests {
             assert_eq!(code(lanes.begin(&order(sequence))), "began");
             assert_eq!(code(lanes.begin(&order(sequence))), "ticket.replayed");
         }
+    }
+
+    #[test]
+    fn what_was_begun_is_not_begun_again_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("begun");
+        for (_, sequence) in [("the first run", 0), ("the second", 2)] {
+            let lanes = Lanes::open(&path).expect("opens");
+            assert_eq!(code(lanes.begin(&order(sequence))), "began");
+        }
+        let lanes = Lanes::open(&path).expect("opens");
+        for (sequence, expected) in [(0, "ticket.replayed"), (2, "ticket.replayed"), (1, "began")] {
+            assert_eq!(code(lanes.begin(&order(sequence))), expected);
+        }
+    }
+
+    #[test]
+    fn a_seal_may_come_twice_and_after_a_restart() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("begun");
+        let lanes = Lanes::open(&path).expect("opens");
+        lanes.begin(&order(0)).expect("it fits");
+        for _ in 0..2 {
+            lanes
+                .accept_seal(&seal(&payer(), &[0]), &[0], &NETWORK)
+                .expect("a good seal");
+        }
+        let lanes = Lanes::open(&path).expect("opens");
+        lanes
+            .accept_seal(&seal(&payer(), &[0]), &[0], &NETWORK)
+            .expect("a seal of an earlier run");
+        assert_eq!(
+            code(lanes.accept_seal(&seal(&payer(), &[1]), &[1], &NETWORK)),
+            "ticket.bad_seal"
+        );
     }
 
     #[test]

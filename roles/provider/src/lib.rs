@@ -4,6 +4,7 @@
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
 pub mod claims;
+mod journal;
 pub mod lanes;
 #[cfg(test)]
 mod orders;
@@ -13,6 +14,7 @@ pub mod tickets;
 
 use std::{
     collections::HashSet,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
@@ -56,6 +58,8 @@ pub struct Options {
     /// What functions with an allow list may reach; none: this provider runs no such function.
     pub egress: Option<EgressPolicy>,
     pub bundles: Unpacked,
+    /// A file that remembers which jobs were begun; created if missing.
+    pub journal: PathBuf,
     /// Controllers whose tickets it takes.
     pub payers: HashSet<PublicKey>,
 }
@@ -76,8 +80,8 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Starts the sweeper of idle instances; it ends with `shutdown`.
-    pub fn start(options: Options, shutdown: CancellationToken) -> Arc<Self> {
+    /// Starts the sweeper of idle instances; it ends with `shutdown`. Fails where the journal cannot be opened.
+    pub fn start(options: Options, shutdown: CancellationToken) -> std::io::Result<Arc<Self>> {
         let provider = Arc::new(Self {
             profile: Profile {
                 account: options.account,
@@ -95,14 +99,14 @@ impl Provider {
             network: options.network,
             backends: options.backends,
             pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
-            lanes: Lanes::default(),
+            lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
         });
         tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
-        provider
+        Ok(provider)
     }
 
     /// Takes tickets of this controller from now on.

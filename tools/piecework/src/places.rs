@@ -14,6 +14,19 @@ pub fn default_role_dir(role: &str) -> Result<PathBuf> {
     Ok(base("XDG_DATA_HOME", ".local/share")?.join(format!("piecework-{role}")))
 }
 
+/// This computer's name, as far as it can name an account.
+pub fn host_name() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let letters = text.trim().to_lowercase();
+    let name: String = letters
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .take(30)
+        .collect();
+    let name = name.trim_matches('-').to_owned();
+    if name.is_empty() { "provider".to_owned() } else { name }
+}
+
 /// What `login` remembers.
 pub fn login_file() -> Result<PathBuf> {
     Ok(base("XDG_CONFIG_HOME", ".config")?.join("piecework/login.json"))

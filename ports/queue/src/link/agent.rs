@@ -95,7 +95,12 @@ impl Fetcher {
         let (reply, piece) = oneshot::channel();
         self.0.waiting.lock().insert(fetch, reply);
         let frame = ToController::Fetch { fetch, digest, offset };
-        let sent = self.0.outgoing.lock().as_ref().is_some_and(|out| out.send(frame).is_ok());
+        let sent = self
+            .0
+            .outgoing
+            .lock()
+            .as_ref()
+            .is_some_and(|out| out.send(frame).is_ok());
         let piece = match sent {
             true => timeout(PIECE_TIMEOUT, piece).await.map_err(|_| LinkFailure::Silent),
             false => Err(LinkFailure::Broken("no link is up".into())),

@@ -24,8 +24,14 @@ const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// What happens to a link, for whoever shows it.
 #[derive(Debug)]
 pub enum Event<'a> {
-    Dialing { url: &'a str },
-    Ended { url: &'a str, failure: &'a LinkFailure, again_in: Duration },
+    Dialing {
+        url: &'a str,
+    },
+    Ended {
+        url: &'a str,
+        failure: &'a LinkFailure,
+        again_in: Duration,
+    },
 }
 
 /// Opens a WebSocket to `url` (`ws://` or `wss://`). TLS trusts the system's certificates.

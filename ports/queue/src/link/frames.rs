@@ -151,13 +151,6 @@ pub(super) enum ToProvider {
 pub(super) enum ToController {
     Done(OrderId, Box<Result<DeliveryFrame, Rejection>>),
     Answer(u64, Box<Answer>),
-    Fetch {
-        fetch: u64,
-        digest: Digest,
-        offset: u64,
-    },
-    Beat {
-        load: Load,
-        warm: Vec<(FunctionId, u32)>,
-    },
+    Fetch { fetch: u64, digest: Digest, offset: u64 },
+    Beat { load: Load, warm: Vec<(FunctionId, u32)> },
 }

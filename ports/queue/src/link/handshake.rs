@@ -165,7 +165,11 @@ fn opening(knock: Option<Knock>, network: NetworkId) -> Result<Vec<u8>, Rejectio
         .filter(|knock| knock.magic == MAGIC)
         .ok_or_else(|| Rejection::new("link.malformed", "this is not the beginning of a provider's link"))?;
     if knock.protocol != PROTOCOL {
-        let who = if knock.protocol < PROTOCOL { "this provider" } else { "the controller" };
+        let who = if knock.protocol < PROTOCOL {
+            "this provider"
+        } else {
+            "the controller"
+        };
         return Err(Rejection::new(
             "link.version",
             format!(

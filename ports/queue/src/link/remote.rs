@@ -326,7 +326,9 @@ impl ProviderLink for RemoteProvider {
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
         match self.ask(Ask::Check(Work::clone(&work))).await {
             Ok(Answer::Checked(result)) => result,
-            Ok(Answer::Accepted(_) | Answer::Sealed(_)) => Err(LoadError::Failed("it answered another question".into())),
+            Ok(Answer::Accepted(_) | Answer::Sealed(_)) => {
+                Err(LoadError::Failed("it answered another question".into()))
+            }
             Err(rejection) => Err(LoadError::Failed(rejection.message)),
         }
     }
@@ -348,7 +350,10 @@ impl ProviderLink for RemoteProvider {
             };
             state.orders.insert(id, waiting);
         }
-        let _abandon = Abandon { remote: self, order: id };
+        let _abandon = Abandon {
+            remote: self,
+            order: id,
+        };
         let answer = async {
             tokio::select! {
                 result = &mut delivery => return result,

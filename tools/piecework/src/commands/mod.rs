@@ -25,6 +25,7 @@ pub mod new;
 pub mod offers;
 pub mod openapi;
 pub mod peer;
+pub mod provide;
 pub mod provider;
 pub mod quote;
 pub mod restore;

@@ -1,10 +1,16 @@
-//! `piecework provider`: the computers that run functions.
+//! `piecework provider`: the computers that run functions, and this one among them.
+
+use std::path::PathBuf;
 
 use piecework_api::{ledger::ProviderView, page::PageQuery};
 
-use crate::{failure::Failure, session, show};
+use crate::{
+    compose::control::{self, AgentStatus, Word},
+    failure::Failure,
+    places, session, show,
+};
 
-/// Look at the providers
+/// Look at the providers; speak to the one on this computer
 #[derive(Debug, clap::Args)]
 pub struct Provider {
     #[command(subcommand)]
@@ -13,19 +19,59 @@ pub struct Provider {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Each provider's state, work and earnings
-    Status,
+    /// This computer's provider if one runs, and each provider that the controller knows
+    Status(Own),
+    /// What the providers have earned
+    Earnings,
+    /// Why this computer's provider gets no jobs
+    WhyIdle(Own),
+    /// This computer takes no new jobs; running ones end
+    Drain(Own),
+    /// This computer takes jobs again
+    Resume(Own),
+}
+
+/// Which provider of this computer.
+#[derive(Debug, clap::Args)]
+struct Own {
+    /// Its data directory [default: as `provide` has it]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Own {
+    async fn ask(&self, word: Word) -> Result<Option<AgentStatus>, Failure> {
+        let directory = match &self.data {
+            Some(directory) => directory.clone(),
+            None => places::default_role_dir("provider").map_err(Failure::Local)?,
+        };
+        control::ask(&directory, word).await.map_err(Failure::Local)
+    }
+
+    async fn must(&self, word: Word) -> Result<AgentStatus, Failure> {
+        self.ask(word).await?.ok_or_else(|| Failure::NoConnection {
+            url: String::new(),
+            reason: "no provider runs on this computer: start it with `piecework provide`".into(),
+        })
+    }
 }
 
 impl Provider {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         match self.action {
-            Action::Status => status(json).await,
+            Action::Status(own) => status(&own, json).await,
+            Action::Earnings => earnings(json).await,
+            Action::WhyIdle(own) => why_idle(&own.must(Word::Status).await?, json),
+            Action::Drain(own) => show_own(&own.must(Word::Drain).await?, json),
+            Action::Resume(own) => show_own(&own.must(Word::Resume).await?, json),
         }
     }
 }
 
-async fn status(json: bool) -> Result<(), Failure> {
+async fn status(own: &Own, json: bool) -> Result<(), Failure> {
+    if let Some(status) = own.ask(Word::Status).await? {
+        return show_own(&status, json);
+    }
     let list = session::connect()?.providers(&PageQuery::default()).await?;
     if json {
         return show::json(&list);
@@ -54,4 +100,49 @@ fn row(provider: ProviderView) -> [String; 8] {
         show::ucr(provider.earned_ucr),
         show::or_dash(provider.last_seen_at.map(show::time)),
     ]
+}
+
+async fn earnings(json: bool) -> Result<(), Failure> {
+    let list = session::connect()?.providers(&PageQuery::default()).await?;
+    if json {
+        return show::json(&list);
+    }
+    let row = |provider: ProviderView| {
+        [
+            provider.name,
+            provider.jobs_done.to_string(),
+            show::ucr(provider.earned_ucr),
+        ]
+    };
+    show::table(
+        ["PROVIDER", "JOBS PAID", "EARNED"],
+        list.items.into_iter().map(row).collect(),
+        "no providers",
+    )
+}
+
+fn show_own(status: &AgentStatus, json: bool) -> Result<(), Failure> {
+    if json {
+        return show::json(status);
+    }
+    let link = status.linked_to.as_deref().unwrap_or("none");
+    let state = match (&status.linked_to, status.draining) {
+        (_, true) => "draining",
+        (Some(_), false) => "ready",
+        (None, false) => "not linked",
+    };
+    show::text(&format!(
+        "{} ({})\n  state     {state}\n  link      {link}\n  running   {} of {}, {} idle instances\n  orders    {}\n",
+        status.name, status.account, status.running, status.slots, status.idle_instances, status.orders
+    ))
+}
+
+fn why_idle(status: &AgentStatus, json: bool) -> Result<(), Failure> {
+    if json {
+        return show::json(&status.why_idle);
+    }
+    if status.why_idle.is_empty() {
+        return show::text("nothing holds it back: it gets jobs when there are any that fit it\n");
+    }
+    show::text(&format!("{}\n", status.why_idle.join("\n")))
 }

@@ -17,6 +17,9 @@ pub struct Up {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
     pub listen: SocketAddr,
+    /// Run no jobs on this machine: leave them to computers that join with `piecework provide`
+    #[arg(long)]
+    pub no_provider: bool,
     /// A private network, like 10.0.0.0/8, that functions may reach if they list it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub egress_to: Vec<Network>,
@@ -34,10 +37,14 @@ impl Up {
         };
         let began = Instant::now();
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
-        let egress = (!self.no_egress).then_some(EgressPolicy {
-            private: self.egress_to,
-        });
-        let machine = compose::machine(&directory, self.listen, egress, &say)
+        let settings = compose::Settings {
+            listen: self.listen,
+            provides: !self.no_provider,
+            egress: (!self.no_egress).then_some(EgressPolicy {
+                private: self.egress_to,
+            }),
+        };
+        let machine = compose::machine(&directory, settings, &say)
             .await
             .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));

@@ -1,6 +1,6 @@
 //! `piecework up`: controller, peer and provider in one process on one directory.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
@@ -8,6 +8,7 @@ use piecework_controller::{Controller, Tuning};
 use piecework_model::{AccountId, EgressPolicy, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::http::Explorer;
+use piecework_queue::ProviderLink;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     files::{Keys, lock, make_private, write_private},
     ledger::{explorer, start_peer},
-    provider::{UNPACKED_BYTES_MAX, put_offer, start_provider},
-    sandboxes::backends,
+    provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
 };
 use crate::places;
 
@@ -33,13 +33,19 @@ pub struct Machine {
     _lock: fs::File,
 }
 
-/// Controller, peer and provider on `directory`, listening on `listen`. `say` is told what takes time.
-pub async fn machine(
-    directory: &Path,
-    listen: SocketAddr,
-    egress: Option<EgressPolicy>,
-    say: &dyn Fn(&str),
-) -> Result<Machine> {
+/// What `up` was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    /// Whether this machine runs jobs itself, or only others that link to it.
+    pub provides: bool,
+    /// Where functions with an allow list may go; nowhere if none.
+    pub egress: Option<EgressPolicy>,
+}
+
+/// Controller, peer and provider on `directory`. `say` is told what takes time.
+pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -> Result<Machine> {
+    let listen = settings.listen;
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -59,19 +65,24 @@ pub async fn machine(
         .context("the store does not open")?;
     let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
     let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
-    say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
-    let backends = backends(egress.clone()).await;
-    let working: Vec<_> = backends
-        .iter()
-        .filter(|(_, probe)| probe.works)
-        .map(|(backend, _)| backend.clone())
-        .collect();
-    if working.is_empty() {
-        bail!("no sandbox works here; `piecework doctor` says why");
+    let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
+    if settings.provides {
+        say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+        let seat = Seat {
+            key: &keys.provider,
+            network: chain.network(),
+            payers: HashSet::from([keys.controller.public()]),
+            journal: directory.join("begun"),
+            bundles: unpacked,
+        };
+        let terms = Terms {
+            egress: settings.egress,
+            ..Terms::whole_machine("provider", "local")
+        };
+        let provider = start_provider(seat, terms, &shutdown).await?;
+        put_offer(&*chain, &keys.provider, &provider).await?;
+        providers.push(provider);
     }
-    let probes = backends.into_iter().map(|(_, probe)| probe).collect();
-    let provider = start_provider(&keys, &*chain, (working, probes), egress, unpacked, &shutdown);
-    put_offer(&*chain, &keys.provider, &provider).await?;
     say("starting the controller");
     let controller = Controller::start(
         piecework_controller::Options {
@@ -81,7 +92,7 @@ pub async fn machine(
             store,
             blobs,
             packages: Arc::new(Packages::new(places::package_options())),
-            providers: vec![provider],
+            providers,
             policy: Default::default(),
             base_url: url.clone(),
             tuning: Tuning::default(),

@@ -1,17 +1,18 @@
 //! This machine as a provider: what it asks for, what it offers.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
-use piecework_model::{AccountId, EgressPolicy, Prices, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
 use piecework_provider::Provider;
+use piecework_queue::Profile;
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
 
-use super::files::Keys;
+use super::sandboxes::backends;
 use crate::places;
 
 /// One credit is about one core-hour: 10^6 ucr / 3600 s = 278 ucr a core-second; a GiB-second is an eighth of that.
@@ -34,38 +35,106 @@ const IDLE_MEMORY_SHARE: u64 = 8;
 /// Runs at once, for each core: most of them wait for something.
 const SLOTS_PER_CORE: u32 = 64;
 
-pub(super) fn start_provider(
-    keys: &Keys,
-    chain: &dyn Chain,
-    (backends, probes): (Vec<Arc<dyn Backend>>, Vec<Probe>),
-    egress: Option<EgressPolicy>,
-    bundles: Unpacked,
-    shutdown: &CancellationToken,
-) -> Arc<Provider> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
-    let memory_bytes = places::memory_bytes();
-    Provider::start(
-        piecework_provider::Options {
-            account: AccountId::of(&keys.provider.public()),
-            key: keys.provider.clone(),
-            network: chain.network(),
-            name: "provider".into(),
-            prices: PRICES,
-            region: "local".into(),
+/// What a provider gives, and what it asks for.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub name: String,
+    pub region: String,
+    pub labels: Vec<String>,
+    pub prices: Prices,
+    pub cores: u32,
+    pub memory_bytes: u64,
+    pub slots: u32,
+    /// Where functions with an allow list may go from here; nowhere if none.
+    pub egress: Option<EgressPolicy>,
+}
+
+impl Terms {
+    /// All of this machine, at the usual prices.
+    pub fn whole_machine(name: &str, region: &str) -> Self {
+        let cores =
+            std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
+        Self {
+            name: name.to_owned(),
+            region: region.to_owned(),
             labels: Vec::new(),
+            prices: PRICES,
             cores,
-            memory_bytes,
+            memory_bytes: places::memory_bytes(),
             slots: cores.saturating_mul(SLOTS_PER_CORE),
-            idle: INSTANCE_IDLE,
-            idle_bytes_max: memory_bytes / IDLE_MEMORY_SHARE,
-            backends,
-            probes,
-            egress,
-            bundles,
-            payers: HashSet::from([keys.controller.public()]),
+            egress: None,
+        }
+    }
+}
+
+/// The key that signs receipts, whose tickets are taken, and where things are kept.
+pub(super) struct Seat<'a> {
+    pub(super) key: &'a SecretKey,
+    pub(super) network: NetworkId,
+    pub(super) payers: HashSet<PublicKey>,
+    pub(super) journal: PathBuf,
+    pub(super) bundles: Unpacked,
+}
+
+/// A provider on the sandboxes that work here; fails where none does.
+pub(super) async fn start_provider(
+    seat: Seat<'_>,
+    terms: Terms,
+    shutdown: &CancellationToken,
+) -> Result<Arc<Provider>> {
+    let (working, probes) = working_backends(terms.egress.clone()).await?;
+    let options = piecework_provider::Options {
+        account: AccountId::of(&seat.key.public()),
+        key: seat.key.clone(),
+        network: seat.network,
+        name: terms.name,
+        prices: terms.prices,
+        region: terms.region,
+        labels: terms.labels,
+        cores: terms.cores,
+        memory_bytes: terms.memory_bytes,
+        slots: terms.slots,
+        idle: INSTANCE_IDLE,
+        idle_bytes_max: terms.memory_bytes / IDLE_MEMORY_SHARE,
+        backends: working,
+        probes,
+        egress: terms.egress,
+        bundles: seat.bundles,
+        journal: seat.journal,
+        payers: seat.payers,
+    };
+    Provider::start(options, shutdown.clone()).context("the provider's journal cannot be opened")
+}
+
+async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn Backend>>, Vec<Probe>)> {
+    let backends = backends(egress).await;
+    let working: Vec<_> = backends
+        .iter()
+        .filter(|(_, probe)| probe.works)
+        .map(|(backend, _)| backend.clone())
+        .collect();
+    if working.is_empty() {
+        bail!("no sandbox works here; `piecework doctor` says why");
+    }
+    Ok((working, backends.into_iter().map(|(_, probe)| probe).collect()))
+}
+
+/// What the ledger shall say of this provider.
+pub(super) fn offer(profile: &Profile, height: u64) -> PutOffer {
+    let working = profile.probes.iter().filter(|probe| probe.works);
+    PutOffer {
+        prices: profile.prices,
+        resources: Resources {
+            cores: profile.cores,
+            memory_bytes: profile.memory_bytes,
+            disk_bytes: UNPACKED_BYTES_MAX,
+            slots: profile.slots,
         },
-        shutdown.clone(),
-    )
+        backends: working.map(|probe| probe.backend.to_string()).collect(),
+        region: profile.region.clone(),
+        labels: profile.labels.clone(),
+        expires_at_height: height + OFFER_BLOCKS,
+    }
 }
 
 /// Far enough away never to run out.
@@ -75,30 +144,16 @@ const OFFER_BLOCKS: u64 = 1 << 40;
 pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider) -> Result<()> {
     use piecework_queue::ProviderLink as _;
     let profile = provider.profile();
-    let working = profile.probes.iter().filter(|probe| probe.works);
-    let backends: Vec<String> = working.map(|probe| probe.backend.to_string()).collect();
-    let resources = Resources {
-        cores: profile.cores,
-        memory_bytes: profile.memory_bytes,
-        disk_bytes: UNPACKED_BYTES_MAX,
-        slots: profile.slots,
-    };
-    if let Some(Value::Offer(offer)) = chain.get(&Key::Offer(profile.account)).await?
-        && (offer.prices, offer.resources, &offer.backends) == (profile.prices, resources, &backends)
+    let wanted = offer(profile, chain.status().height);
+    if let Some(Value::Offer(stands)) = chain.get(&Key::Offer(profile.account)).await?
+        && (stands.prices, stands.resources, &stands.backends) == (wanted.prices, wanted.resources, &wanted.backends)
     {
         return Ok(());
     }
     let Some(Value::Account(account)) = chain.get(&Key::Account(profile.account)).await? else {
         bail!("the provider's account is not on the ledger: was the genesis file changed?");
     };
-    let action = Action::PutOffer(PutOffer {
-        prices: profile.prices,
-        resources,
-        backends,
-        region: profile.region.clone(),
-        labels: profile.labels.clone(),
-        expires_at_height: chain.status().height + OFFER_BLOCKS,
-    });
+    let action = Action::PutOffer(wanted);
     let transaction = Transaction {
         sender: profile.account,
         nonce: account.nonce,

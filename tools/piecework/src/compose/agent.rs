@@ -1,0 +1,324 @@
+//! `piecework provide`: this computer as a provider of a controller elsewhere.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use piecework_api::{
+    Client, ClientError,
+    accounts::{AccountView, CreateAccount, CreateSession, Role, sign_login},
+    functions::PricesView,
+};
+use piecework_blobs::{Blobs, BlobsError, Unpacked};
+use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
+use piecework_model::{AccountId, Digest, NetworkId, OwnerName, PublicKey, Rejection, SecretKey};
+use piecework_provider::Provider;
+use piecework_queue::{
+    ProviderLink as _,
+    link::{Agent, Event, Fetcher, keep_linked},
+};
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    control,
+    files::{load_or_create_key, lock, make_private},
+    provider::{Seat, Terms, UNPACKED_BYTES_MAX, offer, start_provider},
+};
+
+/// How a computer provides.
+pub struct Provision {
+    pub directory: PathBuf,
+    /// The first that answers is used; all belong to one network.
+    pub controllers: Vec<String>,
+    /// Needed the first time.
+    pub invite: Option<String>,
+    pub terms: Terms,
+}
+
+/// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens.
+pub async fn provide(
+    provision: Provision,
+    say: Arc<dyn Fn(&str) + Send + Sync>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let directory = &provision.directory;
+    make_private(directory)?;
+    let _lock = lock(directory)?;
+    let key = load_or_create_key(&directory.join("provider.key"))?;
+    let client = reachable(&provision.controllers, &*say).await?;
+    let network = client.ledger_status().await?.network;
+    keep_to_network(directory, network)?;
+    let name = enrol(&client, &key, network, &provision).await?;
+    say(&format!("this computer is provider `{name}` of {}", client.base()));
+
+    let shutdown = CancellationToken::new();
+    let fetcher = Fetcher::default();
+    let bundles = Arc::new(Pulled(fetcher.clone()));
+    let seat = Seat {
+        key: &key,
+        network,
+        payers: HashSet::new(),
+        journal: directory.join("begun"),
+        bundles: Unpacked::open(directory.join("unpacked"), bundles, UNPACKED_BYTES_MAX)?,
+    };
+    say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+    let provider = start_provider(
+        seat,
+        Terms {
+            name,
+            ..provision.terms.clone()
+        },
+        &shutdown,
+    )
+    .await?;
+    publish(&client, &key, network, &provider).await?;
+    say("the offer stands on the ledger");
+
+    let agent = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
+    let control = control::serve(directory, provider.clone(), agent.clone(), shutdown.clone())?;
+    let linked = tokio::spawn(watch(agent.clone(), say.clone()));
+    let trusts = trust(directory.clone(), provider.clone());
+    let urls = provision.controllers.iter().map(|url| link_url(url)).collect();
+    let told = say.clone();
+    let tell = move |event: Event<'_>| {
+        if let Event::Ended { url, failure, again_in } = event {
+            told(&format!(
+                "{url}: {failure}; trying again in {:.1} s",
+                again_in.as_secs_f64()
+            ));
+        }
+    };
+    let linking = keep_linked(agent.clone(), urls, trusts, now_ms, tell, shutdown.clone());
+    let ended = tokio::select! {
+        ended = linking => ended.context("the controller does not take this provider"),
+        () = drained(&provider, &agent, stop, &*say) => Ok(()),
+    };
+    shutdown.cancel();
+    linked.abort();
+    control.abort();
+    ended
+}
+
+/// After `stop`: no new jobs, the running ones end and are delivered.
+async fn drained(
+    provider: &Provider,
+    agent: &Agent,
+    stop: impl Future<Output = ()>,
+    say: &(dyn Fn(&str) + Send + Sync),
+) {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const POLL: Duration = Duration::from_millis(50);
+    stop.await;
+    provider.drain();
+    if agent.orders() > 0 {
+        say(&format!("waiting for {} running jobs", agent.orders()));
+    }
+    let all_done = async {
+        while agent.orders() > 0 {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, all_done).await.is_err() {
+        say("some jobs did not end: the controller orders them elsewhere");
+    }
+}
+
+/// Says when a link comes up.
+async fn watch(agent: Arc<Agent>, say: Arc<dyn Fn(&str) + Send + Sync>) {
+    let mut linked = agent.linked_to();
+    while linked.changed().await.is_ok() {
+        if linked.borrow_and_update().is_some() {
+            say("linked: jobs may come");
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The client of the first controller that answers.
+async fn reachable(urls: &[String], say: &(dyn Fn(&str) + Send + Sync)) -> Result<Client> {
+    for url in urls {
+        let client = Client::new(url, None)?;
+        match client.health().await {
+            Ok(_) => return Ok(client),
+            Err(error) => say(&format!("{url}: {error}")),
+        }
+    }
+    bail!("no controller answers; is the address right, and is the controller running?")
+}
+
+/// `http` becomes `ws`, `https` becomes `wss`.
+fn link_url(url: &str) -> String {
+    let base = url.trim_end_matches('/');
+    format!(
+        "ws{}{}",
+        base.strip_prefix("http").unwrap_or(base),
+        piecework_api::routes::LINK
+    )
+}
+
+/// A directory belongs to the network that it first joined: its key and its journal mean nothing elsewhere.
+fn keep_to_network(directory: &Path, network: NetworkId) -> Result<()> {
+    let path = directory.join("network");
+    let name = network.to_string();
+    match fs::read_to_string(&path) {
+        Ok(known) if known.trim() == name => Ok(()),
+        Ok(_) => bail!(
+            "{} belongs to another network; use another --data directory for this one",
+            directory.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => super::files::write_private(&path, &name),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// The controller whose tickets are taken is the one that was met first, by its key.
+fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> Result<(), Rejection> {
+    let path = directory.join("controllers");
+    let turn = Mutex::new(());
+    move |key| {
+        let _turn = turn.lock();
+        let known = fs::read_to_string(&path).unwrap_or_default();
+        if known.is_empty() {
+            let kept = super::files::write_private(&path, &format!("{key}\n"));
+            kept.map_err(|error| Rejection::new("provider.disk_failed", error.to_string()))?;
+        } else if !known.lines().any(|line| line.trim() == key.to_string()) {
+            return Err(Rejection::new(
+                "link.untrusted_controller",
+                format!("the controller has another key than before: {key}"),
+            )
+            .hint(format!("if that is right, add the key as a line to {}", path.display())));
+        }
+        provider.trust(key);
+        Ok(())
+    }
+}
+
+/// The account's name, registered if it is not yet.
+async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: &Provision) -> Result<String> {
+    let id = AccountId::of(&key.public());
+    match client.account(&id.to_string()).await {
+        Ok(account) => return Ok(account.name),
+        Err(ClientError::Refused { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let name: OwnerName = provision.terms.name.parse()?;
+    let roles = Roles {
+        provider: true,
+        ..Roles::default()
+    };
+    let register = Action::Register(Register {
+        name: name.clone(),
+        roles,
+        sponsor: None,
+        owner: None,
+    });
+    let transaction = Transaction {
+        sender: id,
+        nonce: 0,
+        action: register,
+    };
+    let signed = SignedTransaction::sign(transaction, key, &network);
+    let body = CreateAccount {
+        name: name.to_string(),
+        public_key: Some(key.public()),
+        registration: Some(hex::encode(borsh::to_vec(&signed)?)),
+        roles: vec![Role::Provider],
+        invite: provision.invite.clone(),
+        ..CreateAccount::default()
+    };
+    let account = client.create_account(&body).await.context("the account was not made")?;
+    Ok(account.name)
+}
+
+/// Puts the offer on the ledger, unless it stands there as it is.
+async fn publish(client: &Client, key: &SecretKey, network: NetworkId, provider: &Provider) -> Result<()> {
+    let profile = provider.profile();
+    let client = logged_in(client, key, network, &profile.name).await?;
+    let account: AccountView = client.own_account().await?;
+    let offers = client.offers(&Default::default()).await?;
+    let stands = offers.items.iter().any(|offer| {
+        (offer.provider_id, offer.cores, offer.memory_bytes) == (profile.account, profile.cores, profile.memory_bytes)
+            && serde_json::to_value(&offer.prices).ok() == serde_json::to_value(PricesView::from(profile.prices)).ok()
+    });
+    if stands {
+        return Ok(());
+    }
+    let transaction = Transaction {
+        sender: profile.account,
+        nonce: account.nonce,
+        action: Action::PutOffer(offer(profile, account.height)),
+    };
+    let signed = SignedTransaction::sign(transaction, key, &network);
+    let sent = client.submit(&hex::encode(borsh::to_vec(&signed)?)).await;
+    sent.context(
+        "the offer was not taken: its deposit comes from what the invite granted (`piecework invite --role provider`)",
+    )?;
+    Ok(())
+}
+
+/// With a token of this account, by its key.
+async fn logged_in(client: &Client, key: &SecretKey, network: NetworkId, name: &str) -> Result<Client> {
+    let challenge = client.challenge(name).await?.challenge;
+    let session = CreateSession {
+        name: name.to_owned(),
+        signature: Some(sign_login(key, &network, name, &challenge)),
+        challenge: Some(challenge),
+        ..CreateSession::default()
+    };
+    let token = client.create_session(&session).await?.token;
+    Ok(Client::new(client.base(), Some(token))?)
+}
+
+/// Bundles out of the controller's store; unpacked ones are kept, the packed ones are not.
+struct Pulled(Fetcher);
+
+#[async_trait]
+impl Blobs for Pulled {
+    async fn put(&self, _bytes: Bytes) -> Result<Digest, BlobsError> {
+        Err(failed(io::Error::other("bundles are kept by the controller")))
+    }
+
+    async fn get(&self, digest: &Digest) -> Result<Bytes, BlobsError> {
+        let pulled = self
+            .0
+            .fetch(*digest)
+            .await
+            .map_err(|failure| failed(io::Error::other(failure)))?;
+        let bytes = pulled.ok_or(BlobsError::NotFound(*digest))?;
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(BlobsError::Corrupt {
+                digest: *digest,
+                reason: "the controller sent other bytes".into(),
+            }),
+        }
+    }
+
+    async fn has(&self, _digest: &Digest) -> Result<bool, BlobsError> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _digest: &Digest) -> Result<bool, BlobsError> {
+        Ok(false)
+    }
+}
+
+fn failed(source: io::Error) -> BlobsError {
+    BlobsError::Io {
+        operation: "pull a bundle",
+        source,
+    }
+}

@@ -1,0 +1,136 @@
+//! A running agent's control socket: its owner asks and tells, on this machine only.
+//!
+//! `DIR/control.sock`, mode 0600: one line with a word in, one line of JSON out.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use piecework_provider::Provider;
+use piecework_queue::{Load, ProviderLink as _, link::Agent};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{UnixListener, UnixStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AgentStatus {
+    pub name: String,
+    pub account: String,
+    /// The controller's key while a link is up.
+    pub linked_to: Option<String>,
+    pub draining: bool,
+    pub running: u32,
+    pub slots: u32,
+    /// Jobs that run or whose results wait for the controller.
+    pub orders: usize,
+    pub idle_instances: u32,
+    /// Why it would get no job at this moment; empty if it may.
+    pub why_idle: Vec<String>,
+}
+
+/// What its owner may say to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Status,
+    Drain,
+    Resume,
+}
+
+impl Word {
+    const ALL: [(&'static str, Self); 3] = [
+        ("status", Self::Status),
+        ("drain", Self::Drain),
+        ("resume", Self::Resume),
+    ];
+}
+
+const SOCKET: &str = "control.sock";
+
+pub(super) fn serve(
+    directory: &Path,
+    provider: Arc<Provider>,
+    agent: Arc<Agent>,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<()>> {
+    let path = directory.join(SOCKET);
+    // The directory's lock is held: nobody else listens there.
+    let _ = fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            if let Ok((stream, _)) = accepted {
+                tokio::spawn(answer(stream, provider.clone(), agent.clone()));
+            }
+        }
+    }))
+}
+
+async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>) {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    if BufReader::new(read).read_line(&mut line).await.is_err() {
+        return;
+    }
+    match Word::ALL.iter().find(|(text, _)| *text == line.trim()) {
+        Some((_, Word::Drain)) => provider.drain(),
+        Some((_, Word::Resume)) => provider.resume(),
+        Some((_, Word::Status)) | None => {}
+    }
+    let mut text = serde_json::to_string(&status(&provider, &agent)).unwrap_or_default();
+    text.push('\n');
+    // Whoever asked may have gone.
+    let _ = write.write_all(text.as_bytes()).await;
+}
+
+fn status(provider: &Provider, agent: &Agent) -> AgentStatus {
+    let (profile, load) = (provider.profile(), provider.load());
+    let linked_to = agent.linked_to().borrow().map(|key| key.to_string());
+    AgentStatus {
+        name: profile.name.clone(),
+        account: profile.account.to_string(),
+        why_idle: why_idle(linked_to.is_some(), load, profile.slots),
+        linked_to,
+        draining: load.draining,
+        running: load.running,
+        slots: profile.slots,
+        orders: agent.orders(),
+        idle_instances: load.instances,
+    }
+}
+
+fn why_idle(linked: bool, load: Load, slots: u32) -> Vec<String> {
+    let reasons = [
+        (!linked, "no link to a controller is up"),
+        (load.draining, "it drains: `piecework provider resume` ends that"),
+        (load.running >= slots, "every slot is taken"),
+    ];
+    let holding = reasons.into_iter().filter(|(holds, _)| *holds);
+    holding.map(|(_, reason)| reason.to_owned()).collect()
+}
+
+/// Says a word to the agent of `directory`. `None` where none runs there.
+pub async fn ask(directory: &Path, word: Word) -> Result<Option<AgentStatus>> {
+    let Ok(stream) = UnixStream::connect(directory.join(SOCKET)).await else {
+        return Ok(None);
+    };
+    let (read, mut write) = stream.into_split();
+    let (text, _) = Word::ALL
+        .iter()
+        .find(|(_, known)| *known == word)
+        .context("every word has a text")?;
+    write.write_all(format!("{text}\n").as_bytes()).await?;
+    let mut line = String::new();
+    BufReader::new(read).read_line(&mut line).await?;
+    Ok(Some(
+        serde_json::from_str(&line).context("the agent's answer cannot be read")?,
+    ))
+}
