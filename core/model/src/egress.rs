@@ -7,6 +7,7 @@ use std::{
     str::FromStr,
 };
 
+use borsh::{BorshDeserialize, BorshSerialize, io};
 use serde::{Deserialize, Serialize};
 
 use crate::Rejection;
@@ -21,6 +22,23 @@ pub struct EgressList(Vec<Destination>);
 pub struct Destination {
     pub host: Host,
     pub port: u16,
+}
+
+impl BorshSerialize for EgressList {
+    /// As its entries' texts.
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        BorshSerialize::serialize(&Vec::<String>::from(self.clone()), writer)
+    }
+}
+
+impl BorshDeserialize for EgressList {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        Self::try_from(Vec::<String>::deserialize_reader(reader)?).map_err(unreadable)
+    }
+}
+
+fn unreadable(rejection: Rejection) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, rejection.message)
 }
 
 /// Whom an entry means.
@@ -201,6 +219,19 @@ pub struct Network {
     prefix: u8,
 }
 
+impl BorshSerialize for Network {
+    /// As its text.
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        BorshSerialize::serialize(&self.to_string(), writer)
+    }
+}
+
+impl BorshDeserialize for Network {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        Self::try_from(String::deserialize_reader(reader)?).map_err(unreadable)
+    }
+}
+
 /// The addresses that stand for names inside a sandbox: the block for benchmarks, which nobody routes (RFC 2544).
 const INSIDE: Network = v4(198, 18, 0, 15);
 
@@ -310,7 +341,7 @@ impl From<Network> for String {
 }
 
 /// Which addresses a provider lets functions reach: whatever is public, and private networks that it names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressPolicy {
     pub private: Vec<Network>,

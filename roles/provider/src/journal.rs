@@ -76,9 +76,9 @@ fn encode(begun: Begun) -> [u8; RECORD] {
 fn decode(record: &[u8]) -> Option<Begun> {
     let lease = LeaseId(record.get(1..21)?.try_into().ok()?);
     let sequence = u64::from_le_bytes(record.get(21..)?.try_into().ok()?);
-    match record.first()? {
-        &ONE => Some(Begun::One(lease, sequence)),
-        &ALL_BELOW => Some(Begun::AllBelow(lease, sequence)),
+    match *record.first()? {
+        ONE => Some(Begun::One(lease, sequence)),
+        ALL_BELOW => Some(Begun::AllBelow(lease, sequence)),
         _ => None,
     }
 }

@@ -99,13 +99,12 @@ impl Lanes {
         if lane.has_begun(ticket.sequence) {
             return Err(Rejection::new("ticket.replayed", "this sequence has run"));
         }
-        if order.seal.is_none() {
-            if lane.at_stake_ucr.saturating_add(ticket.price_max_ucr) > order.exposure_ucr {
-                return Err(Rejection::new(
-                    "ticket.unsealed",
-                    "too much is unsealed in this lane: seal what has run",
-                ));
-            }
+        let at_stake_ucr = lane.at_stake_ucr.saturating_add(ticket.price_max_ucr);
+        if order.seal.is_none() && at_stake_ucr > order.exposure_ucr {
+            return Err(Rejection::new(
+                "ticket.unsealed",
+                "too much is unsealed in this lane: seal what has run",
+            ));
         }
         if let Some(journal) = &self.journal {
             journal.note(ticket.lease, ticket.sequence)?;

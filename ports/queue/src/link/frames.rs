@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{AccountId, Counters, Digest, FunctionId, LeaseId, PublicKey, Receipt, Rejection, Seal, Ticket};
-use piecework_sandbox::{Finished, LoadError, Outcome};
+use piecework_sandbox::{Finished, LoadError, Logs, Outcome};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Delivery, Load, Order, Unsealed, Work};
@@ -69,7 +69,7 @@ pub(super) struct DeliveryFrame {
     receipt: Receipt,
     mark: [u8; 32],
     outcome: Outcome,
-    logs: String,
+    logs: Logs,
     counters: Counters,
     memory_peak_bytes: u64,
     duration_us: u64,

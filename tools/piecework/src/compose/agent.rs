@@ -16,6 +16,7 @@ use piecework_api::{
     Client, ClientError,
     accounts::{AccountView, CreateAccount, CreateSession, Role, sign_login},
     functions::PricesView,
+    ledger::SubmitTransaction,
 };
 use piecework_blobs::{Blobs, BlobsError, Unpacked};
 use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
@@ -59,6 +60,7 @@ pub async fn provide(
     keep_to_network(directory, network)?;
     let name = enrol(&client, &key, network, &provision).await?;
     say(&format!("this computer is provider `{name}` of {}", client.base()));
+    let ready = format!("ready {name}");
 
     let shutdown = CancellationToken::new();
     let fetcher = Fetcher::default();
@@ -85,7 +87,7 @@ pub async fn provide(
 
     let agent = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
     let control = control::serve(directory, provider.clone(), agent.clone(), shutdown.clone())?;
-    let linked = tokio::spawn(watch(agent.clone(), say.clone()));
+    let linked = tokio::spawn(watch(agent.clone(), ready, say.clone()));
     let trusts = trust(directory.clone(), provider.clone());
     let urls = provision.controllers.iter().map(|url| link_url(url)).collect();
     let told = say.clone();
@@ -132,12 +134,19 @@ async fn drained(
     }
 }
 
-/// Says when a link comes up.
-async fn watch(agent: Arc<Agent>, say: Arc<dyn Fn(&str) + Send + Sync>) {
+/// Says when a link comes up; the first time also to whatever reads the standard output.
+async fn watch(agent: Arc<Agent>, ready: String, say: Arc<dyn Fn(&str) + Send + Sync>) {
     let mut linked = agent.linked_to();
+    let mut ready = Some(ready);
     while linked.changed().await.is_ok() {
-        if linked.borrow_and_update().is_some() {
-            say("linked: jobs may come");
+        if linked.borrow_and_update().is_none() {
+            continue;
+        }
+        say("linked: jobs may come");
+        if let Some(ready) = ready.take()
+            && let Err(error) = crate::show::text(&format!("{ready}\n"))
+        {
+            tracing::debug!(%error, "nobody reads the standard output");
         }
     }
 }
@@ -251,7 +260,7 @@ async fn publish(client: &Client, key: &SecretKey, network: NetworkId, provider:
     let offers = client.offers(&Default::default()).await?;
     let stands = offers.items.iter().any(|offer| {
         (offer.provider_id, offer.cores, offer.memory_bytes) == (profile.account, profile.cores, profile.memory_bytes)
-            && serde_json::to_value(&offer.prices).ok() == serde_json::to_value(PricesView::from(profile.prices)).ok()
+            && serde_json::to_value(offer.prices).ok() == serde_json::to_value(PricesView::from(profile.prices)).ok()
     });
     if stands {
         return Ok(());
@@ -262,7 +271,10 @@ async fn publish(client: &Client, key: &SecretKey, network: NetworkId, provider:
         action: Action::PutOffer(offer(profile, account.height)),
     };
     let signed = SignedTransaction::sign(transaction, key, &network);
-    let sent = client.submit(&hex::encode(borsh::to_vec(&signed)?)).await;
+    let body = SubmitTransaction {
+        transaction: hex::encode(borsh::to_vec(&signed)?),
+    };
+    let sent = client.submit(&body).await;
     sent.context(
         "the offer was not taken: its deposit comes from what the invite granted (`piecework invite --role provider`)",
     )?;
