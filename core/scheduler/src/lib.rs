@@ -68,6 +68,8 @@ pub enum Reason {
     WrongRegion,
     MissingLabel,
     NoFreeSlot,
+    /// It was asked and did not take this job.
+    Refused,
     /// It fits; the policy preferred another.
     Outranked,
 }

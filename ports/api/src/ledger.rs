@@ -192,7 +192,7 @@ pub enum ProviderState {
     Ready,
     /// Ends what it runs, takes nothing new.
     Draining,
-    /// Not heard of for a minute.
+    /// No link is up: it gets no jobs until it comes back.
     Gone,
 }
 
@@ -203,6 +203,9 @@ pub struct ProviderView {
     pub id: AccountId,
     pub name: String,
     pub state: ProviderState,
+    /// In its owner's words.
+    pub region: String,
+    pub labels: Vec<String>,
     pub backends: Vec<String>,
     /// Jobs it runs at one time.
     pub slots: u32,

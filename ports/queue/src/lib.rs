@@ -131,7 +131,12 @@ pub trait ProviderLink: Send + Sync {
         Vec::new()
     }
 
-    /// Milliseconds since it was last heard of; 0 inside a process, [`u64::MAX`] where no link is up.
+    /// Whether a job can be sent to it at this moment.
+    fn is_linked(&self) -> bool {
+        true
+    }
+
+    /// Milliseconds since it was last heard of; 0 inside a process.
     fn silent_ms(&self) -> u64 {
         0
     }

@@ -34,6 +34,8 @@ const INVITES: &str = "invite";
 const ROTATING: &str = "rotating";
 /// Characters of a code that the audit record shows: `inv_` and a quarter of the rest.
 const INVITE_SHOWN: usize = 12;
+/// Twice what an offer's deposit usually is.
+const PROVIDER_GRANT: Credits = Credits(2_000_000);
 const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
 const TTL_MIN_S: u64 = 60;
 const TTL_MAX_S: u64 = 365 * 86_400;
@@ -449,7 +451,14 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
         return refuse("token.bad_expiry", "an expiry is between 60 s and a year");
     }
-    let grant = body.grant_ucr.unwrap_or(Credits::ZERO);
+    // A provider's offer needs a deposit before it has earned anything.
+    let becomes_provider = body.roles.contains(&Role::Provider);
+    let deposit = if becomes_provider {
+        PROVIDER_GRANT
+    } else {
+        Credits::ZERO
+    };
+    let grant = body.grant_ucr.unwrap_or(deposit);
     if grant.is_negative() {
         return refuse("transfer.not_positive", "a grant is not below zero");
     }

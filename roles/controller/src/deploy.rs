@@ -618,7 +618,7 @@ fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()>
 
 fn provider_with(controller: &Controller, backend: BackendName, work: &Work) -> Option<Arc<dyn ProviderLink>> {
     let all = controller.providers.all();
-    let here = all.iter().filter(|seen| seen.link.silent_ms() < u64::MAX);
+    let here = all.iter().filter(|seen| seen.link.is_linked());
     let mut able = here.filter(|seen| seen.can_run(backend.as_str(), work.language) && seen.lets_reach(&work.egress));
     able.next().map(|seen| seen.link.clone())
 }

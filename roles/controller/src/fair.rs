@@ -139,7 +139,7 @@ pub(crate) async fn keep_size(controller: Arc<Controller>) {
 /// At least one: where no provider is there, callers have to get in to be told so.
 fn slots(controller: &Controller) -> u32 {
     let all = controller.providers.all();
-    let here = all.iter().filter(|seen| seen.link.silent_ms() < u64::MAX);
+    let here = all.iter().filter(|seen| seen.link.is_linked());
     let slots = here.map(|seen| seen.link.profile().slots);
     slots.fold(0, u32::saturating_add).max(1)
 }

@@ -166,6 +166,7 @@ async fn dispatch(
     let live = &invocation.live;
     let patient_until = Instant::now() + controller.tuning.provider_wait;
     let mut replaces = None;
+    let mut refusals: Vec<(AccountId, Box<Refusal>)> = Vec::new();
     loop {
         if aboard.flight.cancel.is_cancelled() {
             return Err(cancelled(invocation));
@@ -173,7 +174,7 @@ async fn dispatch(
         if now_ms() > invocation.deadline_ms {
             return Err(expired(invocation));
         }
-        let (provider, passed_over) = match choose(controller, live) {
+        let (provider, passed_over) = match choose(controller, live, &refusals) {
             Ok(chosen) => chosen,
             Err(reasons) if reasons.iter().any(|other| other.reason == Reason::NoFreeSlot) => {
                 tokio::time::sleep(SLOT_POLL).await;
@@ -183,7 +184,7 @@ async fn dispatch(
                 tokio::time::sleep(PROVIDER_POLL).await;
                 continue;
             }
-            Err(reasons) => return Err(no_provider(&reasons)),
+            Err(reasons) => return Err(refusals.pop().map_or_else(|| no_provider(&reasons), |(_, said)| said)),
         };
         let account = provider.profile().account;
         let (prices, cores) = (provider.profile().prices, provider.profile().cores);
@@ -249,7 +250,9 @@ async fn dispatch(
                     "provider.no_slot" | "provider.draining" | "provider.none" | "ticket.unsealed"
                 );
                 if !again {
-                    return Err(Box::new(Refusal::from(refused).job(invocation.id)));
+                    tracing::info!(job = %invocation.id, provider = %account, code = %refused.code, "a provider refused a job");
+                    refusals.push((account, Box::new(Refusal::from(refused).job(invocation.id))));
+                    continue;
                 }
                 tokio::time::sleep(SLOT_POLL).await;
             }
@@ -260,11 +263,27 @@ async fn dispatch(
 /// The provider that gets the job, and why the others do not.
 type Chosen = (Arc<dyn ProviderLink>, Vec<PassedOver>);
 
-fn choose(controller: &Controller, live: &Live) -> Result<Chosen, Vec<PassedOver>> {
+/// Among those that have not refused this job.
+fn choose(
+    controller: &Controller,
+    live: &Live,
+    refusals: &[(AccountId, Box<Refusal>)],
+) -> Result<Chosen, Vec<PassedOver>> {
     let all = controller.providers.all();
-    let view: Vec<Candidate> = all.iter().map(|seen| seen.candidate(live)).collect();
-    let choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
-    Ok((all[choice.index].link.clone(), choice.passed_over))
+    let has_refused = |account: AccountId| refusals.iter().any(|(refused, _)| *refused == account);
+    let asked: Vec<_> = all
+        .iter()
+        .filter(|seen| !has_refused(seen.link.profile().account))
+        .collect();
+    let view: Vec<Candidate> = asked.iter().map(|seen| seen.candidate(live)).collect();
+    let mut choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
+    choice
+        .passed_over
+        .extend(refusals.iter().map(|(provider, _)| PassedOver {
+            provider: *provider,
+            reason: Reason::Refused,
+        }));
+    Ok((asked[choice.index].link.clone(), choice.passed_over))
 }
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.

@@ -234,7 +234,7 @@ impl Controller {
     /// The way to a provider. Refuses with `provider.none` where it is not connected now.
     pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
         let seen = self.providers.by_account(provider);
-        match seen.filter(|seen| seen.link.silent_ms() < u64::MAX) {
+        match seen.filter(|seen| seen.link.is_linked()) {
             Some(seen) => Ok(seen.link.clone()),
             None => failure::refuse("provider.none", "the provider is not connected"),
         }

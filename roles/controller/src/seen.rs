@@ -72,7 +72,11 @@ impl Seen {
         let (profile, load) = (self.link.profile(), self.link.load());
         Candidate {
             account: profile.account,
-            silent_ms: self.link.silent_ms(),
+            silent_ms: if self.link.is_linked() {
+                self.link.silent_ms()
+            } else {
+                u64::MAX
+            },
             draining: load.draining,
             slots: profile.slots,
             running: load.running,

@@ -50,20 +50,15 @@ pub struct RemoteProvider {
     pub stale: AtomicU64,
 }
 
-#[derive(Default)]
 struct State {
-    session: Option<Session>,
+    session: Option<mpsc::UnboundedSender<ToProvider>>,
+    heard: Instant,
     /// Counts sessions, so that the end of one does not touch the next.
     sessions: u64,
     orders: HashMap<OrderId, Waiting>,
     asks: HashMap<u64, (Ask, oneshot::Sender<Answer>)>,
     load: Load,
     warm: HashSet<(FunctionId, u32)>,
-}
-
-struct Session {
-    outgoing: mpsc::UnboundedSender<ToProvider>,
-    heard: Instant,
 }
 
 struct Waiting {
@@ -73,10 +68,22 @@ struct Waiting {
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            session: None,
+            heard: Instant::now(),
+            sessions: 0,
+            orders: HashMap::new(),
+            asks: HashMap::new(),
+            load: Load::default(),
+            warm: HashSet::new(),
+        }
+    }
+
     fn send(&self, frame: ToProvider) {
         if let Some(session) = &self.session {
             // A session that is ending: what matters is sent again in the next one.
-            let _ = session.outgoing.send(frame);
+            let _ = session.send(frame);
         }
     }
 }
@@ -90,7 +97,7 @@ impl RemoteProvider {
         Arc::new(Self {
             profile: arrival.introduction.profile.clone(),
             instance: arrival.introduction.instance,
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             asked: AtomicU64::new(0),
             stale: AtomicU64::new(0),
         })
@@ -104,8 +111,7 @@ impl RemoteProvider {
     /// Whether a session is up in which something was heard lately.
     pub fn is_connected(&self) -> bool {
         let state = self.state.lock();
-        let heard = state.session.as_ref().map(|session| session.heard);
-        heard.is_some_and(|heard| heard.elapsed() < DEAD_AFTER)
+        state.session.is_some() && state.heard.elapsed() < DEAD_AFTER
     }
 
     /// Serves one session until it ends. What was ordered and not answered in an earlier one is ordered again. Jobs of a
@@ -135,10 +141,8 @@ impl RemoteProvider {
     fn begin(&self, outgoing: mpsc::UnboundedSender<ToProvider>) -> u64 {
         let mut state = self.state.lock();
         state.sessions += 1;
-        state.session = Some(Session {
-            outgoing,
-            heard: Instant::now(),
-        });
+        state.session = Some(outgoing);
+        state.heard = Instant::now();
         for waiting in state.orders.values() {
             state.send(ToProvider::Order(waiting.frame.clone()));
         }
@@ -194,9 +198,7 @@ impl RemoteProvider {
     }
 
     async fn take(&self, frame: ToController, bundles: &dyn Bundles) {
-        if let Some(session) = &mut self.state.lock().session {
-            session.heard = Instant::now();
-        }
+        self.state.lock().heard = Instant::now();
         match frame {
             ToController::Done(order, result) => self.done(order, *result),
             ToController::Answer(id, answer) => {
@@ -316,11 +318,13 @@ impl ProviderLink for RemoteProvider {
         self.state.lock().warm.iter().copied().collect()
     }
 
+    fn is_linked(&self) -> bool {
+        self.state.lock().session.is_some()
+    }
+
     fn silent_ms(&self) -> u64 {
-        let state = self.state.lock();
-        state.session.as_ref().map_or(u64::MAX, |session| {
-            u64::try_from(session.heard.elapsed().as_millis()).unwrap_or(u64::MAX)
-        })
+        let silent = self.state.lock().heard.elapsed();
+        u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {

@@ -252,18 +252,20 @@ pub(super) async fn providers(
         items.push(ProviderView {
             id: profile.account,
             name: controller.account_name(profile.account).await,
-            state: if load.draining {
-                ProviderState::Draining
-            } else {
-                ProviderState::Ready
+            state: match (seen.link.is_linked(), load.draining) {
+                (false, _) => ProviderState::Gone,
+                (true, true) => ProviderState::Draining,
+                (true, false) => ProviderState::Ready,
             },
+            region: profile.region.clone(),
+            labels: profile.labels.clone(),
             backends: working.map(|probe| probe.backend.to_string()).collect(),
             slots: profile.slots,
             running: load.running,
             warm_instances: load.instances,
             jobs_done,
             earned_ucr: earned,
-            last_seen_at: Some(timestamp(crate::clock::now_ms())),
+            last_seen_at: Some(timestamp(crate::clock::now_ms().saturating_sub(seen.link.silent_ms()))),
             prices: Some(profile.prices.into()),
         });
     }

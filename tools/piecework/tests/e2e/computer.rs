@@ -188,7 +188,9 @@ async fn pass(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, state: 
             return;
         };
         whole(state).await;
-        let flips = state.flips.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        let flips = state
+            .flips
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         if flips.is_ok() {
             buffer[read - 1] ^= 0x10;
         }

@@ -20,6 +20,7 @@ pub struct Machine {
     pub url: String,
     pub token: String,
     directory: PathBuf,
+    more: &'static [&'static str],
     http: reqwest::Client,
 }
 
@@ -55,21 +56,33 @@ impl Answer {
     }
 }
 
-fn up(directory: &Path) -> Command {
+fn up(directory: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
     command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(directory);
+    command.args(more);
     command
+}
+
+/// Whether a program is installed.
+pub fn has(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok()
+}
+
+/// Says that a test did not run; CI fails where this is said.
+pub fn skipped(reason: &str) {
+    println!("SKIPPED: {reason}");
 }
 
 impl Machine {
     /// Starts on `directory` and waits for `ready`.
     pub fn start(directory: &Path) -> Self {
-        Self::launch(up(directory), directory)
+        Self::start_with(directory, &[])
     }
 
-    fn launch(mut command: Command, directory: &Path) -> Self {
+    /// The same with more options of `up`.
+    pub fn start_with(directory: &Path, more: &'static [&'static str]) -> Self {
         let began = Instant::now();
-        let mut child = command
+        let mut child = up(directory, more)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
@@ -90,6 +103,7 @@ impl Machine {
             url,
             token,
             directory: directory.to_owned(),
+            more,
             http: http(),
         }
     }
@@ -97,9 +111,9 @@ impl Machine {
     /// SIGKILL, and a new start on the same directory.
     pub fn kill_and_restart(mut self) -> Self {
         self.kill();
-        let directory = self.directory.clone();
+        let (directory, more) = (self.directory.clone(), self.more);
         drop(self);
-        Self::start(&directory)
+        Self::start_with(&directory, more)
     }
 
     pub fn kill(&mut self) {

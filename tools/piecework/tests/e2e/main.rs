@@ -2,10 +2,12 @@
 
 mod bad_input;
 mod command_line;
+mod computer;
 mod crash;
 mod logs;
 mod machine;
 mod main_job;
 mod oversight;
 mod peers;
+mod providers;
 mod threats;

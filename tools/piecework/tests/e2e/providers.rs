@@ -41,7 +41,10 @@ async fn accepted(machine: &Machine, name: &str, input: Value) -> String {
         .request(Method::POST, &format!("/execute/{name}"))
         .header("prefer", "respond-async")
         .json(&json!({"input": input}));
-    machine.send(request).await.ok()["job_id"].as_str().expect("an id").to_owned()
+    machine.send(request).await.ok()["job_id"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
 }
 
 async fn running_on(machine: &Machine, job: &str) -> String {
@@ -55,12 +58,17 @@ async fn running_on(machine: &Machine, job: &str) -> String {
 
 /// How often the ledger's blocks pay for a job, and how much.
 async fn payments_for(machine: &Machine, job: &str) -> Vec<Value> {
-    let head = machine.get("/ledger/status").await.ok()["height"].as_u64().expect("a height");
+    let head = machine.get("/ledger/status").await.ok()["height"]
+        .as_u64()
+        .expect("a height");
     let mut found = Vec::new();
     for height in 1..=head {
         let block = machine.get(&format!("/ledger/blocks/{height}")).await.ok();
         let items = block["items"].as_array().cloned().unwrap_or_default();
-        for item in items.iter().filter(|item| item["kind"] == "settle" && item["rejection"].is_null()) {
+        for item in items
+            .iter()
+            .filter(|item| item["kind"] == "settle" && item["rejection"].is_null())
+        {
             let jobs = item["body"]["settle"]["jobs"].as_array().cloned().unwrap_or_default();
             found.extend(jobs.into_iter().filter(|paid| paid["job"] == job));
         }
@@ -70,11 +78,22 @@ async fn payments_for(machine: &Machine, job: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_computer_joins_with_an_invite_runs_jobs_and_is_paid_for_them() {
-    let (home, away) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (home, away) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let machine = alone(home.path());
-    machine.deploy_with("early", "javascript", ECHO, json!({})).await.refused(503, "provider.none");
+    machine
+        .deploy_with("early", "javascript", ECHO, json!({}))
+        .await
+        .refused(503, "provider.none");
     let code = invite(&machine).await;
-    let laptop = Computer::start(away.path(), &machine.url, "laptop", &["--invite", &code, "--region", "shelf"]);
+    let laptop = Computer::start(
+        away.path(),
+        &machine.url,
+        "laptop",
+        &["--invite", &code, "--region", "shelf"],
+    );
     assert_eq!(laptop.name, "laptop");
     machine.deploy("echo", "javascript", ECHO).await;
     let answer = machine.call("echo", json!({"from": "afar"})).await;
@@ -85,10 +104,16 @@ async fn a_computer_joins_with_an_invite_runs_jobs_and_is_paid_for_them() {
     assert_eq!(view["provider"], provider(&machine, "laptop").await["id"]);
     let price = view["price_ucr"].as_i64().expect("a price");
     assert!(price > 0, "{view}");
-    let earned = provider(&machine, "laptop").await["earned_ucr"].as_i64().expect("a sum");
+    let earned = provider(&machine, "laptop").await["earned_ucr"]
+        .as_i64()
+        .expect("a sum");
     assert!(earned > 0 && before > 0, "{earned}");
     let seen = provider(&machine, "laptop").await;
-    assert_eq!((&seen["state"], &seen["region"]), (&json!("ready"), &json!("shelf")), "{seen}");
+    assert_eq!(
+        (&seen["state"], &seen["region"]),
+        (&json!("ready"), &json!("shelf")),
+        "{seen}"
+    );
     assert!(laptop.stop(), "it drains and ends cleanly");
     until("the controller sees that it left", async || {
         (provider(&machine, "laptop").await["state"] == "gone").then_some(())
@@ -103,7 +128,10 @@ async fn a_computer_joins_with_an_invite_runs_jobs_and_is_paid_for_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_9_a_killed_providers_job_is_answered_by_another_and_charged_once() {
     let home = tempfile::tempdir().expect("a directory");
-    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (one, two) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let machine = alone(home.path());
     let codes = [invite(&machine).await, invite(&machine).await];
     let mut computers = [
@@ -113,7 +141,10 @@ async fn row_9_a_killed_providers_job_is_answered_by_another_and_charged_once() 
     machine.deploy("busy", "javascript", BUSY).await;
     let job = accepted(&machine, "busy", json!(1_500)).await;
     let first = running_on(&machine, &job).await;
-    let ids = [provider(&machine, "one").await["id"].clone(), provider(&machine, "two").await["id"].clone()];
+    let ids = [
+        provider(&machine, "one").await["id"].clone(),
+        provider(&machine, "two").await["id"].clone(),
+    ];
     let victim = ids.iter().position(|id| *id == first.as_str()).expect("one of both");
     computers[victim].kill();
     let view = machine.paid(&job).await;
@@ -125,7 +156,10 @@ async fn row_9_a_killed_providers_job_is_answered_by_another_and_charged_once() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_survives_the_controllers_death_and_is_paid_once() {
-    let (home, away) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (home, away) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let mut machine = alone(home.path());
     let cable = Cable::to(&machine.url).await;
     let code = invite(&machine).await;
@@ -150,7 +184,10 @@ async fn a_job_survives_the_controllers_death_and_is_paid_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_short_cut_of_the_link_is_not_noticed_and_a_long_one_moves_the_job() {
     let home = tempfile::tempdir().expect("a directory");
-    let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (one, two) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let machine = alone(home.path());
     let cable = Cable::to(&machine.url).await;
     let codes = [invite(&machine).await, invite(&machine).await];
@@ -164,7 +201,11 @@ async fn a_short_cut_of_the_link_is_not_noticed_and_a_long_one_moves_the_job() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     cable.mend();
     let view = machine.paid(&job).await;
-    assert_eq!((&view["provider"], &view["state"]), (&id, &json!("succeeded")), "{view}");
+    assert_eq!(
+        (&view["provider"], &view["state"]),
+        (&id, &json!("succeeded")),
+        "{view}"
+    );
     assert_eq!(payments_for(&machine, &job).await.len(), 1);
 
     let job = accepted(&machine, "busy", json!(1_000)).await;
@@ -173,7 +214,11 @@ async fn a_short_cut_of_the_link_is_not_noticed_and_a_long_one_moves_the_job() {
     let _two = Computer::start(two.path(), &machine.url, "two", &["--invite", &codes[1]]);
     let other = provider(&machine, "two").await["id"].clone();
     let view = machine.paid(&job).await;
-    assert_eq!((&view["provider"], &view["state"]), (&other, &json!("succeeded")), "{view}");
+    assert_eq!(
+        (&view["provider"], &view["state"]),
+        (&other, &json!("succeeded")),
+        "{view}"
+    );
     // The job has ended at the first one as well: what it has to say about it comes too late.
     tokio::time::sleep(long_cut()).await;
     cable.mend();
@@ -194,7 +239,10 @@ fn long_cut() -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bytes_altered_on_the_way_end_the_session_and_harm_no_job() {
-    let (home, away) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (home, away) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let machine = alone(home.path());
     let cable = Cable::to(&machine.url).await;
     let code = invite(&machine).await;
@@ -236,7 +284,10 @@ async fn row_10_two_computers_with_one_key_the_second_is_told_so() {
         let _ = twin.wait();
         said
     });
-    let said = tokio::time::timeout(WITHIN, said).await.expect("in time").expect("no panic");
+    let said = tokio::time::timeout(WITHIN, said)
+        .await
+        .expect("in time")
+        .expect("no panic");
     assert!(said.is_some(), "the second one says why it gets no jobs");
     machine.call("echo", json!(1)).await.ok();
     drop(laptop);
@@ -254,7 +305,11 @@ async fn a_computer_whose_clock_is_ten_minutes_wrong_works_by_the_controllers() 
         let code = invite(&machine).await;
         let inner = provide(away.path(), &machine.url, name, &["--invite", &code]);
         let mut command = std::process::Command::new("faketime");
-        command.arg("-m").args(["-f", shift]).arg(inner.get_program()).args(inner.get_args());
+        command
+            .arg("-m")
+            .args(["-f", shift])
+            .arg(inner.get_program())
+            .args(inner.get_args());
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         let computer = Computer::ready(command);
         machine.deploy(name, "javascript", ECHO).await;
@@ -268,10 +323,15 @@ async fn a_computer_whose_clock_is_ten_minutes_wrong_works_by_the_controllers() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mistakes_of_a_new_provider_are_explained() {
-    let (home, away) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (home, away) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
     let machine = alone(home.path());
     let run = |controller: &str, more: &[&str]| {
-        let output = provide(away.path(), controller, "laptop", more).output().expect("it runs");
+        let output = provide(away.path(), controller, "laptop", more)
+            .output()
+            .expect("it runs");
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
