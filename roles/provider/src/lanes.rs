@@ -35,7 +35,7 @@ struct Stake {
     amount_ucr: u64,
 }
 
-/// Gaps that a lane remembers: a controller that crashed leaves one of at most 1,000 sequences.
+/// Gaps that a lane remembers: a controller that crashed leaves one of some thousand sequences, never to be used.
 const GAPS_MAX: usize = 4_096;
 
 impl Lane {
@@ -71,6 +71,10 @@ impl Lane {
     }
 }
 
+fn all_begun(lanes: &HashMap<LeaseId, Lane>) -> Vec<Begun> {
+    lanes.iter().flat_map(|(lease, lane)| lane.begun(*lease)).collect()
+}
+
 impl Lanes {
     /// Lanes that remember in the file at `path` what was begun.
     pub fn open(path: &Path) -> io::Result<Self> {
@@ -82,7 +86,7 @@ impl Lanes {
                     Begun::AllBelow(lease, sequence) => lanes.entry(lease).or_default().begun_below = sequence,
                 }
             }
-            lanes.iter().flat_map(|(lease, lane)| lane.begun(*lease)).collect()
+            all_begun(&lanes)
         })?;
         Ok(Self {
             lanes: Mutex::new(lanes),
@@ -113,6 +117,11 @@ impl Lanes {
             lane.put_at_stake(ticket.sequence, ticket.leaf(), ticket.price_max_ucr);
         }
         lane.mark_begun(ticket.sequence);
+        if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long())
+            && let Err(error) = journal.shorten(all_begun(&lanes))
+        {
+            tracing::warn!(%error, "the journal of begun jobs cannot be written anew: it grows");
+        }
         Ok(())
     }
 

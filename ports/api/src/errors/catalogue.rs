@@ -258,6 +258,48 @@ const PLATFORM: &[Code] = &[
         "ledger.unavailable",
         "the ledger does not answer now; nothing was lost",
     ),
+    code(
+        409,
+        "link.already_connected",
+        "another program with this provider's key is connected",
+    ),
+    code(
+        422,
+        "link.bad_profile",
+        "what a provider says of itself is out of bounds",
+    ),
+    code(
+        422,
+        "link.malformed",
+        "a connection to `/link` does not begin as a link does",
+    ),
+    code(409, "link.no_offer", "the provider has no offer on the ledger"),
+    code(403, "link.other_key", "the provider's account has another key"),
+    code(
+        409,
+        "link.other_network",
+        "the provider's account belongs to another network",
+    ),
+    code(
+        409,
+        "link.other_prices",
+        "the provider asks for other prices than its offer on the ledger says",
+    ),
+    code(
+        404,
+        "link.unknown_provider",
+        "the ledger has no account of this provider",
+    ),
+    code(
+        403,
+        "link.untrusted_controller",
+        "the controller has another key than the one that the provider knows",
+    ),
+    code(
+        426,
+        "link.version",
+        "provider and controller speak different versions of the link",
+    ),
     code(405, "method.not_allowed", "the path exists, the method on it does not"),
     code(
         422,
@@ -289,6 +331,17 @@ const PLATFORM: &[Code] = &[
         "pip or npm could not get the packages; the message has its last lines",
     ),
     code(404, "path.not_found", "there is nothing at this path"),
+    code(
+        503,
+        "provider.disk_failed",
+        "the provider cannot read or write its own disk",
+    ),
+    code(503, "provider.disk_full", "the provider's disk is full"),
+    code(
+        503,
+        "provider.lost",
+        "the provider went away while the job was with it, and no other could take it",
+    ),
     code(
         503,
         "provider.none",
