@@ -596,6 +596,11 @@ async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(Bac
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
 fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
     let all = controller.providers.all();
+    if !all.iter().any(|seen| seen.link.is_linked()) {
+        let mut refusal = refusal("provider.none", "no provider is connected: nobody can load the code");
+        refusal.hint = Some("start one with `piecework provide`, then deploy again".into());
+        return Err(refusal);
+    }
     if all.iter().any(|seen| seen.lets_reach(list)) {
         return Ok(());
     }

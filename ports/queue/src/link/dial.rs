@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// A session that lasted this long was a good one: the next attempt comes soon.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
+const GOOD_SESSION: Duration = Duration::from_secs(2);
 
 /// What happens to a link, for whoever shows it.
 #[derive(Debug)]

@@ -96,10 +96,10 @@ pub async fn invite(machine: &Machine) -> String {
 /// What `GET /providers` says of one.
 pub async fn provider(machine: &Machine, name: &str) -> Value {
     let list = machine.get("/providers").await.ok();
-    let found = list["items"].as_array().expect("a list").iter();
-    found
-        .cloned()
+    let mut items = list["items"].as_array().expect("a list").iter();
+    items
         .find(|provider| provider["name"] == name)
+        .cloned()
         .unwrap_or_default()
 }
 
