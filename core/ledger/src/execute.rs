@@ -135,9 +135,11 @@ pub enum Event {
         change: Digest,
         voter: AccountId,
     },
-    /// Another set of peers makes the blocks from this height on.
+    /// These peers make the blocks from this height on: whoever trusts the present ones need not read the state.
     PeersChanged {
         from_height: u64,
+        /// Consensus keys, ascending.
+        peers: Vec<PublicKey>,
     },
     ParamsChanged {},
     /// A peer's share of the commissions went to its owner.

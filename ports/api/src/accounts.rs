@@ -4,9 +4,9 @@ use borsh::BorshSerialize;
 use jiff::Timestamp;
 use piecework_model::{AccountId, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::schemas::Ucr;
+use crate::{ledger::ProofView, schemas::Ucr};
 
 /// What an account may be on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -125,6 +125,19 @@ pub struct AccountView {
     pub nonce: u64,
     /// The block that this was read at.
     pub height: u64,
+    /// Where it was asked for with `?proof=true`: id, key and balances as the proof has them, which may be of another block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofView>,
+}
+
+/// `GET /accounts/{name}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct AccountQuery {
+    /// With the proof of the balances.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub proof: bool,
 }
 
 /// `POST /sessions`: a password, or the signature of a challenge.

@@ -10,8 +10,8 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     accounts::{
-        AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession, CreateToken,
-        InviteCreated, TokenCreated, TokenView,
+        AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
+        CreateToken, InviteCreated, TokenCreated, TokenView,
     },
     audit::{AccountLimits, AuditQuery, AuditView},
     errors::{ErrorBody, Refusal},
@@ -22,8 +22,8 @@ use crate::{
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        BlockDetail, BlockView, BlocksQuery, CreateTransfer, LeaseView, LedgerStatus, OfferView, PeerView,
-        ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted, TransactionView,
+        BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofView, LeaseView, LedgerStatus, OfferView,
+        PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted, TransactionView,
         TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
@@ -220,8 +220,7 @@ impl Client {
         self.get(&fill(routes::JOB_HISTORY, &[&id.to_string()]), &()).await
     }
 
-    /// As it is: what a proof holds is the ledger's affair.
-    pub async fn job_proof(&self, id: JobId) -> Result<Box<RawValue>, ClientError> {
+    pub async fn job_proof(&self, id: JobId) -> Result<JobProofView, ClientError> {
         self.get(&fill(routes::JOB_PROOF, &[&id.to_string()]), &()).await
     }
 
@@ -256,6 +255,12 @@ impl Client {
 
     pub async fn account(&self, name: &str) -> Result<AccountView, ClientError> {
         self.get(&fill(routes::ACCOUNT, &[name]), &()).await
+    }
+
+    /// With the proof of its balances.
+    pub async fn account_proof(&self, name: &str) -> Result<AccountView, ClientError> {
+        self.get(&fill(routes::ACCOUNT, &[name]), &AccountQuery { proof: true })
+            .await
     }
 
     pub async fn own_account(&self) -> Result<AccountView, ClientError> {
@@ -381,6 +386,17 @@ impl Client {
     pub async fn raw_value(&self, key: &str, query: &ValueQuery) -> Result<Vec<u8>, ClientError> {
         self.raw(self.query_request(&fill(routes::LEDGER_RAW_VALUE, &[key]), query))
             .await
+    }
+
+    /// Values of the state with their proofs, in the encoding of the wire; `keys` is a list of keys in hex.
+    pub async fn raw_proofs(&self, keys: &str) -> Result<Vec<u8>, ClientError> {
+        self.raw(self.query_request(&fill(routes::LEDGER_RAW_PROOFS, &[keys]), &()))
+            .await
+    }
+
+    /// The file that the network began with.
+    pub async fn genesis(&self) -> Result<Box<RawValue>, ClientError> {
+        self.get(routes::LEDGER_GENESIS, &()).await
     }
 
     /// Queues a signed transaction, in the ledger's encoding in hex; returns without waiting for a block.

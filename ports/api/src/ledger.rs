@@ -258,6 +258,41 @@ pub struct LedgerJob {
     pub events: Vec<LedgerJobEvent>,
 }
 
+/// `GET /jobs/{id}/proof`: what can be taken home and checked without this peer.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobProofView {
+    #[schema(value_type = String)]
+    pub job: JobId,
+    /// One for each block that metered or paid the job: mostly one.
+    pub parts: Vec<JobProofPart>,
+    #[serde(flatten)]
+    pub proof: ProofView,
+}
+
+/// What one block did to a job.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct JobProofPart {
+    pub height: u64,
+    /// The block's own time.
+    pub at: Timestamp,
+    /// Lease, provider, sequence, steps, and what the receipt says.
+    #[schema(value_type = Value)]
+    pub entry: Value,
+}
+
+/// A proof: all that is beside it is only a reading of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProofView {
+    #[schema(value_type = String)]
+    pub network: NetworkId,
+    /// The last block that the proof speaks of.
+    pub proven_height: u64,
+    /// The length of the proof.
+    pub bytes: u32,
+    /// In hex: docs/ledger-format.md says what is in it, `piecework ledger verify` checks it.
+    pub proof: String,
+}
+
 /// One change of a job on the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LedgerJobEvent {

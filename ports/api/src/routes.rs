@@ -64,6 +64,8 @@ pub const LEDGER_BLOCK_RAW: &str = "/ledger/blocks/{height}/raw";
 pub const LEDGER_RAW_BLOCKS: &str = "/ledger/raw/blocks";
 /// A value of the state in the encoding of the wire; the key is in hex.
 pub const LEDGER_RAW_VALUE: &str = "/ledger/raw/values/{key}";
+/// Values of the state with their proofs, in the encoding of the wire; the keys are a list of them, in hex.
+pub const LEDGER_RAW_PROOFS: &str = "/ledger/raw/proofs/{keys}";
 /// Server-sent events: each block as it becomes final.
 pub const LEDGER_EVENTS: &str = "/ledger/events";
 pub const LEDGER_TRANSACTIONS: &str = "/ledger/transactions";

@@ -12,7 +12,7 @@ use std::{
 use commonware_consensus::{
     Heightable as _, marshal::ancestry::Ancestry, simplex::scheme::ed25519::Scheme, types::Height,
 };
-use commonware_cryptography::{Digested, Digestible as _};
+use commonware_cryptography::Digested;
 use commonware_glue::stateful::{
     Application, Finality, Input, Proposed,
     db::{DatabaseSet, Merkleized as _, Unmerkleized as _},
@@ -232,7 +232,6 @@ impl<E: Spawner + StorageContext> Application<E> for Ledger {
         let now = runtime.current().duration_since(UNIX_EPOCH).unwrap_or_default();
         let header = Header {
             context,
-            parent: parent.digest(),
             height,
             busy: parent.inner().latest_busy(),
             timestamp_ms: (now.as_millis() as u64).max(parent.inner().header.timestamp_ms),

@@ -12,12 +12,12 @@ use commonware_consensus::{
     simplex::types::Context as ViewContext,
     types::{Epoch, Height, Round, View},
 };
-use commonware_cryptography::{Blake3, Digest as _, Digestible, Hasher as _, blake3::Digest, ed25519::PublicKey};
+use commonware_cryptography::{Digest as _, Digestible, blake3::Digest, ed25519::PublicKey};
 use commonware_storage::mmr::Location;
 use commonware_utils::range::NonEmptyRange;
-use piecework_chain::Record;
 use piecework_ledger::{Outcome, SignedTransaction};
-use piecework_model::{NetworkId, leaf, merkle_root};
+use piecework_model::{Digest as ModelDigest, NetworkId, PublicKey as ModelKey};
+use piecework_proof::{Details, Record, outcomes_root, transactions_root};
 
 /// Encoded transactions of one block: a few settlements of full size, sent to every peer within a heartbeat.
 pub(crate) const TRANSACTIONS_BYTES_MAX: usize = 2 << 20;
@@ -29,8 +29,8 @@ pub(crate) type Context = ViewContext<Digest, PublicKey>;
 /// What a vote covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
+    /// Names the parent as well; that of the genesis is the network's id.
     pub(crate) context: Context,
-    pub(crate) parent: Digest,
     pub(crate) height: Height,
     pub(crate) timestamp_ms: u64,
     /// The latest block before this one that holds transactions, or 0: a reader of history skips the idle hours.
@@ -48,8 +48,8 @@ pub(crate) struct Body {
     pub(crate) transactions: Vec<SignedTransaction>,
     pub(crate) outcomes: Vec<Outcome>,
     bytes: Bytes,
-    transactions_root: Digest,
-    outcomes_root: Digest,
+    transactions_root: ModelDigest,
+    outcomes_root: ModelDigest,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +63,8 @@ impl Body {
         let records: Vec<Record> = outcomes.iter().map(Record::from).collect();
         let bytes = borsh::to_vec(&(&transactions, &records)).expect("a vector accepts every byte");
         Self {
-            transactions_root: root_of(&transactions),
-            outcomes_root: root_of(&records),
+            transactions_root: transactions_root(&transactions),
+            outcomes_root: outcomes_root(&transactions, &outcomes),
             transactions,
             outcomes,
             bytes: bytes.into(),
@@ -72,13 +72,19 @@ impl Body {
     }
 
     fn decode(bytes: Bytes) -> Result<Self, Error> {
+        let wrong = || Error::Invalid("piecework::Block", "body");
         let (transactions, records): (Vec<SignedTransaction>, Vec<Record>) =
-            borsh::from_slice(&bytes).map_err(|_| Error::Invalid("piecework::Block", "body"))?;
+            borsh::from_slice(&bytes).map_err(|_| wrong())?;
+        if transactions.len() != records.len() {
+            return Err(wrong());
+        }
+        let ids = transactions.iter().map(SignedTransaction::id);
+        let outcomes: Vec<Outcome> = records.into_iter().zip(ids).map(|(record, id)| record.of(id)).collect();
         Ok(Self {
-            transactions_root: root_of(&transactions),
-            outcomes_root: root_of(&records),
+            transactions_root: transactions_root(&transactions),
+            outcomes_root: outcomes_root(&transactions, &outcomes),
             transactions,
-            outcomes: records.into_iter().map(Outcome::from).collect(),
+            outcomes,
             bytes,
         })
     }
@@ -86,11 +92,6 @@ impl Body {
     pub(crate) fn bytes_len(&self) -> usize {
         self.bytes.len()
     }
-}
-
-fn root_of<T: borsh::BorshSerialize>(values: &[T]) -> Digest {
-    let leaves: Vec<_> = values.iter().map(leaf).collect();
-    Digest(merkle_root(&leaves).0)
 }
 
 impl Block {
@@ -105,9 +106,8 @@ impl Block {
             context: Context {
                 round: Round::new(Epoch::zero(), View::zero()),
                 leader,
-                parent: (View::zero(), Digest::EMPTY),
+                parent: (View::zero(), Digest(network.0)),
             },
-            parent: Digest(network.0),
             height: Height::zero(),
             timestamp_ms: 0,
             busy: Height::zero(),
@@ -130,28 +130,37 @@ impl Block {
         }
     }
 
-    pub(crate) fn transactions_root(&self) -> Digest {
-        self.body.transactions_root
-    }
-
-    pub(crate) fn outcomes_root(&self) -> Digest {
-        self.body.outcomes_root
-    }
-
-    /// The bytes under the digest: the header and, last, the roots of transactions and of outcomes.
-    pub(crate) fn sealed_header(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(320);
-        self.header.write(&mut bytes);
-        self.body.transactions_root.write(&mut bytes);
-        self.body.outcomes_root.write(&mut bytes);
-        bytes
+    /// What votes cover.
+    pub(crate) fn sealed(&self) -> piecework_proof::Header {
+        let Header { context, .. } = &self.header;
+        if self.header.height.is_zero() {
+            return piecework_proof::Header::genesis(&NetworkId(context.parent.1.0));
+        }
+        let leader = context.leader.as_ref().try_into().expect("a key has 32 bytes");
+        let operations = (*self.header.operations.start(), *self.header.operations.end());
+        piecework_proof::Header {
+            height: self.header.height.get(),
+            epoch: context.round.epoch().get(),
+            timestamp_ms: self.header.timestamp_ms,
+            outcomes_root: self.body.outcomes_root,
+            details: Details {
+                view: context.round.view().get(),
+                leader: ModelKey(leader),
+                parent_view: context.parent.0.get(),
+                parent: ModelDigest(context.parent.1.0),
+                previous_busy: self.header.busy.get(),
+                state_root: ModelDigest(self.header.state_root.0),
+                operations_root: ModelDigest(self.header.operations_root.0),
+                operations,
+                transactions_root: self.body.transactions_root,
+            },
+        }
     }
 }
 
 impl Write for Header {
     fn write(&self, buf: &mut impl BufMut) {
         self.context.write(buf);
-        self.parent.write(buf);
         self.height.write(buf);
         self.timestamp_ms.write(buf);
         self.busy.write(buf);
@@ -164,7 +173,7 @@ impl Write for Header {
 impl EncodeSize for Header {
     fn encode_size(&self) -> usize {
         self.context.encode_size()
-            + 3 * Digest::SIZE
+            + 2 * Digest::SIZE
             + self.height.encode_size()
             + self.busy.encode_size()
             + u64::SIZE
@@ -178,7 +187,6 @@ impl Read for Header {
     fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, Error> {
         Ok(Self {
             context: Context::read(buf)?,
-            parent: Digest::read(buf)?,
             height: Height::read(buf)?,
             timestamp_ms: u64::read(buf)?,
             busy: Height::read(buf)?,
@@ -218,7 +226,7 @@ impl Read for Block {
 impl BoundedBlock for Block {
     fn max_encode_size((): &()) -> usize {
         let header = Context::MAX_ENCODE_SIZE
-            + 3 * Digest::SIZE
+            + 2 * Digest::SIZE
             + 2 * Height::MAX_ENCODE_SIZE
             + u64::SIZE
             + NonEmptyRange::<Location>::MAX_ENCODE_SIZE;
@@ -231,7 +239,7 @@ impl Digestible for Block {
     type Digest = Digest;
 
     fn digest(&self) -> Digest {
-        Blake3::hash(&[&self.sealed_header()])
+        Digest(self.sealed().digest().0)
     }
 }
 
@@ -243,7 +251,7 @@ impl Heightable for Block {
 
 impl ConsensusBlock for Block {
     fn parent(&self) -> Digest {
-        self.header.parent
+        self.header.context.parent.1
     }
 }
 
@@ -260,7 +268,7 @@ mod tests {
     use commonware_codec::{DecodeExt as _, Encode as _};
     use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
     use commonware_utils::non_empty_range;
-    use piecework_ledger::{Action, CloseLease, Transaction, TransactionId};
+    use piecework_ledger::{Action, CloseLease, Transaction};
     use piecework_model::{AccountId, LeaseId, Rejection, SecretKey};
 
     use super::*;
@@ -305,15 +313,13 @@ mod tests {
 
     #[test]
     fn the_digest_covers_transactions_and_outcomes() {
-        let block = block();
+        let mut block = block();
+        block.header.height = Height::new(1);
         let mut other = block.clone();
-        other.body = Arc::new(Body::new(Vec::new(), block.body.outcomes.clone()));
+        other.body = Arc::new(Body::new(Vec::new(), Vec::new()));
         assert_ne!(other.digest(), block.digest());
         let mut paid = block.body.outcomes.clone();
-        paid[0] = Outcome {
-            id: TransactionId(Default::default()),
-            result: Ok(Vec::new()),
-        };
+        paid[0].result = Ok(Vec::new());
         other.body = Arc::new(Body::new(block.body.transactions.clone(), paid));
         assert_ne!(other.digest(), block.digest());
     }

@@ -52,8 +52,8 @@ use crate::{
     state::{Databases, Nowhere},
 };
 
-const PAGE_BYTES: std::num::NonZeroU16 = NZU16!(4084);
-const PAGES_CACHED: NonZeroUsize = NZUsize!(2048);
+pub(crate) const PAGE_BYTES: std::num::NonZeroU16 = NZU16!(4084);
+pub(crate) const PAGES_CACHED: NonZeroUsize = NZUsize!(2048);
 pub(crate) const BUFFER_BYTES: NonZeroUsize = NZUsize!(64 << 10);
 const ITEMS_PER_FILE: NonZeroU64 = NZU64!(16_384);
 /// Views whose votes and blocks stay at hand for peers that are a little behind.
@@ -307,9 +307,9 @@ fn stateful_config(
     }
 }
 
-type StateConfig = VariableConfig<EightCap, ((), ()), Sequential>;
+pub(crate) type StateConfig = VariableConfig<EightCap, ((), ()), Sequential>;
 
-fn state_config(page_cache: CacheRef) -> StateConfig {
+pub(crate) fn state_config(page_cache: CacheRef) -> StateConfig {
     VariableConfig {
         merkle_config: TreeConfig {
             journal_partition: "state-tree-log".to_owned(),

@@ -26,10 +26,13 @@ mod mempool;
 mod network;
 mod node;
 mod pace;
+mod proofs;
 mod publish;
 mod reads;
+mod replica;
 mod state;
 
-use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError};
+use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};
 
 pub use node::{Contact, Options, start};
+pub use replica::Replica;

@@ -18,12 +18,12 @@ use piecework_model::{Digest, NetworkId, PublicKey, SecretKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, SubmitError,
+    Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError,
     admission::Admission,
     application::Shared,
     committee::{Identity, Member, Part},
     directory::{Directory, HighWater},
-    engine::{self, Ready, Setup},
+    engine::{self, FINALS_WAITING_MAX, Ready, Setup},
     epochs::Epochs,
     gossip::{self, Outbox},
     publish::{Board, Verdict},
@@ -330,6 +330,22 @@ impl Handle {
         })
     }
 
+    /// The block after which the state had this root: the state is a few blocks ahead of what is published.
+    async fn height_of(&self, root: Digest) -> Result<u64, ChainFailure> {
+        for _ in 0..FINALS_WAITING_MAX {
+            let head = self.board.head().height;
+            if let Some(height) = self.board.with_state(root) {
+                return Ok(height);
+            }
+            if !self.board.reach(head + 1).await {
+                return Err(self.failed().await);
+            }
+        }
+        Err(ChainFailure::Stopped {
+            detail: "the state belongs to no block".to_owned(),
+        })
+    }
+
     /// What became of a transaction, if that is known: executed, and by which block.
     async fn executed(&self, id: TransactionId) -> Result<Option<Final>, ChainFailure> {
         let Some(located) = self.locate(id).await? else {
@@ -423,6 +439,14 @@ impl Chain for Handle {
 
     async fn get(&self, key: &Key) -> Result<Option<Value>, ChainFailure> {
         Ok(self.admission.values(vec![key.clone()]).await?.pop().flatten())
+    }
+
+    async fn prove(&self, keys: &[Key]) -> Result<Proven, ChainFailure> {
+        let proven = self.reads.proofs(keys.to_vec()).await?;
+        Ok(Proven {
+            height: self.height_of(proven.root).await?,
+            values: proven.values,
+        })
     }
 
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {

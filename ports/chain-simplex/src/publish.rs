@@ -103,6 +103,17 @@ impl Board {
         recent.blocks.get(at).map(|(block, _)| block.clone())
     }
 
+    /// The latest of the recent blocks after which the state had this root.
+    pub(crate) fn with_state(&self, root: Digest) -> Option<u64> {
+        let head = self.head();
+        if head.state_root == root {
+            return Some(head.height);
+        }
+        let recent = self.recent.lock();
+        let found = recent.blocks.iter().rev().find(|(block, _)| block.state_root == root);
+        found.map(|(block, _)| block.height)
+    }
+
     pub(crate) fn located(&self, id: &TransactionId) -> Option<Located> {
         self.index.lock().get(id)
     }

@@ -17,11 +17,13 @@ use commonware_runtime::Spawner;
 use commonware_storage::Context as StorageContext;
 use piecework_ledger::{Key, Value};
 use piecework_model::Digest;
+use piecework_proof::StateProof;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     ChainFailure, FinalBlock,
     block::Block,
+    proofs,
     state::{self, Databases},
 };
 
@@ -30,9 +32,23 @@ pub(crate) type Marshal = marshal::core::Mailbox<Scheme, Standard<Block>>;
 /// Reads that wait; more callers wait for room.
 const WAITING_MAX: usize = 1024;
 
-struct StateRead {
-    keys: Vec<Key>,
-    answer: oneshot::Sender<Result<Vec<Option<Value>>, ChainFailure>>,
+type Answer<T> = oneshot::Sender<Result<T, ChainFailure>>;
+
+enum StateRead {
+    Values {
+        keys: Vec<Key>,
+        answer: Answer<Vec<Option<Value>>>,
+    },
+    Proofs {
+        keys: Vec<Key>,
+        answer: Answer<ProvenState>,
+    },
+}
+
+/// Values under one root.
+pub(crate) struct ProvenState {
+    pub(crate) root: Digest,
+    pub(crate) values: Vec<Option<(Value, StateProof)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -89,7 +105,15 @@ impl Reads {
     /// The values of the keys, all from one final state, in their order.
     pub(crate) async fn values(&self, keys: Vec<Key>) -> Result<Vec<Option<Value>>, ChainFailure> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.states.send(StateRead { keys, answer }).await;
+        let sent = self.states.send(StateRead::Values { keys, answer }).await;
+        sent.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// The same with their proofs.
+    pub(crate) async fn proofs(&self, keys: Vec<Key>) -> Result<ProvenState, ChainFailure> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.states.send(StateRead::Proofs { keys, answer }).await;
         sent.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
@@ -124,9 +148,12 @@ impl ReadQueues {
             mut blocks,
         } = self;
         runtime.child("state_reads").spawn(move |_| async move {
-            while let Some(StateRead { keys, answer }) = states.recv().await {
-                // Nobody waits for the answer any more: nothing to do.
-                let _ = answer.send(read_state(&databases, &keys).await);
+            // An answer that nobody waits for any more: nothing to do.
+            while let Some(read) = states.recv().await {
+                match read {
+                    StateRead::Values { keys, answer } => drop(answer.send(read_state(&databases, &keys).await)),
+                    StateRead::Proofs { keys, answer } => drop(answer.send(prove_state(&databases, &keys).await)),
+                }
             }
         });
         runtime.child("block_reads").spawn(move |_| async move {
@@ -169,6 +196,21 @@ async fn read_state<E: Spawner + StorageContext>(
     Ok(values)
 }
 
+async fn prove_state<E: Spawner + StorageContext>(
+    databases: &Databases<E>,
+    keys: &[Key],
+) -> Result<ProvenState, ChainFailure> {
+    let database = databases.read().await;
+    let mut values = Vec::with_capacity(keys.len());
+    for key in keys {
+        values.push(proofs::prove(&*database, key).await?);
+    }
+    Ok(ProvenState {
+        root: Digest(database.root().0),
+        values,
+    })
+}
+
 async fn read_block(marshal: &Marshal, height: u64) -> Option<FinalBlock> {
     let block = marshal.get_block(Height::new(height)).await?;
     Some(present(marshal, block.inner()).await)
@@ -188,20 +230,12 @@ async fn read_block_by_digest(marshal: &Marshal, digest: Digest) -> Option<Final
 /// A final block as others see it, with its certificate if it has one of its own.
 pub(crate) async fn present(marshal: &Marshal, block: &Block) -> FinalBlock {
     let certificate = marshal.get_finalization(block.height()).await;
-    FinalBlock {
-        height: block.height().get(),
-        digest: Digest(block.digest().0),
-        parent: Digest(block.header.parent.0),
-        timestamp_ms: block.header.timestamp_ms,
-        previous_busy: block.header.busy.get(),
-        state_root: Digest(block.header.state_root.0),
-        transactions: block.body.transactions.clone(),
-        outcomes: block.body.outcomes.clone(),
-        certificate: certificate
+    FinalBlock::new(
+        block.sealed(),
+        block.body.transactions.clone(),
+        block.body.outcomes.clone(),
+        certificate
             .map(|finalization| finalization.encode().to_vec())
             .unwrap_or_default(),
-        transactions_root: Digest(block.transactions_root().0),
-        outcomes_root: Digest(block.outcomes_root().0),
-        header: block.sealed_header(),
-    }
+    )
 }

@@ -22,7 +22,6 @@ use commonware_storage::{
     translator::EightCap,
 };
 use piecework_ledger::{Applied, BlockContext, Changes, Key, SignedTransaction, Value, View, execute, read_set};
-use piecework_model::Digest as ModelDigest;
 
 /// One encoded value; the ledger's own bounds keep far below.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -58,7 +57,7 @@ pub(crate) type Batch<E> = <Databases<E> as DatabaseSet<E>>::Unmerkleized;
 
 /// Where a key lies. Digests spread evenly, so nobody can crowd one corner of the index.
 pub(crate) fn place(key: &Key) -> Digest {
-    Digest(ModelDigest::of_value("piecework 2026 state key", key).0)
+    Digest(piecework_proof::place(key).0)
 }
 
 /// A stored value that does not decode: the bytes are not ours, or damaged below the storage's own checksums.

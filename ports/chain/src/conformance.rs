@@ -9,7 +9,9 @@ use futures::{StreamExt as _, future::join_all};
 use piecework_ledger::{Action, Key, SignedTransaction, Transaction, TransactionId, Transfer, Value};
 use piecework_model::{AccountId, Credits, Digest, NetworkId, SecretKey};
 
-use crate::{Chain, SubmitError};
+use piecework_proof::{Anchor, Entry, EntryProof, Evidence};
+
+use crate::{Chain, PeerChanges, SubmitError, account_proof, finality};
 
 /// The adapter under test.
 pub struct Subject {
@@ -183,7 +185,7 @@ pub async fn blocks_come_in_order_without_gaps(subject: Subject) {
         let block = block.expect("the ledger goes on");
         assert_eq!(block.height, due);
         assert!(parent.is_none_or(|parent: Digest| parent == block.parent));
-        assert_eq!(block.digest, Digest::of(&block.header));
+        assert_eq!(block.digest, block.header.digest());
         assert_eq!(block.transactions.len(), block.outcomes.len());
         (parent, due) = (Some(block.digest), due + 1);
     }
@@ -233,6 +235,70 @@ pub async fn the_head_is_a_block(subject: Subject) {
     ));
 }
 
+/// The peers of the ledger, as the state names them.
+async fn anchor(chain: &dyn Chain) -> Anchor {
+    match chain.get(&Key::Committee).await.expect("the state answers") {
+        Some(Value::Committee(committee)) => {
+            let keys = committee.peers.iter().map(|peer| peer.key).collect();
+            Anchor::peers(chain.network(), keys)
+        }
+        other => panic!("the committee is {other:?}"),
+    }
+}
+
+/// A value's proof holds against its block and its peers alone, and for no other value.
+pub async fn a_value_is_proven_to_who_was_not_there(subject: Subject) {
+    let (chain, anchor) = (&*subject.chain, anchor(&*subject.chain).await);
+    for nonce in 0..40 {
+        let sent = subject.transfer(0, nonce, 1, 7);
+        chain.submit_and_wait(sent).await.expect("executed");
+        let account = AccountId::of(&subject.accounts[usize::from(nonce % 2 == 0)].public());
+        let proof = account_proof(chain, account, &PeerChanges::default())
+            .await
+            .expect("answered");
+        let proof = proof.expect("the account is there");
+        assert_eq!(proof.verify(anchor.clone()), Ok(()), "at block {}", proof.block.height);
+        let mut richer = proof.clone();
+        if let Value::Account(account) = &mut richer.value {
+            account.posted = Credits(account.posted.0 + 1);
+        }
+        assert_eq!(
+            richer.verify(anchor.clone()).expect_err("another value").code(),
+            "proof.bad_path"
+        );
+    }
+    let stranger = AccountId([7; 20]);
+    let nothing = account_proof(chain, stranger, &PeerChanges::default())
+        .await
+        .expect("answered");
+    assert!(nothing.is_none());
+}
+
+/// What a block did is proven by its root of outcomes and its certificate.
+pub async fn a_transaction_is_proven_to_who_was_not_there(subject: Subject) {
+    let (chain, anchor) = (&*subject.chain, anchor(&*subject.chain).await);
+    let sends: Vec<_> = (0..3).map(|from| subject.transfer(from, 0, 3, 5)).collect();
+    let done = join_all(sends.into_iter().map(|sent| chain.submit_and_wait(sent))).await;
+    for done in done {
+        let done = done.expect("executed");
+        let block = chain.block(done.height).await.expect("answered").expect("it is final");
+        let wanted = |entry: &Entry| *entry == Entry::Event(done.events[0].clone());
+        let found = EntryProof::find(&block.transactions, &block.outcomes, wanted);
+        let finality = finality(chain, &block).await.expect("answered").expect("certified");
+        let mut evidence = Evidence {
+            entry: found[0].clone(),
+            block: block.header.summary(),
+            finality,
+        };
+        assert_eq!(evidence.verify(&anchor), Ok(()));
+        evidence.block.timestamp_ms += 1;
+        assert_eq!(
+            evidence.verify(&anchor).expect_err("another block").code(),
+            "proof.bad_certificate"
+        );
+    }
+}
+
 /// One test for each case, with `subject`, an async function without arguments that makes a [`Subject`].
 #[macro_export]
 macro_rules! conformance_tests {
@@ -246,6 +312,8 @@ macro_rules! conformance_tests {
             blocks_come_in_order_without_gaps,
             what_is_not_there_is_nothing,
             the_head_is_a_block,
+            a_value_is_proven_to_who_was_not_there,
+            a_transaction_is_proven_to_who_was_not_there,
         );
     };
     (@ $subject:path: $($case:ident,)*) => {

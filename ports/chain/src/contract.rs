@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use piecework_ledger::{Event, Key, Outcome, SignedTransaction, TransactionId, Value};
 use piecework_model::{Digest, NetworkId, Rejection};
+use piecework_proof::{Header, StateProof};
 
 use crate::ChainFailure;
 
@@ -29,6 +30,10 @@ pub trait Chain: Send + Sync {
 
     /// From the latest final state.
     async fn get(&self, key: &Key) -> Result<Option<Value>, ChainFailure>;
+
+    /// The values of these keys in the latest final state, all of one block's, each with the proof against that block's
+    /// state root. That a key has no value is not proven.
+    async fn prove(&self, keys: &[Key]) -> Result<Proven, ChainFailure>;
 
     /// `None` above the head. Block 0 is the genesis and holds nothing.
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure>;
@@ -87,7 +92,7 @@ pub struct Final {
 #[derive(Clone, Debug)]
 pub struct FinalBlock {
     pub height: u64,
-    /// BLAKE3 of `header`.
+    /// Of `header`.
     pub digest: Digest,
     pub parent: Digest,
     /// The proposer's clock, never below the parent's. Nothing on the ledger depends on it.
@@ -101,15 +106,39 @@ pub struct FinalBlock {
     pub outcomes: Vec<Outcome>,
     /// The encoded finalization over `digest`; empty where the block became final through a descendant's.
     pub certificate: Vec<u8>,
-    /// [`piecework_model::merkle_root`] over the [`piecework_model::leaf`] of each transaction.
-    pub transactions_root: Digest,
-    /// The same over each transaction's recorded outcome.
-    pub outcomes_root: Digest,
-    /// The bytes that `digest` covers; they end with the two roots.
-    pub header: Vec<u8>,
+    pub header: Header,
+}
+
+/// Values of one state.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// The block after which the state is this one.
+    pub height: u64,
+    /// In the order of the keys.
+    pub values: Vec<Option<(Value, StateProof)>>,
 }
 
 impl FinalBlock {
+    pub fn new(
+        header: Header,
+        transactions: Vec<SignedTransaction>,
+        outcomes: Vec<Outcome>,
+        certificate: Vec<u8>,
+    ) -> Self {
+        Self {
+            height: header.height,
+            digest: header.digest(),
+            parent: header.details.parent,
+            timestamp_ms: header.timestamp_ms,
+            previous_busy: header.details.previous_busy,
+            state_root: header.details.state_root,
+            transactions,
+            outcomes,
+            certificate,
+            header,
+        }
+    }
+
     /// The final transaction at `index`, with its events or its rejection.
     pub fn result_of(&self, index: u32) -> Option<Result<Final, Rejection>> {
         let outcome = self.outcomes.get(index as usize)?;

@@ -5,12 +5,14 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
+mod export;
 mod failure;
-mod record;
+mod proofs;
 pub mod remote;
-mod view;
+pub mod view;
 pub mod wire;
 
-pub use contract::{Chain, ChainStatus, Final, FinalBlock, Node, SubmitError};
+pub use contract::{Chain, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};
+pub use export::{Export, ExportFailure, export};
 pub use failure::ChainFailure;
-pub use record::Record;
+pub use proofs::{PeerChanges, account_proof, finality, job_proof};

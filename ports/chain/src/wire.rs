@@ -1,10 +1,11 @@
 //! Blocks and values as they travel between a peer and a program that follows it. The encoding is borsh.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_ledger::{Outcome, SignedTransaction, Value};
-use piecework_model::{Digest, NetworkId, leaf, merkle_root};
+use piecework_ledger::{SignedTransaction, Value};
+use piecework_model::{Digest, NetworkId};
+use piecework_proof::{Header, Record, StateProof, outcomes_root, transactions_root};
 
-use crate::{ChainStatus, FinalBlock, Record};
+use crate::{ChainStatus, FinalBlock};
 
 /// The answer to a question for blocks: where the ledger is, and as many blocks as fit, in order of height without gaps.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -37,18 +38,21 @@ pub struct StateValue {
 /// A [`FinalBlock`] on its way: what can be computed is left out.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Block {
-    height: u64,
-    parent: Digest,
-    timestamp_ms: u64,
-    previous_busy: u64,
-    state_root: Digest,
+    header: Header,
     transactions: Vec<SignedTransaction>,
     outcomes: Vec<Record>,
     certificate: Vec<u8>,
-    header: Vec<u8>,
 }
 
-/// The roots at the end of the header are not those of the block's transactions and outcomes: somebody changed them.
+/// The answer to a question for proofs: [`crate::Proven`] on its way.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct ProvenValues {
+    pub network: NetworkId,
+    pub height: u64,
+    pub values: Vec<Option<(Value, StateProof)>>,
+}
+
+/// The roots in the header are not those of the block's transactions and outcomes: somebody changed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("block {height} does not hold what its header says")]
 pub struct Tampered {
@@ -86,49 +90,49 @@ impl From<Head> for ChainStatus {
 impl From<&FinalBlock> for Block {
     fn from(block: &FinalBlock) -> Self {
         Self {
-            height: block.height,
-            parent: block.parent,
-            timestamp_ms: block.timestamp_ms,
-            previous_busy: block.previous_busy,
-            state_root: block.state_root,
+            header: block.header.clone(),
             transactions: block.transactions.clone(),
             outcomes: block.outcomes.iter().map(Record::from).collect(),
             certificate: block.certificate.clone(),
-            header: block.header.clone(),
         }
     }
 }
 
 impl Block {
+    pub fn height(&self) -> u64 {
+        self.header.height
+    }
+
     /// The block, if its transactions and outcomes are those that its digest covers. Whether the digest is final is the
     /// certificate's affair.
     pub fn open(self) -> Result<FinalBlock, Tampered> {
-        let transactions_root = root_of(&self.transactions);
-        let outcomes_root = root_of(&self.outcomes);
-        let sealed = [transactions_root.0, outcomes_root.0].concat();
-        if !self.header.ends_with(&sealed) || self.outcomes.len() != self.transactions.len() {
-            return Err(Tampered { height: self.height });
+        let tampered = Tampered {
+            height: self.header.height,
+        };
+        if self.outcomes.len() != self.transactions.len() {
+            return Err(tampered);
         }
-        Ok(FinalBlock {
-            height: self.height,
-            digest: Digest::of(&self.header),
-            parent: self.parent,
-            timestamp_ms: self.timestamp_ms,
-            previous_busy: self.previous_busy,
-            state_root: self.state_root,
-            transactions: self.transactions,
-            outcomes: self.outcomes.into_iter().map(Outcome::from).collect(),
-            certificate: self.certificate,
-            transactions_root,
-            outcomes_root,
-            header: self.header,
-        })
+        let ids = self.transactions.iter().map(SignedTransaction::id);
+        let outcomes: Vec<_> = self
+            .outcomes
+            .into_iter()
+            .zip(ids)
+            .map(|(record, id)| record.of(id))
+            .collect();
+        let roots = (
+            transactions_root(&self.transactions),
+            outcomes_root(&self.transactions, &outcomes),
+        );
+        match roots == (self.header.details.transactions_root, self.header.outcomes_root) {
+            true => Ok(FinalBlock::new(
+                self.header,
+                self.transactions,
+                outcomes,
+                self.certificate,
+            )),
+            false => Err(tampered),
+        }
     }
-}
-
-fn root_of<T: BorshSerialize>(values: &[T]) -> Digest {
-    let leaves: Vec<_> = values.iter().map(leaf).collect();
-    merkle_root(&leaves)
 }
 
 #[cfg(test)]
@@ -152,18 +156,16 @@ mod tests {
             id: transaction.id(),
             result: Err(Rejection::new("lease.unknown", "no such lease").hint("open one")),
         };
-        let (transactions, outcomes) = (vec![transaction], vec![Record::from(&outcome)]);
-        let roots = [root_of(&transactions).0, root_of(&outcomes).0].concat();
+        let (transactions, outcomes) = (vec![transaction], vec![outcome]);
+        let mut header = Header::genesis(&NetworkId([7; 32]));
+        header.height = 3;
+        header.outcomes_root = outcomes_root(&transactions, &outcomes);
+        header.details.transactions_root = transactions_root(&transactions);
         Block {
-            height: 3,
-            parent: Digest([1; 32]),
-            timestamp_ms: 5,
-            previous_busy: 2,
-            state_root: Digest([2; 32]),
+            header,
             transactions,
-            outcomes,
+            outcomes: outcomes.iter().map(Record::from).collect(),
             certificate: vec![1, 2],
-            header: [b"header".to_vec(), roots].concat(),
         }
     }
 
@@ -172,7 +174,7 @@ mod tests {
         let bytes = borsh::to_vec(&block()).expect("encoded");
         let read: Block = borsh::from_slice(&bytes).expect("decoded");
         let opened = read.open().expect("nobody touched it");
-        assert_eq!(opened.digest, Digest::of(&opened.header));
+        assert_eq!(opened.digest, opened.header.digest());
         assert_eq!(Block::from(&opened), block());
     }
 
@@ -188,7 +190,7 @@ mod tests {
         emptied.transactions.clear();
         assert!(emptied.open().is_err());
         let mut renamed = block();
-        renamed.header.pop();
+        renamed.header.outcomes_root = Digest::default();
         assert!(renamed.open().is_err());
     }
 }

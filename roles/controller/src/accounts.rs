@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use piecework_api::accounts::{CreateAccount, CreateInvite, InviteCreated, Role};
-use piecework_chain::{Final, SubmitError};
+use piecework_api::{
+    accounts::{CreateAccount, CreateInvite, InviteCreated, Role},
+    ledger::ProofView,
+};
+use piecework_chain::{Final, SubmitError, account_proof, view::value_proof_view};
 use piecework_ledger::{
     Account, Action, Key, Register, Roles as LedgerRoles, RotateKey, SignedTransaction, Transaction, Transfer, Value,
 };
@@ -83,6 +86,15 @@ pub(crate) async fn on_ledger(controller: &Controller, account: AccountId) -> An
     match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
         Some(Value::Account(found)) => Ok(found),
         Some(_) | None => refuse("account.not_found", format!("the ledger has no account {account}")),
+    }
+}
+
+/// What shows the account's balances to anybody who holds the genesis file.
+pub(crate) async fn proof(controller: &Controller, account: AccountId) -> Answer<ProofView> {
+    let proof = account_proof(&*controller.chain, account, &controller.peer_changes).await;
+    match proof.map_err(chain)? {
+        Some(proof) => Ok(value_proof_view(proof)),
+        None => refuse("ledger.unavailable", "the block of this state has no certificate yet"),
     }
 }
 

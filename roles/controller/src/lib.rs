@@ -46,7 +46,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
-use piecework_chain::Chain;
+use piecework_chain::{Chain, PeerChanges};
 use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
@@ -142,6 +142,7 @@ pub struct Controller {
     account: AccountId,
     network: NetworkId,
     chain: Arc<dyn Chain>,
+    peer_changes: PeerChanges,
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     packages: Arc<piecework_packages::Packages>,
@@ -185,6 +186,7 @@ impl Controller {
             account: options.account,
             network: options.chain.network(),
             chain: options.chain,
+            peer_changes: PeerChanges::default(),
             store: options.store,
             blobs: options.blobs,
             packages: options.packages,

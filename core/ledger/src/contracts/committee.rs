@@ -151,13 +151,17 @@ fn change_peers(call: &mut Call, peers: Vec<Peer>, change: impl FnOnce(&mut Vec<
     let mut next = peers.clone();
     change(&mut next, from_height);
     next.sort_by_key(|peer| peer.key);
+    let keys = next.iter().map(|peer| peer.key).collect();
     let next = Some(NextCommittee {
         from_height,
         peers: next,
     });
     call.draft
         .put(Key::Committee, Value::Committee(Committee { peers, next }));
-    call.events.push(Event::PeersChanged { from_height });
+    call.events.push(Event::PeersChanged {
+        from_height,
+        peers: keys,
+    });
     Ok(())
 }
 

@@ -89,7 +89,7 @@ pub fn a_change_is_carried_by_more_than_two_thirds() {
     let told = world.act(OWNERS[2], vote(OWNERS[0], &change)).unwrap();
     assert!(matches!(
         told[..],
-        [Event::ChangeVoted { .. }, Event::PeersChanged { from_height: 40 }]
+        [Event::ChangeVoted { .. }, Event::PeersChanged { from_height: 40, .. }]
     ));
     refused(world.act(OWNERS[3], vote(OWNERS[0], &change)), "proposal.unknown");
 

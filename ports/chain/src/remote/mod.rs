@@ -33,7 +33,7 @@ use piecework_model::{Digest, NetworkId};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, SubmitError, wire};
+use crate::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Proven, SubmitError, wire};
 use follow::{Recent, Verdict};
 use peers::{Peers, Trouble};
 
@@ -287,6 +287,25 @@ impl Chain for Remote {
             .ask(|peer| async move { peer.value(key, &query).await })
             .await;
         asked.map_err(Trouble::into_failure)
+    }
+
+    async fn prove(&self, keys: &[Key]) -> Result<Proven, ChainFailure> {
+        let asked_for = keys.len();
+        let keys = &hex::encode(borsh::to_vec(keys).expect("a vector accepts every byte"));
+        let asked = self
+            .ledger
+            .peers
+            .ask(|peer| async move {
+                let proven = peer.prove(keys).await?;
+                match proven.values.len() == asked_for {
+                    true => Ok(proven),
+                    false => Err(Trouble::Other("it proves something else".to_owned())),
+                }
+            })
+            .await;
+        let proven = asked.map_err(Trouble::into_failure)?;
+        self.ledger.reach(proven.height).await;
+        Ok(proven)
     }
 
     async fn block(&self, height: u64) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{ChainFailure, FinalBlock, SubmitError, wire};
+use crate::{ChainFailure, FinalBlock, Proven, SubmitError, wire};
 
 /// One peer is given this long for an answer that it need not wait for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -221,6 +221,15 @@ impl Peer {
         let answer: wire::StateValue = self.decode(&self.client.raw_value(key, query).await?)?;
         self.check_network(answer.network)?;
         Ok(answer.value)
+    }
+
+    pub(super) async fn prove(&self, keys: &str) -> Result<Proven, Trouble> {
+        let answer: wire::ProvenValues = self.decode(&self.client.raw_proofs(keys).await?)?;
+        self.check_network(answer.network)?;
+        Ok(Proven {
+            height: answer.height,
+            values: answer.values,
+        })
     }
 
     pub(super) async fn submit(&self, encoded: String) -> Result<Option<u64>, Trouble> {

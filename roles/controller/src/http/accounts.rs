@@ -3,8 +3,8 @@
 use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::{
-        AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession, CreateToken,
-        InviteCreated, Role, Scope, TokenCreated, TokenView,
+        AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
+        CreateToken, InviteCreated, Role, Scope, TokenCreated, TokenView,
     },
     errors::ErrorBody,
     page::List,
@@ -13,7 +13,7 @@ use piecework_api::{
 use piecework_model::AccountId;
 use serde_json::json;
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Shared, read_body};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, read_body};
 use crate::{
     Answer, Controller, accounts, audit, auth,
     clock::{now_ms, timestamp},
@@ -49,6 +49,7 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         sponsor,
         nonce: account.nonce,
         height: controller.chain.status().height,
+        proof: None,
     })
 }
 
@@ -61,12 +62,21 @@ pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<
     Ok(Created(view(&controller, account).await?))
 }
 
-/// An account on the ledger, by name or id: open to all, as the ledger is.
-#[utoipa::path(get, path = routes::ACCOUNT, tag = "accounts", params(("name" = String, Path)), security(()), responses(
-    (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(State(controller): Shared, Path(name): Path<String>) -> HttpResult<Json<AccountView>> {
+/// An account on the ledger, by name or id: open to all, as the ledger is. With `proof=true`, what shows its balances to
+/// anybody who holds the genesis file.
+#[utoipa::path(get, path = routes::ACCOUNT, tag = "accounts", params(("name" = String, Path), AccountQuery), security(()),
+    responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(
+    State(controller): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<AccountQuery>,
+) -> HttpResult<Json<AccountView>> {
     let account = accounts::find(&controller, &name).await?;
-    Ok(Json(view(&controller, account).await?))
+    let mut view = view(&controller, account).await?;
+    if query.proof {
+        view.proof = Some(accounts::proof(&controller, account).await?);
+    }
+    Ok(Json(view))
 }
 
 #[utoipa::path(get, path = routes::ACCOUNT_OWN, tag = "accounts", responses(

@@ -33,7 +33,7 @@ pub(super) async fn show(State(explorer): Shared, Path(text): Path<String>) -> H
     Ok(Json(found.view(&explorer, id).await?))
 }
 
-fn missing(text: &str) -> HttpError {
+pub(super) fn missing(text: &str) -> HttpError {
     let refusal = Refusal::new(
         "job.not_found",
         format!("this peer knows of no settlement of job {text}"),

@@ -10,6 +10,7 @@
 mod blocks;
 mod jobs;
 mod limit;
+mod proofs;
 mod state;
 mod summary;
 mod transactions;
@@ -31,7 +32,7 @@ use piecework_api::{
     routes,
     server::{HttpError, HttpResult, Limits, read_body, refusal},
 };
-use piecework_chain::{Chain, ChainFailure, SubmitError};
+use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::PublicKey;
 use serde::de::DeserializeOwned;
@@ -61,6 +62,7 @@ pub struct Explorer {
     genesis: Genesis,
     here: Option<PublicKey>,
     index: Arc<Index>,
+    peer_changes: PeerChanges,
     limiter: limit::Limiter,
     shutdown: CancellationToken,
 }
@@ -78,6 +80,7 @@ impl Explorer {
         let index = Arc::new(Index::default());
         let explorer = Arc::new(Self {
             index: index.clone(),
+            peer_changes: PeerChanges::default(),
             limiter: limit::Limiter::new(options.rates, &options.trusted),
             chain: options.chain.clone(),
             genesis: options.genesis,
@@ -133,6 +136,8 @@ fn described() -> OpenApiRouter<Arc<Explorer>> {
         .routes(routes!(state::params))
         .routes(routes!(state::genesis))
         .routes(routes!(jobs::show))
+        .routes(routes!(proofs::job))
+        .routes(routes!(proofs::raw))
 }
 
 /// The routes without a ledger behind them: for the OpenAPI document.

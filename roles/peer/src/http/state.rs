@@ -3,7 +3,7 @@
 
 use axum::{Json, extract::State, response::Response};
 use piecework_api::{
-    accounts::AccountView,
+    accounts::{AccountQuery, AccountView},
     errors::ErrorBody,
     ledger::{LeaseView, OfferView, PeerView, ValueQuery},
     page::{List, PageQuery},
@@ -14,7 +14,7 @@ use piecework_chain::wire;
 use piecework_ledger::{Key, Params, Peer, Value};
 use piecework_model::{AccountId, Credits, LeaseId, OwnerName};
 
-use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, views};
+use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, proofs, views};
 
 /// A key in hex; a lane's is the longest.
 const KEY_HEX_MAX: usize = 512;
@@ -147,13 +147,22 @@ async fn account_view(explorer: &Explorer, id: AccountId) -> HttpResult<Option<A
     }
 }
 
-/// By name or id.
-#[utoipa::path(get, path = routes::LEDGER_ACCOUNT, tag = "ledger", params(("name" = String, Path)), security(()),
+/// By name or id; with `proof=true`, what shows its balances to anybody who holds the genesis file.
+#[utoipa::path(get, path = routes::LEDGER_ACCOUNT, tag = "ledger", params(("name" = String, Path), AccountQuery), security(()),
     responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
-pub(super) async fn account(State(explorer): Shared, Path(name): Path<String>) -> HttpResult<Json<AccountView>> {
+pub(super) async fn account(
+    State(explorer): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<AccountQuery>,
+) -> HttpResult<Json<AccountView>> {
     let id = account_id(&explorer, &name).await?;
     match account_view(&explorer, id).await? {
-        Some(view) => Ok(Json(view)),
+        Some(mut view) => {
+            if query.proof {
+                view.proof = Some(proofs::of_account(&explorer, id).await?);
+            }
+            Ok(Json(view))
+        }
         None => Ok(refuse("account.not_found", format!("no account has the id {id}"))?),
     }
 }

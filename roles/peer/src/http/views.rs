@@ -97,6 +97,7 @@ pub(super) async fn account(names: &mut Names<'_>, id: AccountId, account: &Acco
         sponsor,
         nonce: account.nonce,
         height,
+        proof: None,
     }
 }
 

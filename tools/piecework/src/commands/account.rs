@@ -6,7 +6,9 @@ use anyhow::Context as _;
 use piecework_api::{Client, accounts::AccountView, ledger::SubmitTransaction};
 use piecework_ledger::{Action, RotateKey, SignedTransaction, Transaction};
 use piecework_model::Domain;
+use piecework_proof::{Invalid, Proof};
 
+use super::verify::{self, Trusted};
 use crate::{failure::Failure, keyfile, session, show};
 
 /// Show an account's credits, or give yours another key
@@ -15,6 +17,14 @@ use crate::{failure::Failure, keyfile, session, show};
 pub struct Account {
     /// [default: your own]
     name: Option<String>,
+    /// Check the proof of its balances: path in the state, block, certificate
+    #[arg(long)]
+    proof: bool,
+    /// Keep the proof in a file, for `piecework ledger verify`
+    #[arg(short, long, value_name = "FILE", requires = "proof")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    trusted: Trusted,
     #[command(subcommand)]
     action: Option<Change>,
 }
@@ -38,6 +48,9 @@ impl Account {
         if let Some(Change::RotateKey { key, new_key }) = &self.action {
             return rotate(&client, key.as_deref().zip(new_key.as_deref()), json).await;
         }
+        if self.proof {
+            return self.check(&client, json).await;
+        }
         let view = match &self.name {
             Some(name) => client.account(name).await?,
             None => client.own_account().await?,
@@ -47,6 +60,22 @@ impl Account {
         } else {
             show::fields(&rows(&view))
         }
+    }
+}
+
+impl Account {
+    async fn check(&self, client: &Client, json: bool) -> Result<(), Failure> {
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => client.own_account().await?.name,
+        };
+        let view = client.account_proof(&name).await?;
+        let shown = view.proof.ok_or(Invalid::Malformed("there is none"))?;
+        let proof = verify::read(&shown, self.output.as_deref())?;
+        let Proof::Value(proof) = proof else {
+            return Err(Invalid::Malformed("the proof is of no account").into());
+        };
+        verify::account(&self.trusted.ground(Some(client)).await?, &proof, &name, json)
     }
 }
 

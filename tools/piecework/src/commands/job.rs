@@ -1,9 +1,16 @@
 //! `piecework job`: one job: what it used, what it cost, and each step to its payment.
 
-use piecework_api::jobs::{JobEvent, JobLogsQuery, JobView};
+use std::path::PathBuf;
+
+use piecework_api::{
+    Client,
+    jobs::{JobEvent, JobLogsQuery, JobView},
+};
 use piecework_model::JobId;
+use piecework_proof::{Invalid, Proof};
 use serde::Serialize;
 
+use super::verify::{self, Trusted};
 use crate::{failure::Failure, session, show, units};
 
 /// Show a job: its receipt, and opened, metered, received, paid with the credits that moved
@@ -12,9 +19,14 @@ pub struct Job {
     /// Like job_0123...
     #[arg(value_parser = units::noun::<JobId>)]
     id: JobId,
-    /// Print the proof of its payment: receipt, path, block and certificate
+    /// Check the proof that it was metered and paid: receipt, Merkle path, block, certificate
     #[arg(long)]
     proof: bool,
+    /// Keep the proof in a file, for `piecework ledger verify`
+    #[arg(short, long, value_name = "FILE", requires = "proof")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    trusted: Trusted,
     /// Print what it printed
     #[arg(long, conflicts_with = "proof")]
     logs: bool,
@@ -31,7 +43,7 @@ impl Job {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
         if self.proof {
-            return show::json(&*client.job_proof(self.id).await?);
+            return self.check(&client, json).await;
         }
         if self.logs {
             return show::text(&client.job_logs(self.id, &JobLogsQuery::default()).await?.text);
@@ -48,6 +60,17 @@ impl Job {
             history.iter().map(step).collect(),
             "nothing happened to it yet",
         )
+    }
+}
+
+impl Job {
+    async fn check(&self, client: &Client, json: bool) -> Result<(), Failure> {
+        let shown = client.job_proof(self.id).await?;
+        let Proof::Job(proof) = verify::read(&shown.proof, self.output.as_deref())? else {
+            return Err(Invalid::Malformed("the proof is of no job").into());
+        };
+        let ground = self.trusted.ground(Some(client)).await?;
+        verify::job(&ground, &proof, self.id, json)
     }
 }
 

@@ -1,10 +1,15 @@
 //! `piecework ledger`: blocks and transactions.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use piecework_api::{
     Client,
     ledger::{BlockView, TransactionView},
 };
+use serde_json::json;
 
+use super::verify::{self, Trusted};
 use crate::{failure::Failure, session, show};
 
 /// Look at the ledger
@@ -30,18 +35,66 @@ enum Action {
         /// 64 hex digits
         id: String,
     },
+    /// Write the whole ledger to a file that anybody can check
+    Export { file: PathBuf },
+    /// Check an export, or a proof that was kept, with the genesis alone: signatures, paths, certificates, every block again
+    Verify {
+        /// What `ledger export`, `job --proof -o` or `account --proof -o` wrote
+        #[arg(required_unless_present = "url", conflicts_with = "url")]
+        file: Option<PathBuf>,
+        /// Read the ledger from a peer or a controller instead
+        #[arg(long)]
+        url: Option<String>,
+        #[command(flatten)]
+        trusted: Trusted,
+    },
 }
 
 impl Ledger {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
+        if let Action::Verify { file, url, trusted } = &self.action {
+            return match (file, url) {
+                (Some(file), _) => verify::file(file, trusted, json).await,
+                (None, url) => verify_url(url.as_deref().unwrap_or_default(), trusted, json).await,
+            };
+        }
         let client = session::connect()?;
         match self.action {
+            Action::Verify { .. } => Ok(()),
+            Action::Export { file } => export(&client, &file, json).await,
             Action::Status => status(&client, json).await,
             Action::Blocks { page } => blocks(&client, &page, json).await,
             Action::Block { height } => block(&client, height, json).await,
             Action::Transaction { id } => show::json(&client.transaction(&id).await?),
         }
     }
+}
+
+async fn export(client: &Client, file: &Path, json: bool) -> Result<(), Failure> {
+    let genesis = verify::genesis_of(client).await?;
+    let network = genesis.network_id();
+    let done = verify::write_export(client, genesis, file).await?;
+    if json {
+        return show::json(&json!({
+            "file": file, "network": network, "blocks": done.blocks, "values": done.values, "head": done.head,
+        }));
+    }
+    show::fields(&[
+        ("file", file.display().to_string()),
+        ("blocks", done.blocks.to_string()),
+        ("balances", done.values.to_string()),
+        ("head", done.head.to_string()),
+        ("network", network.to_string()),
+    ])
+}
+
+async fn verify_url(url: &str, trusted: &Trusted, json: bool) -> Result<(), Failure> {
+    let client = Client::new(url, None)?;
+    let ground = trusted.ground(Some(&client)).await?;
+    let folder = tempfile::tempdir().context("there is no room for the export")?;
+    let path = folder.path().join("ledger");
+    verify::write_export(&client, ground.genesis.clone(), &path).await?;
+    verify::export(path, Some(ground), json).await
 }
 
 async fn status(client: &Client, json: bool) -> Result<(), Failure> {

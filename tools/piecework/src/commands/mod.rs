@@ -35,6 +35,7 @@ pub mod tokens;
 pub mod traffic;
 pub mod transfer;
 pub mod up;
+pub mod verify;
 pub mod versions;
 
 use piecework_api::PageQuery;

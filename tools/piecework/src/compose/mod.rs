@@ -8,6 +8,7 @@ mod ledger;
 mod machine;
 mod peer;
 mod provider;
+mod replica;
 mod sandboxes;
 
 pub use agent::{Provision, provide};
@@ -17,6 +18,7 @@ pub use ledger::{PARAMS, now_ms};
 pub use machine::{Settings, machine};
 pub use peer::peer;
 pub use provider::Terms;
+pub use replica::replica;
 pub use sandboxes::backends;
 
 /// The HTTP interface of a controller, with the ledger's explorer that is served beside it.

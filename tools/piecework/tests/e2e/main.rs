@@ -9,5 +9,6 @@ mod machine;
 mod main_job;
 mod oversight;
 mod peers;
+mod proofs;
 mod providers;
 mod threats;

@@ -28,15 +28,17 @@ pub struct Edge {
 }
 
 /// Crates that neither read nor write anything: all that `core` may use.
-const PURE: [&str; 10] = [
+const PURE: [&str; 12] = [
     "base64",
     "blake3",
     "borsh",
     "bytes",
+    "curve25519-dalek",
     "ed25519-dalek",
     "hex",
     "serde",
     "serde_json",
+    "sha2",
     "thiserror",
     "zeroize",
 ];

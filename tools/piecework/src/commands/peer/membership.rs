@@ -116,7 +116,9 @@ impl Owner {
 
     async fn tell(&self, done: Final) -> Result<(), Failure> {
         let carried = done.events.iter().find_map(|event| match event {
-            Event::PeersChanged { from_height } => Some(format!("carried: the peers change with block {from_height}")),
+            Event::PeersChanged { from_height, .. } => {
+                Some(format!("carried: the peers change with block {from_height}"))
+            }
             Event::ParamsChanged {} => Some("carried: the rules have changed".to_owned()),
             _ => None,
         });

@@ -1,4 +1,4 @@
-//! Outcomes as a block carries them, and as they travel.
+//! Outcomes as a block carries them: without the ids, which are those of its transactions.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{Event, Outcome, TransactionId};
 use piecework_model::Rejection;
 
-/// The encoding of an [`Outcome`]: part of every block, and a leaf of its outcomes' Merkle root.
+/// The encoding of an [`Outcome`].
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Record {
-    id: TransactionId,
     result: Result<Vec<Event>, Refusal>,
 }
 
@@ -24,7 +23,6 @@ struct Refusal {
 impl From<&Outcome> for Record {
     fn from(outcome: &Outcome) -> Self {
         Self {
-            id: outcome.id,
             result: outcome.result.clone().map_err(|rejection| Refusal {
                 code: rejection.code.into_owned(),
                 message: rejection.message,
@@ -35,11 +33,12 @@ impl From<&Outcome> for Record {
     }
 }
 
-impl From<Record> for Outcome {
-    fn from(record: Record) -> Self {
-        Self {
-            id: record.id,
-            result: record.result.map_err(|refusal| Rejection {
+impl Record {
+    /// The outcome of the transaction of this id.
+    pub fn of(self, id: TransactionId) -> Outcome {
+        Outcome {
+            id,
+            result: self.result.map_err(|refusal| Rejection {
                 code: Cow::Owned(refusal.code),
                 message: refusal.message,
                 hint: refusal.hint,

@@ -1,0 +1,259 @@
+//! A second check of an exported ledger, by other means than the first: it shares no code with the ledger, only the format.
+//!
+//! It does not execute the contracts. It checks what a bank's auditor would: that every block is signed by the peers, that
+//! nothing in it was changed, that whoever asked for something may, that providers signed their receipts, and that the
+//! balances which follow from it are those that the state has.
+
+mod books;
+mod format;
+mod trees;
+
+use std::io::{self, Read};
+
+use books::Books;
+pub use format::Hash;
+use format::{Block, Exported, Frame, Genesis, Header};
+
+const MAGIC: [u8; 8] = *b"pwledgr1";
+/// Larger than any block.
+const FRAME_BYTES_MAX: u32 = 64 << 20;
+
+/// What is wrong, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    #[error("the file cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("the file is no export: {0}")]
+    Format(String),
+    #[error("block {height} is missing: {found} comes in its place")]
+    Missing { height: u64, found: u64 },
+    #[error("block {height}: {what}")]
+    Block { height: u64, what: String },
+    #[error("block {height}: {votes} peers signed, {needed} are needed")]
+    TooFewSignatures { height: u64, votes: usize, needed: usize },
+    #[error("block {height}, transaction {index}: {what}")]
+    Transaction { height: u64, index: usize, what: String },
+    #[error("block {height}: the state says of {name} {said}, the blocks give {found}")]
+    Value {
+        height: u64,
+        name: String,
+        said: String,
+        found: String,
+    },
+}
+
+/// What was checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    pub network: Hash,
+    pub blocks: u64,
+    pub transactions: u64,
+    pub certificates: u64,
+    /// Values of the state that are what the blocks give.
+    pub values: u64,
+    /// In the books at the end.
+    pub accounts: usize,
+    pub head: Hash,
+}
+
+struct Check {
+    books: Books,
+    epoch_blocks: u64,
+    last: (u64, Hash),
+    state_root: Hash,
+    operations_root: Hash,
+    covered: bool,
+    ended: bool,
+    checked: Checked,
+}
+
+/// Checks an export from its beginning to its end.
+pub fn check(mut reader: impl Read) -> Result<Checked, Wrong> {
+    let mut magic = [0; 8];
+    reader.read_exact(&mut magic)?;
+    if magic != MAGIC {
+        return Err(Wrong::Format("it does not begin like one".into()));
+    }
+    let Some(Frame::Genesis(genesis)) = frame(&mut reader)? else {
+        return Err(Wrong::Format("it does not begin with the genesis".into()));
+    };
+    let mut check = Check::begin(&genesis);
+    while let Some(frame) = frame(&mut reader)? {
+        if check.ended {
+            return Err(Wrong::Format("something follows the end".into()));
+        }
+        match frame {
+            Frame::Genesis(_) => return Err(Wrong::Format("there are two geneses".into())),
+            Frame::Block(block) => check.block(&block)?,
+            Frame::Values(values) => values.iter().try_for_each(|value| check.value(value))?,
+            Frame::End { blocks, head } => check.end(blocks, head)?,
+        }
+    }
+    if !check.ended {
+        return Err(check.wrong("nothing follows it: the export was cut off"));
+    }
+    check.checked.accounts = check.books.accounts();
+    Ok(check.checked)
+}
+
+fn frame(reader: &mut impl Read) -> Result<Option<Frame>, Wrong> {
+    let mut length = [0; 4];
+    match reader.read_exact(&mut length) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let length = u32::from_le_bytes(length);
+    if length > FRAME_BYTES_MAX {
+        return Err(Wrong::Format("a part is too long".into()));
+    }
+    let mut bytes = Vec::new();
+    reader.take(length.into()).read_to_end(&mut bytes)?;
+    borsh::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| Wrong::Format(format!("a part does not decode: {error}")))
+}
+
+impl Check {
+    fn begin(genesis: &Genesis) -> Self {
+        let network = trees::tagged("piecework 2026 network id", genesis);
+        Self {
+            books: Books::open(genesis),
+            epoch_blocks: genesis.params.epoch_blocks.max(1).into(),
+            last: (0, genesis_digest(network)),
+            state_root: Hash::default(),
+            operations_root: Hash::default(),
+            covered: true,
+            ended: false,
+            checked: Checked {
+                network,
+                ..Checked::default()
+            },
+        }
+    }
+
+    fn wrong(&self, what: &str) -> Wrong {
+        Wrong::Block {
+            height: self.last.0,
+            what: what.to_owned(),
+        }
+    }
+
+    fn block(&mut self, block: &Block) -> Result<(), Wrong> {
+        let (header, due) = (&block.header, self.last.0 + 1);
+        let height = header.height;
+        if height != due {
+            return Err(Wrong::Missing {
+                height: due,
+                found: height,
+            });
+        }
+        let wrong = |what: &str| {
+            Err(Wrong::Block {
+                height,
+                what: what.to_owned(),
+            })
+        };
+        if header.details.parent != self.last.1 {
+            return wrong("its parent is not the block before it");
+        }
+        if header.epoch != height / self.epoch_blocks {
+            return wrong("its epoch is not that of its height");
+        }
+        let leaves = block.transactions.iter().map(trees::leaf).collect();
+        if trees::root(leaves) != header.details.transactions_root {
+            return wrong("its transactions are not those of its header");
+        }
+        if block.outcomes.len() != block.transactions.len() || trees::outcomes_root(block) != header.outcomes_root {
+            return wrong("what came of its transactions is not what its header says");
+        }
+        self.certificate(block)?;
+        self.enter(block)?;
+        self.last = (height, trees::digest(header));
+        self.state_root = header.details.state_root;
+        self.operations_root = header.details.operations_root;
+        self.checked.blocks += 1;
+        self.checked.transactions += block.transactions.len() as u64;
+        Ok(())
+    }
+
+    fn certificate(&mut self, block: &Block) -> Result<(), Wrong> {
+        let header = &block.header;
+        let height = header.height;
+        let Some(certificate) = &block.certificate else {
+            self.covered = false;
+            return Ok(());
+        };
+        let peers = self.books.peers_at(height);
+        let needed = peers.len() - peers.len().saturating_sub(1) / 3;
+        match trees::votes(certificate, &self.checked.network, header, peers) {
+            None => Err(Wrong::Block {
+                height,
+                what: "its certificate is not of its peers".into(),
+            }),
+            Some(votes) if votes < needed => Err(Wrong::TooFewSignatures { height, votes, needed }),
+            Some(_) => {
+                self.covered = true;
+                self.checked.certificates += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn enter(&mut self, block: &Block) -> Result<(), Wrong> {
+        let height = block.header.height;
+        for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
+            let Ok(events) = outcome else { continue };
+            let entered = self.books.enter(signed, events);
+            entered.map_err(|what| Wrong::Transaction { height, index, what })?;
+        }
+        self.books.balance().map_err(|what| Wrong::Block { height, what })
+    }
+
+    fn value(&mut self, exported: &Exported) -> Result<(), Wrong> {
+        let Exported { key, value, proof } = exported;
+        self.books.compare(self.last.0, key, value)?;
+        if trees::state_root(key, value, proof, &self.operations_root) != Some(self.state_root) {
+            return Err(self.wrong("a value's path does not lead to the state root"));
+        }
+        self.checked.values += 1;
+        Ok(())
+    }
+
+    fn end(&mut self, blocks: u64, head: Hash) -> Result<(), Wrong> {
+        if !self.covered {
+            return Err(self.wrong("no certificate covers it"));
+        }
+        if (blocks, head) != self.last {
+            return Err(Wrong::Missing {
+                height: self.last.0 + 1,
+                found: blocks,
+            });
+        }
+        self.checked.head = head;
+        self.ended = true;
+        Ok(())
+    }
+}
+
+/// Block 0 has nothing but the network's id, in the parent's place.
+fn genesis_digest(network: Hash) -> Hash {
+    let details = format::Details {
+        view: 0,
+        leader: Hash::default(),
+        parent_view: 0,
+        parent: network,
+        previous_busy: 0,
+        state_root: Hash::default(),
+        operations_root: Hash::default(),
+        operations: (0, 0),
+        transactions_root: Hash::default(),
+    };
+    trees::digest(&Header {
+        height: 0,
+        epoch: 0,
+        timestamp_ms: 0,
+        outcomes_root: Hash::default(),
+        details,
+    })
+}
