@@ -76,20 +76,39 @@ pub(crate) fn component_of(engine: &Engine, wasm: &Path, cache: &Path) -> Result
         source,
     })?;
     let compiled = cache.join(cached_name(engine, wasm, &bytes));
-    // SAFETY: the file was written by `store` below, in a directory of this user alone; a file of another version or
-    // another configuration has another name, and wasmtime checks both again.
-    if compiled.is_file()
-        && let Ok(component) = unsafe { Component::deserialize_file(engine, &compiled) }
-    {
+    if let Some(component) = stored(engine, &compiled) {
+        return Ok(component);
+    }
+    let failed = |source| WasmError::Cache {
+        path: compiled.clone(),
+        source,
+    };
+    // Held until the file is there: several providers that start at once on one machine compile it once.
+    let _turn = turn(&compiled).map_err(failed)?;
+    if let Some(component) = stored(engine, &compiled) {
         return Ok(component);
     }
     let code = engine.precompile_component(&bytes).map_err(WasmError::compile)?;
-    store(&compiled, &code).map_err(|source| WasmError::Cache {
-        path: compiled.clone(),
-        source,
-    })?;
-    // SAFETY: as above; it was written a moment ago.
+    store(&compiled, &code).map_err(failed)?;
+    // SAFETY: as in `stored`; it was written a moment ago.
     unsafe { Component::deserialize_file(engine, &compiled) }.map_err(WasmError::compile)
+}
+
+fn stored(engine: &Engine, compiled: &Path) -> Option<Component> {
+    if !compiled.is_file() {
+        return None;
+    }
+    // SAFETY: the file was written by `store` below, in a directory of this user alone; a file of another version or
+    // another configuration has another name, and wasmtime checks both again.
+    unsafe { Component::deserialize_file(engine, compiled) }.ok()
+}
+
+/// Blocks while another process compiles the same.
+fn turn(compiled: &Path) -> std::io::Result<fs::File> {
+    create_private(compiled.parent().unwrap_or(Path::new(".")))?;
+    let file = fs::File::create(compiled.with_extension("lock"))?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Named by what decides the machine code: the component, wasmtime's version and its settings.
@@ -103,8 +122,6 @@ fn cached_name(engine: &Engine, wasm: &Path, bytes: &[u8]) -> PathBuf {
 
 /// Whoever reads the file sees all of it or nothing.
 fn store(path: &Path, code: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    create_private(directory)?;
     let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
     let mut file = fs::File::create(&unfinished)?;
     file.write_all(code)?;
