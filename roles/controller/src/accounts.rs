@@ -30,8 +30,10 @@ pub(crate) struct Sent {
     pub(crate) done: Final,
 }
 
-/// Two requests of one account may take the same nonce; the loser tries again.
+/// Whoever else holds an account's key may take the same nonce; the loser tries again, for as long as some blocks take.
 const NONCE_TRIES: u32 = 8;
+/// Doubled each time.
+const NONCE_PAUSE: Duration = Duration::from_millis(5);
 const INVITES: &str = "invite";
 /// Sealed keys that the ledger may not have yet, by account.
 const ROTATING: &str = "rotating";
@@ -52,8 +54,25 @@ struct Invite {
     expires_at_ms: u64,
 }
 
-/// Signs with the account's next nonce, submits and waits until final.
+/// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few turns,
+/// so that nothing grows with their number.
+pub(crate) struct Turns([tokio::sync::Mutex<()>; 64]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl Turns {
+    fn of(&self, account: AccountId) -> &tokio::sync::Mutex<()> {
+        &self.0[usize::from(account.0[0]) % self.0.len()]
+    }
+}
+
+/// Signs with the account's next nonce, submits and waits until final. Whoever else holds the key may send meanwhile.
 pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
+    let _turn = controller.turns.of(sender).lock().await;
     let mut tries = 0;
     loop {
         let nonce = on_ledger(controller, sender).await?.nonce;
@@ -66,8 +85,8 @@ pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &Secre
         match controller.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
             Err(SubmitError::Rejected(rejection)) if is_nonce_race(&rejection.code) && tries < NONCE_TRIES => {
+                tokio::time::sleep(NONCE_PAUSE * 2u32.pow(tries)).await;
                 tries += 1;
-                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Err(error) => return Err(submit(error)),
         }
