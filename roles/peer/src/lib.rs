@@ -60,6 +60,20 @@ pub enum PeerFailure {
     Chain(#[from] ChainFailure),
 }
 
+impl PeerFailure {
+    /// The stable code of this failure.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "peer.file",
+            Self::BadKey { .. } => "peer.bad_key",
+            Self::BadGenesis { .. } => "peer.bad_genesis",
+            Self::Genesis(_) => "peer.genesis",
+            Self::GenesisExists { .. } => "peer.other_genesis",
+            Self::Chain(failure) => failure.code(),
+        }
+    }
+}
+
 /// Makes the key of this directory's peer, if there is none, and the genesis file of a network whose only peer it is.
 /// Durable when it returns. Fails where a genesis file exists.
 pub fn create_genesis(directory: &std::path::Path, new: NewNetwork) -> Result<Genesis, PeerFailure> {

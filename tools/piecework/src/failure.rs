@@ -3,7 +3,9 @@
 use std::{fmt, process::ExitCode, time::Duration};
 
 use piecework_api::{ClientError, errors::Refusal};
+use piecework_chain::ChainFailure;
 use piecework_model::Rejection;
+use piecework_peer::PeerFailure;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -37,13 +39,25 @@ impl Failure {
         })
     }
 
-    /// The server's code, where it said no.
+    /// The stable code: the server's, where it said no, or that of what failed here.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
-            Self::Usage(_) | Self::NoConnection { .. } | Self::Local(_) => None,
+            Self::Local(error) => error.chain().find_map(code_of),
+            Self::Usage(_) | Self::NoConnection { .. } => None,
         }
     }
+}
+
+fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    let peer = || cause.downcast_ref().map(PeerFailure::code);
+    let chain = || cause.downcast_ref().map(ChainFailure::code);
+    let rejection = || {
+        cause
+            .downcast_ref()
+            .map(|rejection: &'a Rejection| rejection.code.as_ref())
+    };
+    peer().or_else(chain).or_else(rejection)
 }
 
 /// Codes that mean: it ran, and it was the function's fault.
@@ -111,9 +125,24 @@ impl fmt::Display for Failure {
                 f,
                 "no connection to {url}: {reason}\n  start it here with `piecework up`, or choose another with `piecework login URL`"
             ),
-            Self::Local(error) => write!(f, "{error:#}"),
+            Self::Local(error) => match self.code() {
+                Some(code) => write!(f, "{code}: {}", sentence(error, code)),
+                None => write!(f, "{error:#}"),
+            },
         }
     }
+}
+
+/// All causes; a rejection whose code is said already without it, and with what to do.
+fn sentence(error: &anyhow::Error, said: &str) -> String {
+    let causes = error.chain().map(|cause| match cause.downcast_ref::<Rejection>() {
+        Some(rejection) if rejection.code == said => match &rejection.hint {
+            Some(hint) => format!("{}\n  {hint}", rejection.message),
+            None => rejection.message.clone(),
+        },
+        Some(_) | None => cause.to_string(),
+    });
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
@@ -176,6 +205,23 @@ mod tests {
             refused("job.not_found").to_string(),
             "job.not_found: a sentence\n  do this"
         );
+    }
+
+    #[test]
+    fn what_fails_here_is_shown_with_its_code_first() {
+        let listen = ChainFailure::BadUrl {
+            url: "h".into(),
+            detail: "no scheme".into(),
+        };
+        let failure = Failure::Local(anyhow::Error::new(listen).context("the ledger does not start"));
+        let said = failure.to_string();
+        assert!(
+            said.starts_with("chain.bad_url: the ledger does not start: `h`"),
+            "{said}"
+        );
+        let used = Rejection::new("directory.in_use", "a sentence").hint("do this");
+        let said = Failure::Local(used.into()).to_string();
+        assert_eq!(said, "directory.in_use: a sentence\n  do this");
     }
 
     #[test]

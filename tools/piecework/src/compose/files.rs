@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, bail};
-use piecework_model::SecretKey;
+use anyhow::{Context as _, Result};
+use piecework_model::{Rejection, SecretKey};
 use rand::RngExt as _;
 
 /// Only its owner may look into it: it holds keys.
@@ -19,8 +19,10 @@ pub fn make_private(directory: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the data directory {}", directory.display()))
 }
 
+pub(super) const LOCK: &str = "lock";
+
 pub(super) fn lock(directory: &Path) -> Result<fs::File> {
-    let path = directory.join("lock");
+    let path = directory.join(LOCK);
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -30,10 +32,10 @@ pub(super) fn lock(directory: &Path) -> Result<fs::File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
-            bail!(
-                "another `piecework up` uses {}; stop it, or give another --data",
-                directory.display()
-            )
+            let used = format!("another `piecework` uses {}", directory.display());
+            Err(Rejection::new("directory.in_use", used)
+                .hint("stop it, or give another --data")
+                .into())
         }
         Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the data directory"),
     }

@@ -118,7 +118,7 @@ async fn a_taken_port_a_taken_directory_and_a_foreign_one_are_told_apart() {
     let machine = Machine::start(directory.path());
     let (code, said) = refused_start(directory.path(), "127.0.0.1:0");
     assert_eq!(code, Some(2));
-    assert!(said.contains("another `piecework up` uses"), "{said}");
+    assert!(said.contains("directory.in_use: another `piecework` uses"), "{said}");
     let other = tempfile::tempdir().expect("a directory");
     let port = machine.url.strip_prefix("http://").expect("a URL");
     let (code, said) = refused_start(other.path(), port);
