@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{commands::*, failure::Failure};
+use crate::{commands::*, failure::Failure, tether};
 
 /// Serverless functions that anybody's computer can run, each run paid by a receipt on an open ledger.
 #[derive(Debug, Parser)]
@@ -21,6 +21,9 @@ pub struct Cli {
     /// Print JSON instead of tables
     #[arg(long, global = true)]
     pub json: bool,
+    /// Die with this process, which is the parent
+    #[arg(long, value_name = "PID", hide = true)]
+    pub tethered_to: Option<u32>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -28,6 +31,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Up(up::Up),
+    Devnet(devnet::Devnet),
     Peer(peer::Peer),
     Controller(controller::Controller),
     Login(login::Login),
@@ -67,9 +71,13 @@ pub enum Command {
 
 /// Runs one command to its end.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
+    if let Some(parent) = cli.tethered_to {
+        tether::tie(parent)?;
+    }
     let json = cli.json;
     match cli.command {
         Command::Up(command) => command.run().await,
+        Command::Devnet(command) => command.run().await,
         Command::Peer(command) => command.run(json).await,
         Command::Controller(command) => command.run().await,
         Command::Login(command) => command.run().await,
@@ -129,6 +137,7 @@ mod tests {
     fn the_lines_of_the_interface_parse() {
         for line in [
             "piecework up --data d --listen 127.0.0.1:0 --egress-to 10.0.0.0/8",
+            "piecework devnet --peers 4 --providers 3 --data d --listen 127.0.0.1:0",
             "piecework peer init --owner ada --address h:7440 --listen 0.0.0.0:7440 --api 127.0.0.1:7441 --data d",
             "piecework peer card --data d",
             "piecework peer genesis --name n a.json b.json --owners 5cr --commission 3% --epoch 240 --output g.json",
@@ -195,6 +204,7 @@ mod tests {
             ("piecework job x", "job_"),
             ("piecework tokens create --scope root", "deploy"),
             ("piecework frobnicate", "frobnicate"),
+            ("piecework devnet --peers 0", "1..=16"),
             ("piecework peer init --owner Ada! --address h:1", "owner"),
             ("piecework peer propose remove x", "key"),
         ] {

@@ -11,6 +11,7 @@ mod session;
 mod settings;
 mod show;
 mod source;
+mod tether;
 mod units;
 
 use std::process::ExitCode;

@@ -71,8 +71,19 @@ const PLATFORM: &[Code] = &[
     ),
     code(403, "auth.operator", "only an operator may do this"),
     code(403, "auth.scope", "the token lacks the scope that this needs"),
+    code(
+        409,
+        "account.other_key",
+        "the account has another key than the one that was given",
+    ),
     code(422, "block.bad_height", "a height is not a whole number"),
     code(404, "block.not_found", "the ledger has no block of this height yet"),
+    code(
+        422,
+        "card.no_request",
+        "a peer's card does not ask to join a running network",
+    ),
+    code(422, "card.other_network", "a peer's card asks to join another network"),
     code(408, "body.too_slow", "the body did not arrive whole in time"),
     code(422, "body.bad_encoding", "base64 that does not decode"),
     code(

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod delete;
 pub mod deploy;
 pub mod dev;
+pub mod devnet;
 pub mod doctor;
 pub mod function;
 pub mod functions;

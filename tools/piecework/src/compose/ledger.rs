@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::{Keys, make_private};
 
 /// A thousand credits: about a thousand hours of one core, for whoever tries it out.
-const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
+pub(super) const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
 
 /// Covers the deposit of the provider's offer.
 const PROVIDER_GRANT: Credits = Credits(10 * Credits::ONE.0);

@@ -3,6 +3,7 @@
 mod agent;
 pub mod control;
 mod controller;
+mod devnet;
 mod files;
 mod ledger;
 mod machine;
@@ -13,6 +14,7 @@ mod sandboxes;
 
 pub use agent::{Provision, provide};
 pub use controller::{ControllerKeys, controller};
+pub use devnet::{Answers, Wanted, devnet};
 pub use files::make_private;
 pub use ledger::{PARAMS, now_ms};
 pub use machine::{Settings, machine};

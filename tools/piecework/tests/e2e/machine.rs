@@ -81,8 +81,27 @@ impl Machine {
 
     /// The same with more options of `up`.
     pub fn start_with(directory: &Path, more: &'static [&'static str]) -> Self {
+        Self::launch(up(directory, more), directory, more)
+    }
+
+    /// A network of processes; killing it kills the one that keeps it.
+    pub fn devnet(directory: &Path, peers: u16, providers: u16) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+        command.args(["devnet", "--listen", "127.0.0.1:0"]);
+        command.args([
+            "--peers",
+            &peers.to_string(),
+            "--providers",
+            &providers.to_string(),
+            "--data",
+        ]);
+        command.arg(directory);
+        Self::launch(command, directory, &[])
+    }
+
+    fn launch(mut command: Command, directory: &Path, more: &'static [&'static str]) -> Self {
         let began = Instant::now();
-        let mut child = up(directory, more)
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
@@ -114,6 +133,10 @@ impl Machine {
         let (directory, more) = (self.directory.clone(), self.more);
         drop(self);
         Self::start_with(&directory, more)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn kill(&mut self) {

@@ -7,6 +7,7 @@ mod crash;
 mod logs;
 mod machine;
 mod main_job;
+mod network;
 mod oversight;
 mod peers;
 mod proofs;
