@@ -16,8 +16,9 @@ use tokio::sync::Semaphore;
 
 use crate::{Controller, clock::now_ms};
 
-/// Handshakes under way at once; each may take some seconds of waiting, and more wait their turn.
-const HANDSHAKES_MAX: usize = 256;
+/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say nothing
+/// keep their places for some seconds only, and nobody waits behind them.
+const HANDSHAKES_MAX: usize = 1_024;
 const SLOTS_MAX: u32 = 10_000;
 const WORDS_MAX: usize = 32;
 const WORD_LENGTH_MAX: usize = 64;
@@ -76,8 +77,8 @@ impl Bundles for Kept<'_> {
 /// Serves one connection, from its first byte to its end.
 pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     let arrival = {
-        let Ok(_turn) = controller.hub.handshakes.acquire().await else {
-            return;
+        let Ok(_turn) = controller.hub.handshakes.try_acquire() else {
+            return tracing::warn!("a link was not answered: {HANDSHAKES_MAX} others are being opened");
         };
         match receive(wire, &controller.key, controller.network).await {
             Ok(arrival) => arrival,

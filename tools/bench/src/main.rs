@@ -9,6 +9,7 @@ mod http;
 mod idle;
 mod ledger;
 mod load;
+mod network;
 mod receipts;
 mod report;
 mod server;
@@ -67,6 +68,8 @@ pub struct Options {
 enum Part {
     /// Peers of a ledger on this machine: time to final, transactions, settled jobs, bytes, memory.
     Ledger(ledger::LedgerOptions),
+    /// A controller and providers linked to it: what the link costs, idle links, joining, killed providers.
+    Network(network::NetworkOptions),
     /// One of those peers.
     #[command(name = ledger::peer::COMMAND, hide = true)]
     LedgerPeer(ledger::peer::PeerArgs),
@@ -89,6 +92,7 @@ fn main() -> Result<()> {
     let options = Options::parse().settled();
     match options.part.clone() {
         Some(Part::Ledger(options)) => ledger::measure(&options),
+        Some(Part::Network(options)) => network::measure(&options),
         Some(Part::LedgerPeer(args)) => ledger::peer::run(args),
         None => measure(&options),
     }

@@ -41,6 +41,11 @@ pub struct Deployed {
 
 impl Server {
     pub fn start(binary: &Path) -> Result<Self> {
+        Self::start_with(binary, "127.0.0.1:0", &[])
+    }
+
+    /// `more` are further arguments of `up`.
+    pub fn start_with(binary: &Path, listen: &str, more: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("piecework-bench-")
             .tempdir()
@@ -48,8 +53,9 @@ impl Server {
         let data = folder.path().join("data");
         let log = File::create(folder.path().join("server.log")).context("make the server's log")?;
         let mut child = Command::new(binary)
-            .args(["up", "--listen", "127.0.0.1:0", "--data"])
+            .args(["up", "--listen", listen, "--data"])
             .arg(&data)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

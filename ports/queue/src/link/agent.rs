@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BEAT, DEAD_AFTER, LinkFailure, Wire,
+    BEAT, LinkFailure, Wire,
     frames::{Answer, Ask, DeliveryFrame, OrderFrame, OrderId, ToController, ToProvider},
     handshake::{Introduction, introduce},
     secure::{Receiver, Sender},
@@ -208,10 +208,8 @@ impl Agent {
                 Some(frame) = frames.recv() => frame,
                 _ = beat.tick() => self.beat(),
             };
-            match timeout(DEAD_AFTER, sender.send(&frame)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(failure)) => return failure,
-                Err(_) => return LinkFailure::Silent,
+            if let Err(failure) = sender.send(&frame).await {
+                return failure;
             }
         }
     }
@@ -227,10 +225,9 @@ impl Agent {
 
     async fn receive_all(self: &Arc<Self>, mut receiver: Receiver) -> LinkFailure {
         loop {
-            match timeout(DEAD_AFTER, receiver.receive()).await {
-                Ok(Ok(frame)) => self.take(frame),
-                Ok(Err(failure)) => return failure,
-                Err(_) => return LinkFailure::Silent,
+            match receiver.receive().await {
+                Ok(frame) => self.take(frame),
+                Err(failure) => return failure,
             }
         }
     }

@@ -45,8 +45,10 @@ pub const DEAD_AFTER: Duration = Duration::from_millis(3_500);
 pub const GRACE: Duration = Duration::from_secs(2);
 /// Handshake and refusal together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// One message: an event or an output at its largest, and some.
-pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
+/// One frame: an event or an output at its largest, and some.
+pub const FRAME_BYTES_MAX: usize = 32 << 20;
+/// One packet, the most that Noise seals at a time; each is one message of whatever carries the link.
+pub const PACKET_BYTES_MAX: usize = 65_535;
 
 /// Why a session ended or did not begin.
 #[derive(Debug, thiserror::Error)]

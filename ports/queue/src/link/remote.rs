@@ -36,6 +36,10 @@ pub trait Bundles: Send + Sync {
 
 /// Part of a bundle in one message: small enough that orders do not wait long behind it.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// Pieces that wait to be sent; a provider that asks for more is not read from until it has taken some.
+const CHUNKS_WAITING: usize = 4;
+/// An answer to a question other than a check comes at once.
+const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What an order may take beyond the function's own timeout: pulling its bundle, starting cold, cuts. A provider that
 /// is linked and yet does not answer for longer has lost the job.
 const ANSWER_SLACK: Duration = Duration::from_secs(130);
@@ -52,13 +56,15 @@ pub struct RemoteProvider {
 
 struct State {
     session: Option<mpsc::UnboundedSender<ToProvider>>,
-    heard: Instant,
+    heard: Arc<Mutex<Instant>>,
     /// Counts sessions, so that the end of one does not touch the next.
     sessions: u64,
     orders: HashMap<OrderId, Waiting>,
     asks: HashMap<u64, (Ask, oneshot::Sender<Answer>)>,
     load: Load,
     warm: HashSet<(FunctionId, u32)>,
+    /// Bundles of the work it was given: it gets no others.
+    given: HashSet<Digest>,
 }
 
 struct Waiting {
@@ -71,12 +77,13 @@ impl State {
     fn new() -> Self {
         Self {
             session: None,
-            heard: Instant::now(),
+            heard: Arc::new(Mutex::new(Instant::now())),
             sessions: 0,
             orders: HashMap::new(),
             asks: HashMap::new(),
             load: Load::default(),
             warm: HashSet::new(),
+            given: HashSet::new(),
         }
     }
 
@@ -111,7 +118,7 @@ impl RemoteProvider {
     /// Whether a session is up in which something was heard lately.
     pub fn is_connected(&self) -> bool {
         let state = self.state.lock();
-        state.session.is_some() && state.heard.elapsed() < DEAD_AFTER
+        state.session.is_some() && state.heard.lock().elapsed() < DEAD_AFTER
     }
 
     /// Serves one session until it ends. What was ordered and not answered in an earlier one is ordered again. Jobs of a
@@ -128,21 +135,27 @@ impl RemoteProvider {
             Err(failure) => return failure,
         };
         let (outgoing, frames) = mpsc::unbounded_channel();
-        let session = self.begin(outgoing);
+        let (chunks, chunks_waiting) = mpsc::channel(CHUNKS_WAITING);
+        let session = self.begin(outgoing, receiver.heard());
+        let shelf = Shelf {
+            bundles,
+            open: None,
+            chunks,
+        };
         let ended = tokio::select! {
-            failure = send_all(sender, frames) => failure,
-            failure = self.receive_all(receiver, bundles) => failure,
+            failure = send_all(sender, frames, chunks_waiting) => failure,
+            failure = self.receive_all(receiver, shelf) => failure,
             () = shutdown.cancelled() => LinkFailure::Broken("the controller stops".into()),
         };
         self.end(session);
         ended
     }
 
-    fn begin(&self, outgoing: mpsc::UnboundedSender<ToProvider>) -> u64 {
+    fn begin(&self, outgoing: mpsc::UnboundedSender<ToProvider>, heard: Arc<Mutex<Instant>>) -> u64 {
         let mut state = self.state.lock();
         state.sessions += 1;
         state.session = Some(outgoing);
-        state.heard = Instant::now();
+        state.heard = heard;
         for waiting in state.orders.values() {
             state.send(ToProvider::Order(waiting.frame.clone()));
         }
@@ -187,18 +200,16 @@ impl RemoteProvider {
         state.warm.clear();
     }
 
-    async fn receive_all(&self, mut receiver: Receiver, bundles: &dyn Bundles) -> LinkFailure {
+    async fn receive_all(&self, mut receiver: Receiver, mut shelf: Shelf<'_>) -> LinkFailure {
         loop {
-            match timeout(DEAD_AFTER, receiver.receive()).await {
-                Ok(Ok(frame)) => self.take(frame, bundles).await,
-                Ok(Err(failure)) => return failure,
-                Err(_) => return LinkFailure::Silent,
+            match receiver.receive().await {
+                Ok(frame) => self.take(frame, &mut shelf).await,
+                Err(failure) => return failure,
             }
         }
     }
 
-    async fn take(&self, frame: ToController, bundles: &dyn Bundles) {
-        self.state.lock().heard = Instant::now();
+    async fn take(&self, frame: ToController, shelf: &mut Shelf<'_>) {
         match frame {
             ToController::Done(order, result) => self.done(order, *result),
             ToController::Answer(id, answer) => {
@@ -207,11 +218,8 @@ impl RemoteProvider {
                 }
             }
             ToController::Fetch { fetch, digest, offset } => {
-                let whole = bundles.bundle(digest).await.unwrap_or_default();
-                let total = whole.len() as u64;
-                let (from, to) = (offset.min(total), offset.saturating_add(CHUNK_BYTES).min(total));
-                let bytes = whole.slice(from as usize..to as usize);
-                self.state.lock().send(ToProvider::Chunk { fetch, total, bytes });
+                let is_given = self.state.lock().given.contains(&digest);
+                shelf.serve(fetch, is_given.then_some(digest), offset).await;
             }
             ToController::Beat { load, warm } => {
                 let mut state = self.state.lock();
@@ -237,16 +245,25 @@ impl RemoteProvider {
     async fn ask(&self, ask: Ask) -> Result<Answer, Rejection> {
         let id = self.asked.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        {
+        let limit = {
             let mut state = self.state.lock();
             if state.session.is_none() {
                 return Err(Rejection::new("provider.none", "the provider is not connected"));
             }
+            let mut limit = SEAL_TIMEOUT;
+            if let Ask::Check(work) = &ask {
+                state.given.insert(work.code);
+                limit = ANSWER_SLACK;
+            }
             state.send(ToProvider::Ask(id, Box::new(ask.clone())));
             state.asks.insert(id, (ask, reply));
-        }
+            limit
+        };
         let _forget = Forget { remote: self, id };
-        answer.await.map_err(|_| lost())
+        match timeout(limit, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(lost()),
+        }
     }
 }
 
@@ -277,21 +294,51 @@ impl Drop for Abandon<'_> {
     }
 }
 
-async fn send_all(mut sender: Sender, mut frames: mpsc::UnboundedReceiver<ToProvider>) -> LinkFailure {
+/// Pieces of bundles come last: orders do not wait behind them.
+async fn send_all(
+    mut sender: Sender,
+    mut frames: mpsc::UnboundedReceiver<ToProvider>,
+    mut chunks: mpsc::Receiver<ToProvider>,
+) -> LinkFailure {
     let mut beat = interval(BEAT);
     loop {
         let frame = tokio::select! {
+            biased;
+            _ = beat.tick() => ToProvider::Beat,
             frame = frames.recv() => match frame {
                 Some(frame) => frame,
                 None => return LinkFailure::Broken("another session took its place".into()),
             },
-            _ = beat.tick() => ToProvider::Beat,
+            Some(chunk) = chunks.recv() => chunk,
         };
-        match timeout(DEAD_AFTER, sender.send(&frame)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return failure,
-            Err(_) => return LinkFailure::Silent,
+        if let Err(failure) = sender.send(&frame).await {
+            return failure;
         }
+    }
+}
+
+/// Where one session's pieces of bundles come from.
+struct Shelf<'a> {
+    bundles: &'a dyn Bundles,
+    /// The bundle that is being pulled.
+    open: Option<(Digest, Bytes)>,
+    chunks: mpsc::Sender<ToProvider>,
+}
+
+impl Shelf<'_> {
+    /// A piece of the bundle; an empty one of none where it is not to be had.
+    async fn serve(&mut self, fetch: u64, digest: Option<Digest>, offset: u64) {
+        let whole = match (digest, self.open.take()) {
+            (Some(digest), Some((open, whole))) if open == digest => whole,
+            (Some(digest), _) => self.bundles.bundle(digest).await.unwrap_or_default(),
+            (None, _) => Bytes::new(),
+        };
+        let total = whole.len() as u64;
+        let (from, to) = (offset.min(total), offset.saturating_add(CHUNK_BYTES).min(total));
+        let bytes = whole.slice(from as usize..to as usize);
+        self.open = digest.filter(|_| to < total).map(|digest| (digest, whole));
+        // The session is ending: the piece is asked for again in the next one.
+        let _ = self.chunks.send(ToProvider::Chunk { fetch, total, bytes }).await;
     }
 }
 
@@ -323,7 +370,7 @@ impl ProviderLink for RemoteProvider {
     }
 
     fn silent_ms(&self) -> u64 {
-        let silent = self.state.lock().heard.elapsed();
+        let silent = self.state.lock().heard.lock().elapsed();
         u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)
     }
 
@@ -345,6 +392,7 @@ impl ProviderLink for RemoteProvider {
             if state.session.is_none() {
                 return Err(Rejection::new("provider.none", "the provider is not connected"));
             }
+            state.given.insert(order.work.code);
             let frame = Box::new(OrderFrame::new(&order));
             state.send(ToProvider::Order(frame.clone()));
             let waiting = Waiting {

@@ -1,21 +1,23 @@
-//! Frames under Noise: each message is a run of Noise packets, so that it may be longer than one of them.
+//! Frames under Noise. A frame travels as one packet after the other, so that a long one over a slow line is not taken
+//! for silence, and nobody has to keep more than a packet before it is known to be genuine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use futures::SinkExt as _;
 use parking_lot::Mutex;
 use snow::TransportState;
+use tokio::time::timeout;
 
 use super::{
-    LinkFailure, MESSAGE_BYTES_MAX,
+    DEAD_AFTER, FRAME_BYTES_MAX, LinkFailure, PACKET_BYTES_MAX,
     wire::{Incoming, Outgoing, Wire},
 };
 
-/// A Noise packet holds 65,535 bytes, 16 of them the tag.
-const PACKET: usize = 65_535;
-const PLAIN: usize = PACKET - 16;
+/// Noise's tag, and a byte that says whether the frame goes on in the next packet.
+const OVERHEAD: usize = 16 + 1;
+const PLAIN: usize = PACKET_BYTES_MAX - OVERHEAD;
 
 /// An encrypted session, before it is split into its two directions.
 pub(super) struct Secure {
@@ -27,6 +29,7 @@ pub(super) struct Secure {
 pub(super) struct Receiver {
     incoming: Incoming,
     noise: Arc<Mutex<TransportState>>,
+    heard: Arc<Mutex<Instant>>,
 }
 
 pub(super) struct Sender {
@@ -51,54 +54,89 @@ impl Secure {
         let receiver = Receiver {
             incoming: wire.incoming,
             noise,
+            heard: Arc::new(Mutex::new(Instant::now())),
         };
         (sender, receiver)
     }
 }
 
 impl Sender {
+    /// `Silent` when the other end takes no packet for [`DEAD_AFTER`].
     pub(super) async fn send<T: BorshSerialize>(&mut self, frame: &T) -> Result<(), LinkFailure> {
-        let plain = borsh::to_vec(frame).expect("a vector accepts every byte");
-        let sealed = seal(&mut self.noise.lock(), &plain)?;
-        self.outgoing.send(sealed).await.map_err(LinkFailure::Broken)
+        let frame = borsh::to_vec(frame).expect("a vector accepts every byte");
+        if frame.len() > FRAME_BYTES_MAX {
+            return Err(LinkFailure::Protocol("a frame is too large to send"));
+        }
+        let mut rest = &frame[..];
+        loop {
+            let (part, after) = rest.split_at(rest.len().min(PLAIN));
+            let packet = seal(&mut self.noise.lock(), part, !after.is_empty())?;
+            timeout(DEAD_AFTER, self.outgoing.send(packet))
+                .await
+                .map_err(|_| LinkFailure::Silent)?
+                .map_err(LinkFailure::Broken)?;
+            if after.is_empty() {
+                return Ok(());
+            }
+            rest = after;
+        }
     }
 }
 
 impl Receiver {
-    /// Not cancel safe in the sense that a dropped read may lose a frame: read in one place only.
+    /// When the last genuine packet came.
+    pub(super) fn heard(&self) -> Arc<Mutex<Instant>> {
+        self.heard.clone()
+    }
+
+    /// The next frame; `Silent` when no packet comes for [`DEAD_AFTER`]. Not cancel safe: a dropped read may lose a frame.
     pub(super) async fn receive<T: BorshDeserialize>(&mut self) -> Result<T, LinkFailure> {
-        let message = super::wire::next(&mut self.incoming).await?;
-        let plain = open(&mut self.noise.lock(), &message)?;
-        borsh::from_slice(&plain).map_err(|_| LinkFailure::Protocol("a frame does not decode"))
+        let mut frame = Vec::new();
+        loop {
+            let packet = timeout(DEAD_AFTER, super::wire::next(&mut self.incoming))
+                .await
+                .map_err(|_| LinkFailure::Silent)??;
+            let goes_on = open(&mut self.noise.lock(), &packet, &mut frame)?;
+            *self.heard.lock() = Instant::now();
+            if frame.len() > FRAME_BYTES_MAX {
+                return Err(LinkFailure::Protocol("a frame is too large"));
+            }
+            if !goes_on {
+                return borsh::from_slice(&frame).map_err(|_| LinkFailure::Protocol("a frame does not decode"));
+            }
+        }
     }
 }
 
-fn seal(noise: &mut TransportState, plain: &[u8]) -> Result<Bytes, LinkFailure> {
-    if plain.len() > MESSAGE_BYTES_MAX - (MESSAGE_BYTES_MAX / PLAIN + 1) * 16 {
-        return Err(LinkFailure::Protocol("a frame is too large to send"));
-    }
-    let packets = plain.len().div_ceil(PLAIN).max(1);
-    let mut sealed = vec![0; plain.len() + packets * 16];
-    let mut at = 0;
-    for packet in 0..packets {
-        let part = &plain[packet * PLAIN..plain.len().min((packet + 1) * PLAIN)];
-        at += noise
-            .write_message(part, &mut sealed[at..])
-            .map_err(|_| LinkFailure::Protocol("the session's cipher is worn out"))?;
-    }
+fn seal(noise: &mut TransportState, part: &[u8], goes_on: bool) -> Result<Bytes, LinkFailure> {
+    let mut plain = Vec::with_capacity(part.len() + 1);
+    plain.push(u8::from(goes_on));
+    plain.extend_from_slice(part);
+    let mut sealed = vec![0; part.len() + OVERHEAD];
+    noise
+        .write_message(&plain, &mut sealed)
+        .map_err(|_| LinkFailure::Protocol("the session's cipher is worn out"))?;
     Ok(sealed.into())
 }
 
-fn open(noise: &mut TransportState, message: &[u8]) -> Result<Vec<u8>, LinkFailure> {
-    let mut plain = vec![0; message.len()];
-    let mut at = 0;
-    for packet in message.chunks(PACKET) {
-        at += noise
-            .read_message(packet, &mut plain[at..])
-            .map_err(|_| LinkFailure::Protocol("a frame was altered, repeated or lost"))?;
+/// Adds the packet's part to the frame; whether the frame goes on after it.
+fn open(noise: &mut TransportState, packet: &[u8], frame: &mut Vec<u8>) -> Result<bool, LinkFailure> {
+    let mut plain = vec![0; packet.len()];
+    let length = noise
+        .read_message(packet, &mut plain)
+        .map_err(|_| LinkFailure::Protocol("a frame was altered, repeated or lost"))?;
+    match plain[..length].split_first() {
+        Some((0, part)) => {
+            frame.extend_from_slice(part);
+            Ok(false)
+        }
+        // An empty part that goes on would keep a reader busy for nothing.
+        Some((1, part)) if !part.is_empty() => {
+            frame.extend_from_slice(part);
+            Ok(true)
+        }
+        _ => Err(LinkFailure::Protocol("a packet of no known kind")),
     }
-    plain.truncate(at);
-    Ok(plain)
 }
 
 #[cfg(test)]
@@ -121,25 +159,35 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_every_size_survive() {
+    fn packets_of_every_size_survive() {
         let (mut one, mut two) = pair();
-        for size in [0, 1, PLAIN - 1, PLAIN, PLAIN + 1, 3 * PLAIN, 1 << 20] {
-            let plain: Vec<u8> = (0..size).map(|at| at as u8).collect();
-            let sealed = seal(&mut one, &plain).expect("seals");
-            assert_eq!(open(&mut two, &sealed).expect("opens"), plain);
+        for size in [0, 1, PLAIN - 1, PLAIN] {
+            let part: Vec<u8> = (0..size).map(|at| at as u8).collect();
+            let sealed = seal(&mut one, &part, false).expect("seals");
+            let mut frame = Vec::new();
+            assert!(!open(&mut two, &sealed, &mut frame).expect("opens"));
+            assert_eq!(frame, part);
         }
+    }
+
+    #[test]
+    fn an_empty_part_never_goes_on() {
+        let (mut one, mut two) = pair();
+        let sealed = seal(&mut one, b"", true).expect("seals");
+        assert!(open(&mut two, &sealed, &mut Vec::new()).is_err());
     }
 
     #[test]
     fn an_altered_a_repeated_and_a_reordered_message_are_refused() {
         let (mut one, mut two) = pair();
-        let first = seal(&mut one, b"first").expect("seals");
-        let second = seal(&mut one, b"second").expect("seals");
-        assert!(open(&mut two, &second).is_err(), "out of order");
+        let first = seal(&mut one, b"first", false).expect("seals");
+        let mut frame = Vec::new();
+        let second = seal(&mut one, b"second", false).expect("seals");
+        assert!(open(&mut two, &second, &mut frame).is_err(), "out of order");
         let mut altered = first.to_vec();
         altered[2] ^= 1;
-        assert!(open(&mut two, &altered).is_err(), "altered");
-        open(&mut two, &first).expect("in order");
-        assert!(open(&mut two, &first).is_err(), "repeated");
+        assert!(open(&mut two, &altered, &mut frame).is_err(), "altered");
+        open(&mut two, &first, &mut frame).expect("in order");
+        assert!(open(&mut two, &first, &mut frame).is_err(), "repeated");
     }
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 
-use super::{LinkFailure, MESSAGE_BYTES_MAX};
+use super::{LinkFailure, PACKET_BYTES_MAX};
 
 pub(super) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 pub(super) type Outgoing = Pin<Box<dyn Sink<Bytes, Error = String> + Send>>;
@@ -38,7 +38,7 @@ impl Wire {
 
 pub(super) async fn next(incoming: &mut Incoming) -> Result<Bytes, LinkFailure> {
     match incoming.next().await {
-        Some(Ok(message)) if message.len() > MESSAGE_BYTES_MAX => Err(LinkFailure::Protocol("a message is too large")),
+        Some(Ok(message)) if message.len() > PACKET_BYTES_MAX => Err(LinkFailure::Protocol("a message is too large")),
         Some(Ok(message)) => Ok(message),
         Some(Err(error)) => Err(LinkFailure::Broken(error)),
         None => Err(LinkFailure::Broken("the other end closed it".into())),
