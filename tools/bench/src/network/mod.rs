@@ -108,7 +108,6 @@ pub fn measure(options: &NetworkOptions) -> Result<()> {
     }
     eprintln!("over {} links", computers.len());
     let linked = calls(&server, options, server.tree())?;
-    eprintln!("{} idle links", options.idle);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

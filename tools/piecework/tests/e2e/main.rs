@@ -4,6 +4,7 @@ mod bad_input;
 mod command_line;
 mod computer;
 mod crash;
+mod links;
 mod logs;
 mod machine;
 mod main_job;

@@ -16,15 +16,15 @@ use crate::{
 /// Longer than anything here takes on a busy machine.
 const WITHIN: Duration = Duration::from_secs(60);
 
-const ECHO: &str = "export default (event) => event;\n";
+pub const ECHO: &str = "export default (event) => event;\n";
 /// Busy for as many milliseconds as it is told.
 const BUSY: &str = "export default (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };\n";
 
-fn alone(directory: &Path) -> Machine {
+pub fn alone(directory: &Path) -> Machine {
     Machine::start_with(directory, &["--no-provider"])
 }
 
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WITHIN;
     loop {
         if let Some(found) = look().await {
