@@ -27,8 +27,8 @@ async fn the_next_controller_is_tried_when_one_is_not_there_or_falls_silent() {
     let machine = alone(home.path());
     let code = invite(&machine).await;
     let (first, second) = (Cable::to(&machine.url).await, Cable::to(&machine.url).await);
-    let nobody = ["--controller", "http://127.0.0.1:1"];
-    let more = [&nobody[..], &["--controller", &second.url(), "--invite", &code]].concat();
+    let (nobody, other) = ("http://127.0.0.1:1", second.url());
+    let more = ["--controller", nobody, "--controller", &other, "--invite", &code];
     let _laptop = Computer::ready(provide(away.path(), &first.url(), "laptop", &more));
     machine.deploy("echo", "javascript", ECHO).await;
     machine.call("echo", json!(1)).await.ok();
