@@ -69,6 +69,9 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// Where its jobs may run; each part that is given replaces that part of it. Anywhere if never given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementBody>,
 }
 
 /// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
@@ -127,6 +130,9 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// As in `POST /functions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementBody>,
 }
 
 /// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
@@ -154,6 +160,7 @@ pub struct Settings {
     pub egress: Option<Vec<String>>,
     /// MiB that one run may move over the network, both ways together.
     pub egress_limit_mb: Option<u32>,
+    pub placement: Option<PlacementBody>,
 }
 
 impl CreateFunction {
@@ -170,6 +177,7 @@ impl CreateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            placement: self.placement.clone(),
         }
     }
 }
@@ -188,8 +196,51 @@ impl UpdateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            placement: self.placement.clone(),
         }
     }
+}
+
+/// Where a function's jobs may run. In a request an absent part stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlacementBody {
+    /// Only providers that say they are there; empty: anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "eu-north")]
+    pub region: Option<String>,
+    /// Only providers that have all of these; empty: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
+    /// The least trust: `new`, `known` or `trusted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "known")]
+    pub trust: Option<String>,
+    /// What a provider may ask for at the most; empty: what the community allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_cap: Option<PriceCap>,
+    /// Only these: names or ids of providers, and `own` for those that belong to the function's owner; empty: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["own", "laptop"]))]
+    pub pin: Option<Vec<String>>,
+    /// `random`, `least-loaded`, `warm-first`, `cheapest`, or `default` for the community's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "cheapest")]
+    pub policy: Option<String>,
+}
+
+/// The dearest prices that a provider may ask for; an absent part is the community's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PriceCap {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_ucr: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ucr_per_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_ucr_per_gib_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress_ucr_per_mib: Option<u64>,
 }
 
 /// Whether a function can be called.
@@ -238,6 +289,9 @@ pub struct FunctionView {
     pub egress: Vec<String>,
     /// MiB that one run may move over the network; 0 where it is off.
     pub egress_limit_mb: u32,
+    /// Where its jobs may run; what is absent asks for nothing.
+    #[serde(default)]
+    pub placement: PlacementBody,
     /// Digest of the live version's bundle.
     #[schema(value_type = String)]
     pub code_digest: Digest,

@@ -1,5 +1,7 @@
 //! `/jobs`: a job's record, its history on the ledger, its logs.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use piecework_model::{Credits, FunctionId, JobId};
 use serde::{Deserialize, Serialize};
@@ -125,6 +127,28 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub replaces: Option<JobId>,
+    /// Why the other providers did not get it; only in `GET /jobs/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<PassedOverView>,
+}
+
+/// Why providers did not get a job: at most 20 of them, and how many more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct PassedOverView {
+    pub providers: Vec<PassedOverProvider>,
+    /// Those that are not listed, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PassedOverProvider {
+    /// Its name.
+    pub provider: String,
+    /// `not_pinned`, `silent`, `draining`, `no_backend`, `no_egress`, `too_little_memory`, `too_dear`, `wrong_region`,
+    /// `missing_label`, `too_little_trust`, `no_free_slot`, `refused`, `has_run` or `outranked`.
+    pub reason: String,
 }
 
 /// `GET /jobs`.

@@ -10,10 +10,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::{ProviderLink, Work};
 use piecework_sandbox::{BackendName, LoadError};
+use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 use piecework_store::{Function, FunctionSettings, Policy, Version};
 use rand::RngExt as _;
 use serde_json::json;
@@ -25,6 +26,8 @@ use crate::{
     clock::now_ms,
     failure::{blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
+    invoke, placement,
+    seen::Wanted,
     traffic,
 };
 
@@ -52,6 +55,7 @@ struct Draft {
     sandbox: Option<BackendName>,
     strict: bool,
     egress: EgressList,
+    placement: Placement,
 }
 
 /// `POST /functions`.
@@ -63,6 +67,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let egress = egress(&settings)?.unwrap_or_default();
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
+    let placement = placement::changed(controller, Placement::default(), settings.placement).await?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
     let handler = handler(body.handler)?;
@@ -90,6 +95,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         sandbox,
         strict,
         egress,
+        placement,
     };
     let now = now_ms();
     let function = Function {
@@ -175,10 +181,12 @@ pub(crate) async fn update(
         },
     };
     let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
+    let placement = placement::changed(controller, old.placement.clone(), settings.placement.clone()).await?;
     let draft = Draft {
         language,
         code,
         handler,
+        placement,
         limits: limits(&settings, &egress, old.limits)?,
         egress,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
@@ -510,9 +518,14 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         backend: BackendName::Wasm,
     };
     somebody_lets_reach(controller, &draft.egress)?;
+    let site = Site {
+        controller,
+        developer: function.owner,
+        placement: &draft.placement,
+    };
     let (backend, reason) = match draft.sandbox {
-        Some(backend) => (backend, load_as_asked(controller, &work, backend).await?),
-        None => load_where_it_goes(controller, &work).await?,
+        Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),
+        None => load_where_it_goes(&site, &work).await?,
     };
     Ok(Version {
         function: function.id,
@@ -529,29 +542,79 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         packages: draft.code.packages,
         strict: draft.strict,
         egress: draft.egress,
+        placement: draft.placement,
         created_at_ms: now_ms(),
     })
 }
 
-async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendName) -> Answer<String> {
-    let Some(provider) = provider_with(controller, backend, work) else {
-        let mut refusal = refusal(
-            "sandbox.unavailable",
-            format!(
-                "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
-                work.language
-            ),
-        );
-        refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
-        return Err(refusal);
+/// Where a draft may be loaded: whoever loads it sees its code and its secrets.
+struct Site<'a> {
+    controller: &'a Controller,
+    developer: AccountId,
+    placement: &'a Placement,
+}
+
+impl Site<'_> {
+    /// A provider that may run the work, however busy; or why none of them may.
+    async fn provider(&self, work: &Work) -> Answer<Result<Arc<dyn ProviderLink>, Reasons>> {
+        let request = functions::request(self.controller, self.developer, self.placement, work).await?;
+        let wanted = Wanted {
+            version: (work.function, work.version),
+            egress: &work.egress,
+        };
+        let mut reasons = Reasons::default();
+        for seen in self.controller.providers.all().iter() {
+            let candidate = seen.candidate(wanted);
+            match misfit(&candidate, &request) {
+                None | Some(Reason::NoFreeSlot | Reason::Draining) => return Ok(Ok(seen.link.clone())),
+                Some(reason) => reasons.add(candidate.account, reason),
+            }
+        }
+        Ok(Err(reasons))
+    }
+}
+
+/// Whether a provider would do, had the developer not asked for another kind.
+fn asks_for_others(reasons: &Reasons) -> bool {
+    reasons.any(|reason| match reason {
+        Reason::NotPinned
+        | Reason::TooLittleMemory
+        | Reason::TooDear
+        | Reason::WrongRegion
+        | Reason::MissingLabel
+        | Reason::TooLittleTrust => true,
+        Reason::Silent
+        | Reason::Draining
+        | Reason::NoBackend
+        | Reason::NoEgress
+        | Reason::NoFreeSlot
+        | Reason::Refused
+        | Reason::HasRun
+        | Reason::Outranked => false,
+    })
+}
+
+async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<String> {
+    let work = Work {
+        backend,
+        ..work.clone()
     };
-    match provider
-        .check(Arc::new(Work {
-            backend,
-            ..work.clone()
-        }))
-        .await
-    {
+    let provider = match site.provider(&work).await? {
+        Ok(provider) => provider,
+        Err(reasons) if asks_for_others(&reasons) => return Err(invoke::no_provider(site.controller, &reasons).await),
+        Err(_) => {
+            let mut refusal = refusal(
+                "sandbox.unavailable",
+                format!(
+                    "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
+                    work.language
+                ),
+            );
+            refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
+            return Err(refusal);
+        }
+    };
+    match provider.check(Arc::new(work)).await {
         Ok(()) => Ok(ASKED_FOR.to_owned()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
@@ -563,34 +626,40 @@ async fn load_as_asked(controller: &Controller, work: &Work, backend: BackendNam
 }
 
 /// Lightest first; each that does not take the code says why.
-async fn load_where_it_goes(controller: &Controller, work: &Work) -> Answer<(BackendName, String)> {
-    let mut reasons = Vec::new();
+async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(BackendName, String)> {
+    let mut said = Vec::new();
+    let mut others = None;
     for backend in [BackendName::Wasm, BackendName::Jail] {
-        let Some(provider) = provider_with(controller, backend, work) else {
-            reasons.push(format!("{backend}: no provider has it working for {}", work.language));
-            continue;
+        let work = Work {
+            backend,
+            ..work.clone()
         };
-        match provider
-            .check(Arc::new(Work {
-                backend,
-                ..work.clone()
-            }))
-            .await
-        {
-            Ok(()) if reasons.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
-            Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", reasons.join("; ")))),
+        let provider = match site.provider(&work).await? {
+            Ok(provider) => provider,
+            Err(reasons) => {
+                said.push(format!("{backend}: no provider has it working for {}", work.language));
+                others = others.or(Some(reasons).filter(asks_for_others));
+                continue;
+            }
+        };
+        match provider.check(Arc::new(work)).await {
+            Ok(()) if said.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
+            Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", said.join("; ")))),
             Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
-            Err(LoadError::Unsupported { reason }) => reasons.push(format!("{backend}: {reason}")),
+            Err(LoadError::Unsupported { reason }) => said.push(format!("{backend}: {reason}")),
             Err(LoadError::Failed(reason)) => {
                 tracing::error!(%backend, %reason, "a sandbox failed to load a function");
-                reasons.push(format!("{backend}: the sandbox failed"));
+                said.push(format!("{backend}: the sandbox failed"));
             }
         }
     }
-    refuse(
-        "sandbox.unavailable",
-        format!("no sandbox takes this code: {}", reasons.join("; ")),
-    )
+    match others {
+        Some(reasons) => Err(invoke::no_provider(site.controller, &reasons).await),
+        None => refuse(
+            "sandbox.unavailable",
+            format!("no sandbox takes this code: {}", said.join("; ")),
+        ),
+    }
 }
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
@@ -619,11 +688,4 @@ fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()>
     };
     refusal.field = Some("egress".into());
     Err(refusal)
-}
-
-fn provider_with(controller: &Controller, backend: BackendName, work: &Work) -> Option<Arc<dyn ProviderLink>> {
-    let all = controller.providers.all();
-    let here = all.iter().filter(|seen| seen.link.is_linked());
-    let mut able = here.filter(|seen| seen.can_run(backend.as_str(), work.language) && seen.lets_reach(&work.egress));
-    able.next().map(|seen| seen.link.clone())
 }

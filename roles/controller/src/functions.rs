@@ -1,13 +1,13 @@
 //! Finding a function: the live version, its gate and its work order, kept ready for the next call.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, FunctionId, FunctionName, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
-use piecework_scheduler::Request;
+use piecework_scheduler::{self as scheduler, Placement, Request};
 use piecework_store::{Function, Policy, Quarantine, Version};
 
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
     gate::Gate,
-    rates,
+    placement, rates,
+    seen::Wanted,
     traffic::Split,
 };
 
@@ -28,6 +29,8 @@ pub(crate) struct Live {
     pub(crate) gate: Arc<Gate>,
     /// What the scheduler is asked.
     pub(crate) request: Request,
+    /// And how it chooses.
+    pub(crate) policy: scheduler::Policy,
     /// Values to cut out of logs.
     pub(crate) secrets: Vec<String>,
     /// Where other versions get calls as well; only on the live one.
@@ -39,6 +42,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            version: (self.function.id, self.version.version),
+            egress: &self.version.egress,
+        }
+    }
+
     fn quarantine(&self) -> Option<&Quarantine> {
         self.function.policy.quarantined.get(&self.version.version)
     }
@@ -208,7 +218,8 @@ async fn of_version(controller: &Controller, function: &Function, number: u32, l
     let (work, secrets) = work(controller, function, &version)?;
     Ok(Live {
         gate: controller.functions.gate(function),
-        request: request(controller, &version),
+        request: request(controller, function.owner, &version.placement, &work).await?,
+        policy: version.placement.policy.unwrap_or(controller.policy),
         work: Arc::new(work),
         secrets,
         function: function.clone(),
@@ -273,17 +284,28 @@ pub(crate) async fn change_policy_in_turn(
     Ok(true)
 }
 
-fn request(controller: &Controller, version: &Version) -> Request {
-    Request {
-        backend: version.backend.clone(),
-        language: version.language,
-        memory_bytes: version.limits.memory_bytes,
-        egress: !version.egress.is_empty(),
-        price_caps: controller.tuning.price_caps,
-        region: None,
-        labels: BTreeSet::new(),
-        pinned: None,
-    }
+/// What the scheduler is asked for a developer's work.
+pub(crate) async fn request(
+    controller: &Controller,
+    developer: AccountId,
+    placement: &Placement,
+    work: &Work,
+) -> Answer<Request> {
+    let pinned = match &placement.pin {
+        Some(pin) => Some(placement::pinned(controller, developer, pin).await?),
+        None => None,
+    };
+    Ok(Request {
+        backend: work.backend.to_string(),
+        language: work.language,
+        memory_bytes: work.limits.memory_bytes,
+        egress: !work.egress.is_empty(),
+        price_caps: placement.price_caps.within(&controller.tuning.price_caps),
+        region: placement.region.clone(),
+        labels: placement.labels.clone(),
+        trust: placement.trust,
+        pinned,
+    })
 }
 
 /// What a provider needs of a version, with its secrets opened.

@@ -41,7 +41,12 @@ impl Default for Hub {
 
 impl Hub {
     /// The same run comes back to its jobs; another run of the same provider waits until the one before is gone.
-    fn enter(&self, controller: &Controller, arrival: &Arrival) -> Result<Arc<RemoteProvider>, Rejection> {
+    fn enter(
+        &self,
+        controller: &Controller,
+        arrival: &Arrival,
+        owner: AccountId,
+    ) -> Result<Arc<RemoteProvider>, Rejection> {
         let account = arrival.account();
         let entry = self.remotes.entry(account);
         if let dashmap::Entry::Occupied(present) = &entry {
@@ -60,7 +65,7 @@ impl Hub {
         }
         let remote = RemoteProvider::new(arrival);
         entry.insert(remote.clone());
-        controller.providers.join(remote.clone());
+        controller.providers.join(remote.clone(), owner);
         Ok(remote)
     }
 }
@@ -90,7 +95,7 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     };
     let account = arrival.account();
     let entered = match admit(&controller, &arrival.introduction.profile.clone(), arrival.key).await {
-        Ok(()) => controller.hub.enter(&controller, &arrival),
+        Ok(owner) => controller.hub.enter(&controller, &arrival, owner),
         Err(rejection) => Err(rejection),
     };
     let remote = match entered {
@@ -106,8 +111,8 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
-/// Whether this key is that provider's, and what it says is what its offer on the ledger says.
-async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<(), Rejection> {
+/// Whose the provider is, if this key is that provider's, and what it says is what its offer on the ledger says.
+async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<AccountId, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
         let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
@@ -134,7 +139,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
             "the provider asks for other prices than its offer on the ledger says",
         ));
     }
-    Ok(())
+    Ok(account.owner.unwrap_or(profile.account))
 }
 
 fn well_formed(profile: &Profile) -> Result<(), Rejection> {

@@ -18,7 +18,7 @@ use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
 use piecework_model::{AccountId, Domain, JobId, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
-use piecework_scheduler::{Candidate, PassedOver, Reason, plan};
+use piecework_scheduler::{Candidate, Reason, Reasons, plan};
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
@@ -32,8 +32,9 @@ use crate::{
     leases::{self, Lane, Reservation},
     logs,
     outcome::{Verdict, check_receipt, judge},
+    seen::{Seen, Slot},
     settle::Outgoing,
-    traffic, watch,
+    traffic, views, watch,
 };
 
 /// A call that has been let in.
@@ -150,10 +151,10 @@ fn expired(invocation: &Invocation) -> Box<Refusal> {
 /// Who runs the job, and what is tied to it.
 struct Assigned {
     budget: Option<budget::Hold>,
-    provider: Arc<dyn ProviderLink>,
+    slot: Slot,
     lane: Arc<Lane>,
     reservation: Reservation,
-    passed_over: Vec<PassedOver>,
+    passed_over: Reasons,
     began: Instant,
     observed_us: u64,
 }
@@ -174,9 +175,9 @@ async fn dispatch(
         if now_ms() > invocation.deadline_ms {
             return Err(expired(invocation));
         }
-        let (provider, passed_over) = match choose(controller, live, &refusals) {
+        let (slot, passed_over) = match choose(controller, live, &refusals) {
             Ok(chosen) => chosen,
-            Err(reasons) if reasons.iter().any(|other| other.reason == Reason::NoFreeSlot) => {
+            Err(reasons) if reasons.any(|reason| reason == Reason::NoFreeSlot) => {
                 tokio::time::sleep(SLOT_POLL).await;
                 continue;
             }
@@ -184,8 +185,12 @@ async fn dispatch(
                 tokio::time::sleep(PROVIDER_POLL).await;
                 continue;
             }
-            Err(reasons) => return Err(refusals.pop().map_or_else(|| no_provider(&reasons), |(_, said)| said)),
+            Err(reasons) => match refusals.pop() {
+                Some((_, said)) => return Err(said),
+                None => return Err(no_provider(controller, &reasons).await),
+            },
         };
+        let provider = slot.provider().clone();
         let account = provider.profile().account;
         let (prices, cores) = (provider.profile().prices, provider.profile().cores);
         let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
@@ -229,7 +234,7 @@ async fn dispatch(
                 lane.ran(sequence, delivery.receipt.price_ucr);
                 let assigned = Assigned {
                     budget,
-                    provider,
+                    slot,
                     lane,
                     reservation,
                     passed_over,
@@ -260,42 +265,40 @@ async fn dispatch(
     }
 }
 
-/// The provider that gets the job, and why the others do not.
-type Chosen = (Arc<dyn ProviderLink>, Vec<PassedOver>);
+/// A slot of the provider that gets the job, and why the others do not.
+type Chosen = (Slot, Reasons);
 
-/// Among those that have not refused this job.
-fn choose(
-    controller: &Controller,
-    live: &Live,
-    refusals: &[(AccountId, Box<Refusal>)],
-) -> Result<Chosen, Vec<PassedOver>> {
+/// Among those that have not refused this job. The slot is the job's from here on.
+fn choose(controller: &Controller, live: &Live, refusals: &[(AccountId, Box<Refusal>)]) -> Result<Chosen, Reasons> {
     let all = controller.providers.all();
     let has_refused = |account: AccountId| refusals.iter().any(|(refused, _)| *refused == account);
-    let asked: Vec<_> = all
+    let asked: Vec<&Arc<Seen>> = all
         .iter()
         .filter(|seen| !has_refused(seen.link.profile().account))
         .collect();
-    let view: Vec<Candidate> = asked.iter().map(|seen| seen.candidate(live)).collect();
-    let mut choice = plan(&view, &live.request, controller.policy, rand::rng().random())?;
-    choice
-        .passed_over
-        .extend(refusals.iter().map(|(provider, _)| PassedOver {
-            provider: *provider,
-            reason: Reason::Refused,
-        }));
-    Ok((asked[choice.index].link.clone(), choice.passed_over))
+    loop {
+        let view: Vec<Candidate> = asked.iter().map(|seen| seen.candidate(live.wanted())).collect();
+        let mut choice = plan(&view, &live.request, live.policy, rand::rng().random())?;
+        // Another job may have got the last slot since the view was made: then there is another view.
+        let Some(slot) = asked[choice.index].take_slot() else {
+            continue;
+        };
+        for (provider, _) in refusals {
+            choice.passed_over.add(*provider, Reason::Refused);
+        }
+        return Ok((slot, choice.passed_over));
+    }
 }
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.
-fn may_change(reasons: &[PassedOver]) -> bool {
-    let away = |other: &PassedOver| matches!(other.reason, Reason::Silent | Reason::Draining);
-    reasons.is_empty() || reasons.iter().any(away)
+fn may_change(reasons: &Reasons) -> bool {
+    reasons.is_empty() || reasons.any(|reason| matches!(reason, Reason::Silent | Reason::Draining))
 }
 
-fn no_provider(reasons: &[PassedOver]) -> Box<Refusal> {
-    let reasons = serde_json::to_value(reasons).unwrap_or_default();
+pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> Box<Refusal> {
     let mut refusal = refusal("provider.none", "no provider can take the job");
-    refusal.details = Some(serde_json::json!({ "reasons": reasons }));
+    let named = views::passed_over(controller, reasons).await;
+    refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
     refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
     refusal
 }
@@ -382,7 +385,7 @@ fn conclude(
         &delivery.receipt,
         &delivery.finished.outcome,
         assigned.observed_us,
-        assigned.provider.profile().cores,
+        assigned.slot.provider().profile().cores,
     );
     let received_at_ms = now_ms();
     let settlement = match checked {
@@ -446,7 +449,7 @@ fn record(
     delivery: &Delivery,
     verdict: &Verdict,
     settlement: Option<Settlement>,
-    passed_over: &[PassedOver],
+    passed_over: &Reasons,
     queued_us: u128,
 ) -> Job {
     let receipt = &delivery.receipt;

@@ -28,6 +28,7 @@ mod lane;
 mod leases;
 mod logs;
 mod outcome;
+mod placement;
 mod queue;
 mod rates;
 mod seen;
@@ -64,11 +65,14 @@ pub struct Options {
     pub key: SecretKey,
     /// The controller's account, which gets its share of the commission.
     pub account: AccountId,
+    /// The account of who runs the controller: the owner of the providers in this process.
+    pub operator: AccountId,
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
     pub packages: Arc<piecework_packages::Packages>,
     pub providers: Vec<Arc<dyn ProviderLink>>,
+    /// How a provider is chosen for functions that do not say.
     pub policy: Policy,
     /// What links in answers begin with, say `http://127.0.0.1:8080`.
     pub base_url: String,
@@ -191,7 +195,7 @@ impl Controller {
             store: options.store,
             blobs: options.blobs,
             packages: options.packages,
-            providers: seen::Providers::new(options.providers),
+            providers: seen::Providers::default(),
             hub: hub::Hub::default(),
             policy: options.policy,
             base_url: options.base_url,
@@ -212,6 +216,13 @@ impl Controller {
             shutdown,
             tasks: TaskTracker::new(),
         });
+        for link in options.providers {
+            let owner = placement::owner_of(&controller, link.profile().account).await?;
+            let is_its_own = owner == link.profile().account;
+            controller
+                .providers
+                .join(link, if is_its_own { options.operator } else { owner });
+        }
         follow::catch_up(&controller).await?;
         settle::take_up(&controller).await?;
         controller.tasks.spawn(follow::run(controller.clone()));

@@ -1,24 +1,23 @@
 //! The providers as the scheduler sees them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use parking_lot::RwLock;
-use piecework_model::{AccountId, EgressList, Language};
+use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
-use piecework_scheduler::Candidate;
-
-use crate::functions::Live;
+use piecework_scheduler::{Candidate, Trust};
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
 pub(crate) struct Providers(RwLock<Arc<Vec<Arc<Seen>>>>);
 
 impl Providers {
-    pub(crate) fn new(links: Vec<Arc<dyn ProviderLink>>) -> Self {
-        let seen = links.into_iter().map(|link| Arc::new(Seen::new(link))).collect();
-        Self(RwLock::new(Arc::new(seen)))
-    }
-
     /// As they are at this moment; cheap.
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Seen>>> {
         self.0.read().clone()
@@ -30,12 +29,12 @@ impl Providers {
     }
 
     /// Adds a provider, or puts a new run of it in the place of the one before.
-    pub(crate) fn join(&self, link: Arc<dyn ProviderLink>) {
+    pub(crate) fn join(&self, link: Arc<dyn ProviderLink>, owner: AccountId) {
         let account = link.profile().account;
         let mut list = self.0.write();
         let others = list.iter().filter(|seen| seen.link.profile().account != account);
         let mut next: Vec<_> = others.cloned().collect();
-        next.push(Arc::new(Seen::new(link)));
+        next.push(Arc::new(Seen::new(link, owner)));
         *list = Arc::new(next);
     }
 }
@@ -43,13 +42,38 @@ impl Providers {
 /// A provider with the parts of its profile that do not change, ready for each decision.
 pub(crate) struct Seen {
     pub(crate) link: Arc<dyn ProviderLink>,
+    pub(crate) owner: AccountId,
+    /// Jobs that were assigned to it here and have not ended.
+    assigned: AtomicU32,
     runs: Arc<BTreeSet<(String, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
 }
 
+/// One of a provider's slots, from the assignment of a job to its end.
+pub(crate) struct Slot(Arc<Seen>);
+
+impl Slot {
+    pub(crate) fn provider(&self) -> &Arc<dyn ProviderLink> {
+        &self.0.link
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.assigned.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The version that somebody looks for a provider for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) version: (FunctionId, u32),
+    pub(crate) egress: &'a EgressList,
+}
+
 impl Seen {
-    pub(crate) fn new(link: Arc<dyn ProviderLink>) -> Self {
+    fn new(link: Arc<dyn ProviderLink>, owner: AccountId) -> Self {
         let profile = link.profile();
         let working = profile.probes.iter().filter(|probe| probe.works);
         let runs = working
@@ -64,14 +88,27 @@ impl Seen {
             runs: Arc::new(runs),
             region: profile.region.as_str().into(),
             labels: Arc::new(profile.labels.iter().cloned().collect()),
+            owner,
+            assigned: AtomicU32::new(0),
             link,
         }
     }
 
-    pub(crate) fn candidate(&self, live: &Live) -> Candidate {
+    /// Takes a slot, unless all of them are assigned: of two who saw the last one free, one gets it.
+    pub(crate) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+        let slots = self.link.profile().slots;
+        let one_more = |assigned: u32| (assigned < slots).then_some(assigned + 1);
+        let taken = self
+            .assigned
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+        taken.is_ok().then(|| Slot(self.clone()))
+    }
+
+    pub(crate) fn candidate(&self, wanted: Wanted<'_>) -> Candidate {
         let (profile, load) = (self.link.profile(), self.link.load());
         Candidate {
             account: profile.account,
+            owner: self.owner,
             silent_ms: if self.link.is_linked() {
                 self.link.silent_ms()
             } else {
@@ -79,14 +116,16 @@ impl Seen {
             },
             draining: load.draining,
             slots: profile.slots,
-            running: load.running,
+            running: load.running.max(self.assigned.load(Ordering::Acquire)),
             memory_bytes: profile.memory_bytes,
             runs: self.runs.clone(),
             prices: profile.prices,
             region: self.region.clone(),
             labels: self.labels.clone(),
-            egress: self.lets_reach(&live.version.egress),
-            warm: self.link.is_warm(live.function.id, live.version.version),
+            trust: Trust::New,
+            cpu_us_per_unit: None,
+            egress: self.lets_reach(wanted.egress),
+            warm: self.link.is_warm(wanted.version.0, wanted.version.1),
         }
     }
 
@@ -94,12 +133,5 @@ impl Seen {
     pub(crate) fn lets_reach(&self, list: &EgressList) -> bool {
         let policy = self.link.profile().egress.as_ref();
         list.is_empty() || policy.is_some_and(|policy| policy.forbidden(list).is_none())
-    }
-
-    /// Whether its probe saw this backend run this language.
-    pub(crate) fn can_run(&self, backend: &str, language: Language) -> bool {
-        self.runs
-            .iter()
-            .any(|(name, runs)| name == backend && *runs == language)
     }
 }

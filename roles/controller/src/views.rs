@@ -3,11 +3,12 @@
 use piecework_api::{
     accounts as api_accounts,
     functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
-    jobs::{JobState as ApiJobState, JobView},
+    jobs::{JobState as ApiJobState, JobView, PassedOverProvider, PassedOverView},
     ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
 use piecework_model::Credits;
+use piecework_scheduler::Reasons;
 use piecework_store::{Job, JobState, Point, Scope, Token, Version};
 use serde_json::value::RawValue;
 
@@ -71,6 +72,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         strict: version.strict,
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
+        placement: crate::placement::view(controller, &version.placement).await,
         code_digest: version.code,
         traffic: crate::traffic::view(controller, function),
         quarantine,
@@ -180,7 +182,32 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         output,
         error,
         replaces: job.replaces,
+        passed_over: None,
     })
+}
+
+/// The job with why other providers did not get it: some names to look up, so not for lists.
+pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<JobView> {
+    let mut view = job(controller, record).await?;
+    if let Some(text) = &record.passed_over {
+        view.passed_over = Some(passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
+    }
+    Ok(view)
+}
+
+pub(crate) async fn passed_over(controller: &Controller, reasons: &Reasons) -> PassedOverView {
+    let mut providers = Vec::with_capacity(reasons.providers.len());
+    for passed in &reasons.providers {
+        providers.push(PassedOverProvider {
+            provider: controller.account_name(passed.provider).await,
+            reason: passed.reason.to_string(),
+        });
+    }
+    let others = reasons.others.iter();
+    PassedOverView {
+        providers,
+        others: others.map(|(reason, count)| (reason.to_string(), *count)).collect(),
+    }
 }
 
 fn raw(output: &[u8]) -> Answer<Box<RawValue>> {

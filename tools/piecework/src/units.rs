@@ -2,6 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
+use piecework_api::functions::PriceCap;
 use piecework_model::{PublicKey, Rejection};
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
@@ -57,6 +58,24 @@ pub fn credits_ucr(text: &str) -> Result<i128, String> {
         return Err(bad());
     }
     format!("{whole}{fraction:0<6}").parse().map_err(|_| bad())
+}
+
+/// `cpu=300,start=2`: the most that a provider may ask for; `none` for no caps.
+pub fn price_cap(text: &str) -> Result<PriceCap, String> {
+    let bad = || format!("`{text}` are no price caps: write like cpu=300,start=2, of start, cpu, memory and egress");
+    let mut cap = PriceCap::default();
+    for part in text.split(',').filter(|part| *part != "none") {
+        let (name, ucr) = part.split_once('=').ok_or_else(bad)?;
+        let ucr = Some(budget_ucr(ucr)?);
+        match name {
+            "start" => cap.start_ucr = ucr,
+            "cpu" => cap.cpu_ucr_per_s = ucr,
+            "memory" => cap.memory_ucr_per_gib_s = ucr,
+            "egress" => cap.egress_ucr_per_mib = ucr,
+            _ => return Err(bad()),
+        }
+    }
+    Ok(cap)
 }
 
 /// An amount that a budget can be.
@@ -136,6 +155,19 @@ mod tests {
         ] {
             let said = duration(bad).expect_err(bad);
             assert!(said.contains("500ms, 5s or 2m"), "{said}");
+        }
+    }
+
+    #[test]
+    fn price_caps_name_what_they_cap() {
+        let cap = price_cap("cpu=300,start=2ucr").expect("caps");
+        assert_eq!(
+            (cap.cpu_ucr_per_s, cap.start_ucr, cap.egress_ucr_per_mib),
+            (Some(300), Some(2), None)
+        );
+        assert_eq!(price_cap("none"), Ok(PriceCap::default()));
+        for bad in ["300", "gpu=1", "cpu=", "cpu=-1"] {
+            price_cap(bad).expect_err(bad);
         }
     }
 

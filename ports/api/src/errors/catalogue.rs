@@ -343,6 +343,28 @@ const PLATFORM: &[Code] = &[
     ),
     code(404, "path.not_found", "there is nothing at this path"),
     code(
+        422,
+        "placement.bad_label",
+        "a function asks for more than 32 labels, or for one that is not 1 to 64 characters",
+    ),
+    code(
+        422,
+        "placement.bad_pin",
+        "a function is pinned to more than 100 providers",
+    ),
+    code(
+        422,
+        "placement.bad_policy",
+        "a policy is not random, least-loaded, warm-first, cheapest or default",
+    ),
+    code(422, "placement.bad_region", "a region is longer than 64 characters"),
+    code(422, "placement.bad_trust", "a trust class is not new, known or trusted"),
+    code(
+        422,
+        "placement.unknown_provider",
+        "a function is pinned to a name that no provider has",
+    ),
+    code(
         503,
         "provider.disk_failed",
         "the provider cannot read or write its own disk",

@@ -10,6 +10,7 @@ use piecework_model::{
     AccountId, Counters, Digest, EgressList, FunctionId, FunctionName, JobId, JobStatus, Language, LeaseId, Limits,
     OwnerName, PublicKey,
 };
+use piecework_scheduler::Placement;
 
 use crate::{
     AcceptedJob, Function, Idempotency, Job, JobState, Policy, Roles, Scope, Settlement, Token, User, Version,
@@ -115,6 +116,10 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         packages: vec!["requests==2".to_owned()],
         strict: true,
         egress: EgressList::parse(&["*.example.org:443".to_owned()]).expect("a destination"),
+        placement: Placement {
+            region: Some("here".to_owned()),
+            ..Placement::default()
+        },
         created_at_ms: START_MS + 5,
     }
 }

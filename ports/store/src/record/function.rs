@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName};
+use piecework_scheduler::Placement;
 use serde::{Deserialize, Serialize};
 
 /// A function: what stays the same over its versions.
@@ -84,6 +85,8 @@ pub struct Version {
     pub strict: bool,
     #[serde(default)]
     pub egress: EgressList,
+    #[serde(default)]
+    pub placement: Placement,
     pub created_at_ms: u64,
 }
 

@@ -117,7 +117,7 @@ pub(super) async fn show(
         let _ = tokio::time::timeout(wait, controller.inflight.ended(job.id)).await;
         job = find(&controller, caller, &id).await?;
     }
-    Ok(Json(views::job(&controller, &job).await?))
+    Ok(Json(views::whole_job(&controller, &job).await?))
 }
 
 /// Cancels a job that has not ended. What it has used until then is billed.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 use piecework_api::{
     Client,
-    functions::{CreateFunction, FunctionView, UpdateFunction},
+    functions::{CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
 };
 use piecework_model::Language;
 
@@ -77,6 +77,46 @@ pub struct Settings {
     /// Let anybody call its URL without a token, at your expense
     #[arg(long)]
     pub public: bool,
+    #[command(flatten)]
+    pub placement: Placement,
+}
+
+/// Where its jobs may run. What is not said stays as it was.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Placement {
+    /// Only providers of this region; `any` lifts it [default: any]
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// Only providers with this label; may be repeated, replaces the whole set; `none` empties it
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// Only providers of at least this trust [default: new]
+    #[arg(long, value_name = "new|known|trusted")]
+    pub trust: Option<String>,
+    /// Only providers no dearer, like cpu=300,start=2 (ucr; start, cpu, memory, egress); `none` lifts it
+    #[arg(long, value_name = "CAPS", value_parser = units::price_cap)]
+    pub price_cap: Option<PriceCap>,
+    /// Only this provider, or `own` for yours; may be repeated, replaces the whole set; `none` lifts it
+    #[arg(long, value_name = "PROVIDER|own")]
+    pub pin: Vec<String>,
+    /// random, least-loaded, warm-first or cheapest [default: the community's]
+    #[arg(long, value_name = "POLICY")]
+    pub policy: Option<String>,
+}
+
+impl Placement {
+    fn body(&self) -> Option<PlacementBody> {
+        let region = self.region.clone();
+        let body = PlacementBody {
+            region: region.map(|region| if region == "any" { String::new() } else { region }),
+            labels: listed(&self.label),
+            trust: self.trust.clone(),
+            price_cap: self.price_cap,
+            pin: listed(&self.pin),
+            policy: self.policy.clone(),
+        };
+        (body != PlacementBody::default()).then_some(body)
+    }
 }
 
 impl Deploy {
@@ -130,13 +170,14 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         public: settings.public.then_some(true),
         concurrency: settings.concurrency,
         budget_ucr: settings.budget,
-        egress: allowed(&settings.allow),
+        egress: listed(&settings.allow),
         egress_limit_mb: settings.egress_limit,
+        placement: settings.placement.body(),
     }
 }
 
 /// `none` is the empty list.
-fn allowed(given: &[String]) -> Option<Vec<String>> {
+fn listed(given: &[String]) -> Option<Vec<String>> {
     let listed = given.iter().filter(|entry| *entry != "none");
     (!given.is_empty()).then(|| listed.cloned().collect())
 }
@@ -163,6 +204,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         canary,
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
+        placement: create.placement,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `piecework function`: one function's settings.
 
-use piecework_api::functions::{BudgetView, FunctionView};
+use piecework_api::functions::{BudgetView, FunctionView, PlacementBody};
 
 use crate::{failure::Failure, session, show, units};
 
@@ -51,6 +51,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("public", show::yes(view.public)),
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
+        ("placement", placement(&view.placement)),
         ("env", dash(&env)),
         ("secrets", dash(&view.secret_names)),
         ("packages", dash(&view.packages)),
@@ -65,6 +66,31 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
     );
     rows.extend(view.budget.as_ref().map(|budget| ("budget", spent(budget))));
     rows
+}
+
+fn placement(asked: &PlacementBody) -> String {
+    let caps = asked.price_cap.unwrap_or_default();
+    let cap = |name: &str, ucr: Option<u64>| ucr.map(|ucr| format!("{name}<={ucr}ucr"));
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(asked.region.as_ref().map(|region| format!("region {region}")));
+    parts.extend(
+        asked
+            .labels
+            .as_ref()
+            .map(|labels| format!("labels {}", labels.join(" "))),
+    );
+    parts.extend(asked.trust.as_ref().map(|trust| format!("trust {trust}")));
+    parts.extend(asked.pin.as_ref().map(|pin| format!("pinned to {}", pin.join(" "))));
+    parts.extend(asked.policy.clone());
+    parts.extend(cap("start", caps.start_ucr));
+    parts.extend(cap("cpu", caps.cpu_ucr_per_s));
+    parts.extend(cap("memory", caps.memory_ucr_per_gib_s));
+    parts.extend(cap("egress", caps.egress_ucr_per_mib));
+    if parts.is_empty() {
+        "anywhere".into()
+    } else {
+        parts.join(", ")
+    }
 }
 
 fn status(view: &FunctionView) -> String {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use piecework_api::{
     Client,
-    jobs::{JobEvent, JobLogsQuery, JobView},
+    jobs::{JobEvent, JobLogsQuery, JobView, PassedOverView},
 };
 use piecework_model::JobId;
 use piecework_proof::{Invalid, Proof};
@@ -114,9 +114,25 @@ fn rows(job: &JobView) -> Vec<(&'static str, String)> {
         ),
     ];
     rows.extend(job.replaces.map(|replaced| ("replaces", replaced.to_string())));
+    rows.extend(
+        job.passed_over
+            .as_ref()
+            .map(|passed| ("passed over", passed_over(passed))),
+    );
     rows.extend(job.output.as_ref().map(|output| ("output", shortened(output.get()))));
     rows.extend(job.error.as_ref().map(|error| ("error", error.to_string())));
     rows
+}
+
+/// `laptop: too_dear, desk: no_free_slot, 12 more: outranked`
+fn passed_over(passed: &PassedOverView) -> String {
+    let named = passed.providers.iter();
+    let named = named.map(|each| format!("{}: {}", each.provider, each.reason));
+    let counted = passed
+        .others
+        .iter()
+        .map(|(reason, count)| format!("{count} more: {reason}"));
+    named.chain(counted).collect::<Vec<_>>().join(", ")
 }
 
 /// A terminal is no place for megabytes: `--json` has it all.

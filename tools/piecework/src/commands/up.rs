@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 use piecework_model::{EgressPolicy, Network};
+use piecework_scheduler::Policy;
 
 use crate::{compose, failure::Failure, places, units};
 
@@ -26,6 +27,9 @@ pub struct Up {
     /// Run no function that reaches the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
+    /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest
+    #[arg(long, value_name = "POLICY", default_value = "warm-first", value_parser = units::noun::<Policy>)]
+    pub policy: Policy,
 }
 
 impl Up {
@@ -40,6 +44,7 @@ impl Up {
         let settings = compose::Settings {
             listen: self.listen,
             provides: !self.no_provider,
+            policy: self.policy,
             egress: (!self.no_egress).then_some(EgressPolicy {
                 private: self.egress_to,
             }),

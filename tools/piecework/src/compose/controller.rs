@@ -11,6 +11,7 @@ use piecework_model::{AccountId, OwnerName, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
 use piecework_queue::ProviderLink;
+use piecework_scheduler::Policy;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +72,7 @@ pub async fn controller(
     let chain = remote::connect(remote::Options::new(settings.peers.clone(), genesis.clone()))
         .await
         .context("the ledger cannot be reached")?;
-    let account = enrol(&*chain, settings, &keys).await?;
+    let (account, operator) = enrol(&*chain, settings, &keys).await?;
     let shutdown = CancellationToken::new();
     say("starting the controller");
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
@@ -81,6 +82,8 @@ pub async fn controller(
     let seat = Seat {
         keys: &keys.controller,
         account,
+        operator,
+        policy: settings.policy,
         base_url: &url,
         tuning: settings.tuning.into(),
     };
@@ -107,8 +110,12 @@ pub async fn controller(
     })
 }
 
-/// Both accounts on the ledger: made if nobody has their names. Answers the controller's.
-async fn enrol(chain: &dyn Chain, settings: &ControllerSettings, keys: &ControllerKeys) -> Result<AccountId> {
+/// Both accounts on the ledger: made if nobody has their names. Answers the controller's, then the operator's.
+async fn enrol(
+    chain: &dyn Chain,
+    settings: &ControllerSettings,
+    keys: &ControllerKeys,
+) -> Result<(AccountId, AccountId)> {
     let none = Roles::default();
     let operator = Roles {
         developer: true,
@@ -118,18 +125,21 @@ async fn enrol(chain: &dyn Chain, settings: &ControllerSettings, keys: &Controll
         controller: true,
         ..none
     };
-    membership::enrol(chain, &keys.operator, &settings.operator, operator)
+    let operator = membership::enrol(chain, &keys.operator, &settings.operator, operator)
         .await
         .with_context(|| format!("the account `{}` (`operator`)", settings.operator))?;
-    membership::enrol(chain, &keys.controller, &settings.name, controller)
+    let controller = membership::enrol(chain, &keys.controller, &settings.name, controller)
         .await
-        .with_context(|| format!("the account `{}` (`name`)", settings.name))
+        .with_context(|| format!("the account `{}` (`name`)", settings.name))?;
+    Ok((controller, operator))
 }
 
 /// As whom a controller acts, and where it answers.
 pub(super) struct Seat<'a> {
     pub(super) keys: &'a SecretKey,
     pub(super) account: AccountId,
+    pub(super) operator: AccountId,
+    pub(super) policy: Policy,
     pub(super) base_url: &'a str,
     pub(super) tuning: Tuning,
 }
@@ -145,12 +155,13 @@ pub(super) async fn start(
     let options = piecework_controller::Options {
         key: seat.keys.clone(),
         account: seat.account,
+        operator: seat.operator,
         chain,
         store,
         blobs,
         packages: Arc::new(Packages::new(places::package_options())),
         providers,
-        policy: Default::default(),
+        policy: seat.policy,
         base_url: seat.base_url.to_owned(),
         tuning: seat.tuning,
     };

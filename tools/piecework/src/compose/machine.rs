@@ -9,6 +9,7 @@ use piecework_model::{AccountId, EgressPolicy, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::http::Explorer;
 use piecework_queue::ProviderLink;
+use piecework_scheduler::Policy;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whether this machine runs jobs itself, or only others that link to it.
     pub provides: bool,
+    pub policy: Policy,
     /// Where functions with an allow list may go; nowhere if none.
     pub egress: Option<EgressPolicy>,
 }
@@ -88,12 +90,13 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         piecework_controller::Options {
             key: keys.controller.clone(),
             account: AccountId::of(&keys.controller.public()),
+            operator: AccountId::of(&keys.operator.public()),
             chain,
             store,
             blobs,
             packages: Arc::new(Packages::new(places::package_options())),
             providers,
-            policy: Default::default(),
+            policy: settings.policy,
             base_url: url.clone(),
             tuning: Tuning::default(),
         },

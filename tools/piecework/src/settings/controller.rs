@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use piecework_controller::Tuning;
 use piecework_model::OwnerName;
+use piecework_scheduler::Policy;
 use serde::{Deserialize, Serialize};
 
 use super::{Settings, check_url, within};
@@ -22,6 +23,9 @@ pub struct ControllerSettings {
     pub url: String,
     /// The HTTP APIs of ledger peers, the preferred one first. Several of several owners: the next is asked when one is gone.
     pub peers: Vec<String>,
+    /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest.
+    #[serde(default)]
+    pub policy: Policy,
     #[serde(default)]
     pub tuning: Tuned,
 }
@@ -75,6 +79,7 @@ impl ControllerSettings {
             listen,
             url: String::new(),
             peers,
+            policy: Policy::default(),
             tuning: Tuned::default(),
         }
     }

@@ -11,6 +11,7 @@ mod main_job;
 mod network;
 mod oversight;
 mod peers;
+mod placement;
 mod proofs;
 mod providers;
 mod threats;

@@ -1,0 +1,201 @@
+//! Where a function's jobs may run: what its developer asked for, and what the scheduler is told of it.
+
+use std::collections::BTreeSet;
+
+use piecework_api::functions::{PlacementBody, PriceCap};
+use piecework_ledger::{Key, Value};
+use piecework_model::AccountId;
+use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
+
+use crate::{
+    Answer, Controller, accounts,
+    failure::{chain, refusal, rejected},
+};
+
+/// The developer's own machines, in a list of providers.
+const OWN: &str = "own";
+/// The community's policy.
+const DEFAULT: &str = "default";
+const WORD_LENGTH_MAX: usize = 64;
+/// As many as a provider may have.
+const LABELS_MAX: usize = 32;
+/// More is not a choice of machines any more; a label says it shorter.
+const PINNED_MAX: usize = 100;
+
+/// `before` with the parts that are given. Refuses with `placement.bad_region`, `.bad_label`, `.bad_trust`, `.bad_pin`,
+/// `.bad_policy` or `.unknown_provider`.
+pub(crate) async fn changed(
+    controller: &Controller,
+    before: Placement,
+    body: Option<PlacementBody>,
+) -> Answer<Placement> {
+    let Some(body) = body else { return Ok(before) };
+    let mut placement = before;
+    if let Some(region) = body.region {
+        placement.region = region_of(region)?;
+    }
+    if let Some(labels) = body.labels {
+        placement.labels = labels_of(labels)?;
+    }
+    if let Some(trust) = body.trust {
+        let parsed = trust.parse();
+        placement.trust = parsed.map_err(|bad: piecework_model::Rejection| rejected(bad.field("placement.trust")))?;
+    }
+    if let Some(cap) = body.price_cap {
+        placement.price_caps = caps(cap);
+    }
+    if let Some(pin) = body.pin {
+        placement.pin = pin_of(controller, pin).await?;
+    }
+    if let Some(policy) = body.policy.filter(|policy| !policy.is_empty()) {
+        placement.policy = match policy.as_str() {
+            DEFAULT => None,
+            named => {
+                let parsed = named.parse();
+                Some(parsed.map_err(|bad: piecework_model::Rejection| rejected(bad.field("placement.policy")))?)
+            }
+        };
+    }
+    Ok(placement)
+}
+
+fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
+    let mut refusal = refusal(code, message);
+    refusal.field = Some(format!("placement.{field}"));
+    Err(refusal)
+}
+
+fn region_of(region: String) -> Answer<Option<String>> {
+    if region.chars().count() > WORD_LENGTH_MAX {
+        return refused("placement.bad_region", "region", "a region has at most 64 characters");
+    }
+    Ok(Some(region).filter(|region| !region.is_empty()))
+}
+
+fn labels_of(labels: Vec<String>) -> Answer<BTreeSet<String>> {
+    let is_word = |label: &String| !label.is_empty() && label.chars().count() <= WORD_LENGTH_MAX;
+    if labels.len() > LABELS_MAX || !labels.iter().all(is_word) {
+        let message = "at most 32 labels of 1 to 64 characters";
+        return refused("placement.bad_label", "labels", message);
+    }
+    Ok(labels.into_iter().collect())
+}
+
+fn caps(cap: PriceCap) -> PriceCaps {
+    PriceCaps {
+        start_ucr: cap.start_ucr,
+        cpu_ucr_per_s: cap.cpu_ucr_per_s,
+        memory_ucr_per_gib_s: cap.memory_ucr_per_gib_s,
+        egress_ucr_per_mib: cap.egress_ucr_per_mib,
+    }
+}
+
+async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pin>> {
+    if names.len() > PINNED_MAX {
+        return refused(
+            "placement.bad_pin",
+            "pin",
+            "a function is pinned to at most 100 providers",
+        );
+    }
+    let mut pin = Pin::default();
+    for name in &names {
+        if name == OWN {
+            pin.own = true;
+        } else {
+            pin.providers.insert(provider_named(controller, name).await?);
+        }
+    }
+    Ok(Some(pin).filter(|_| !names.is_empty()))
+}
+
+/// One that has an offer on the ledger; it need not be here now.
+async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId> {
+    let account = match accounts::find(controller, name).await {
+        Ok(account) => Some(account),
+        Err(refusal) if refusal.code == "account.not_found" => None,
+        Err(refusal) => return Err(refusal),
+    };
+    if let Some(account) = account
+        && controller
+            .chain
+            .get(&Key::Offer(account))
+            .await
+            .map_err(chain)?
+            .is_some()
+    {
+        return Ok(account);
+    }
+    let message = format!("no provider is called `{name}`");
+    let mut refusal = refusal("placement.unknown_provider", message);
+    refusal.field = Some("placement.pin".into());
+    refusal.hint = Some("`piecework offers` lists the providers; `own` stands for your own".into());
+    Err(refusal)
+}
+
+/// The providers that a pin lets in, for the developer's functions.
+pub(crate) async fn pinned(controller: &Controller, developer: AccountId, pin: &Pin) -> Answer<Pinned> {
+    let owners = match pin.own {
+        true => [developer, owner_of(controller, developer).await?].into(),
+        false => BTreeSet::new(),
+    };
+    Ok(Pinned {
+        providers: pin.providers.clone(),
+        owners,
+    })
+}
+
+/// Whose an account is: another's where the ledger says so, else its own.
+pub(crate) async fn owner_of(controller: &Controller, account: AccountId) -> Answer<AccountId> {
+    match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
+        Some(Value::Account(found)) => Ok(found.owner.unwrap_or(account)),
+        Some(_) | None => Ok(account),
+    }
+}
+
+/// As its owner sees it.
+pub(crate) async fn view(controller: &Controller, placement: &Placement) -> PlacementBody {
+    let mut pin = Vec::new();
+    if let Some(pinned) = &placement.pin {
+        pin.extend(pinned.own.then(|| OWN.to_owned()));
+        for provider in &pinned.providers {
+            pin.push(controller.account_name(*provider).await);
+        }
+    }
+    let caps = placement.price_caps;
+    PlacementBody {
+        region: placement.region.clone(),
+        labels: (!placement.labels.is_empty()).then(|| placement.labels.iter().cloned().collect()),
+        trust: (placement.trust != Default::default()).then(|| placement.trust.to_string()),
+        price_cap: (caps != PriceCaps::default()).then_some(PriceCap {
+            start_ucr: caps.start_ucr,
+            cpu_ucr_per_s: caps.cpu_ucr_per_s,
+            memory_ucr_per_gib_s: caps.memory_ucr_per_gib_s,
+            egress_ucr_per_mib: caps.egress_ucr_per_mib,
+        }),
+        pin: (!pin.is_empty()).then_some(pin),
+        policy: placement.policy.map(|policy| policy.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code<T: std::fmt::Debug>(refused: Answer<T>) -> String {
+        refused.expect_err("refused").code
+    }
+
+    #[test]
+    fn words_have_bounds() {
+        assert_eq!(region_of(String::new()), Ok(None), "anywhere");
+        assert_eq!(region_of("eu".into()), Ok(Some("eu".into())));
+        assert_eq!(code(region_of("x".repeat(65))), "placement.bad_region");
+        assert_eq!(
+            labels_of(vec!["gpu".into(), "gpu".into()]),
+            Ok(["gpu".to_owned()].into())
+        );
+        assert_eq!(code(labels_of(vec![String::new()])), "placement.bad_label");
+        assert_eq!(code(labels_of(vec!["x".into(); 33])), "placement.bad_label");
+    }
+}
