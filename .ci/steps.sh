@@ -7,6 +7,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' PLAIN=$'\e[0m'; else BOLD='' DIM='' RED='' PLAIN=''; fi
 BEGAN=$SECONDS
 STEP_TIMES=()
+TARGET=${CARGO_TARGET_DIR:-$PWD/target}
+# A target directory elsewhere leaves the binary no way to find the checkout that it was built in.
+export PIECEWORK_RUNTIMES=${PIECEWORK_RUNTIMES:-$PWD/runtimes/build}
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s%s%s\n' "$DIM" "$*" "$PLAIN"; }

@@ -122,8 +122,8 @@ impl Client {
         self.nothing(Method::DELETE, &fill(routes::FUNCTION, &[id])).await
     }
 
-    pub async fn versions(&self, id: &str) -> Result<List<VersionView>, ClientError> {
-        self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), &()).await
+    pub async fn versions(&self, id: &str, query: &PageQuery) -> Result<List<VersionView>, ClientError> {
+        self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), query).await
     }
 
     pub async fn rollback(&self, id: &str, version: u32) -> Result<FunctionView, ClientError> {
@@ -159,6 +159,18 @@ impl Client {
     /// Lifts the quarantine of a function's versions.
     pub async fn release(&self, id: &str) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, &fill(routes::FUNCTION_RELEASE, &[id]), None::<&()>)
+            .await
+    }
+
+    /// Lets a function take no calls.
+    pub async fn stop(&self, id: &str) -> Result<FunctionView, ClientError> {
+        self.json(Method::POST, &fill(routes::FUNCTION_STOP, &[id]), None::<&()>)
+            .await
+    }
+
+    /// Lets a stopped function take calls again.
+    pub async fn start(&self, id: &str) -> Result<FunctionView, ClientError> {
+        self.json(Method::POST, &fill(routes::FUNCTION_START, &[id]), None::<&()>)
             .await
     }
 
@@ -298,8 +310,8 @@ impl Client {
         self.json(Method::POST, routes::TOKENS, Some(body)).await
     }
 
-    pub async fn tokens(&self) -> Result<List<TokenView>, ClientError> {
-        self.get(routes::TOKENS, &()).await
+    pub async fn tokens(&self, query: &PageQuery) -> Result<List<TokenView>, ClientError> {
+        self.get(routes::TOKENS, query).await
     }
 
     pub async fn delete_token(&self, id: &str) -> Result<(), ClientError> {

@@ -254,6 +254,8 @@ pub enum FunctionStatus {
     Failed,
     /// Failed too often in a row; a new version lifts it.
     Quarantined,
+    /// Its owner lets it take no calls.
+    Stopped,
 }
 
 /// A function as its owner sees it: the live version's settings.

@@ -107,7 +107,8 @@ pub struct CreateTransfer {
     /// More than zero.
     #[schema(value_type = Ucr)]
     pub amount_ucr: Credits,
-    /// At most 100 characters, public.
+    /// At most 100 characters, none of them control characters. In the statements of both sides, as long as this controller
+    /// keeps them; not on the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 100)]
     pub memo: Option<String>,
@@ -154,7 +155,7 @@ pub struct StatementLine {
     pub kind: String,
     /// The other side, where there is one.
     pub counterparty: Option<String>,
-    /// What it was for: a function, a count of jobs, a memo.
+    /// The memo of a transfer.
     pub detail: Option<String>,
     /// How many jobs it pays for.
     pub jobs: u32,

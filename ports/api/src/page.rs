@@ -19,6 +19,22 @@ impl<T> List<T> {
     }
 }
 
+impl<T> List<T> {
+    /// The page of a whole list that a query asks for. `key` names an item and is the cursor after it; `None` where the
+    /// cursor names none of them.
+    pub fn page(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> Option<Self> {
+        let begin = match &query.cursor {
+            None => 0,
+            Some(cursor) => 1 + items.iter().position(|item| key(item) == *cursor)?,
+        };
+        let limit = query.limit() as usize;
+        let more = items.len() > begin + limit;
+        let items: Vec<T> = items.into_iter().skip(begin).take(limit).collect();
+        let next = items.last().filter(|_| more).map(key);
+        Some(Self { items, next })
+    }
+}
+
 /// Which page of a list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -41,5 +57,34 @@ impl PageQuery {
     /// The limit in force, held within its range.
     pub fn limit(&self) -> u32 {
         self.limit.unwrap_or(Self::LIMIT_DEFAULT).clamp(1, Self::LIMIT_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(limit: u32, cursor: Option<&str>) -> Option<List<u32>> {
+        let query = PageQuery {
+            limit: Some(limit),
+            cursor: cursor.map(str::to_owned),
+        };
+        List::page(vec![1, 2, 3, 4, 5], &query, u32::to_string)
+    }
+
+    #[test]
+    fn pages_cover_a_list_once() {
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let list = page(2, cursor.as_deref()).expect("a cursor of ours");
+            seen.extend(list.items);
+            cursor = list.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5]);
+        assert_eq!(page(5, None).expect("whole").next, None);
+        assert!(page(2, Some("x")).is_none());
     }
 }

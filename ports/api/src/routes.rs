@@ -10,6 +10,8 @@ pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";
 pub const FUNCTION_BUDGET: &str = "/functions/{id}/budget";
 /// Lifts a quarantine.
 pub const FUNCTION_RELEASE: &str = "/functions/{id}/release";
+pub const FUNCTION_STOP: &str = "/functions/{id}/stop";
+pub const FUNCTION_START: &str = "/functions/{id}/start";
 /// Undoes a deletion.
 pub const FUNCTION_RESTORE: &str = "/functions/{id}/restore";
 pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";

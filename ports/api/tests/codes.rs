@@ -53,3 +53,41 @@ fn every_code_in_the_sources_is_in_the_catalogue() {
     );
     assert!(found.contains("function.not_found"), "the sources were not found");
 }
+
+/// What the tests of the tree say: files of tests and of conformance suites, and the test modules of the sources.
+fn tested(folder: &Path, inside_tests: bool, into: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_test = inside_tests || matches!(name, "tests" | "tests.rs" | "conformance" | "conformance.rs");
+        if path.is_dir() && !matches!(name, "target" | "node_modules" | "catalogue") {
+            tested(&path, is_test, into);
+        } else if name.ends_with(".rs") && !matches!(name, "catalogue.rs" | "codes.rs") {
+            let text = fs::read_to_string(&path).expect("UTF-8");
+            let from = if is_test {
+                Some(0)
+            } else {
+                text.find("#[cfg(test)]\nmod ")
+            };
+            into.push_str(from.map_or("", |from| &text[from..]));
+        }
+    }
+}
+
+/// Told only in moments that no test can hold still: a peer that reads a long history, a ledger that stands between two
+/// blocks.
+const MOMENTARY: [&str; 2] = ["ledger.indexing", "transaction.pending"];
+
+#[test]
+fn every_code_is_met_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut text = String::new();
+    for shelf in ["core", "ports", "roles", "tools"] {
+        tested(&root.join(shelf), false, &mut text);
+    }
+    let unmet: Vec<&str> = catalogue()
+        .map(|code| code.code)
+        .filter(|code| !text.contains(*code) && !MOMENTARY.contains(code))
+        .collect();
+    assert!(unmet.is_empty(), "no test meets {unmet:?}");
+}

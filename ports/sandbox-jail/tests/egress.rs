@@ -281,7 +281,7 @@ fn in_both(python: &'static str, javascript: &'static str) -> [(Language, &'stat
 fn runs(jail: &Jail, language: Language) -> bool {
     let runs = jail.languages().contains(&language);
     if !runs {
-        eprintln!("SKIPPED {language}: no interpreter here");
+        eprintln!("SKIPPED: no interpreter of {language} here");
     }
     runs
 }

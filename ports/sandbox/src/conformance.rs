@@ -95,7 +95,7 @@ pub async fn check(name: &str, language: Language, subject: &Subject) {
         .expect("the macro and the table are made from one list");
     match case.run(subject).await {
         Verdict::Passed => {}
-        Verdict::Skipped(reason) => eprintln!("SKIPPED {language}::{name}: {reason}"),
+        Verdict::Skipped(reason) => eprintln!("SKIPPED: {language}::{name}: {reason}"),
         Verdict::Failed(reason) => panic!("{language}::{name}: {reason}"),
     }
 }
@@ -166,6 +166,7 @@ table! { $
     limits::a_fork_bomb_is_bounded,
     limits::a_disk_fill_is_bounded,
     limits::many_files_are_bounded,
+    limits::open_files_are_bounded,
     limits::eight_instances_run_at_once,
     limits::dropping_an_instance_kills_all_of_it,
     limits::dropping_a_call_kills_all_of_it,

@@ -31,11 +31,16 @@ pub enum StoreFailure {
     Newer { directory: PathBuf, found: u32, known: u32 },
     #[error("{what} is damaged at byte {position}; restore it from a backup, or move it away to go on without")]
     Corrupt { what: String, position: u64 },
+    /// It was there in an earlier run: going on would begin anew and forget what the rest remembers.
+    #[error("{path} is gone; restore it from a backup, or move the whole directory away to begin anew")]
+    Gone { path: PathBuf },
     /// Short, cut, changed, or sealed under another key or for another context.
     #[error("sealed bytes cannot be opened: they were changed, or sealed elsewhere or for something else")]
     SealBroken,
     #[error("the master key file is not 32 bytes long; restore it from a backup")]
     BadMasterKey,
+    #[error("the master key is not the one that sealed this data; restore it from a backup")]
+    OtherMasterKey,
     #[error("the random source of the system gave nothing")]
     NoEntropy,
     #[error("a password could not be hashed")]
@@ -73,7 +78,8 @@ impl StoreFailure {
             Self::Newer { .. } => "store.newer",
             Self::Corrupt { .. } | Self::Undecodable { .. } => "store.corrupt",
             Self::SealBroken => "store.seal_broken",
-            Self::BadMasterKey => "store.bad_master_key",
+            Self::Gone { .. } => "store.gone",
+            Self::BadMasterKey | Self::OtherMasterKey => "store.bad_master_key",
             Self::NoEntropy => "store.no_entropy",
             Self::PasswordHash => "store.password_hash",
             Self::JournalClosed => "store.journal_closed",

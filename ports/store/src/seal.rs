@@ -19,7 +19,7 @@ use crate::StoreFailure;
 
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 24;
-const FILE: &str = "master.key";
+pub(crate) const FILE: &str = "master.key";
 
 /// Opens what it has sealed.
 pub(crate) struct Vault(XChaCha20Poly1305);

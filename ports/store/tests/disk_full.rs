@@ -50,7 +50,7 @@ impl Drop for SmallDisk {
 async fn a_full_disk_is_said_and_loses_nothing() {
     let Some(disk) = SmallDisk::mount("6m") else {
         assert!(std::env::var("CI").is_err(), "in CI the test has the right to mount");
-        eprintln!("skipped: mounting a small disk needs root");
+        eprintln!("SKIPPED: mounting a small disk needs root");
         return;
     };
     let options = Options::new(disk.path().join("store"));

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Answer, Controller,
-    failure::{failed, store},
+    failure::{failed, refuse, store},
 };
 
 /// Where a developer's lease is remembered: account -> lease id.
@@ -27,6 +27,25 @@ pub(crate) async fn remembered_lease(controller: &Controller, developer: Account
         .await
         .map_err(store)?;
     Ok(bytes.and_then(|bytes| <[u8; 20]>::try_from(bytes).ok()).map(LeaseId))
+}
+
+/// Notes whose ledger this store goes with, at the first start; refuses to go on with another's: leases, payments and the
+/// place in the blocks would be of a ledger that is not there.
+pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
+    const SPACE: &str = "network";
+    let (known, now) = (
+        controller.store.value(SPACE, SPACE).await.map_err(store)?,
+        controller.network.0,
+    );
+    match known {
+        Some(known) if known == now => Ok(()),
+        Some(_) => refuse(
+            "ledger.other_network",
+            "the store belongs to another ledger than the one that was started: restore what was moved or deleted, \
+             or move the whole directory away to begin anew",
+        ),
+        None => controller.store.put_value(SPACE, SPACE, &now).await.map_err(store),
+    }
 }
 
 /// Keeps a value as JSON.

@@ -39,12 +39,16 @@ impl IntoHint for Box<Refusal> {
     }
 }
 
+fn disk_full() -> Box<Refusal> {
+    refusal("server.disk_full", "the server's disk is full; nothing was stored")
+        .into_hint("try again when the operator has made room")
+}
+
 pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
     match failure {
         StoreFailure::DiskFull => {
             tracing::error!("the disk of the data directory is full");
-            refusal("server.disk_full", "the server's disk is full; nothing was stored")
-                .into_hint("try again when the operator has made room")
+            disk_full()
         }
         StoreFailure::Overloaded { .. } => {
             refusal("server.busy", "the server has as much to do as it takes").into_hint("try again in a second")
@@ -56,6 +60,9 @@ pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
 
 pub(crate) fn chain(failure: ChainFailure) -> Box<Refusal> {
     tracing::error!(cause = %failure, "the ledger does not answer");
+    if let ChainFailure::DiskFull { .. } = failure {
+        return disk_full();
+    }
     refusal("ledger.unavailable", "the ledger does not answer now; nothing was lost").into_hint("try again in a moment")
 }
 
@@ -71,8 +78,37 @@ pub(crate) fn blobs(error: BlobsError) -> Box<Refusal> {
         BlobsError::Rejected(rejection) => rejected(rejection),
         full if full.is_full() => {
             tracing::error!(cause = %full, "no room for bundles");
-            refusal("server.disk_full", "the server's disk is full; nothing was stored")
+            disk_full()
         }
         other => failed("blobs", &other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_the_world_show_a_code_and_a_hint_and_nothing_of_their_cause() {
+        const INSIDE: &str = "/srv/secret/place";
+        let io = || std::io::Error::new(std::io::ErrorKind::PermissionDenied, INSIDE);
+        let stopped = ChainFailure::Stopped { detail: INSIDE.into() };
+        let full = ChainFailure::DiskFull { detail: INSIDE.into() };
+        let bundles = BlobsError::Io {
+            operation: "write a bundle",
+            source: io(),
+        };
+        for (refusal, code) in [
+            (submit(SubmitError::Failed(stopped)), "ledger.unavailable"),
+            (chain(full), "server.disk_full"),
+            (store(StoreFailure::DiskFull), "server.disk_full"),
+            (store(StoreFailure::Overloaded { jobs: 1, bytes: 1 }), "server.busy"),
+            (failed("read", &io()), "server.failed"),
+            (blobs(bundles), "server.failed"),
+        ] {
+            let shown = serde_json::to_string(&refusal).expect("plain data");
+            assert_eq!(refusal.code, code);
+            assert!(refusal.hint.is_some() && !shown.contains(INSIDE), "{shown}");
+        }
     }
 }

@@ -53,8 +53,14 @@ impl Live {
         self.function.policy.quarantined.get(&self.version.version)
     }
 
-    /// Refuses with `function.quarantined`.
-    pub(crate) fn check_quarantine(&self) -> Answer<()> {
+    /// Refuses with `function.stopped` and `function.quarantined`.
+    pub(crate) fn check_takes_calls(&self) -> Answer<()> {
+        if self.function.policy.stopped {
+            let message = format!("`{}` is stopped and takes no calls", self.function.name);
+            let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
+                .hint("its owner starts it with `piecework function NAME --start`");
+            return Err(Box::new(refusal));
+        }
         let Some(why) = self.quarantine() else { return Ok(()) };
         let message = format!(
             "version {} of `{}` ended {} times in a row with {} and takes no calls",
@@ -178,7 +184,11 @@ async fn find(controller: &Controller, caller: &Caller, id_or_name: &str) -> Ans
         return by_id(controller, id).await?.map_or_else(|| not_found(id_or_name), Ok);
     }
     match id_or_name.parse() {
-        Ok(name) => named(controller, &caller.name, &name).await,
+        Ok(name) => match named(controller, &caller.name, &name).await {
+            // Under the name that was typed.
+            Err(refused) if refused.code == "function.not_found" => not_found(id_or_name),
+            found => found,
+        },
         Err(_) => not_found(id_or_name),
     }
 }

@@ -42,6 +42,15 @@ impl Inflight {
         self.0.get(&job).map(|entry| entry.value().clone())
     }
 
+    /// The records, as they stand, of those that `wanted` takes.
+    pub(crate) fn list(&self, wanted: impl Fn(&Job) -> bool) -> Vec<Job> {
+        let record = |flight: &Flight| {
+            let job = flight.queued.lock();
+            wanted(&job).then(|| job.clone())
+        };
+        self.0.iter().filter_map(|entry| record(&entry)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

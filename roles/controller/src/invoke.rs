@@ -26,7 +26,6 @@ use crate::{
     Answer, Controller, budget,
     clock::now_ms,
     failure::{refusal, store},
-    fair::Place,
     functions::Live,
     inflight::Aboard,
     leases::{self, Lane, Reservation},
@@ -88,7 +87,7 @@ pub(crate) async fn run(controller: Arc<Controller>, invocation: Invocation) -> 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.
 async fn watched(controller: &Controller, mut invocation: Invocation) -> Answer<Done> {
     invocation.live = traffic::pick(&invocation.live);
-    invocation.live.check_quarantine()?;
+    invocation.live.check_takes_calls()?;
     let live = invocation.live.clone();
     let done = invoke(controller, invocation).await;
     let code = match &done {
@@ -104,12 +103,16 @@ async fn invoke(controller: &Controller, invocation: Invocation) -> Answer<Done>
     let arrived = Instant::now();
     let live = invocation.live.clone();
     let aboard = controller.inflight.board(queued_record(&invocation));
-    let _place = if invocation.accepted {
-        live.gate.enter_patiently().await
-    } else {
-        live.gate.enter().await?
+    let gate = async {
+        if invocation.accepted {
+            Ok(live.gate.enter_patiently().await)
+        } else {
+            live.gate.enter().await
+        }
     };
-    let _slot = slot(controller, &invocation, &aboard).await?;
+    let _place = in_time(&invocation, &aboard, gate).await??;
+    let turn = controller.fair.enter(live.function.owner, live.weight);
+    let _slot = in_time(&invocation, &aboard, turn).await?;
     let (delivery, ticket, assigned) = dispatch(controller, &invocation, &aboard).await?;
     conclude(controller, invocation, arrived, delivery, ticket, assigned)
 }
@@ -125,16 +128,15 @@ fn queued_record(invocation: &Invocation) -> Job {
     )
 }
 
-/// A place among the slots, when the developer's turn comes; not later than the deadline.
-async fn slot(controller: &Controller, invocation: &Invocation, aboard: &Aboard<'_>) -> Answer<Place> {
-    let live = &invocation.live;
-    let mut turn = std::pin::pin!(controller.fair.enter(live.function.owner, live.weight));
-    if let Poll::Ready(place) = futures::poll!(&mut turn) {
-        return Ok(place);
+/// What `wait` comes to, unless the job is cancelled or its deadline passes before.
+async fn in_time<T>(invocation: &Invocation, aboard: &Aboard<'_>, wait: impl Future<Output = T>) -> Answer<T> {
+    let mut wait = std::pin::pin!(wait);
+    if let Poll::Ready(done) = futures::poll!(&mut wait) {
+        return Ok(done);
     }
     let left = Duration::from_millis(invocation.deadline_ms.saturating_sub(now_ms()));
     tokio::select! {
-        place = turn => Ok(place),
+        done = wait => Ok(done),
         () = aboard.flight.cancel.cancelled() => Err(cancelled(invocation)),
         () = tokio::time::sleep(left) => Err(expired(invocation)),
     }

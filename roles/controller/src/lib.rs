@@ -216,6 +216,7 @@ impl Controller {
             shutdown,
             tasks: TaskTracker::new(),
         });
+        codecs::check_network(&controller).await?;
         for link in options.providers {
             let owner = placement::owner_of(&controller, link.profile().account).await?;
             let is_its_own = owner == link.profile().account;

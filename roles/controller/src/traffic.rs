@@ -173,6 +173,32 @@ pub(crate) async fn release(controller: &Controller, caller: &Caller, function: 
     Ok(())
 }
 
+/// `POST /functions/{id}/stop` and `/start`: whether it takes calls. What runs goes on to its end. Idempotent.
+pub(crate) async fn set_stopped(controller: &Controller, caller: &Caller, live: &Live, stopped: bool) -> Answer<()> {
+    let function = &live.function;
+    let changed = functions::change_policy(controller, function.id, |policy, _| {
+        std::mem::replace(&mut policy.stopped, stopped) != stopped
+    });
+    if !changed.await? {
+        return Ok(());
+    }
+    if stopped {
+        for seen in controller.providers.all().iter() {
+            seen.link.forget(function.id, live.version.version);
+        }
+    }
+    let action = if stopped { "stopped" } else { "started" };
+    let detail = json!({"function": function.id});
+    audit::own(
+        controller,
+        caller.account,
+        ("function", action),
+        function.name.as_str(),
+        detail,
+    )
+    .await
+}
+
 /// How a function's calls are spread now.
 pub(crate) fn view(controller: &Controller, function: &Function) -> Option<TrafficView> {
     let traffic = function.policy.traffic.as_ref()?;

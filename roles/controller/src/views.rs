@@ -55,6 +55,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         version: version.version,
         language: version.language,
         status: match &quarantine {
+            _ if function.policy.stopped => FunctionStatus::Stopped,
             Some(_) => FunctionStatus::Quarantined,
             None => FunctionStatus::Ready,
         },

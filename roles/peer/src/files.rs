@@ -37,6 +37,13 @@ pub(crate) fn load_or_create_key(directory: &Path) -> Result<SecretKey, PeerFail
     }
 }
 
+/// The key that is there already.
+pub(crate) fn load_key(directory: &Path) -> Result<SecretKey, PeerFailure> {
+    let path = directory.join(KEY_FILE);
+    let text = fs::read_to_string(&path).map_err(failure(&path))?;
+    parse_key(&path, &text)
+}
+
 fn parse_key(path: &Path, text: &str) -> Result<SecretKey, PeerFailure> {
     let seed: PublicKey = text
         .trim()

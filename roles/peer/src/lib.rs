@@ -154,11 +154,11 @@ impl Member {
     }
 }
 
-/// Reads what [`create_genesis`] or [`join`] left in `directory`.
+/// Reads what [`create_genesis`] or [`join`] left in `directory`. Makes no key: they did.
 pub fn member(directory: &std::path::Path) -> Result<Member, PeerFailure> {
     Ok(Member {
         genesis: files::read_genesis(directory)?,
-        key: files::load_or_create_key(directory)?,
+        key: files::load_key(directory)?,
         ledger: directory.join(files::LEDGER_DIRECTORY),
     })
 }

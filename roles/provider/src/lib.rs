@@ -10,6 +10,8 @@ pub mod lanes;
 mod orders;
 mod pool;
 pub mod receipts;
+#[cfg(test)]
+mod tests;
 pub mod tickets;
 
 use std::{

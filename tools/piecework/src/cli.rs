@@ -168,6 +168,8 @@ mod tests {
             "piecework traffic hello v3=90 v4=10 --max-errors 5% --min-calls 50",
             "piecework traffic hello --end",
             "piecework function hello --release",
+            "piecework function hello --stop",
+            "piecework function hello --start",
             "piecework function hello --budget 1.5cr",
             "piecework deploy p --canary 10 --budget 100",
             "piecework audit --json --action function.",

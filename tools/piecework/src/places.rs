@@ -103,7 +103,7 @@ pub fn memory_bytes() -> u64 {
     kib.map_or(UNKNOWN, |kib| kib * 1_024)
 }
 
-/// What `RUST_LOG` asks for, else warnings.
+/// What `RUST_LOG` asks for, else warnings; without the database's of a first start, which only say that it is one.
 pub fn log_filter() -> String {
-    text("RUST_LOG").unwrap_or_else(|| "warn".to_owned())
+    text("RUST_LOG").unwrap_or_else(|| "warn,commonware_storage::qmdb=error".to_owned())
 }

@@ -79,7 +79,7 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
             path.display()
         ))
     })?;
-    let code = fs::read_to_string(path).with_context(|| format!("cannot read {} as UTF-8 text", path.display()))?;
+    let code = read_text(path)?;
     let name = name_of(path.file_stem().and_then(|stem| stem.to_str()));
     Ok(Source {
         name,
@@ -88,6 +88,13 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
         bundle: None,
         summary: show::bytes(bytes),
     })
+}
+
+/// A file's text.
+pub fn read_text(path: &Path) -> Result<String, Failure> {
+    let bytes = fs::read(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))?;
+    Ok(text)
 }
 
 fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failure> {

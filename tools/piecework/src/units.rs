@@ -86,25 +86,35 @@ pub fn budget_ucr(text: &str) -> Result<u64, String> {
 /// `20%`, `2.5%`: in thousandths.
 pub fn permille(text: &str) -> Result<u32, String> {
     let bad = || format!("`{text}` is not a percentage: write 0% to 100%, like 5% or 2.5%");
-    let (whole, tenth) = match text.strip_suffix('%').ok_or_else(bad)?.split_once('.') {
-        Some((whole, tenth)) if tenth.len() == 1 => (whole.to_owned(), tenth.to_owned()),
-        Some(_) => return Err(bad()),
-        None => (text.trim_end_matches('%').to_owned(), "0".to_owned()),
-    };
+    let number = text.strip_suffix('%').ok_or_else(bad)?;
+    let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
     let digits = format!("{whole}{tenth}");
-    if whole.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    if whole.is_empty() || tenth.len() != 1 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(bad());
     }
     let number: u32 = digits.parse().map_err(|_| bad())?;
     Some(number).filter(|permille| *permille <= 1_000).ok_or_else(bad)
 }
 
+/// `3`, or `v3` as it is shown.
+pub fn version(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix('v').unwrap_or(text).parse().ok();
+    let positive = number.filter(|number| *number > 0);
+    positive
+        .ok_or_else(|| format!("`{text}` is not a version: write a number like 3, as `piecework versions` shows it"))
+}
+
+/// Where to listen, in numbers: a name may stand for several addresses.
+pub fn address(text: &str) -> Result<std::net::SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is not ADDR:PORT: write an address and a port up to 65535, like 127.0.0.1:7433"))
+}
+
 /// `v3=90` or `3=90`: a version and its share.
 pub fn share(text: &str) -> Result<(u32, u32), String> {
-    let parsed = text.split_once('=').and_then(|(version, share)| {
-        let version = version.strip_prefix('v').unwrap_or(version);
-        Some((version.parse().ok()?, share.parse().ok()?))
-    });
+    let parsed = text
+        .split_once('=')
+        .and_then(|(version, share)| Some((self::version(version).ok()?, share.parse().ok()?)));
     parsed.ok_or_else(|| format!("`{text}` is no share of a version: write v3=90"))
 }
 
@@ -213,6 +223,18 @@ mod tests {
         );
         for bad in ["20", "101%", "-1%", "2.55%", "%", "x%"] {
             assert!(permille(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_and_addresses_are_numbers() {
+        assert_eq!((version("3"), version("v3")), (Ok(3), Ok(3)));
+        for bad in ["0", "v", "three", "-1", ""] {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+        assert!(address("[::1]:0").is_ok());
+        for bad in ["localhost:80", "127.0.0.1", "127.0.0.1:65536"] {
+            assert!(address(bad).is_err_and(|said| said.contains("ADDR:PORT")), "{bad}");
         }
     }
 

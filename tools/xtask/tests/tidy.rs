@@ -124,7 +124,7 @@ fn names_that_say_nothing_are_found() {
     for path in [
         "core/model",
         "ports/store/src/uncommon.rs",
-        "ports/chain/src/commonware.rs",
+        "ports/chain-simplex/src/engine.rs",
     ] {
         assert_eq!(sources::check_name(path), None, "{path}");
     }

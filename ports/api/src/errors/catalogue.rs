@@ -203,6 +203,11 @@ const PLATFORM: &[Code] = &[
         "the handler raised; `details` has type, message and stack",
     ),
     code(
+        409,
+        "function.stopped",
+        "its owner has stopped the function; it takes no calls until it is started",
+    ),
+    code(
         422,
         "function.syntax_error",
         "the code does not parse; the message has file and line",
@@ -263,6 +268,11 @@ const PLATFORM: &[Code] = &[
         503,
         "ledger.indexing",
         "this peer still reads the history that the list is made from",
+    ),
+    code(
+        503,
+        "ledger.other_network",
+        "the store goes with another ledger; the controller does not start",
     ),
     code(
         503,
@@ -411,7 +421,7 @@ const PLATFORM: &[Code] = &[
     code(
         500,
         "server.failed",
-        "something broke on the server's side; the log has it under the request's id",
+        "something broke on the server's side; its log says what",
     ),
     code(422, "token.bad_expiry", "an expiry is not between 60 s and a year"),
     code(
@@ -432,7 +442,11 @@ const PLATFORM: &[Code] = &[
         "the transaction is queued and not final yet; ask for it by its id",
     ),
     code(404, "transaction.not_found", "the ledger has no transaction of this id"),
-    code(422, "transfer.bad_memo", "a memo is over 100 characters"),
+    code(
+        422,
+        "transfer.bad_memo",
+        "a memo is over 100 characters or has control characters",
+    ),
     code(
         402,
         "transfer.insufficient",

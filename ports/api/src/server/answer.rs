@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     errors::{ErrorBody, Refusal, parse_body, status_of},
+    page::{List, PageQuery},
     routes,
 };
 
@@ -67,6 +68,17 @@ impl IntoResponse for HttpError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// The page of a whole list. Refuses with `cursor.malformed` what is no cursor of it.
+pub fn page<T>(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> HttpResult<Json<List<T>>> {
+    match List::page(items, query, key) {
+        Some(list) => Ok(Json(list)),
+        None => Err(HttpError(refusal(
+            "cursor.malformed",
+            "a cursor is the `next` of a page",
+        ))),
     }
 }
 

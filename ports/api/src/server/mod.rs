@@ -6,6 +6,6 @@ mod extract;
 mod listen;
 mod slow;
 
-pub use answer::{Created, HttpError, HttpResult, read_body, read_bytes, refusal, refuse};
+pub use answer::{Created, HttpError, HttpResult, page, read_body, read_bytes, refusal, refuse};
 pub use extract::{Caller, Path, Query};
 pub use listen::{Limits, serve};

@@ -259,6 +259,38 @@ export default () => {
     bench.still_serves().await
 }
 
+/// More descriptors than any function needs; they are the whole machine's.
+pub(super) async fn open_files_are_bounded(bench: Bench) -> Check {
+    let python = r#"
+def handler(event, context):
+    held = []
+    try:
+        while len(held) < 20000:
+            held.append(open(__file__))
+    except OSError:
+        pass
+    return len(held)
+"#;
+    let javascript = r#"
+const fs = await import('node:fs').catch(() => null);
+export default () => {
+    let count = 0;
+    try {
+        while (count < 20000) { fs.openSync(process.execPath); count++; }
+    } catch {}
+    return count;
+};
+"#;
+    let finished = bench.once(bench.program(python, javascript), "null").await?;
+    if Kind::of(&finished.outcome) == Kind::Returned {
+        let count = output(&finished)?.as_u64().unwrap_or(u64::MAX);
+        ensure!(count < 10_000, "{count} files were held open");
+    } else {
+        bench.expect(&finished, &[Kind::Raised, Kind::Crashed, Kind::OutOfMemory])?;
+    }
+    bench.still_serves().await
+}
+
 pub(super) async fn eight_instances_run_at_once(bench: Bench) -> Check {
     let program = bench.program(
         "import time\ndef handler(event, context):\n    end = time.monotonic() + 0.05\n    while time.monotonic() < end:\n        pass\n    return event\n",

@@ -160,6 +160,7 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         )]
         .into(),
         budget_ucr: Some(100),
+        stopped: true,
     };
     store.set_policy(function.id, &policy, START_MS + 4).await.expect("set");
     let found = store.function(function.id).await.expect("read").expect("there");

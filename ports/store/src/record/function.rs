@@ -38,6 +38,9 @@ pub struct Policy {
     /// What the function may cost in a calendar month (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_ucr: Option<u64>,
+    /// Its owner lets it take no calls.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }
 
 /// A split between versions.

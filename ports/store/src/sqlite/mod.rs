@@ -15,6 +15,7 @@ mod row;
 mod tests;
 mod users;
 mod values;
+mod whole;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -102,14 +103,16 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens or makes a data directory and brings its tables up to its journal.
     ///
-    /// Fails with `Locked`, `Foreign`, `Newer` or `Corrupt` where it must not go on.
+    /// Fails with `Locked`, `Foreign`, `Newer`, `Gone`, `OtherMasterKey` or `Corrupt` where it must not go on.
     pub async fn open(options: Options) -> Result<Arc<Self>, StoreFailure> {
         let directory = Directory::open(&options.directory)?;
+        whole::check(&directory)?;
         let vault = Vault::open(directory.path())?;
-        let connect = connect_options(&directory.path().join("store.sqlite"));
+        let connect = connect_options(&directory.path().join(whole::DATABASE));
         let mut writer = open_writer(&connect).await?;
+        whole::check_key(&mut writer, &vault).await?;
         let filed = row::mark(&mut writer, "journal_position").await?;
-        let (journal, entries) = Journal::open(&directory.subdirectory("journal")?, filed, options.segment_bytes)?;
+        let (journal, entries) = Journal::open(&directory.subdirectory(whole::JOURNAL)?, filed, options.segment_bytes)?;
         let mut filer = filing::Filer::new(unfinished(&mut writer).await?);
         replay(&mut writer, &mut filer, &entries).await?;
         let shared = Arc::new(Shared {

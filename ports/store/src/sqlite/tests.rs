@@ -77,3 +77,35 @@ async fn the_audit_record_cannot_be_changed_or_shortened() {
         assert!(done.expect_err("refused").to_string().contains("append-only"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_directory_is_not_begun_anew() {
+    use crate::Sealing;
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = |name: &str| directory.path().join(name);
+    let open = || Sqlite::open(Options::new(directory.path()));
+    let store = open().await.expect("opened");
+    let sealed = store.seal("a", b"secret").expect("sealed");
+    store.finish(finished(1, function_id(1), account(1))).expect("kept");
+    drop(store);
+    let key = std::fs::read(place("master.key")).expect("a key");
+
+    std::fs::remove_file(place("master.key")).expect("removed");
+    assert_eq!(open().await.err().map(|failure| failure.code()), Some("store.gone"));
+    assert!(!place("master.key").exists(), "no new key was made");
+    std::fs::write(place("master.key"), [7; 32]).expect("written");
+    assert_eq!(
+        open().await.err().map(|failure| failure.code()),
+        Some("store.bad_master_key")
+    );
+    std::fs::write(place("master.key"), &key).expect("written");
+
+    std::fs::rename(place("store.sqlite"), place("elsewhere")).expect("moved");
+    let gone = open().await.err().expect("refused");
+    assert!(gone.to_string().contains("store.sqlite is gone"), "{gone}");
+    assert!(!place("store.sqlite").exists(), "no new database was made");
+    std::fs::rename(place("elsewhere"), place("store.sqlite")).expect("moved");
+
+    let store = open().await.expect("whole again");
+    assert_eq!(store.open_sealed("a", &sealed).expect("opened"), b"secret");
+}

@@ -7,13 +7,13 @@ use piecework_api::{
         CreateToken, InviteCreated, Role, Scope, TokenCreated, TokenView,
     },
     errors::ErrorBody,
-    page::List,
+    page::{List, PageQuery},
     routes,
 };
 use piecework_model::AccountId;
 use serde_json::json;
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, read_body};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, page, read_body};
 use crate::{
     Answer, Controller, accounts, audit, auth,
     clock::{now_ms, timestamp},
@@ -182,20 +182,21 @@ pub(super) async fn create_token(
     }))
 }
 
-#[utoipa::path(get, path = routes::TOKENS, tag = "accounts", responses(
+/// Oldest first.
+#[utoipa::path(get, path = routes::TOKENS, tag = "accounts", params(PageQuery), responses(
     (status = 200, body = List<TokenView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list_tokens(
     State(controller): Shared,
     authenticated: Authenticated,
+    Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<TokenView>>> {
     let caller = authenticated.with(Scope::Admin)?;
     let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
-    Ok(Json(List::all(
-        tokens
-            .iter()
-            .map(|token| views::token(token, caller.name.as_str()))
-            .collect(),
-    )))
+    let views = tokens
+        .iter()
+        .map(|token| views::token(token, caller.name.as_str()))
+        .collect();
+    page(views, &query, |token: &TokenView| token.id.clone())
 }
 
 #[utoipa::path(delete, path = routes::TOKEN, tag = "accounts", params(("id" = String, Path)), responses(

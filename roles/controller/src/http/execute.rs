@@ -71,7 +71,7 @@ pub(super) async fn execute(
         accepted: false,
     };
     if wants_async(&headers) {
-        invocation.live.check_quarantine()?;
+        invocation.live.check_takes_calls()?;
         budget::check(&controller, &invocation.live).await?;
         return accept(&controller, caller, invocation, deadline).await;
     }

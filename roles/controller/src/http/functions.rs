@@ -15,7 +15,9 @@ use piecework_api::{
 use piecework_model::{Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, read_body};
+use super::{
+    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, page, read_body,
+};
 use crate::{
     Answer, Controller,
     auth::Caller,
@@ -145,12 +147,14 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[utoipa::path(get, path = routes::FUNCTION_VERSIONS, tag = "functions", params(("id" = String, Path)), responses(
+/// Newest first.
+#[utoipa::path(get, path = routes::FUNCTION_VERSIONS, tag = "functions", params(("id" = String, Path), PageQuery), responses(
     (status = 200, body = List<VersionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn versions(
     State(controller): Shared,
     authenticated: Authenticated,
     Path(id): Path<String>,
+    Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<VersionView>>> {
     let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
     let mut items = Vec::new();
@@ -158,7 +162,7 @@ pub(super) async fn versions(
         let code_bytes = controller.blobs.get(&version.code).await.map_err(blobs)?.len() as u64;
         items.push(views::version(&version, live.function.live_version, code_bytes));
     }
-    Ok(Json(List::all(items)))
+    page(items, &query, |version| version.version.to_string())
 }
 
 #[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions", params(("id" = String, Path)),
@@ -254,6 +258,40 @@ pub(super) async fn release(
     traffic::release(&controller, caller, &live.function).await?;
     let live = functions::own(&controller, caller, &id).await?;
     Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// From now on the function takes no calls: they are refused with `function.stopped`. What runs goes on to its end.
+#[utoipa::path(post, path = routes::FUNCTION_STOP, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn stop(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<FunctionView>> {
+    set_stopped(&controller, authenticated.with(Scope::Deploy)?, &id, true).await
+}
+
+/// Lets a stopped function take calls again.
+#[utoipa::path(post, path = routes::FUNCTION_START, tag = "functions", params(("id" = String, Path)), responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn start(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<FunctionView>> {
+    set_stopped(&controller, authenticated.with(Scope::Deploy)?, &id, false).await
+}
+
+async fn set_stopped(
+    controller: &Controller,
+    caller: &Caller,
+    id: &str,
+    stopped: bool,
+) -> HttpResult<Json<FunctionView>> {
+    let live = functions::own(controller, caller, id).await?;
+    traffic::set_stopped(controller, caller, &live, stopped).await?;
+    let live = functions::own(controller, caller, id).await?;
+    Ok(Json(views::function(controller, &live).await?))
 }
 
 /// Brings back a function that was deleted in the last days: by its id, or the last one deleted of a name.

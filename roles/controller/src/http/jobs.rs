@@ -1,6 +1,6 @@
 //! `/jobs`: a job's record, its history on the ledger, its logs; cancelling.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use piecework_api::{
@@ -11,7 +11,7 @@ use piecework_api::{
     routes,
 };
 use piecework_model::{Credits, JobId};
-use piecework_store::{Job, JobFilter, JobState, JobStep};
+use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -83,15 +83,22 @@ pub(super) async fn list(
         limit,
     };
     let mut items = Vec::new();
-    for _ in 0..PAGES_SEARCHED_MAX {
+    'search: for _ in 0..PAGES_SEARCHED_MAX {
+        // Before the store is asked: a job that ends in between is in both, not in neither.
+        let flying = flying(&controller, &filter);
         let page = controller.store.list_jobs(&filter).await.map_err(store)?;
-        for job in &page.items {
+        filter.before = page.next;
+        let jobs = merged(flying, page);
+        for (index, job) in jobs.iter().enumerate() {
             if state.is_none_or(|state| views::job_state(job.state) == state) {
                 items.push(views::job(&controller, job).await?);
             }
+            if items.len() == limit as usize && index + 1 < jobs.len() {
+                filter.before = Some(job.id);
+                break 'search;
+            }
         }
-        filter.before = page.next;
-        if filter.before.is_none() || items.len() >= limit as usize {
+        if filter.before.is_none() || items.len() == limit as usize {
             break;
         }
     }
@@ -99,6 +106,27 @@ pub(super) async fn list(
         items,
         next: filter.before.map(|id| id.to_string()),
     }))
+}
+
+fn flying(controller: &Controller, filter: &JobFilter) -> Vec<Job> {
+    controller.inflight.list(|job| {
+        job.developer == filter.developer
+            && filter.function.is_none_or(|function| job.function == function)
+            && filter.before.is_none_or(|before| job.id < before)
+    })
+}
+
+/// The page with those of its range that are on their way, newest first.
+fn merged(flying: Vec<Job>, page: Page<Job, JobId>) -> Vec<Job> {
+    let in_range = |job: &Job| page.next.is_none_or(|last| job.id > last);
+    let flying = flying.into_iter().filter(in_range);
+    let mut jobs: BTreeMap<JobId, Job> = flying.map(|job| (job.id, job)).collect();
+    for job in page.items {
+        if job.state.is_final() || !jobs.contains_key(&job.id) {
+            jobs.insert(job.id, job);
+        }
+    }
+    jobs.into_values().rev().collect()
 }
 
 #[utoipa::path(get, path = routes::JOB, tag = "jobs", params(("id" = String, Path), JobQuery), responses(

@@ -15,7 +15,7 @@ use piecework_model::{Credits, Digest};
 use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Query, Shared, execute::idempotency, read_body};
+use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Query, Shared, execute::idempotency, page, read_body};
 use crate::{
     Answer, Controller, accounts,
     auth::Caller,
@@ -37,6 +37,13 @@ pub(super) async fn commission_ppm(controller: &Controller) -> Answer<u32> {
 }
 
 const MEMO_LENGTH_MAX: usize = 100;
+/// Memos by transaction. They are this controller's, not the ledger's.
+const MEMOS: &str = "memo";
+
+/// Control characters would reach the terminals and spreadsheets of others.
+fn is_memo(text: &str) -> bool {
+    text.chars().count() <= MEMO_LENGTH_MAX && !text.chars().any(char::is_control)
+}
 
 /// Moves credits; answered when it is final on the ledger. A repetition with the same `Idempotency-Key` moves nothing and
 /// answers what the first one did.
@@ -51,12 +58,11 @@ pub(super) async fn transfer(
 ) -> HttpResult<Created<TransferView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateTransfer = read_body(body, BODY_BYTES_MAX).await?;
-    if body
-        .memo
-        .as_ref()
-        .is_some_and(|memo| memo.chars().count() > MEMO_LENGTH_MAX)
-    {
-        return Ok(refuse("transfer.bad_memo", "a memo has at most 100 characters")?);
+    if body.memo.as_deref().is_some_and(|memo| !is_memo(memo)) {
+        return Ok(refuse(
+            "transfer.bad_memo",
+            "a memo has at most 100 characters and no control characters",
+        )?);
     }
     if !body.amount_ucr.is_positive() {
         let mut refused = refusal("transfer.not_positive", "an amount is above zero");
@@ -73,6 +79,14 @@ pub(super) async fn transfer(
 async fn send_transfer(controller: &Controller, caller: &Caller, body: &CreateTransfer) -> Answer<TransferView> {
     let to = accounts::find(controller, &body.to).await?;
     let sent = accounts::transfer(controller, caller.account, to, body.amount_ucr).await?;
+    if let Some(memo) = body.memo.as_ref().filter(|memo| !memo.is_empty()) {
+        let place = sent.done.id.0.to_string();
+        controller
+            .store
+            .put_value(MEMOS, &place, memo.as_bytes())
+            .await
+            .map_err(store)?;
+    }
     let account = accounts::on_ledger(controller, caller.account).await?;
     Ok(TransferView {
         transaction: sent.done.id.0,
@@ -169,7 +183,7 @@ pub(super) async fn statement(
         let line: follow::Line = codecs::from_json(&bytes)?;
         let at = timestamp(line.at_ms);
         if query.from.is_none_or(|from| at >= from) && query.to.is_none_or(|to| at < to) {
-            items.push(statement_line(&controller, &line, posted).await);
+            items.push(statement_line(&controller, &line, posted).await?);
         }
         posted = Credits(posted.0 - line.amount.0);
     }
@@ -190,29 +204,36 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
     }
 }
 
-async fn statement_line(controller: &Controller, line: &follow::Line, posted: Credits) -> StatementLine {
+async fn statement_line(controller: &Controller, line: &follow::Line, posted: Credits) -> Answer<StatementLine> {
+    let memo = match line.kind.as_str() {
+        "transfer" => {
+            let place = line.transaction.to_string();
+            controller.store.value(MEMOS, &place).await.map_err(store)?
+        }
+        _ => None,
+    };
     let counterparty = match line.counterparty {
         Some(account) => Some(controller.account_name(account).await),
         None => None,
     };
-    StatementLine {
+    Ok(StatementLine {
         at: timestamp(line.at_ms),
         height: line.height,
         kind: line.kind.clone(),
         counterparty,
-        detail: None,
+        detail: memo.map(|memo| String::from_utf8_lossy(&memo).into_owned()),
         jobs: line.jobs,
         amount_ucr: line.amount,
         posted_ucr: posted,
         transaction: Some(line.transaction),
-    }
+    })
 }
 
 #[utoipa::path(get, path = routes::OFFERS, tag = "ledger", params(PageQuery), security(()), responses(
     (status = 200, body = List<OfferView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn offers(
     State(controller): Shared,
-    Query(_query): Query<PageQuery>,
+    Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<OfferView>>> {
     let mut items = Vec::new();
     for seen in controller.providers.all().iter() {
@@ -233,7 +254,7 @@ pub(super) async fn offers(
             });
         }
     }
-    Ok(Json(List::all(items)))
+    page(items, &query, |offer| offer.provider_id.to_string())
 }
 
 #[utoipa::path(get, path = routes::PROVIDERS, tag = "ledger", params(PageQuery), responses(
@@ -241,7 +262,7 @@ pub(super) async fn offers(
 pub(super) async fn providers(
     State(controller): Shared,
     authenticated: Authenticated,
-    Query(_query): Query<PageQuery>,
+    Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<ProviderView>>> {
     authenticated.with(Scope::View)?;
     let mut items = Vec::new();
@@ -269,7 +290,7 @@ pub(super) async fn providers(
             prices: Some(profile.prices.into()),
         });
     }
-    Ok(Json(List::all(items)))
+    page(items, &query, |provider| provider.id.to_string())
 }
 
 /// Jobs paid and what they brought, over the lanes of the leases that this controller knows.
@@ -295,14 +316,15 @@ async fn earned_by(controller: &Controller, provider: piecework_model::AccountId
 pub(super) async fn leases(
     State(controller): Shared,
     authenticated: Authenticated,
-    Query(_query): Query<PageQuery>,
+    Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<LeaseView>>> {
     let caller = authenticated.with(Scope::View)?;
+    let by_id = |lease: &LeaseView| lease.id.to_string();
     let Some(id) = codecs::remembered_lease(&controller, caller.account).await? else {
-        return Ok(Json(List::all(Vec::new())));
+        return page(Vec::new(), &query, by_id);
     };
     let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
-        return Ok(Json(List::all(Vec::new())));
+        return page(Vec::new(), &query, by_id);
     };
     let (state, expires_at_height) = match lease.state {
         LeaseState::Open => ("open", None),
@@ -327,5 +349,5 @@ pub(super) async fn leases(
         opened_at_height: None,
         expires_at_height,
     };
-    Ok(Json(List::all(vec![view])))
+    page(vec![view], &query, by_id)
 }

@@ -24,7 +24,7 @@ use piecework_api::{accounts::Scope, routes};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, read_body};
+pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{
     Controller,
@@ -80,6 +80,8 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         ))
         .routes(routes!(functions::set_budget))
         .routes(routes!(functions::release))
+        .routes(routes!(functions::stop))
+        .routes(routes!(functions::start))
         .routes(routes!(functions::restore))
         .routes(routes!(functions::quote))
         .routes(routes!(functions::logs))

@@ -1,6 +1,6 @@
 //! `piecework call`: one run; the output on standard output, everything else on standard error.
 
-use std::{fs, io::Read as _};
+use std::{io::Read as _, path::Path};
 
 use anyhow::Context as _;
 use piecework_api::{
@@ -11,7 +11,7 @@ use piecework_api::{
 use piecework_model::JobId;
 use serde_json::value::RawValue;
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, source};
 
 /// Run a function
 #[derive(Debug, clap::Args)]
@@ -114,10 +114,7 @@ fn event(given: &str) -> Result<Box<RawValue>, Failure> {
         return value(&text, "standard input");
     }
     match given.strip_prefix('@') {
-        Some(path) => {
-            let text = fs::read_to_string(path).with_context(|| format!("cannot read {path} as UTF-8 text"))?;
-            value(&text, path)
-        }
+        Some(path) => value(&source::read_text(Path::new(path))?, path),
         None => value(given, "the event"),
     }
 }
@@ -139,7 +136,7 @@ mod tests {
         assert_eq!(event("{\"a\": 1}").expect("JSON").get(), "{\"a\": 1}");
         assert_eq!(event("-1").expect("a number").get(), "-1");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(file.path(), "[1]\n").expect("written");
+        std::fs::write(file.path(), "[1]\n").expect("written");
         assert_eq!(
             event(&format!("@{}", file.path().display())).expect("a file").get(),
             "[1]"

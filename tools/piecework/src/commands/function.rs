@@ -11,6 +11,12 @@ pub struct Function {
     /// Let a quarantined version take calls again
     #[arg(long)]
     release: bool,
+    /// Take no calls from now on; what runs goes on to its end
+    #[arg(long, conflicts_with = "start")]
+    stop: bool,
+    /// Take calls again
+    #[arg(long)]
+    start: bool,
     /// What it may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
     #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
     budget: Option<u64>,
@@ -21,6 +27,12 @@ impl Function {
         let client = session::connect()?;
         if self.release {
             client.release(&self.name).await?;
+        }
+        if self.stop {
+            client.stop(&self.name).await?;
+        }
+        if self.start {
+            client.start(&self.name).await?;
         }
         if let Some(budget_ucr) = self.budget {
             client.set_budget(&self.name, budget_ucr).await?;

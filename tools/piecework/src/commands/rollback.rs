@@ -1,12 +1,12 @@
 //! `piecework rollback`: makes an old version live.
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, units};
 
 /// Make an old version live again
 #[derive(Debug, clap::Args)]
 pub struct Rollback {
     name: String,
-    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(value_parser = units::version)]
     version: u32,
 }
 

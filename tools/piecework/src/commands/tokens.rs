@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use piecework_api::accounts::{CreateToken, Scope};
+use piecework_api::{
+    PageQuery,
+    accounts::{CreateToken, Scope},
+};
 
 use crate::{failure::Failure, session, show, units};
 
@@ -16,7 +19,10 @@ pub struct Tokens {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     /// List your tokens
-    List,
+    List {
+        #[command(flatten)]
+        page: super::Page,
+    },
     /// Make a token; it is shown this once
     Create {
         /// deploy, invoke, view or admin; may be repeated
@@ -35,8 +41,11 @@ enum Action {
 
 impl Tokens {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        match self.action.unwrap_or(Action::List) {
-            Action::List => list(json).await,
+        let Some(action) = self.action else {
+            return list(&PageQuery::default(), json).await;
+        };
+        match action {
+            Action::List { page } => list(&page.query(), json).await,
             Action::Create { scope, label, expires } => {
                 let body = CreateToken {
                     label,
@@ -59,8 +68,8 @@ impl Tokens {
     }
 }
 
-async fn list(json: bool) -> Result<(), Failure> {
-    let list = session::connect()?.tokens().await?;
+async fn list(query: &PageQuery, json: bool) -> Result<(), Failure> {
+    let list = session::connect()?.tokens(query).await?;
     if json {
         return show::json(&list);
     }
@@ -79,5 +88,7 @@ async fn list(json: bool) -> Result<(), Failure> {
         ["ID", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "LABEL"],
         rows.collect(),
         "no tokens",
-    )
+    )?;
+    super::more(list.next.as_deref());
+    Ok(())
 }

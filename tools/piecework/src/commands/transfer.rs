@@ -11,9 +11,9 @@ pub struct Transfer {
     /// The account that receives
     to: String,
     /// Whole micro-credits like 250, or credits like 1.5cr
-    #[arg(value_parser = units::credits_ucr)]
+    #[arg(value_parser = units::credits_ucr, allow_hyphen_values = true)]
     amount: i128,
-    /// At most 100 characters; public
+    /// At most 100 characters; both sides see it in their statements
     #[arg(long)]
     memo: Option<String>,
     /// Repeating a transfer with the same key moves the credits once

@@ -16,7 +16,7 @@ pub struct Up {
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433", value_parser = units::address)]
     pub listen: SocketAddr,
     /// Run no jobs on this machine: leave them to computers that join with `piecework provide`
     #[arg(long)]

@@ -6,11 +6,13 @@ use crate::{failure::Failure, session, show};
 #[derive(Debug, clap::Args)]
 pub struct Versions {
     name: String,
+    #[command(flatten)]
+    page: super::Page,
 }
 
 impl Versions {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let list = session::connect()?.versions(&self.name).await?;
+        let list = session::connect()?.versions(&self.name, &self.page.query()).await?;
         if json {
             return show::json(&list);
         }
@@ -29,6 +31,8 @@ impl Versions {
             ["VERSION", "", "SANDBOX", "SIZE", "CODE", "CREATED"],
             rows.collect(),
             "no versions",
-        )
+        )?;
+        super::more(list.next.as_deref());
+        Ok(())
     }
 }

@@ -16,7 +16,7 @@ pub fn make_private(directory: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .with_context(|| format!("cannot make the data directory {}", directory.display()))
+        .with_context(|| format!("cannot make the directory {}", directory.display()))
 }
 
 pub(super) const LOCK: &str = "lock";
@@ -49,9 +49,18 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub(super) fn load_or_create(directory: &Path) -> Result<Self> {
-        make_private(directory)?;
-        let key = |name: &str| load_or_create_key(&directory.join(format!("{name}.key")));
+    /// Those of the data directory `data`. A network that was made with them needs them: then a missing one is an error.
+    pub(super) fn load_or_create(data: &Path) -> Result<Self> {
+        let directory = data.join("keys");
+        make_private(&directory)?;
+        let in_use = data.join("peer/genesis.json").exists();
+        let key = |name: &str| {
+            let path = directory.join(format!("{name}.key"));
+            if in_use && !path.exists() {
+                bail!("{} is gone: restore it from a backup", path.display());
+            }
+            load_or_create_key(&path)
+        };
         Ok(Self {
             operator: key("operator")?,
             controller: key("controller")?,

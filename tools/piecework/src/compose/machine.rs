@@ -57,7 +57,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     })?;
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
-    let keys = Keys::load_or_create(&directory.join("keys"))?;
+    let keys = Keys::load_or_create(directory)?;
     say("starting the ledger");
     let peer_shutdown = CancellationToken::new();
     let peer = start_peer(&directory.join("peer"), &keys, peer_shutdown.clone()).await?;
@@ -65,6 +65,9 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
         .context("the store does not open")?;
+    // Code is its owner's affair, whoever made the data directory and with what rights.
+    make_private(&directory.join("blobs"))?;
+    make_private(&directory.join("unpacked"))?;
     let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
     let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::machine::Machine;
+use crate::machine::{Machine, piecework};
 use serde_json::Value;
 
 /// A home directory whose default data directory a machine runs in.
@@ -55,7 +55,7 @@ impl Home {
 
 /// With nothing of this user's in its environment.
 fn command(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    let mut command = piecework();
     command
         .env_remove("PIECEWORK_URL")
         .env_remove("PIECEWORK_TOKEN")
@@ -271,7 +271,17 @@ async fn each_end_has_its_exit_code() {
     ]);
     ended(&broken, 3, "function.syntax_error: ");
     ended(&home.run(&["call", "raises", "not json"]), 2, "not JSON");
-    ended(&home.run(&["deploy", "nowhere"]), 2, "nowhere");
+    ended(&home.run(&["deploy", "nowhere"]), 2, "cannot open nowhere");
+    ended(&home.run(&["call", "raises", "@nowhere"]), 2, "cannot open nowhere");
+    ended(&home.run(&["call", "nothing"]), 3, "has the id or name `nothing`");
+    ended(&home.run(&["rollback", "raises", "v9"]), 3, "version.not_found: ");
+    ended(&home.run(&["rollback", "raises", "last"]), 2, "`last` is not a version");
+    ended(&home.run(&["transfer", "provider", "-5"]), 2, "`-5` is not an amount");
+    ended(
+        &home.run(&["up", "--listen", "localhost"]),
+        2,
+        "`localhost` is not ADDR:PORT",
+    );
     let mut nobody = command(home.path());
     nobody.env("PIECEWORK_URL", "http://127.0.0.1:1").arg("functions");
     ended(&nobody.output().expect("it runs"), 4, "http://127.0.0.1:1");

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp},
 };
 
-use crate::machine::Machine;
+use crate::machine::{self, Machine};
 
 pub struct Computer {
     child: Child,
@@ -28,7 +28,7 @@ pub struct Computer {
 
 /// `piecework provide`, as it is typed.
 pub fn provide(directory: &Path, controller: &str, name: &str, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    let mut command = machine::piecework();
     command
         .args(["provide", "--controller", controller, "--name", name, "--data"])
         .arg(directory)

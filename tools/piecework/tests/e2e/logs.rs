@@ -1,6 +1,10 @@
 //! Logs with levels and times, what they never show, and what a cancelled run leaves behind.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use crate::machine::{Machine, SETTLED_WITHIN};
 use reqwest::Method;
@@ -122,6 +126,27 @@ def handler(event, context):
         "not even at the cut: {}",
         &logs.to_string()[..300]
     );
+    assert!(machine.stop(), "all is written");
+    let holders = files_with(directory.path(), b"s3cr3t-value");
+    assert!(holders.is_empty(), "secrets are sealed at rest: {holders:?}");
+    assert!(
+        !files_with(directory.path(), b"leaky").is_empty(),
+        "what is not secret is found"
+    );
+}
+
+/// Files below the directory that hold these bytes.
+fn files_with(directory: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() {
+            found.extend(files_with(&path, bytes));
+        } else if fs::read(&path).is_ok_and(|text| text.windows(bytes.len()).any(|window| window == bytes)) {
+            found.push(path);
+        }
+    }
+    found
 }
 
 #[tokio::test]

@@ -56,8 +56,18 @@ impl Answer {
     }
 }
 
-fn up(directory: &Path, more: &[&str]) -> Command {
+/// The binary, with the interpreters of this checkout: a target directory elsewhere leaves it no way to find them.
+pub fn piecework() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    command.env(
+        "PIECEWORK_RUNTIMES",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes/build"),
+    );
+    command
+}
+
+fn up(directory: &Path, more: &[&str]) -> Command {
+    let mut command = piecework();
     command.args(["up", "--listen", "127.0.0.1:0", "--data"]).arg(directory);
     command.args(more);
     command
@@ -144,13 +154,22 @@ impl Machine {
         let _ = self.child.wait();
     }
 
-    /// SIGTERM; whether it ended cleanly.
-    pub fn stop(mut self) -> bool {
+    /// SIGKILL, and no more: who is talking to it notices.
+    pub fn sigkill(&self) {
+        self.signal("-KILL");
+    }
+
+    fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         Command::new("kill")
-            .args(["-TERM", &pid])
+            .args([signal, &pid])
             .status()
             .expect("kill is there");
+    }
+
+    /// SIGTERM; whether it ended cleanly.
+    pub fn stop(mut self) -> bool {
+        self.signal("-TERM");
         self.child.wait().expect("it ends").success()
     }
 
@@ -257,7 +276,7 @@ fn http() -> reqwest::Client {
 
 /// What `up` says when it cannot start.
 pub fn refused_start(directory: &Path, listen: &str) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+    let mut command = piecework();
     let output = command
         .args(["up", "--listen", listen, "--data"])
         .arg(directory)

@@ -411,6 +411,82 @@ async fn who_changed_what_is_recorded_and_shown_to_who_is_concerned() {
 }
 
 #[tokio::test]
+async fn every_list_goes_on_where_its_page_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start(directory.path());
+    let code = "export default () => 1;\n";
+    machine.deploy("p", "javascript", code).await;
+    for _ in 0..4 {
+        let update = json!({"code": code});
+        machine.ask(Method::PUT, "/functions/p", Some(update)).await.ok();
+        let token = json!({"scopes": ["view"]});
+        machine.ask(Method::POST, "/tokens", Some(token)).await.ok();
+    }
+    for (path, key, count) in [
+        ("/functions/p/versions", "version", 5),
+        ("/tokens", "id", 5),
+        ("/audit", "id", 9),
+    ] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = machine.get(&format!("{path}?limit=2{cursor}")).await.ok();
+            let items = page["items"].as_array().expect("a list");
+            assert!(items.len() <= 2);
+            seen.extend(items.iter().map(|item| item[key].to_string()));
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        let once: std::collections::BTreeSet<_> = seen.iter().collect();
+        assert_eq!((seen.len(), once.len()), (count, count), "{path}: {seen:?}");
+    }
+    for path in [
+        "/functions/p/versions",
+        "/tokens",
+        "/offers",
+        "/providers",
+        "/audit",
+        "/jobs",
+        "/statement",
+    ] {
+        machine
+            .get(&format!("{path}?cursor=!"))
+            .await
+            .refused(422, "cursor.malformed");
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_function_takes_no_calls_until_it_is_started() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start(directory.path());
+    let code = "let calls = 0; export default () => ++calls;\n";
+    machine.deploy("s", "javascript", code).await;
+    machine.call("s", Value::Null).await.ok();
+    let post = async |verb: &str| machine.ask(Method::POST, &format!("/functions/s/{verb}"), None).await;
+    for _ in 0..2 {
+        assert_eq!(post("stop").await.ok()["status"], "stopped");
+    }
+    let machine = machine.kill_and_restart();
+    let post = async |verb: &str| machine.ask(Method::POST, &format!("/functions/s/{verb}"), None).await;
+    machine.call("s", Value::Null).await.refused(409, "function.stopped");
+    machine.get("/fn/operator/s").await.refused(409, "function.stopped");
+    let queued = machine
+        .request(Method::POST, "/execute/s")
+        .header("prefer", "respond-async")
+        .json(&json!({}));
+    machine.send(queued).await.refused(409, "function.stopped");
+    for _ in 0..2 {
+        assert_eq!(post("start").await.ok()["status"], "ready");
+    }
+    machine.call("s", Value::Null).await.ok();
+    let audit = machine.get("/audit?target=s").await.ok();
+    assert_eq!(
+        actions(&audit),
+        ["function.started", "function.stopped", "function.created"]
+    );
+}
+
+#[tokio::test]
 async fn a_deleted_function_is_restored_and_its_metrics_stay() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());

@@ -5,23 +5,25 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
+use crate::machine;
+
 /// Longer than anything takes on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
 
-fn piecework(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+fn run(arguments: &[&str]) -> Output {
+    let mut command = machine::piecework();
     command.args(arguments).output().expect("it runs")
 }
 
 #[track_caller]
 fn done(arguments: &[&str]) -> String {
-    let output = piecework(arguments);
+    let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
     String::from_utf8(output.stdout).expect("text")
@@ -29,7 +31,7 @@ fn done(arguments: &[&str]) -> String {
 
 #[track_caller]
 fn refused(arguments: &[&str], code: i32, said: &str) {
-    let output = piecework(arguments);
+    let output = run(arguments);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
     assert!(text.contains(said), "{arguments:?}: {text}");
@@ -84,7 +86,7 @@ impl Peer {
     }
 
     fn run(&mut self) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_piecework"))
+        let mut child = machine::piecework()
             .args(["peer", "run", "--data", self.data()])
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -35,8 +35,8 @@ const PLACES: [Place; 5] = [
     },
     Place {
         words: &["commonware_"],
-        allowed: &["ports/chain/", "tools/xtask/"],
-        message: "the consensus engine is named only in ports/chain",
+        allowed: &["ports/chain-simplex/", "tools/xtask/"],
+        message: "the consensus engine is named only in ports/chain-simplex",
     },
     Place {
         words: &["StatusCode"],

@@ -1,0 +1,202 @@
+//! A data directory that is damaged, incomplete or somebody else's, and a disk that is full.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use crate::machine::{Machine, SETTLED_WITHIN, refused_start};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const CODE: &str = "export default (event) => event;\n";
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "not copied");
+}
+
+#[tokio::test]
+async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = directory.path().join("whole");
+    fs::create_dir(&whole).expect("made");
+    let machine = Machine::start(&whole);
+    machine.deploy("f", "javascript", CODE).await;
+    let called = machine.call("f", json!(1)).await.ok();
+    machine.paid(called["job_id"].as_str().expect("an id")).await;
+    assert!(machine.stop());
+
+    let remove = |path: &'static str| move |root: &Path| fs::remove_file(root.join(path)).expect("removed");
+    let remove_all = |path: &'static str| move |root: &Path| fs::remove_dir_all(root.join(path)).expect("removed");
+    let write =
+        |path: &'static str, text: &'static [u8]| move |root: &Path| fs::write(root.join(path), text).expect("written");
+    type Damage<'a> = Box<dyn Fn(&Path) + 'a>;
+    let cases: Vec<(Damage, &str)> = vec![
+        (Box::new(remove_all("keys")), "operator.key is gone"),
+        (Box::new(write("keys/operator.key", b"zz")), "operator.key is not a key"),
+        (
+            Box::new(remove_all("peer")),
+            "ledger.other_network: the store belongs to another ledger",
+        ),
+        (Box::new(remove("peer/peer.key")), "peer.key"),
+        (
+            Box::new(write("peer/genesis.json", b"{")),
+            "genesis.json\" is not a genesis file",
+        ),
+        (Box::new(remove_all("peer/ledger/chain")), "its data is gone"),
+        (Box::new(remove("store/master.key")), "master.key is gone"),
+        (
+            Box::new(write("store/master.key", &[7; 32])),
+            "the master key is not the one",
+        ),
+        (Box::new(write("store/master.key", b"short")), "is not 32 bytes long"),
+        (Box::new(remove("store/store.sqlite")), "store.sqlite is gone"),
+        (
+            Box::new(write("store/store.sqlite", &[7; 8_192])),
+            "the database is damaged",
+        ),
+        (
+            Box::new(write("store/VERSION", b"piecework store 99\n")),
+            "run the newer program",
+        ),
+        (Box::new(remove("store/VERSION")), "no piecework store has written"),
+        (
+            Box::new(|root: &Path| {
+                fs::remove_dir_all(root.join("blobs")).expect("removed");
+                fs::write(root.join("blobs"), "").expect("written");
+            }),
+            "blobs",
+        ),
+    ];
+    for (damage, sentence) in cases {
+        let damaged = directory.path().join("damaged");
+        copy(&whole, &damaged);
+        damage(&damaged);
+        let (code, said) = refused_start(&damaged, "127.0.0.1:0");
+        assert_eq!(code, Some(2), "{sentence}: {said}");
+        assert!(
+            said.contains(sentence) && !said.contains("panicked"),
+            "{sentence}: {said}"
+        );
+        fs::remove_dir_all(&damaged).expect("removed");
+    }
+    let machine = Machine::start(&whole);
+    assert_eq!(machine.call("f", json!(2)).await.ok()["output"], 2);
+}
+
+/// Every file below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_rotten_bundle_is_not_run_and_deploying_it_again_heals_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start(directory.path());
+    machine.deploy("rotten", "javascript", CODE).await;
+    let bundles = files(&directory.path().join("blobs"));
+    machine
+        .deploy("sound", "javascript", "export default () => 'sound';\n")
+        .await;
+    assert!(machine.stop());
+    for bundle in bundles {
+        let mut bytes = fs::read(&bundle).expect("a bundle");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&bundle, bytes).expect("written");
+    }
+    let machine = Machine::start(directory.path());
+    machine.call("rotten", Value::Null).await.refused(500, "sandbox.failed");
+    assert_eq!(machine.call("sound", Value::Null).await.ok()["output"], "sound");
+    let again = json!({"code": CODE});
+    machine.ask(Method::PUT, "/functions/rotten", Some(again)).await.ok();
+    assert_eq!(machine.call("rotten", json!(1)).await.ok()["output"], 1);
+}
+
+/// A small file system in memory, gone with the value.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(directory.path())
+            .status();
+        status.is_ok_and(|status| status.success()).then_some(Self(directory))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "not unmounted");
+    }
+}
+
+/// Takes all room there is, to the last byte.
+fn fill(path: &Path) {
+    use std::io::Write as _;
+    let mut filler = fs::File::create(path).expect("created");
+    for size in [1 << 20, 4_096, 1] {
+        while filler.write_all(&vec![0; size]).is_ok() {}
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_callers_and_loses_nothing_that_was_told() {
+    let Some(disk) = SmallDisk::mount("64m") else {
+        assert!(std::env::var("CI").is_err(), "in CI the test has the right to mount");
+        eprintln!("SKIPPED: mounting a small disk needs root");
+        return;
+    };
+    let data = disk.path().join("data");
+    fs::create_dir(&data).expect("made");
+    let mut machine = Machine::start(&data);
+    machine.deploy("f", "javascript", CODE).await;
+    let before = machine.call("f", json!("before")).await.ok();
+    machine.paid(before["job_id"].as_str().expect("an id")).await;
+    let filler = disk.path().join("filler");
+    fill(&filler);
+    let mut told = Vec::new();
+    let large = "x".repeat(10_000);
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    loop {
+        assert!(Instant::now() < deadline, "the disk never seemed full: {}", told.len());
+        let request = machine.request(Method::POST, "/execute/f");
+        let Ok(response) = request.json(&json!({"input": large})).send().await else {
+            break;
+        };
+        let refused = !response.status().is_success();
+        let Ok(body) = response.json::<Value>().await else {
+            break;
+        };
+        if refused {
+            assert_eq!(body["error"]["code"], "server.disk_full", "{body}");
+            break;
+        }
+        told.push(body["job_id"].as_str().expect("an id").to_owned());
+    }
+    fs::remove_file(&filler).expect("removed");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    if machine.request(Method::GET, "/healthz").send().await.is_err() {
+        machine = machine.kill_and_restart();
+    }
+    told.push(before["job_id"].as_str().expect("an id").to_owned());
+    for job in &told {
+        assert_eq!(machine.paid(job).await["state"], "succeeded");
+    }
+    let after = machine.call("f", json!("after")).await.ok();
+    machine.paid(after["job_id"].as_str().expect("an id")).await;
+}
