@@ -40,34 +40,52 @@ step_times() {
   printf '%5d s  all\n' "$((SECONDS - BEGAN))"
 }
 
+# may_install: whether packages can be installed without asking anybody.
+may_install() { has apt-get && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }; }
+
 # install_debian PACKAGE...: installs them, or says what to type.
 install_debian() {
-  command -v apt-get >/dev/null || fail "please install: $* (by their names on Debian)"
+  may_install || fail "please install as root: apt-get install $* (names of Debian's packages)"
   local as_root=()
-  if [ "$(id -u)" -ne 0 ]; then
-    sudo -n true 2>/dev/null || fail "please run: sudo apt-get install $*"
-    as_root=(sudo)
-  fi
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   note "apt-get install $*"
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
+# has COMMAND: whether it is there; the directory of the system's own tools is not in everybody's PATH.
+has() { type -P "$1" >/dev/null || [ -x "/usr/sbin/$1" ]; }
+
 # What building and serving need. Where a tool is there already, from wherever, Debian's is not asked for.
 need_tools() {
-  command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
+  has cargo || fail "cargo is missing: install Rust from https://rustup.rs"
   local wanted=()
-  command -v cc >/dev/null || wanted+=(gcc libc6-dev)
-  command -v curl >/dev/null || wanted+=(curl)
-  command -v node >/dev/null || wanted+=(nodejs)
-  command -v npm >/dev/null || wanted+=(npm)
-  command -v python3 >/dev/null || wanted+=(python3)
+  has cc || wanted+=(gcc libc6-dev)
+  has curl || wanted+=(curl)
+  has node || wanted+=(nodejs)
+  has npm || wanted+=(npm)
+  has python3 || wanted+=(python3)
   python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
   python3 -m pip --version >/dev/null 2>&1 || wanted+=(python3-pip)
   # The jail sandbox runs the system's own interpreters.
   [ -x /usr/bin/python3 ] || wanted+=(python3)
   if [ ${#wanted[@]} -gt 0 ]; then install_debian "${wanted[@]}"; fi
   printf '%s, node %s, %s\n' "$(cargo --version | cut -d' ' -f1-2)" "$(node --version)" "$(python3 --version)"
+}
+
+# What the tests need beside that: signals, small disks, wrong clocks, networks of their own that are cut.
+need_test_tools() {
+  local wanted=()
+  has kill || wanted+=(procps)
+  has mount || wanted+=(mount)
+  has faketime || wanted+=(faketime)
+  has ip || wanted+=(iproute2)
+  has nft || wanted+=(nftables)
+  [ -s /etc/ssl/certs/ca-certificates.crt ] || wanted+=(ca-certificates)
+  if [ ${#wanted[@]} -eq 0 ]; then return; fi
+  # Tests that lack something skip and say so; what CI skips fails it, after everything else was run.
+  if may_install && (install_debian "${wanted[@]}"); then return; fi
+  note "without ${wanted[*]} some tests are skipped"
 }
 
 build_runtimes() { runtimes/build.sh; }
