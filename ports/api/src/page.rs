@@ -17,9 +17,7 @@ impl<T> List<T> {
     pub fn all(items: Vec<T>) -> Self {
         Self { items, next: None }
     }
-}
 
-impl<T> List<T> {
     /// The page of a whole list that a query asks for. `key` names an item and is the cursor after it; `None` where the
     /// cursor names none of them.
     pub fn page(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> Option<Self> {

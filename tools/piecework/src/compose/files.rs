@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use piecework_model::{Rejection, SecretKey};
 use rand::RngExt as _;
 

@@ -134,10 +134,4 @@ async fn a_taken_port_a_taken_directory_and_a_foreign_one_are_told_apart() {
         foreign.path().join("store/holiday.txt").exists(),
         "nothing of anybody's is deleted"
     );
-    let corrupt = tempfile::tempdir().expect("a directory");
-    std::fs::create_dir(corrupt.path().join("peer")).expect("made");
-    std::fs::write(corrupt.path().join("peer/genesis.json"), "{").expect("written");
-    let (code, said) = refused_start(corrupt.path(), "127.0.0.1:0");
-    assert_eq!(code, Some(2));
-    assert!(said.contains("genesis"), "{said}");
 }
