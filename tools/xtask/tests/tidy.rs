@@ -3,6 +3,7 @@
 use xtask::tidy::{
     self,
     edges::{self, Edge, Shelf},
+    packages::{self, Package, Rules},
     sources,
 };
 
@@ -10,10 +11,11 @@ use xtask::tidy::{
 fn the_tree_is_tidy() {
     let report = tidy::run(&xtask::root()).expect("runs");
     assert!(
-        report.edges > 50 && report.files > 20,
-        "only {} edges and {} files were seen",
+        report.edges > 50 && report.files > 20 && report.packages > 200,
+        "only {} edges, {} files and {} packages were seen",
         report.edges,
-        report.files
+        report.files,
+        report.packages
     );
     println!("{report}");
     assert!(report.is_tidy(), "{report}");
@@ -153,4 +155,44 @@ fn a_crate_without_a_charter_is_refused() {
         sources::check_text("core/model/src/lib.rs", "//! The nouns.\nmod id;\n"),
         []
     );
+}
+
+fn package(name: &str, license: Option<&str>, source: Option<&str>) -> Package {
+    Package {
+        name: name.into(),
+        source: source.map(Into::into),
+        license: license.map(Into::into),
+    }
+}
+
+#[test]
+fn packages_under_other_licences_or_from_elsewhere_are_found() {
+    let text = "[licenses]\nallow = [\"MIT\", \"Apache-2.0\", \"Apache-2.0 WITH LLVM-exception\"]\n\
+        [bans]\ndeny = [{ crate = \"openssl\", reason = \"one TLS\" }]\n";
+    let rules = Rules::parse(text).expect("rules");
+    let check = |name, license, source| packages::check(&rules, &package(name, license, source));
+    for taken in [
+        "MIT",
+        "MIT OR GPL-3.0",
+        "GPL-3.0/MIT",
+        "(GPL-3.0 OR MIT) AND Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "GPL-3.0 OR MIT AND Apache-2.0",
+    ] {
+        assert_eq!(check("a", Some(taken), None), None, "{taken}");
+    }
+    for refused in [
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "MIT WITH strange-exception",
+        "(MIT",
+        "MIT MIT",
+        "MIT OR",
+        "",
+    ] {
+        assert!(check("a", Some(refused), None).is_some(), "{refused}");
+    }
+    assert!(check("a", None, None).is_some(), "no licence");
+    assert!(check("a", Some("MIT"), Some("git+https://example.org/a")).is_some());
+    assert!(check("openssl", Some("MIT"), None).is_some());
 }

@@ -71,7 +71,7 @@ pub(super) async fn list(
     loop {
         let page = controller
             .store
-            .list_functions(caller.account, after.as_ref(), limit)
+            .list_functions(caller.account, after.as_ref(), limit - items.len() as u32)
             .await
             .map_err(store)?;
         for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
@@ -157,12 +157,14 @@ pub(super) async fn versions(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<VersionView>>> {
     let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
-    let mut items = Vec::new();
-    for version in controller.store.versions(live.function.id).await.map_err(store)? {
+    let all = controller.store.versions(live.function.id).await.map_err(store)?;
+    let Json(List { items, next }) = page(all, &query, |version| version.version.to_string())?;
+    let mut views = Vec::with_capacity(items.len());
+    for version in &items {
         let code_bytes = controller.blobs.get(&version.code).await.map_err(blobs)?.len() as u64;
-        items.push(views::version(&version, live.function.live_version, code_bytes));
+        views.push(views::version(version, live.function.live_version, code_bytes));
     }
-    page(items, &query, |version| version.version.to_string())
+    Ok(Json(List { items: views, next }))
 }
 
 #[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions", params(("id" = String, Path)),

@@ -1,6 +1,7 @@
 //! The rules of ARCHITECTURE.md that a machine can check.
 
 pub mod edges;
+pub mod packages;
 pub mod sources;
 
 use std::{fmt, fs, path::Path};
@@ -32,6 +33,7 @@ pub struct Report {
     pub notes: Vec<Finding>,
     pub files: usize,
     pub edges: usize,
+    pub packages: usize,
 }
 
 impl Report {
@@ -49,8 +51,11 @@ impl fmt::Display for Report {
             writeln!(f, "broken  {}: {}", broken.place, broken.message)?;
         }
         let state = if self.is_tidy() { "tidy" } else { "NOT tidy" };
-        let (files, edges, broken) = (self.files, self.edges, self.broken.len());
-        write!(f, "{state}: {files} files, {edges} edges, {broken} broken rules")
+        let (files, edges, packages, broken) = (self.files, self.edges, self.packages, self.broken.len());
+        write!(
+            f,
+            "{state}: {files} files, {edges} edges, {packages} packages, {broken} broken rules"
+        )
     }
 }
 
@@ -61,6 +66,9 @@ pub fn run(root: &Path) -> Result<Report> {
         report.edges += 1;
         report.broken.extend(edges::check(&edge));
     }
+    let (broken, packages) = packages::run(root)?;
+    report.broken.extend(broken);
+    report.packages = packages;
     for shelf in ["core", "ports", "roles", "tools", "runtimes"] {
         let folder = root.join(shelf);
         if folder.is_dir() {
