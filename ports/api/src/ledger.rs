@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{errors::Refusal, functions::PricesView, schemas::Ucr};
+use crate::{errors::Refusal, functions::PricesView, page::PageQuery, schemas::Ucr};
 
 /// `GET /ledger/status`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -306,6 +306,31 @@ pub struct LedgerJobEvent {
     pub transaction: Digest,
     #[schema(value_type = Value)]
     pub body: Value,
+}
+
+/// Which page of the ledger's history: `GET /ledger/transactions`, `/ledger/jobs`, `/ledger/leases`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    /// Items on the page: 1 to 1000, 100 if absent; jobs at most 100.
+    #[param(minimum = 1, maximum = 1000)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Only what concerns this account: a name or an id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+}
+
+impl HistoryQuery {
+    /// The limit in force, held within its range.
+    pub fn limit(&self) -> u32 {
+        let limit = self.limit.unwrap_or(PageQuery::LIMIT_DEFAULT);
+        limit.clamp(1, PageQuery::LIMIT_MAX)
+    }
 }
 
 /// How many blocks, from where: `GET /ledger/raw/blocks`.

@@ -230,6 +230,7 @@ impl Controller {
         controller.tasks.spawn(settle::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(fair::keep_size(controller.clone()));
+        controller.tasks.spawn(seen::tell(controller.clone()));
         queue::take_up(&controller).await?;
         Ok(controller)
     }

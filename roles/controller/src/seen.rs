@@ -1,17 +1,21 @@
 //! The providers as the scheduler sees them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
+use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::{Candidate, Trust};
+
+use crate::Controller;
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
@@ -36,6 +40,26 @@ impl Providers {
         let mut next: Vec<_> = others.cloned().collect();
         next.push(Arc::new(Seen::new(link, owner)));
         *list = Arc::new(next);
+    }
+}
+
+/// Often enough for people who watch.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Tells the readers of `/events` of each provider that comes, goes, or takes nothing new, until the controller stops.
+pub(crate) async fn tell(controller: Arc<Controller>) {
+    let mut known: HashMap<AccountId, ProviderState> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        for seen in controller.providers.all().iter() {
+            let (account, state) = (seen.link.profile().account, seen.state());
+            if known.insert(account, state) != Some(state) && controller.has_listeners() {
+                controller.announce_provider(seen).await;
+            }
+        }
     }
 }
 
@@ -91,6 +115,14 @@ impl Seen {
             owner,
             assigned: AtomicU32::new(0),
             link,
+        }
+    }
+
+    pub(crate) fn state(&self) -> ProviderState {
+        match (self.link.is_linked(), self.link.load().draining) {
+            (false, _) => ProviderState::Gone,
+            (true, true) => ProviderState::Draining,
+            (true, false) => ProviderState::Ready,
         }
     }
 

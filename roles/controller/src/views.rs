@@ -7,7 +7,7 @@ use piecework_api::{
     ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
-use piecework_model::Credits;
+use piecework_model::{AccountId, Credits};
 use piecework_scheduler::Reasons;
 use piecework_store::{Job, JobState, Point, Scope, Token, Version};
 use serde_json::value::RawValue;
@@ -255,9 +255,21 @@ impl Controller {
     }
 
     pub(crate) fn announce_block(&self, block: BlockView) {
-        if self.events.receiver_count() > 0 {
+        if self.has_listeners() {
             self.send_event("block", None, serde_json::to_value(block).unwrap_or_default());
         }
+    }
+
+    /// Tells readers of `/events` what became of a provider.
+    pub(crate) async fn announce_provider(&self, seen: &crate::seen::Seen) {
+        match crate::http::provider_view(self, seen).await {
+            Ok(view) => self.send_event("provider", None, serde_json::to_value(view).unwrap_or_default()),
+            Err(refusal) => tracing::debug!(%refusal, "nobody is told of a provider: the ledger does not answer"),
+        }
+    }
+
+    pub(crate) fn has_listeners(&self) -> bool {
+        self.events.receiver_count() > 0
     }
 
     /// Tells the owner's readers of `/events` what became of a function.
@@ -267,13 +279,13 @@ impl Controller {
         function: &piecework_store::Function,
         detail: &serde_json::Value,
     ) {
-        if self.events.receiver_count() > 0 {
+        if self.has_listeners() {
             let body = serde_json::json!({"id": function.id, "function": function.name, "detail": detail});
             self.send_event(kind, Some(function.owner), body);
         }
     }
 
-    fn send_event(&self, kind: &str, audience: Option<piecework_model::AccountId>, body: serde_json::Value) {
+    fn send_event(&self, kind: &str, audience: Option<AccountId>, body: serde_json::Value) {
         let event = StreamEvent {
             kind: kind.to_owned(),
             at: timestamp(crate::clock::now_ms()),

@@ -1,11 +1,12 @@
 //! What the ledger's state cannot be asked for, gathered from its blocks: who has an account, who made an offer, which
-//! blocks speak of a job.
+//! leases there are, which blocks speak of a job.
 //!
 //! Lives in memory and is read again at each start, newest blocks first and skipping those that hold nothing. Values are
 //! never kept here, only where to look for them.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -13,7 +14,7 @@ use futures::StreamExt as _;
 use parking_lot::Mutex;
 use piecework_chain::{Chain, ChainFailure, FinalBlock};
 use piecework_ledger::Event;
-use piecework_model::{AccountId, JobId, PublicKey};
+use piecework_model::{AccountId, JobId, LeaseId, PublicKey};
 use tokio_util::sync::CancellationToken;
 
 /// Jobs whose blocks are remembered, some 100 bytes each; the newest stay.
@@ -29,6 +30,8 @@ struct Known {
     accounts: BTreeSet<AccountId>,
     /// Whoever ever made one; the state says whether it stands.
     offers: BTreeSet<AccountId>,
+    /// By the block that opened each, with its developer.
+    leases: BTreeMap<(u64, LeaseId), AccountId>,
     jobs: HashMap<JobId, Vec<u64>>,
     /// Newest at the back.
     order: VecDeque<JobId>,
@@ -48,6 +51,20 @@ impl Index {
         set.range(from..).take(max).copied().collect()
     }
 
+    /// Leases from a place down, newest first.
+    pub(crate) fn leases(
+        &self,
+        from: Option<(u64, LeaseId)>,
+        developer: Option<AccountId>,
+        max: usize,
+    ) -> Vec<(u64, LeaseId)> {
+        let known = self.0.lock();
+        let end = from.map_or(Bound::Unbounded, Bound::Included);
+        let down = known.leases.range((Bound::Unbounded, end)).rev();
+        let wanted = down.filter(|(_, of)| developer.is_none_or(|developer| developer == **of));
+        wanted.take(max).map(|(place, _)| *place).collect()
+    }
+
     /// The blocks that speak of a job, ascending.
     pub(crate) fn job(&self, id: JobId) -> Vec<u64> {
         self.0.lock().jobs.get(&id).cloned().unwrap_or_default()
@@ -64,6 +81,9 @@ impl Index {
             match event {
                 Event::AccountRegistered { account } => drop(known.accounts.insert(*account)),
                 Event::OfferPut { provider } => drop(known.offers.insert(*provider)),
+                Event::LeaseOpened { lease, developer, .. } => {
+                    known.leases.insert((block.height, *lease), *developer);
+                }
                 other => {
                     if let Some(job) = other.job() {
                         known.note_job(job, block.height, live);

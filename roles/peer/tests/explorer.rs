@@ -6,106 +6,10 @@ mod served;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use piecework_ledger::{Action, PutOffer, Resources, SignedTransaction, Transaction, Transfer};
-use piecework_model::{AccountId, Credits, Prices};
-use serde_json::{Value, json};
-use served::{Served, key};
-
-const WITHIN: Duration = Duration::from_secs(60);
-
-struct Reader {
-    served: Served,
-    http: reqwest::Client,
-    _directory: tempfile::TempDir,
-}
-
-impl Reader {
-    async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let served = Served::anywhere(directory.path()).await;
-        let reader = Self {
-            served,
-            http: reqwest::Client::new(),
-            _directory: directory,
-        };
-        reader.ready().await;
-        reader
-    }
-
-    async fn ready(&self) {
-        let look = async {
-            while self.ask("/readyz").await.0 != 200 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(WITHIN, look).await.unwrap();
-    }
-
-    async fn ask(&self, path: &str) -> (u16, Value) {
-        let answer = self
-            .http
-            .get(format!("{}{path}", self.served.url))
-            .send()
-            .await
-            .unwrap();
-        let status = answer.status().as_u16();
-        (
-            status,
-            serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or_default(),
-        )
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let (status, body) = self.ask(path).await;
-        assert_eq!(status, 200, "{path}: {body}");
-        body
-    }
-
-    async fn refused(&self, path: &str, status: u16, code: &str) {
-        let (seen, body) = self.ask(path).await;
-        assert_eq!(
-            (seen, body["error"]["code"].as_str()),
-            (status, Some(code)),
-            "{path}: {body}"
-        );
-    }
-
-    /// Final when it returns; the transaction as it is shown.
-    async fn send(&self, from: u8, nonce: u64, action: Action) -> Value {
-        let transaction = Transaction {
-            sender: AccountId::of(&key(from).public()),
-            nonce,
-            action,
-        };
-        let signed = SignedTransaction::sign(transaction, &key(from), &self.served.genesis.network_id());
-        let body = json!({"transaction": hex::encode(borsh::to_vec(&signed).unwrap())});
-        let request = self.http.post(format!("{}/ledger/transactions", self.served.url));
-        let answer = request.json(&body).send().await.unwrap();
-        assert_eq!(answer.status().as_u16(), 201);
-        answer.json().await.unwrap()
-    }
-
-    async fn transfer(&self, from: u8, nonce: u64, to: u8) -> Value {
-        let to = AccountId::of(&key(to).public());
-        let amount = Credits(7);
-        self.send(from, nonce, Action::Transfer(Transfer { to, amount })).await
-    }
-
-    /// All items of a list, page by page.
-    async fn pages(&self, path: &str, limit: u32) -> Vec<Value> {
-        let (mut items, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let page = self.get(&format!("{path}?limit={limit}{cursor}")).await;
-            let part = page["items"].as_array().unwrap();
-            assert!(part.len() <= limit as usize);
-            items.extend(part.iter().cloned());
-            match page["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return items,
-            }
-        }
-    }
-}
+use piecework_ledger::{Action, PutOffer, Resources};
+use piecework_model::Prices;
+use serde_json::Value;
+use served::reader::{Reader, WITHIN};
 
 fn offer(region: &str) -> Action {
     Action::PutOffer(PutOffer {
@@ -222,6 +126,14 @@ async fn what_is_asked_wrongly_is_refused_by_code() {
         ("/ledger/blocks?cursor=x", 422, "cursor.malformed"),
         ("/ledger/blocks?page=2", 422, "query.malformed"),
         ("/ledger/accounts?cursor=x", 422, "cursor.malformed"),
+        ("/ledger/transactions?cursor=7", 422, "cursor.malformed"),
+        ("/ledger/transactions?cursor=999999.0", 422, "cursor.malformed"),
+        ("/ledger/transactions?account=nobody", 404, "account.not_found"),
+        ("/ledger/transactions?page=2", 422, "query.malformed"),
+        ("/ledger/jobs?cursor=x", 422, "cursor.malformed"),
+        ("/ledger/jobs?account=nobody", 404, "account.not_found"),
+        ("/ledger/leases?cursor=1", 422, "cursor.malformed"),
+        ("/ledger/leases?account=nobody", 404, "account.not_found"),
         ("/ledger/accounts/nobody", 404, "account.not_found"),
         ("/ledger/transactions/1", 404, "transaction.not_found"),
         ("/ledger/leases/1", 404, "lease.not_found"),

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Authenticated, HttpResult, Shared};
 
-/// Server-sent events: blocks with transactions, and the caller's jobs (an operator: everybody's). A reader that is too
+/// Server-sent events: blocks with transactions, providers that come and go, and the caller's jobs (an operator: everybody's). A reader that is too
 /// slow loses the oldest.
 #[utoipa::path(get, path = routes::EVENTS, tag = "metrics", responses(
     (status = 200, body = StreamEvent, content_type = "text/event-stream"), (status = "default", body = ErrorBody)))]

@@ -4,9 +4,7 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    ledger::{
-        CreateTransfer, LeaseView, OfferView, ProviderState, ProviderView, StatementLine, StatementQuery, TransferView,
-    },
+    ledger::{CreateTransfer, LeaseView, OfferView, ProviderView, StatementLine, StatementQuery, TransferView},
     page::{List, PageQuery},
     routes,
 };
@@ -23,6 +21,7 @@ use crate::{
     codecs,
     failure::{chain, failed, refusal, refuse, store},
     follow,
+    seen::Seen,
 };
 
 async fn params(controller: &Controller) -> Answer<Params> {
@@ -267,30 +266,30 @@ pub(super) async fn providers(
     authenticated.with(Scope::View)?;
     let mut items = Vec::new();
     for seen in controller.providers.all().iter() {
-        let (profile, load) = (seen.link.profile(), seen.link.load());
-        let (jobs_done, earned) = earned_by(&controller, profile.account).await?;
-        let working = profile.probes.iter().filter(|probe| probe.works);
-        items.push(ProviderView {
-            id: profile.account,
-            name: controller.account_name(profile.account).await,
-            state: match (seen.link.is_linked(), load.draining) {
-                (false, _) => ProviderState::Gone,
-                (true, true) => ProviderState::Draining,
-                (true, false) => ProviderState::Ready,
-            },
-            region: profile.region.clone(),
-            labels: profile.labels.clone(),
-            backends: working.map(|probe| probe.backend.to_string()).collect(),
-            slots: profile.slots,
-            running: load.running,
-            warm_instances: load.instances,
-            jobs_done,
-            earned_ucr: earned,
-            last_seen_at: Some(timestamp(crate::clock::now_ms().saturating_sub(seen.link.silent_ms()))),
-            prices: Some(profile.prices.into()),
-        });
+        items.push(provider_view(&controller, seen).await?);
     }
     page(items, &query, |provider| provider.id.to_string())
+}
+
+pub(crate) async fn provider_view(controller: &Controller, seen: &Seen) -> Answer<ProviderView> {
+    let (profile, load) = (seen.link.profile(), seen.link.load());
+    let (jobs_done, earned) = earned_by(controller, profile.account).await?;
+    let working = profile.probes.iter().filter(|probe| probe.works);
+    Ok(ProviderView {
+        id: profile.account,
+        name: controller.account_name(profile.account).await,
+        state: seen.state(),
+        region: profile.region.clone(),
+        labels: profile.labels.clone(),
+        backends: working.map(|probe| probe.backend.to_string()).collect(),
+        slots: profile.slots,
+        running: load.running,
+        warm_instances: load.instances,
+        jobs_done,
+        earned_ucr: earned,
+        last_seen_at: Some(timestamp(crate::clock::now_ms().saturating_sub(seen.link.silent_ms()))),
+        prices: Some(profile.prices.into()),
+    })
 }
 
 /// Jobs paid and what they brought, over the lanes of the leases that this controller knows.

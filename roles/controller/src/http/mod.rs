@@ -24,6 +24,7 @@ use piecework_api::{accounts::Scope, routes};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use ledger::provider_view;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{

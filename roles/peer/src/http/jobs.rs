@@ -1,5 +1,7 @@
 //! `/ledger/jobs/{id}`: what the ledger itself has of a job, whichever controller ran it.
 
+use std::{collections::HashMap, sync::Arc};
+
 use axum::{Json, extract::State};
 use piecework_api::{
     errors::{ErrorBody, Refusal},
@@ -24,13 +26,7 @@ pub(super) async fn show(State(explorer): Shared, Path(text): Path<String>) -> H
     if heights.is_empty() {
         return Err(missing(&text));
     }
-    let mut found = Found::default();
-    for height in heights {
-        if let Some(block) = explorer.chain.block(height).await.map_err(failed)? {
-            found.read(id, &block);
-        }
-    }
-    Ok(Json(found.view(&explorer, id).await?))
+    Ok(Json(Reader::new(&explorer).read(id, heights).await?))
 }
 
 pub(super) fn missing(text: &str) -> HttpError {
@@ -41,6 +37,57 @@ pub(super) fn missing(text: &str) -> HttpError {
     HttpError(Box::new(refusal.hint(
         "a job is here once its receipt is settled; of very old ones only their blocks are, which the controller names",
     )))
+}
+
+/// Reads jobs out of their blocks: those of one list share most of them.
+pub(super) struct Reader<'a> {
+    explorer: &'a Explorer,
+    blocks: HashMap<u64, Arc<FinalBlock>>,
+}
+
+/// Blocks at hand, of up to 8 MiB.
+const BLOCKS_MAX: usize = 8;
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(explorer: &'a Explorer) -> Self {
+        Self {
+            explorer,
+            blocks: HashMap::new(),
+        }
+    }
+
+    pub(super) async fn block(&mut self, height: u64) -> HttpResult<Option<Arc<FinalBlock>>> {
+        if let Some(block) = self.blocks.get(&height) {
+            return Ok(Some(block.clone()));
+        }
+        let block = self.explorer.chain.block(height).await.map_err(failed)?;
+        if let Some(block) = &block {
+            if self.blocks.len() >= BLOCKS_MAX {
+                self.blocks.clear();
+            }
+            self.blocks.insert(height, block.clone());
+        }
+        Ok(block)
+    }
+
+    /// A job that the block at `height` speaks of, and maybe others.
+    pub(super) async fn job(&mut self, id: JobId, height: u64) -> HttpResult<LedgerJob> {
+        let mut heights = self.explorer.index.job(id);
+        if heights.is_empty() {
+            heights.push(height);
+        }
+        self.read(id, heights).await
+    }
+
+    async fn read(&mut self, id: JobId, heights: Vec<u64>) -> HttpResult<LedgerJob> {
+        let mut found = Found::default();
+        for height in heights {
+            if let Some(block) = self.block(height).await? {
+                found.read(id, &block);
+            }
+        }
+        found.view(self.explorer, id).await
+    }
 }
 
 /// What a job's blocks say of it.

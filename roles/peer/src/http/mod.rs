@@ -8,6 +8,7 @@
 //! they come from.
 
 mod blocks;
+mod history;
 mod jobs;
 mod limit;
 mod proofs;
@@ -125,16 +126,18 @@ fn described() -> OpenApiRouter<Arc<Explorer>> {
         .routes(routes!(blocks::raw))
         .routes(routes!(blocks::raw_page))
         .routes(routes!(blocks::events))
-        .routes(routes!(transactions::submit))
+        .routes(routes!(history::transactions, transactions::submit))
         .routes(routes!(transactions::show))
         .routes(routes!(state::value))
         .routes(routes!(state::accounts))
         .routes(routes!(state::account))
         .routes(routes!(state::offers))
+        .routes(routes!(state::leases))
         .routes(routes!(state::lease))
         .routes(routes!(state::peers))
         .routes(routes!(state::params))
         .routes(routes!(state::genesis))
+        .routes(routes!(history::jobs))
         .routes(routes!(jobs::show))
         .routes(routes!(proofs::job))
         .routes(routes!(proofs::raw))

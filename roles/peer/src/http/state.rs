@@ -5,7 +5,7 @@ use axum::{Json, extract::State, response::Response};
 use piecework_api::{
     accounts::{AccountQuery, AccountView},
     errors::ErrorBody,
-    ledger::{LeaseView, OfferView, PeerView, ValueQuery},
+    ledger::{HistoryQuery, LeaseView, OfferView, PeerView, ValueQuery},
     page::{List, PageQuery},
     routes,
     server::{HttpResult, Path, Query, refuse},
@@ -119,7 +119,7 @@ pub(super) async fn genesis(State(explorer): Shared) -> Json<piecework_ledger::G
     Json(explorer.genesis.clone())
 }
 
-async fn account_id(explorer: &Explorer, name_or_id: &str) -> HttpResult<AccountId> {
+pub(super) async fn account_id(explorer: &Explorer, name_or_id: &str) -> HttpResult<AccountId> {
     if let Ok(id) = name_or_id.parse() {
         return Ok(id);
     }
@@ -169,9 +169,7 @@ pub(super) async fn account(
 
 /// A page of ids, in their order, from the cursor on.
 fn page(explorer: &Explorer, query: &PageQuery, offers: bool) -> HttpResult<(Vec<AccountId>, Option<String>)> {
-    if !explorer.index.is_complete() {
-        return Ok(refuse("ledger.indexing", "this peer still reads the ledger's history")?);
-    }
+    explorer.check_complete()?;
     let from = match query.cursor.as_deref().map(str::parse::<AccountId>) {
         None => AccountId([0; 20]),
         Some(Ok(id)) => id,
@@ -214,6 +212,54 @@ pub(super) async fn offers(
         }
     }
     Ok(Json(List { items, next }))
+}
+
+/// All leases, the newest first; with `account`, those of one developer.
+#[utoipa::path(get, path = routes::LEDGER_LEASES, tag = "ledger", params(HistoryQuery), security(()), responses(
+    (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn leases(
+    State(explorer): Shared,
+    Query(query): Query<HistoryQuery>,
+) -> HttpResult<Json<List<LeaseView>>> {
+    explorer.check_complete()?;
+    let from = match query.cursor.as_deref().map(lease_cursor) {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+    };
+    let developer = match &query.account {
+        Some(name) => Some(account_id(&explorer, name).await?),
+        None => None,
+    };
+    let limit = query.limit() as usize;
+    let mut places = explorer.index.leases(from, developer, limit + 1);
+    let next = (places.len() > limit).then(|| places.pop()).flatten();
+    let mut names = views::Names::new(&*explorer.chain);
+    let mut items = Vec::with_capacity(places.len());
+    for (height, id) in places {
+        if let Some(Value::Lease(lease)) = explorer.chain.get(&Key::Lease(id)).await.map_err(failed)? {
+            let mut view = views::lease(&mut names, id, lease).await;
+            view.opened_at_height = Some(height);
+            items.push(view);
+        }
+    }
+    let next = next.map(|(height, id)| format!("{height}.{id}"));
+    Ok(Json(List { items, next }))
+}
+
+fn lease_cursor(text: &str) -> Option<(u64, LeaseId)> {
+    let (height, id) = text.split_once('.')?;
+    Some((height.parse().ok()?, id.parse().ok()?))
+}
+
+impl Explorer {
+    /// Refuses lists that are made from the history until all of it has been read.
+    pub(super) fn check_complete(&self) -> HttpResult<()> {
+        match self.index.is_complete() {
+            true => Ok(()),
+            false => Ok(refuse("ledger.indexing", "this peer still reads the ledger's history")?),
+        }
+    }
 }
 
 /// One lease.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod reader;
+
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use piecework_api::server::Limits;
