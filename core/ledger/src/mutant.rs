@@ -34,6 +34,19 @@ pub(crate) enum Mutant {
     TwoThirdsWillDo,
     SkipPeerProof,
     SharePoolWhole,
+    AnyDelegate,
+    SkipKeyProof,
+    SkipSponsorSignature,
+    LendWhatIsHeld,
+    SkipOwnerSignature,
+    OpenUnreserved,
+    CommissionWithinOwner,
+    FormerPayersForever,
+    ReplacedUnpaid,
+    ReplacedByOtherWork,
+    PeersChangeAtOnce,
+    ManyPeerChanges,
+    UnboundedParams,
 }
 
 #[cfg(not(test))]
@@ -54,7 +67,7 @@ pub(crate) fn broken(rule: Mutant) -> bool {
 
 #[cfg(test)]
 impl Mutant {
-    pub(crate) const ALL: [Self; 31] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::SkipTransactionSignature,
         Self::SkipNonce,
         Self::AnyPayer,
@@ -86,6 +99,19 @@ impl Mutant {
         Self::TwoThirdsWillDo,
         Self::SkipPeerProof,
         Self::SharePoolWhole,
+        Self::AnyDelegate,
+        Self::SkipKeyProof,
+        Self::SkipSponsorSignature,
+        Self::LendWhatIsHeld,
+        Self::SkipOwnerSignature,
+        Self::OpenUnreserved,
+        Self::CommissionWithinOwner,
+        Self::FormerPayersForever,
+        Self::ReplacedUnpaid,
+        Self::ReplacedByOtherWork,
+        Self::PeersChangeAtOnce,
+        Self::ManyPeerChanges,
+        Self::UnboundedParams,
     ];
 
     /// Runs `body` on this thread with the rule broken; mended again even when `body` panics.

@@ -153,10 +153,10 @@ impl<'a> Reads<'a> {
         self.records(challenge.lease, challenge.provider, [challenge.sequence].into_iter());
         match &challenge.evidence {
             Evidence::OtherReceipt(receipt) => self.account(receipt.member.provider),
-            Evidence::Replaced(replacement) => {
-                let ticket = &replacement.ticket.member;
-                self.account(replacement.receipt.member.provider);
-                self.records(ticket.lease, ticket.provider, [ticket.sequence].into_iter());
+            Evidence::Replaced(receipt) => {
+                let receipt = &receipt.member;
+                self.account(receipt.provider);
+                self.records(receipt.lease, receipt.provider, [receipt.sequence].into_iter());
             }
         }
     }

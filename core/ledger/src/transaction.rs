@@ -213,6 +213,9 @@ pub struct DelegatePayer {
     pub key: PublicKey,
     /// Adds the key, or takes it away. What a key sealed before it went can be claimed for another window.
     pub add: bool,
+    /// The key becomes a mailbox of the lease too, or is one no longer: a controller that takes a lost one's place acks as
+    /// well as it pays.
+    pub mailbox: bool,
 }
 
 /// A ticket recorded ahead of its run.
@@ -350,17 +353,9 @@ pub struct Challenge {
 pub enum Evidence {
     /// Another receipt of the same sequence that the provider sealed, which says something else.
     OtherReceipt(Box<Sealed<Receipt>>),
-    /// The job was ordered again from another lane of the lease and that one was paid: the later ticket, which names the
-    /// claimed sequence in `replaces`, and its receipt. No answer to a claim whose result was acked.
-    Replaced(Box<Replacement>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-pub struct Replacement {
-    /// Sealed by the payer key that signs the transaction.
-    pub ticket: Sealed<Ticket>,
-    /// Sealed by the other lane's provider.
-    pub receipt: Sealed<Receipt>,
+    /// The job was done and paid under another ticket of the lease: that ticket's receipt, by whichever provider. No answer
+    /// to a claim whose result was acked. The ticket itself need not be shown: the payer could sign one at any time.
+    Replaced(Box<Sealed<Receipt>>),
 }
 
 /// Two providers of one lease say that the same code made different outputs of the same input: recorded, and counted in

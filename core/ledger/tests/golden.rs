@@ -137,6 +137,7 @@ fn actions() -> Vec<(&'static str, Action)> {
         lease,
         key: key().public(),
         add: true,
+        mailbox: true,
     };
     let jobs = OpenJobs {
         lease,
@@ -178,7 +179,7 @@ fn actions() -> Vec<(&'static str, Action)> {
         ),
         (
             "challenge-replaced",
-            challenge(Evidence::Replaced(Box::new(replacement()))),
+            challenge(Evidence::Replaced(Box::new(sealed(receipt())))),
         ),
         ("report-mismatch", Action::ReportMismatch(Box::new(mismatch))),
         (
@@ -264,13 +265,6 @@ fn claim() -> Claim {
         lease: lease(),
         batches: vec![batch],
         acks: Some((key().public(), key().sign(Domain::Acks, &NETWORK, &1u8))),
-    }
-}
-
-fn replacement() -> Replacement {
-    Replacement {
-        ticket: sealed(ticket()),
-        receipt: sealed(receipt()),
     }
 }
 

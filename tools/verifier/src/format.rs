@@ -99,7 +99,7 @@ formats! {
         DropOffer,
         OpenLease(OpenLease),
         TopUp { lease: Id, amount: Ucr },
-        DelegatePayer { lease: Id, key: Key, add: bool },
+        DelegatePayer { lease: Id, key: Key, add: bool, mailbox: bool },
         OpenJobs { lease: Id, provider: Id, tickets: Vec<(u64, JobId, Hash, Hash, u64)> },
         Settle(Settle),
         CloseLease { lease: Id },
@@ -188,7 +188,7 @@ formats! {
         pub duration_us: u64,
     }
     pub struct Sealed<T> { pub member: T, pub steps: Vec<(Hash, bool)>, pub count: u32, pub signature: Signature }
-    pub enum Evidence { OtherReceipt(Sealed<Receipt>), Replaced(Sealed<Ticket>, Sealed<Receipt>) }
+    pub enum Evidence { OtherReceipt(Sealed<Receipt>), Replaced(Sealed<Receipt>) }
     pub enum Change { AddPeer(Key, Id, String, Signature), RemovePeer(Key), SetParams(Params) }
 
     pub enum Event {

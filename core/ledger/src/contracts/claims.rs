@@ -25,7 +25,7 @@ use crate::{
         lease_closed, settle_empty,
     },
     state::{Key, Lease, LeaseState, OpenJob},
-    transaction::{BatchTicket, Challenge, Claim, ClaimedJob, Evidence, PayClaims, Replacement, TicketBatch},
+    transaction::{BatchTicket, Challenge, Claim, ClaimedJob, Evidence, PayClaims, TicketBatch},
 };
 
 /// The signature of the transaction is the provider's, so it stands for the receipts.
@@ -81,7 +81,9 @@ fn check_tickets(call: &Call, claim: &Claim, provider: AccountId, lease: &Lease)
 }
 
 fn pays(lease: &Lease, key: &PublicKey, height: u64) -> bool {
-    let former = |(former, until_height): &(PublicKey, u64)| former == key && height <= *until_height;
+    let former = |(former, until_height): &(PublicKey, u64)| {
+        former == key && (height <= *until_height || broken(Mutant::FormerPayersForever))
+    };
     lease.payer_keys.contains(key) || lease.former_payers.iter().any(former)
 }
 
@@ -242,7 +244,7 @@ pub(super) fn challenge(call: &mut Call, challenge: &Challenge) -> Result<(), Re
     if !broken(Mutant::BelieveChallenge) {
         match &challenge.evidence {
             Evidence::OtherReceipt(receipt) => check_other_receipt(call, challenge, receipt, &open)?,
-            Evidence::Replaced(replacement) => check_replacement(call, challenge, replacement, &open)?,
+            Evidence::Replaced(receipt) => check_replacement(call, challenge, receipt, &open)?,
         }
     }
     book.forget(Some(&open))?;
@@ -285,33 +287,29 @@ fn sealed_by_provider(call: &Call, sealed: &Sealed<Receipt>, lease: LeaseId) -> 
         .map_err(|_| challenge_not_shown().hint("the provider has not sealed the receipt"))
 }
 
-/// The payer's word that it ordered the job again counts only with another provider's receipt, and a payment for it.
+/// The payer's word that it ordered the job again counts only with the receipt of that order, and a payment for it.
 fn check_replacement(
     call: &Call,
     challenge: &Challenge,
-    replacement: &Replacement,
+    other: &Sealed<Receipt>,
     open: &OpenJob,
 ) -> Result<(), Rejection> {
     if open.received_at_ms.is_some() {
         return Err(challenge_acknowledged());
     }
-    let (ticket, receipt) = (&replacement.ticket.member, &replacement.receipt.member);
-    let replaces = ticket.replaces == Some(challenge.sequence) && ticket.job == open.job;
-    let elsewhere = ticket.lease == challenge.lease && ticket.provider != challenge.provider;
-    let lane = (ticket.lease, ticket.provider);
-    let same =
-        (receipt.lease, receipt.provider) == lane && (receipt.sequence, receipt.job) == (ticket.sequence, ticket.job);
-    if !(replaces && elsewhere && same) {
-        return Err(challenge_not_shown().hint("a ticket that replaces the claimed one, with its receipt"));
+    let receipt = &other.member;
+    let same_work = (receipt.job, receipt.code, receipt.input) == (open.job, open.code, open.input)
+        || broken(Mutant::ReplacedByOtherWork);
+    let claimed = (challenge.provider, challenge.sequence);
+    let elsewhere = receipt.lease == challenge.lease && (receipt.provider, receipt.sequence) != claimed;
+    if !(same_work && elsewhere) {
+        return Err(challenge_not_shown().hint("a receipt of the claimed job from another ticket is asked for"));
     }
-    replacement
-        .ticket
-        .verify(&call.signed.key, Domain::Tickets, &call.context.network, lane)
-        .map_err(|_| challenge_not_shown().hint("the signing key has not sealed the ticket"))?;
-    sealed_by_provider(call, &replacement.receipt, challenge.lease)?;
-    let taken = call.draft.lane(lane.0, lane.1).has_taken(ticket.sequence);
-    let done = call.draft.open_job(lane.0, lane.1, ticket.sequence).is_none();
-    match taken && done {
+    sealed_by_provider(call, other, challenge.lease)?;
+    let lane = (receipt.lease, receipt.provider);
+    let taken = call.draft.lane(lane.0, lane.1).has_taken(receipt.sequence);
+    let done = call.draft.open_job(lane.0, lane.1, receipt.sequence).is_none();
+    match (taken && done) || broken(Mutant::ReplacedUnpaid) {
         true => Ok(()),
         false => Err(challenge_not_paid()),
     }

@@ -18,11 +18,11 @@ use crate::{
 impl OpenJob {
     /// What the lease keeps aside for it: its price once that is known, until then the ticket's maximum.
     pub fn reserve(&self) -> Credits {
-        Credits::from(
-            self.metered
-                .as_ref()
-                .map_or(self.price_max_ucr, |metered| metered.price_ucr),
-        )
+        let max = match broken(Mutant::OpenUnreserved) {
+            true => 0,
+            false => self.price_max_ucr,
+        };
+        Credits::from(self.metered.as_ref().map_or(max, |metered| metered.price_ucr))
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) fn apply(
 ) -> Result<(), Rejection> {
     let developer = call.draft.account(book.lease.developer)?;
     let (payer, payee) = ((book.lease.developer, &developer), (book.provider, provider));
-    let commission_ppm = if same_owner(payer, payee) {
+    let commission_ppm = if same_owner(payer, payee) && !broken(Mutant::CommissionWithinOwner) {
         0
     } else {
         call.params.commission_ppm

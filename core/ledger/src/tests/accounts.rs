@@ -68,7 +68,7 @@ fn a_registration_cannot_be_repeated_nor_sent_for_another_key() {
 }
 
 #[test]
-fn the_sponsor_cannot_spend_what_it_lent() {
+pub fn the_sponsor_cannot_spend_what_it_lent() {
     let mut world = World::new();
     let register = sponsored(&world, Who::Thief, 400_000);
     world.act(Who::Stranger, Action::Register(register)).unwrap();
@@ -87,7 +87,7 @@ fn the_sponsor_cannot_spend_what_it_lent() {
 }
 
 #[test]
-fn a_sponsor_is_bound_by_what_it_signed() {
+pub fn a_sponsor_is_bound_by_what_it_signed() {
     let mut world = World::new();
     let mut register = sponsored(&world, Who::Thief, 100);
     register.sponsor.as_mut().unwrap().1 = Credits(200);
@@ -105,7 +105,7 @@ fn a_sponsor_is_bound_by_what_it_signed() {
 }
 
 #[test]
-fn an_owner_signs_for_its_accounts() {
+pub fn an_owner_signs_for_its_accounts() {
     let mut world = World::new();
     let mut forged = owned(&world, Who::Thief);
     forged.owner.as_mut().unwrap().0 = Who::Developer.id();
@@ -138,7 +138,7 @@ fn after_a_rotation_only_the_new_key_signs() {
 }
 
 #[test]
-fn a_key_that_one_does_not_hold_cannot_be_rotated_to() {
+pub fn a_key_that_one_does_not_hold_cannot_be_rotated_to() {
     let mut world = World::new();
     let mut rotate = rotation(&world, Who::Thief, Who::Stranger);
     rotate.new_key = Who::Developer.public();

@@ -142,25 +142,21 @@ pub fn other_receipt(
     }
 }
 
-/// The job of `sequence`, ordered again from the other provider under `again`.
+/// The job of `sequence`, done by the other provider under the sequence of `again`.
 pub fn replaced(world: &World, lease: LeaseId, sequence: u64, again: Job) -> Challenge {
-    let (mut ticket, mut receipt) = (
-        ticket(lease, Who::OtherProvider, &again),
-        receipt(lease, Who::OtherProvider, &again),
-    );
-    ticket.replaces = Some(sequence);
-    (ticket.job, receipt.job) = (job(sequence, 1).id(), job(sequence, 1).id());
-    let lane = (lease, Who::OtherProvider);
-    let replacement = Replacement {
-        ticket: sealed(world, ticket, Domain::Tickets, lane, Who::Controller),
-        receipt: sealed(world, receipt, Domain::Receipts, lane, Who::OtherProvider),
-    };
+    let mut receipt = receipt(lease, Who::OtherProvider, &again);
+    receipt.job = job(sequence, 1).id();
     Challenge {
         lease,
         provider: Who::Provider.id(),
         sequence,
-        evidence: Evidence::Replaced(Box::new(replacement)),
+        evidence: Evidence::Replaced(Box::new(by_other_provider(world, lease, receipt))),
     }
+}
+
+fn by_other_provider(world: &World, lease: LeaseId, receipt: Receipt) -> Sealed<Receipt> {
+    let lane = (lease, Who::OtherProvider);
+    sealed(world, receipt, Domain::Receipts, lane, Who::OtherProvider)
 }
 
 pub fn pay(lease: LeaseId, sequences: &[u64]) -> Action {
@@ -397,7 +393,7 @@ pub fn cheat_15_closing_before_the_claim_the_original_succeeds_ours_drains_and_p
 }
 
 #[test]
-fn taking_the_payer_away_takes_no_finished_work_with_it() {
+pub fn taking_the_payer_away_takes_no_finished_work_with_it() {
     let (mut world, lease) = leased(1_000);
     world
         .act(Who::Developer, delegate(lease, Who::Controller, false))
@@ -471,7 +467,7 @@ pub fn what_nobody_else_signed_refutes_nothing() {
 }
 
 #[test]
-fn a_job_that_was_done_and_paid_elsewhere_is_not_paid_to_who_did_not_deliver_it() {
+pub fn a_job_that_was_done_and_paid_elsewhere_is_not_paid_to_who_did_not_deliver_it() {
     let (mut world, lease) = leased(1_000);
     let again = job(7, 100);
     world.claim(lease, &[job(0, 400).only_receipt()]).unwrap();
@@ -484,27 +480,58 @@ fn a_job_that_was_done_and_paid_elsewhere_is_not_paid_to_who_did_not_deliver_it(
 }
 
 #[test]
-fn a_replacement_is_shown_whole_or_not_at_all() {
+fn a_job_that_one_provider_did_under_two_tickets_is_paid_under_one() {
+    let (mut world, lease) = leased(1_000);
+    world.claim(lease, &[job(0, 400).only_receipt()]).unwrap();
+    let again = job(7, 100);
+    world.settle(lease, &[again]).unwrap();
+    let mut second = receipt(lease, Who::Provider, &again);
+    second.job = job(0, 1).id();
+    let shown = sealed(&world, second, Domain::Receipts, (lease, Who::Provider), Who::Provider);
+    let mut challenge = replaced(&world, lease, 0, again);
+    challenge.evidence = Evidence::Replaced(Box::new(shown));
+    world.challenge(challenge).unwrap();
+}
+
+#[test]
+pub fn a_replacement_is_the_same_work_under_another_ticket() {
     let (mut world, lease) = leased(1_000);
     world.claim(lease, &[job(0, 300).only_receipt(), job(1, 300)]).unwrap();
     let again = job(7, 100);
     let settle = settlement(&world.network, lease, Who::OtherProvider, &[again]);
     world.act(Who::Controller, Action::Settle(settle)).unwrap();
-    let change: [fn(&mut Replacement); 5] = [
-        |replacement| replacement.ticket.member.replaces = Some(1),
-        |replacement| replacement.ticket.member.job.0[0] ^= 1,
-        |replacement| replacement.ticket.member.price_max_ucr += 1,
-        |replacement| replacement.receipt.member.sequence += 1,
-        |replacement| replacement.receipt.member.output = Digest::of(b"forged"),
+    let change: [fn(&mut Receipt); 4] = [
+        |receipt| receipt.lease.0[0] ^= 1,
+        |receipt| receipt.job.0[0] ^= 1,
+        |receipt| receipt.code = Digest::of(b"other code"),
+        |receipt| receipt.input = Digest::of(b"other input"),
     ];
     for change in change {
+        let mut other = receipt(lease, Who::OtherProvider, &again);
+        other.job = job(0, 1).id();
+        change(&mut other);
         let mut challenge = replaced(&world, lease, 0, again);
-        let Evidence::Replaced(replacement) = &mut challenge.evidence else {
-            unreachable!()
-        };
-        change(replacement);
+        challenge.evidence = Evidence::Replaced(Box::new(by_other_provider(&world, lease, other)));
         refused(world.challenge(challenge), "challenge.not_shown");
     }
+    let mut forged = replaced(&world, lease, 0, again);
+    let Evidence::Replaced(shown) = &mut forged.evidence else {
+        unreachable!()
+    };
+    shown.member.output = Digest::of(b"forged");
+    refused(world.challenge(forged), "challenge.not_shown");
+    let mut own = replaced(&world, lease, 0, again);
+    let lane = (lease, Who::Provider);
+    let itself = sealed(
+        &world,
+        receipt(lease, Who::Provider, &job(0, 300)),
+        Domain::Receipts,
+        lane,
+        Who::Provider,
+    );
+    own.evidence = Evidence::Replaced(Box::new(itself));
+    refused(world.challenge(own), "challenge.not_shown");
     let acknowledged = replaced(&world, lease, 1, again);
     refused(world.challenge(acknowledged), "challenge.acknowledged");
+    world.challenge(replaced(&world, lease, 0, again)).unwrap();
 }

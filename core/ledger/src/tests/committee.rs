@@ -112,7 +112,7 @@ pub fn a_change_is_carried_by_more_than_two_thirds() {
 }
 
 #[test]
-fn a_new_peer_makes_blocks_from_the_epoch_after_the_next() {
+pub fn a_new_peer_makes_blocks_from_the_epoch_after_the_next() {
     let mut world = four_peers();
     world.height = 15;
     let change = add_peer(&world, 9, Who::Developer);
@@ -141,7 +141,7 @@ fn a_change_that_carries_in_the_last_block_of_an_epoch_is_final_before_it_matter
 }
 
 #[test]
-fn one_change_of_the_peers_waits_at_a_time() {
+pub fn one_change_of_the_peers_waits_at_a_time() {
     let mut world = four_peers();
     let (first, second) = (
         add_peer(&world, 9, Who::Developer),
@@ -201,7 +201,7 @@ fn an_exchanged_or_expired_proposal_is_not_voted_for() {
 }
 
 #[test]
-fn parameters_are_in_force_at_once_and_within_their_bounds() {
+pub fn parameters_are_in_force_at_once_and_within_their_bounds() {
     let mut world = World::new();
     let set = |world: &mut World, change| world.act(Who::Controller, propose(&change));
     let told = set(&mut world, new_params(|params| params.window_blocks = 77)).unwrap();

@@ -14,7 +14,7 @@ pub fn open(lease: LeaseId, jobs: &[Job]) -> Action {
 }
 
 #[test]
-fn an_open_job_reserves_its_maximum_until_it_is_paid() {
+pub fn an_open_job_reserves_its_maximum_until_it_is_paid() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
     let ahead = job(4, 250).at_most(600);

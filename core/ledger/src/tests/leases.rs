@@ -20,7 +20,12 @@ pub fn top_up(lease: LeaseId, amount: i128) -> Action {
 
 pub fn delegate(lease: LeaseId, who: Who, add: bool) -> Action {
     let key = who.public();
-    Action::DelegatePayer(DelegatePayer { lease, key, add })
+    Action::DelegatePayer(DelegatePayer {
+        lease,
+        key,
+        add,
+        mailbox: false,
+    })
 }
 
 #[test]
@@ -52,7 +57,7 @@ fn a_lease_id_is_known_before_its_transaction_is_executed() {
 }
 
 #[test]
-fn only_the_developer_tops_up_delegates_and_closes() {
+pub fn only_the_developer_tops_up_delegates_and_closes() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
     for action in [top_up(lease, 5), delegate(lease, Who::Thief, true), close(lease)] {
@@ -71,6 +76,37 @@ fn a_lost_controller_is_replaced() {
     refused(world.settle(lease, &[job(0, 10)]), "settle.not_payer");
     let settle = world.settlement(lease, &[job(0, 10)]);
     assert_eq!(paid(&world.act(Who::Mailbox, Action::Settle(settle)).unwrap()), [0]);
+}
+
+#[test]
+fn a_controller_in_the_place_of_a_lost_one_acks_as_well() {
+    let mut world = World::new();
+    let lease = world.open_lease(1_000);
+    world.change_lease(lease, |lease| lease.mailboxes = vec![Who::Controller.public()]);
+    let change = |who: Who, add, mailbox| {
+        let key = who.public();
+        Action::DelegatePayer(DelegatePayer {
+            lease,
+            key,
+            add,
+            mailbox,
+        })
+    };
+    world.act(Who::Developer, change(Who::Stranger, true, false)).unwrap();
+    let settle = Action::Settle(world.settlement(lease, &[job(0, 10)]));
+    refused(world.act(Who::Stranger, settle.clone()), "settle.bad_acks");
+    world.act(Who::Developer, change(Who::Stranger, false, true)).unwrap();
+    world.act(Who::Developer, change(Who::Stranger, true, true)).unwrap();
+    assert_eq!(paid(&world.act(Who::Stranger, settle).unwrap()), [0]);
+    world.act(Who::Developer, change(Who::Controller, false, true)).unwrap();
+    assert_eq!(world.lease(lease).mailboxes, [Who::Stranger.public()]);
+    world.change_lease(lease, |lease| {
+        lease.mailboxes = vec![Who::Mailbox.public(); KEYS_PER_LEASE_MAX]
+    });
+    refused(
+        world.act(Who::Developer, change(Who::Thief, true, true)),
+        "lease.too_many_payers",
+    );
 }
 
 #[test]

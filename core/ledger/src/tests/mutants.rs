@@ -1,13 +1,27 @@
 //! The tests can fail: with any one rule broken, something that must hold does not.
 
 use super::{
-    claims, committee, lending, mismatches,
+    accounts, claims, committee, jobs, leases, lending, mismatches,
     properties::{HISTORIES, play_histories},
+    settlement,
 };
 use crate::mutant::Mutant;
 
 /// What the histories do not play: rules of which one scene tells all.
-const SCENES: [fn(); 13] = [
+const SCENES: [fn(); 26] = [
+    accounts::the_sponsor_cannot_spend_what_it_lent,
+    accounts::a_sponsor_is_bound_by_what_it_signed,
+    accounts::an_owner_signs_for_its_accounts,
+    accounts::a_key_that_one_does_not_hold_cannot_be_rotated_to,
+    jobs::an_open_job_reserves_its_maximum_until_it_is_paid,
+    leases::only_the_developer_tops_up_delegates_and_closes,
+    settlement::between_accounts_of_one_owner_there_is_no_commission,
+    claims::taking_the_payer_away_takes_no_finished_work_with_it,
+    claims::a_job_that_was_done_and_paid_elsewhere_is_not_paid_to_who_did_not_deliver_it,
+    claims::a_replacement_is_the_same_work_under_another_ticket,
+    committee::a_new_peer_makes_blocks_from_the_epoch_after_the_next,
+    committee::one_change_of_the_peers_waits_at_a_time,
+    committee::parameters_are_in_force_at_once_and_within_their_bounds,
     claims::a_claim_stays_within_ticket_caps_and_budget,
     claims::a_job_is_paid_once_however_it_is_claimed_and_settled,
     claims::an_old_settlement_sent_again_does_not_cut_a_claims_window_short,

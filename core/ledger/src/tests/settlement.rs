@@ -237,7 +237,7 @@ fn papers_that_wait_keep_their_price_in_the_budget() {
 }
 
 #[test]
-fn between_accounts_of_one_owner_there_is_no_commission() {
+pub fn between_accounts_of_one_owner_there_is_no_commission() {
     let mut world = World::new();
     let register = owned(&world, Who::Developer);
     world.act(Who::Stranger, Action::Register(register)).unwrap();
