@@ -254,6 +254,10 @@ pub struct CreateInvite {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Ucr>)]
     pub grant_ucr: Option<Credits>,
+    /// How far below zero the new account may go: lent by the inviter, who has it held meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Ucr>)]
+    pub lend_ucr: Option<Credits>,
     /// A week if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 60, maximum = 31_536_000)]
@@ -267,5 +271,8 @@ pub struct InviteCreated {
     pub roles: Vec<Role>,
     #[schema(value_type = Option<Ucr>)]
     pub grant_ucr: Option<Credits>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Ucr>)]
+    pub lend_ucr: Option<Credits>,
     pub expires_at: Timestamp,
 }

@@ -8,7 +8,8 @@ use piecework_api::{
 };
 use piecework_chain::{Final, SubmitError, account_proof, view::value_proof_view};
 use piecework_ledger::{
-    Account, Action, Key, Register, Roles as LedgerRoles, RotateKey, SignedTransaction, Transaction, Transfer, Value,
+    Account, Action, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction, Transaction,
+    Transfer, Value,
 };
 use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
@@ -51,6 +52,8 @@ struct Invite {
     inviter: AccountId,
     roles: Vec<Role>,
     grant: Credits,
+    #[serde(default)]
+    lend: Credits,
     expires_at_ms: u64,
 }
 
@@ -289,8 +292,8 @@ pub(crate) async fn register(controller: &Controller, body: CreateAccount) -> An
         detail,
     )
     .await?;
-    if let Some(invite) = invite.filter(|invite| invite.grant.is_positive()) {
-        grant(controller, &invite, account).await?;
+    if let Some(invite) = &invite {
+        keep_promises(controller, invite, account).await?;
     }
     Ok(account)
 }
@@ -452,21 +455,30 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
 }
 
 /// What the inviter promised; where his credits no longer cover it the account still exists, and the log says so.
-async fn grant(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
+async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
     let Some(key) = custodial_key(controller, invite.inviter).await? else {
         return Ok(());
     };
-    let action = Action::Transfer(Transfer {
-        to,
-        amount: invite.grant,
-    });
-    match send(controller, invite.inviter, &key, action).await {
-        Ok(sent) => moved(controller, invite.inviter, to, invite.grant, &sent).await,
-        Err(refusal) => {
-            tracing::warn!(%refusal, account = %to, "an invite's grant was not paid");
-            Ok(())
+    if invite.grant.is_positive() {
+        let action = Action::Transfer(Transfer {
+            to,
+            amount: invite.grant,
+        });
+        match send(controller, invite.inviter, &key, action).await {
+            Ok(sent) => moved(controller, invite.inviter, to, invite.grant, &sent).await?,
+            Err(refusal) => tracing::warn!(%refusal, account = %to, "an invite's grant was not paid"),
         }
     }
+    if invite.lend.is_positive() {
+        let action = Action::SetLimit(SetLimit {
+            account: to,
+            limit: invite.lend,
+        });
+        if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
+            tracing::warn!(%refusal, account = %to, "an invite's loan was not made");
+        }
+    }
+    Ok(())
 }
 
 /// `POST /invites`.
@@ -490,8 +502,9 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
         Credits::ZERO
     };
     let grant = body.grant_ucr.unwrap_or(deposit);
-    if grant.is_negative() {
-        return refuse("transfer.not_positive", "a grant is not below zero");
+    let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
+    if grant.is_negative() || lend.is_negative() {
+        return refuse("transfer.not_positive", "neither a grant nor a loan is below zero");
     }
     let roles = if body.roles.is_empty() {
         vec![Role::Developer, Role::Provider]
@@ -503,19 +516,22 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
         inviter: caller.account,
         roles: roles.clone(),
         grant,
+        lend,
         expires_at_ms,
     };
     let code = random_text("inv_", 16);
     codecs::put_json(controller, INVITES, &code, &invite).await?;
     let grant_ucr = grant.is_positive().then_some(grant);
+    let lend_ucr = lend.is_positive().then_some(lend);
     // Of the code only as much as tells invites apart: whoever has the whole of it registers.
     let target = &code[..INVITE_SHOWN];
-    let detail = json!({"roles": roles, "grant_ucr": grant_ucr, "expires_in_s": seconds});
+    let detail = json!({"roles": roles, "grant_ucr": grant_ucr, "lend_ucr": lend_ucr, "expires_in_s": seconds});
     audit::own(controller, caller.account, ("invite", "created"), target, detail).await?;
     Ok(InviteCreated {
         code,
         roles,
         grant_ucr,
+        lend_ucr,
         expires_at: timestamp(expires_at_ms),
     })
 }

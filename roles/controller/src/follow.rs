@@ -13,7 +13,7 @@ use piecework_store::{JobStep, Payment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, accounts, codecs,
+    Answer, Controller, accounts, codecs, disputes,
     failure::{chain, store},
     leases,
 };
@@ -95,13 +95,14 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
     let mut payments = Vec::new();
     for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
         let Ok(events) = &outcome.result else { continue };
-        payments.extend(events.iter().filter_map(|event| payment(event, block.height)));
+        payments.extend(payments_in(controller, block, signed, events).await?);
         let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
         write_statements(controller, block, index, signed, events).await?;
         for event in events {
             match event {
                 Event::LeaseOpened { lease, developer, .. } => leases::noticed(controller, *developer, *lease).await?,
                 Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
+                Event::JobClaimed { .. } => disputes::note(controller, event).await?,
                 _ => {}
             }
         }
@@ -194,6 +195,27 @@ fn count_billing(controller: &Controller, block: &FinalBlock) {
             controller.telemetry.billed.observe(waited_ms as f64 / 1e3);
         }
     }
+}
+
+/// What a transaction paid. What claims are paid is looked at one by one: one may be for a ticket whose answer never came,
+/// and then the job's own ticket is still to be settled.
+async fn payments_in(
+    controller: &Controller,
+    block: &FinalBlock,
+    signed: &SignedTransaction,
+    events: &[Event],
+) -> Answer<Vec<Payment>> {
+    let mut payments = Vec::new();
+    for event in events {
+        let Some(payment) = payment(event, block.height) else {
+            continue;
+        };
+        let is_claim = matches!(signed.transaction.action, Action::PayClaims(_));
+        if !(is_claim && disputes::is_of_another_ticket(controller, event).await?) {
+            payments.push(payment);
+        }
+    }
+    Ok(payments)
 }
 
 fn payment(event: &Event, height: u64) -> Option<Payment> {

@@ -247,6 +247,10 @@ async fn dispatch(
             }
             Err(refused) => {
                 lane.refused(sequence);
+                if live.version.strict {
+                    // The record on the ledger keeps this aside until the lease ends.
+                    reservation.commit(price_max_ucr);
+                }
                 if refused.code == "provider.lost" {
                     tracing::warn!(job = %invocation.id, provider = %account, "a provider was lost: its job is ordered elsewhere");
                     replaces = Some(sequence);
@@ -422,7 +426,9 @@ fn conclude(
     controller.telemetry.count(live, &job);
     controller.announce(&job);
     controller.store.finish(job).map_err(store)?;
-    if paid_for {
+    if !paid_for && live.version.strict {
+        assigned.reservation.commit(ticket.price_max_ucr);
+    } else if paid_for {
         assigned.reservation.commit(price_ucr);
         if let Some(budget) = &assigned.budget {
             budget.spend(price_ucr);

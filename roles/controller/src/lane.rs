@@ -15,6 +15,10 @@ pub struct LaneState {
     reserved_to: u64,
     /// What runs or has run without a seal over its ticket. In order: seals are the same wherever they are made again.
     unsealed: BTreeMap<u64, Unsealed>,
+    /// Under a seal that the provider has not confirmed yet.
+    sealing: BTreeMap<u64, Unsealed>,
+    /// Batches whose seal may not have arrived. They are sealed again as they were: the provider may have half of the story.
+    lost: Vec<Vec<(u64, Digest)>>,
     at_stake_ucr: u64,
 }
 
@@ -86,10 +90,14 @@ impl LaneState {
         }
     }
 
-    /// Takes what has run for a seal, if more than `above_ucr` are at stake.
+    /// Takes what has run for a seal, if more than `above_ucr` are at stake. Each batch ends with [`LaneState::sealed`] or
+    /// [`LaneState::not_sealed`].
     pub fn take_finished(&mut self, above_ucr: u64) -> Vec<(u64, Digest)> {
         if self.at_stake_ucr <= above_ucr {
             return Vec::new();
+        }
+        if let Some(batch) = self.lost.pop() {
+            return batch;
         }
         let finished = self
             .unsealed
@@ -98,10 +106,21 @@ impl LaneState {
             .take(SEAL_TICKETS_MAX);
         let batch: Vec<(u64, Digest)> = finished.map(|(sequence, ticket)| (*sequence, ticket.leaf)).collect();
         for (sequence, _) in &batch {
-            let sealed = self.unsealed.remove(sequence).map_or(0, |ticket| ticket.amount_ucr);
-            self.at_stake_ucr = self.at_stake_ucr.saturating_sub(sealed);
+            self.sealing.extend(self.unsealed.remove_entry(sequence));
         }
         batch
+    }
+
+    /// The provider has the seal over these.
+    pub fn sealed(&mut self, sequences: &[u64]) {
+        for ticket in sequences.iter().filter_map(|sequence| self.sealing.remove(sequence)) {
+            self.at_stake_ucr = self.at_stake_ucr.saturating_sub(ticket.amount_ucr);
+        }
+    }
+
+    /// The seal may not have arrived: the batch comes again.
+    pub fn not_sealed(&mut self, batch: Vec<(u64, Digest)>) {
+        self.lost.push(batch);
     }
 }
 
@@ -120,7 +139,26 @@ mod tests {
         lane.ran(7, 10);
         assert!(lane.stake(8, Digest::of(b"8"), 60, 100));
         assert_eq!(lane.take_finished(0), [(7, Digest::of(b"7"))]);
+        assert!(!lane.stake(9, Digest::of(b"9"), 40, 100), "the seal is under way");
+        lane.sealed(&[7]);
+        assert!(lane.stake(9, Digest::of(b"9"), 40, 100));
         lane.refused(8);
+        lane.refused(9);
         assert!(lane.stake(9, Digest::of(b"9"), 100, 100));
+    }
+
+    #[test]
+    fn what_was_under_a_seal_that_got_lost_is_sealed_again() {
+        let mut lane = LaneState::from(0);
+        assert!(lane.stake(0, Digest::of(b"0"), 60, 100));
+        lane.ran(0, 10);
+        let batch = lane.take_finished(0);
+        assert_eq!(lane.take_finished(0), [], "it is under way");
+        assert!(lane.stake(1, Digest::of(b"1"), 60, 100));
+        lane.ran(1, 10);
+        lane.not_sealed(batch.clone());
+        assert_eq!(lane.take_finished(0), batch, "as it was");
+        lane.sealed(&[0]);
+        assert_eq!(lane.take_finished(0), [(1, Digest::of(b"1"))]);
     }
 }

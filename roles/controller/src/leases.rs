@@ -181,9 +181,21 @@ impl Lane {
             if batch.is_empty() {
                 return Ok(());
             }
-            let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.into_iter().unzip();
+            let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.iter().copied().unzip();
             let seal = Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &leaves);
-            provider.accept_seal(seal, sequences).await.map_err(rejected)?;
+            let taken = provider.accept_seal(seal, sequences.clone()).await;
+            match taken {
+                Ok(()) => self.state.lock().sealed(&sequences),
+                // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
+                Err(refused) if refused.code == "ticket.bad_seal" => {
+                    tracing::warn!(provider = %key.1, %refused, "a provider does not know the tickets that are sealed");
+                    self.state.lock().sealed(&sequences);
+                }
+                Err(refused) => {
+                    self.state.lock().not_sealed(batch);
+                    return Err(rejected(refused));
+                }
+            }
         }
     }
 }
@@ -306,6 +318,22 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
         reserved: 0,
     };
     Ok(enter(controller, developer, lease, tuning.exposure_ucr, money))
+}
+
+/// Adds to a lease on which more was drawn than this controller knew of: by claims, or by jobs opened on the ledger that
+/// came to nothing.
+pub(crate) async fn feed(controller: &Controller, lease: LeaseId, amount: u64) -> Answer<()> {
+    let mut books = controller.leases.books.iter();
+    let found = books.find_map(|entry| (entry.lease == lease).then(|| (*entry.key(), entry.value().clone())));
+    drop(books);
+    let Some((developer, book)) = found else {
+        return Ok(());
+    };
+    let opening = controller.leases.opening.entry(developer).or_default().value().clone();
+    let _one_at_a_time = opening.lock().await;
+    top_up(controller, developer, &book, amount).await?;
+    book.money.lock().committed += i128::from(amount);
+    Ok(())
 }
 
 async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {

@@ -15,6 +15,7 @@ mod budget;
 mod clock;
 mod codecs;
 mod deploy;
+mod disputes;
 mod failure;
 mod fair;
 mod follow;
@@ -228,6 +229,7 @@ impl Controller {
         settle::take_up(&controller).await?;
         controller.tasks.spawn(follow::run(controller.clone()));
         controller.tasks.spawn(settle::run(controller.clone()));
+        controller.tasks.spawn(disputes::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(fair::keep_size(controller.clone()));
         controller.tasks.spawn(seen::tell(controller.clone()));

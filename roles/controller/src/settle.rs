@@ -128,9 +128,21 @@ async fn settle_batch(controller: &Controller, lane: LaneKey, mut batch: Vec<Out
         Err(refusal) => {
             tracing::error!(lease = %lane.0, provider = %lane.1, jobs = batch.len(), %refusal, "a settlement did not get through");
             controller.telemetry.settlements_failed.inc();
+            if refusal.code == "settle.budget" {
+                feed(controller, lane.0, &batch).await;
+            }
             controller.outbox.0.entry(lane).or_default().extend(batch);
             false
         }
+    }
+}
+
+/// The lease had not enough left for these: claims have drawn on it as well.
+async fn feed(controller: &Controller, lease: LeaseId, batch: &[Outgoing]) {
+    let prices = batch.iter().map(|outgoing| outgoing.receipt.price_ucr);
+    let missing = prices.fold(0, u64::saturating_add).max(1);
+    if let Err(refusal) = leases::feed(controller, lease, missing).await {
+        tracing::error!(%lease, %refusal, "a lease cannot be topped up");
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Invite {
     /// Credits that it gets from yours
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr)]
     grant: Option<i128>,
+    /// Credits that it may owe: lent, and held, by you
+    #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr)]
+    lend: Option<i128>,
     /// How long it can be used
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = units::duration)]
     expires: Duration,
@@ -32,6 +35,7 @@ impl Invite {
         let body = CreateInvite {
             roles: self.role,
             grant_ucr: self.grant.map(Credits),
+            lend_ucr: self.lend.map(Credits),
             expires_in_s: Some(self.expires.as_secs()),
         };
         let invite = client.create_invite(&body).await?;

@@ -1,0 +1,174 @@
+//! Answers providers' claims: one for a job that was done and paid under another ticket is refuted.
+//!
+//! ```text
+//! JobClaimed -> kept -- the job's own ticket --> the outbox settles it, which takes the claim's place
+//!                  '--- another ticket of it --> once that is paid: its receipt, sealed again -> Challenge
+//! ```
+//! What is kept outlives this process and goes when the claim's window is over. A claim for a job that nobody else did
+//! stands: the payer ordered it, and its own word refutes nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use piecework_ledger::{Action, Challenge, Event, Evidence, Key, Value};
+use piecework_model::{AccountId, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
+use piecework_queue::Unsealed;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Answer, Controller, codecs,
+    failure::{chain, rejected, store},
+    leases,
+};
+
+const SPACE: &str = "claim";
+const EVERY: Duration = Duration::from_secs(2);
+const PAGE: u32 = 200;
+
+/// A claim that waits for its end.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Claimed {
+    lease: LeaseId,
+    provider: AccountId,
+    sequence: u64,
+    job: JobId,
+    until_height: u64,
+}
+
+/// Keeps what is claimed of leases that this controller pays from.
+pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<()> {
+    let Event::JobClaimed {
+        lease,
+        provider,
+        sequence,
+        job,
+        until_height,
+        ..
+    } = event
+    else {
+        return Ok(());
+    };
+    let Some(Value::Lease(record)) = controller.chain.get(&Key::Lease(*lease)).await.map_err(chain)? else {
+        return Ok(());
+    };
+    if !record.payer_keys.contains(&controller.payer) {
+        return Ok(());
+    }
+    tracing::warn!(%lease, %provider, %job, until_height, "a provider claims a job on the ledger");
+    let claimed = Claimed {
+        lease: *lease,
+        provider: *provider,
+        sequence: *sequence,
+        job: *job,
+        until_height: *until_height,
+    };
+    codecs::put_json(controller, SPACE, &format!("{lease}/{provider}/{sequence}"), &claimed).await
+}
+
+/// Whether a payment of a claim was for another ticket than the one whose answer this controller took: then the job is
+/// still to be settled.
+pub(crate) async fn is_of_another_ticket(controller: &Controller, event: &Event) -> Answer<bool> {
+    let Event::JobPaid {
+        provider,
+        sequence,
+        job,
+        ..
+    } = event
+    else {
+        return Ok(false);
+    };
+    let record = controller.store.job(*job).await.map_err(store)?;
+    let taken = record.and_then(|record| record.receipt());
+    Ok(taken.is_some_and(|receipt| (receipt.provider, receipt.sequence) != (*provider, *sequence)))
+}
+
+/// Goes through the claims again and again, until shutdown.
+pub(crate) async fn run(controller: Arc<Controller>) {
+    loop {
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(refusal) = round(&controller).await {
+            tracing::error!(%refusal, "claims are not looked at");
+        }
+    }
+}
+
+async fn round(controller: &Controller) -> Answer<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = controller.store.list_values(SPACE, "", after.as_deref(), PAGE);
+        let page = page.await.map_err(store)?;
+        for (key, bytes) in page.items {
+            let claimed: Claimed = codecs::from_json(&bytes)?;
+            let over = claimed.until_height < controller.chain.status().height;
+            if over || is_ended(controller, &claimed).await {
+                controller.store.take_value(SPACE, &key).await.map_err(store)?;
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// What stands in the way of one claim's answer does not keep the others waiting.
+async fn is_ended(controller: &Controller, claimed: &Claimed) -> bool {
+    match refute(controller, claimed).await {
+        Ok(is_ended) => is_ended,
+        Err(refusal) => {
+            tracing::warn!(job = %claimed.job, provider = %claimed.provider, %refusal, "a claim is not answered yet");
+            false
+        }
+    }
+}
+
+/// Whether the claim has come to its end.
+async fn refute(controller: &Controller, claimed: &Claimed) -> Answer<bool> {
+    let place = Key::OpenJob(claimed.lease, claimed.provider, claimed.sequence);
+    if controller.chain.get(&place).await.map_err(chain)?.is_none() {
+        return Ok(true);
+    }
+    let Some(record) = controller.store.job(claimed.job).await.map_err(store)? else {
+        return Ok(false);
+    };
+    let (Some(receipt), Some(settlement), true) = (record.receipt(), &record.settlement, record.paid) else {
+        return Ok(false);
+    };
+    let lane = (receipt.lease, receipt.provider);
+    if (receipt.provider, receipt.sequence) == (claimed.provider, claimed.sequence) {
+        return Ok(false);
+    }
+    let unsealed = Unsealed {
+        receipt: receipt.clone(),
+        mark: settlement.mark,
+    };
+    // Where that provider is away, it is asked again until the window is over.
+    let Ok(link) = controller.link(receipt.provider) else {
+        return Ok(false);
+    };
+    let seal = link.seal_receipts(lane, vec![unsealed]).await.map_err(rejected)?;
+    let challenge = refutation((claimed.lease, claimed.provider, claimed.sequence), receipt, &seal);
+    let done = leases::submit_as_payer(controller, Action::Challenge(challenge)).await?;
+    tracing::info!(job = %claimed.job, provider = %claimed.provider, height = done.height, "a claim is refuted");
+    Ok(true)
+}
+
+/// Refutes the claim of `(lease, provider, sequence)` by the receipt of the ticket under which the job was paid, which its
+/// provider has sealed alone.
+fn refutation(claimed: (LeaseId, AccountId, u64), paid: Receipt, seal: &Seal) -> Challenge {
+    let (lease, provider, sequence) = claimed;
+    let shown = Sealed {
+        member: paid,
+        proof: MerkleProof::default(),
+        count: seal.count,
+        signature: seal.signature,
+    };
+    Challenge {
+        lease,
+        provider,
+        sequence,
+        evidence: Evidence::Replaced(Box::new(shown)),
+    }
+}

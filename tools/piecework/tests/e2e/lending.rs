@@ -1,0 +1,44 @@
+//! Accounts that owe: an invite lends, the sponsor has it held, and jobs are paid with it.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::{machine::Machine, providers::ECHO};
+
+const LENT: i64 = 2_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_lent_a_limit_by_an_invite_works_without_credits() {
+    let home = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start(home.path());
+    machine
+        .ask(Method::POST, "/invites", Some(json!({"lend_ucr": -1})))
+        .await
+        .refused(422, "transfer.not_positive");
+    let invite = machine.ask(Method::POST, "/invites", Some(json!({"lend_ucr": LENT})));
+    let invite = invite.await.ok();
+    let held = machine.get("/accounts/operator").await.ok()["held_ucr"].as_i64();
+    let body = json!({"name": "ada", "password": "correct horse", "invite": invite["code"]});
+    machine.ask_as(None, Method::POST, "/accounts", Some(body)).await.ok();
+    let login = json!({"name": "ada", "password": "correct horse"});
+    let session = machine.ask_as(None, Method::POST, "/sessions", Some(login)).await.ok();
+    let token = session["token"].as_str().expect("a token");
+
+    let account = machine.get("/accounts/ada").await.ok();
+    assert_eq!(account["limit_ucr"], LENT, "{account}");
+    assert_eq!(account["sponsor"], "operator", "{account}");
+    let sponsor = machine.get("/accounts/operator").await.ok();
+    assert_eq!(sponsor["held_ucr"].as_i64(), held.map(|held| held + LENT), "{sponsor}");
+
+    let function = json!({"name": "echo", "language": "javascript", "code": ECHO});
+    let deployed = machine.ask_as(Some(token), Method::POST, "/functions", Some(function));
+    deployed.await.ok();
+    let call = machine.ask_as(Some(token), Method::POST, "/execute/echo", Some(json!({"input": 1})));
+    let job = call.await.ok()["job_id"].as_str().expect("an id").to_owned();
+    let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
+    while machine.posted("ada").await >= 0 {
+        assert!(std::time::Instant::now() < deadline, "{job} is never paid");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(machine.posted("ada").await > -LENT);
+}
