@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal};
+use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, Ticket};
 use piecework_queue::{Order, Refusal};
 
 use crate::journal::{Begun, Journal};
@@ -94,6 +94,21 @@ impl Lanes {
         })
     }
 
+    /// What a restart leaves of them: what was begun stays so, and nothing is at stake.
+    pub fn restarted(&self) -> Self {
+        let lane = |lane: &Lane| Lane {
+            payer: lane.payer,
+            begun_below: lane.begun_below,
+            begun_above: lane.begun_above.clone(),
+            ..Lane::default()
+        };
+        let lanes = self.lanes.lock();
+        Self {
+            lanes: Mutex::new(lanes.iter().map(|(lease, known)| (*lease, lane(known))).collect()),
+            journal: None,
+        }
+    }
+
     /// Marks the sequence as begun. Rejects `ticket.replayed`, and `ticket.unsealed` where too much would be at stake.
     pub fn begin(&self, order: &Order) -> Result<(), Refusal> {
         let ticket = &order.ticket;
@@ -123,6 +138,16 @@ impl Lanes {
             tracing::warn!(%error, "the journal of begun jobs cannot be written anew: it grows");
         }
         Ok(())
+    }
+
+    /// The job could not begin after all: nothing of it is at stake, and its sequence stays used.
+    pub fn refused(&self, ticket: &Ticket) {
+        let mut lanes = self.lanes.lock();
+        if let Some(lane) = lanes.get_mut(&ticket.lease)
+            && let Some(stake) = lane.unsealed.remove(&ticket.sequence)
+        {
+            lane.at_stake_ucr = lane.at_stake_ucr.saturating_sub(stake.amount_ucr);
+        }
     }
 
     /// From here on the job's price is at stake, no longer its maximum.
@@ -247,6 +272,16 @@ mod tests {
             .expect("a good seal");
         assert_eq!(code(lanes.begin(&order(2))), "began");
         assert_eq!(code(lanes.begin(&order(3))), "ticket.unsealed");
+    }
+
+    #[test]
+    fn a_job_that_could_not_begin_has_nothing_at_stake() {
+        let lanes = Lanes::default();
+        for sequence in 0..10 {
+            assert_eq!(code(lanes.begin(&order(sequence))), "began");
+            lanes.refused(&order(sequence).ticket);
+        }
+        assert_eq!(code(lanes.begin(&order(0))), "ticket.replayed");
     }
 
     #[test]

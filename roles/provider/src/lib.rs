@@ -4,6 +4,7 @@
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
 pub mod claims;
+pub mod collect;
 mod journal;
 pub mod lanes;
 #[cfg(test)]
@@ -35,7 +36,7 @@ use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Uns
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
 use tokio_util::sync::CancellationToken;
 
-use crate::{lanes::Lanes, pool::Pools, receipts::Receipts};
+use crate::{collect::Collector, lanes::Lanes, pool::Pools, receipts::Receipts};
 
 /// What a provider is made of.
 pub struct Options {
@@ -64,6 +65,8 @@ pub struct Options {
     pub journal: PathBuf,
     /// Controllers whose tickets it takes.
     pub payers: HashSet<PublicKey>,
+    /// Told of every job; without one this provider depends on its controllers to be paid.
+    pub collector: Option<Arc<Collector>>,
 }
 
 /// A running provider; itself the in-process end of its queue.
@@ -75,6 +78,7 @@ pub struct Provider {
     pools: Pools,
     lanes: Lanes,
     receipts: Receipts,
+    collector: Option<Arc<Collector>>,
     running: AtomicU32,
     draining: AtomicBool,
     /// Of the controller's clock, by which deadlines are set.
@@ -103,6 +107,7 @@ impl Provider {
             pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
+            collector: options.collector,
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
@@ -137,6 +142,11 @@ impl Provider {
                 )
                 .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
             })
+    }
+
+    async fn instance(&self, work: &Arc<Work>) -> Result<pool::Lease, Refusal> {
+        let backend = self.backend(work.backend)?;
+        self.pools.take(backend, work).await.map_err(|error| refusal(&error))
     }
 
     fn take_slot(&self) -> Result<Slot<'_>, Refusal> {
@@ -214,16 +224,17 @@ impl ProviderLink for Provider {
         let _slot = self.take_slot()?;
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
-        self.lanes.begin(&order)?;
-        let backend = self.backend(order.work.backend)?;
-        let pulled = Instant::now();
-        let lease = self
-            .pools
-            .take(backend, &order.work)
-            .await
-            .map_err(|error| refusal(&error))?;
-        let (cold, pull) = (lease.cold, pulled.elapsed());
         let ticket = &order.ticket;
+        self.lanes.begin(&order)?;
+        let pulled = Instant::now();
+        let lease = match self.instance(&order.work).await {
+            Ok(lease) => lease,
+            Err(refused) => {
+                self.lanes.refused(ticket);
+                return Err(refused);
+            }
+        };
+        let (cold, pull) = (lease.cold, pulled.elapsed());
         let egress = EgressMeter::default();
         let call = Call {
             job: ticket.job,
@@ -243,6 +254,9 @@ impl ProviderLink for Provider {
         let status = receipts::status(&finished.outcome);
         let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
         self.lanes.finish(&receipt);
+        if let Some(collector) = &self.collector {
+            collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
+        }
         let pull_us = u64::try_from(pull.as_micros()).unwrap_or(u64::MAX);
         Ok(Delivery {
             receipt,
@@ -254,7 +268,11 @@ impl ProviderLink for Provider {
     }
 
     async fn accept_seal(&self, seal: Seal, sequences: Vec<u64>) -> Result<(), Refusal> {
-        self.lanes.accept_seal(&seal, &sequences, &self.network)
+        self.lanes.accept_seal(&seal, &sequences, &self.network)?;
+        if let Some(collector) = &self.collector {
+            collector.sealed(&seal, &sequences);
+        }
+        Ok(())
     }
 
     async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {

@@ -35,6 +35,7 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
+        collector: None,
     };
     Provider::start(options, CancellationToken::new()).expect("the journal opens")
 }

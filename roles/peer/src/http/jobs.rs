@@ -123,6 +123,7 @@ impl Found {
                 });
             }
             Action::OpenJobs(open) => self.lane = Some((open.lease, open.provider)),
+            Action::PayClaims(pay) => self.lane = Some((pay.lease, pay.provider)),
             _ => {}
         }
     }

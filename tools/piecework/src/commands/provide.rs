@@ -1,6 +1,10 @@
 //! `piecework provide`: this computer runs jobs of a controller elsewhere, and earns.
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use piecework_model::{EgressPolicy, Network};
 
@@ -20,6 +24,13 @@ pub struct Provide {
     /// Needed the first time: from `piecework invite --role provider`
     #[arg(long, value_name = "CODE")]
     invite: Option<String>,
+    /// The address of a ledger peer that is asked about payments when the controller is gone; may be repeated
+    #[arg(long, value_name = "URL")]
+    ledger: Vec<String>,
+    /// Claim a finished job on the ledger when it is unpaid for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = compose::CLAIM_AFTER_S,
+        value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    claim_after: u32,
     /// Where the key and all state are kept [default: piecework-provider below the user's data directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -69,6 +80,8 @@ impl Provide {
             directory,
             terms: self.terms(),
             controllers: self.controller,
+            ledger: self.ledger,
+            claim_after: Duration::from_secs(self.claim_after.into()),
             invite: self.invite,
         };
         let began = Instant::now();

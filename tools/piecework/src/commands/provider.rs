@@ -132,8 +132,17 @@ fn show_own(status: &AgentStatus, json: bool) -> Result<(), Failure> {
         (None, false) => "not linked",
     };
     show::text(&format!(
-        "{} ({})\n  state     {state}\n  link      {link}\n  running   {} of {}, {} idle instances\n  orders    {}\n",
-        status.name, status.account, status.running, status.slots, status.idle_instances, status.orders
+        "{} ({})\n  state     {state}\n  link      {link}\n  running   {} of {}, {} idle instances\n  orders    {}\n  \
+         unpaid    {} jobs, {} ucr; {} can be claimed without the controller\n",
+        status.name,
+        status.account,
+        status.running,
+        status.slots,
+        status.idle_instances,
+        status.orders,
+        status.owed.jobs,
+        status.owed.price_ucr,
+        status.owed.claimable_jobs
     ))
 }
 

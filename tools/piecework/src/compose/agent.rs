@@ -4,6 +4,7 @@ use std::{
     collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,9 +20,9 @@ use piecework_api::{
     ledger::SubmitTransaction,
 };
 use piecework_blobs::{Blobs, BlobsError, Unpacked};
-use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
+use piecework_ledger::{Action, Genesis, Register, Roles, SignedTransaction, Transaction};
 use piecework_model::{AccountId, Digest, NetworkId, OwnerName, PublicKey, Rejection, SecretKey};
-use piecework_provider::Provider;
+use piecework_provider::{Provider, collect::Claiming};
 use piecework_queue::{
     ProviderLink as _,
     link::{Agent, Event, Fetcher, keep_linked},
@@ -30,16 +31,23 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    collecting::{Collecting, by_peers},
     control,
     files::{load_or_create_key, lock, make_private},
     provider::{Seat, Terms, UNPACKED_BYTES_MAX, offer, start_provider},
 };
+
+const GENESIS_FILE: &str = "genesis.json";
 
 /// How a computer provides.
 pub struct Provision {
     pub directory: PathBuf,
     /// The first that answers is used; all belong to one network.
     pub controllers: Vec<String>,
+    /// The HTTP APIs of ledger peers, for what a controller leaves unpaid; those of the controllers come after them.
+    pub ledger: Vec<String>,
+    /// A job that is unpaid so long is claimed.
+    pub claim_after: Duration,
     /// Needed the first time.
     pub invite: Option<String>,
     pub terms: Terms,
@@ -55,14 +63,25 @@ pub async fn provide(
     make_private(directory)?;
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
-    let client = reachable(&provision.controllers, &*say).await?;
+    let shutdown = CancellationToken::new();
+    let collect = |genesis| Collecting::start(&key, claiming(&provision, genesis), &shutdown);
+    // What earlier runs are owed is claimed also where no controller answers any more.
+    let earlier = kept_genesis(directory)?.map(collect).transpose()?;
+    let mut stop = pin!(stop);
+    let client = tokio::select! {
+        client = answering(&provision.controllers, earlier.is_some(), &*say) => client?,
+        () = &mut stop => return finish(&shutdown, earlier).await,
+    };
     let network = client.ledger_status().await?.network;
     keep_to_network(directory, network)?;
+    let collecting = match earlier {
+        Some(collecting) => collecting,
+        None => collect(first_genesis(&client, network, directory).await?)?,
+    };
     let name = enrol(&client, &key, network, &provision).await?;
     say(&format!("this computer is provider `{name}` of {}", client.base()));
     let ready = format!("ready {name}");
 
-    let shutdown = CancellationToken::new();
     let fetcher = Fetcher::default();
     let bundles = Arc::new(Pulled(fetcher.clone()));
     let seat = Seat {
@@ -70,6 +89,7 @@ pub async fn provide(
         network,
         payers: HashSet::new(),
         journal: directory.join("begun"),
+        collector: collecting.collector.clone(),
         bundles: Unpacked::open(directory.join("unpacked"), bundles, UNPACKED_BYTES_MAX)?,
     };
     say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
@@ -86,7 +106,12 @@ pub async fn provide(
     say("the offer stands on the ledger");
 
     let agent = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
-    let control = control::serve(directory, provider.clone(), agent.clone(), shutdown.clone())?;
+    let control = control::serve(
+        directory,
+        provider.clone(),
+        (agent.clone(), collecting.collector.clone()),
+        shutdown.clone(),
+    )?;
     let linked = tokio::spawn(watch(agent.clone(), ready, say.clone()));
     let trusts = trust(directory.clone(), provider.clone());
     let urls = provision.controllers.iter().map(|url| link_url(url)).collect();
@@ -104,10 +129,51 @@ pub async fn provide(
         ended = linking => ended.context("the controller does not take this provider"),
         () = drained(&provider, &agent, stop, &*say) => Ok(()),
     };
-    shutdown.cancel();
     linked.abort();
     control.abort();
+    finish(&shutdown, Some(collecting)).await?;
     ended
+}
+
+async fn finish(shutdown: &CancellationToken, collecting: Option<Collecting>) -> Result<()> {
+    shutdown.cancel();
+    match collecting {
+        Some(collecting) => collecting.ended().await,
+        None => Ok(()),
+    }
+}
+
+fn claiming(provision: &Provision, genesis: Genesis) -> Claiming {
+    let urls = provision.ledger.iter().chain(&provision.controllers).cloned();
+    let papers = provision.directory.join("papers");
+    by_peers(urls.collect(), genesis, provision.claim_after, papers)
+}
+
+/// The genesis of the network that this directory has joined; none where it has joined none.
+fn kept_genesis(directory: &Path) -> Result<Option<Genesis>> {
+    let path = directory.join(GENESIS_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => {
+            let genesis = serde_json::from_slice(&bytes);
+            Ok(Some(
+                genesis.with_context(|| format!("{} is no genesis", path.display()))?,
+            ))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// As the controller shows it; its digest is the network's id, so there is nothing to trust.
+async fn first_genesis(client: &Client, network: NetworkId, directory: &Path) -> Result<Genesis> {
+    let shown = client.ledger_genesis().await?;
+    let text = shown.to_string();
+    let genesis: Genesis = serde_json::from_value(shown).context("what the controller shows is no genesis")?;
+    if genesis.network_id() != network {
+        bail!("the controller shows the genesis of another network than its own");
+    }
+    super::files::write_private(&directory.join(GENESIS_FILE), &text)?;
+    Ok(genesis)
 }
 
 /// After `stop`: no new jobs, the running ones end and are delivered.
@@ -154,6 +220,20 @@ async fn watch(agent: Arc<Agent>, ready: String, say: Arc<dyn Fn(&str) + Send + 
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The client of the first controller that answers; who has joined before waits until one does.
+async fn answering(urls: &[String], is_patient: bool, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Client> {
+    const AGAIN_AFTER: Duration = Duration::from_secs(10);
+    loop {
+        match reachable(urls, say).await {
+            Err(_) if is_patient => {
+                say("no controller answers: asking again in 10 s; what is unpaid is claimed meanwhile")
+            }
+            answered => return answered,
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
 }
 
 /// The client of the first controller that answers.

@@ -5,7 +5,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use piecework_provider::Provider;
+use piecework_provider::{Provider, collect::Collector};
 use piecework_queue::{Load, ProviderLink as _, link::Agent};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -28,8 +28,18 @@ pub struct AgentStatus {
     /// Jobs that run or whose results wait for the controller.
     pub orders: usize,
     pub idle_instances: u32,
+    pub owed: Owed,
     /// Why it would get no job at this moment; empty if it may.
     pub why_idle: Vec<String>,
+}
+
+/// What no settlement is known to have paid yet; the ledger is asked about it once a minute or so.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Owed {
+    pub jobs: u64,
+    pub price_ucr: u64,
+    /// Jobs that it can claim without the controller, should that be gone.
+    pub claimable_jobs: u64,
 }
 
 /// What its owner may say to it.
@@ -53,7 +63,7 @@ const SOCKET: &str = "control.sock";
 pub(super) fn serve(
     directory: &Path,
     provider: Arc<Provider>,
-    agent: Arc<Agent>,
+    (agent, collector): (Arc<Agent>, Arc<Collector>),
     shutdown: CancellationToken,
 ) -> Result<JoinHandle<()>> {
     let path = directory.join(SOCKET);
@@ -68,13 +78,13 @@ pub(super) fn serve(
                 accepted = listener.accept() => accepted,
             };
             if let Ok((stream, _)) = accepted {
-                tokio::spawn(answer(stream, provider.clone(), agent.clone()));
+                tokio::spawn(answer(stream, provider.clone(), agent.clone(), collector.clone()));
             }
         }
     }))
 }
 
-async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>) {
+async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>, collector: Arc<Collector>) {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     if BufReader::new(read).read_line(&mut line).await.is_err() {
@@ -85,13 +95,14 @@ async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>) 
         Some((_, Word::Resume)) => provider.resume(),
         Some((_, Word::Status)) | None => {}
     }
-    let mut text = serde_json::to_string(&status(&provider, &agent)).unwrap_or_default();
+    let mut text = serde_json::to_string(&status(&provider, &agent, &collector)).unwrap_or_default();
     text.push('\n');
     // Whoever asked may have gone.
     let _ = write.write_all(text.as_bytes()).await;
 }
 
-fn status(provider: &Provider, agent: &Agent) -> AgentStatus {
+fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentStatus {
+    let owed = collector.owed();
     let (profile, load) = (provider.profile(), provider.load());
     let linked_to = agent.linked_to().borrow().map(|key| key.to_string());
     AgentStatus {
@@ -104,6 +115,11 @@ fn status(provider: &Provider, agent: &Agent) -> AgentStatus {
         slots: profile.slots,
         orders: agent.orders(),
         idle_instances: load.instances,
+        owed: Owed {
+            jobs: owed.jobs,
+            price_ucr: owed.price_ucr,
+            claimable_jobs: owed.sealed_jobs,
+        },
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    collecting::{Collecting, by_own_peer},
     files::{Keys, lock, make_private, write_private},
     ledger::{explorer, start_peer},
     provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
@@ -31,6 +32,8 @@ pub struct Machine {
     pub url: String,
     listener: TcpListener,
     shutdown: CancellationToken,
+    /// Of the provider, if there is one.
+    collecting: Option<Collecting>,
     _lock: fs::File,
 }
 
@@ -71,11 +74,14 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
     let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
+    let mut collecting = None;
     if settings.provides {
         say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+        let collects = Collecting::start(&keys.provider, by_own_peer(&chain, directory.join("papers")), &shutdown)?;
         let seat = Seat {
             key: &keys.provider,
             network: chain.network(),
+            collector: collects.collector.clone(),
             payers: HashSet::from([keys.controller.public()]),
             journal: directory.join("begun"),
             bundles: unpacked,
@@ -87,6 +93,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         let provider = start_provider(seat, terms, &shutdown).await?;
         put_offer(&*chain, &keys.provider, &provider).await?;
         providers.push(provider);
+        collecting = Some(collects);
     }
     say("starting the controller");
     let controller = Controller::start(
@@ -116,6 +123,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         url,
         listener,
         shutdown,
+        collecting,
         _lock: lock,
     })
 }
@@ -130,6 +138,7 @@ impl Machine {
             peer_shutdown,
             listener,
             shutdown,
+            collecting,
             ..
         } = self;
         let mut serving = tokio::spawn(controller.serve(listener, explorer.routes()));
@@ -144,6 +153,9 @@ impl Machine {
         };
         shutdown.cancel();
         serving.await.context("the server panicked")??;
+        if let Some(collecting) = collecting {
+            collecting.ended().await?;
+        }
         peer_shutdown.cancel();
         match stopped_early {
             Some(ended) => ended.context("the ledger panicked")?.context("the ledger failed"),

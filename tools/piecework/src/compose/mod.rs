@@ -1,6 +1,7 @@
 //! Puts the roles together from concrete parts: the only place that names a backend, a store or an engine.
 
 mod agent;
+mod collecting;
 pub mod control;
 mod controller;
 mod devnet;
@@ -13,6 +14,7 @@ mod replica;
 mod sandboxes;
 
 pub use agent::{Provision, provide};
+pub use collecting::CLAIM_AFTER_S;
 pub use controller::{ControllerKeys, controller};
 pub use devnet::{Answers, Wanted, devnet};
 pub use files::make_private;

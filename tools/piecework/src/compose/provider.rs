@@ -7,7 +7,7 @@ use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
-use piecework_provider::Provider;
+use piecework_provider::{Provider, collect::Collector};
 use piecework_queue::Profile;
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +73,7 @@ pub(super) struct Seat<'a> {
     pub(super) network: NetworkId,
     pub(super) payers: HashSet<PublicKey>,
     pub(super) journal: PathBuf,
+    pub(super) collector: Arc<Collector>,
     pub(super) bundles: Unpacked,
 }
 
@@ -102,6 +103,7 @@ pub(super) async fn start_provider(
         bundles: seat.bundles,
         journal: seat.journal,
         payers: seat.payers,
+        collector: Some(seat.collector),
     };
     Provider::start(options, shutdown.clone()).context("the provider's journal cannot be opened")
 }

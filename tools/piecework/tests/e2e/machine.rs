@@ -109,6 +109,13 @@ impl Machine {
         Self::launch(command, directory, &[])
     }
 
+    /// A controller on the ledger of peers elsewhere; its directory has settings and a genesis.
+    pub fn start_controller(directory: &Path) -> Self {
+        let mut command = piecework();
+        command.args(["controller", "run", "--data"]).arg(directory);
+        Self::launch(command, directory, &[])
+    }
+
     fn launch(mut command: Command, directory: &Path, more: &'static [&'static str]) -> Self {
         let began = Instant::now();
         let mut child = command
@@ -126,7 +133,7 @@ impl Machine {
             .strip_prefix("ready ")
             .unwrap_or_else(|| panic!("not a ready line: {line}"))
             .to_owned();
-        let token = std::fs::read_to_string(directory.join("token")).expect("`up` writes a token");
+        let token = std::fs::read_to_string(directory.join("token")).expect("it writes a token");
         Self {
             child,
             url,

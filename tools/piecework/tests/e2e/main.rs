@@ -1,10 +1,12 @@
 //! The platform as its users meet it: `piecework up` as a process, HTTP, kill -9.
 
 mod bad_input;
+mod claims;
 mod command_line;
 mod computer;
 mod crash;
 mod damage;
+mod lending;
 mod links;
 mod logs;
 mod machine;

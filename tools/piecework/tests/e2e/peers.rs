@@ -22,7 +22,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn done(arguments: &[&str]) -> String {
+pub fn done(arguments: &[&str]) -> String {
     let output = run(arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {said}");
@@ -43,15 +43,15 @@ fn free_address() -> String {
 }
 
 /// One peer's directory and its running process.
-struct Peer {
+pub struct Peer {
     data: PathBuf,
     card: PathBuf,
-    api: String,
+    pub api: String,
     child: Option<Child>,
 }
 
 impl Peer {
-    fn init(folder: &Path, owner: &str) -> Self {
+    pub fn init(folder: &Path, owner: &str) -> Self {
         let data = folder.join(owner);
         let (listen, api) = (free_address(), free_address());
         let arguments = [
@@ -85,7 +85,7 @@ impl Peer {
         self.data.to_str().expect("UTF-8")
     }
 
-    fn run(&mut self) {
+    pub fn run(&mut self) {
         let mut child = machine::piecework()
             .args(["peer", "run", "--data", self.data()])
             .stdout(Stdio::piped())
@@ -98,7 +98,7 @@ impl Peer {
         assert_eq!(line, format!("ready {}", self.api));
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub async fn get(&self, path: &str) -> Value {
         let answer = reqwest::get(format!("{}{path}", self.api)).await.expect("it answers");
         answer.json().await.expect("JSON")
     }
@@ -118,11 +118,17 @@ impl Drop for Peer {
 }
 
 fn found(folder: &Path, founders: &mut [&mut Peer]) -> String {
+    found_with(folder, founders, &[])
+}
+
+/// With more options of `peer genesis`.
+pub fn found_with(folder: &Path, founders: &mut [&mut Peer], more: &[&str]) -> String {
     let genesis = folder.join("genesis.json");
     let genesis = genesis.to_str().expect("UTF-8").to_owned();
     let mut arguments = vec![
         "peer", "genesis", "--name", "test", "--epoch", "20", "--output", &genesis,
     ];
+    arguments.extend(more);
     arguments.extend(founders.iter().map(|peer| peer.card.to_str().expect("UTF-8")));
     done(&arguments);
     for peer in founders {

@@ -18,7 +18,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 pub const ECHO: &str = "export default (event) => event;\n";
 /// Busy for as many milliseconds as it is told.
-const BUSY: &str = "export default (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };\n";
+pub const BUSY: &str =
+    "export default (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };\n";
 
 pub fn alone(directory: &Path) -> Machine {
     Machine::start_with(directory, &["--no-provider"])
@@ -36,7 +37,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 /// The job accepted; its id.
-async fn accepted(machine: &Machine, name: &str, input: Value) -> String {
+pub async fn accepted(machine: &Machine, name: &str, input: Value) -> String {
     let request = machine
         .request(Method::POST, &format!("/execute/{name}"))
         .header("prefer", "respond-async")
@@ -47,7 +48,7 @@ async fn accepted(machine: &Machine, name: &str, input: Value) -> String {
         .to_owned()
 }
 
-async fn running_on(machine: &Machine, job: &str) -> String {
+pub async fn running_on(machine: &Machine, job: &str) -> String {
     until("the job runs", async || {
         let view = machine.get(&format!("/jobs/{job}")).await.ok();
         let runs = view["state"] == "running";
@@ -57,7 +58,7 @@ async fn running_on(machine: &Machine, job: &str) -> String {
 }
 
 /// How often the ledger's blocks pay for a job, and how much.
-async fn payments_for(machine: &Machine, job: &str) -> Vec<Value> {
+pub async fn payments_for(machine: &Machine, job: &str) -> Vec<Value> {
     let head = machine.get("/ledger/status").await.ok()["height"]
         .as_u64()
         .expect("a height");
@@ -228,7 +229,7 @@ async fn a_short_cut_of_the_link_is_not_noticed_and_a_long_one_moves_the_job() {
 }
 
 /// How long the long cut lasts after the job has moved; `PIECEWORK_CUT_S` makes it longer, say 300.
-fn long_cut() -> Duration {
+pub fn long_cut() -> Duration {
     let seconds = std::env::var("PIECEWORK_CUT_S").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(seconds.unwrap_or(25))
 }

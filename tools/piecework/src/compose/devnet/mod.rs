@@ -138,6 +138,7 @@ impl Network {
         let invite = CreateInvite {
             roles: vec![Role::Provider],
             grant_ucr: Some(PROVIDER_GRANT),
+            lend_ucr: None,
             expires_in_s: Some(INVITE_VALID.as_secs()),
         };
         let invite = client
@@ -154,7 +155,10 @@ impl Network {
             ("--cores", &cores),
             ("--memory", &memory),
         ];
-        let more: Vec<&str> = more.into_iter().flat_map(|(option, value)| [option, value]).collect();
+        let peers: Vec<String> = self.peers.iter().filter_map(|peer| peer.url.clone()).collect();
+        let ledger = peers.iter().map(|url| ("--ledger", url.as_str()));
+        let more = more.into_iter().chain(ledger);
+        let more: Vec<&str> = more.flat_map(|(option, value)| [option, value]).collect();
         let process = self.spawn(&name, &["provide"], &directory, &more)?;
         self.providers.push(process);
         Ok(())

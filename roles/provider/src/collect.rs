@@ -1,0 +1,276 @@
+//! Looks at the ledger for what this provider is owed, and claims it where the payer does not settle.
+//!
+//! Losing sight of the ledger changes nothing: the papers stay until it shows that they are paid. They are written to disk
+//! only once some have waited for [`WRITTEN_AFTER_MS`]: a payer that settles within a second costs no writing, and a crash
+//! of this provider then loses nothing either, since that payer has the receipts as well.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use borsh::BorshDeserialize as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use piecework_chain::{Chain, ChainFailure, SubmitError};
+use piecework_ledger::{Action, Key, LeaseState, SignedTransaction, Transaction, Value};
+use piecework_model::{AccountId, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    claims::{Owed, Papers, Patience, Shown},
+    now_ms,
+};
+
+/// Begins to look at the ledger; asked when something waits, and again after a failure.
+pub type Ledger = Arc<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Chain>, ChainFailure>> + Send + Sync>;
+
+/// How a provider gets paid without its payer.
+#[derive(Clone)]
+pub struct Claiming {
+    pub network: NetworkId,
+    pub ledger: Ledger,
+    /// How long a job may be unpaid before it is claimed. Settlements take seconds: [`Claiming::AFTER`] is for a
+    /// controller that restarts or moves. A claim costs a payer that comes back nothing: its settlement goes first.
+    pub after: Duration,
+    /// A file for the papers of jobs that have waited; created when needed.
+    pub papers: PathBuf,
+}
+
+impl Claiming {
+    pub const AFTER: Duration = Duration::from_secs(120);
+}
+
+const EVERY: Duration = Duration::from_secs(1);
+/// A lease is looked at when its first job has waited so long: what is settled within seconds costs a question a minute.
+const LOOKED_AT_AFTER_MS: u64 = 30_000;
+const WRITTEN_AFTER_MS: u64 = 10_000;
+/// The first bytes of the file: its format.
+const FORMAT: &[u8; 8] = b"papers 1";
+
+/// The provider's papers, shared between those who run jobs and the one who looks after them.
+pub struct Collector {
+    key: SecretKey,
+    account: AccountId,
+    claiming: Claiming,
+    papers: Mutex<Papers>,
+}
+
+impl Collector {
+    /// Takes up the papers of an earlier run. Fails with `InvalidData` where the file is not one.
+    pub fn open(key: SecretKey, account: AccountId, claiming: Claiming) -> io::Result<Self> {
+        Ok(Self {
+            papers: Mutex::new(read(&claiming.papers)?),
+            key,
+            account,
+            claiming,
+        })
+    }
+
+    pub fn owed(&self) -> Owed {
+        self.papers.lock().owed()
+    }
+
+    /// See [`Papers::ran`].
+    pub fn ran(&self, ticket: &Ticket, payer: PublicKey, seal: Option<&Seal>, receipt: &Receipt) {
+        self.papers.lock().ran(ticket, payer, seal, receipt, now_ms());
+    }
+
+    /// See [`Papers::sealed`].
+    pub fn sealed(&self, seal: &Seal, sequences: &[u64]) {
+        self.papers.lock().sealed(seal, sequences, &self.claiming.network);
+    }
+
+    /// Looks after the papers until `shutdown`; they are on disk when it returns.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut chain = None;
+        let mut written = Written {
+            revision: 0,
+            holds_any: self.papers.lock().oldest_ms().is_some(),
+        };
+        while !shutdown.is_cancelled() {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(EVERY) => {}
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = self.look_around(&mut chain) => {}
+            }
+            self.keep(&mut written, WRITTEN_AFTER_MS).await;
+        }
+        self.keep(&mut written, 0).await;
+    }
+
+    /// The ledger is followed only as long as something waits.
+    async fn look_around(&self, seen: &mut Option<Arc<dyn Chain>>) {
+        let waits_ms = LOOKED_AT_AFTER_MS.min(self.claim_after_ms());
+        let leases = self
+            .papers
+            .lock()
+            .leases_waiting_since(now_ms().saturating_sub(waits_ms));
+        let chain = match seen.take() {
+            _ if leases.is_empty() => return,
+            Some(chain) => chain,
+            None => match (self.claiming.ledger)().await {
+                Ok(chain) => chain,
+                Err(failure) => {
+                    tracing::warn!(%failure, "the ledger cannot be seen: what is unpaid waits");
+                    return;
+                }
+            },
+        };
+        for lease in leases {
+            if let Err(failure) = self.look(&*chain, lease).await {
+                tracing::warn!(%lease, %failure, "the ledger does not say what is paid");
+            }
+        }
+        *seen = Some(chain);
+    }
+
+    fn claim_after_ms(&self) -> u64 {
+        u64::try_from(self.claiming.after.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// One look at one lease, and what follows from it.
+    async fn look(&self, chain: &dyn Chain, lease: LeaseId) -> Result<(), ChainFailure> {
+        let height = chain.status().height;
+        let Some(Value::Account(account)) = chain.get(&Key::Account(self.account)).await? else {
+            return Ok(());
+        };
+        let lane = match chain.get(&Key::Lane(lease, self.account)).await? {
+            Some(Value::Lane(lane)) => Some(lane),
+            Some(_) | None => None,
+        };
+        let Some(Value::Lease(record)) = chain.get(&Key::Lease(lease)).await? else {
+            return Ok(());
+        };
+        let taken = |sequence: &u64| lane.as_ref().is_some_and(|lane| lane.has_taken(*sequence));
+        let mut open = BTreeMap::new();
+        if record.open_jobs > 0 {
+            let unpaid = self.papers.lock().unpaid(lease);
+            for sequence in unpaid.into_iter().filter(taken) {
+                if let Some(Value::OpenJob(job)) = chain.get(&Key::OpenJob(lease, self.account, sequence)).await? {
+                    open.insert(sequence, job.claimed_until);
+                }
+            }
+        }
+        let shown = Shown {
+            height,
+            lease: record.state,
+            lane: lane.as_ref(),
+            open,
+        };
+        self.act(chain, (lease, account.nonce), &shown).await
+    }
+
+    async fn act(
+        &self,
+        chain: &dyn Chain,
+        (lease, nonce): (LeaseId, u64),
+        shown: &Shown<'_>,
+    ) -> Result<(), ChainFailure> {
+        let patience = Patience {
+            now_ms: now_ms(),
+            claim_after_ms: self.claim_after_ms(),
+        };
+        let steps = self.papers.lock().next((lease, self.account), shown, patience);
+        for action in steps.actions() {
+            let nonce = if action.takes_nonce() { nonce } else { 0 };
+            let transaction = Transaction {
+                sender: self.account,
+                nonce,
+                action: action.clone(),
+            };
+            let signed = SignedTransaction::sign(transaction, &self.key, &self.claiming.network);
+            match chain.submit_and_wait(signed).await {
+                Ok(_) => self.taken(&action, shown.lease),
+                Err(SubmitError::Rejected(rejection)) => self.refused(&action, &rejection),
+                Err(SubmitError::Failed(failure)) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&self, action: &Action, state: LeaseState) {
+        if let Action::Claim(claim) = action {
+            let jobs = crate::claims::claimed(claim).count();
+            tracing::warn!(lease = %claim.lease, jobs, ?state, "the payer has not settled: jobs are claimed on the ledger");
+            self.papers.lock().accepted(claim.lease);
+        }
+    }
+
+    /// Either what is in the claim was refused, or only its place in the order of transactions: then it is sent again.
+    fn refused(&self, action: &Action, rejection: &Rejection) {
+        tracing::warn!(%rejection, "the ledger did not take a claim");
+        let of_content = ["claim.", "settle.", "lease.", "transaction.too_large"];
+        let Action::Claim(claim) = action else { return };
+        if !of_content.iter().any(|prefix| rejection.code.starts_with(prefix)) {
+            return;
+        }
+        if let Some(receipt) = self.papers.lock().refused(claim) {
+            tracing::error!(job = %receipt.job, price_ucr = receipt.price_ucr, code = %rejection.code, "a job will not be paid");
+        }
+    }
+
+    /// Writes the papers if some have waited so long, or if what is on disk is no longer so.
+    async fn keep(&self, written: &mut Written, waited_ms: u64) {
+        let (revision, waits, bytes) = {
+            let papers = self.papers.lock();
+            let oldest = papers.oldest_ms();
+            let waits = oldest.is_some_and(|oldest| oldest.saturating_add(waited_ms) <= now_ms());
+            let is_due = (waits || written.holds_any) && papers.revision() != written.revision;
+            (papers.revision(), waits, is_due.then(|| encode(&papers)))
+        };
+        let Some(bytes) = bytes else { return };
+        let path = self.claiming.papers.clone();
+        let done = tokio::task::spawn_blocking(move || write(&path, &bytes)).await;
+        match done.map_err(io::Error::other).flatten() {
+            Ok(()) => {
+                *written = Written {
+                    revision,
+                    holds_any: waits,
+                };
+            }
+            Err(error) => tracing::error!(%error, "the papers of unpaid jobs cannot be written"),
+        }
+    }
+}
+
+/// What the file holds.
+struct Written {
+    revision: u64,
+    holds_any: bool,
+}
+
+fn encode(papers: &Papers) -> Vec<u8> {
+    let mut bytes = FORMAT.to_vec();
+    borsh::to_writer(&mut bytes, papers).expect("memory does not fail");
+    bytes
+}
+
+fn read(path: &Path) -> io::Result<Papers> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Papers::default()),
+        Err(error) => return Err(error),
+    };
+    let papers = bytes.strip_prefix(FORMAT).map(Papers::try_from_slice);
+    papers.and_then(Result::ok).ok_or_else(|| {
+        let says = format!("{} does not hold the papers of unpaid jobs", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, says)
+    })
+}
+
+/// A crash leaves the file before or the one after.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file = File::create(&partial)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)
+}

@@ -1,0 +1,58 @@
+//! What a provider is owed, looked after from its first moment on: also while no controller answers.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use futures::FutureExt as _;
+use piecework_chain::{Chain, remote};
+use piecework_ledger::Genesis;
+use piecework_model::{AccountId, SecretKey};
+use piecework_provider::collect::{Claiming, Collector};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// What `provide` takes where nothing is said.
+pub const CLAIM_AFTER_S: u32 = Claiming::AFTER.as_secs() as u32;
+
+pub(super) struct Collecting {
+    pub(super) collector: Arc<Collector>,
+    task: JoinHandle<()>,
+}
+
+impl Collecting {
+    /// Until shutdown.
+    pub(super) fn start(key: &SecretKey, claiming: Claiming, shutdown: &CancellationToken) -> Result<Self> {
+        let collector = Collector::open(key.clone(), AccountId::of(&key.public()), claiming);
+        let collector = Arc::new(collector.context("the papers of unpaid jobs cannot be read")?);
+        let task = tokio::spawn(collector.clone().run(shutdown.clone()));
+        Ok(Self { collector, task })
+    }
+
+    /// Returns when what is unpaid is on disk, after shutdown.
+    pub(super) async fn ended(self) -> Result<()> {
+        self.task.await.context("the provider's collector panicked")
+    }
+}
+
+/// Claims on the ledger whose peer runs in this process.
+pub(super) fn by_own_peer(chain: &Arc<dyn Chain>, papers: PathBuf) -> Claiming {
+    let own = chain.clone();
+    Claiming {
+        network: chain.network(),
+        ledger: Arc::new(move || std::future::ready(Ok(own.clone())).boxed()),
+        after: Claiming::AFTER,
+        papers,
+    }
+}
+
+/// Claims through the HTTP APIs of ledger peers.
+pub(super) fn by_peers(urls: Vec<String>, genesis: Genesis, after: Duration, papers: PathBuf) -> Claiming {
+    let network = genesis.network_id();
+    let options = remote::Options::new(urls, genesis);
+    Claiming {
+        network,
+        ledger: Arc::new(move || remote::connect(options.clone()).boxed()),
+        after,
+        papers,
+    }
+}
