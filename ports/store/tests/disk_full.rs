@@ -1,6 +1,6 @@
 //! A full disk is said at once, leaves nothing half-written, and is forgotten when space returns.
 
-use std::{path::Path, process::Command};
+use std::{fs, io::Write as _, path::Path, process::Command, time::Duration};
 
 use piecework_store::{
     Accepted, AcceptedJob, Jobs, Options, Sqlite, StoreFailure, Users,
@@ -81,6 +81,43 @@ async fn a_full_disk_is_said_and_loses_nothing() {
         "what was refused is not there"
     );
     assert_eq!(store.unfinished().await.expect("read").len(), 1);
+}
+
+/// The tables' own log meets the end of the disk at a commit, which SQLite then undoes by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_others_have_filled_and_emptied_again_stops_no_later_writer() {
+    let Some(disk) = SmallDisk::mount("16m") else {
+        assert!(std::env::var("CI").is_err(), "in CI the test has the right to mount");
+        eprintln!("SKIPPED: mounting a small disk needs root");
+        return;
+    };
+    let store = Sqlite::open(Options::new(disk.path().join("store")))
+        .await
+        .expect("opened");
+    store.finish(finished(0, function_id(1), account(1))).expect("room");
+    store.flush().await.expect("filed");
+    let ballast = disk.path().join("ballast");
+    let mut file = fs::File::create(&ballast).expect("made");
+    while file.write_all(&[7; 4_096]).is_ok() {}
+    // A commit takes whole pages, a job in the journal a few hundred bytes: the tables are full first.
+    let mut number = 0;
+    let full = async {
+        while store.flush().await.is_ok() {
+            number += 1;
+            let job = finished(number, function_id(1), account(1));
+            store.finish(job).expect("room in the journal's last page");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), full)
+        .await
+        .expect("it is full");
+    drop(file);
+    fs::remove_file(&ballast).expect("room again");
+    let healed = async { while store.flush().await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(60), healed)
+        .await
+        .expect("the tables go on");
+    store.insert_user(&user(number + 1)).await.expect("room again");
 }
 
 fn order() -> AcceptedJob {

@@ -291,8 +291,28 @@ impl Sealing for Sqlite {
 
 /// Begins a transaction that will write.
 async fn begin(writer: &mut SqliteConnection) -> Result<Transaction<'_, sqlx::Sqlite>, StoreFailure> {
+    if writer.is_in_transaction() && is_stuck(writer).await {
+        *writer = opened_again(writer).await?;
+    }
     let transaction = writer.begin_with("BEGIN IMMEDIATE").await;
     transaction.map_err(StoreFailure::database("beginning a transaction"))
+}
+
+/// SQLite ends a transaction by itself when the disk is full; the driver goes on counting it and begins no other, for good.
+/// One that was dropped a moment ago is counted too, but only until it is rolled back.
+async fn is_stuck(writer: &mut SqliteConnection) -> bool {
+    let begun = writer.begin_with("BEGIN").await;
+    matches!(begun, Err(sqlx::Error::InvalidSavePointStatement))
+}
+
+/// Another connection to the same file.
+async fn opened_again(writer: &mut SqliteConnection) -> Result<SqliteConnection, StoreFailure> {
+    let file = sqlx::query_scalar("SELECT file FROM pragma_database_list WHERE name = 'main'")
+        .fetch_one(writer)
+        .await;
+    let file: String = file.map_err(StoreFailure::database("reading the path of the database"))?;
+    let again = connect_options(Path::new(&file)).connect().await;
+    again.map_err(StoreFailure::database("opening the database"))
 }
 
 async fn commit(transaction: Transaction<'_, sqlx::Sqlite>) -> Result<(), StoreFailure> {
