@@ -1,29 +1,36 @@
-//! The books: every balance, recomputed from what the blocks say was done.
+//! The books: every balance, recomputed from what the blocks say was done, each by somebody who may.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     Wrong,
     format::*,
-    trees::{leaf, metering, root, signed, tagged},
+    papers::{account_id, lease_id, paper},
+    trees::tagged,
+    votes::{Peers, Proposal},
 };
 
 #[derive(Clone, Debug)]
-struct Balance {
-    key: Key,
+pub struct Balance {
+    pub key: Key,
+    pub nonce: u64,
     posted: Ucr,
     held: Ucr,
     limit: Ucr,
+    sponsor: Option<Id>,
     owner: Option<Id>,
 }
 
 #[derive(Clone, Debug)]
-struct Lease {
+pub struct Lease {
     developer: Id,
     controller: Id,
-    payers: Vec<Key>,
+    pub payers: Vec<Key>,
+    pub former_payers: Vec<Key>,
     budget: Ucr,
     used: Ucr,
+    /// The last height that pays, once it drains.
+    until: Option<u64>,
 }
 
 /// What one provider was paid from one lease, and the commission in it.
@@ -35,97 +42,102 @@ struct Lane {
 
 /// All credits of a network.
 pub struct Books {
-    network: Hash,
-    params: Params,
-    accounts: BTreeMap<Id, Balance>,
-    leases: BTreeMap<Id, Lease>,
+    pub network: Hash,
+    pub params: Params,
+    pub accounts: BTreeMap<Id, Balance>,
+    pub leases: BTreeMap<Id, Lease>,
     lanes: BTreeMap<(Id, Id), Lane>,
     deposits: BTreeMap<Id, Ucr>,
-    proposals: BTreeMap<Id, Change>,
+    pub proposals: BTreeMap<Id, Proposal>,
     /// Prices of receipts that are not paid yet.
     metered: BTreeMap<LanePlace, u64>,
-    paid: BTreeSet<LanePlace>,
+    /// The last height of a claim's window.
+    claims: BTreeMap<LanePlace, u64>,
+    /// Paid or refuted: no credits move for these any more.
+    done: BTreeSet<LanePlace>,
     peers_pool: Ucr,
     insurance: Ucr,
     /// What the genesis granted: no more and no less may ever be there.
     supply: Ucr,
-    /// Peers from a height on.
-    pub peers: Vec<(u64, Vec<Key>)>,
+    /// Peers from a height on, with their owners.
+    pub peers: Vec<(u64, Peers)>,
 }
 
-type Checked = Result<(), String>;
+pub type Checked = Result<(), String>;
 /// Lease, provider, sequence: a job's place, which is paid once.
 type LanePlace = (Id, Id, u64);
+
+/// A transaction on its way into the books.
+pub struct Entry<'a> {
+    pub height: u64,
+    pub signed: &'a Signed,
+    /// What the peers had earned before it.
+    peers_pool: Ucr,
+}
 
 fn lane_place(place: &Place) -> LanePlace {
     (place.lease, place.provider, place.sequence)
 }
 
-pub fn account_id(key: &Key) -> Id {
-    short(tagged("piecework 2026 account id", key))
-}
-
-fn short(hash: Hash) -> Id {
-    let mut id = [0; 20];
-    id.copy_from_slice(&hash[..20]);
-    id
-}
-
-fn ensure(holds: bool, what: &str) -> Checked {
+pub fn ensure(holds: bool, what: &str) -> Checked {
     if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+impl Balance {
+    fn new(key: Key, nonce: u64, posted: Ucr) -> Self {
+        Self {
+            key,
+            nonce,
+            posted,
+            held: 0,
+            limit: 0,
+            sponsor: None,
+            owner: None,
+        }
+    }
 }
 
 impl Books {
     pub fn open(genesis: &Genesis) -> Self {
-        let mut peers: Vec<Key> = genesis.peers.iter().map(|peer| peer.key).collect();
-        peers.sort();
-        let account = |grant: &Grant| {
-            let balance = Balance {
-                key: grant.key,
-                posted: grant.amount,
-                held: 0,
-                limit: 0,
-                owner: None,
-            };
-            (account_id(&grant.key), balance)
+        let owner = |name: &str| {
+            let grant = genesis.grants.iter().find(|grant| grant.name == name);
+            grant.map(|grant| account_id(&grant.key)).unwrap_or_default()
         };
+        let peers = genesis.peers.iter().map(|peer| (peer.key, owner(&peer.owner)));
+        let granted = genesis.grants.iter().map(|grant| {
+            let account = Balance::new(grant.key, 0, grant.amount);
+            (account_id(&grant.key), account)
+        });
         Self {
             network: tagged("piecework 2026 network id", genesis),
             params: genesis.params.clone(),
-            accounts: genesis.grants.iter().map(account).collect(),
+            accounts: granted.collect(),
             leases: BTreeMap::new(),
             lanes: BTreeMap::new(),
             deposits: BTreeMap::new(),
             proposals: BTreeMap::new(),
             metered: BTreeMap::new(),
-            paid: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            done: BTreeSet::new(),
             peers_pool: 0,
             insurance: 0,
             supply: genesis.grants.iter().map(|grant| grant.amount).sum(),
-            peers: vec![(0, peers)],
+            peers: vec![(0, peers.collect())],
         }
-    }
-
-    pub fn peers_at(&self, height: u64) -> &[Key] {
-        let set = self.peers.iter().rev().find(|(from, _)| *from <= height);
-        set.map_or(&[], |(_, peers)| peers)
-    }
-
-    pub fn accounts(&self) -> usize {
-        self.accounts.len()
     }
 
     /// Books one executed transaction.
-    pub fn enter(&mut self, signed: &Signed, events: &[Event]) -> Checked {
+    pub fn enter(&mut self, height: u64, signed: &Signed, events: &[Event]) -> Checked {
         self.authorize(signed)?;
-        if let Action::Propose { change } = &signed.transaction.action {
-            self.proposals.insert(signed.transaction.sender, change.clone());
+        if !events.is_empty() {
+            self.check_papers(signed)?;
         }
-        let meters = events.iter().any(|event| matches!(event, Event::JobMetered(_)));
-        if let (Action::Settle(settle), true) = (&signed.transaction.action, meters) {
-            self.check_receipts(settle)?;
-        }
-        events.iter().try_for_each(|event| self.event(signed, event))
+        let entry = Entry {
+            height,
+            signed,
+            peers_pool: self.peers_pool,
+        };
+        events.iter().try_for_each(|event| self.event(&entry, event))
     }
 
     /// After a block: nothing was made or lost, and nobody holds or owes more than he may.
@@ -146,18 +158,17 @@ impl Books {
         let (name, said, found) = match (key, value) {
             (StateKey::Pools, Value::Pools { peers, insurance }) => (
                 "the pools".to_owned(),
-                [*peers, *insurance, 0],
-                [self.peers_pool, self.insurance, 0],
+                vec![*peers, *insurance],
+                vec![self.peers_pool, self.insurance],
             ),
             (StateKey::Account(id), Value::Account(account)) => {
-                let own = self.accounts.get(id).ok_or_else(|| Wrong::Value {
-                    height,
-                    name: account.name.clone(),
-                    said: "an account".into(),
-                    found: "none".into(),
-                })?;
-                let said = [account.posted, account.held, account.limit];
-                (account.name.clone(), said, [own.posted, own.held, own.limit])
+                let own = self.accounts.get(id).map(|own| {
+                    let nonce = Ucr::from(own.nonce);
+                    vec![own.posted, own.held, own.limit, nonce]
+                });
+                let nonce = Ucr::from(account.nonce);
+                let said = vec![account.posted, account.held, account.limit, nonce];
+                (account.name.clone(), said, own.unwrap_or_default())
             }
             _ => return Err(Wrong::Format("an export has values of accounts and pools".into())),
         };
@@ -172,7 +183,7 @@ impl Books {
         }
     }
 
-    fn account(&mut self, id: &Id) -> Result<&mut Balance, String> {
+    pub fn account(&mut self, id: &Id) -> Result<&mut Balance, String> {
         self.accounts
             .get_mut(id)
             .ok_or_else(|| "an account is not there".to_owned())
@@ -182,66 +193,31 @@ impl Books {
         self.leases.get_mut(id).ok_or_else(|| "a lease is not there".to_owned())
     }
 
-    /// The signature is good, and of somebody who may ask for this.
-    fn authorize(&self, from: &Signed) -> Checked {
-        let transaction = &from.transaction;
-        let good = signed(&from.key, "transaction", &self.network, transaction, &from.signature);
-        ensure(good, "a transaction's signature does not verify")?;
-        match &transaction.action {
-            Action::Register { .. } => ensure(account_id(&from.key) == transaction.sender, "an id is not of its key"),
-            Action::ExpireLease { .. } | Action::PayClaims { .. } => Ok(()),
-            Action::Settle(Settle { lease, .. })
-            | Action::OpenJobs { lease, .. }
-            | Action::Challenge { lease, .. }
-            | Action::ReportMismatch { lease, .. } => {
-                let pays = |lease: &Lease| lease.payers.contains(&from.key);
-                ensure(
-                    self.leases.get(lease).is_some_and(pays),
-                    "a payer is none of the lease's",
-                )
-            }
-            _ => {
-                let own = self.accounts.get(&transaction.sender);
-                ensure(
-                    own.is_some_and(|own| own.key == from.key),
-                    "a transaction is signed by another than its sender",
-                )
-            }
-        }
+    /// The lease, of which the sender must be the developer.
+    fn own_lease(&mut self, id: &Id, sender: Id) -> Result<&mut Lease, String> {
+        let lease = self.lease(id)?;
+        ensure(lease.developer == sender, "a lease is not its sender's")?;
+        Ok(lease)
     }
 
-    fn event(&mut self, signed: &Signed, event: &Event) -> Checked {
-        let (sender, action) = (signed.transaction.sender, &signed.transaction.action);
+    fn event(&mut self, entry: &Entry, event: &Event) -> Checked {
+        let (sender, action) = (entry.signed.transaction.sender, &entry.signed.transaction.action);
         match (event, action) {
-            (Event::AccountRegistered { account }, Action::Register { sponsor, owner, .. }) => {
-                let limit = sponsor.as_ref().map_or(0, |(_, limit, _)| *limit);
-                if let Some((sponsor, limit, _)) = sponsor {
-                    self.account(sponsor)?.held += limit;
-                }
-                let owner = owner.as_ref().map(|(owner, _)| *owner);
-                let fresh = Balance {
-                    key: signed.key,
-                    posted: 0,
-                    held: 0,
-                    limit,
-                    owner,
-                };
-                ensure(
-                    self.accounts.insert(*account, fresh).is_none(),
-                    "an account is made twice",
-                )
+            (Event::AccountRegistered { account }, Action::Register { .. }) if *account == sender => {
+                self.register(entry.signed, action)
             }
-            (Event::KeyRotated { account }, Action::RotateKey { new_key, .. }) => {
+            (Event::KeyRotated { account }, Action::RotateKey { new_key, .. }) if *account == sender => {
                 self.account(account)?.key = *new_key;
                 Ok(())
             }
-            (Event::CreditsTransferred { from, to, amount }, Action::Transfer { .. }) => {
-                ensure(*from == sender && *amount > 0, "a transfer is not its sender's")?;
+            (Event::CreditsTransferred { from, to, amount }, Action::Transfer { to: asked, amount: sum })
+                if (*from, to, amount) == (sender, asked, sum) && *amount > 0 =>
+            {
                 self.account(from)?.posted -= amount;
                 self.account(to)?.posted += amount;
                 Ok(())
             }
-            (Event::OfferPut { provider }, Action::PutOffer { .. }) => {
+            (Event::OfferPut { provider }, Action::PutOffer { .. }) if *provider == sender => {
                 if !self.deposits.contains_key(provider) {
                     let deposit = self.params.offer_deposit;
                     self.account(provider)?.held += deposit;
@@ -249,73 +225,77 @@ impl Books {
                 }
                 Ok(())
             }
-            (Event::OfferDropped { provider }, Action::DropOffer) => {
+            (Event::OfferDropped { provider }, Action::DropOffer) if *provider == sender => {
                 let deposit = self.deposits.remove(provider).unwrap_or(0);
                 self.account(provider)?.held -= deposit;
                 Ok(())
             }
-            (
-                Event::LeaseOpened {
-                    lease,
-                    developer,
-                    budget,
-                },
-                Action::OpenLease(open),
-            ) => {
-                ensure(
-                    *developer == sender && *budget == open.budget && *budget > 0,
-                    "a lease is not as it was asked for",
-                )?;
-                self.account(developer)?.held += budget;
-                let (controller, payers) = (open.controller, open.payer_keys.clone());
-                let fresh = Lease {
-                    developer: *developer,
-                    controller,
-                    payers,
-                    budget: *budget,
-                    used: 0,
-                };
-                ensure(self.leases.insert(*lease, fresh).is_none(), "a lease is made twice")
+            (Event::ParamsChanged, Action::Propose { .. } | Action::Vote { .. })
+            | (Event::PeersChanged { .. }, Action::Propose { .. } | Action::Vote { .. })
+            | (Event::ChangeProposed { .. }, Action::Propose { .. })
+            | (Event::ChangeVoted { .. }, Action::Vote { .. }) => self.vote(entry, event),
+            (Event::PeerPaid { peer, owner, amount }, _) => {
+                let peers = self.peers(entry.height);
+                let due = entry.peers_pool / peers.len().max(1) as Ucr;
+                let own = peers.get(peer) == Some(owner);
+                ensure(own && *amount == due, "a peer was paid another sum than its share")?;
+                self.peers_pool -= amount;
+                self.account(owner)?.posted += amount;
+                ensure(self.peers_pool >= 0, "peers were paid more than they earned")
             }
-            (Event::LeaseToppedUp { lease, amount }, Action::TopUp { .. }) => {
-                let own = self.lease(lease)?;
-                own.budget += amount;
-                let developer = own.developer;
-                self.account(&developer)?.held += amount;
-                Ok(())
+            (Event::LimitSet { .. } | Event::DebtCovered { .. }, _) => self.lend(sender, event, action),
+            (Event::LeaseOpened { .. } | Event::LeaseToppedUp { .. }, _)
+            | (Event::PayerDelegated { .. } | Event::LeaseDraining { .. } | Event::LeaseClosed { .. }, _) => {
+                self.lease_event(entry, event, action)
             }
-            (Event::PayerDelegated { lease }, Action::DelegatePayer { key, add, .. }) => {
-                let payers = &mut self.lease(lease)?.payers;
-                payers.retain(|payer| payer != key);
-                if *add {
-                    payers.push(*key);
-                }
-                Ok(())
+            (Event::JobMetered(_) | Event::JobPaid(..) | Event::JobClaimed(..) | Event::JobRefuted(_), _) => {
+                self.job(entry, event, action)
             }
-            (Event::LeaseClosed { lease, freed }, Action::ExpireLease { .. }) => {
-                let own = self.lease(lease)?;
-                let (developer, left) = (own.developer, own.budget - own.used);
-                ensure(left == *freed, "a lease frees another sum than what is left of it")?;
-                self.account(&developer)?.held -= freed;
-                Ok(())
-            }
-            (Event::JobPaid(place, price, commission), _) => self.pay(action, place, *price, *commission),
-            (Event::JobMetered(place), _) => {
-                let (_, _, metered) = metering(action, place.sequence).ok_or("a job is metered without a receipt")?;
-                self.metered.insert(lane_place(place), metered.price_ucr);
-                Ok(())
-            }
+            // Nothing moves with these.
+            (Event::JobOpened(_), Action::OpenJobs { .. })
+            | (Event::JobReceived(_), Action::Settle(_) | Action::Claim { .. })
+            | (Event::MismatchReported(..), Action::ReportMismatch { .. }) => Ok(()),
+            _ => Err("an event is not what its transaction asks for".to_owned()),
+        }
+    }
+
+    fn register(&mut self, signed: &Signed, action: &Action) -> Checked {
+        let Action::Register { sponsor, owner, .. } = action else {
+            return Ok(());
+        };
+        let mut fresh = Balance::new(signed.key, 1, 0);
+        if let Some((sponsor, limit, _)) = sponsor {
+            ensure(*limit > 0, "a limit is below zero")?;
+            self.account(sponsor)?.held += limit;
+            (fresh.limit, fresh.sponsor) = (*limit, Some(*sponsor));
+        }
+        fresh.owner = owner.as_ref().map(|(owner, _)| *owner);
+        let before = self.accounts.insert(signed.transaction.sender, fresh);
+        ensure(before.is_none(), "an account is made twice")
+    }
+
+    fn lend(&mut self, sender: Id, event: &Event, action: &Action) -> Checked {
+        match (event, action) {
             (
                 Event::LimitSet {
                     sponsor,
                     account,
                     limit,
                 },
-                Action::SetLimit { .. },
-            ) => {
+                Action::SetLimit {
+                    account: asked,
+                    limit: sum,
+                },
+            ) if (account, limit) == (asked, sum) && *limit >= 0 => {
                 let own = self.account(account)?;
                 let growth = limit - own.limit;
+                let lends = sender == *sponsor || (sender == *account && growth <= 0);
+                ensure(
+                    lends && own.sponsor.is_none_or(|known| known == *sponsor),
+                    "a limit is not its sponsor's",
+                )?;
                 own.limit = *limit;
+                own.sponsor = (*limit > 0).then_some(*sponsor);
                 self.account(sponsor)?.held += growth;
                 Ok(())
             }
@@ -325,63 +305,151 @@ impl Books {
                     account,
                     amount,
                 },
-                Action::CoverDebt { .. },
-            ) => {
+                Action::CoverDebt {
+                    account: asked,
+                    amount: sum,
+                },
+            ) if (*sponsor, account, amount) == (sender, asked, sum) => {
                 let own = self.account(account)?;
+                let owed = own.sponsor == Some(*sponsor) && *amount > 0 && *amount <= -own.posted;
+                ensure(owed, "a debt is covered that is not owed")?;
                 own.posted += amount;
                 own.limit -= amount;
+                if own.limit == 0 {
+                    own.sponsor = None;
+                }
                 let sponsor = self.account(sponsor)?;
                 sponsor.posted -= amount;
                 sponsor.held -= amount;
                 Ok(())
             }
-            (Event::PeerPaid { owner, amount, .. }, _) => {
-                self.peers_pool -= amount;
-                self.account(owner)?.posted += amount;
-                ensure(self.peers_pool >= 0, "peers were paid more than they earned")
+            _ => Err("a loan is not as it was asked for".to_owned()),
+        }
+    }
+
+    fn lease_event(&mut self, entry: &Entry, event: &Event, action: &Action) -> Checked {
+        let transaction = &entry.signed.transaction;
+        let sender = transaction.sender;
+        match (event, action) {
+            (
+                Event::LeaseOpened {
+                    lease,
+                    developer,
+                    budget,
+                },
+                Action::OpenLease(open),
+            ) => {
+                let asked = *lease == lease_id(&sender, transaction.nonce) && *budget == open.budget;
+                ensure(
+                    asked && *developer == sender && *budget > 0,
+                    "a lease is not as it was asked for",
+                )?;
+                self.account(developer)?.held += budget;
+                let fresh = Lease {
+                    developer: *developer,
+                    controller: open.controller,
+                    payers: open.payer_keys.clone(),
+                    former_payers: Vec::new(),
+                    budget: *budget,
+                    used: 0,
+                    until: None,
+                };
+                ensure(self.leases.insert(*lease, fresh).is_none(), "a lease is made twice")
             }
-            (Event::ParamsChanged, _) => self.change_params(sender, action),
-            (Event::PeersChanged { from_height, peers }, _) => {
-                self.peers.push((*from_height, peers.clone()));
+            (
+                Event::LeaseToppedUp { lease, amount },
+                Action::TopUp {
+                    lease: asked,
+                    amount: sum,
+                },
+            ) if (lease, amount) == (asked, sum) && *amount > 0 => {
+                self.own_lease(lease, sender)?.budget += amount;
+                self.account(&sender)?.held += amount;
                 Ok(())
             }
-            // Nothing moves with these.
-            (
-                Event::JobOpened(_)
-                | Event::JobReceived(_)
-                | Event::JobClaimed(..)
-                | Event::JobRefuted(_)
-                | Event::MismatchReported(..)
-                | Event::LeaseDraining { .. }
-                | Event::ChangeProposed { .. }
-                | Event::ChangeVoted { .. },
-                _,
-            ) => Ok(()),
-            _ => Err("an event does not belong to its transaction".to_owned()),
+            (Event::PayerDelegated { lease }, Action::DelegatePayer { lease: asked, key, add }) if lease == asked => {
+                let own = self.own_lease(lease, sender)?;
+                own.payers.retain(|payer| payer != key);
+                if *add {
+                    own.payers.push(*key);
+                } else {
+                    own.former_payers.push(*key);
+                }
+                Ok(())
+            }
+            (Event::LeaseDraining { lease, until_height }, Action::CloseLease { lease: asked }) if lease == asked => {
+                let own = self.own_lease(lease, sender)?;
+                ensure(own.until.is_none(), "a lease is closed twice")?;
+                own.until = Some(*until_height);
+                Ok(())
+            }
+            (Event::LeaseClosed { lease, freed }, Action::ExpireLease { lease: asked }) if lease == asked => {
+                let claimed = self.claims.keys().any(|(claimed, _, _)| claimed == lease);
+                let own = self.lease(lease)?;
+                let over = own.until.is_some_and(|until| entry.height > until) && !claimed;
+                ensure(over, "a lease ends before its time")?;
+                let left = own.budget - own.used;
+                ensure(left == *freed, "a lease frees another sum than what is left of it")?;
+                // Nothing is left to be paid, and nothing to be freed again.
+                own.budget = own.used;
+                let developer = own.developer;
+                self.account(&developer)?.held -= freed;
+                Ok(())
+            }
+            _ => Err("a lease is not as it was asked for".to_owned()),
         }
     }
 
-    fn change_params(&mut self, sender: Id, action: &Action) -> Checked {
-        let proposer = match action {
-            Action::Vote { proposer, .. } => *proposer,
-            _ => sender,
-        };
-        match self.proposals.remove(&proposer) {
-            Some(Change::SetParams(params)) => self.params = params,
-            _ => return Err("parameters changed without a proposal".to_owned()),
+    fn job(&mut self, entry: &Entry, event: &Event, action: &Action) -> Checked {
+        match (event, action) {
+            (Event::JobMetered(place), _) => {
+                let said = paper(entry.signed, place).ok_or("a job is metered without a receipt")?;
+                ensure(
+                    said.price_ucr <= said.price_max_ucr,
+                    "a receipt is above its ticket's price",
+                )?;
+                self.metered.insert(lane_place(place), said.price_ucr);
+                Ok(())
+            }
+            (Event::JobClaimed(place, price, until), Action::Claim { .. }) => {
+                let said = paper(entry.signed, place).map(|said| said.price_ucr);
+                ensure(said == Some(*price), "a job is claimed at another price")?;
+                self.claims.insert(lane_place(place), *until);
+                Ok(())
+            }
+            (Event::JobRefuted(place), Action::Challenge { .. }) => {
+                self.claims.remove(&lane_place(place));
+                self.metered.remove(&lane_place(place));
+                ensure(self.done.insert(lane_place(place)), "what is done with is refuted")
+            }
+            (Event::JobPaid(place, price, commission), Action::Settle(_) | Action::PayClaims { .. }) => {
+                self.check_price(entry, place, *price)?;
+                self.pay(place, *price, *commission)
+            }
+            _ => Err("a job is not treated as was asked for".to_owned()),
         }
-        Ok(())
     }
 
-    /// A job is paid once, what its receipt says, with the commission that the whole lane owes.
-    fn pay(&mut self, action: &Action, place: &Place, price: u64, commission: u64) -> Checked {
-        ensure(self.paid.insert(lane_place(place)), "a job is paid twice")?;
-        let known = self.metered.remove(&lane_place(place));
-        let said = metering(action, place.sequence).map(|(_, _, metered)| metered.price_ucr);
+    /// A job is paid once, in time, what its receipt says.
+    fn check_price(&mut self, entry: &Entry, place: &Place, price: u64) -> Checked {
+        let at = lane_place(place);
+        ensure(self.done.insert(at), "a job is paid twice")?;
+        let (known, claim) = (self.metered.remove(&at), self.claims.remove(&at));
+        if matches!(entry.signed.transaction.action, Action::PayClaims { .. }) {
+            let due = claim.is_some_and(|until| entry.height > until);
+            ensure(due, "a claim is paid before its time, or was never made")?;
+        }
+        let said = paper(entry.signed, place);
+        let within = said.as_ref().is_none_or(|said| said.price_ucr <= said.price_max_ucr);
+        let told = said.map(|said| said.price_ucr).or(known);
         ensure(
-            said.or(known) == Some(price),
+            within && told == Some(price),
             "a job is paid another price than its receipt's",
-        )?;
+        )
+    }
+
+    /// With the commission that the whole lane owes.
+    fn pay(&mut self, place: &Place, price: u64, commission: u64) -> Checked {
         let lease = self.lease(&place.lease)?.clone();
         let rate = if self.same_owner(&lease.developer, &place.provider) {
             0
@@ -412,36 +480,6 @@ impl Books {
         let (first, second) = (owner(one), owner(other));
         one == other || first == Some(*other) || second == Some(*one) || (first.is_some() && first == second)
     }
-
-    /// The provider sealed all receipts of the settlement. In a claim its signature of the transaction stands for them.
-    fn check_receipts(&self, settle: &Settle) -> Checked {
-        let Some(seal) = settle.receipts else {
-            return Err("the receipts are not sealed".to_owned());
-        };
-        let receipts = settle.jobs.iter().filter_map(|job| receipt(settle, job));
-        let leaves: Vec<Hash> = receipts.map(|receipt| leaf(&receipt)).collect();
-        let fields = (settle.lease, settle.provider, leaves.len() as u32, root(leaves));
-        let provider = self.accounts.get(&settle.provider).ok_or("a provider is not there")?;
-        let sealed = signed(&provider.key, "receipts", &self.network, &fields, &seal);
-        ensure(sealed, "the provider has not sealed the receipts")
-    }
-}
-
-fn receipt(settle: &Settle, job: &SettledJob) -> Option<Receipt> {
-    let metered = job.metered.as_ref()?;
-    Some(Receipt {
-        lease: settle.lease,
-        provider: settle.provider,
-        sequence: job.sequence,
-        job: job.job,
-        code: *settle.codes.get(usize::from(job.code))?,
-        input: job.input,
-        metered_output: metered.output,
-        status: metered.status,
-        counters: metered.counters,
-        price_ucr: metered.price_ucr,
-        duration_us: metered.duration_us,
-    })
 }
 
 /// Of a lane's whole commission: half to the peers, a quarter to the controller, a quarter to the insurance; odd ucr go to

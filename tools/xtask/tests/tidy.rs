@@ -48,6 +48,7 @@ fn edges_against_the_shelves_are_refused() {
         edge(("piecework-controller", Roles), ("commonware-consensus", None)),
         edge(("piecework", Tools), ("wasmtime", None)),
         edge(("piecework-controller", Roles), ("piecework-common", Some(Core))),
+        edge(("piecework-verifier", Tools), ("piecework-model", Some(Core))),
     ];
     for edge in refused {
         assert!(edges::check(&edge).is_some(), "{edge:?}");
@@ -73,6 +74,10 @@ fn edges_along_the_shelves_are_taken() {
         Edge {
             is_dev: true,
             ..edge(("piecework-ledger", Core), ("proptest", None))
+        },
+        Edge {
+            is_dev: true,
+            ..edge(("piecework-verifier", Tools), ("piecework-chain-simplex", Some(Ports)))
         },
     ];
     for edge in taken {

@@ -1,0 +1,231 @@
+//! Exports of real peers: both verifiers take them, and neither takes what colluding peers would sign instead.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../ports/chain-simplex/tests/network/mod.rs"]
+mod network;
+mod story;
+
+use std::{net::TcpListener, path::Path, time::Duration};
+
+use ed25519_dalek::{Signer as _, SigningKey};
+use futures::future::join_all;
+use network::*;
+use piecework_chain::{Chain, Node, export};
+use piecework_chain_simplex::{Options, Replica, start};
+use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SignedTransaction};
+use piecework_model::{Credits, Digest, NetworkId};
+use piecework_proof::{
+    Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, Record, Verified, outcomes_root, read_frames, transactions_root,
+};
+use piecework_verifier::{Checked, check};
+use story::Story;
+
+async fn exported(chain: &dyn Chain, genesis: &Genesis) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    export(chain, genesis, &mut bytes, |_| {}).await.unwrap();
+    bytes
+}
+
+/// By the ledger's own code, which executes everything again; else the code of what is wrong.
+async fn replayed(bytes: Vec<u8>) -> Result<Verified, &'static str> {
+    let check = move || {
+        let directory = tempfile::tempdir().unwrap();
+        let mut checker = Checker::new(Replica::open(directory.path().to_owned()).unwrap());
+        for frame in read_frames(&*bytes).unwrap() {
+            checker.frame(frame.unwrap()).map_err(|invalid| invalid.code())?;
+        }
+        checker.finish().map_err(|invalid| invalid.code())
+    };
+    tokio::task::spawn_blocking(check).await.unwrap()
+}
+
+async fn both(bytes: &[u8]) -> (Verified, Checked) {
+    let first = replayed(bytes.to_vec()).await.unwrap();
+    let second = check(bytes).unwrap();
+    let said = (second.network, second.blocks, second.transactions, second.certificates);
+    let own = (first.network.0, first.blocks, first.transactions, first.certificates);
+    assert_eq!((said, second.values, second.head), (own, first.values, first.head.0));
+    (first, second)
+}
+
+/// The ledger that its only peer would have, had it signed something else: all digests fit, and all certificates.
+fn forged(bytes: &[u8], height: u64, change: impl FnOnce(&mut ExportBlock)) -> Vec<u8> {
+    let (mut out, mut network, mut change) = (EXPORT_MAGIC.to_vec(), NetworkId::default(), Some(change));
+    let mut last = Digest::default();
+    for frame in read_frames(bytes).unwrap() {
+        let mut frame = frame.unwrap();
+        match &mut frame {
+            Frame::Genesis(genesis) => {
+                network = genesis.network_id();
+                last = Header::genesis(&network).digest();
+            }
+            Frame::Block(block) => {
+                if block.header.height == height {
+                    change.take().unwrap()(block);
+                }
+                seal(block, last, &network);
+                last = block.header.digest();
+            }
+            Frame::End { head, .. } => *head = last,
+            Frame::Values(_) => {}
+        }
+        out.extend(frame.to_bytes());
+    }
+    out
+}
+
+fn seal(block: &mut ExportBlock, parent: Digest, network: &NetworkId) {
+    block.header.details.parent = parent;
+    block.header.details.transactions_root = transactions_root(&block.transactions);
+    block.header.outcomes_root = outcomes_root(&block.transactions, &outcomes(block));
+    let Some(certificate) = &mut block.certificate else {
+        return;
+    };
+    let mut message = [&[63], b"piecework/1/consensus/".as_slice(), &network.0, b"_FINALIZE"].concat();
+    for mut number in [block.header.epoch, certificate.view, certificate.parent_view] {
+        while number > 0x7f {
+            message.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        message.push(number as u8);
+    }
+    message.extend(block.header.digest().0);
+    // The seed of the first peer's key.
+    certificate.signatures[0].0 = SigningKey::from_bytes(&[200; 32]).sign(&message).to_bytes();
+}
+
+fn outcomes(block: &ExportBlock) -> Vec<Outcome> {
+    let ids = block.transactions.iter().map(SignedTransaction::id);
+    let records = block.outcomes.iter().cloned().zip(ids);
+    records.map(|(record, id)| record.of(id)).collect()
+}
+
+/// Changes what came of the block's first transaction.
+fn events(block: &mut ExportBlock, change: impl FnOnce(&mut Vec<Event>)) {
+    let mut outcomes = outcomes(block);
+    change(outcomes[0].result.as_mut().unwrap());
+    block.outcomes[0] = Record::from(&outcomes[0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_the_ledger_does_is_in_the_books() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut genesis = alone(5);
+    genesis.params.window_blocks = 4;
+    let mut own = options(directory.path(), genesis.clone());
+    own.heartbeat = Duration::from_millis(20);
+    let node = start(own).await.unwrap();
+    let chain = node.chain();
+    let mut story = Story::new(&*chain);
+    let transfer = story.accounts().await;
+    story.lending().await;
+    let settlement = story.jobs().await;
+    story.claims().await;
+    story.votes().await;
+    let bytes = exported(&*chain, &genesis).await;
+    node.shutdown().await.unwrap();
+
+    let (first, second) = both(&bytes).await;
+    assert_eq!(first.transactions, story.sent);
+    // Five of the genesis, one that came later; the pools.
+    assert_eq!((second.accounts, second.values), (6, 7));
+
+    // The peer signs what was really done once more: nothing is wrong with how the rest is forged.
+    let honest = forged(&bytes, transfer, |_| {});
+    both(&honest).await;
+    let refused = |forged: Vec<u8>, what: &'static str| async move {
+        let said = check(&*forged).unwrap_err().to_string();
+        assert!(said.contains(what), "{said}");
+        assert_eq!(replayed(forged).await.unwrap_err(), "proof.bad_outcomes", "{what}");
+    };
+    let again = forged(&bytes, transfer, |block| {
+        block.transactions.push(block.transactions[0].clone());
+        block.outcomes.push(block.outcomes[0].clone());
+    });
+    refused(again, "comes twice").await;
+    let more = forged(&bytes, transfer, |block| {
+        events(block, |events| match &mut events[0] {
+            Event::CreditsTransferred { amount, .. } => *amount = Credits(amount.0 + 1),
+            other => panic!("{other:?}"),
+        });
+    });
+    refused(more, "not what its transaction asks for").await;
+    let elsewhere = forged(&bytes, transfer, |block| {
+        events(block, |events| match &mut events[0] {
+            Event::CreditsTransferred { to, .. } => *to = account(4),
+            other => panic!("{other:?}"),
+        });
+    });
+    refused(elsewhere, "not what its transaction asks for").await;
+    let bonus = forged(&bytes, transfer, |block| {
+        events(block, |events| {
+            events.push(Event::PeerPaid {
+                peer: peer_key(0).public(),
+                owner: account(0),
+                amount: Credits(1),
+            });
+        });
+    });
+    refused(bonus, "another sum than its share").await;
+    let paid_twice = forged(&bytes, settlement, |block| {
+        events(block, |events| {
+            let paid = events.iter().rfind(|event| matches!(event, Event::JobPaid { .. }));
+            events.push(paid.unwrap().clone());
+        });
+    });
+    refused(paid_twice, "paid twice").await;
+    let dear = forged(&bytes, settlement, |block| {
+        events(block, |events| {
+            for event in events {
+                if let Event::JobPaid { price_ucr, .. } = event {
+                    *price_ucr += 1;
+                }
+            }
+        });
+    });
+    refused(dear, "another price than its receipt's").await;
+    let unsigned = forged(&bytes, settlement, |block| {
+        let Action::Settle(settle) = &mut block.transactions[0].transaction.action else {
+            panic!("a settlement was there");
+        };
+        settle.jobs[0].price_max_ucr += 1;
+    });
+    refused(unsigned, "signature does not verify").await;
+}
+
+async fn four(directories: &Path) -> (Genesis, Vec<Box<dyn Node>>) {
+    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.map(|listener| listener.local_addr().unwrap());
+    let mut genesis = genesis(3, &addresses);
+    genesis.params.epoch_blocks = 10;
+    let starts = addresses.iter().enumerate().map(|(number, address)| {
+        let directory = directories.join(number.to_string());
+        let mut options = Options::new(directory, genesis.clone(), peer_key(number as u8), *address);
+        options.heartbeat = Duration::from_millis(50);
+        async { start(options).await.unwrap() }
+    });
+    (genesis.clone(), join_all(starts).await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_follow_the_peers_that_are_voted_for() {
+    let directories = tempfile::tempdir().unwrap();
+    let (genesis, nodes) = four(directories.path()).await;
+    let chain = nodes[0].chain();
+    let first = genesis.peers.iter().map(|peer| peer.key).min().unwrap();
+    let propose = Action::Propose(Propose {
+        change: Change::RemovePeer(first),
+    });
+    let carried = chain.submit_and_wait(sign(0, 0, propose, &chain.network())).await;
+    let from = (carried.unwrap().height / 10 + 2) * 10;
+    story::reach(&*chain, from + 1).await;
+    chain
+        .submit_and_wait(transfer(&chain.network(), 1, 0, 2, 5))
+        .await
+        .unwrap();
+    let bytes = exported(&*chain, &genesis).await;
+    join_all(nodes.into_iter().map(|node| node.shutdown())).await;
+    let (replayed, _) = both(&bytes).await;
+    assert_eq!(replayed.peer_changes, 1);
+}
