@@ -5,6 +5,7 @@
 
 mod network;
 pub mod peer;
+mod proofs;
 mod rounds;
 mod signed;
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::report::{self, Machine};
 use network::Network;
+use proofs::Proofs;
 use rounds::{Lanes, Settlements, Throughput, Waits};
 
 /// Peers of one network on this machine, and what is asked of them.
@@ -54,6 +56,11 @@ struct Figures {
     one_developer: Throughput,
     /// 100 developers with a provider each.
     hundred_developers: Throughput,
+    /// Of a settlement of a thousand jobs that came alone in its block.
+    job_proofs: Proofs,
+    /// The same in a block with others.
+    crowded_proofs: Proofs,
+    account_proofs: Proofs,
 }
 
 /// Runs a network, measures it, prints the table and writes the raw numbers; everything else is removed afterwards.
@@ -91,6 +98,9 @@ async fn run(options: &LedgerOptions) -> Result<Figures> {
     note("many providers");
     let one_developer = rounds::many_lanes(&network, Lanes::OneDeveloper, short(1, 5)).await?;
     let hundred_developers = rounds::many_lanes(&network, Lanes::OneEach, short(1, 5)).await?;
+    note("proofs");
+    let (job_proofs, crowded_proofs) = proofs::jobs(&network, short(20, 200) as usize).await?;
+    let account_proofs = proofs::accounts(&network, short(20, 200) as usize).await?;
     let loaded_mib = network.memory_mib();
     let peers = network.count();
     network.stop().await?;
@@ -105,6 +115,9 @@ async fn run(options: &LedgerOptions) -> Result<Figures> {
         settlements,
         one_developer,
         hundred_developers,
+        job_proofs,
+        crowded_proofs,
+        account_proofs,
     })
 }
 
@@ -145,6 +158,13 @@ impl fmt::Display for Figures {
             "jobs of 100 developers at 100 providers",
             throughput(&self.hundred_developers),
         )?;
+        let crowd = self.crowded_proofs.transactions;
+        row("proof of a job of 1000, made and checked", in_words(&self.job_proofs))?;
+        row(
+            &format!("the same in a block of {crowd}"),
+            in_words(&self.crowded_proofs),
+        )?;
+        row("proof of a balance, made and checked", in_words(&self.account_proofs))?;
         row(
             "memory of a peer",
             format!(
@@ -159,5 +179,12 @@ fn throughput(done: &Throughput) -> String {
     format!(
         "{:.0}/s in {} blocks, {:.0} us of CPU each",
         done.per_s, done.blocks, done.cpu_us_each
+    )
+}
+
+fn in_words(proven: &Proofs) -> String {
+    format!(
+        "p50 {:.1} ms, max {:.1} ms (the check {:.2} ms), at most {} bytes",
+        proven.p50_ms, proven.max_ms, proven.check_p50_ms, proven.bytes_max
     )
 }

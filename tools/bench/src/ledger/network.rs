@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
+use piecework_ledger::Genesis;
 use piecework_model::NetworkId;
 use tempfile::TempDir;
 
@@ -21,6 +22,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 pub struct Network {
     pub id: NetworkId,
+    pub genesis: Genesis,
     peers: Vec<Peer>,
     directories: Vec<TempDir>,
 }
@@ -47,8 +49,10 @@ impl Network {
             .enumerate()
             .map(|(number, directory)| Peer::start(directory.path(), number, &addresses))
             .collect::<Result<_>>()?;
+        let genesis = signed::genesis(&addresses)?;
         let network = Self {
-            id: signed::genesis(&addresses)?.network_id(),
+            id: genesis.network_id(),
+            genesis,
             peers,
             directories,
         };

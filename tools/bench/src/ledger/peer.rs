@@ -20,9 +20,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_chain::{Chain, SubmitError};
+use piecework_chain::{Chain, PeerChanges, SubmitError, account_proof, job_proof};
 use piecework_chain_simplex::{Options, start};
 use piecework_ledger::SignedTransaction;
+use piecework_model::{AccountId, JobId};
+use piecework_proof::Proof;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -54,12 +56,23 @@ enum Ask {
     One(Box<SignedTransaction>),
     /// In this order, as fast as the peer takes them; all to be final.
     Many(Vec<SignedTransaction>),
+    /// How many there are in a block.
+    Transactions {
+        height: u64,
+    },
+    /// Of what the block at `height` did to it.
+    JobProof {
+        job: JobId,
+        height: u64,
+    },
+    AccountProof(AccountId),
 }
 
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
 enum Answer {
-    /// The head, or the block of the last transaction.
-    Height(u64),
+    /// The head, the block of the last transaction, or how many.
+    Number(u64),
+    Proof(Vec<u8>),
     Refused(String),
 }
 
@@ -81,6 +94,7 @@ async fn serve(args: PeerArgs) -> Result<()> {
     options.worker_threads = 1;
     let node = start(options).await?;
     let chain = node.chain();
+    let changes = Arc::new(PeerChanges::default());
     let answers = write_answers();
     let (asks, mut asked) = mpsc::channel(WAITING_MAX);
     std::thread::spawn(move || read_asks(&asks));
@@ -88,9 +102,9 @@ async fn serve(args: PeerArgs) -> Result<()> {
         tokio::select! {
             next = asked.recv() => {
                 let Some((number, ask)) = next else { break };
-                let (chain, answers) = (chain.clone(), answers.clone());
+                let (chain, changes, answers) = (chain.clone(), changes.clone(), answers.clone());
                 tokio::spawn(async move {
-                    let _ = answers.send((number, answer(&*chain, ask).await));
+                    let _ = answers.send((number, answer(&*chain, &changes, ask).await));
                 });
             }
             failure = node.failed() => return Err(failure.into()),
@@ -134,13 +148,34 @@ fn write_answers() -> mpsc::UnboundedSender<(u32, Answer)> {
     answers
 }
 
-async fn answer(chain: &dyn Chain, ask: Ask) -> Answer {
-    let done = match ask {
-        Ask::Height => return Answer::Height(chain.status().height),
-        Ask::One(transaction) => finish(chain, *transaction).await,
-        Ask::Many(transactions) => finish_all(chain, transactions).await,
+async fn answer(chain: &dyn Chain, changes: &PeerChanges, ask: Ask) -> Answer {
+    let answered = match ask {
+        Ask::Height => Ok(Answer::Number(chain.status().height)),
+        Ask::One(transaction) => finish(chain, *transaction).await.map(Answer::Number),
+        Ask::Many(transactions) => finish_all(chain, transactions).await.map(Answer::Number),
+        Ask::Transactions { height } => transactions(chain, height).await.map(Answer::Number),
+        Ask::JobProof { job, height } => job_proof(chain, job, &[height], changes)
+            .await
+            .map(|proof| proven(proof.map(Proof::Job)))
+            .map_err(SubmitError::Failed),
+        Ask::AccountProof(account) => account_proof(chain, account, changes)
+            .await
+            .map(|proof| proven(proof.map(|proof| Proof::Value(Box::new(proof)))))
+            .map_err(SubmitError::Failed),
     };
-    done.map_or_else(|error| Answer::Refused(error.to_string()), Answer::Height)
+    answered.unwrap_or_else(|error| Answer::Refused(error.to_string()))
+}
+
+fn proven(proof: Option<Proof>) -> Answer {
+    match proof {
+        Some(proof) => Answer::Proof(proof.to_bytes()),
+        None => Answer::Refused("there is no proof of that".to_owned()),
+    }
+}
+
+async fn transactions(chain: &dyn Chain, height: u64) -> Result<u64, SubmitError> {
+    let block = chain.block(height).await.map_err(SubmitError::Failed)?;
+    Ok(block.map_or(0, |block| block.transactions.len() as u64))
 }
 
 async fn finish(chain: &dyn Chain, transaction: SignedTransaction) -> Result<u64, SubmitError> {
@@ -225,29 +260,54 @@ impl Peer {
     }
 
     pub async fn height(&self) -> Result<u64> {
-        self.ask(Ask::Height).await
+        self.number(Ask::Height).await
     }
 
     /// The height at which it became final.
     pub async fn one(&self, transaction: SignedTransaction) -> Result<u64> {
-        self.ask(Ask::One(Box::new(transaction))).await
+        self.number(Ask::One(Box::new(transaction))).await
     }
 
     /// The height at which the last became final.
     pub async fn many(&self, transactions: Vec<SignedTransaction>) -> Result<u64> {
-        self.ask(Ask::Many(transactions)).await
+        self.number(Ask::Many(transactions)).await
     }
 
-    async fn ask(&self, ask: Ask) -> Result<u64> {
+    pub async fn transactions(&self, height: u64) -> Result<u64> {
+        self.number(Ask::Transactions { height }).await
+    }
+
+    pub async fn job_proof(&self, job: JobId, height: u64) -> Result<Vec<u8>> {
+        self.proof(Ask::JobProof { job, height }).await
+    }
+
+    pub async fn account_proof(&self, account: AccountId) -> Result<Vec<u8>> {
+        self.proof(Ask::AccountProof(account)).await
+    }
+
+    async fn number(&self, ask: Ask) -> Result<u64> {
+        match self.ask(ask).await? {
+            Answer::Number(number) => Ok(number),
+            Answer::Refused(reason) => bail!("{reason}"),
+            Answer::Proof(_) => bail!("a proof where a number was asked for"),
+        }
+    }
+
+    async fn proof(&self, ask: Ask) -> Result<Vec<u8>> {
+        match self.ask(ask).await? {
+            Answer::Proof(bytes) => Ok(bytes),
+            Answer::Refused(reason) => bail!("{reason}"),
+            Answer::Number(_) => bail!("a number where a proof was asked for"),
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let bytes = frame(&(number, ask))?;
         let (sender, answer) = oneshot::channel();
         lock(&self.waiting).insert(number, sender);
         self.input.lock().await.write_all(&bytes).await?;
-        match answer.await.context("the peer has gone")? {
-            Answer::Height(height) => Ok(height),
-            Answer::Refused(reason) => bail!("{reason}"),
-        }
+        answer.await.context("the peer has gone")
     }
 
     /// Ends its input and waits for a clean end.

@@ -135,7 +135,7 @@ pub async fn settlements(network: &Network, developer: u32, jobs_each: u64, jobs
 }
 
 /// Opens a lease for each developer and waits until every peer knows them.
-async fn open(network: &Network, developers: &[u32]) -> Result<Vec<LeaseId>> {
+pub async fn open(network: &Network, developers: &[u32]) -> Result<Vec<LeaseId>> {
     let (leases, opens): (Vec<_>, Vec<_>) = developers
         .iter()
         .map(|developer| signed::open_lease(&network.id, *developer, 0, signed::GRANT / 2))
@@ -170,7 +170,7 @@ pub async fn many_lanes(network: &Network, lanes: Lanes, batches: u64) -> Result
     saturate(network, lanes, u64::from(PROVIDERS) * batches * JOBS).await
 }
 
-fn percentile(sorted: &[Duration], share: f64) -> f64 {
+pub fn percentile(sorted: &[Duration], share: f64) -> f64 {
     let at = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
     sorted.get(at).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
 }

@@ -74,7 +74,7 @@ pub fn genesis(addresses: &[SocketAddr]) -> Result<Genesis> {
     })
 }
 
-fn account(number: u32) -> AccountId {
+pub fn account(number: u32) -> AccountId {
     AccountId::of(&key(number).public())
 }
 
