@@ -22,9 +22,9 @@ use crate::{
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofView, LeaseView, LedgerStatus, OfferView,
-        PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted, TransactionView,
-        TransferView, ValueQuery,
+        BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseView, LedgerStatus,
+        OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted,
+        TransactionView, TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
@@ -232,8 +232,12 @@ impl Client {
         self.get(&fill(routes::JOB_HISTORY, &[&id.to_string()]), &()).await
     }
 
-    pub async fn job_proof(&self, id: JobId) -> Result<JobProofView, ClientError> {
-        self.get(&fill(routes::JOB_PROOF, &[&id.to_string()]), &()).await
+    /// `blocks`: the heights that speak of it, where the peer may have forgotten them; else empty.
+    pub async fn job_proof(&self, id: JobId, blocks: &[u64]) -> Result<JobProofView, ClientError> {
+        let heights: Vec<String> = blocks.iter().map(u64::to_string).collect();
+        let blocks = (!heights.is_empty()).then(|| heights.join(","));
+        self.get(&fill(routes::JOB_PROOF, &[&id.to_string()]), &JobProofQuery { blocks })
+            .await
     }
 
     pub async fn job_logs(&self, id: JobId, query: &JobLogsQuery) -> Result<JobLogs, ClientError> {
@@ -269,9 +273,9 @@ impl Client {
         self.get(&fill(routes::ACCOUNT, &[name]), &()).await
     }
 
-    /// With the proof of its balances.
+    /// With the proof of its balances; from a controller or from a peer.
     pub async fn account_proof(&self, name: &str) -> Result<AccountView, ClientError> {
-        self.get(&fill(routes::ACCOUNT, &[name]), &AccountQuery { proof: true })
+        self.get(&fill(routes::LEDGER_ACCOUNT, &[name]), &AccountQuery { proof: true })
             .await
     }
 

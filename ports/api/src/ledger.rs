@@ -259,6 +259,17 @@ pub struct LedgerJob {
     pub events: Vec<LedgerJobEvent>,
 }
 
+/// `GET /jobs/{id}/proof`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct JobProofQuery {
+    /// Heights of the blocks that speak of the job, with commas between, at most 8: for a job so old that this peer remembers
+    /// no block of it. `/jobs/{id}/history` names them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<String>,
+}
+
 /// `GET /jobs/{id}/proof`: what can be taken home and checked without this peer.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobProofView {

@@ -6,10 +6,14 @@ mod served;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use piecework_ledger::{Action, PutOffer, Resources};
-use piecework_model::Prices;
+use piecework_ledger::{Action, Genesis, OpenJobs, OpenLease, OpenTicket, PutOffer, Resources, Subject};
+use piecework_model::{AccountId, Credits, Digest, JobId, LeaseId, Prices};
+use piecework_proof::{Anchor, Proof, Step};
 use serde_json::Value;
-use served::reader::{Reader, WITHIN};
+use served::{
+    key,
+    reader::{Reader, WITHIN},
+};
 
 fn offer(region: &str) -> Action {
     Action::PutOffer(PutOffer {
@@ -116,6 +120,93 @@ async fn a_listener_hears_of_each_block_as_it_becomes_final() {
     assert!(heard.contains("id: 1\n"), "history first: {heard}");
 }
 
+/// A job that is recorded ahead of its run; its block.
+async fn open_job(reader: &Reader, job: JobId) -> u64 {
+    let (lease, caps) = (
+        LeaseId::of(AccountId::of(&key(0).public()), 0),
+        Prices {
+            start_ucr: 100,
+            ..Prices::default()
+        },
+    );
+    let open = OpenLease {
+        subject: Subject::AnyFunction,
+        provider: None,
+        controller: AccountId::of(&key(0).public()),
+        price_caps: caps,
+        budget: Credits(1_000),
+        payer_keys: vec![key(0).public()],
+        mailboxes: vec![key(0).public()],
+        exposure_ucr: 100,
+    };
+    reader.send(0, 0, Action::OpenLease(open)).await;
+    let ticket = OpenTicket {
+        sequence: 0,
+        job,
+        code: Digest::of(b"code"),
+        input: Digest::of(b"input"),
+        price_max_ucr: 10,
+    };
+    let open = OpenJobs {
+        lease,
+        provider: AccountId::of(&key(1).public()),
+        tickets: vec![ticket],
+    };
+    let sent = reader.send(0, 0, Action::OpenJobs(open)).await;
+    sent["height"].as_u64().unwrap()
+}
+
+/// The genesis that it shows: its digest is the network's id.
+async fn anchor(reader: &Reader) -> Anchor {
+    let shown: Genesis = serde_json::from_value(reader.get("/ledger/genesis").await).unwrap();
+    assert_eq!(shown.network_id(), reader.served.genesis.network_id());
+    Anchor::genesis(&shown)
+}
+
+fn proof(shown: &Value) -> Proof {
+    let bytes = hex::decode(shown["proof"].as_str().unwrap()).unwrap();
+    assert_eq!(shown["bytes"], bytes.len());
+    Proof::from_bytes(&bytes).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_needs_no_peer_to_be_checked() {
+    let reader = Reader::new().await;
+    let job = JobId::new(1_700_000_000_000, [7; 10]);
+    let height = open_job(&reader, job).await;
+    let anchor = anchor(&reader).await;
+    // With the block, whether the index knows of it or not; then, in a moment, without.
+    let named = reader.get(&format!("/jobs/{job}/proof?blocks={height}")).await;
+    let look = async {
+        while reader.ask(&format!("/jobs/{job}/proof")).await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, look).await.unwrap();
+    let found = reader.get(&format!("/jobs/{job}/proof")).await;
+    for shown in [&named, &found] {
+        let Proof::Job(proof) = proof(shown) else {
+            panic!("another proof than was asked for");
+        };
+        let proven = proof.verify(anchor.clone(), job).unwrap();
+        assert_eq!((proven.entries[0].height, proven.entries.len()), (height, 1));
+        assert_eq!(proven.entries[0].entry.steps, [Step::Opened]);
+        assert_eq!(shown["parts"][0]["height"], height);
+    }
+
+    let account = reader.get("/ledger/accounts/owner-0?proof=true").await;
+    let Proof::Value(proof) = proof(&account["proof"]) else {
+        panic!("another proof than was asked for");
+    };
+    proof.verify(anchor).unwrap();
+    let (id, proven) = proof.account().unwrap();
+    assert_eq!(account["id"], id.to_string());
+    assert_eq!(account["held_ucr"], 1_000);
+    assert_eq!((proven.held, proven.nonce), (Credits(1_000), 1));
+    let bare = reader.get("/ledger/accounts/owner-0").await;
+    assert_eq!(bare.get("proof"), None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_asked_wrongly_is_refused_by_code() {
     let reader = Reader::new().await;
@@ -139,6 +230,26 @@ async fn what_is_asked_wrongly_is_refused_by_code() {
         ("/ledger/leases/1", 404, "lease.not_found"),
         ("/ledger/jobs/1", 404, "job.not_found"),
         ("/ledger/raw/values/zz", 422, "value.bad_key"),
+        ("/ledger/raw/proofs/zz", 422, "value.bad_key"),
+        ("/ledger/accounts/nobody?proof=true", 404, "account.not_found"),
+        ("/ledger/accounts/owner-1?proof=maybe", 422, "query.malformed"),
+        ("/jobs/1/proof", 404, "job.not_found"),
+        ("/jobs/job_00000000000000000000000000000001/proof", 404, "job.not_found"),
+        (
+            "/jobs/job_00000000000000000000000000000001/proof?blocks=1",
+            404,
+            "job.not_found",
+        ),
+        (
+            "/jobs/job_00000000000000000000000000000001/proof?blocks=1,x",
+            422,
+            "block.bad_height",
+        ),
+        (
+            "/jobs/job_00000000000000000000000000000001/proof?blocks=1,2,3,4,5,6,7,8,9",
+            422,
+            "block.bad_height",
+        ),
         ("/ledger/raw/blocks?from=x", 422, "query.malformed"),
         ("/nowhere", 404, "path.not_found"),
     ] {

@@ -3,9 +3,9 @@
 use axum::{Json, extract::State, response::Response};
 use piecework_api::{
     errors::ErrorBody,
-    ledger::{JobProofView, ProofView},
+    ledger::{JobProofQuery, JobProofView, ProofView},
     routes,
-    server::{HttpResult, Path, refuse},
+    server::{HttpResult, Path, Query, refuse},
 };
 use piecework_chain::{account_proof, job_proof, view, wire};
 use piecework_ledger::Key;
@@ -16,19 +16,39 @@ use super::{Explorer, Shared, blocks::raw_answer, failed, jobs};
 /// Keys of one answer: a name is at most 32 bytes, an address bar holds some thousands.
 const KEYS_MAX: usize = 64;
 const KEYS_HEX_MAX: usize = 8 << 10;
+/// Blocks that can speak of one job, each in its own: opened, metered, received, paid, and a claim's.
+const BLOCKS_MAX: usize = 8;
 
 /// What shows to anybody who holds the genesis file that the ledger metered and paid this job.
-#[utoipa::path(get, path = routes::JOB_PROOF, tag = "ledger", params(("id" = String, Path)), security(()), responses(
+#[utoipa::path(get, path = routes::JOB_PROOF, tag = "ledger", params(("id" = String, Path), JobProofQuery), security(()), responses(
     (status = 200, body = JobProofView), (status = "default", body = ErrorBody)))]
-pub(super) async fn job(State(explorer): Shared, Path(text): Path<String>) -> HttpResult<Json<JobProofView>> {
+pub(super) async fn job(
+    State(explorer): Shared,
+    Path(text): Path<String>,
+    Query(query): Query<JobProofQuery>,
+) -> HttpResult<Json<JobProofView>> {
     let Ok(id) = text.parse::<JobId>() else {
         return Err(jobs::missing(&text));
     };
-    let heights = explorer.index.job(id);
+    let heights = match &query.blocks {
+        Some(blocks) => heights(blocks)?,
+        None => explorer.index.job(id),
+    };
     let proof = job_proof(&*explorer.chain, id, &heights, &explorer.peer_changes).await;
     match proof.map_err(failed)? {
         Some(proof) => Ok(Json(view::job_proof_view(id, proof))),
         None => Err(jobs::missing(&text)),
+    }
+}
+
+fn heights(blocks: &str) -> HttpResult<Vec<u64>> {
+    let heights: Result<Vec<u64>, _> = blocks.split(',').take(BLOCKS_MAX + 1).map(str::parse).collect();
+    match heights {
+        Ok(heights) if heights.len() <= BLOCKS_MAX => Ok(heights),
+        Ok(_) | Err(_) => Ok(refuse(
+            "block.bad_height",
+            format!("`blocks` are at most {BLOCKS_MAX} heights with commas between"),
+        )?),
     }
 }
 

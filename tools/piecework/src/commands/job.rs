@@ -1,10 +1,11 @@
 //! `piecework job`: one job: what it used, what it cost, and each step to its payment.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use piecework_api::{
     Client,
     jobs::{JobEvent, JobLogsQuery, JobView, PassedOverView},
+    ledger::JobProofView,
 };
 use piecework_model::JobId;
 use piecework_proof::{Invalid, Proof};
@@ -64,8 +65,24 @@ impl Job {
 }
 
 impl Job {
+    /// A peer remembers the blocks of the latest jobs; of older ones the controller does.
+    async fn shown(&self, client: &Client) -> Result<JobProofView, Failure> {
+        let refused = match client.job_proof(self.id, &[]).await.map_err(Failure::from) {
+            Err(refused) if refused.code() == Some("job.not_found") => refused,
+            answered => return answered,
+        };
+        let Ok(history) = client.job_history(self.id).await else {
+            return Err(refused);
+        };
+        let blocks: BTreeSet<u64> = history.items.iter().filter_map(|event| event.height).collect();
+        match blocks.is_empty() {
+            true => Err(refused),
+            false => Ok(client.job_proof(self.id, &Vec::from_iter(blocks)).await?),
+        }
+    }
+
     async fn check(&self, client: &Client, json: bool) -> Result<(), Failure> {
-        let shown = client.job_proof(self.id).await?;
+        let shown = self.shown(client).await?;
         let Proof::Job(proof) = verify::read(&shown.proof, self.output.as_deref())? else {
             return Err(Invalid::Malformed("the proof is of no job").into());
         };
