@@ -7,6 +7,8 @@ use std::{
 };
 
 use crate::machine::Machine;
+use piecework_ledger::Genesis;
+use piecework_proof::{Anchor, Proof};
 use piecework_verifier::Wrong;
 use serde_json::{Value, json};
 
@@ -106,6 +108,18 @@ async fn a_job_and_an_account_are_proven_offline() {
         genesis,
     ]);
     assert_eq!(shown["state"]["posted"], json!(balance));
+
+    let shown = run.machine.get("/accounts/operator?proof=true").await.ok();
+    let bytes = hex::decode(shown["proof"]["proof"].as_str().expect("hex")).expect("hex");
+    let Ok(Proof::Value(proven)) = Proof::from_bytes(&bytes) else {
+        panic!("another proof than was asked for");
+    };
+    let own: Genesis = serde_json::from_slice(&fs::read(genesis).expect("there")).expect("a genesis");
+    proven.verify(Anchor::genesis(&own)).expect("it holds");
+    assert_eq!(
+        proven.account().map(|(id, _)| id.to_string()).as_deref(),
+        shown["id"].as_str()
+    );
 
     // Another network's genesis, and bytes that somebody changed.
     let mut other: Value = serde_json::from_slice(&fs::read(genesis).expect("there")).expect("JSON");
