@@ -367,7 +367,12 @@ impl Books {
                 self.account(&sender)?.held += amount;
                 Ok(())
             }
-            (Event::PayerDelegated { lease }, Action::DelegatePayer { lease: asked, key, add }) if lease == asked => {
+            (
+                Event::PayerDelegated { lease },
+                Action::DelegatePayer {
+                    lease: asked, key, add, ..
+                },
+            ) if lease == asked => {
                 let own = self.own_lease(lease, sender)?;
                 own.payers.retain(|payer| payer != key);
                 if *add {

@@ -162,7 +162,13 @@ impl<'a> Story<'a> {
         self.act(DEVELOPER, Action::TopUp(top_up)).await;
         for add in [true, false] {
             let key = key(40).public();
-            let delegate = DelegatePayer { lease, key, add };
+            let mailbox = false;
+            let delegate = DelegatePayer {
+                lease,
+                key,
+                add,
+                mailbox,
+            };
             self.act(DEVELOPER, Action::DelegatePayer(delegate)).await;
         }
         let open = OpenJobs {
