@@ -13,8 +13,6 @@ pub enum Bug {
     LedgerForgetsLanes,
     /// The ledger makes a ucr with every block that pays.
     LedgerMints,
-    /// The ledger does not count what is claimed, so that a lease expires over it.
-    LedgerForgetsClaims,
     /// The controller pays what the provider says, whatever it saw.
     ControllerBelievesReceipts,
     /// After a crash the controller begins with sequence 0 again.

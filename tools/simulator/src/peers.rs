@@ -337,13 +337,6 @@ impl World {
                     }
                 }
             }
-            Some(Bug::LedgerForgetsClaims) => {
-                for change in applied.changes.values_mut().flatten() {
-                    if let Value::Lease(lease) = change {
-                        lease.claimed_jobs = 0;
-                    }
-                }
-            }
             Some(Bug::LedgerMints) => {
                 for (key, change) in &mut applied.changes {
                     if let (Key::Pools, Some(Value::Pools(pools))) = (key, change) {
