@@ -23,6 +23,8 @@ pub struct Candidate {
     /// Milliseconds since it was last heard of.
     pub silent_ms: u64,
     pub draining: bool,
+    /// Its owner's work comes first.
+    pub paused: bool,
     pub slots: u32,
     /// Jobs that run there or are on their way.
     pub running: u32,
@@ -118,6 +120,7 @@ pub fn misfit(candidate: &Candidate, request: &Request) -> Option<Reason> {
         ),
         (candidate.silent_ms > SILENT_MS_MAX, Reason::Silent),
         (candidate.draining, Reason::Draining),
+        (candidate.paused, Reason::Paused),
         (!runs(candidate, request), Reason::NoBackend),
         (request.egress && !candidate.egress, Reason::NoEgress),
         (candidate.memory_bytes < request.memory_bytes, Reason::TooLittleMemory),

@@ -12,6 +12,8 @@ pub enum Reason {
     NotPinned,
     Silent,
     Draining,
+    /// Its owner's work comes first at the moment.
+    Paused,
     NoBackend,
     /// It lets no function reach what this one's allow list names.
     NoEgress,
@@ -36,6 +38,7 @@ impl std::fmt::Display for Reason {
             Self::NotPinned => "not_pinned",
             Self::Silent => "silent",
             Self::Draining => "draining",
+            Self::Paused => "paused",
             Self::NoBackend => "no_backend",
             Self::NoEgress => "no_egress",
             Self::TooLittleMemory => "too_little_memory",

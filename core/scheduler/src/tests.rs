@@ -10,6 +10,7 @@ fn candidate(byte: u8) -> Candidate {
         owner: AccountId([byte; 20]),
         silent_ms: 0,
         draining: false,
+        paused: false,
         slots: 4,
         running: 0,
         memory_bytes: 1 << 30,
@@ -66,6 +67,7 @@ fn pinned(provider: u8, owner: u8) -> Option<Pinned> {
 fn every_misfit_is_named() {
     assert_eq!(reason_for(|c| c.silent_ms = SILENT_MS_MAX + 1, |_| ()), Reason::Silent);
     assert_eq!(reason_for(|c| c.draining = true, |_| ()), Reason::Draining);
+    assert_eq!(reason_for(|c| c.paused = true, |_| ()), Reason::Paused);
     assert_eq!(reason_for(|_| (), |r| r.backend = "gvisor".into()), Reason::NoBackend);
     assert_eq!(
         reason_for(|_| (), |r| r.language = Language::JavaScript),
@@ -177,7 +179,7 @@ fn a_thousand_providers_leave_a_short_record() {
 prop_compose! {
     fn any_candidate(byte: u8)(
         silent_ms in prop_oneof![Just(0u64), Just(SILENT_MS_MAX + 1)],
-        draining in prop::bool::weighted(0.2),
+        (draining, paused) in (prop::bool::weighted(0.2), prop::bool::weighted(0.1)),
         running in 0u32..6,
         slots in 0u32..5,
         memory_bytes in prop_oneof![Just(64u64 << 20), Just(1u64 << 30)],
@@ -193,6 +195,7 @@ prop_compose! {
             owner: AccountId([owner; 20]),
             silent_ms,
             draining,
+            paused,
             slots,
             running,
             memory_bytes,
@@ -252,6 +255,7 @@ proptest! {
         let fits = |c: &Candidate| {
             c.silent_ms <= SILENT_MS_MAX
                 && !c.draining
+                && !c.paused
                 && c.running < c.slots
                 && c.memory_bytes >= request.memory_bytes
                 && c.runs.contains(&(request.backend.clone(), request.language))

@@ -193,6 +193,8 @@ pub enum ProviderState {
     Ready,
     /// Ends what it runs, takes nothing new.
     Draining,
+    /// Its owner's work comes first at the moment.
+    Paused,
     /// No link is up: it gets no jobs until it comes back.
     Gone,
 }

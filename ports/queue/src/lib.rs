@@ -99,6 +99,8 @@ pub struct Load {
     pub instances: u32,
     pub instance_bytes: u64,
     pub draining: bool,
+    /// Its owner's work comes first at this moment: it takes no new jobs, and what it runs may stand still.
+    pub paused: bool,
 }
 
 /// One provider, seen from a controller.
@@ -139,6 +141,11 @@ pub trait ProviderLink: Send + Sync {
     /// Milliseconds since it was last heard of; 0 inside a process.
     fn silent_ms(&self) -> u64 {
         0
+    }
+
+    /// Resolves when its load has changed in a way that the controller should hear of at once.
+    async fn changed(&self) {
+        std::future::pending().await
     }
 
     /// How far the controller's clock is ahead of this machine's, as told over a link. Deadlines are the controller's.

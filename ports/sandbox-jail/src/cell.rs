@@ -1,4 +1,4 @@
-//! Makes jailed processes: a zygote's child for Python, an executed process for JavaScript.
+//! Makes jailed processes: a zygote's child for Python, an executed process for JavaScript. Freezes them all.
 
 use std::{
     collections::HashMap,
@@ -6,14 +6,14 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::ffi::OsStringExt,
     },
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use piecework_egress::{Egress, Relay};
 use piecework_model::{EgressList, Language, Limits};
-use piecework_sandbox::Program;
+use piecework_sandbox::{Beside, Freeze, Program};
 
 use crate::{
     bundle,
@@ -58,6 +58,9 @@ pub(crate) struct Yard {
     /// Standing Node jails without a bundle, by their limits and whether they may have sockets: for whichever program comes
     /// next.
     pub(crate) blanks: Mutex<HashMap<BlankKey, Cell>>,
+    pub(crate) freeze: Freeze,
+    /// Every jail that stands, whatever it is for.
+    pub(crate) standing: Mutex<Vec<Weak<Process>>>,
 }
 
 type BlankKey = (Limits, bool);
@@ -252,12 +255,49 @@ impl Yard {
         let process = Process::new(pidfd, ending, slot).map_err(|error| error.to_string())?;
         drop((theirs, printing));
         let channel = Channel::open(ours, printed.into(), mould.limits.log_bytes).map_err(|error| error.to_string())?;
-        standing(Cell {
+        let cell = standing(Cell {
             process: Arc::new(process),
             channel,
             relay: None,
         })
-        .await
+        .await?;
+        self.enlist(&cell.process);
+        Ok(cell)
+    }
+
+    /// From now on it is frozen with the others; at once where they are.
+    fn enlist(&self, process: &Arc<Process>) {
+        let mut standing = self.standing.lock();
+        standing.retain(|process| process.strong_count() > 0);
+        standing.push(Arc::downgrade(process));
+        if self.freeze.is_frozen() {
+            process.freeze(true);
+        }
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) {
+        let standing = self.standing.lock();
+        self.freeze.set(frozen);
+        for process in standing.iter().filter_map(Weak::upgrade) {
+            process.freeze(frozen);
+        }
+    }
+
+    /// Of the launcher and all that it started.
+    pub(crate) fn beside(&self) -> Beside {
+        match &self.cgroups {
+            Some(cgroups) => Beside {
+                cpu_us: cgroups.cpu_us(),
+                memory_bytes: cgroups.memory_bytes(),
+            },
+            None => {
+                let standing: Vec<_> = self.standing.lock().iter().filter_map(Weak::upgrade).collect();
+                Beside {
+                    cpu_us: self.launcher.tree_cpu_us(),
+                    memory_bytes: standing.iter().map(|process| process.resident_bytes()).sum(),
+                }
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ enum Version {
 /// The place for this agent's groups, with a pool of idle ones.
 pub(crate) struct Cgroups {
     version: Version,
-    /// Directories of ours: memory, pids, cpuacct and cpu in version 1; one in version 2.
+    /// Directories of ours: memory, pids, cpuacct, cpu and, where it is mounted, freezer in version 1; one in version 2.
     bases: Vec<PathBuf>,
     free: Mutex<Vec<Group>>,
     next: AtomicU64,
@@ -92,9 +92,35 @@ impl Cgroups {
         }
     }
 
-    /// Groups that a process enters: memory, pids, cpuacct and cpu in version 1; one in version 2.
+    /// Groups that a process enters: as many as there are directories.
     pub(crate) fn entries(&self) -> usize {
         self.bases.len()
+    }
+
+    /// Leads into the group of the launcher and its zygotes, which has no limits: only metered.
+    pub(crate) fn launcher_entry(&self) -> io::Result<File> {
+        let base = match self.version {
+            Version::One => &self.bases[2],
+            Version::Two => &self.bases[0],
+        };
+        let directory = base.join("launcher");
+        make_directory(&directory)?;
+        OpenOptions::new().write(true).open(directory.join("cgroup.procs"))
+    }
+
+    /// CPU time of all groups that ever were.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        match self.version {
+            Version::One => read_number(&self.bases[2].join("cpuacct.usage")) / 1_000,
+            Version::Two => fs::File::open(self.bases[0].join("cpu.stat")).map_or(0, |file| field(&file, "usage_usec")),
+        }
+    }
+
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        read_number(&self.bases[0].join(match self.version {
+            Version::One => "memory.usage_in_bytes",
+            Version::Two => "memory.current",
+        }))
     }
 
     pub(crate) fn describe(&self) -> &'static str {
@@ -177,6 +203,8 @@ fn sweep(parent: &Path) {
 fn remove_tree(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
+            // What was frozen when its agent was killed can only die now.
+            let _ = fs::write(entry.path().join("freezer.state"), "THAWED");
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -206,7 +234,10 @@ impl Parents {
             .map(|controller| self.version_one(controller))
             .collect();
         found
-            .map(|parents| (Version::One, parents))
+            .map(|mut parents| {
+                parents.extend(self.version_one("freezer"));
+                (Version::One, parents)
+            })
             .ok_or_else(|| "no control group hierarchy with memory, pids and cpu is mounted".to_owned())
     }
 
@@ -343,14 +374,25 @@ impl Group {
     }
 
     fn memory_bytes(&self) -> u64 {
-        let name = match self.version {
+        read_number(&self.directories[0].join(match self.version {
             Version::One => "memory.usage_in_bytes",
             Version::Two => "memory.current",
+        }))
+    }
+
+    /// Everything in it stands still, or goes on.
+    fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let directory = |at: usize| {
+            let missing = || io::Error::new(io::ErrorKind::Unsupported, "no freezer is mounted");
+            self.directories.get(at).ok_or_else(missing)
         };
-        fs::read_to_string(self.directories[0].join(name))
-            .ok()
-            .and_then(|text| text.trim().parse().ok())
-            .unwrap_or(0)
+        match self.version {
+            Version::One => fs::write(
+                directory(4)?.join("freezer.state"),
+                if frozen { "FROZEN" } else { "THAWED" },
+            ),
+            Version::Two => fs::write(directory(0)?.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
+        }
     }
 
     fn remove(self) {
@@ -358,6 +400,10 @@ impl Group {
             let _ = fs::remove_dir(directory);
         }
     }
+}
+
+fn read_number(path: &Path) -> u64 {
+    File::open(path).map_or(0, |file| number(&file))
 }
 
 fn text(file: &File, buffer: &mut [u8; 512]) -> usize {
@@ -419,6 +465,10 @@ impl Slot {
         self.group().memory_bytes()
     }
 
+    pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
+        self.group().freeze(frozen)
+    }
+
     /// Whether the kernel killed something of this jail for its memory.
     pub(crate) fn hit_memory_limit(&self) -> bool {
         self.group().oom_kills() > self.oom_base
@@ -430,6 +480,8 @@ impl Drop for Slot {
         let Some(group) = self.group.take() else {
             return;
         };
+        // What is frozen neither dies nor lets another in.
+        let _ = group.freeze(false);
         match self.home.upgrade() {
             Some(home) if home.free.lock().len() < FREE_SLOTS_MAX => home.free.lock().push(group),
             Some(_) | None => group.remove(),

@@ -25,6 +25,7 @@ mod program;
 mod root;
 mod seccomp;
 mod spawner;
+mod stop;
 mod wire;
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
@@ -37,7 +38,7 @@ pub use launcher::{INIT_ARGUMENT, init_main};
 use parking_lot::Mutex;
 use piecework_egress::Egress;
 use piecework_model::{EgressList, Language, Limits};
-use piecework_sandbox::{Backend, BackendName, LoadError, Loaded, Probe, Program};
+use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program};
 use root::Root;
 use spawner::Launcher;
 
@@ -114,8 +115,9 @@ impl Jail {
             rootless,
             become_id: (options.rootless && root).then_some(HOST_ID_DEFAULT),
         };
-        let launcher = Launcher::start(&options.init, &launcher_options).map_err(JailError::Launcher)?;
         let (cgroups, weaker) = cgroups(rootless);
+        let group = cgroups.as_ref().and_then(|cgroups| cgroups.launcher_entry().ok());
+        let launcher = Launcher::start(&options.init, &launcher_options, group).map_err(JailError::Launcher)?;
         let yard = Arc::new(Yard {
             launcher,
             cgroups,
@@ -126,6 +128,8 @@ impl Jail {
             egress: options.egress,
             spare_zygote: Mutex::default(),
             blanks: Mutex::default(),
+            freeze: Freeze::default(),
+            standing: Mutex::default(),
         });
         let ahead = Arc::downgrade(&yard);
         tokio::spawn(async move {
@@ -228,5 +232,14 @@ impl Backend for Jail {
         }
         let loaded = program::JailedProgram::load(self.yard.clone(), program).await?;
         Ok(Arc::new(loaded))
+    }
+
+    fn freeze(&self, frozen: bool) -> bool {
+        self.yard.freeze(frozen);
+        true
+    }
+
+    fn beside(&self) -> Beside {
+        self.yard.beside()
     }
 }

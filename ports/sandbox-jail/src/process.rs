@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{cgroup::Slot, spawner::Ending};
+use crate::{cgroup::Slot, spawner::Ending, stop};
 
 /// How long the kernel may take to end a killed jail before its meters are read anyway.
 const END_WAIT: Duration = Duration::from_millis(900);
@@ -50,16 +50,23 @@ impl Process {
     /// Kills everything in the jail; does not wait.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
-        // SAFETY: a descriptor that is open, a signal number, no siginfo, no flags. It fails only if the process has ended.
-        unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.pidfd.as_raw_fd(),
-                libc::SIGKILL,
-                std::ptr::null::<u8>(),
-                0,
-            )
-        };
+        stop::signal(self.pidfd.as_fd(), libc::SIGKILL);
+        if let Some(slot) = &self.slot {
+            // Version 1 lets nothing frozen die. Where it was not frozen this does nothing.
+            let _ = slot.freeze(false);
+        }
+    }
+
+    /// Stops everything in the jail where it is, or lets it go on: by its control group, else by signals to its processes.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        if !self.usable() {
+            return;
+        }
+        let by_group = self.slot.as_ref().is_some_and(|slot| slot.freeze(frozen).is_ok());
+        if !by_group {
+            let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
+            stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal);
+        }
     }
 
     pub(crate) fn usable(&self) -> bool {

@@ -2,14 +2,16 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_model::{Counters, Language, Rejection};
-use piecework_sandbox::{Call, Finished, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program, Raised};
+use piecework_sandbox::{
+    Call, Finished, Freeze, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program, Raised,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -90,7 +92,7 @@ impl Line {
                 Some(cell) => cell,
                 None => self.yard.cell(&self.mould).await.map_err(LoadError::Failed)?,
             };
-            JailInstance::load(cell, self.program.clone(), Arc::downgrade(&self)).await
+            JailInstance::load(cell, self.program.clone(), &self).await
         })
         .await
         .map_err(|error| LoadError::Failed(error.to_string()))?
@@ -120,6 +122,7 @@ pub(crate) struct JailInstance {
     cell: Cell,
     program: Arc<Program>,
     line: Weak<Line>,
+    freeze: Freeze,
     served: bool,
 }
 
@@ -149,11 +152,12 @@ struct Refusal {
 }
 
 impl JailInstance {
-    async fn load(mut cell: Cell, program: Arc<Program>, line: Weak<Line>) -> Result<Self, LoadError> {
+    async fn load(mut cell: Cell, program: Arc<Program>, line: &Arc<Line>) -> Result<Self, LoadError> {
+        let freeze = line.yard.freeze.clone();
         let settings = settings(&program).to_string();
         let within = Duration::from_millis(program.limits.timeout_ms.into());
         let guard = Guard(Some(cell.process.clone()));
-        let end = ask(&mut cell, b'L', &[settings.as_bytes()], within, &program).await;
+        let end = ask(&mut cell, (b'L', &[settings.as_bytes()]), (within, &freeze), &program).await;
         let failed = |message: String| LoadError::Code(load_failed(message));
         match end {
             End::Answered(Answer::Said(b'D', _)) => {
@@ -163,7 +167,8 @@ impl JailInstance {
                     process: cell.process.clone(),
                     cell,
                     program,
-                    line,
+                    line: Arc::downgrade(line),
+                    freeze,
                     served: false,
                 })
             }
@@ -223,7 +228,7 @@ impl Instance for JailInstance {
         let guard = Guard(Some(self.process.clone()));
         self.process.forget_peak();
         let cpu_before_us = self.process.cpu_us();
-        let begun = Instant::now();
+        let watch = self.freeze.stopwatch();
         let head = format!(
             r#"{{"job_id":"{}","deadline_ms":{},"parameters":"#,
             call.job, call.deadline_ms
@@ -242,10 +247,10 @@ impl Instance for JailInstance {
         }
         let end = tokio::select! {
             biased;
-            end = ask(&mut self.cell, b'C', &question, within, &self.program) => end,
+            end = ask(&mut self.cell, (b'C', &question), (within, &self.freeze), &self.program) => end,
             () = call.stop.cancelled() => End::Stopped,
         };
-        let duration = begun.elapsed();
+        let duration = watch.elapsed();
         let asked_of_the_network = match &self.cell.relay {
             Some(relay) => relay.close().await,
             None => String::new(),
@@ -287,10 +292,15 @@ fn byte_ms(bytes: u64, duration: Duration) -> u64 {
     u64::try_from(product.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-async fn ask(cell: &mut Cell, kind: u8, payload: &[&[u8]], within: Duration, program: &Program) -> End {
+async fn ask(
+    cell: &mut Cell,
+    (kind, payload): (u8, &[&[u8]]),
+    (within, freeze): (Duration, &Freeze),
+    program: &Program,
+) -> End {
     let output_bytes = usize::try_from(program.limits.output_bytes).unwrap_or(usize::MAX >> 1);
     let process = cell.process.clone();
-    let answer = tokio::time::timeout(within, cell.channel.ask(kind, payload, output_bytes));
+    let answer = freeze.within(within, cell.channel.ask(kind, payload, output_bytes));
     if process.memory_is_limited() {
         return answer.await.map_or(End::TooLate, End::Answered);
     }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io,
+    fs::File,
+    io::{self, Write as _},
     net::TcpListener,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -27,6 +28,7 @@ use crate::{
     cgroup::Slot,
     launcher::{CONTROL_FD, INIT_ARGUMENT, LauncherOptions},
     plan::Step,
+    stop,
     wire::{self, Event, Fork, Order},
 };
 
@@ -75,10 +77,10 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Starts `executable` as the launcher. Must be called within a tokio runtime.
-    pub(crate) fn start(executable: &Path, options: &LauncherOptions) -> io::Result<Self> {
+    /// Starts `executable` as the launcher, in the control group that `group` leads into. Must be called within a tokio runtime.
+    pub(crate) fn start(executable: &Path, options: &LauncherOptions, group: Option<File>) -> io::Result<Self> {
         let (ours, theirs) = wire::packet_pair()?;
-        let process = start_process(executable, options, theirs)?;
+        let process = start_process(executable, options, theirs, group)?;
         set_nonblocking(&ours)?;
         let control = Arc::new(register(ours)?);
         let state = Arc::new(State::default());
@@ -90,6 +92,11 @@ impl Launcher {
             process,
             listener,
         })
+    }
+
+    /// CPU time of it and of all that it started.
+    pub(crate) fn tree_cpu_us(&self) -> u64 {
+        i32::try_from(self.process.id()).map_or(0, stop::tree_cpu_us)
     }
 
     /// Makes a process. Not cancel safe: a process that nobody takes dies when its channel closes.
@@ -179,7 +186,12 @@ fn hang_up(socket: &OwnedFd) {
 }
 
 #[allow(unsafe_code)]
-fn start_process(executable: &Path, options: &LauncherOptions, control: OwnedFd) -> io::Result<Child> {
+fn start_process(
+    executable: &Path,
+    options: &LauncherOptions,
+    control: OwnedFd,
+    group: Option<File>,
+) -> io::Result<Child> {
     let json = serde_json::to_vec(options).map_err(io::Error::other)?;
     let encoded = base64::engine::general_purpose::STANDARD.encode(json);
     let mut command = Command::new(executable);
@@ -190,9 +202,12 @@ fn start_process(executable: &Path, options: &LauncherOptions, control: OwnedFd)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let fd = control.as_raw_fd();
-    // SAFETY: between fork and exec only async-signal-safe calls run: dup2 and fcntl on descriptors that are open.
+    // SAFETY: between fork and exec only async-signal-safe calls run: write, dup2 and fcntl on descriptors that are open.
     unsafe {
         command.pre_exec(move || {
+            if let Some(group) = &group {
+                (&*group).write_all(b"0")?;
+            }
             if fd == CONTROL_FD {
                 wire::check(libc::fcntl(fd, libc::F_SETFD, 0))?;
             } else {

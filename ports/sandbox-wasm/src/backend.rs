@@ -199,6 +199,12 @@ impl Backend for Wasm {
         let template = Template::new(runtime, program)?;
         Ok(Arc::new(template.checked().await?))
     }
+
+    /// Calls stop being polled at their next tick.
+    fn freeze(&self, frozen: bool) -> bool {
+        self.python.ticker.freeze.set(frozen);
+        true
+    }
 }
 
 fn micros(time: Duration) -> u64 {

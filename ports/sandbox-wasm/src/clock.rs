@@ -8,7 +8,7 @@ use std::{
 use wasmtime::component::{HasData, Resource, ResourceTable};
 use wasmtime_wasi::p2::{DynPollable, Pollable, bindings::clocks::monotonic_clock, subscribe};
 
-use crate::ticker::Ticker;
+use crate::{meter::Deadline, ticker::Ticker};
 
 /// Guests see nanoseconds since this process first looked at the clock.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -22,7 +22,7 @@ pub(crate) struct Clock;
 pub(crate) struct ClockView<'a> {
     pub(crate) table: &'a mut ResourceTable,
     pub(crate) ticker: &'a Arc<Ticker>,
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
 }
 
 impl HasData for Clock {
@@ -32,11 +32,9 @@ impl HasData for Clock {
 impl ClockView<'_> {
     /// No sleep outlasts the deadline: whoever polls the call then finds it over.
     fn alarm(&mut self, after: Duration) -> wasmtime::Result<Resource<DynPollable>> {
-        let at = Instant::now()
-            .checked_add(after)
-            .map_or(self.deadline, |at| at.min(self.deadline));
         let alarm = self.table.push(Alarm {
-            at,
+            at: Instant::now().checked_add(after),
+            deadline: self.deadline,
             ticker: Arc::clone(self.ticker),
         })?;
         subscribe(self.table, alarm)
@@ -62,13 +60,15 @@ impl monotonic_clock::Host for ClockView<'_> {
 }
 
 struct Alarm {
-    at: Instant,
+    /// None: further away than clocks tell.
+    at: Option<Instant>,
+    deadline: Deadline,
     ticker: Arc<Ticker>,
 }
 
 #[async_trait::async_trait]
 impl Pollable for Alarm {
     async fn ready(&mut self) {
-        self.ticker.sleep_until(self.at).await;
+        self.ticker.sleep_within(self.at, self.deadline).await;
     }
 }

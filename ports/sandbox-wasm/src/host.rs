@@ -1,6 +1,6 @@
 //! What one instance's store holds, and what the guest may call.
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, time::Duration};
 
 use rand::Rng;
 use wasmtime::{
@@ -12,6 +12,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2:
 use crate::{
     clock::{self, Clock, ClockView},
     logs::Logs,
+    meter::Deadline,
     modules::Modules,
     ticker::Ticker,
 };
@@ -26,7 +27,7 @@ pub(crate) struct Host {
     pub(crate) memory: Memory,
     pub(crate) logs: Logs,
     /// When the present load or call ends, at the latest.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
     /// What a JavaScript runner said last; Python's answers are return values.
     pub(crate) answer: Option<(u8, String)>,
     modules: Option<Arc<Modules>>,
@@ -95,10 +96,10 @@ impl Host {
         Ok(Self {
             wasi: wasi.build(),
             table: ResourceTable::new(),
+            deadline: Deadline::after(Duration::ZERO, &ticker.freeze),
             ticker,
             memory,
             logs,
-            deadline: Instant::now(),
             answer: None,
             modules,
             missing: None,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use piecework_model::Limits;
-use piecework_sandbox::{Call, CancellationToken, Finished, Outcome, Raised};
+use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Raised};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
@@ -18,7 +18,7 @@ use crate::{
     answer::Answer,
     exports::JavaScript,
     host::{Exited, Host},
-    meter::{Metered, OutOfTime, Usage},
+    meter::{Deadline, Metered, Usage},
     runtime::{Functions, Guest, Runtime, renew_epoch},
 };
 
@@ -68,7 +68,8 @@ impl WasmInstance {
 
     /// Imports the program's entry module. `code` is what [`Self::compiled`] of an earlier instance gave, or empty.
     pub(crate) async fn load(&mut self, setup: String, code: Vec<u8>) -> Result<Answer, Broken> {
-        let deadline = Instant::now() + Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
+        let time = Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
+        let deadline = Deadline::after(time, &self.runtime.ticker.freeze);
         let mut usage = Usage::default();
         let never = CancellationToken::new();
         let answer = self
@@ -104,7 +105,7 @@ impl WasmInstance {
     async fn run(
         &mut self,
         request: Request,
-        (deadline, stop): (Instant, &CancellationToken),
+        (deadline, stop): (Deadline, &CancellationToken),
         usage: &mut Usage,
     ) -> Result<Answer, Broken> {
         let _live = self.runtime.ticker.enter();
@@ -116,7 +117,8 @@ impl WasmInstance {
         let replied = {
             let asked = pin!(ask(&mut self.guest, &self.runtime, request, deadline));
             let stopped = pin!(stop.cancelled());
-            match select(Metered::new(asked, usage, deadline), stopped).await {
+            let ticker = self.runtime.ticker.clone();
+            match select(Metered::new(asked, usage, deadline, ticker), stopped).await {
                 Either::Left((replied, _)) => Some(replied),
                 Either::Right(_) => None,
             }
@@ -161,16 +163,18 @@ impl WasmInstance {
 #[async_trait]
 impl piecework_sandbox::Instance for WasmInstance {
     async fn call(&mut self, call: Call) -> Finished {
-        let begun = Instant::now();
+        let freeze = &self.runtime.ticker.freeze;
+        let watch = freeze.stopwatch();
+        let time = call.time_left.min(Duration::from_millis(self.limits.timeout_ms.into()));
+        let deadline = Deadline::after(time, freeze);
         let mut usage = Usage::default();
         if !std::mem::take(&mut self.alive) {
             let ended = Outcome::Crashed("the instance has ended".to_owned());
             return self.finished(ended, &usage, Duration::ZERO);
         }
-        let deadline = begun + call.time_left.min(Duration::from_millis(self.limits.timeout_ms.into()));
         let stop = call.stop.clone();
         let ended = self.run(Request::Call(call), (deadline, &stop), &mut usage).await;
-        let duration = begun.elapsed();
+        let duration = watch.elapsed();
         let outcome = outcome(ended, self.limits.output_bytes);
         self.finished(outcome, &usage, duration)
     }
@@ -193,7 +197,7 @@ async fn ask(
     guest: &mut Guest,
     runtime: &Runtime,
     request: Request,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> wasmtime::Result<(u8, String)> {
     let Guest { store, functions } = guest;
     match (functions, request) {
@@ -232,7 +236,7 @@ async fn answered(
     javascript: &JavaScript,
     store: &mut Store<Host>,
     runtime: &Runtime,
-    deadline: Instant,
+    deadline: Deadline,
 ) -> wasmtime::Result<(u8, String)> {
     loop {
         if let Some(answer) = store.data_mut().answer.take() {
@@ -243,7 +247,7 @@ async fn answered(
             return Ok((1, NEVER_SETTLES.to_owned()));
         }
         let at = Instant::now() + Duration::from_secs_f64((after_ms / 1e3).min(LONGEST_SLEEP_S));
-        runtime.ticker.sleep_until(at.min(deadline)).await;
+        runtime.ticker.sleep_within(Some(at), deadline).await;
         renew_epoch(store);
         javascript.tick.call_async(&mut *store, ()).await?;
     }

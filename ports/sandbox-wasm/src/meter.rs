@@ -2,21 +2,45 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use piecework_model::Counters;
+use piecework_sandbox::{Freeze, OutOfTime};
 use rustix::time::{ClockId, clock_gettime};
 
-pub(crate) struct OutOfTime;
+use crate::ticker::Ticker;
 
-/// Polls `inner` and adds up; ends it at the first poll after the deadline. Every yield of the engine and every sleep is
-/// such a poll, so a call outlives its deadline by a tick or two at most.
+/// The end of a call's time; it moves on while sandboxes are frozen.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Instant,
+    frozen_before: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn after(time: Duration, freeze: &Freeze) -> Self {
+        Self {
+            at: Instant::now() + time,
+            frozen_before: freeze.frozen(),
+        }
+    }
+
+    pub(crate) fn at(self, freeze: &Freeze) -> Instant {
+        self.at + freeze.frozen().saturating_sub(self.frozen_before)
+    }
+}
+
+/// Polls `inner` and adds up; ends it at the first poll after the deadline, and does not poll it while sandboxes are frozen.
+/// Every yield of the engine and every sleep is such a poll, so a call outlives its deadline by a tick or two at most, and
+/// stands still as soon.
 pub(crate) struct Metered<'a, F> {
     inner: Pin<&'a mut F>,
     usage: &'a mut Usage,
-    deadline: Instant,
+    deadline: Deadline,
+    ticker: Arc<Ticker>,
 }
 
 #[derive(Default)]
@@ -26,8 +50,13 @@ pub(crate) struct Usage {
 }
 
 impl<'a, F> Metered<'a, F> {
-    pub(crate) fn new(inner: Pin<&'a mut F>, usage: &'a mut Usage, deadline: Instant) -> Self {
-        Self { inner, usage, deadline }
+    pub(crate) fn new(inner: Pin<&'a mut F>, usage: &'a mut Usage, deadline: Deadline, ticker: Arc<Ticker>) -> Self {
+        Self {
+            inner,
+            usage,
+            deadline,
+            ticker,
+        }
     }
 }
 
@@ -35,7 +64,11 @@ impl<F: Future> Future for Metered<'_, F> {
     type Output = Result<F::Output, OutOfTime>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.usage.polls > 0 && Instant::now() >= self.deadline {
+        if self.ticker.freeze.is_frozen() {
+            self.ticker.wake_soon(cx.waker());
+            return Poll::Pending;
+        }
+        if self.usage.polls > 0 && Instant::now() >= self.deadline.at(&self.ticker.freeze) {
             return Poll::Ready(Err(OutOfTime));
         }
         let begun = thread_cpu();

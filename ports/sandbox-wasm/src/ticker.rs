@@ -17,7 +17,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use piecework_sandbox::Freeze;
 use wasmtime::EngineWeak;
+
+use crate::meter::Deadline;
 
 /// Long enough to be cheap, short enough that a deadline is met within a millisecond or two.
 const TICK: Duration = Duration::from_millis(1);
@@ -25,6 +28,7 @@ const TICK: Duration = Duration::from_millis(1);
 const IDLE_TICKS_MAX: u32 = 50;
 
 pub(crate) struct Ticker {
+    pub(crate) freeze: Freeze,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     handle: Thread,
@@ -58,6 +62,7 @@ impl Ticker {
         })?;
         let handle = thread.thread().clone();
         Ok(Arc::new(Self {
+            freeze: Freeze::default(),
             shared,
             thread: Some(thread),
             handle,
@@ -76,6 +81,30 @@ impl Ticker {
             self.handle.unpark();
         }
         Live(Arc::clone(self))
+    }
+
+    /// Resolves at `at`, or at a call's deadline if that comes first: whoever polls the call then finds it over.
+    pub(crate) async fn sleep_within(self: &Arc<Self>, at: Option<Instant>, deadline: Deadline) {
+        loop {
+            let end = deadline.at(&self.freeze);
+            let until = at.map_or(end, |at| at.min(end));
+            self.sleep_until(until).await;
+            // A freeze moves the deadline.
+            let now = Instant::now();
+            if at.is_some_and(|at| now >= at) || now >= deadline.at(&self.freeze) {
+                return;
+            }
+        }
+    }
+
+    /// Wakes `waker` in a moment.
+    pub(crate) fn wake_soon(&self, waker: &Waker) {
+        const MOMENT: Duration = Duration::from_millis(10);
+        let alarm = Alarm {
+            at: Instant::now() + MOMENT,
+            waker: waker.clone(),
+        };
+        self.shared.alarms.lock().push(Reverse(alarm));
     }
 
     /// Resolves at `at` or up to a tick later, on any executor. Only wakes while a call is live.

@@ -6,6 +6,7 @@
 
 mod answers;
 mod bench;
+mod freezing;
 mod limits;
 mod loading;
 mod walls;
@@ -171,6 +172,8 @@ table! { $
     limits::dropping_an_instance_kills_all_of_it,
     limits::dropping_a_call_kills_all_of_it,
     limits::a_stopped_call_tells_what_it_used,
+    freezing::a_frozen_call_goes_on_later_and_pays_for_none_of_it,
+    freezing::a_frozen_call_can_be_stopped,
     walls::the_network_is_shut,
     walls::host_files_are_out_of_sight,
     walls::the_bundle_is_read_only,

@@ -232,6 +232,26 @@ pub trait Backend: Send + Sync {
     /// Loads the program: compiles its source, imports its entry module once inside a sandbox, finds the handler.
     /// Module-level code runs under the program's limits.
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError>;
+
+    /// Stops every instance where it is, or lets all go on. Blocks for some milliseconds; a few later nothing of them takes
+    /// CPU time. Frozen time is not billed and does not count against timeouts. `false` where this cannot be done
+    /// here: nothing has changed then.
+    fn freeze(&self, _frozen: bool) -> bool {
+        false
+    }
+
+    /// What its processes beside this one have used and hold. Nothing where instances run in this process.
+    fn beside(&self) -> Beside {
+        Beside::default()
+    }
+}
+
+/// The cost of processes that a backend runs beside its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Since the backend began.
+    pub cpu_us: u64,
+    pub memory_bytes: u64,
 }
 
 /// A program that can be started.

@@ -12,9 +12,11 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod contract;
+mod freeze;
 mod printed;
 
 pub use contract::*;
+pub use freeze::{Freeze, OutOfTime, Stopwatch};
 pub use printed::{LogLevel, LogLine, Logs, Printed};
 /// Of [`Call::stop`].
 pub use tokio_util::sync::CancellationToken;

@@ -256,6 +256,12 @@ async fn dispatch(
                     replaces = Some(sequence);
                     continue;
                 }
+                if refused.code == "provider.paused" {
+                    tracing::info!(job = %invocation.id, provider = %account, "a provider's owner came back: its job is ordered elsewhere");
+                    replaces = Some(sequence);
+                    tokio::time::sleep(SLOT_POLL).await;
+                    continue;
+                }
                 let again = matches!(
                     &*refused.code,
                     "provider.no_slot" | "provider.draining" | "provider.none" | "ticket.unsealed"
@@ -298,7 +304,7 @@ fn choose(controller: &Controller, live: &Live, refusals: &[(AccountId, Box<Refu
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.
 fn may_change(reasons: &Reasons) -> bool {
-    reasons.is_empty() || reasons.any(|reason| matches!(reason, Reason::Silent | Reason::Draining))
+    reasons.is_empty() || reasons.any(|reason| matches!(reason, Reason::Silent | Reason::Draining | Reason::Paused))
 }
 
 pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> Box<Refusal> {

@@ -119,10 +119,12 @@ impl Seen {
     }
 
     pub(crate) fn state(&self) -> ProviderState {
-        match (self.link.is_linked(), self.link.load().draining) {
-            (false, _) => ProviderState::Gone,
-            (true, true) => ProviderState::Draining,
-            (true, false) => ProviderState::Ready,
+        let load = self.link.load();
+        match (self.link.is_linked(), load.draining, load.paused) {
+            (false, _, _) => ProviderState::Gone,
+            (true, true, _) => ProviderState::Draining,
+            (true, false, true) => ProviderState::Paused,
+            (true, false, false) => ProviderState::Ready,
         }
     }
 
@@ -147,6 +149,7 @@ impl Seen {
                 u64::MAX
             },
             draining: load.draining,
+            paused: load.paused,
             slots: profile.slots,
             running: load.running.max(self.assigned.load(Ordering::Acquire)),
             memory_bytes: profile.memory_bytes,

@@ -6,9 +6,12 @@
 pub mod claims;
 pub mod collect;
 mod journal;
+mod keeper;
 pub mod lanes;
+mod machine;
 #[cfg(test)]
 mod orders;
+pub mod owner;
 mod pool;
 pub mod receipts;
 #[cfg(test)]
@@ -36,7 +39,16 @@ use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Uns
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
 use tokio_util::sync::CancellationToken;
 
-use crate::{collect::Collector, lanes::Lanes, pool::Pools, receipts::Receipts};
+pub use crate::machine::can_watch;
+use crate::{
+    collect::Collector,
+    keeper::Keeper,
+    lanes::Lanes,
+    machine::Machine,
+    owner::{Hold, Rules, Standing},
+    pool::Pools,
+    receipts::Receipts,
+};
 
 /// What a provider is made of.
 pub struct Options {
@@ -67,6 +79,10 @@ pub struct Options {
     pub payers: HashSet<PublicKey>,
     /// Told of every job; without one this provider depends on its controllers to be paid.
     pub collector: Option<Arc<Collector>>,
+    /// When jobs may run.
+    pub rules: Rules,
+    /// A control group whose load alone is the owner's, as [`can_watch`] takes it; none: all that is not this provider.
+    pub owner_group: Option<PathBuf>,
 }
 
 /// A running provider; itself the in-process end of its queue.
@@ -79,6 +95,7 @@ pub struct Provider {
     lanes: Lanes,
     receipts: Receipts,
     collector: Option<Arc<Collector>>,
+    keeper: Keeper,
     running: AtomicU32,
     draining: AtomicBool,
     /// Of the controller's clock, by which deadlines are set.
@@ -103,6 +120,7 @@ impl Provider {
             },
             payers: RwLock::new(options.payers),
             network: options.network,
+            keeper: Keeper::new(options.rules, &options.backends),
             backends: options.backends,
             pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
             lanes: Lanes::open(&options.journal)?,
@@ -112,6 +130,7 @@ impl Provider {
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
         });
+        Keeper::start(&provider, Machine::new(options.owner_group))?;
         tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
         Ok(provider)
     }
@@ -126,9 +145,38 @@ impl Provider {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Takes new jobs again.
+    /// Takes new jobs again, and goes on with those that stand still.
     pub fn resume(&self) {
         self.draining.store(false, Ordering::Relaxed);
+        self.keeper.tell(false);
+    }
+
+    /// Everything stands still until [`Self::resume`].
+    pub fn pause(&self) {
+        self.keeper.tell(true);
+    }
+
+    /// Resolves when what was said before this call is in force.
+    pub async fn settled(&self) {
+        self.keeper.looked().await;
+    }
+
+    pub fn rules(&self) -> Rules {
+        self.keeper.rules()
+    }
+
+    /// From now on; a job that runs is frozen where they say so.
+    pub fn set_rules(&self, rules: Rules) {
+        self.keeper.set_rules(rules);
+    }
+
+    /// Why its owner comes first at this moment; empty if jobs may run.
+    pub fn holds(&self) -> Vec<Hold> {
+        self.keeper.holds()
+    }
+
+    fn has_jobs(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0
     }
 
     fn backend(&self, name: BackendName) -> Result<&Arc<dyn Backend>, Rejection> {
@@ -160,6 +208,10 @@ impl Provider {
         }
         if self.draining.load(Ordering::Relaxed) {
             return Err(Rejection::new("provider.draining", "this provider takes no new jobs"));
+        }
+        self.keeper.admit()?;
+        if taken == 0 {
+            self.keeper.look_now();
         }
         Ok(slot)
     }
@@ -206,7 +258,12 @@ impl ProviderLink for Provider {
             instances,
             instance_bytes,
             draining: self.draining.load(Ordering::Relaxed),
+            paused: self.keeper.standing() != Standing::Open,
         }
+    }
+
+    async fn changed(&self) {
+        self.keeper.stirred.notified().await;
     }
 
     fn is_warm(&self, function: FunctionId, version: u32) -> bool {
@@ -214,6 +271,9 @@ impl ProviderLink for Provider {
     }
 
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
+        self.keeper
+            .admit()
+            .map_err(|paused| LoadError::Failed(paused.message))?;
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
@@ -249,6 +309,7 @@ impl ProviderLink for Provider {
         let finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
+            paused = self.keeper.gives_back(order.work.backend) => return Err(paused),
             () = overdue(&order.cancel) => cut_short(ticket, began.elapsed(), &egress),
         };
         let status = receipts::status(&finished.outcome);

@@ -30,7 +30,7 @@ pub fn timeout_ms(text: &str) -> Result<u32, String> {
 
 /// `128MiB`, `1GiB`; whole MiB.
 pub fn memory_mb(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a memory size: write whole MiB or GiB, like 128MiB or 1GiB");
+    let bad = || format!("`{text}` is not a size: write whole MiB or GiB, like 128MiB or 1GiB");
     let (digits, unit) = split(text);
     let number: u32 = digits.parse().map_err(|_| bad())?;
     match unit {

@@ -207,6 +207,7 @@ impl Agent {
             let frame = tokio::select! {
                 Some(frame) = frames.recv() => frame,
                 _ = beat.tick() => self.beat(),
+                () = self.provider.changed() => self.beat(),
             };
             if let Err(failure) = sender.send(&frame).await {
                 return failure;

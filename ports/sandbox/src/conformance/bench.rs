@@ -122,6 +122,11 @@ impl Bench {
         program
     }
 
+    /// Whether the backend can do it; one that cannot has its jobs given back instead.
+    pub(super) fn freeze(&self, frozen: bool) -> bool {
+        self.backend.freeze(frozen)
+    }
+
     pub(super) async fn load(&self, program: Program) -> Result<Arc<dyn Loaded>, LoadError> {
         self.backend.load(Arc::new(program)).await
     }

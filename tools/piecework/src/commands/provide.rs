@@ -7,19 +7,25 @@ use std::{
 };
 
 use piecework_model::{EgressPolicy, Network};
+use piecework_provider::owner::{Hours, Rules};
 
 use crate::{
     commands::up::stopped,
     compose::{self, Provision, Terms},
     failure::Failure,
-    places, units,
+    places,
+    settings::{self, ProviderSettings, Settings as _},
+    show, units,
 };
 
 /// Let this computer run jobs and earn; needs no open port
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = false)]
 pub struct Provide {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Where the controller answers, like https://piecework.example.org; may be repeated to fall back on
-    #[arg(long, value_name = "URL", required = true)]
+    #[arg(long, value_name = "URL")]
     controller: Vec<String>,
     /// Needed the first time: from `piecework invite --role provider`
     #[arg(long, value_name = "CODE")]
@@ -32,31 +38,49 @@ pub struct Provide {
         value_parser = clap::value_parser!(u32).range(1..=86_400))]
     claim_after: u32,
     /// Where the key and all state are kept [default: piecework-provider below the user's data directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
+    /// Settings, if they lie elsewhere; options go before them [default: provider.toml in DIR, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// What it is called; taken when it first joins [default: the host's name]
     #[arg(long)]
     name: Option<String>,
-    /// Where it stands, in the community's words
-    #[arg(long, default_value = "anywhere")]
-    region: String,
+    /// Where it stands, in the community's words [default: anywhere]
+    #[arg(long)]
+    region: Option<String>,
     /// Something that functions may ask for; may be repeated
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
     /// Cores that it gives [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N")]
     cores: Option<u32>,
-    /// Memory that it gives [default: all]
+    /// Memory that it gives; no job begins while it holds more [default: all]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     memory: Option<u32>,
+    /// Disk for the code of functions; the longest unused goes first [default: 8GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
+    disk: Option<u32>,
+    /// Give way while other programs work: jobs stand still, and go elsewhere if that lasts
+    #[arg(long)]
+    when_idle: bool,
+    /// Give way while the computer runs on its battery
+    #[arg(long)]
+    on_mains: bool,
+    /// Begin jobs only then, in local time, like 22:00-07:00
+    #[arg(long, value_name = "FROM-TO", value_parser = units::noun::<Hours>)]
+    hours: Option<Hours>,
+    /// With --when-idle: only the load of this control group counts, like /sys/fs/cgroup/user.slice
+    #[arg(long, value_name = "DIR")]
+    owner_group: Option<PathBuf>,
     /// Jobs at once [default: 64 for each core; most of them wait for something]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N")]
     slots: Option<u32>,
     /// Let functions that list what they reach go to the public network from here
     #[arg(long)]
     egress: bool,
     /// A private network, like 10.0.0.0/8, that functions may reach too if they list it; may be repeated
-    #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>, requires = "egress")]
+    #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     egress_to: Vec<Network>,
     /// Price of a second of one core, in ucr
     #[arg(long, value_name = "UCR")]
@@ -69,6 +93,21 @@ pub struct Provide {
     price_start: Option<u64>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Look at the settings
+    Config {
+        #[command(subcommand)]
+        action: Config,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Config {
+    /// Print all that is in force, the defaults too
+    Show,
+}
+
 impl Provide {
     /// Prints `ready NAME` on standard output once jobs may come; progress goes to standard error.
     pub async fn run(self) -> Result<(), Failure> {
@@ -76,12 +115,20 @@ impl Provide {
             Some(directory) => directory.clone(),
             None => places::default_role_dir("provider").map_err(Failure::Local)?,
         };
+        let settings = self.settings(&directory)?;
+        let terms = terms(&settings);
+        if let Some(Action::Config { action: Config::Show }) = self.action {
+            return show::text(&settings::text(&in_force(settings, &terms))?);
+        }
+        if settings.controllers.is_empty() {
+            return Err(Failure::usage("where is the controller? give --controller URL"));
+        }
         let provision = Provision {
             directory,
-            terms: self.terms(),
-            controllers: self.controller,
             ledger: self.ledger,
             claim_after: Duration::from_secs(self.claim_after.into()),
+            terms,
+            controllers: settings.controllers,
             invite: self.invite,
         };
         let began = Instant::now();
@@ -91,24 +138,96 @@ impl Provide {
             .map_err(Failure::Local)
     }
 
-    fn terms(&self) -> Terms {
-        let name = self.name.clone().unwrap_or_else(places::host_name);
-        let mut terms = Terms::whole_machine(&name, &self.region);
-        terms.labels = self.labels.clone();
-        terms.memory_bytes = self
-            .memory
-            .map_or(terms.memory_bytes, |mib| terms.memory_bytes.min(u64::from(mib) << 20));
-        if let Some(cores) = self.cores.filter(|cores| *cores < terms.cores) {
-            terms.slots = terms.slots / terms.cores * cores;
-            terms.cores = cores;
-        }
-        terms.slots = self.slots.unwrap_or(terms.slots);
-        terms.egress = self.egress.then(|| EgressPolicy {
-            private: self.egress_to.clone(),
-        });
-        terms.prices.cpu_ucr_per_s = self.price_cpu.unwrap_or(terms.prices.cpu_ucr_per_s);
-        terms.prices.memory_ucr_per_gib_s = self.price_memory.unwrap_or(terms.prices.memory_ucr_per_gib_s);
-        terms.prices.start_ucr = self.price_start.unwrap_or(terms.prices.start_ucr);
-        terms
+    /// What the file says, if there is one, with this command's options before it.
+    fn settings(&self, directory: &std::path::Path) -> Result<ProviderSettings, Failure> {
+        let path = settings::path::<ProviderSettings>(directory, self.config.as_deref());
+        let mut settings = match self.config.is_some() || path.exists() {
+            true => settings::read::<ProviderSettings>(&path)?,
+            false => ProviderSettings::default(),
+        };
+        prefer_list(&mut settings.controllers, &self.controller);
+        prefer_list(&mut settings.labels, &self.labels);
+        prefer(&mut settings.name, &self.name);
+        prefer(&mut settings.region, &self.region);
+        prefer(&mut settings.cores, &self.cores);
+        prefer(&mut settings.memory_mib, &self.memory);
+        prefer(&mut settings.disk_mib, &self.disk);
+        prefer(&mut settings.slots, &self.slots);
+        settings.owner.when_idle |= self.when_idle;
+        settings.owner.on_mains |= self.on_mains;
+        prefer(&mut settings.owner.hours, &self.hours);
+        prefer(&mut settings.owner.group, &self.owner_group);
+        settings.egress.allowed |= self.egress;
+        prefer_list(&mut settings.egress.to, &self.egress_to);
+        prefer(&mut settings.prices.cpu_per_s, &self.price_cpu);
+        prefer(&mut settings.prices.memory_per_gib_s, &self.price_memory);
+        prefer(&mut settings.prices.start, &self.price_start);
+        settings.check()?;
+        Ok(settings)
     }
+}
+
+fn prefer<T: Clone>(setting: &mut Option<T>, option: &Option<T>) {
+    if option.is_some() {
+        setting.clone_from(option);
+    }
+}
+
+fn prefer_list<T: Clone>(setting: &mut Vec<T>, option: &[T]) {
+    if !option.is_empty() {
+        *setting = option.to_vec();
+    }
+}
+
+fn mib(mib: u32) -> u64 {
+    u64::from(mib) << 20
+}
+
+fn terms(settings: &ProviderSettings) -> Terms {
+    let name = settings.name.clone().unwrap_or_else(places::host_name);
+    let region = settings.region.as_deref().unwrap_or("anywhere");
+    let mut terms = Terms::whole_machine(&name, region);
+    terms.labels.clone_from(&settings.labels);
+    terms.memory_bytes = settings
+        .memory_mib
+        .map_or(terms.memory_bytes, |limit| terms.memory_bytes.min(mib(limit)));
+    if let Some(cores) = settings.cores.filter(|cores| *cores < terms.cores) {
+        terms.slots = terms.slots / terms.cores * cores;
+        terms.cores = cores;
+    }
+    terms.slots = settings.slots.unwrap_or(terms.slots);
+    terms.disk_bytes = settings.disk_mib.map_or(terms.disk_bytes, mib);
+    terms.rules = Rules {
+        when_idle: settings.owner.when_idle,
+        on_mains: settings.owner.on_mains,
+        hours: settings.owner.hours,
+        memory_bytes: settings.memory_mib.map(mib),
+    };
+    terms.owner_group.clone_from(&settings.owner.group);
+    terms.egress = settings.egress.allowed.then(|| EgressPolicy {
+        private: settings.egress.to.clone(),
+    });
+    let prices = &settings.prices;
+    terms.prices.cpu_ucr_per_s = prices.cpu_per_s.unwrap_or(terms.prices.cpu_ucr_per_s);
+    terms.prices.memory_ucr_per_gib_s = prices.memory_per_gib_s.unwrap_or(terms.prices.memory_ucr_per_gib_s);
+    terms.prices.start_ucr = prices.start.unwrap_or(terms.prices.start_ucr);
+    terms
+}
+
+/// The settings with what was left to this computer filled in.
+fn in_force(settings: ProviderSettings, terms: &Terms) -> ProviderSettings {
+    let in_mib = |bytes: u64| u32::try_from(bytes >> 20).ok();
+    let mut shown = ProviderSettings {
+        name: Some(terms.name.clone()),
+        region: Some(terms.region.clone()),
+        cores: Some(terms.cores),
+        memory_mib: in_mib(terms.memory_bytes),
+        disk_mib: in_mib(terms.disk_bytes),
+        slots: Some(terms.slots),
+        ..settings
+    };
+    shown.prices.cpu_per_s = Some(terms.prices.cpu_ucr_per_s);
+    shown.prices.memory_per_gib_s = Some(terms.prices.memory_ucr_per_gib_s);
+    shown.prices.start = Some(terms.prices.start_ucr);
+    shown
 }

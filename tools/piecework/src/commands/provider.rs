@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use piecework_api::{ledger::ProviderView, page::PageQuery};
+use piecework_provider::owner::{Hours, Rules};
 
 use crate::{
     compose::control::{self, AgentStatus, Word},
     failure::Failure,
-    places, session, show,
+    places, session, show, units,
 };
 
 /// Look at the providers; speak to the one on this computer
@@ -27,8 +28,55 @@ enum Action {
     WhyIdle(Own),
     /// This computer takes no new jobs; running ones end
     Drain(Own),
+    /// This computer's jobs stand still at once, and go elsewhere if that lasts
+    Pause(Own),
     /// This computer takes jobs again
     Resume(Own),
+    /// When this computer gives way to its owner; without options, as it is. Holds until `provide` is started again
+    Limits(Limits),
+}
+
+/// What shall be otherwise from now on.
+#[derive(Debug, clap::Args)]
+struct Limits {
+    #[command(flatten)]
+    own: Own,
+    /// Give way while other programs work
+    #[arg(long, value_name = "BOOL")]
+    when_idle: Option<bool>,
+    /// Give way while the computer runs on its battery
+    #[arg(long, value_name = "BOOL")]
+    on_mains: Option<bool>,
+    /// Begin jobs only then, in local time, like 22:00-07:00; `any` for no such limit
+    #[arg(long, value_name = "FROM-TO", value_parser = or_any(units::noun::<Hours>))]
+    hours: Option<Change<Hours>>,
+    /// Begin no job while it holds more; `any` for no such limit
+    #[arg(long, value_name = "SIZE", value_parser = or_any(units::memory_mb))]
+    memory: Option<Change<u32>>,
+}
+
+#[derive(Clone, Debug)]
+enum Change<T> {
+    Lift,
+    Set(T),
+}
+
+impl<T> Change<T> {
+    fn into_option(self) -> Option<T> {
+        match self {
+            Self::Lift => None,
+            Self::Set(value) => Some(value),
+        }
+    }
+}
+
+fn or_any<T: Clone + Send + Sync + 'static>(
+    read: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<Change<T>, String> + Clone {
+    move |text| match text {
+        "any" => Ok(Change::Lift),
+        text => read(text).map(Change::Set),
+    }
 }
 
 /// Which provider of this computer.
@@ -63,8 +111,42 @@ impl Provider {
             Action::Earnings => earnings(json).await,
             Action::WhyIdle(own) => why_idle(&own.must(Word::Status).await?, json),
             Action::Drain(own) => show_own(&own.must(Word::Drain).await?, json),
+            Action::Pause(own) => show_own(&own.must(Word::Pause).await?, json),
             Action::Resume(own) => show_own(&own.must(Word::Resume).await?, json),
+            Action::Limits(limits) => limits.run(json).await,
         }
+    }
+}
+
+impl Limits {
+    async fn run(self, json: bool) -> Result<(), Failure> {
+        let before = self.own.must(Word::Status).await?.rules;
+        let memory = self
+            .memory
+            .map(|memory| memory.into_option().map(|mib| u64::from(mib) << 20));
+        let rules = Rules {
+            when_idle: self.when_idle.unwrap_or(before.when_idle),
+            on_mains: self.on_mains.unwrap_or(before.on_mains),
+            hours: self.hours.map_or(before.hours, Change::into_option),
+            memory_bytes: memory.unwrap_or(before.memory_bytes),
+        };
+        let rules = match rules == before {
+            true => before,
+            false => self.own.must(Word::Limits(rules)).await?.rules,
+        };
+        if json {
+            return show::json(&rules);
+        }
+        let yes = |holds| if holds { "yes" } else { "no" };
+        show::text(&format!(
+            "gives way while other programs work   {}\ngives way on battery                  {}\nbegins jobs                           {}\nholds at most                         {}\n",
+            yes(rules.when_idle),
+            yes(rules.on_mains),
+            rules.hours.map_or("at any hour".to_owned(), |hours| hours.to_string()),
+            rules
+                .memory_bytes
+                .map_or("what it needs".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+        ))
     }
 }
 
@@ -126,10 +208,11 @@ fn show_own(status: &AgentStatus, json: bool) -> Result<(), Failure> {
         return show::json(status);
     }
     let link = status.linked_to.as_deref().unwrap_or("none");
-    let state = match (&status.linked_to, status.draining) {
-        (_, true) => "draining",
-        (Some(_), false) => "ready",
-        (None, false) => "not linked",
+    let state = match (&status.linked_to, status.draining, status.paused) {
+        (_, true, _) => "draining",
+        (None, false, _) => "not linked",
+        (Some(_), false, true) => "paused (`piecework provider why-idle` says why)",
+        (Some(_), false, false) => "ready",
     };
     show::text(&format!(
         "{} ({})\n  state     {state}\n  link      {link}\n  running   {} of {}, {} idle instances\n  orders    {}\n  \

@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collecting::{Collecting, by_peers},
-    control,
+    control, cores,
     files::{load_or_create_key, lock, make_private},
-    provider::{Seat, Terms, UNPACKED_BYTES_MAX, offer, start_provider},
+    provider::{Seat, Terms, offer, start_provider},
 };
 
 const GENESIS_FILE: &str = "genesis.json";
@@ -61,6 +61,10 @@ pub async fn provide(
 ) -> Result<()> {
     let directory = &provision.directory;
     make_private(directory)?;
+    cores::confine(provision.terms.cores).context("the cores cannot be limited")?;
+    if provision.terms.rules.when_idle {
+        cores::come_last().context("the priority cannot be lowered")?;
+    }
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
     let shutdown = CancellationToken::new();
@@ -90,7 +94,7 @@ pub async fn provide(
         payers: HashSet::new(),
         journal: directory.join("begun"),
         collector: collecting.collector.clone(),
-        bundles: Unpacked::open(directory.join("unpacked"), bundles, UNPACKED_BYTES_MAX)?,
+        bundles: Unpacked::open(directory.join("unpacked"), bundles, provision.terms.disk_bytes)?,
     };
     say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
     let provider = start_provider(

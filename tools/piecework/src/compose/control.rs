@@ -1,11 +1,11 @@
 //! A running agent's control socket: its owner asks and tells, on this machine only.
 //!
-//! `DIR/control.sock`, mode 0600: one line with a word in, one line of JSON out.
+//! `DIR/control.sock`, mode 0600: one line with a word in (`limits` with JSON behind it), one line of JSON out.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use piecework_provider::{Provider, collect::Collector};
+use piecework_provider::{Provider, collect::Collector, owner::Rules};
 use piecework_queue::{Load, ProviderLink as _, link::Agent};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -29,6 +29,9 @@ pub struct AgentStatus {
     pub orders: usize,
     pub idle_instances: u32,
     pub owed: Owed,
+    /// Its owner's work comes first at this moment.
+    pub paused: bool,
+    pub rules: Rules,
     /// Why it would get no job at this moment; empty if it may.
     pub why_idle: Vec<String>,
 }
@@ -43,19 +46,44 @@ pub struct Owed {
 }
 
 /// What its owner may say to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     Status,
+    /// No new jobs.
     Drain,
+    /// No new jobs, and those that run stand still.
+    Pause,
     Resume,
+    Limits(Rules),
 }
 
 impl Word {
-    const ALL: [(&'static str, Self); 3] = [
-        ("status", Self::Status),
-        ("drain", Self::Drain),
-        ("resume", Self::Resume),
-    ];
+    fn to_line(&self) -> String {
+        let word = match self {
+            Self::Status => "status",
+            Self::Drain => "drain",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Limits(rules) => {
+                return format!("limits {}\n", serde_json::to_string(rules).expect("rules are JSON"));
+            }
+        };
+        format!("{word}\n")
+    }
+
+    fn from_line(line: &str) -> Option<Self> {
+        match line.trim().split_once(' ') {
+            Some(("limits", rules)) => serde_json::from_str(rules).ok().map(Self::Limits),
+            Some(_) => None,
+            None => match line.trim() {
+                "status" => Some(Self::Status),
+                "drain" => Some(Self::Drain),
+                "pause" => Some(Self::Pause),
+                "resume" => Some(Self::Resume),
+                _ => None,
+            },
+        }
+    }
 }
 
 const SOCKET: &str = "control.sock";
@@ -90,11 +118,16 @@ async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>, 
     if BufReader::new(read).read_line(&mut line).await.is_err() {
         return;
     }
-    match Word::ALL.iter().find(|(text, _)| *text == line.trim()) {
-        Some((_, Word::Drain)) => provider.drain(),
-        Some((_, Word::Resume)) => provider.resume(),
-        Some((_, Word::Status)) | None => {}
+    match Word::from_line(&line) {
+        Some(Word::Drain) => provider.drain(),
+        Some(Word::Pause) => provider.pause(),
+        Some(Word::Resume) => provider.resume(),
+        Some(Word::Limits(rules)) => provider.set_rules(rules),
+        Some(Word::Status) => {}
+        // Of another version: whoever asks reads nothing.
+        None => return,
     }
+    provider.settled().await;
     let mut text = serde_json::to_string(&status(&provider, &agent, &collector)).unwrap_or_default();
     text.push('\n');
     // Whoever asked may have gone.
@@ -108,7 +141,9 @@ fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentSta
     AgentStatus {
         name: profile.name.clone(),
         account: profile.account.to_string(),
-        why_idle: why_idle(linked_to.is_some(), load, profile.slots),
+        why_idle: why_idle(provider, linked_to.is_some(), load),
+        paused: load.paused,
+        rules: provider.rules(),
         linked_to,
         draining: load.draining,
         running: load.running,
@@ -123,14 +158,15 @@ fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentSta
     }
 }
 
-fn why_idle(linked: bool, load: Load, slots: u32) -> Vec<String> {
+fn why_idle(provider: &Provider, linked: bool, load: Load) -> Vec<String> {
     let reasons = [
         (!linked, "no link to a controller is up"),
         (load.draining, "it drains: `piecework provider resume` ends that"),
-        (load.running >= slots, "every slot is taken"),
+        (load.running >= provider.profile().slots, "every slot is taken"),
     ];
     let holding = reasons.into_iter().filter(|(holds, _)| *holds);
-    holding.map(|(_, reason)| reason.to_owned()).collect()
+    let holds = provider.holds().into_iter().map(|hold| hold.to_string());
+    holding.map(|(_, reason)| reason.to_owned()).chain(holds).collect()
 }
 
 /// Says a word to the agent of `directory`. `None` where none runs there.
@@ -139,11 +175,7 @@ pub async fn ask(directory: &Path, word: Word) -> Result<Option<AgentStatus>> {
         return Ok(None);
     };
     let (read, mut write) = stream.into_split();
-    let (text, _) = Word::ALL
-        .iter()
-        .find(|(_, known)| *known == word)
-        .context("every word has a text")?;
-    write.write_all(format!("{text}\n").as_bytes()).await?;
+    write.write_all(word.to_line().as_bytes()).await?;
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await?;
     Ok(Some(

@@ -4,6 +4,7 @@ mod agent;
 mod collecting;
 pub mod control;
 mod controller;
+mod cores;
 mod devnet;
 mod files;
 mod ledger;

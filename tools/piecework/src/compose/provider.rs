@@ -7,7 +7,7 @@ use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
-use piecework_provider::{Provider, collect::Collector};
+use piecework_provider::{Provider, collect::Collector, owner::Rules};
 use piecework_queue::Profile;
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,12 @@ pub struct Terms {
     pub slots: u32,
     /// Where functions with an allow list may go from here; nowhere if none.
     pub egress: Option<EgressPolicy>,
+    /// When jobs may run.
+    pub rules: Rules,
+    /// A control group whose load alone is the owner's.
+    pub owner_group: Option<PathBuf>,
+    /// Bundles kept unpacked; the longest unused go first.
+    pub disk_bytes: u64,
 }
 
 impl Terms {
@@ -63,6 +69,9 @@ impl Terms {
             memory_bytes: places::memory_bytes(),
             slots: cores.saturating_mul(SLOTS_PER_CORE),
             egress: None,
+            rules: Rules::default(),
+            owner_group: None,
+            disk_bytes: UNPACKED_BYTES_MAX,
         }
     }
 }
@@ -104,6 +113,8 @@ pub(super) async fn start_provider(
         journal: seat.journal,
         payers: seat.payers,
         collector: Some(seat.collector),
+        rules: terms.rules,
+        owner_group: terms.owner_group,
     };
     Provider::start(options, shutdown.clone()).context("the provider's journal cannot be opened")
 }

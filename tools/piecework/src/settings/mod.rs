@@ -2,6 +2,7 @@
 
 mod controller;
 mod peer;
+mod provider;
 
 use std::{
     fs,
@@ -13,6 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use controller::ControllerSettings;
 pub use peer::PeerSettings;
+pub use provider::ProviderSettings;
 
 use crate::failure::Failure;
 

@@ -13,6 +13,7 @@ mod machine;
 mod main_job;
 mod network;
 mod oversight;
+mod owner;
 mod peers;
 mod placement;
 mod proofs;

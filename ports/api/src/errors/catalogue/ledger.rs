@@ -184,12 +184,18 @@ pub(super) const LEDGER: &[Code] = &[
     code(409, "proposal.expired", "the time for votes is over"),
     code(404, "proposal.unknown", "this account has put nothing to the vote"),
     code(409, "proposal.voted", "you have voted for it already"),
+    code(422, "provider.bad_hours", "hours of a day are written like 22:00-07:00"),
     code(
         503,
         "provider.draining",
         "the provider ends what it runs and takes nothing new",
     ),
     code(503, "provider.no_slot", "the provider runs as many jobs as it may"),
+    code(
+        503,
+        "provider.paused",
+        "the provider's owner needs the computer now; what it ran is ordered elsewhere",
+    ),
     code(422, "receipt.not_mine", "a receipt or ticket names another lane"),
     code(
         500,
