@@ -25,11 +25,11 @@ mod sqlite;
 
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
-pub use port::{Audit, Functions, Jobs, Metrics, Sealing, Sequences, Store, Tokens, Users, Values};
+pub use port::{Audit, Functions, Jobs, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, Values};
 pub use record::{
     Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, Roles, Scope, Settlement,
-    Token, Traffic, User, Version,
+    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, ResultNote, ResultPolicy,
+    ResultState, Roles, Scope, Settlement, Token, Traffic, User, Version,
 };
 pub use sqlite::{Options, Sqlite};
 

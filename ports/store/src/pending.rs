@@ -7,7 +7,7 @@ use std::{
 
 use piecework_model::{AccountId, JobId};
 
-use crate::{Job, JobFilter, JobState, journal::Entry};
+use crate::{Job, JobFilter, JobState, ResultNote, journal::Entry};
 
 struct PendingJob {
     job: Arc<Job>,
@@ -28,6 +28,8 @@ pub(crate) struct Pending {
     jobs: BTreeMap<JobId, PendingJob>,
     /// Progress of jobs whose record is in the tables.
     progress: HashMap<JobId, Progress>,
+    /// First notes of results.
+    results: HashMap<JobId, ResultNote>,
     /// Every accepted job without an outcome, in the tables or not.
     unfinished: HashSet<JobId>,
     /// The position after the last entry taken.
@@ -60,6 +62,9 @@ impl Pending {
                 }
             }
             Entry::Reserved { .. } => {}
+            Entry::Result(note) => {
+                self.results.entry(note.job).or_insert_with(|| note.clone());
+            }
         }
         self.appended = end;
         self.bytes += entry.weight();
@@ -98,6 +103,10 @@ impl Pending {
             Entry::Finished(job) => job.id,
             Entry::Progressed { job, .. } => *job,
             Entry::Reserved { .. } => return,
+            Entry::Result(note) => {
+                self.results.remove(&note.job);
+                return;
+            }
         };
         if self.jobs.get(&job).is_some_and(|known| known.end <= end) {
             self.jobs.remove(&job);
@@ -114,6 +123,10 @@ impl Pending {
 
     pub(crate) fn job(&self, id: JobId) -> Option<Arc<Job>> {
         self.jobs.get(&id).map(|known| known.job.clone())
+    }
+
+    pub(crate) fn result(&self, id: JobId) -> Option<ResultNote> {
+        self.results.get(&id).cloned()
     }
 
     pub(crate) fn has_ended(&self, id: JobId) -> bool {

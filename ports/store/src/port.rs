@@ -5,13 +5,14 @@ use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, Owner
 
 use crate::{
     Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, StoreFailure, Token, User, Version,
+    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, ResultNote, StoreFailure, Token, User,
+    Version,
 };
 
 /// Everything durable of one controller.
-pub trait Store: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing + Audit {}
+pub trait Store: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit {}
 
-impl<T: Users + Tokens + Functions + Jobs + Metrics + Sequences + Values + Sealing + Audit> Store for T {}
+impl<T: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit> Store for T {}
 
 /// People and organisations. Whatever returns `Ok` is durable.
 #[async_trait]
@@ -144,6 +145,31 @@ pub trait Jobs: Send + Sync {
     async fn flush(&self) -> Result<(), StoreFailure>;
 
     fn lag(&self) -> JournalLag;
+}
+
+/// Where results are that are not simply with their jobs.
+#[async_trait]
+pub trait Results: Send + Sync {
+    /// Keeps a job's first note; to be called before [`Jobs::finish`] of the job, and as durable as it. A second one is dropped.
+    fn begin_result(&self, note: ResultNote) -> Result<(), StoreFailure>;
+
+    /// Replaces what a note says and, unless `keep_output`, takes the output from the job, both or neither. Nothing where the
+    /// job has no note.
+    async fn note_result(&self, note: &ResultNote, keep_output: bool) -> Result<(), StoreFailure>;
+
+    async fn result(&self, job: JobId) -> Result<Option<ResultNote>, StoreFailure>;
+
+    /// Owed ones whose time has come, oldest first; `but_of` are functions to leave out, a few dozen at most. The job of a
+    /// note need not be there: a crash can come between the note and the job.
+    async fn due_results(
+        &self,
+        now_ms: u64,
+        but_of: &[FunctionId],
+        limit: u32,
+    ) -> Result<Vec<ResultNote>, StoreFailure>;
+
+    /// Kept and undelivered ones whose time is over.
+    async fn expired_results(&self, now_ms: u64, limit: u32) -> Result<Vec<ResultNote>, StoreFailure>;
 }
 
 /// What was used, over time.

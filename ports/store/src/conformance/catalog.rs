@@ -161,6 +161,10 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         .into(),
         budget_ucr: Some(100),
         stopped: true,
+        results: Some(crate::ResultPolicy {
+            ttl_s: Some(60),
+            sealed_sink: Some("00ff".into()),
+        }),
     };
     store.set_policy(function.id, &policy, START_MS + 4).await.expect("set");
     let found = store.function(function.id).await.expect("read").expect("there");

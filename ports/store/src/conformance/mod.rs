@@ -5,6 +5,7 @@ mod audit;
 mod catalog;
 mod jobs;
 pub mod metrics;
+mod results;
 pub mod samples;
 
 use crate::Store;
@@ -32,6 +33,10 @@ pub async fn all(store: &dyn Store) {
     jobs::the_first_height_of_a_step_stands(store).await;
     jobs::pruning_keeps_what_is_unsettled(store).await;
     jobs::sequences_never_go_back(store).await;
+    results::the_first_note_of_a_job_counts_and_is_read_at_once(store).await;
+    results::what_is_owed_is_due_when_its_time_comes_and_a_function_can_be_left_out(store).await;
+    results::a_delivered_output_leaves_the_job_and_nothing_else_does(store).await;
+    results::what_is_kept_or_was_given_up_on_expires(store).await;
     metrics::rollups_equal_the_raw_sums(store).await;
     metrics::each_version_has_its_own_rollups(store).await;
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{AccountId, JobId, LeaseId};
 
-use crate::{AcceptedJob, Job, JobState, StoreFailure};
+use crate::{AcceptedJob, Job, JobState, ResultNote, StoreFailure};
 
 pub(crate) const HEADER_BYTES: usize = 24;
 const MAGIC: [u8; 4] = *b"PWf1";
@@ -31,6 +31,7 @@ pub(crate) enum Entry {
         provider: AccountId,
         up_to: u64,
     },
+    Result(ResultNote),
 }
 
 impl Entry {
@@ -39,6 +40,7 @@ impl Entry {
         match self {
             Self::Accepted(job) => 512 + job.input.len() + job.parameters.len(),
             Self::Finished(job) => job.weight(),
+            Self::Result(note) => 128 + note.detail.len(),
             Self::Progressed { .. } | Self::Reserved { .. } => 128,
         }
     }

@@ -41,6 +41,19 @@ pub struct Policy {
     /// Its owner lets it take no calls.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// Where results go and how long they are kept; with their jobs, and as long, where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultPolicy>,
+}
+
+/// What becomes of a function's results.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResultPolicy {
+    /// Seconds from a job's beginning until its output goes.
+    pub ttl_s: Option<u64>,
+    /// A sink with its credentials, sealed; in hex.
+    pub sealed_sink: Option<String>,
 }
 
 /// A split between versions.

@@ -32,6 +32,10 @@ impl RowBinder<'_> {
         self.add(i64::try_from(number).unwrap_or(i64::MAX))
     }
 
+    pub(super) fn optional_number(&mut self, number: Option<u64>) -> &mut Self {
+        self.add(number.map(|number| i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+
     pub(super) fn text(&mut self, text: String) -> &mut Self {
         self.add(text)
     }

@@ -13,9 +13,10 @@ use sqlx::SqliteConnection;
 use super::{
     bulk::Bulk,
     metrics::RollupCache,
+    results::BEGUN,
     row::{encode_job, has_contents_row, job_id, set_mark},
 };
-use crate::{AcceptedJob, Idempotency, Job, JobState, StoreFailure, journal::Entry};
+use crate::{AcceptedJob, Idempotency, Job, JobState, ResultNote, StoreFailure, journal::Entry};
 
 const ENDED: Bulk = Bulk {
     operation: "looking for jobs that have ended",
@@ -78,6 +79,7 @@ struct Batch {
     progress: BTreeMap<JobId, (JobState, Option<AccountId>)>,
     lanes: BTreeMap<(LeaseId, AccountId), u64>,
     keys: HashMap<(FunctionId, AccountId, String), (Idempotency, JobId, u64)>,
+    results: BTreeMap<JobId, ResultNote>,
 }
 
 impl Batch {
@@ -111,6 +113,9 @@ impl Batch {
             Entry::Reserved { lease, provider, up_to } => {
                 let mark = self.lanes.entry((*lease, *provider)).or_default();
                 *mark = (*mark).max(*up_to);
+            }
+            Entry::Result(note) => {
+                self.results.entry(note.job).or_insert_with(|| note.clone());
             }
         }
     }
@@ -181,6 +186,7 @@ impl Filer {
         let ended = self.file_accepted(&mut transaction, batch).await?;
         file_keys(&mut transaction, batch).await?;
         file_lanes(&mut transaction, batch).await?;
+        file_results(&mut transaction, batch).await?;
         self.rollups.add(&mut transaction, &batch.finished).await?;
         set_mark(&mut transaction, "journal_position", position).await?;
         super::commit(transaction).await?;
@@ -298,6 +304,22 @@ async fn file_lanes(writer: &mut SqliteConnection, batch: &Batch) -> Result<(), 
     LANES
         .run(writer, &lanes, |row, ((lease, provider), up_to)| {
             row.blob(lease.0.to_vec()).blob(provider.0.to_vec()).number(**up_to);
+        })
+        .await?;
+    Ok(())
+}
+
+async fn file_results(writer: &mut SqliteConnection, batch: &Batch) -> Result<(), StoreFailure> {
+    let notes: Vec<&ResultNote> = batch.results.values().collect();
+    BEGUN
+        .run(writer, &notes, |row, note| {
+            row.blob(note.job.0.to_vec())
+                .blob(note.function.0.to_vec())
+                .number(note.state as u64)
+                .number(u64::from(note.attempts))
+                .number(note.next_at_ms)
+                .optional_number(note.expires_at_ms)
+                .text(note.detail.clone());
         })
         .await?;
     Ok(())

@@ -126,9 +126,20 @@ impl Shared {
         let mut transaction = begin(&mut writer).await?;
         delete_old(&mut transaction, "DELETE FROM job_contents WHERE id", older_than).await?;
         delete_old(&mut transaction, "DELETE FROM job_steps WHERE job", older_than).await?;
+        delete_old(&mut transaction, "DELETE FROM job_results WHERE job", older_than).await?;
         let deleted = delete_old(&mut transaction, "DELETE FROM jobs WHERE id", older_than).await?;
         commit(transaction).await?;
         Ok(deleted)
+    }
+
+    /// A crash between a note and its job leaves such.
+    async fn delete_orphaned_notes(&self, older_than: JobId) -> Result<(), StoreFailure> {
+        sqlx::query("DELETE FROM job_results WHERE job < $1 AND job NOT IN (SELECT id FROM jobs)")
+            .bind(older_than.0.to_vec())
+            .execute(&mut *self.writer.lock().await)
+            .await
+            .map_err(StoreFailure::database("removing old notes"))?;
+        Ok(())
     }
 }
 
@@ -311,6 +322,7 @@ impl Jobs for Sqlite {
             let deleted = self.shared.delete_jobs(older_than).await?;
             pruned += deleted;
             if deleted < PRUNED_AT_ONCE as u64 {
+                self.shared.delete_orphaned_notes(older_than).await?;
                 return Ok(pruned);
             }
         }

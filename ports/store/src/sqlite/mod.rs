@@ -10,6 +10,7 @@ mod functions;
 mod jobs;
 mod metrics;
 mod projector;
+mod results;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -252,7 +253,7 @@ impl Shared {
         let (function, idempotency, job) = match entry {
             Entry::Accepted(job) => (job.function, &job.idempotency, job.id),
             Entry::Finished(job) => (job.function, &job.idempotency, job.id),
-            Entry::Progressed { .. } | Entry::Reserved { .. } => return,
+            Entry::Progressed { .. } | Entry::Reserved { .. } | Entry::Result(_) => return,
         };
         if let Some(idempotency) = idempotency {
             self.claims.lock().journaled(function, idempotency, job, end);

@@ -51,6 +51,12 @@ fn decode_job(bytes: &[u8]) -> Result<Job, StoreFailure> {
     }
 }
 
+/// A stored record without the output in it; `None` where there is none.
+pub(super) fn without_output(record: &[u8]) -> Result<Option<Vec<u8>>, StoreFailure> {
+    let mut job = decode_job(record)?;
+    Ok(job.output.take().map(|_| encode_job(&job)))
+}
+
 /// A job from [`JOB_COLUMNS`], without output and logs that have a row of their own.
 pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreFailure> {
     let mut job = decode_job(row.get(0))?;

@@ -1,0 +1,60 @@
+//! Carries a job's result to where its developer wants it: an HTTP endpoint, an S3 bucket, a webhook.
+//!
+//! The developer names the address and the controller's machine connects there, so an address is judged when it is set and
+//! again at each connection: see [`courier`]. Delivery is at least once; the job's id tells a repetition.
+
+mod courier;
+mod place;
+mod sign;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use piecework_model::{Digest, JobId};
+
+pub use courier::Courier;
+pub use place::{Sink, SinkKind};
+
+/// One result on its way.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub job: JobId,
+    /// Of the output, as the ledger has it.
+    pub digest: Digest,
+    /// JSON text of what the function returned; none where it returned nothing, which only a webhook hears of.
+    pub output: Option<Bytes>,
+    /// JSON text of what became of the job, output or error included: what a webhook is told.
+    pub report: Bytes,
+}
+
+/// Why a result did not arrive.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undelivered {
+    #[error("the name leads to no address that results may be sent to")]
+    Forbidden,
+    #[error("the credential has expired")]
+    CredentialExpired,
+    #[error("it answered {0}")]
+    Answered(u16),
+    #[error("{0}")]
+    NoAnswer(&'static str),
+}
+
+impl Undelivered {
+    /// Whether trying again cannot help: the address is not allowed, or whoever is there said 410, never again.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Forbidden | Self::Answered(410) => true,
+            Self::CredentialExpired | Self::Answered(_) | Self::NoAnswer(_) => false,
+        }
+    }
+}
+
+/// Brings results to their sinks.
+#[async_trait]
+pub trait Deliver: Send + Sync {
+    /// Rejects with `result.bad_sink` what can never be delivered to, and with `result.private_address` what must not be.
+    fn check(&self, sink: &Sink) -> Result<(), piecework_model::Rejection>;
+
+    /// `Ok` once the sink has said that it has the result. Takes half a minute at most.
+    async fn deliver(&self, sink: &Sink, parcel: &Parcel) -> Result<(), Undelivered>;
+}
