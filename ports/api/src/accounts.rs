@@ -121,6 +121,9 @@ pub struct AccountView {
     pub available_ucr: Credits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sponsor: Option<String>,
+    /// The person that it belongs to: jobs between accounts of one owner pay no commission.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The next transaction's number.
     pub nonce: u64,
     /// The block that this was read at.
@@ -138,6 +141,24 @@ pub struct AccountQuery {
     /// With the proof of the balances.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub proof: bool,
+}
+
+/// `POST /account/providers`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnProvider {
+    /// Of a computer that is not registered yet.
+    #[schema(value_type = String)]
+    pub public_key: PublicKey,
+}
+
+/// The caller's word, for the ledger, that an account is its own.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OwnerView {
+    #[schema(value_type = String)]
+    pub owner: AccountId,
+    #[schema(value_type = String)]
+    pub signature: Signature,
 }
 
 /// `POST /sessions`: a password, or the signature of a challenge.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use piecework_model::JobId;
+use piecework_model::{JobId, PublicKey};
 use reqwest::Url;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
@@ -11,7 +11,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     accounts::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, TokenCreated, TokenView,
+        CreateToken, InviteCreated, OwnProvider, OwnerView, TokenCreated, TokenView,
     },
     audit::{AccountLimits, AuditQuery, AuditView},
     errors::{ErrorBody, Refusal},
@@ -28,6 +28,7 @@ use crate::{
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
+    results::SetResults,
     routes::{self, fill},
 };
 
@@ -156,6 +157,12 @@ impl Client {
             .await
     }
 
+    /// The whole of it anew.
+    pub async fn set_results(&self, id: &str, body: &SetResults) -> Result<FunctionView, ClientError> {
+        self.json(Method::PUT, &fill(routes::FUNCTION_RESULTS, &[id]), Some(body))
+            .await
+    }
+
     /// Lifts the quarantine of a function's versions.
     pub async fn release(&self, id: &str) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, &fill(routes::FUNCTION_RELEASE, &[id]), None::<&()>)
@@ -281,6 +288,12 @@ impl Client {
 
     pub async fn own_account(&self) -> Result<AccountView, ClientError> {
         self.get(routes::ACCOUNT_OWN, &()).await
+    }
+
+    /// The account's word that the computer with this key is its own; where the controller keeps the account's key.
+    pub async fn own_provider(&self, public_key: PublicKey) -> Result<OwnerView, ClientError> {
+        let body = OwnProvider { public_key };
+        self.json(Method::POST, routes::ACCOUNT_PROVIDERS, Some(&body)).await
     }
 
     /// Where the controller keeps the key.

@@ -7,7 +7,10 @@ use piecework_model::{Credits, Digest, FunctionId, Language};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::schemas::Ucr;
+use crate::{
+    results::{ResultsView, SetResults},
+    schemas::Ucr,
+};
 
 /// `POST /functions`. Exactly one of `code` and `bundle`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -72,6 +75,9 @@ pub struct CreateFunction {
     /// Where its jobs may run; each part that is given replaces that part of it. Anywhere if never given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
+    /// Where results go and how long they are kept; the whole of it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<SetResults>,
 }
 
 /// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
@@ -133,6 +139,9 @@ pub struct UpdateFunction {
     /// As in `POST /functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
+    /// Where results go and how long they are kept; the whole of it anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<SetResults>,
 }
 
 /// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
@@ -161,6 +170,8 @@ pub struct Settings {
     /// MiB that one run may move over the network, both ways together.
     pub egress_limit_mb: Option<u32>,
     pub placement: Option<PlacementBody>,
+    /// Where results go and how long they are kept; the whole of it anew.
+    pub results: Option<SetResults>,
 }
 
 impl CreateFunction {
@@ -178,6 +189,7 @@ impl CreateFunction {
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
             placement: self.placement.clone(),
+            results: self.results.clone(),
         }
     }
 }
@@ -197,6 +209,7 @@ impl UpdateFunction {
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
             placement: self.placement.clone(),
+            results: self.results.clone(),
         }
     }
 }
@@ -305,6 +318,9 @@ pub struct FunctionView {
     pub quarantine: Option<QuarantineView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetView>,
+    /// Where results go, unless they stay with their jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsView>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// Where it was deleted and can be restored.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{errors::Refusal, schemas::Ucr};
+use crate::{errors::Refusal, results::ResultView, schemas::Ucr};
 
 /// ```text
 /// queued -> running -> succeeded | failed | timed_out
@@ -123,6 +123,9 @@ pub struct JobView {
     pub output: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Refusal>,
+    /// Where the output is, where it is not simply in `output`. Shown by `GET /jobs/{id}`, left out of lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<ResultView>,
     /// The job that this one took the place of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod metrics;
 pub mod page;
+pub mod results;
 pub mod routes;
 pub mod schemas;
 #[cfg(feature = "server")]

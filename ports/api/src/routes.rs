@@ -8,6 +8,8 @@ pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
 pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";
 /// What a function may cost in a month.
 pub const FUNCTION_BUDGET: &str = "/functions/{id}/budget";
+/// Where results go and how long they are kept.
+pub const FUNCTION_RESULTS: &str = "/functions/{id}/results";
 /// Lifts a quarantine.
 pub const FUNCTION_RELEASE: &str = "/functions/{id}/release";
 pub const FUNCTION_STOP: &str = "/functions/{id}/stop";
@@ -27,6 +29,8 @@ pub const JOBS: &str = "/jobs";
 pub const JOB: &str = "/jobs/{id}";
 pub const JOB_HISTORY: &str = "/jobs/{id}/history";
 pub const JOB_PROOF: &str = "/jobs/{id}/proof";
+/// What the function returned, as it is.
+pub const JOB_RESULT: &str = "/jobs/{id}/result";
 pub const JOB_LOGS: &str = "/jobs/{id}/logs";
 
 pub const METRICS: &str = "/metrics";
@@ -41,6 +45,8 @@ pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
 pub const ACCOUNT_OWN: &str = "/account";
 /// A new key for the token's account, where the controller keeps it.
 pub const ACCOUNT_ROTATE_KEY: &str = "/account/rotate-key";
+/// Vouches for a computer of one's own.
+pub const ACCOUNT_PROVIDERS: &str = "/account/providers";
 pub const SESSIONS: &str = "/sessions";
 pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
 pub const TOKENS: &str = "/tokens";

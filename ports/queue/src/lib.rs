@@ -90,6 +90,18 @@ pub struct Profile {
     pub probes: Vec<Probe>,
     /// What functions with an allow list may reach from here; none: this provider runs no such function.
     pub egress: Option<EgressPolicy>,
+    /// Whose jobs it runs for nothing: those of the person it belongs to.
+    pub free_for: Option<AccountId>,
+}
+
+impl Profile {
+    /// What it asks of this developer.
+    pub fn prices_for(&self, developer: AccountId) -> Prices {
+        match self.free_for == Some(developer) {
+            true => Prices::default(),
+            false => self.prices,
+        }
+    }
 }
 
 /// How busy a provider is at this moment.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piecework_api::{
-    accounts::{CreateAccount, CreateInvite, InviteCreated, Role},
+    accounts::{CreateAccount, CreateInvite, InviteCreated, OwnerView, Role},
     ledger::ProofView,
 };
 use piecework_chain::{Final, SubmitError, account_proof, view::value_proof_view};
@@ -192,6 +192,29 @@ pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> A
     let name = controller.account_name(account).await;
     audit::own(controller, account, ("account", "key_rotated"), name, detail).await?;
     Ok(new.public())
+}
+
+/// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where the
+/// controller does not keep its key.
+pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
+    let Some(own) = custodial_key(controller, owner).await? else {
+        return refuse(
+            "account.bad_signature",
+            "only you hold this account's key: sign with it, `piecework provide --mine --owner-key FILE`",
+        );
+    };
+    let account = AccountId::of(key);
+    let signature = own.sign(Domain::Owner, &controller.network, &account);
+    let name = controller.account_name(owner).await;
+    audit::own(
+        controller,
+        owner,
+        ("provider", "owned"),
+        name,
+        json!({"provider": account}),
+    )
+    .await?;
+    Ok(OwnerView { owner, signature })
 }
 
 /// Takes up a key that was kept for a rotation, if the ledger has it by now.

@@ -26,7 +26,7 @@ use crate::{
     clock::now_ms,
     failure::{blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
-    invoke, placement,
+    invoke, placement, results,
     seen::Wanted,
     traffic,
 };
@@ -98,8 +98,13 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         placement,
     };
     let now = now_ms();
+    let id = FunctionId(rand::rng().random());
+    let results = match &settings.results {
+        Some(body) => results::policy(controller, id, body)?,
+        None => None,
+    };
     let function = Function {
-        id: FunctionId(rand::rng().random()),
+        id,
         owner: caller.account,
         owner_name: caller.name.clone(),
         name: name.clone(),
@@ -110,6 +115,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         updated_at_ms: now,
         policy: Policy {
             budget_ucr: settings.budget_ucr.filter(|budget| *budget > 0),
+            results,
             ..Policy::default()
         },
     };
@@ -160,6 +166,10 @@ pub(crate) async fn update(
     traffic::check_canary(canary)?;
     let settings = body.settings();
     let concurrency = concurrency(&settings)?;
+    let results = match &settings.results {
+        Some(body) => Some(results::policy(controller, function.id, body)?),
+        None => None,
+    };
     let language: Language = body
         .language
         .as_deref()
@@ -228,6 +238,9 @@ pub(crate) async fn update(
         policy.traffic = canary.map(|percent| traffic::canary(percent, live_version, number));
         if let Some(budget) = settings.budget_ucr {
             policy.budget_ucr = Some(budget).filter(|budget| *budget > 0);
+        }
+        if let Some(results) = results {
+            policy.results = results;
         }
         *policy != before
     })
@@ -561,6 +574,7 @@ impl Site<'_> {
         let wanted = Wanted {
             version: (work.function, work.version),
             egress: &work.egress,
+            developer: self.developer,
         };
         let mut reasons = Reasons::default();
         for seen in self.controller.providers.all().iter() {
@@ -585,6 +599,7 @@ fn asks_for_others(reasons: &Reasons) -> bool {
         | Reason::TooLittleTrust => true,
         Reason::Silent
         | Reason::Draining
+        | Reason::Paused
         | Reason::NoBackend
         | Reason::NoEgress
         | Reason::NoFreeSlot

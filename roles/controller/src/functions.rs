@@ -46,6 +46,7 @@ impl Live {
         Wanted {
             version: (self.function.id, self.version.version),
             egress: &self.version.egress,
+            developer: self.function.owner,
         }
     }
 

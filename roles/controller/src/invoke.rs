@@ -26,11 +26,12 @@ use crate::{
     Answer, Controller, budget,
     clock::now_ms,
     failure::{refusal, store},
-    functions::Live,
+    functions::{self, Live},
     inflight::Aboard,
     leases::{self, Lane, Reservation},
     logs,
     outcome::{Verdict, check_receipt, judge},
+    results,
     seen::{Seen, Slot},
     settle::Outgoing,
     traffic, views, watch,
@@ -194,7 +195,8 @@ async fn dispatch(
         };
         let provider = slot.provider().clone();
         let account = provider.profile().account;
-        let (prices, cores) = (provider.profile().prices, provider.profile().cores);
+        let profile = provider.profile();
+        let (prices, cores) = (profile.prices_for(live.function.owner), profile.cores);
         let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
         let budget = budget::hold(controller, live, price_max_ucr).await?;
         let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
@@ -431,7 +433,9 @@ fn conclude(
     let paid_for = job.settlement.is_some();
     controller.telemetry.count(live, &job);
     controller.announce(&job);
+    results::begin(controller, &live.function, &job)?;
     controller.store.finish(job).map_err(store)?;
+    results::ended(controller, &live.function);
     if !paid_for && live.version.strict {
         assigned.reservation.commit(ticket.price_max_ucr);
     } else if paid_for {
@@ -467,7 +471,8 @@ fn record(
     queued_us: u128,
 ) -> Job {
     let receipt = &delivery.receipt;
-    let keeps = invocation.accepted || invocation.idempotency.is_some();
+    let keeps =
+        invocation.accepted || invocation.idempotency.is_some() || invocation.live.function.policy.results.is_some();
     let output = verdict
         .output
         .as_ref()
@@ -502,7 +507,7 @@ fn record(
 }
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
-pub(crate) fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
+pub(crate) async fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
     job.state = match refusal.code.as_str() {
         "job.cancelled" => JobState::Cancelled,
         "job.expired" => JobState::Expired,
@@ -510,5 +515,13 @@ pub(crate) fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Re
     };
     job.error = serde_json::to_string(refusal).ok();
     controller.announce(&job);
-    controller.store.finish(job).map_err(store)
+    let live = functions::by_id(controller, job.function).await?;
+    if let Some(live) = &live {
+        results::begin(controller, &live.function, &job)?;
+    }
+    controller.store.finish(job).map_err(store)?;
+    if let Some(live) = &live {
+        results::ended(controller, &live.function);
+    }
+    Ok(())
 }

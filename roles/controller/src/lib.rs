@@ -32,6 +32,7 @@ mod outcome;
 mod placement;
 mod queue;
 mod rates;
+mod results;
 mod seen;
 mod settle;
 mod telemetry;
@@ -72,6 +73,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
     pub packages: Arc<piecework_packages::Packages>,
+    /// Brings results to where their developers want them.
+    pub sinks: Arc<dyn piecework_sink::Deliver>,
     pub providers: Vec<Arc<dyn ProviderLink>>,
     /// How a provider is chosen for functions that do not say.
     pub policy: Policy,
@@ -112,6 +115,8 @@ pub struct Tuning {
     pub restore_window: Duration,
     /// Job records, outputs and logs older than this are deleted.
     pub retention: Duration,
+    /// A result that its sink has not taken so long after its job began stays with the job.
+    pub delivery_window: Duration,
 }
 
 impl Default for Tuning {
@@ -136,6 +141,7 @@ impl Default for Tuning {
             burst: None,
             restore_window: Duration::from_secs(7 * 86_400),
             retention: Duration::from_secs(7 * 86_400),
+            delivery_window: Duration::from_secs(86_400),
         }
     }
 }
@@ -151,6 +157,8 @@ pub struct Controller {
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
     packages: Arc<piecework_packages::Packages>,
+    sinks: Arc<dyn piecework_sink::Deliver>,
+    deliveries: results::Deliveries,
     providers: seen::Providers,
     hub: hub::Hub,
     policy: Policy,
@@ -196,6 +204,8 @@ impl Controller {
             store: options.store,
             blobs: options.blobs,
             packages: options.packages,
+            sinks: options.sinks,
+            deliveries: results::Deliveries::default(),
             providers: seen::Providers::default(),
             hub: hub::Hub::default(),
             policy: options.policy,
@@ -231,6 +241,7 @@ impl Controller {
         controller.tasks.spawn(settle::run(controller.clone()));
         controller.tasks.spawn(disputes::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
+        controller.tasks.spawn(results::run(controller.clone()));
         controller.tasks.spawn(fair::keep_size(controller.clone()));
         controller.tasks.spawn(seen::tell(controller.clone()));
         queue::take_up(&controller).await?;

@@ -75,7 +75,7 @@ async fn run(controller: &Arc<Controller>, job: AcceptedJob) {
         () = controller.shutdown.cancelled() => return,
     };
     let Err(refusal) = outcome else { return };
-    if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal) {
+    if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal).await {
         tracing::error!(error = %lost, "the end of a job was not written; it will be run again at the next start");
     }
 }

@@ -94,6 +94,8 @@ impl Drop for Slot {
 pub(crate) struct Wanted<'a> {
     pub(crate) version: (FunctionId, u32),
     pub(crate) egress: &'a EgressList,
+    /// Who pays.
+    pub(crate) developer: AccountId,
 }
 
 impl Seen {
@@ -154,7 +156,7 @@ impl Seen {
             running: load.running.max(self.assigned.load(Ordering::Acquire)),
             memory_bytes: profile.memory_bytes,
             runs: self.runs.clone(),
-            prices: profile.prices,
+            prices: profile.prices_for(wanted.developer),
             region: self.region.clone(),
             labels: self.labels.clone(),
             trust: Trust::New,

@@ -37,6 +37,8 @@ pub(crate) struct Telemetry {
     pub(crate) settled: Counter,
     pub(crate) settlements_failed: Counter,
     pub(crate) paid: Counter,
+    pub(crate) results_delivered: Counter,
+    pub(crate) results_undelivered: Counter,
 }
 
 /// 50 us to 27 minutes.
@@ -59,6 +61,8 @@ impl Default for Telemetry {
             settled: Counter::default(),
             settlements_failed: Counter::default(),
             paid: Counter::default(),
+            results_delivered: Counter::default(),
+            results_undelivered: Counter::default(),
         }
     }
 }
@@ -144,6 +148,16 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
         telemetry.settlements_failed.clone(),
     );
     registry.register("jobs_paid", "Jobs that the ledger paid", telemetry.paid.clone());
+    registry.register(
+        "results_delivered",
+        "Results that their sinks have",
+        telemetry.results_delivered.clone(),
+    );
+    registry.register(
+        "results_undelivered",
+        "Results given up on, which stay with their jobs",
+        telemetry.results_undelivered.clone(),
+    );
     let lag = controller.store.lag();
     let status = controller.chain.status();
     gauge(

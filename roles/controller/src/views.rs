@@ -48,6 +48,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
     let (function, version) = (&live.function, &live.version);
     let quarantine = quarantine(live);
     let budget = budget(controller, live).await?;
+    let results = crate::results::shown(controller, function.id, function.policy.results.as_ref())?;
     Ok(FunctionView {
         id: function.id,
         name: function.name.to_string(),
@@ -78,6 +79,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         traffic: crate::traffic::view(controller, function),
         quarantine,
         budget,
+        results,
         created_at: timestamp(function.created_at_ms),
         updated_at: timestamp(function.updated_at_ms),
         deleted_at: None,
@@ -182,6 +184,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         paid_height: job.paid_height,
         output,
         error,
+        result: None,
         replaces: job.replaces,
         passed_over: None,
     })

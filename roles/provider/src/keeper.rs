@@ -29,6 +29,9 @@ const NO_RULES_LOOK: Duration = Duration::from_secs(5);
 /// A job that stands still for this long is given back, so that it is done elsewhere.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
 
+/// What the thread is called, for whoever sets priorities: all else may wait for others, but not who makes it do so.
+pub const KEEPER_THREAD: &str = "owner";
+
 /// Whether jobs may run, and who told so.
 pub(crate) struct Keeper {
     state: watch::Sender<State>,
@@ -73,7 +76,7 @@ impl Keeper {
             std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
         let watch = Watch::new(cores, machine.knows_the_owner());
         let thread = std::thread::Builder::new()
-            .name("owner".into())
+            .name(KEEPER_THREAD.into())
             .spawn(move || look_on(&weak, machine, watch))?;
         *provider.keeper.thread.lock() = Some(thread.thread().clone());
         Ok(())
@@ -215,5 +218,40 @@ impl Keeper {
         if was != is {
             self.stirred.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_begins_while_the_owner_comes_first() {
+        let keeper = Keeper::new(Rules::default(), &[]);
+        keeper.admit().expect("open");
+        let verdict = Verdict {
+            standing: Standing::Frozen,
+            holds: vec![Hold::OnBattery],
+        };
+        keeper.follow(verdict, &[]);
+        let refused = keeper.admit().expect_err("frozen");
+        assert_eq!(
+            (&*refused.code, refused.message.as_str()),
+            ("provider.paused", "the computer runs on its battery")
+        );
+        keeper.follow(Verdict::default(), &[]);
+        keeper.admit().expect("open again");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_cannot_stand_still_is_given_back_at_once() {
+        let mut keeper = Keeper::new(Rules::default(), &[]);
+        keeper.unfreezable.push(BackendName::Wasm);
+        let verdict = Verdict {
+            standing: Standing::Frozen,
+            holds: vec![Hold::Told],
+        };
+        keeper.follow(verdict, &[]);
+        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, "provider.paused");
     }
 }

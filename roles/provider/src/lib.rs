@@ -39,7 +39,6 @@ use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Uns
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::machine::can_watch;
 use crate::{
     collect::Collector,
     keeper::Keeper,
@@ -49,6 +48,7 @@ use crate::{
     pool::Pools,
     receipts::Receipts,
 };
+pub use crate::{keeper::KEEPER_THREAD, machine::can_watch};
 
 /// What a provider is made of.
 pub struct Options {
@@ -72,6 +72,8 @@ pub struct Options {
     pub probes: Vec<Probe>,
     /// What functions with an allow list may reach; none: this provider runs no such function.
     pub egress: Option<EgressPolicy>,
+    /// Whose jobs cost nothing here.
+    pub free_for: Option<AccountId>,
     pub bundles: Unpacked,
     /// A file that remembers which jobs were begun; created if missing.
     pub journal: PathBuf,
@@ -117,6 +119,7 @@ impl Provider {
                 labels: options.labels,
                 probes: options.probes,
                 egress: options.egress,
+                free_for: options.free_for,
             },
             payers: RwLock::new(options.payers),
             network: options.network,

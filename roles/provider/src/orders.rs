@@ -35,6 +35,7 @@ pub(crate) fn profile() -> Profile {
         labels: Vec::new(),
         probes: Vec::new(),
         egress: None,
+        free_for: None,
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Options, Provider,
     orders::{NETWORK, order, payer, profile},
+    owner::Rules,
     refusal,
 };
 
@@ -32,10 +33,13 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         backends: Vec::new(),
         probes: Vec::new(),
         egress: None,
+        free_for: None,
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
         collector: None,
+        rules: Rules::default(),
+        owner_group: None,
     };
     Provider::start(options, CancellationToken::new()).expect("the journal opens")
 }

@@ -187,7 +187,14 @@ mod tests {
             "piecework job job_00000000000000000000000000000001 --proof -o job.proof",
             "piecework account ada --proof --genesis genesis.json",
             "piecework tokens create --scope view --scope invoke --expires 7d",
+            "piecework function hello --results none",
+            "piecework provide --controller http://c --invite i --mine --free-for-owner --cores 1 --memory 1GiB --disk 2GiB",
+            "piecework provide --when-idle --on-mains --hours 22:00-07:00 --owner-group /sys/fs/cgroup/user.slice",
+            "piecework provide config show --data d --config f",
             "piecework provider status",
+            "piecework provider why-idle --data d",
+            "piecework provider limits --when-idle false --hours any --memory 512MiB",
+            "piecework provider pause",
             "piecework doctor",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -206,6 +213,8 @@ mod tests {
             ("piecework job x", "job_"),
             ("piecework tokens create --scope root", "deploy"),
             ("piecework frobnicate", "frobnicate"),
+            ("piecework provide --hours 9-17", "22:00-07:00"),
+            ("piecework function hello --results missing.json", "missing.json"),
             ("piecework devnet --peers 0", "1..=16"),
             ("piecework peer init --owner Ada! --address h:1", "owner"),
             ("piecework peer propose remove x", "key"),

@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use piecework_api::functions::PriceCap;
+use piecework_api::{functions::PriceCap, results::SetResults};
 use piecework_model::{PublicKey, Rejection};
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
@@ -124,6 +124,15 @@ pub fn assignment(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
     }
+}
+
+/// Where results go, from a JSON file; `none` for as usual.
+pub fn results(path: &str) -> Result<SetResults, String> {
+    if path == "none" {
+        return Ok(SetResults::default());
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{path}: {error}"))
 }
 
 /// 64 hex digits.

@@ -83,6 +83,7 @@ impl Provider {
             labels: Vec::new(),
             probes: Vec::new(),
             egress: None,
+            free_for: None,
         };
         Self {
             behaviour,

@@ -240,6 +240,7 @@ const PLATFORM: &[Code] = &[
     code(502, "job.cancelled", "the job was cancelled while the caller waited"),
     code(504, "job.expired", "no provider began before the deadline"),
     code(409, "job.finished", "the job is over and cannot be cancelled"),
+    code(409, "job.not_finished", "the job has not ended: it has no result yet"),
     code(404, "job.not_found", "no job of the caller has this id"),
     code(404, "lease.not_found", "the ledger has no lease of this id"),
     code(422, "lease.bad_budget", "a budget is not above zero"),
@@ -400,6 +401,36 @@ const PLATFORM: &[Code] = &[
         429,
         "rate.limited",
         "the account, or the address, sends more requests a second than it may; see Retry-After",
+    ),
+    code(
+        422,
+        "result.bad_sink",
+        "results cannot be sent to such a place; the message says why",
+    ),
+    code(
+        422,
+        "result.bad_ttl",
+        "results are kept for a second at least and no longer than their jobs",
+    ),
+    code(
+        404,
+        "result.elsewhere",
+        "the result was delivered to its function's sink and is not kept here",
+    ),
+    code(
+        410,
+        "result.expired",
+        "the result was kept as long as its function said",
+    ),
+    code(
+        404,
+        "result.not_kept",
+        "the job returned nothing, or more than is kept of synchronous calls",
+    ),
+    code(
+        422,
+        "result.private_address",
+        "results are sent to no address that is not public, unless the operator allows it",
     ),
     code(
         409,

@@ -36,7 +36,7 @@ use std::time::Duration;
 use piecework_model::Rejection;
 
 /// Raised with every change that an older peer would not understand.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 /// Both ends say something at least this often.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// Silence for longer than this ends a session.

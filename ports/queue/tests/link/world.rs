@@ -249,6 +249,7 @@ impl World {
                 labels: Vec::new(),
                 probes: Vec::new(),
                 egress: None,
+                free_for: None,
             },
             behaviour,
             seen: Mutex::default(),

@@ -164,6 +164,7 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         results: Some(crate::ResultPolicy {
             ttl_s: Some(60),
             sealed_sink: Some("00ff".into()),
+            hears_of_failures: true,
         }),
     };
     store.set_policy(function.id, &policy, START_MS + 4).await.expect("set");

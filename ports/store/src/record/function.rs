@@ -54,6 +54,8 @@ pub struct ResultPolicy {
     pub ttl_s: Option<u64>,
     /// A sink with its credentials, sealed; in hex.
     pub sealed_sink: Option<String>,
+    /// Whether the sink is told of jobs without an output too.
+    pub hears_of_failures: bool,
 }
 
 /// A split between versions.

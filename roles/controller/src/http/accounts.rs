@@ -4,7 +4,7 @@ use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, Role, Scope, TokenCreated, TokenView,
+        CreateToken, InviteCreated, OwnProvider, OwnerView, Role, Scope, TokenCreated, TokenView,
     },
     errors::ErrorBody,
     page::{List, PageQuery},
@@ -34,6 +34,10 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         Some(sponsor) => Some(controller.account_name(sponsor).await),
         None => None,
     };
+    let owner = match account.owner {
+        Some(owner) => Some(controller.account_name(owner).await),
+        None => None,
+    };
     Ok(AccountView {
         id,
         name: account.name.to_string(),
@@ -47,6 +51,7 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         limit_ucr: account.limit,
         available_ucr: account.available(),
         sponsor,
+        owner,
         nonce: account.nonce,
         height: controller.chain.status().height,
         proof: None,
@@ -95,6 +100,21 @@ pub(super) async fn rotate_key(
     let caller = authenticated.with(Scope::Admin)?;
     accounts::rotate_key(&controller, caller.account).await?;
     Ok(Json(view(&controller, caller.account).await?))
+}
+
+/// Signs for the ledger that a computer's account is the caller's own: its jobs for the caller pay no commission then.
+#[utoipa::path(post, path = routes::ACCOUNT_PROVIDERS, tag = "accounts", request_body = OwnProvider, responses(
+    (status = 200, body = OwnerView), (status = "default", body = ErrorBody)))]
+pub(super) async fn own_provider(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    body: Body,
+) -> HttpResult<Json<OwnerView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: OwnProvider = read_body(body, BODY_BYTES_MAX).await?;
+    Ok(Json(
+        accounts::vouch(&controller, caller.account, &body.public_key).await?,
+    ))
 }
 
 #[utoipa::path(post, path = routes::SESSION_CHALLENGES, tag = "accounts", request_body = CreateChallenge, security(()),

@@ -28,7 +28,7 @@ use crate::{
     failure::{failed, refusal, refuse, store},
     functions::{self, Live},
     invoke::{self, Done, Invocation},
-    queue,
+    queue, results,
 };
 
 /// A synchronous caller waits this long for a provider to begin, unless he says otherwise.
@@ -193,7 +193,13 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
         Claim::Existing(earlier) => {
             controller.inflight.ended(earlier).await;
             match controller.store.job(earlier).await.map_err(store)? {
-                Some(job) if job.state.is_final() => Ok(done(job)?),
+                Some(job) if job.state.is_final() => {
+                    if job.error.is_none() && job.output.is_none() {
+                        // It went to the function's sink, or has expired: said so.
+                        results::output(controller, &job).await?;
+                    }
+                    Ok(done(job)?)
+                }
                 Some(_) | None => Ok(refuse("server.busy", "the first call with this key has not ended yet")?),
             }
         }

@@ -10,6 +10,7 @@ use piecework_api::{
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, LogLevel},
     page::{List, PageQuery},
+    results::SetResults,
     routes,
 };
 use piecework_model::{Counters, Credits, FunctionName};
@@ -27,7 +28,7 @@ use crate::{
     failure::{blobs, refuse, rejected, store},
     functions,
     logs::{self as job_logs},
-    traffic, views,
+    results, traffic, views,
 };
 
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
@@ -243,6 +244,24 @@ pub(super) async fn set_budget(
     let body: SetBudget = read_body(body, BODY_BYTES_MAX).await?;
     let live = functions::own(&controller, caller, &id).await?;
     budget::set(&controller, caller, &live.function, body.budget_ucr).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// Sets where a function's results go and how long they are kept, the whole of it anew; no new version.
+#[utoipa::path(put, path = routes::FUNCTION_RESULTS, tag = "functions", params(("id" = String, Path)),
+    request_body = SetResults, responses(
+    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
+pub(super) async fn set_results(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<FunctionView>> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let body: SetResults = read_body(body, BODY_BYTES_MAX).await?;
+    let live = functions::own(&controller, caller, &id).await?;
+    results::set(&controller, caller, &live.function, &body).await?;
     let live = functions::own(&controller, caller, &id).await?;
     Ok(Json(views::function(&controller, &live).await?))
 }

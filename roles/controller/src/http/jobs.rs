@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     jobs::{JobEvent, JobEventKind, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery, LogLevel, Movement},
     page::{List, PageQuery},
+    results::{ResultState, ResultView},
     routes,
 };
 use piecework_model::{Credits, JobId};
@@ -19,7 +25,7 @@ use crate::{
     auth::Caller,
     clock::timestamp,
     failure::{refuse, rejected, store},
-    follow, functions, logs as job_logs, views,
+    follow, functions, logs as job_logs, results, views,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
@@ -145,7 +151,27 @@ pub(super) async fn show(
         let _ = tokio::time::timeout(wait, controller.inflight.ended(job.id)).await;
         job = find(&controller, caller, &id).await?;
     }
-    Ok(Json(views::whole_job(&controller, &job).await?))
+    let mut view = views::whole_job(&controller, &job).await?;
+    view.result = results::view(&controller, job.id).await?;
+    let gone = |result: &ResultView| matches!(result.state, ResultState::Delivered | ResultState::Expired);
+    if view.result.as_ref().is_some_and(gone) {
+        // It may have gone since the record was read.
+        view.output = None;
+    }
+    Ok(Json(view))
+}
+
+/// What the function returned, as it is. Where the job failed, its error.
+#[utoipa::path(get, path = routes::JOB_RESULT, tag = "jobs", params(("id" = String, Path)), responses(
+    (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
+pub(super) async fn result(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Response> {
+    let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let output = results::output(&controller, &job).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], output).into_response())
 }
 
 /// Cancels a job that has not ended. What it has used until then is billed.

@@ -80,6 +80,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
             functions::end_traffic
         ))
         .routes(routes!(functions::set_budget))
+        .routes(routes!(functions::set_results))
         .routes(routes!(functions::release))
         .routes(routes!(functions::stop))
         .routes(routes!(functions::start))
@@ -90,6 +91,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
         .routes(routes!(jobs::history))
+        .routes(routes!(jobs::result))
         .routes(routes!(jobs::logs))
         .routes(routes!(metrics::function))
         .routes(routes!(metrics::system))
@@ -98,6 +100,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::show))
         .routes(routes!(accounts::own))
         .routes(routes!(accounts::rotate_key))
+        .routes(routes!(accounts::own_provider))
         .routes(routes!(audit::limits, audit::set_limits))
         .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))

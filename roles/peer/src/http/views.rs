@@ -82,6 +82,10 @@ pub(super) async fn account(names: &mut Names<'_>, id: AccountId, account: &Acco
         Some(sponsor) => Some(names.of(sponsor).await),
         None => None,
     };
+    let owner = match account.owner {
+        Some(owner) => Some(names.of(owner).await),
+        None => None,
+    };
     AccountView {
         id,
         name: account.name.to_string(),
@@ -95,6 +99,7 @@ pub(super) async fn account(names: &mut Names<'_>, id: AccountId, account: &Acco
         limit_ucr: account.limit,
         available_ucr: account.available(),
         sponsor,
+        owner,
         nonce: account.nonce,
         height,
         proof: None,

@@ -210,6 +210,7 @@ impl Idle {
                 labels: Vec::new(),
                 probes: Vec::new(),
                 egress: None,
+                free_for: None,
             },
         }
     }

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use piecework_api::{
     Client,
     functions::{CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
+    results::SetResults,
 };
 use piecework_model::Language;
 
@@ -74,6 +75,9 @@ pub struct Settings {
     /// Most that one run may move over the network, 1MiB to 16GiB [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     pub egress_limit: Option<u32>,
+    /// Where results go and how long they are kept, as JSON in a file (docs/functions.md); `none` for as usual
+    #[arg(long, value_name = "FILE", value_parser = units::results)]
+    pub results: Option<SetResults>,
     /// Let anybody call its URL without a token, at your expense
     #[arg(long)]
     pub public: bool,
@@ -173,6 +177,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         egress: listed(&settings.allow),
         egress_limit_mb: settings.egress_limit,
         placement: settings.placement.body(),
+        results: settings.results.clone(),
     }
 }
 
@@ -205,6 +210,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
         placement: create.placement,
+        results: create.results,
     }
 }
 

@@ -1,6 +1,9 @@
 //! `piecework function`: one function's settings.
 
-use piecework_api::functions::{BudgetView, FunctionView, PlacementBody};
+use piecework_api::{
+    functions::{BudgetView, FunctionView, PlacementBody},
+    results::{ResultsView, SetResults},
+};
 
 use crate::{failure::Failure, session, show, units};
 
@@ -20,6 +23,9 @@ pub struct Function {
     /// What it may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
     #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
     budget: Option<u64>,
+    /// Where results go and how long they are kept, as JSON in a file (docs/functions.md); `none` for as usual
+    #[arg(long, value_name = "FILE", value_parser = units::results)]
+    results: Option<SetResults>,
 }
 
 impl Function {
@@ -36,6 +42,9 @@ impl Function {
         }
         if let Some(budget_ucr) = self.budget {
             client.set_budget(&self.name, budget_ucr).await?;
+        }
+        if let Some(results) = &self.results {
+            client.set_results(&self.name, results).await?;
         }
         let view = client.function(&self.name).await?;
         if json {
@@ -77,6 +86,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
             .map(|traffic| ("traffic", super::traffic::shares(traffic))),
     );
     rows.extend(view.budget.as_ref().map(|budget| ("budget", spent(budget))));
+    rows.extend(view.results.as_ref().map(|results| ("results", places(results))));
     rows
 }
 
@@ -103,6 +113,15 @@ fn placement(asked: &PlacementBody) -> String {
     } else {
         parts.join(", ")
     }
+}
+
+fn places(results: &ResultsView) -> String {
+    let to = results
+        .sink
+        .as_ref()
+        .map(|sink| format!("to {} ({})", sink.to, sink.kind));
+    let kept = results.ttl_s.map(|seconds| format!("kept for {seconds} s"));
+    [to, kept].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn status(view: &FunctionView) -> String {

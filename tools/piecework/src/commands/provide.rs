@@ -11,9 +11,9 @@ use piecework_provider::owner::{Hours, Rules};
 
 use crate::{
     commands::up::stopped,
-    compose::{self, Provision, Terms},
+    compose::{self, OwnersWord, Provision, Terms},
     failure::Failure,
-    places,
+    keyfile, places, session,
     settings::{self, ProviderSettings, Settings as _},
     show, units,
 };
@@ -82,6 +82,16 @@ pub struct Provide {
     /// A private network, like 10.0.0.0/8, that functions may reach too if they list it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     egress_to: Vec<Network>,
+    /// It is your own: belongs to the account that is logged in here (`piecework login`), whose jobs pay no commission on it.
+    /// Said when it first joins
+    #[arg(long)]
+    mine: bool,
+    /// With --mine: the account's key, where you keep it yourself
+    #[arg(long, value_name = "FILE", requires = "mine")]
+    owner_key: Option<PathBuf>,
+    /// Jobs of the account that it belongs to cost nothing
+    #[arg(long)]
+    free_for_owner: bool,
     /// Price of a second of one core, in ucr
     #[arg(long, value_name = "UCR")]
     price_cpu: Option<u64>,
@@ -129,6 +139,8 @@ impl Provide {
             claim_after: Duration::from_secs(self.claim_after.into()),
             terms,
             controllers: settings.controllers,
+            owner: owners_word(self.mine, self.owner_key.as_deref())?,
+            free_for_owner: settings.owner.free,
             invite: self.invite,
         };
         let began = Instant::now();
@@ -155,6 +167,7 @@ impl Provide {
         prefer(&mut settings.slots, &self.slots);
         settings.owner.when_idle |= self.when_idle;
         settings.owner.on_mains |= self.on_mains;
+        settings.owner.free |= self.free_for_owner;
         prefer(&mut settings.owner.hours, &self.hours);
         prefer(&mut settings.owner.group, &self.owner_group);
         settings.egress.allowed |= self.egress;
@@ -165,6 +178,16 @@ impl Provide {
         settings.check()?;
         Ok(settings)
     }
+}
+
+fn owners_word(mine: bool, key: Option<&std::path::Path>) -> Result<Option<OwnersWord>, Failure> {
+    if !mine {
+        return Ok(None);
+    }
+    Ok(Some(OwnersWord {
+        client: session::connect()?,
+        key: key.map(keyfile::existing).transpose()?,
+    }))
 }
 
 fn prefer<T: Clone>(setting: &mut Option<T>, option: &Option<T>) {

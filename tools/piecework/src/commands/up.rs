@@ -24,6 +24,9 @@ pub struct Up {
     /// A private network, like 10.0.0.0/8, that functions may reach if they list it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub egress_to: Vec<Network>,
+    /// A private network, like 10.0.0.0/8, that functions may have their results sent to; may be repeated
+    #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
+    pub results_to: Vec<Network>,
     /// Run no function that reaches the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
@@ -48,6 +51,7 @@ impl Up {
             egress: (!self.no_egress).then_some(EgressPolicy {
                 private: self.egress_to,
             }),
+            results_to: self.results_to,
         };
         let machine = compose::machine(&directory, settings, &say)
             .await

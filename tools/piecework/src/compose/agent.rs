@@ -21,7 +21,7 @@ use piecework_api::{
 };
 use piecework_blobs::{Blobs, BlobsError, Unpacked};
 use piecework_ledger::{Action, Genesis, Register, Roles, SignedTransaction, Transaction};
-use piecework_model::{AccountId, Digest, NetworkId, OwnerName, PublicKey, Rejection, SecretKey};
+use piecework_model::{AccountId, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
 use piecework_provider::{Provider, collect::Claiming};
 use piecework_queue::{
     ProviderLink as _,
@@ -51,6 +51,45 @@ pub struct Provision {
     /// Needed the first time.
     pub invite: Option<String>,
     pub terms: Terms,
+    /// Who says that it is his own, where it is somebody's.
+    pub owner: Option<OwnersWord>,
+    /// Whether its owner's jobs cost nothing.
+    pub free_for_owner: bool,
+}
+
+/// Whoever is logged in vouches for a computer when it first joins.
+pub struct OwnersWord {
+    pub client: Client,
+    /// Where the owner keeps the account's key and not the controller.
+    pub key: Option<SecretKey>,
+}
+
+impl OwnersWord {
+    async fn vouch(&self, computer: &PublicKey, network: NetworkId) -> Result<(AccountId, Signature)> {
+        match &self.key {
+            Some(key) => {
+                let owner = self.client.own_account().await?.id;
+                Ok((owner, key.sign(Domain::Owner, &network, &AccountId::of(computer))))
+            }
+            None => {
+                let said = self.client.own_provider(*computer).await?;
+                Ok((said.owner, said.signature))
+            }
+        }
+    }
+}
+
+/// In the directory of a computer that is somebody's own: whose.
+const OWNER: &str = "owner";
+
+/// Whose jobs cost nothing here.
+fn free_for(provision: &Provision) -> Result<Option<AccountId>> {
+    if !provision.free_for_owner {
+        return Ok(None);
+    }
+    let path = provision.directory.join(OWNER);
+    let owner = fs::read_to_string(path).context("this computer is nobody's own: it joined without --mine")?;
+    Ok(Some(owner.trim().parse()?))
 }
 
 /// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens.
@@ -62,9 +101,6 @@ pub async fn provide(
     let directory = &provision.directory;
     make_private(directory)?;
     cores::confine(provision.terms.cores).context("the cores cannot be limited")?;
-    if provision.terms.rules.when_idle {
-        cores::come_last().context("the priority cannot be lowered")?;
-    }
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
     let shutdown = CancellationToken::new();
@@ -101,6 +137,7 @@ pub async fn provide(
         seat,
         Terms {
             name,
+            free_for: free_for(&provision)?,
             ..provision.terms.clone()
         },
         &shutdown,
@@ -108,6 +145,9 @@ pub async fn provide(
     .await?;
     publish(&client, &key, network, &provider).await?;
     say("the offer stands on the ledger");
+    if provision.terms.rules.when_idle {
+        cores::come_later().context("the priority cannot be lowered")?;
+    }
 
     let agent = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
     let control = control::serve(
@@ -303,11 +343,22 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> R
 async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: &Provision) -> Result<String> {
     let id = AccountId::of(&key.public());
     match client.account(&id.to_string()).await {
+        Ok(account) if provision.owner.is_some() && account.owner.is_none() => bail!(
+            "this computer joined as nobody's own, which cannot be changed: join with another --data directory and a new invite"
+        ),
         Ok(account) => return Ok(account.name),
         Err(ClientError::Refused { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let name: OwnerName = provision.terms.name.parse()?;
+    let owner = match &provision.owner {
+        Some(word) => Some(
+            word.vouch(&key.public(), network)
+                .await
+                .context("the owner does not vouch for it")?,
+        ),
+        None => None,
+    };
     let roles = Roles {
         provider: true,
         ..Roles::default()
@@ -316,7 +367,7 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
         name: name.clone(),
         roles,
         sponsor: None,
-        owner: None,
+        owner,
     });
     let transaction = Transaction {
         sender: id,
@@ -333,6 +384,9 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
         ..CreateAccount::default()
     };
     let account = client.create_account(&body).await.context("the account was not made")?;
+    if let Some((owner, _)) = owner {
+        super::files::write_private(&provision.directory.join(OWNER), &owner.to_string())?;
+    }
     Ok(account.name)
 }
 

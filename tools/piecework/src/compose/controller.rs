@@ -7,11 +7,12 @@ use piecework_blobs::Files;
 use piecework_chain::{Chain, remote};
 use piecework_controller::{Controller, Tuning};
 use piecework_ledger::{Genesis, Roles};
-use piecework_model::{AccountId, OwnerName, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
+use piecework_sink::Courier;
 use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,7 @@ pub async fn controller(
         policy: settings.policy,
         base_url: &url,
         tuning: settings.tuning.into(),
+        results_to: settings.results_to.clone(),
     };
     let controller = start(seat, chain.clone(), store, Arc::new(blobs), Vec::new(), &shutdown).await?;
     write_token(directory, &controller, (&settings.operator, &keys.operator), &url).await?;
@@ -142,6 +144,14 @@ pub(super) struct Seat<'a> {
     pub(super) policy: Policy,
     pub(super) base_url: &'a str,
     pub(super) tuning: Tuning,
+    /// Private networks that results may be sent to.
+    pub(super) results_to: Vec<Network>,
+}
+
+/// Whoever brings results to their sinks.
+pub(super) fn courier(results_to: Vec<Network>) -> Result<Courier> {
+    let policy = EgressPolicy { private: results_to };
+    Courier::new(policy).context("this machine's trusted certificates cannot be read")
 }
 
 pub(super) async fn start(
@@ -160,6 +170,7 @@ pub(super) async fn start(
         store,
         blobs,
         packages: Arc::new(Packages::new(places::package_options())),
+        sinks: Arc::new(courier(seat.results_to)?),
         providers,
         policy: seat.policy,
         base_url: seat.base_url.to_owned(),

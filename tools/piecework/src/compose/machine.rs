@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
 use piecework_controller::{Controller, Tuning};
-use piecework_model::{AccountId, EgressPolicy, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Network, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::http::Explorer;
 use piecework_queue::ProviderLink;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collecting::{Collecting, by_own_peer},
+    controller::courier,
     files::{Keys, lock, make_private, write_private},
     ledger::{explorer, start_peer},
     provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
@@ -46,6 +47,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Where functions with an allow list may go; nowhere if none.
     pub egress: Option<EgressPolicy>,
+    /// Private networks that results may be sent to.
+    pub results_to: Vec<Network>,
 }
 
 /// Controller, peer and provider on `directory`. `say` is told what takes time.
@@ -105,6 +108,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             store,
             blobs,
             packages: Arc::new(Packages::new(places::package_options())),
+            sinks: Arc::new(courier(settings.results_to)?),
             providers,
             policy: settings.policy,
             base_url: url.clone(),

@@ -14,7 +14,7 @@ mod provider;
 mod replica;
 mod sandboxes;
 
-pub use agent::{Provision, provide};
+pub use agent::{OwnersWord, Provision, provide};
 pub use collecting::CLAIM_AFTER_S;
 pub use controller::{ControllerKeys, controller};
 pub use devnet::{Answers, Wanted, devnet};

@@ -53,6 +53,8 @@ pub struct Terms {
     pub owner_group: Option<PathBuf>,
     /// Bundles kept unpacked; the longest unused go first.
     pub disk_bytes: u64,
+    /// Whose jobs cost nothing here.
+    pub free_for: Option<AccountId>,
 }
 
 impl Terms {
@@ -72,6 +74,7 @@ impl Terms {
             rules: Rules::default(),
             owner_group: None,
             disk_bytes: UNPACKED_BYTES_MAX,
+            free_for: None,
         }
     }
 }
@@ -109,6 +112,7 @@ pub(super) async fn start_provider(
         backends: working,
         probes,
         egress: terms.egress,
+        free_for: terms.free_for,
         bundles: seat.bundles,
         journal: seat.journal,
         payers: seat.payers,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use piecework_controller::Tuning;
-use piecework_model::OwnerName;
+use piecework_model::{Network, OwnerName};
 use piecework_scheduler::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub struct ControllerSettings {
     /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest.
     #[serde(default)]
     pub policy: Policy,
+    /// Private networks, like 10.0.0.0/8, that functions may have their results sent to.
+    #[serde(default)]
+    pub results_to: Vec<Network>,
     #[serde(default)]
     pub tuning: Tuned,
 }
@@ -80,6 +83,7 @@ impl ControllerSettings {
             url: String::new(),
             peers,
             policy: Policy::default(),
+            results_to: Vec::new(),
             tuning: Tuned::default(),
         }
     }

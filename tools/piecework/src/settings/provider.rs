@@ -44,6 +44,8 @@ pub struct OwnerSettings {
     pub hours: Option<Hours>,
     /// With `when_idle`: only the load of this control group counts.
     pub group: Option<PathBuf>,
+    /// Jobs of the account that the computer belongs to cost nothing.
+    pub free: bool,
 }
 
 /// Where functions that list what they reach may go from here.

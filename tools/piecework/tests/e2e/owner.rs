@@ -176,6 +176,8 @@ async fn a_job_that_stands_still_for_long_goes_elsewhere_and_is_paid_once() {
     let view = machine.paid(&job).await;
     assert_eq!(view["state"], "succeeded", "{view}");
     assert_eq!((first.as_str(), &view["provider"]), ("lent", &json!("spare")), "{view}");
+    let reasons = view["passed_over"].to_string();
+    assert!(reasons.contains("paused"), "{reasons}");
     assert_eq!(payments_for(&machine, &job).await.len(), 1);
     drop((lent, spare));
 }
