@@ -1,11 +1,13 @@
-//! Decides which provider gets a job, with reasons for each one passed over.
+//! Decisions about providers: who gets a job, with reasons for each one passed over; whose word is worth what.
 //!
 //! Pure and replayable: the same view, request, policy and seed give the same choice, in whatever order the view is.
 
 mod placement;
 mod reasons;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -13,6 +15,8 @@ use piecework_model::{AccountId, Counters, Language, Prices};
 
 pub use placement::{Pin, Placement, Policy, PriceCaps, Trust};
 pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
+pub use standing::{Finding, SCORE_MAX, Standing, Verdict, rerun_percent, verdict};
+pub use usage::{Counter, MachineClass, Outlier, SAMPLES_MIN, Sample, Usage};
 
 /// What the controller knows of one provider at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +152,7 @@ fn rank(candidate: &Candidate, request: &Request, policy: Policy, seed: u64) -> 
         Trust::Trusted => 0,
         Trust::Known => 1,
         Trust::New => 2,
+        Trust::Suspended => 3,
     };
     let draw = draw(candidate.account, seed);
     match policy {

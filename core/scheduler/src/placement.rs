@@ -20,7 +20,9 @@ pub enum Policy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
-    /// Too little was compared, or too much of it was bad.
+    /// A result of it was wrong, or its claims were too high: it gets reference jobs alone.
+    Suspended,
+    /// Too little of it was checked.
     #[default]
     New,
     Known,
@@ -64,14 +66,34 @@ words!(
     Cheapest = "cheapest"
 );
 
-words!(
-    Trust,
-    "placement.bad_trust",
-    "a trust class is new, known or trusted",
-    New = "new",
-    Known = "known",
-    Trusted = "trusted"
-);
+impl Trust {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "suspended",
+            Self::New => "new",
+            Self::Known => "known",
+            Self::Trusted => "trusted",
+        }
+    }
+}
+
+impl std::fmt::Display for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Trust {
+    type Err = Rejection;
+
+    /// What a function may ask for: nobody asks for the suspended.
+    fn from_str(text: &str) -> Result<Self, Rejection> {
+        [Self::New, Self::Known, Self::Trusted]
+            .into_iter()
+            .find(|trust| trust.as_str() == text)
+            .ok_or_else(|| Rejection::new("placement.bad_trust", "a trust class is new, known or trusted"))
+    }
+}
 
 /// Where a function's jobs may run. What is absent asks for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,10 +167,9 @@ mod tests {
             "fastest".parse::<Policy>().map_err(code),
             Err("placement.bad_policy".into())
         );
-        assert_eq!(
-            "blind".parse::<Trust>().map_err(code),
-            Err("placement.bad_trust".into())
-        );
+        for bad in ["blind", "suspended"] {
+            assert_eq!(bad.parse::<Trust>().map_err(code), Err("placement.bad_trust".into()));
+        }
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub struct AccountView {
     /// The person that it belongs to: jobs between accounts of one owner pay no commission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Results of it that the ledger knows to contradict another provider's.
+    #[serde(default)]
+    pub mismatches: u32,
     /// The next transaction's number.
     pub nonce: u64,
     /// The block that this was read at.

@@ -20,6 +20,7 @@ use crate::{
         CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
         UpdateFunction, VersionView,
     },
+    held::{Decide, Decision, HeldView},
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
         BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseView, LedgerStatus,
@@ -312,6 +313,16 @@ impl Client {
 
     pub async fn audit(&self, query: &AuditQuery) -> Result<List<AuditView>, ClientError> {
         self.get(routes::AUDIT, query).await
+    }
+
+    pub async fn held(&self, query: &PageQuery) -> Result<List<HeldView>, ClientError> {
+        self.get(routes::HELD, query).await
+    }
+
+    pub async fn decide_held(&self, job: JobId, decision: Decision) -> Result<(), ClientError> {
+        let path = fill(routes::HELD_JOB, &[&job.to_string()]);
+        let request = self.request(Method::POST, &path).json(&Decide { decision });
+        self.send(request).await.map(drop)
     }
 
     pub async fn challenge(&self, name: &str) -> Result<ChallengeView, ClientError> {

@@ -78,6 +78,12 @@ pub struct CreateFunction {
     /// Where results go and how long they are kept; the whole of it anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<SetResults>,
+    /// Declares that equal inputs give equal outputs: this share of its jobs runs once more at another provider, at its
+    /// owner's expense, and the results are compared; up to ten times as many where little is known of the provider. 0 if
+    /// absent: it may not be deterministic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100)]
+    pub rerun_percent: Option<u32>,
 }
 
 /// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
@@ -142,6 +148,10 @@ pub struct UpdateFunction {
     /// Where results go and how long they are kept; the whole of it anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<SetResults>,
+    /// As in `POST /functions`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100)]
+    pub rerun_percent: Option<u32>,
 }
 
 /// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
@@ -172,6 +182,7 @@ pub struct Settings {
     pub placement: Option<PlacementBody>,
     /// Where results go and how long they are kept; the whole of it anew.
     pub results: Option<SetResults>,
+    pub rerun_percent: Option<u32>,
 }
 
 impl CreateFunction {
@@ -190,6 +201,7 @@ impl CreateFunction {
             egress_limit_mb: self.egress_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
+            rerun_percent: self.rerun_percent,
         }
     }
 }
@@ -210,6 +222,7 @@ impl UpdateFunction {
             egress_limit_mb: self.egress_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
+            rerun_percent: self.rerun_percent,
         }
     }
 }
@@ -307,6 +320,9 @@ pub struct FunctionView {
     /// Where its jobs may run; what is absent asks for nothing.
     #[serde(default)]
     pub placement: PlacementBody,
+    /// Share of its jobs that run twice and are compared; 0 if it is not declared deterministic.
+    #[serde(default)]
+    pub rerun_percent: u32,
     /// Digest of the live version's bundle.
     #[schema(value_type = String)]
     pub code_digest: Digest,

@@ -130,6 +130,13 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub replaces: Option<JobId>,
+    /// The job whose result this one's was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub rerun_of: Option<JobId>,
+    /// Why its receipt is not paid, where that was decided or waits to be; only in `GET /jobs/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<crate::held::HeldView>,
     /// Why the other providers did not get it; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<PassedOverView>,

@@ -219,6 +219,24 @@ pub struct ProviderView {
     pub earned_ucr: Credits,
     pub last_seen_at: Option<Timestamp>,
     pub prices: Option<PricesView>,
+    #[serde(default)]
+    pub standing: StandingView,
+}
+
+/// What came of a provider's results wherever somebody could check them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct StandingView {
+    /// `suspended`, `new`, `known` or `trusted`.
+    pub trust: String,
+    /// Of 1000.
+    pub score: u32,
+    pub right: u64,
+    pub wrong: u64,
+    /// Receipts refused for claiming more than was ordered or seen.
+    pub overclaimed: u64,
+    /// CPU microseconds for a unit of the reference job: lower is faster.
+    pub cpu_us_per_unit: Option<u32>,
 }
 
 /// A lease: `GET /leases`.

@@ -9,6 +9,7 @@ pub mod client;
 pub mod errors;
 pub mod execute;
 pub mod functions;
+pub mod held;
 pub mod jobs;
 pub mod ledger;
 pub mod metrics;

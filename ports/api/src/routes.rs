@@ -56,6 +56,10 @@ pub const INVITES: &str = "/invites";
 /// Who changed what, and when.
 pub const AUDIT: &str = "/audit";
 
+/// Receipts that are not paid, and why.
+pub const HELD: &str = "/held";
+pub const HELD_JOB: &str = "/held/{job}";
+
 pub const TRANSFERS: &str = "/transfers";
 pub const STATEMENT: &str = "/statement";
 pub const OFFERS: &str = "/offers";

@@ -24,9 +24,10 @@ use crate::{
     auth::Caller,
     budget,
     clock::now_ms,
+    dispatch,
     failure::{blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
-    invoke, placement, results,
+    placement, results,
     seen::Wanted,
     traffic,
 };
@@ -56,6 +57,7 @@ struct Draft {
     strict: bool,
     egress: EgressList,
     placement: Placement,
+    rerun_percent: u32,
 }
 
 /// `POST /functions`.
@@ -68,6 +70,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
     let placement = placement::changed(controller, Placement::default(), settings.placement).await?;
+    let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
     let handler = handler(body.handler)?;
@@ -96,6 +99,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         strict,
         egress,
         placement,
+        rerun_percent,
     };
     let now = now_ms();
     let id = FunctionId(rand::rng().random());
@@ -197,6 +201,7 @@ pub(crate) async fn update(
         code,
         handler,
         placement,
+        rerun_percent: placement::rerun_percent(settings.rerun_percent, old.rerun_percent)?,
         limits: limits(&settings, &egress, old.limits)?,
         egress,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
@@ -556,6 +561,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         strict: draft.strict,
         egress: draft.egress,
         placement: draft.placement,
+        rerun_percent: draft.rerun_percent,
         created_at_ms: now_ms(),
     })
 }
@@ -616,7 +622,7 @@ async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> An
     };
     let provider = match site.provider(&work).await? {
         Ok(provider) => provider,
-        Err(reasons) if asks_for_others(&reasons) => return Err(invoke::no_provider(site.controller, &reasons).await),
+        Err(reasons) if asks_for_others(&reasons) => return Err(dispatch::no_provider(site.controller, &reasons).await),
         Err(_) => {
             let mut refusal = refusal(
                 "sandbox.unavailable",
@@ -669,7 +675,7 @@ async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(BackendName
         }
     }
     match others {
-        Some(reasons) => Err(invoke::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(dispatch::no_provider(site.controller, &reasons).await),
         None => refuse(
             "sandbox.unavailable",
             format!("no sandbox takes this code: {}", said.join("; ")),

@@ -14,7 +14,7 @@ use piecework_queue::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{Controller, clock::now_ms};
+use crate::{Controller, clock::now_ms, seen::Membership, standings};
 
 /// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say nothing
 /// keep their places for some seconds only, and nobody waits behind them.
@@ -45,7 +45,7 @@ impl Hub {
         &self,
         controller: &Controller,
         arrival: &Arrival,
-        owner: AccountId,
+        membership: Membership,
     ) -> Result<Arc<RemoteProvider>, Rejection> {
         let account = arrival.account();
         let entry = self.remotes.entry(account);
@@ -65,7 +65,7 @@ impl Hub {
         }
         let remote = RemoteProvider::new(arrival);
         entry.insert(remote.clone());
-        controller.providers.join(remote.clone(), owner);
+        controller.providers.join(remote.clone(), membership);
         Ok(remote)
     }
 }
@@ -95,7 +95,7 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     };
     let account = arrival.account();
     let entered = match admit(&controller, &arrival.introduction.profile.clone(), arrival.key).await {
-        Ok(owner) => controller.hub.enter(&controller, &arrival, owner),
+        Ok(membership) => controller.hub.enter(&controller, &arrival, membership),
         Err(rejection) => Err(rejection),
     };
     let remote = match entered {
@@ -111,8 +111,8 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
-/// Whose the provider is, if this key is that provider's, and what it says is what its offer on the ledger says.
-async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<AccountId, Rejection> {
+/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
+async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
         let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
@@ -139,7 +139,13 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
             "the provider asks for other prices than its offer on the ledger says",
         ));
     }
-    Ok(account.owner.unwrap_or(profile.account))
+    let standing = standings::of(controller, profile.account).await;
+    Ok(Membership {
+        owner: account.owner.unwrap_or(profile.account),
+        standing: standing
+            .map_err(|_| Rejection::new("server.failed", "the controller's store does not answer now"))?,
+        is_own: false,
+    })
 }
 
 fn well_formed(profile: &Profile) -> Result<(), Rejection> {

@@ -14,7 +14,9 @@ mod auth;
 mod budget;
 mod clock;
 mod codecs;
+mod compare;
 mod deploy;
+mod dispatch;
 mod disputes;
 mod failure;
 mod fair;
@@ -32,13 +34,16 @@ mod outcome;
 mod placement;
 mod queue;
 mod rates;
+mod reference;
 mod results;
 mod seen;
 mod settle;
+mod standings;
 mod telemetry;
 mod traffic;
 mod views;
 mod watch;
+mod withheld;
 
 // Decisions without a world: the simulator makes them with the same code.
 pub use lane::LaneState;
@@ -67,7 +72,7 @@ pub struct Options {
     pub key: SecretKey,
     /// The controller's account, which gets its share of the commission.
     pub account: AccountId,
-    /// The account of who runs the controller: the owner of the providers in this process.
+    /// The account of who runs the controller: the owner of the providers in this process, and who pays reference jobs.
     pub operator: AccountId,
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
@@ -111,6 +116,10 @@ pub struct Tuning {
     pub requests_per_s: Option<u32>,
     /// Requests that one account may send at once; twice the rate if absent.
     pub burst: Option<u32>,
+    /// A provider that is known gets a reference job this often; a new one more, a trusted one less. Zero: nobody does.
+    pub reference_every: Duration,
+    /// A receipt that stands out is paid after this long if no operator refuses it.
+    pub held_for: Duration,
     /// A deleted function can be restored for this long.
     pub restore_window: Duration,
     /// Job records, outputs and logs older than this are deleted.
@@ -139,6 +148,8 @@ impl Default for Tuning {
             quarantine_window: Duration::from_secs(60),
             requests_per_s: None,
             burst: None,
+            reference_every: Duration::from_secs(6 * 3_600),
+            held_for: Duration::from_secs(86_400),
             restore_window: Duration::from_secs(7 * 86_400),
             retention: Duration::from_secs(7 * 86_400),
             delivery_window: Duration::from_secs(86_400),
@@ -160,6 +171,10 @@ pub struct Controller {
     sinks: Arc<dyn piecework_sink::Deliver>,
     deliveries: results::Deliveries,
     providers: seen::Providers,
+    standings: standings::Standings,
+    withheld: withheld::Withheld,
+    references: reference::References,
+    operator: AccountId,
     hub: hub::Hub,
     policy: Policy,
     base_url: String,
@@ -207,6 +222,10 @@ impl Controller {
             sinks: options.sinks,
             deliveries: results::Deliveries::default(),
             providers: seen::Providers::default(),
+            standings: standings::Standings::default(),
+            withheld: withheld::Withheld::default(),
+            references: reference::References::default(),
+            operator: options.operator,
             hub: hub::Hub::default(),
             policy: options.policy,
             base_url: options.base_url,
@@ -231,9 +250,12 @@ impl Controller {
         for link in options.providers {
             let owner = placement::owner_of(&controller, link.profile().account).await?;
             let is_its_own = owner == link.profile().account;
-            controller
-                .providers
-                .join(link, if is_its_own { options.operator } else { owner });
+            let membership = seen::Membership {
+                owner: if is_its_own { options.operator } else { owner },
+                standing: standings::own(&controller, link.profile().account),
+                is_own: true,
+            };
+            controller.providers.join(link, membership);
         }
         follow::catch_up(&controller).await?;
         settle::take_up(&controller).await?;
@@ -244,6 +266,8 @@ impl Controller {
         controller.tasks.spawn(results::run(controller.clone()));
         controller.tasks.spawn(fair::keep_size(controller.clone()));
         controller.tasks.spawn(seen::tell(controller.clone()));
+        controller.tasks.spawn(withheld::run(controller.clone()));
+        controller.tasks.spawn(reference::run(controller.clone()));
         queue::take_up(&controller).await?;
         Ok(controller)
     }

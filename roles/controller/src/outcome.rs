@@ -26,6 +26,18 @@ pub enum ReceiptFault {
     OverTicket,
     #[error("the receipt claims more than the controller saw")]
     OverObserved,
+    #[error("the output is larger than the ticket allows")]
+    TooMuchOutput,
+}
+
+impl ReceiptFault {
+    /// Whether the output that came with it is the provider's word on this job all the same: then only the bill is refused.
+    pub fn leaves_result(self) -> bool {
+        match self {
+            Self::OverTicket | Self::OverObserved => true,
+            Self::OtherJob | Self::OtherOutput | Self::TooMuchOutput => false,
+        }
+    }
 }
 
 /// Rounding between two clocks, and the time an answer is under way.
@@ -49,6 +61,9 @@ pub fn check_receipt(
         return Err(ReceiptFault::OtherJob);
     }
     let output = match outcome {
+        Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
+            return Err(ReceiptFault::TooMuchOutput);
+        }
         Outcome::Returned(output) => Digest::of(output),
         _ => Digest::of(b""),
     };
@@ -237,6 +252,21 @@ mod tests {
             Some(ReceiptFault::OverTicket),
             "above the ticket's maximum"
         );
+    }
+
+    #[test]
+    fn an_output_over_the_limit_is_refused() {
+        let output = Bytes::from(vec![
+            b'1';
+            usize::try_from(Limits::DEFAULT.output_bytes).expect("small") + 1
+        ]);
+        let receipt = Receipt {
+            output: Digest::of(&output),
+            ..receipt()
+        };
+        let outcome = Outcome::Returned(output);
+        let checked = check_receipt(&ticket(), &receipt, &outcome, OBSERVED_US, 2);
+        assert_eq!(checked, Err(ReceiptFault::TooMuchOutput));
     }
 
     #[test]

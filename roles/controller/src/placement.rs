@@ -59,6 +59,21 @@ pub(crate) async fn changed(
     Ok(placement)
 }
 
+/// Refuses with `placement.bad_rerun`.
+pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
+    match asked {
+        Some(percent) if percent > 100 => {
+            let mut refusal = refusal(
+                "placement.bad_rerun",
+                "a share is between 1 and 100 percent, or 0 for none",
+            );
+            refusal.field = Some("rerun_percent".into());
+            Err(refusal)
+        }
+        asked => Ok(asked.unwrap_or(before)),
+    }
+}
+
 fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
     let mut refusal = refusal(code, message);
     refusal.field = Some(format!("placement.{field}"));

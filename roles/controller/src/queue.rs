@@ -12,7 +12,7 @@ use crate::{
     Answer, Controller,
     failure::{refuse, store},
     functions,
-    invoke::{self, Invocation},
+    invoke::{self, Invocation, Purpose},
 };
 
 #[derive(Default)]
@@ -93,6 +93,7 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob) -> Answer<()> {
         deadline_ms: job.deadline_ms,
         created_at_ms: job.created_at_ms,
         accepted: true,
+        purpose: Purpose::Call,
     };
     invoke::run(controller.clone(), invocation).await.map(drop)
 }

@@ -13,9 +13,10 @@ use parking_lot::RwLock;
 use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
-use piecework_scheduler::{Candidate, Trust};
+use piecework_sandbox::BackendName;
+use piecework_scheduler::Candidate;
 
-use crate::Controller;
+use crate::{Controller, standings::Known};
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
@@ -33,12 +34,12 @@ impl Providers {
     }
 
     /// Adds a provider, or puts a new run of it in the place of the one before.
-    pub(crate) fn join(&self, link: Arc<dyn ProviderLink>, owner: AccountId) {
+    pub(crate) fn join(&self, link: Arc<dyn ProviderLink>, membership: Membership) {
         let account = link.profile().account;
         let mut list = self.0.write();
         let others = list.iter().filter(|seen| seen.link.profile().account != account);
         let mut next: Vec<_> = others.cloned().collect();
-        next.push(Arc::new(Seen::new(link, owner)));
+        next.push(Arc::new(Seen::new(link, membership)));
         *list = Arc::new(next);
     }
 }
@@ -63,10 +64,20 @@ pub(crate) async fn tell(controller: Arc<Controller>) {
     }
 }
 
+/// What the community knows of a provider beside its own word.
+pub(crate) struct Membership {
+    pub(crate) owner: AccountId,
+    pub(crate) standing: Known,
+    /// Whether it is a part of this process: what it says is what the controller says.
+    pub(crate) is_own: bool,
+}
+
 /// A provider with the parts of its profile that do not change, ready for each decision.
 pub(crate) struct Seen {
     pub(crate) link: Arc<dyn ProviderLink>,
     pub(crate) owner: AccountId,
+    pub(crate) standing: Known,
+    pub(crate) is_own: bool,
     /// Jobs that were assigned to it here and have not ended.
     assigned: AtomicU32,
     runs: Arc<BTreeSet<(String, Language)>>,
@@ -99,7 +110,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Seen {
-    fn new(link: Arc<dyn ProviderLink>, owner: AccountId) -> Self {
+    fn new(link: Arc<dyn ProviderLink>, membership: Membership) -> Self {
         let profile = link.profile();
         let working = profile.probes.iter().filter(|probe| probe.works);
         let runs = working
@@ -114,7 +125,9 @@ impl Seen {
             runs: Arc::new(runs),
             region: profile.region.as_str().into(),
             labels: Arc::new(profile.labels.iter().cloned().collect()),
-            owner,
+            owner: membership.owner,
+            standing: membership.standing,
+            is_own: membership.is_own,
             assigned: AtomicU32::new(0),
             link,
         }
@@ -142,6 +155,10 @@ impl Seen {
 
     pub(crate) fn candidate(&self, wanted: Wanted<'_>) -> Candidate {
         let (profile, load) = (self.link.profile(), self.link.load());
+        let (trust, cpu_us_per_unit) = {
+            let standing = self.standing.lock();
+            (standing.trust(), standing.cpu_us_per_unit)
+        };
         Candidate {
             account: profile.account,
             owner: self.owner,
@@ -159,11 +176,20 @@ impl Seen {
             prices: profile.prices_for(wanted.developer),
             region: self.region.clone(),
             labels: self.labels.clone(),
-            trust: Trust::New,
-            cpu_us_per_unit: None,
+            trust,
+            cpu_us_per_unit,
             egress: self.lets_reach(wanted.egress),
             warm: self.link.is_warm(wanted.version.0, wanted.version.1),
         }
+    }
+
+    /// Whether its probe saw this backend run this language.
+    pub(crate) fn runs(&self, backend: BackendName, language: Language) -> bool {
+        self.runs.contains(&(backend.to_string(), language))
+    }
+
+    pub(crate) fn cpu_us_per_unit(&self) -> Option<u32> {
+        self.standing.lock().cpu_us_per_unit
     }
 
     /// Whether it runs functions that reach the network, these addresses among what they reach.

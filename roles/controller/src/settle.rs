@@ -17,7 +17,7 @@ use piecework_queue::{ProviderLink, Unsealed};
 use crate::{
     Answer, Controller,
     failure::{rejected, store},
-    leases,
+    leases, withheld,
 };
 
 /// A receipt that waits for its settlement, with the ack's time.
@@ -74,14 +74,8 @@ pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
     }
     for job in unsettled {
         leases::load_once(controller, job.developer).await?;
-        controller.leases.commit_earlier(job.developer, job.price_ucr);
-        if let (Some(receipt), Some(settlement)) = (job.receipt(), &job.settlement) {
-            controller.outbox.push(Outgoing {
-                receipt,
-                mark: settlement.mark,
-                price_max_ucr: settlement.price_max_ucr,
-                received_at_ms: settlement.received_at_ms.unwrap_or(0),
-            });
+        if let Some(owed) = withheld::take_up(controller, &job).await? {
+            controller.outbox.push(owed);
         }
     }
     Ok(())

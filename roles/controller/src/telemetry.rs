@@ -34,6 +34,8 @@ pub(crate) struct Telemetry {
     cpu_us: Counter,
     price_ucr: Counter,
     pub(crate) receipts_refused: Counter,
+    pub(crate) receipts_held: Counter,
+    pub(crate) mismatches: Counter,
     pub(crate) settled: Counter,
     pub(crate) settlements_failed: Counter,
     pub(crate) paid: Counter,
@@ -58,6 +60,8 @@ impl Default for Telemetry {
             cpu_us: Counter::default(),
             price_ucr: Counter::default(),
             receipts_refused: Counter::default(),
+            receipts_held: Counter::default(),
+            mismatches: Counter::default(),
             settled: Counter::default(),
             settlements_failed: Counter::default(),
             paid: Counter::default(),
@@ -140,6 +144,16 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
         "receipts_refused",
         "Receipts that did not pass the check",
         telemetry.receipts_refused.clone(),
+    );
+    registry.register(
+        "receipts_held",
+        "Receipts that stood out and waited for a decision",
+        telemetry.receipts_held.clone(),
+    );
+    registry.register(
+        "mismatches_reported",
+        "Contradictions between two runs put on the ledger",
+        telemetry.mismatches.clone(),
     );
     registry.register("jobs_settled", "Jobs in final settlements", telemetry.settled.clone());
     registry.register(

@@ -75,6 +75,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
         placement: crate::placement::view(controller, &version.placement).await,
+        rerun_percent: version.rerun_percent,
         code_digest: version.code,
         traffic: crate::traffic::view(controller, function),
         quarantine,
@@ -186,6 +187,8 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         error,
         result: None,
         replaces: job.replaces,
+        rerun_of: job.rerun_of,
+        held: None,
         passed_over: None,
     })
 }
@@ -193,6 +196,9 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
 /// The job with why other providers did not get it: some names to look up, so not for lists.
 pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<JobView> {
     let mut view = job(controller, record).await?;
+    if !record.paid {
+        view.held = crate::withheld::of(controller, record.id).await?;
+    }
     if let Some(text) = &record.passed_over {
         view.passed_over = Some(passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
     }

@@ -369,11 +369,21 @@ const PLATFORM: &[Code] = &[
         "a policy is not random, least-loaded, warm-first, cheapest or default",
     ),
     code(422, "placement.bad_region", "a region is longer than 64 characters"),
+    code(
+        422,
+        "placement.bad_rerun",
+        "the share of jobs that run twice is over 100 percent",
+    ),
     code(422, "placement.bad_trust", "a trust class is not new, known or trusted"),
     code(
         422,
         "placement.unknown_provider",
         "a function is pinned to a name that no provider has",
+    ),
+    code(
+        503,
+        "provider.bad_result",
+        "what the provider sent is not the result that was ordered, and no other provider could take the job",
     ),
     code(
         503,
@@ -402,6 +412,7 @@ const PLATFORM: &[Code] = &[
         "rate.limited",
         "the account, or the address, sends more requests a second than it may; see Retry-After",
     ),
+    code(409, "receipt.not_held", "no receipt of this job waits for a decision"),
     code(
         422,
         "result.bad_sink",

@@ -120,6 +120,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
             region: Some("here".to_owned()),
             ..Placement::default()
         },
+        rerun_percent: 5,
         created_at_ms: START_MS + 5,
     }
 }
@@ -144,6 +145,7 @@ pub fn finished(number: u64, function: FunctionId, developer: AccountId) -> Job 
         price_ucr: 3 + number,
         received: true,
         replaces: Some(job_id(0)),
+        rerun_of: Some(job_id(1)),
         settlement: Some(settlement(number)),
         passed_over: Some("[]".to_owned()),
         output: Some(format!("{{\"n\":{number}}}").into_bytes()),

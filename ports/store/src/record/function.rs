@@ -105,6 +105,9 @@ pub struct Version {
     pub egress: EgressList,
     #[serde(default)]
     pub placement: Placement,
+    /// Share of its jobs that run twice, of a version that is declared deterministic; 0 of others.
+    #[serde(default)]
+    pub rerun_percent: u32,
     pub created_at_ms: u64,
 }
 

@@ -115,6 +115,8 @@ pub struct Job {
     pub error: Option<String>,
     /// The job that this one was started in place of.
     pub replaces: Option<JobId>,
+    /// The job whose result this one's was compared with.
+    pub rerun_of: Option<JobId>,
     pub settlement: Option<Settlement>,
     pub idempotency: Option<Idempotency>,
     /// Why providers were passed over, as JSON text.
@@ -156,6 +158,7 @@ impl Job {
             paid_height: None,
             error: None,
             replaces: None,
+            rerun_of: None,
             settlement: None,
             idempotency: None,
             passed_over: None,

@@ -52,6 +52,7 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         available_ucr: account.available(),
         sponsor,
         owner,
+        mismatches: account.mismatches,
         nonce: account.nonce,
         height: controller.chain.status().height,
         proof: None,

@@ -27,7 +27,7 @@ use crate::{
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
     functions::{self, Live},
-    invoke::{self, Done, Invocation},
+    invoke::{self, Done, Invocation, Purpose},
     queue, results,
 };
 
@@ -69,6 +69,7 @@ pub(super) async fn execute(
         deadline_ms: now + deadline.unwrap_or(DEADLINE_MS),
         created_at_ms: now,
         accepted: false,
+        purpose: Purpose::Call,
     };
     if wants_async(&headers) {
         invocation.live.check_takes_calls()?;
@@ -269,5 +270,6 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
         deadline_ms: now + DEADLINE_MS,
         created_at_ms: now,
         accepted: false,
+        purpose: Purpose::Call,
     }
 }

@@ -4,12 +4,15 @@ use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    ledger::{CreateTransfer, LeaseView, OfferView, ProviderView, StatementLine, StatementQuery, TransferView},
+    ledger::{
+        CreateTransfer, LeaseView, OfferView, ProviderView, StandingView, StatementLine, StatementQuery, TransferView,
+    },
     page::{List, PageQuery},
     routes,
 };
 use piecework_ledger::{Key, LeaseState, Params, Subject, Value};
 use piecework_model::{Credits, Digest};
+use piecework_scheduler::Standing;
 use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
 
@@ -289,7 +292,19 @@ pub(crate) async fn provider_view(controller: &Controller, seen: &Seen) -> Answe
         earned_ucr: earned,
         last_seen_at: Some(timestamp(crate::clock::now_ms().saturating_sub(seen.link.silent_ms()))),
         prices: Some(profile.prices.into()),
+        standing: standing(&seen.standing.lock()),
     })
+}
+
+fn standing(standing: &Standing) -> StandingView {
+    StandingView {
+        trust: standing.trust().to_string(),
+        score: standing.score,
+        right: standing.right,
+        wrong: standing.wrong,
+        overclaimed: standing.overclaimed,
+        cpu_us_per_unit: standing.cpu_us_per_unit,
+    }
 }
 
 /// Jobs paid and what they brought, over the lanes of the leases that this controller knows.

@@ -5,6 +5,7 @@ mod audit;
 mod events;
 mod execute;
 mod functions;
+mod held;
 mod jobs;
 mod ledger;
 mod link;
@@ -93,6 +94,8 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(jobs::history))
         .routes(routes!(jobs::result))
         .routes(routes!(jobs::logs))
+        .routes(routes!(held::list))
+        .routes(routes!(held::decide))
         .routes(routes!(metrics::function))
         .routes(routes!(metrics::system))
         .routes(routes!(metrics::prometheus))

@@ -100,6 +100,7 @@ pub(super) async fn account(names: &mut Names<'_>, id: AccountId, account: &Acco
         available_ucr: account.available(),
         sponsor,
         owner,
+        mismatches: account.mismatches,
         nonce: account.nonce,
         height,
         proof: None,

@@ -83,6 +83,9 @@ pub struct Settings {
     pub public: bool,
     #[command(flatten)]
     pub placement: Placement,
+    /// It is deterministic: run this share of its jobs twice, at your expense, and compare; 0 lifts it [default: 0]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub rerun: Option<u32>,
 }
 
 /// Where its jobs may run. What is not said stays as it was.
@@ -178,6 +181,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         egress_limit_mb: settings.egress_limit,
         placement: settings.placement.body(),
         results: settings.results.clone(),
+        rerun_percent: settings.rerun,
     }
 }
 
@@ -211,6 +215,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         egress_limit_mb: create.egress_limit_mb,
         placement: create.placement,
         results: create.results,
+        rerun_percent: create.rerun_percent,
     }
 }
 

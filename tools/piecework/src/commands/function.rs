@@ -73,6 +73,13 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
         ("placement", placement(&view.placement)),
+        (
+            "deterministic",
+            match view.rerun_percent {
+                0 => "not declared".into(),
+                percent => format!("{percent} % of its jobs run twice"),
+            },
+        ),
         ("env", dash(&env)),
         ("secrets", dash(&view.secret_names)),
         ("packages", dash(&view.packages)),

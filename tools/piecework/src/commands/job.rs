@@ -136,6 +136,8 @@ fn rows(job: &JobView) -> Vec<(&'static str, String)> {
             .as_ref()
             .map(|passed| ("passed over", passed_over(passed))),
     );
+    rows.extend(job.rerun_of.map(|first| ("compared with", first.to_string())));
+    rows.extend(job.held.as_ref().map(|held| ("not paid", held.reason.clone())));
     rows.extend(job.output.as_ref().map(|output| ("output", shortened(output.get()))));
     rows.extend(job.error.as_ref().map(|error| ("error", error.to_string())));
     rows

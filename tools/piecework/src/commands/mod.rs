@@ -12,6 +12,7 @@ pub mod devnet;
 pub mod doctor;
 pub mod function;
 pub mod functions;
+pub mod held;
 pub mod invite;
 pub mod job;
 pub mod jobs;

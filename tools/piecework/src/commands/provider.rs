@@ -161,6 +161,7 @@ async fn status(own: &Own, json: bool) -> Result<(), Failure> {
     let header = [
         "PROVIDER",
         "STATE",
+        "TRUST",
         "SANDBOXES",
         "RUNNING",
         "WARM",
@@ -171,10 +172,11 @@ async fn status(own: &Own, json: bool) -> Result<(), Failure> {
     show::table(header, list.items.into_iter().map(row).collect(), "no providers")
 }
 
-fn row(provider: ProviderView) -> [String; 8] {
+fn row(provider: ProviderView) -> [String; 9] {
     [
         provider.name,
         format!("{:?}", provider.state).to_lowercase(),
+        provider.standing.trust,
         provider.backends.join(" "),
         format!("{} of {}", provider.running, provider.slots),
         provider.warm_instances.to_string(),

@@ -43,6 +43,10 @@ pub struct Tuned {
     pub settle_every_ms: u64,
     /// After how long job records, outputs and logs are deleted.
     pub retention_days: u64,
+    /// How often a known provider gets a reference job that the operator pays; nobody does if 0.
+    pub reference_every_s: u64,
+    /// A receipt that stands out is paid after this long, unless an operator refuses it.
+    pub held_for_s: u64,
     /// What one account may ask a second on the long run; no limit if 0.
     pub requests_per_s: u32,
 }
@@ -54,6 +58,8 @@ impl Default for Tuned {
             open_registration: tuning.open_registration,
             settle_every_ms: u64::try_from(tuning.settle_every.as_millis()).unwrap_or(u64::MAX),
             retention_days: tuning.retention.as_secs() / DAY_S,
+            reference_every_s: tuning.reference_every.as_secs(),
+            held_for_s: tuning.held_for.as_secs(),
             requests_per_s: tuning.requests_per_s.unwrap_or(0),
         }
     }
@@ -68,6 +74,8 @@ impl From<Tuned> for Tuning {
             open_registration: tuned.open_registration,
             settle_every: Duration::from_millis(tuned.settle_every_ms),
             retention: Duration::from_secs(tuned.retention_days * DAY_S),
+            reference_every: Duration::from_secs(tuned.reference_every_s),
+            held_for: Duration::from_secs(tuned.held_for_s),
             requests_per_s: (tuned.requests_per_s > 0).then_some(tuned.requests_per_s),
             ..Self::default()
         }
@@ -95,6 +103,13 @@ impl Settings for ControllerSettings {
     fn check(&self) -> Result<(), Failure> {
         within("peers", self.peers.len() as u64, 1, PEERS_MAX)?;
         within("tuning.settle_every_ms", self.tuning.settle_every_ms, 1, 3_600_000)?;
+        within("tuning.held_for_s", self.tuning.held_for_s, 1, 365 * DAY_S)?;
+        within(
+            "tuning.reference_every_s",
+            self.tuning.reference_every_s,
+            0,
+            365 * DAY_S,
+        )?;
         within("tuning.retention_days", self.tuning.retention_days, 1, 36_500)?;
         if !self.url.is_empty() {
             check_url("url", &self.url)?;

@@ -150,8 +150,8 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
         [json!("too_dear"), json!("too_dear")]
     );
     assert_eq!(
-        reasons(json!({"trust": "trusted"})).await,
-        [json!("too_little_trust"), json!("too_little_trust")]
+        reasons(json!({"trust": "trusted", "region": "shelf"})).await,
+        [json!("wrong_region"), json!("too_little_trust")]
     );
     for (placement, code, field) in [
         (

@@ -1,0 +1,391 @@
+//! From an admitted invocation to a result in order: a provider is found, a ticket written, the receipt checked.
+//!
+//! ```text
+//! search -> slot -> budget, lease -> ticket (staked or sealed) -> provider -> receipt checked -> ran
+//!   ^-- nobody free, nobody here yet, refused, lost, or not the result that was ordered: another provider --'
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use piecework_api::errors::Refusal;
+use piecework_ledger::{Action, OpenJobs, OpenTicket};
+use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
+use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
+use piecework_scheduler::{Candidate, Finding, Reason, Reasons, plan};
+use piecework_store::JobState;
+use rand::RngExt as _;
+
+use crate::{
+    Answer, Controller, budget,
+    clock::now_ms,
+    failure::refusal,
+    inflight::Aboard,
+    invoke::{Invocation, Purpose},
+    leases::{self, Lane, Reservation},
+    outcome::{ReceiptFault, check_receipt},
+    seen::{Seen, Slot},
+    standings, views,
+};
+
+/// How often a job looks again for a free slot while all are taken.
+const SLOT_POLL: Duration = Duration::from_millis(2);
+/// And while no provider is there that could.
+const PROVIDER_POLL: Duration = Duration::from_millis(50);
+
+/// A job that a provider has run.
+pub(crate) struct Ran {
+    pub(crate) delivery: Delivery,
+    pub(crate) ticket: Ticket,
+    /// Whether the receipt is in order; what comes of it if not.
+    pub(crate) checked: Result<(), ReceiptFault>,
+    pub(crate) budget: Option<budget::Hold>,
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) reservation: Reservation,
+    pub(crate) passed_over: Reasons,
+    pub(crate) began: Instant,
+    /// Held until here.
+    _slot: Slot,
+}
+
+pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
+    Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id))
+}
+
+pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
+    Box::new(Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id))
+}
+
+/// One job's way through the providers.
+struct Search<'a> {
+    controller: &'a Controller,
+    invocation: &'a Invocation,
+    aboard: &'a Aboard<'a>,
+    patient_until: Instant,
+    /// The lane's sequence of the ticket that the next one replaces.
+    replaces: Option<u64>,
+    /// Who has refused, or failed to deliver what was ordered.
+    refusals: Vec<(AccountId, Box<Refusal>)>,
+    /// A provider that will take no ticket without a seal of its own.
+    wants_seal: Option<AccountId>,
+    /// Why nobody could take it when it was last asked.
+    reasons: Reasons,
+}
+
+/// Finds a provider, and another one as often as needed, until one has run the job.
+pub(crate) async fn dispatch(controller: &Controller, invocation: &Invocation, aboard: &Aboard<'_>) -> Answer<Ran> {
+    let mut search = Search {
+        controller,
+        invocation,
+        aboard,
+        patient_until: Instant::now() + controller.tuning.provider_wait,
+        replaces: None,
+        refusals: Vec::new(),
+        wants_seal: None,
+        reasons: Reasons::default(),
+    };
+    loop {
+        let (slot, passed_over) = search.provider().await?;
+        if let Some(ran) = search.order(slot, passed_over).await? {
+            return Ok(ran);
+        }
+    }
+}
+
+impl Search<'_> {
+    /// Waits until somebody can take the job, as long as waiting can help and there is time.
+    async fn provider(&mut self) -> Answer<(Slot, Reasons)> {
+        loop {
+            if self.aboard.flight.cancel.is_cancelled() {
+                return Err(cancelled(self.invocation));
+            }
+            if now_ms() > self.invocation.deadline_ms {
+                return Err(self.expired().await);
+            }
+            let reasons = match self.choose() {
+                Ok(chosen) => return Ok(chosen),
+                Err(reasons) => reasons,
+            };
+            let is_patient = self.invocation.accepted || Instant::now() < self.patient_until;
+            let pause = if reasons.any(|reason| reason == Reason::NoFreeSlot) {
+                SLOT_POLL
+            } else if may_change(&reasons) && is_patient {
+                PROVIDER_POLL
+            } else {
+                return Err(match self.refusals.pop() {
+                    Some((_, said)) => said,
+                    None => no_provider(self.controller, &reasons).await,
+                });
+            };
+            self.reasons = reasons;
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Among those that have not refused this job and may run it. The slot is the job's from here on.
+    fn choose(&self) -> Result<(Slot, Reasons), Reasons> {
+        let all = self.controller.providers.all();
+        let live = &self.invocation.live;
+        let mut barred = Vec::new();
+        let mut asked: Vec<&Arc<Seen>> = Vec::with_capacity(all.len());
+        for seen in all.iter() {
+            match self.bar(seen) {
+                Some(reason) => barred.push((seen.link.profile().account, reason)),
+                None => asked.push(seen),
+            }
+        }
+        loop {
+            let view: Vec<Candidate> = asked.iter().map(|seen| seen.candidate(live.wanted())).collect();
+            let planned = plan(&view, &live.request, live.policy, rand::rng().random());
+            let with_barred = |mut reasons: Reasons| {
+                barred
+                    .iter()
+                    .for_each(|(provider, reason)| reasons.add(*provider, *reason));
+                reasons
+            };
+            let choice = planned.map_err(with_barred)?;
+            // Another job may have got the last slot since the view was made: then there is another view.
+            if let Some(slot) = asked[choice.index].take_slot() {
+                return Ok((slot, with_barred(choice.passed_over)));
+            }
+        }
+    }
+
+    /// Why this one is not asked at all.
+    fn bar(&self, seen: &Seen) -> Option<Reason> {
+        let account = seen.link.profile().account;
+        if self.refusals.iter().any(|(refused, _)| *refused == account) {
+            return Some(Reason::Refused);
+        }
+        let Purpose::Rerun { has_run, .. } = &self.invocation.purpose else {
+            return None;
+        };
+        let owner_of = |account| self.controller.providers.by_account(account).map(|seen| seen.owner);
+        let is_same = |other: &AccountId| *other == account || owner_of(*other) == Some(seen.owner);
+        has_run.iter().any(is_same).then_some(Reason::HasRun)
+    }
+
+    /// Past the deadline, with why nobody took it where that is known.
+    async fn expired(&self) -> Box<Refusal> {
+        let mut refusal = expired(self.invocation);
+        if !self.reasons.is_empty() {
+            let named = views::passed_over(self.controller, &self.reasons).await;
+            refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
+        }
+        refusal
+    }
+
+    /// Orders the job there; `None` where it has to go elsewhere.
+    async fn order(&mut self, slot: Slot, passed_over: Reasons) -> Answer<Option<Ran>> {
+        let (controller, invocation) = (self.controller, self.invocation);
+        let live = &invocation.live;
+        let provider = slot.provider().clone();
+        let (account, prices, cores) = {
+            let profile = provider.profile();
+            (profile.account, profile.prices_for(live.function.owner), profile.cores)
+        };
+        let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
+        let budget = budget::hold(controller, live, price_max_ucr).await?;
+        let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
+        let book = reservation.book().clone();
+        let lane = book.lane(account, || controller.store.sequence_high_water(book.lease, account));
+        let sequence = lane.next_sequence(controller, (book.lease, account)).await?;
+        let ticket = Ticket {
+            lease: book.lease,
+            provider: account,
+            sequence,
+            job: invocation.id,
+            code: live.work.code,
+            input: input_digest(&invocation.event, &invocation.parameters),
+            limits: live.work.limits,
+            prices,
+            price_max_ucr,
+            deadline_ms: invocation.deadline_ms,
+            replaces: self.replaces,
+        };
+        let seal = match self.wants_seal.take() == Some(account) {
+            true => Some(sealed_alone(controller, &ticket)),
+            false => stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?,
+        };
+        if live.version.strict {
+            open_on_ledger(controller, &ticket).await?;
+        }
+        self.note_running(account);
+        let order = Order {
+            ticket: ticket.clone(),
+            payer: controller.payer,
+            exposure_ucr: book.exposure_ucr,
+            seal,
+            work: live.work.clone(),
+            event: invocation.event.clone(),
+            parameters: invocation.parameters.clone(),
+            cancel: self.aboard.flight.cancel.clone(),
+        };
+        let began = Instant::now();
+        let delivery = match provider.run(order).await {
+            Ok(delivery) => delivery,
+            Err(refused) => {
+                lane.refused(sequence);
+                keep_aside(invocation, reservation, price_max_ucr);
+                self.refused(account, sequence, refused).await;
+                return Ok(None);
+            }
+        };
+        let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let checked = check_receipt(
+            &ticket,
+            &delivery.receipt,
+            &delivery.finished.outcome,
+            observed_us,
+            cores,
+        );
+        if let Err(fault) = checked {
+            tracing::error!(job = %invocation.id, provider = %account, %fault, "a receipt was refused");
+            controller.telemetry.receipts_refused.inc();
+            if !fault.leaves_result() {
+                standings::note(controller, account, Finding::Wrong).await;
+                keep_aside(invocation, reservation, price_max_ucr);
+                self.not_as_ordered(account, sequence, fault);
+                return Ok(None);
+            }
+            standings::note(controller, account, Finding::Overclaimed).await;
+        }
+        Ok(Some(Ran {
+            delivery,
+            ticket,
+            checked,
+            budget,
+            lane,
+            reservation,
+            passed_over,
+            began,
+            _slot: slot,
+        }))
+    }
+
+    /// The provider did not begin, or went away: whom to ask next, and when.
+    async fn refused(&mut self, provider: AccountId, sequence: u64, refused: Rejection) {
+        let job = self.invocation.id;
+        match &*refused.code {
+            "provider.lost" => {
+                tracing::warn!(%job, %provider, "a provider was lost: its job is ordered elsewhere");
+                self.replaces = Some(sequence);
+            }
+            "provider.paused" => {
+                tracing::info!(%job, %provider, "a provider's owner came back: its job is ordered elsewhere");
+                self.replaces = Some(sequence);
+                tokio::time::sleep(SLOT_POLL).await;
+            }
+            "ticket.unsealed" => self.wants_seal = Some(provider),
+            "provider.no_slot" | "provider.draining" | "provider.none" => tokio::time::sleep(SLOT_POLL).await,
+            _ => {
+                tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
+                self.refusals
+                    .push((provider, Box::new(Refusal::from(refused).job(job))));
+            }
+        }
+    }
+
+    /// What came is not the result of this job, so the job goes to somebody else. Its ticket stays unsealed: there is no
+    /// claim to be made of it.
+    fn not_as_ordered(&mut self, provider: AccountId, sequence: u64, fault: ReceiptFault) {
+        let refusal = Refusal::new(
+            "provider.bad_result",
+            format!("the provider's result was refused: {fault}"),
+        );
+        self.refusals
+            .push((provider, Box::new(refusal.job(self.invocation.id))));
+        self.replaces = Some(sequence);
+    }
+
+    fn note_running(&self, provider: AccountId) {
+        let (controller, invocation) = (self.controller, self.invocation);
+        let mut record = self.aboard.flight.queued.lock();
+        record.state = JobState::Running;
+        record.provider = Some(provider);
+        drop(record);
+        if invocation.accepted
+            && let Err(error) = controller
+                .store
+                .set_state(invocation.id, JobState::Running, Some(provider))
+        {
+            tracing::warn!(%error, job = %invocation.id, "the state of a job was not noted");
+        }
+    }
+}
+
+/// A ticket that is on the ledger and came to nothing: its record keeps this aside until the lease ends.
+fn keep_aside(invocation: &Invocation, reservation: Reservation, price_max_ucr: u64) {
+    if invocation.live.version.strict {
+        reservation.commit(price_max_ucr);
+    }
+}
+
+/// Whether waiting can help: a provider that would fit is away, or none has come yet.
+fn may_change(reasons: &Reasons) -> bool {
+    reasons.is_empty() || reasons.any(|reason| matches!(reason, Reason::Silent | Reason::Draining | Reason::Paused))
+}
+
+pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> Box<Refusal> {
+    let mut refusal = refusal("provider.none", "no provider can take the job");
+    let named = views::passed_over(controller, reasons).await;
+    refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
+    refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
+    refusal
+}
+
+fn out_of_range() -> Box<Refusal> {
+    refusal(
+        "function.bad_timeout",
+        "the most that this run could cost is out of range: lower its limits",
+    )
+}
+
+/// Puts the ticket at stake, or seals it alone where too much would be unsigned.
+async fn stake(
+    controller: &Controller,
+    lane: &Lane,
+    ticket: &Ticket,
+    provider: &dyn ProviderLink,
+    exposure_ucr: u64,
+) -> Answer<Option<Seal>> {
+    let leaf = ticket.leaf();
+    if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
+        return Ok(None);
+    }
+    let key = (ticket.lease, ticket.provider);
+    lane.seal(controller, key, provider, 0).await?;
+    if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
+        return Ok(None);
+    }
+    Ok(Some(sealed_alone(controller, ticket)))
+}
+
+fn sealed_alone(controller: &Controller, ticket: &Ticket) -> Seal {
+    let key = (ticket.lease, ticket.provider);
+    Seal::sign(
+        &controller.key,
+        Domain::Tickets,
+        &controller.network,
+        key,
+        &[ticket.leaf()],
+    )
+}
+
+/// Strict functions: the ledger knows of the job before a provider does.
+async fn open_on_ledger(controller: &Controller, ticket: &Ticket) -> Answer<()> {
+    let action = Action::OpenJobs(OpenJobs {
+        lease: ticket.lease,
+        provider: ticket.provider,
+        tickets: vec![OpenTicket {
+            sequence: ticket.sequence,
+            job: ticket.job,
+            code: ticket.code,
+            input: ticket.input,
+            price_max_ucr: ticket.price_max_ucr,
+        }],
+    });
+    leases::submit_as_payer(controller, action).await.map(drop)
+}

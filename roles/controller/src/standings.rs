@@ -1,0 +1,93 @@
+//! Each provider's standing: at hand for every decision, durable with each finding.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use piecework_model::AccountId;
+use piecework_scheduler::{Finding, SCORE_MAX, Standing, Trust};
+
+use crate::{Answer, Controller, codecs, failure::store};
+
+/// account -> [`Standing`].
+const SPACE: &str = "standing";
+
+#[derive(Default)]
+pub(crate) struct Standings {
+    known: DashMap<AccountId, Known>,
+    /// One writer at a time: an older standing never overwrites a newer one.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// One provider's, shared by all its runs.
+pub(crate) type Known = Arc<Mutex<Standing>>;
+
+/// What is known of a provider; nothing, of a new one.
+pub(crate) async fn of(controller: &Controller, provider: AccountId) -> Answer<Known> {
+    if let Some(known) = controller.standings.known.get(&provider) {
+        return Ok(known.clone());
+    }
+    let bytes = controller
+        .store
+        .value(SPACE, &provider.to_string())
+        .await
+        .map_err(store)?;
+    let standing = match bytes {
+        Some(bytes) => codecs::from_json(&bytes)?,
+        None => Standing::default(),
+    };
+    let entry = controller.standings.known.entry(provider);
+    Ok(entry.or_insert_with(|| Arc::new(Mutex::new(standing))).clone())
+}
+
+/// Of a provider that is a part of this process: nobody checks one's own word.
+pub(crate) fn own(controller: &Controller, provider: AccountId) -> Known {
+    let standing = Standing {
+        score: SCORE_MAX,
+        ..Standing::default()
+    };
+    let known = Arc::new(Mutex::new(standing));
+    controller.standings.known.insert(provider, known.clone());
+    known
+}
+
+pub(crate) fn trust(controller: &Controller, provider: AccountId) -> Trust {
+    let known = controller.standings.known.get(&provider);
+    known.map_or(Trust::New, |known| known.lock().trust())
+}
+
+/// Takes a finding into account from the next decision on. A failure to write it is logged: it counts until a restart.
+pub(crate) async fn note(controller: &Controller, provider: AccountId, finding: Finding) {
+    tracing::info!(%provider, ?finding, "a provider's result was checked");
+    change(controller, provider, |standing| standing.note(finding)).await;
+}
+
+/// A reference job begins there now.
+pub(crate) async fn note_reference(controller: &Controller, provider: AccountId, now_ms: u64) {
+    change(controller, provider, |standing| standing.reference_at_ms = now_ms).await;
+}
+
+async fn change(controller: &Controller, provider: AccountId, change: impl FnOnce(&mut Standing) + Send) {
+    if let Err(refusal) = try_change(controller, provider, change).await {
+        tracing::error!(%provider, %refusal, "a provider's standing was not written");
+    }
+}
+
+async fn try_change(
+    controller: &Controller,
+    provider: AccountId,
+    change: impl FnOnce(&mut Standing) + Send,
+) -> Answer<()> {
+    let known = of(controller, provider).await?;
+    let _turn = controller.standings.writing.lock().await;
+    let (before, after) = {
+        let mut standing = known.lock();
+        let before = standing.trust();
+        change(&mut standing);
+        (before, standing.clone())
+    };
+    if before != after.trust() {
+        tracing::warn!(%provider, from = %before, to = %after.trust(), "a provider's trust changed");
+    }
+    codecs::put_json(controller, SPACE, &provider.to_string(), &after).await
+}

@@ -1,0 +1,380 @@
+//! Receipts that are in order and not paid yet: for as long as they are compared, or because they stand out from what the
+//! function usually uses.
+//!
+//! ```text
+//! receipt in order --> (compared) --> usual --------------------------> outbox
+//!                          |            '-> stands out: held --release--> outbox
+//!                          '--> contradicted: refused <--refuse--'
+//! ```
+//! The ticket of what is withheld is not sealed, so its provider has no claim to bring to the ledger on its own. What is
+//! held is durable. What is only being compared is not: after a crash it is paid.
+
+use std::{sync::Arc, time::Duration};
+
+use dashmap::DashMap;
+use moka::sync::Cache as Moka;
+use parking_lot::Mutex;
+use piecework_api::held::{Decision, HeldState, HeldView};
+use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus};
+use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
+use piecework_store::{Job, JobFilter};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    Answer, Controller, audit,
+    clock::{now_ms, timestamp},
+    codecs,
+    failure::{refuse, store},
+    leases::Lane,
+    settle::Outgoing,
+    standings,
+};
+
+/// job -> [`Record`].
+const SPACE: &str = "held";
+
+/// What waits for a decision, and what is usual.
+pub(crate) struct Withheld {
+    held: DashMap<JobId, Payable>,
+    usages: Moka<(FunctionId, u32), Arc<Mutex<Usage>>>,
+}
+
+/// Versions whose usage is remembered: some 10 KiB each.
+const USAGES_MAX: u64 = 5_000;
+
+impl Default for Withheld {
+    fn default() -> Self {
+        Self {
+            held: DashMap::new(),
+            usages: Moka::new(USAGES_MAX),
+        }
+    }
+}
+
+/// A receipt in order.
+#[derive(Clone)]
+pub(crate) struct Payable {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) developer: AccountId,
+    pub(crate) function: (FunctionId, u32),
+    pub(crate) function_name: FunctionName,
+    /// Where its ticket waits for a seal; none of an earlier run's.
+    pub(crate) lane: Option<Arc<Lane>>,
+}
+
+/// A decision about a receipt, open or made.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    job: JobId,
+    function: FunctionId,
+    version: u32,
+    function_name: FunctionName,
+    developer: AccountId,
+    provider: AccountId,
+    price_ucr: u64,
+    reason: String,
+    state: State,
+    since_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Held,
+    Refused,
+}
+
+impl Payable {
+    fn sample(&self) -> Sample {
+        Sample {
+            provider: self.outgoing.receipt.provider,
+            counters: self.outgoing.receipt.counters,
+        }
+    }
+
+    fn record(&self, state: State, reason: String) -> Record {
+        Record {
+            job: self.outgoing.receipt.job,
+            function: self.function.0,
+            version: self.function.1,
+            function_name: self.function_name.clone(),
+            developer: self.developer,
+            provider: self.outgoing.receipt.provider,
+            price_ucr: self.outgoing.receipt.price_ucr,
+            reason,
+            state,
+            since_ms: now_ms(),
+        }
+    }
+
+    /// Of a job of an earlier run.
+    fn of(job: &Job) -> Option<Self> {
+        let settlement = job.settlement.as_ref()?;
+        Some(Self {
+            outgoing: Outgoing {
+                receipt: job.receipt()?,
+                mark: settlement.mark,
+                price_max_ucr: settlement.price_max_ucr,
+                received_at_ms: settlement.received_at_ms.unwrap_or(0),
+            },
+            developer: job.developer,
+            function: (job.function, job.version),
+            function_name: job.function_name.clone(),
+            lane: None,
+        })
+    }
+}
+
+/// Owes the receipt, unless it stands out: then it waits for an operator, or for its time.
+pub(crate) async fn pay_if_usual(controller: &Controller, payable: Payable) -> Answer<()> {
+    let usage = usage(controller, payable.function).await?;
+    let class = class_of(controller, payable.outgoing.receipt.provider);
+    let sample = payable.sample();
+    let is_ordinary = match payable.outgoing.receipt.status {
+        JobStatus::Ok | JobStatus::Failed => true,
+        // Whatever they used is bounded by their limits, and the caller sees how they ended.
+        JobStatus::TimedOut | JobStatus::OutOfMemory | JobStatus::Cancelled => false,
+    };
+    let outlier = match is_ordinary {
+        true => usage.lock().outlier(class, &sample),
+        false => None,
+    };
+    match outlier {
+        Some(outlier) => hold(controller, payable, &outlier).await,
+        None => {
+            if is_ordinary {
+                usage.lock().learn(class, sample);
+            }
+            pay(controller, payable);
+            Ok(())
+        }
+    }
+}
+
+fn pay(controller: &Controller, payable: Payable) {
+    let receipt = &payable.outgoing.receipt;
+    if let Some(lane) = &payable.lane {
+        lane.ran(receipt.sequence, receipt.price_ucr);
+    }
+    controller.outbox.push(payable.outgoing);
+}
+
+fn class_of(controller: &Controller, provider: AccountId) -> MachineClass {
+    let seen = controller.providers.by_account(provider);
+    MachineClass::of(seen.and_then(|seen| seen.cpu_us_per_unit()))
+}
+
+/// What the version usually uses: from its last jobs, where this run has not seen any.
+async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Arc<Mutex<Usage>>> {
+    if let Some(usage) = controller.withheld.usages.get(&version) {
+        return Ok(usage);
+    }
+    let mut usage = Usage::default();
+    let Some((function, _)) = controller.store.function_ever(version.0).await.map_err(store)? else {
+        // The reference function, which no table knows.
+        return Ok(Arc::new(Mutex::new(usage)));
+    };
+    let filter = JobFilter {
+        developer: function.owner,
+        function: Some(version.0),
+        before: None,
+        limit: 100,
+    };
+    let page = controller.store.list_jobs(&filter).await.map_err(store)?;
+    for job in page
+        .items
+        .iter()
+        .rev()
+        .filter(|job| job.version == version.1 && job.paid)
+    {
+        if let Some(payable) = Payable::of(job) {
+            let class = class_of(controller, payable.outgoing.receipt.provider);
+            usage.learn(class, payable.sample());
+        }
+    }
+    Ok(controller
+        .withheld
+        .usages
+        .get_with(version, || Arc::new(Mutex::new(usage))))
+}
+
+async fn hold(controller: &Controller, payable: Payable, outlier: &Outlier) -> Answer<()> {
+    let job = payable.outgoing.receipt.job;
+    let record = payable.record(State::Held, in_words(outlier));
+    tracing::warn!(%job, provider = %record.provider, reason = record.reason, "a receipt is held");
+    codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
+    controller.telemetry.receipts_held.inc();
+    let detail = json!({"provider": record.provider, "price_ucr": record.price_ucr, "reason": record.reason});
+    let flagged = audit::record(
+        controller,
+        (None, record.provider),
+        ("receipt", "held"),
+        job.to_string(),
+        detail,
+    );
+    flagged.await?;
+    controller.withheld.held.insert(job, payable);
+    Ok(())
+}
+
+fn in_words(outlier: &Outlier) -> String {
+    let (what, unit) = match outlier.counter {
+        Counter::CpuUs => ("CPU time", "us"),
+        Counter::MemoryByteMs => ("memory", "byte ms"),
+        Counter::EgressBytes => ("traffic", "bytes"),
+    };
+    format!(
+        "{what} of {} {unit}, where the last {} jobs of this version on such machines had {} at the most",
+        outlier.claimed, outlier.compared_with, outlier.usual_max
+    )
+}
+
+/// Nothing is owed for it, now and after a restart.
+pub(crate) async fn refuse_payment(controller: &Controller, payable: &Payable, reason: &str) -> Answer<()> {
+    let job = payable.outgoing.receipt.job;
+    let record = payable.record(State::Refused, reason.to_owned());
+    tracing::warn!(%job, provider = %record.provider, reason, "a receipt is not paid");
+    codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
+    controller.telemetry.receipts_refused.inc();
+    let price_ucr = payable.outgoing.receipt.price_ucr;
+    controller.leases.forgive(payable.developer, price_ucr);
+    let detail = json!({"provider": record.provider, "price_ucr": price_ucr, "reason": reason});
+    let who = (None, record.provider);
+    audit::record(controller, who, ("receipt", "refused"), job.to_string(), detail).await
+}
+
+/// What a job of an earlier run is owed: `None` where it is held, or refused.
+pub(crate) async fn take_up(controller: &Controller, job: &Job) -> Answer<Option<Outgoing>> {
+    let Some(payable) = Payable::of(job) else {
+        return Ok(None);
+    };
+    let committed = || controller.leases.commit_earlier(job.developer, job.price_ucr);
+    match record_of(controller, job.id).await?.map(|record| record.state) {
+        None => {
+            committed();
+            Ok(Some(payable.outgoing))
+        }
+        Some(State::Held) => {
+            committed();
+            controller.withheld.held.insert(job.id, payable);
+            Ok(None)
+        }
+        Some(State::Refused) => Ok(None),
+    }
+}
+
+async fn record_of(controller: &Controller, job: JobId) -> Answer<Option<Record>> {
+    let bytes = controller.store.value(SPACE, &job.to_string()).await.map_err(store)?;
+    bytes.map(|bytes| codecs::from_json(&bytes)).transpose()
+}
+
+/// What was decided about a job's receipt, or waits to be.
+pub(crate) async fn of(controller: &Controller, job: JobId) -> Answer<Option<HeldView>> {
+    match record_of(controller, job).await? {
+        Some(record) => Ok(Some(view(controller, record).await)),
+        None => Ok(None),
+    }
+}
+
+/// By job, oldest first.
+pub(crate) async fn list(
+    controller: &Controller,
+    after: Option<&str>,
+    limit: u32,
+) -> Answer<(Vec<HeldView>, Option<String>)> {
+    let page = controller
+        .store
+        .list_values(SPACE, "", after, limit)
+        .await
+        .map_err(store)?;
+    let mut views = Vec::with_capacity(page.items.len());
+    for (_, bytes) in &page.items {
+        views.push(view(controller, codecs::from_json(bytes)?).await);
+    }
+    Ok((views, page.next))
+}
+
+async fn view(controller: &Controller, record: Record) -> HeldView {
+    let pays_at_ms = record.since_ms.saturating_add(held_for_ms(controller));
+    HeldView {
+        job: record.job,
+        function: record.function_name.to_string(),
+        developer: controller.account_name(record.developer).await,
+        provider: controller.account_name(record.provider).await,
+        price_ucr: Credits::from(record.price_ucr),
+        reason: record.reason,
+        state: match record.state {
+            State::Held => HeldState::Held,
+            State::Refused => HeldState::Refused,
+        },
+        since: timestamp(record.since_ms),
+        pays_at: (record.state == State::Held).then(|| timestamp(pays_at_ms)),
+    }
+}
+
+fn held_for_ms(controller: &Controller) -> u64 {
+    u64::try_from(controller.tuning.held_for.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An operator's decision. Refuses with `receipt.not_held`.
+pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
+    let Some((_, payable)) = controller.withheld.held.remove(&job) else {
+        return refuse("receipt.not_held", "no receipt of this job waits for a decision");
+    };
+    let provider = payable.outgoing.receipt.provider;
+    let verb = match decision {
+        Decision::Release => {
+            release(controller, payable).await?;
+            "released"
+        }
+        Decision::Refuse => {
+            refuse_payment(controller, &payable, "an operator refused it").await?;
+            standings::note(controller, provider, Finding::Overclaimed).await;
+            "denied"
+        }
+    };
+    let who = (Some(operator), provider);
+    audit::record(controller, who, ("receipt", verb), job.to_string(), json!({})).await
+}
+
+async fn release(controller: &Controller, payable: Payable) -> Answer<()> {
+    let job = payable.outgoing.receipt.job.to_string();
+    controller.store.take_value(SPACE, &job).await.map_err(store)?;
+    let usage = usage(controller, payable.function).await?;
+    let class = class_of(controller, payable.outgoing.receipt.provider);
+    usage.lock().learn(class, payable.sample());
+    pay(controller, payable);
+    Ok(())
+}
+
+/// Releases what nobody decided about in time, until shutdown: an honest provider of a rare, dear input only waits.
+pub(crate) async fn run(controller: Arc<Controller>) {
+    const EVERY: Duration = Duration::from_secs(30);
+    loop {
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY.min(controller.tuning.held_for)) => {}
+        }
+        if let Err(refusal) = release_overdue(&controller).await {
+            tracing::warn!(%refusal, "held receipts were not released");
+        }
+    }
+}
+
+async fn release_overdue(controller: &Controller) -> Answer<()> {
+    let jobs: Vec<JobId> = controller.withheld.held.iter().map(|entry| *entry.key()).collect();
+    for job in jobs {
+        let Some(record) = record_of(controller, job).await? else {
+            continue;
+        };
+        if record.since_ms.saturating_add(held_for_ms(controller)) > now_ms() {
+            continue;
+        }
+        if let Some((_, payable)) = controller.withheld.held.remove(&job) {
+            tracing::info!(%job, "nobody decided about a held receipt: it is paid");
+            release(controller, payable).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,383 @@
+//! A provider that cheats: it speaks the real link with a key and an account of its own, and lies in a chosen way.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use piecework_api::{
+    Client,
+    accounts::{CreateAccount, CreateSession, Role, sign_login},
+    ledger::SubmitTransaction,
+};
+use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
+use piecework_model::{
+    AccountId, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
+    Rejection, Seal, SecretKey, Ticket,
+};
+use piecework_queue::{
+    Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
+    link::{Agent, Fetcher, keep_linked},
+};
+use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome, Probe};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::machine::Machine;
+
+/// What it does with a developer's job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// None: it answers the event.
+    Honest,
+    /// Another output than the function's, consistently signed.
+    Garbage,
+    /// An output over the limit.
+    TooMuch,
+    /// A receipt for another job.
+    ForAnotherJob,
+    /// A receipt of a ticket that it was not given.
+    OfAnotherTicket,
+    /// A receipt in somebody else's name.
+    ForSomeoneElse,
+    /// A receipt over another output than the one that it sends.
+    OtherDigest,
+    /// The delivery of the job before, once more.
+    Replayed,
+    /// More CPU time than there was.
+    TooMuchTime,
+    /// A price above that of its own counters.
+    TooDear,
+    /// It takes its time, and claims all of it: nothing that was seen contradicts it.
+    Slow,
+}
+
+/// As long as a slow run takes.
+pub const SLOW: Duration = Duration::from_millis(300);
+
+pub struct Rogue {
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+}
+
+struct Shared {
+    key: SecretKey,
+    network: NetworkId,
+    profile: Profile,
+    lie: Mutex<Lie>,
+    /// Whether it answers the reference job rightly.
+    computes: bool,
+    last: Mutex<Option<Delivery>>,
+    jobs: AtomicU64,
+}
+
+impl Rogue {
+    /// Registers, offers at half the usual price, links; returns when the controller sees it.
+    pub async fn join(machine: &Machine, name: &str, lie: Lie, computes: bool) -> Self {
+        let key = key_of(name);
+        let account = AccountId::of(&key.public());
+        let client = Client::new(&machine.url, None).expect("a URL");
+        let network = client.ledger_status().await.expect("answers").network;
+        let code = crate::computer::invite(machine).await;
+        enrol(&client, &key, network, &profile(account, name), code).await;
+        Self::link(machine, name, lie, computes).await
+    }
+
+    /// Comes back with the account that it has.
+    pub async fn back(machine: &Machine, name: &str) -> Self {
+        Self::link(machine, name, Lie::Honest, true).await
+    }
+
+    async fn link(machine: &Machine, name: &str, lie: Lie, computes: bool) -> Self {
+        let key = key_of(name);
+        let account = AccountId::of(&key.public());
+        let client = Client::new(&machine.url, None).expect("a URL");
+        let network = client.ledger_status().await.expect("answers").network;
+        let profile = profile(account, name);
+        let shared = Arc::new(Shared {
+            key: key.clone(),
+            network,
+            profile,
+            lie: Mutex::new(lie),
+            computes,
+            last: Mutex::new(None),
+            jobs: AtomicU64::new(0),
+        });
+        let agent = Agent::new(key, network, rand::random(), shared.clone(), Fetcher::default());
+        let shutdown = CancellationToken::new();
+        let url = format!("ws{}/link", machine.url.strip_prefix("http").expect("plain HTTP"));
+        let stop = shutdown.clone();
+        tokio::spawn(async move { keep_linked(agent, vec![url], |_| Ok(()), now_ms, |_| (), stop).await });
+        let rogue = Self { shared, shutdown };
+        crate::providers::until("the rogue is linked", async || {
+            (crate::computer::provider(machine, name).await["state"] == "ready").then_some(())
+        })
+        .await;
+        rogue
+    }
+
+    pub fn lies(&self, lie: Lie) {
+        *self.shared.lie.lock() = lie;
+    }
+
+    /// Developers' jobs that it ran.
+    pub fn jobs(&self) -> u64 {
+        self.shared.jobs.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Rogue {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn key_of(name: &str) -> SecretKey {
+    SecretKey::from_seed(Digest::of(name.as_bytes()).0)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("past 1970");
+    u64::try_from(since.as_millis()).expect("fits")
+}
+
+fn profile(account: AccountId, name: &str) -> Profile {
+    Profile {
+        account,
+        name: name.to_owned(),
+        prices: Prices {
+            start_ucr: 1,
+            cpu_ucr_per_s: 100,
+            memory_ucr_per_gib_s: 10,
+            egress_ucr_per_mib: 1,
+        },
+        cores: 1,
+        memory_bytes: 1 << 30,
+        slots: 4,
+        region: "alley".into(),
+        labels: Vec::new(),
+        probes: vec![Probe {
+            backend: BackendName::Wasm,
+            works: true,
+            languages: vec![Language::JavaScript],
+            detail: "so it says".into(),
+            weaker: Vec::new(),
+            cold_us: None,
+            warm_us: None,
+        }],
+        egress: None,
+    }
+}
+
+async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, profile: &Profile, invite: String) {
+    let signed = |nonce, action| {
+        let transaction = Transaction {
+            sender: profile.account,
+            nonce,
+            action,
+        };
+        let signed = SignedTransaction::sign(transaction, key, &network);
+        hex::encode(borsh::to_vec(&signed).expect("bytes"))
+    };
+    let register = Action::Register(Register {
+        name: profile.name.parse().expect("a name"),
+        roles: Roles {
+            provider: true,
+            ..Roles::default()
+        },
+        sponsor: None,
+        owner: None,
+    });
+    let body = CreateAccount {
+        name: profile.name.clone(),
+        public_key: Some(key.public()),
+        registration: Some(signed(0, register)),
+        roles: vec![Role::Provider],
+        invite: Some(invite),
+        ..CreateAccount::default()
+    };
+    client.create_account(&body).await.expect("registered");
+    let challenge = client.challenge(&profile.name).await.expect("a challenge").challenge;
+    let session = CreateSession {
+        name: profile.name.clone(),
+        signature: Some(sign_login(key, &network, &profile.name, &challenge)),
+        challenge: Some(challenge),
+        ..CreateSession::default()
+    };
+    let token = client.create_session(&session).await.expect("logged in").token;
+    let client = Client::new(client.base(), Some(token)).expect("a URL");
+    let nonce = client.own_account().await.expect("an account").nonce;
+    let offer = Action::PutOffer(PutOffer {
+        prices: profile.prices,
+        resources: Resources {
+            cores: profile.cores,
+            memory_bytes: profile.memory_bytes,
+            disk_bytes: 1 << 30,
+            slots: profile.slots,
+        },
+        backends: vec!["wasm".into()],
+        region: profile.region.clone(),
+        labels: Vec::new(),
+        expires_at_height: 1 << 40,
+    });
+    let body = SubmitTransaction {
+        transaction: signed(nonce, offer),
+    };
+    client.submit(&body).await.expect("the offer stands");
+}
+
+impl Shared {
+    /// What an honest provider would answer: the event, or the result of the reference job.
+    fn honest(&self, work: &Work, event: &Bytes) -> Bytes {
+        if work.name != "piecework-reference" {
+            return event.clone();
+        }
+        let asked: Value = serde_json::from_slice(event).expect("JSON");
+        let number = |field: &str| u32::try_from(asked[field].as_u64().expect("a number")).expect("32 bits");
+        let step = |x: u32, _| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let answer = (0..number("rounds")).fold(number("seed"), step);
+        Bytes::from(if self.computes { answer } else { answer ^ 1 }.to_string())
+    }
+}
+
+/// As an honest provider writes it.
+fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
+    let counters = Counters {
+        cpu_us,
+        memory_byte_ms: 1 << 20,
+        egress_bytes: 0,
+    };
+    let receipt = Receipt {
+        lease: ticket.lease,
+        provider: ticket.provider,
+        sequence: ticket.sequence,
+        job: ticket.job,
+        code: ticket.code,
+        input: ticket.input,
+        output: Digest::of(&output),
+        status: JobStatus::Ok,
+        counters,
+        price_ucr: ticket.prices.price(&counters).expect("in range"),
+        duration_us: cpu_us,
+    };
+    Delivery {
+        receipt,
+        mark: [0; 32],
+        finished: Finished {
+            outcome: Outcome::Returned(output),
+            logs: Logs::default(),
+            counters,
+            memory_peak_bytes: 1 << 20,
+            duration: Duration::from_micros(cpu_us),
+            reusable: true,
+        },
+        cold: false,
+        pull_us: 0,
+    }
+}
+
+fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> Delivery {
+    let honest = delivered(ticket, output, 500);
+    let receipt = honest.receipt.clone();
+    let with = |receipt| Delivery {
+        receipt,
+        ..honest.clone()
+    };
+    match lie {
+        Lie::Honest => honest,
+        Lie::Garbage => delivered(ticket, Bytes::from_static(b"\"garbage\""), 500),
+        Lie::TooMuch => delivered(ticket, Bytes::from(vec![b'1'; 7 << 20]), 500),
+        Lie::ForAnotherJob => with(Receipt {
+            job: JobId([7; 16]),
+            ..receipt
+        }),
+        Lie::OfAnotherTicket => with(Receipt {
+            sequence: receipt.sequence + 1,
+            ..receipt
+        }),
+        Lie::ForSomeoneElse => with(Receipt {
+            provider: AccountId([7; 20]),
+            ..receipt
+        }),
+        Lie::OtherDigest => with(Receipt {
+            output: Digest::of(b"another"),
+            ..receipt
+        }),
+        Lie::Replayed => before.unwrap_or(honest),
+        Lie::TooMuchTime => delivered(ticket, honest_output(&honest), 3_600_000_000),
+        Lie::TooDear => with(Receipt {
+            price_ucr: receipt.price_ucr + 1,
+            ..receipt
+        }),
+        Lie::Slow => {
+            let most = u64::try_from(SLOW.as_micros()).expect("fits");
+            delivered(ticket, honest_output(&honest), most - 10_000)
+        }
+    }
+}
+
+fn honest_output(delivery: &Delivery) -> Bytes {
+    match &delivery.finished.outcome {
+        Outcome::Returned(output) => output.clone(),
+        other => panic!("it returned: {other:?}"),
+    }
+}
+
+#[async_trait]
+impl ProviderLink for Shared {
+    fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn load(&self) -> Load {
+        Load::default()
+    }
+
+    fn is_warm(&self, _function: FunctionId, _version: u32) -> bool {
+        false
+    }
+
+    async fn check(&self, _work: Arc<Work>) -> Result<(), LoadError> {
+        Ok(())
+    }
+
+    async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
+        let is_reference = order.work.name == "piecework-reference";
+        let lie = match is_reference {
+            true => Lie::Honest,
+            false => *self.lie.lock(),
+        };
+        if lie == Lie::Slow {
+            tokio::time::sleep(SLOW).await;
+        }
+        let output = self.honest(&order.work, &order.event);
+        let before = self.last.lock().clone();
+        let delivery = lied(lie, &order.ticket, output, before);
+        if !is_reference {
+            self.jobs.fetch_add(1, Ordering::SeqCst);
+        }
+        *self.last.lock() = Some(delivery.clone());
+        Ok(delivery)
+    }
+
+    async fn accept_seal(&self, _seal: Seal, _sequences: Vec<u64>) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// It seals whatever it is asked to.
+    async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
+        let leaves: Vec<Digest> = receipts.iter().map(|unsealed| unsealed.receipt.leaf()).collect();
+        if lane.1 != self.profile.account {
+            return Err(Rejection::new("receipt.not_mine", "not this provider's"));
+        }
+        Ok(Seal::sign(&self.key, Domain::Receipts, &self.network, lane, &leaves))
+    }
+
+    fn forget(&self, _function: FunctionId, _version: u32) {}
+}
