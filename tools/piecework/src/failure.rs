@@ -6,6 +6,7 @@ use piecework_api::{ClientError, errors::Refusal};
 use piecework_chain::ChainFailure;
 use piecework_model::Rejection;
 use piecework_peer::PeerFailure;
+use piecework_store::StoreFailure;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -52,12 +53,13 @@ impl Failure {
 fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
     let peer = || cause.downcast_ref().map(PeerFailure::code);
     let chain = || cause.downcast_ref().map(ChainFailure::code);
+    let store = || cause.downcast_ref().map(StoreFailure::code);
     let rejection = || {
         cause
             .downcast_ref()
             .map(|rejection: &'a Rejection| rejection.code.as_ref())
     };
-    peer().or_else(chain).or_else(rejection)
+    peer().or_else(chain).or_else(store).or_else(rejection)
 }
 
 /// Codes that mean: it ran, and it was the function's fault.

@@ -14,7 +14,7 @@ mod source;
 mod tether;
 mod units;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let cli = cli::Cli::parse();

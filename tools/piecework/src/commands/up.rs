@@ -9,7 +9,7 @@ use piecework_scheduler::Policy;
 
 use crate::{compose, failure::Failure, places, units};
 
-/// Controller, peer, provider and portal in one process
+/// Controller, ledger peer and provider in one process
 #[derive(Debug, clap::Args)]
 pub struct Up {
     /// Where all state is kept [default: piecework below the user's data directory]

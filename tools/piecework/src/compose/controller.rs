@@ -17,7 +17,10 @@ use piecework_store::Sqlite;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::files::{load_or_create_key, lock, make_private, write_private};
+use super::{
+    files::{load_or_create_key, lock, make_private, write_private},
+    listen::listen,
+};
 use crate::{places, settings::ControllerSettings};
 
 /// A controller that runs, and its API that does not serve yet.
@@ -61,9 +64,7 @@ pub async fn controller(
 ) -> Result<Lone> {
     make_private(directory)?;
     let lock = lock(directory)?;
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (`listen`)", settings.listen))?;
+    let listener = listen(settings.listen, "`listen`").await?;
     let url = match settings.url.is_empty() {
         true => format!("http://{}", listener.local_addr()?),
         false => settings.url.trim_end_matches('/').to_owned(),

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use piecework_model::{Rejection, SecretKey};
 use rand::RngExt as _;
 
@@ -41,6 +41,32 @@ pub(super) fn lock(directory: &Path) -> Result<fs::File> {
     }
 }
 
+/// Refuses a directory with files in it that no `up` has made: its state would lie among somebody's own.
+pub(super) fn refuse_foreign(directory: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Ok(());
+    };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+    // A file system of its own brings this one along.
+    let is_empty = names.iter().all(|name| name == "lost+found");
+    if is_empty || names.iter().any(|name| name == LOCK) {
+        return Ok(());
+    }
+    let foreign = format!(
+        "{} has files in it that `piecework up` has not made",
+        directory.display()
+    );
+    Err(Rejection::new("directory.foreign", foreign)
+        .hint("give an empty directory, or one that does not exist yet")
+        .into())
+}
+
+fn damaged(message: String) -> anyhow::Error {
+    Rejection::new("directory.damaged", message)
+        .hint("restore it from a backup")
+        .into()
+}
+
 /// The keys of the accounts that one machine plays; the peer's own lies with the peer.
 pub(super) struct Keys {
     pub(super) operator: SecretKey,
@@ -57,7 +83,7 @@ impl Keys {
         let key = |name: &str| {
             let path = directory.join(format!("{name}.key"));
             if in_use && !path.exists() {
-                bail!("{} is gone: restore it from a backup", path.display());
+                return Err(damaged(format!("{} is gone", path.display())));
             }
             load_or_create_key(&path)
         };
@@ -74,7 +100,7 @@ pub(super) fn load_or_create_key(path: &Path) -> Result<SecretKey> {
         Ok(text) => {
             let mut seed = [0; 32];
             hex::decode_to_slice(text.trim(), &mut seed)
-                .with_context(|| format!("{} is not a key: restore it from a backup", path.display()))?;
+                .map_err(|_| damaged(format!("{} is not a key", path.display())))?;
             Ok(SecretKey::from_seed(seed))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     collecting::{Collecting, by_own_peer},
     controller::courier,
-    files::{Keys, lock, make_private, write_private},
+    files::{Keys, lock, make_private, refuse_foreign, write_private},
     ledger::{explorer, start_peer},
+    listen::listen,
     provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
 };
 use crate::places;
@@ -53,14 +54,10 @@ pub struct Settings {
 
 /// Controller, peer and provider on `directory`. `say` is told what takes time.
 pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -> Result<Machine> {
-    let listen = settings.listen;
+    refuse_foreign(directory)?;
     make_private(directory)?;
     let lock = lock(directory)?;
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!(
-            "cannot listen on {listen}: is another `piecework up` running? `--listen 127.0.0.1:0` takes a free port"
-        )
-    })?;
+    let listener = listen(settings.listen, "--listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(directory)?;

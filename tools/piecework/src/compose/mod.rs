@@ -8,6 +8,7 @@ mod cores;
 mod devnet;
 mod files;
 mod ledger;
+mod listen;
 mod machine;
 mod peer;
 mod provider;

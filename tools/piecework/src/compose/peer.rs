@@ -13,6 +13,7 @@ use piecework_peer::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::listen::listen;
 use crate::settings::PeerSettings;
 
 /// A peer that runs, and its API that does not serve yet.
@@ -29,9 +30,7 @@ pub struct Peer {
 pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str)) -> Result<Peer> {
     let member = piecework_peer::member(directory)
         .context("the peer's directory cannot be used; `piecework peer join` puts a genesis file there")?;
-    let listener = TcpListener::bind(settings.api)
-        .await
-        .with_context(|| format!("cannot listen on {} (`api`)", settings.api))?;
+    let listener = listen(settings.api, "`api`").await?;
     let url = format!("http://{}", listener.local_addr()?);
     if !member.is_founder() {
         say("the genesis does not name this peer: it follows once the others have voted it in");

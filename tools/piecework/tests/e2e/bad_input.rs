@@ -123,13 +123,17 @@ async fn a_taken_port_a_taken_directory_and_a_foreign_one_are_told_apart() {
     let port = machine.url.strip_prefix("http://").expect("a URL");
     let (code, said) = refused_start(other.path(), port);
     assert_eq!(code, Some(2));
-    assert!(said.contains("cannot listen on") && said.contains("--listen"), "{said}");
+    assert!(
+        said.starts_with("listen.refused: cannot listen on") && said.contains("--listen"),
+        "{said}"
+    );
+    assert!(!other.path().join("store").exists(), "nothing was begun");
     let foreign = tempfile::tempdir().expect("a directory");
     std::fs::create_dir(foreign.path().join("store")).expect("made");
     std::fs::write(foreign.path().join("store/holiday.txt"), "sun").expect("written");
     let (code, said) = refused_start(foreign.path(), "127.0.0.1:0");
     assert_eq!(code, Some(2));
-    assert!(said.contains("store"), "{said}");
+    assert!(said.starts_with("directory.foreign: "), "{said}");
     assert!(
         foreign.path().join("store/holiday.txt").exists(),
         "nothing of anybody's is deleted"

@@ -81,6 +81,12 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
             said.contains(sentence) && !said.contains("panicked"),
             "{sentence}: {said}"
         );
+        let said = said.lines().find(|line| line.contains(sentence)).unwrap_or_default();
+        let code = said.split(": ").next().unwrap_or_default();
+        assert!(
+            code.split_once('.').is_some_and(|_| !code.contains(' ')),
+            "no code first: {said}"
+        );
         fs::remove_dir_all(&damaged).expect("removed");
     }
     let machine = Machine::start(&whole);

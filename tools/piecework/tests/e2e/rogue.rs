@@ -172,6 +172,7 @@ fn profile(account: AccountId, name: &str) -> Profile {
             warm_us: None,
         }],
         egress: None,
+        free_for: None,
     }
 }
 
