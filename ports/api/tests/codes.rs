@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use piecework_api::errors::catalogue;
 
-/// Of the form of a code, but names of files.
-const NO_CODES: [&str; 1] = ["package.json"];
+/// Of the form of a code, but names of files and of fields.
+const NO_CODES: [&str; 4] = ["package.json", "placement.pin", "placement.policy", "placement.trust"];
 
 /// Every `"noun.reason"` of the Rust sources below `folder`, tests beside the sources left out.
 fn said(folder: &Path, into: &mut BTreeSet<String>) {

@@ -211,7 +211,7 @@ mod tests {
             ("piecework deploy p --env A", "NAME=VALUE"),
             ("piecework deploy p --language ruby", "python"),
             ("piecework transfer bob -- -1", "1.5cr"),
-            ("piecework rollback hello 0", "1"),
+            ("piecework rollback hello 0", "`0` is not a version"),
             ("piecework job x", "job_"),
             ("piecework tokens create --scope root", "deploy"),
             ("piecework frobnicate", "frobnicate"),

@@ -3,11 +3,12 @@
 use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use piecework_api::errors::Refusal;
 use piecework_blobs::Files;
 use piecework_chain::{Chain, remote};
 use piecework_controller::{Controller, Tuning};
 use piecework_ledger::{Genesis, Roles};
-use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
 use piecework_queue::ProviderLink;
@@ -179,7 +180,18 @@ pub(super) async fn start(
     };
     Controller::start(options, shutdown.clone())
         .await
-        .map_err(|refusal| anyhow!("the controller does not start: {refusal}"))
+        .map_err(|refusal| not_started(*refusal))
+}
+
+/// What a controller said no to as it began.
+pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
+    let refusal = Rejection {
+        code: refusal.code.into(),
+        message: refusal.message,
+        hint: refusal.hint,
+        field: refusal.field,
+    };
+    anyhow::Error::new(refusal).context("the controller does not start")
 }
 
 /// Makes the operator a user and leaves a token for the command line; an existing one stays.

@@ -92,10 +92,14 @@ mod tests {
         let (told, hears) = std::sync::mpsc::channel();
         let (asks, asked) = std::sync::mpsc::channel::<()>();
         let keeper = std::thread::Builder::new().name(piecework_provider::KEEPER_THREAD.into());
+        let (starts, started) = std::sync::mpsc::channel::<()>();
         let keeper = keeper.spawn(move || {
+            // A thread gives itself its name as it starts.
+            starts.send(()).expect("it is waited for");
             let _ = asked.recv();
             told.send(getpriority_process(None).expect("Linux tells"))
         });
+        started.recv().expect("it starts");
         let before = getpriority_process(None).expect("Linux tells");
         come_later().expect("lowers");
         let child_pid = Pid::from_child(&child);

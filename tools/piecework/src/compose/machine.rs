@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collecting::{Collecting, by_own_peer},
-    controller::courier,
+    controller::{courier, not_started},
     files::{Keys, lock, make_private, refuse_foreign, write_private},
     ledger::{explorer, start_peer},
     listen::listen,
@@ -114,7 +114,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         shutdown.clone(),
     )
     .await
-    .map_err(|refusal| anyhow::anyhow!("the controller does not start: {refusal}"))?;
+    .map_err(|refusal| not_started(*refusal))?;
     write_token(directory, &controller, &keys.operator, &url).await?;
     Ok(Machine {
         explorer: explorer(&peer, &shutdown),

@@ -147,6 +147,19 @@ async fn row_5_to_11_what_was_not_ordered_is_not_taken_and_another_provider_answ
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nobody_else_can_run_it_the_caller_hears_of_the_bad_result() {
+    let home = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start_with(home.path(), &["--no-provider"]);
+    let rogue = Rogue::join(&machine, "rogue", Lie::Honest, true).await;
+    after_the_reference(&machine, "rogue").await;
+    machine.deploy("echo", "javascript", ECHO).await;
+    rogue.lies(Lie::OtherDigest);
+    let refused = machine.call("echo", json!(1)).await;
+    refused.refused(503, "provider.bad_result");
+    assert_eq!(standing(&machine, "rogue").await["trust"], "suspended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn row_5_who_claims_more_than_was_seen_gets_nothing_and_the_caller_his_answer() {
     let home = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(home.path());

@@ -178,6 +178,8 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
         refused.refused(422, code);
         assert_eq!(refused.body["error"]["field"], field);
     }
+    let refused = deploy(&machine, "f", json!({}), json!({"rerun_percent": 101})).await;
+    refused.refused(422, "placement.bad_rerun");
     // A function that is pinned to a computer waits for it, and is told why when it does not come.
     deploy(&machine, "pinned", json!({"pin": ["shelf"]}), json!({}))
         .await
