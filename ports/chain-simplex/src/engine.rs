@@ -343,6 +343,6 @@ async fn resume(marshal: &Marshal, board: &Board, height: u64) {
         return;
     }
     let block = marshal.get_block(Height::new(height)).await;
-    let block = block.expect("the last processed block is in the archive");
+    let block = block.unwrap_or_else(|| panic!("block {height}: the last that was processed is not in the archive"));
     board.resume(&present(marshal, block.inner()).await);
 }

@@ -141,6 +141,11 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
             format!("/functions/{id}/budget"),
             Some(json!({"budget_ucr": 1})),
         ),
+        (
+            Method::PUT,
+            format!("/functions/{id}/results"),
+            Some(json!({"ttl_s": 60})),
+        ),
         (Method::POST, format!("/functions/{id}/release"), None),
         (Method::POST, format!("/functions/{id}/restore"), None),
         (Method::POST, format!("/functions/{id}/stop"), None),
@@ -180,6 +185,7 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
     for path in [
         format!("/jobs/{job}"),
         format!("/jobs/{job}/logs"),
+        format!("/jobs/{job}/result"),
         format!("/jobs/{job}/history"),
     ] {
         machine
