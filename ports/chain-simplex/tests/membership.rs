@@ -88,7 +88,7 @@ async fn a_voted_peer_joins_and_a_removed_one_stops() {
     let height = peers[3].transfer(1, 6, 7).await.unwrap();
     for peer in &peers {
         peer.reach(height).await;
-        assert_eq!(peer.status().await.peers, 4);
+        until_peers(peer, 4).await;
     }
     let peers: Vec<&Peer> = peers.iter().collect();
     assert!(agree(&peers).await >= height);

@@ -10,11 +10,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
-use piecework_queue::{ProviderLink, Work};
-use piecework_sandbox::{BackendName, LoadError};
-use piecework_scheduler::{Placement, Reason, Reasons, misfit};
+use piecework_queue::Work;
+use piecework_sandbox::BackendName;
+use piecework_scheduler::Placement;
 use piecework_store::{Function, FunctionSettings, Policy, Version};
 use rand::RngExt as _;
 use serde_json::json;
@@ -24,12 +24,10 @@ use crate::{
     auth::Caller,
     budget,
     clock::now_ms,
-    dispatch,
     failure::{blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
-    placement, results,
-    seen::Wanted,
-    traffic,
+    loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
+    placement, results, traffic,
 };
 
 /// A thousand concurrent runs of one function are more than one machine has room for.
@@ -271,8 +269,6 @@ fn asked_for(version: &Version) -> Option<BackendName> {
         .then(|| version.backend.parse().ok())
         .flatten()
 }
-
-const ASKED_FOR: &str = "it was asked for";
 
 /// Makes a version live for all calls: a split ends.
 pub(crate) async fn rollback(controller: &Controller, caller: &Caller, live: &Live, version: u32) -> Answer<Arc<Live>> {
@@ -564,149 +560,4 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         rerun_percent: draft.rerun_percent,
         created_at_ms: now_ms(),
     })
-}
-
-/// Where a draft may be loaded: whoever loads it sees its code and its secrets.
-struct Site<'a> {
-    controller: &'a Controller,
-    developer: AccountId,
-    placement: &'a Placement,
-}
-
-impl Site<'_> {
-    /// A provider that may run the work, however busy; or why none of them may.
-    async fn provider(&self, work: &Work) -> Answer<Result<Arc<dyn ProviderLink>, Reasons>> {
-        let request = functions::request(self.controller, self.developer, self.placement, work).await?;
-        let wanted = Wanted {
-            version: (work.function, work.version),
-            egress: &work.egress,
-            developer: self.developer,
-        };
-        let mut reasons = Reasons::default();
-        for seen in self.controller.providers.all().iter() {
-            let candidate = seen.candidate(wanted);
-            match misfit(&candidate, &request) {
-                None | Some(Reason::NoFreeSlot | Reason::Draining) => return Ok(Ok(seen.link.clone())),
-                Some(reason) => reasons.add(candidate.account, reason),
-            }
-        }
-        Ok(Err(reasons))
-    }
-}
-
-/// Whether a provider would do, had the developer not asked for another kind.
-fn asks_for_others(reasons: &Reasons) -> bool {
-    reasons.any(|reason| match reason {
-        Reason::NotPinned
-        | Reason::TooLittleMemory
-        | Reason::TooDear
-        | Reason::WrongRegion
-        | Reason::MissingLabel
-        | Reason::TooLittleTrust => true,
-        Reason::Silent
-        | Reason::Draining
-        | Reason::Paused
-        | Reason::NoBackend
-        | Reason::NoEgress
-        | Reason::NoFreeSlot
-        | Reason::Refused
-        | Reason::HasRun
-        | Reason::Outranked => false,
-    })
-}
-
-async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<String> {
-    let work = Work {
-        backend,
-        ..work.clone()
-    };
-    let provider = match site.provider(&work).await? {
-        Ok(provider) => provider,
-        Err(reasons) if asks_for_others(&reasons) => return Err(dispatch::no_provider(site.controller, &reasons).await),
-        Err(_) => {
-            let mut refusal = refusal(
-                "sandbox.unavailable",
-                format!(
-                    "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
-                    work.language
-                ),
-            );
-            refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
-            return Err(refusal);
-        }
-    };
-    match provider.check(Arc::new(work)).await {
-        Ok(()) => Ok(ASKED_FOR.to_owned()),
-        Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
-        Err(LoadError::Unsupported { reason }) => refuse(
-            "sandbox.unsupported",
-            format!("the sandbox `{backend}` cannot run this code: {reason}"),
-        ),
-        Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
-    }
-}
-
-/// Lightest first; each that does not take the code says why.
-async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(BackendName, String)> {
-    let mut said = Vec::new();
-    let mut others = None;
-    for backend in [BackendName::Wasm, BackendName::Jail] {
-        let work = Work {
-            backend,
-            ..work.clone()
-        };
-        let provider = match site.provider(&work).await? {
-            Ok(provider) => provider,
-            Err(reasons) => {
-                said.push(format!("{backend}: no provider has it working for {}", work.language));
-                others = others.or(Some(reasons).filter(asks_for_others));
-                continue;
-            }
-        };
-        match provider.check(Arc::new(work)).await {
-            Ok(()) if said.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
-            Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", said.join("; ")))),
-            Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
-            Err(LoadError::Unsupported { reason }) => said.push(format!("{backend}: {reason}")),
-            Err(LoadError::Failed(reason)) => {
-                tracing::error!(%backend, %reason, "a sandbox failed to load a function");
-                said.push(format!("{backend}: the sandbox failed"));
-            }
-        }
-    }
-    match others {
-        Some(reasons) => Err(dispatch::no_provider(site.controller, &reasons).await),
-        None => refuse(
-            "sandbox.unavailable",
-            format!("no sandbox takes this code: {}", said.join("; ")),
-        ),
-    }
-}
-
-/// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
-fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
-    let all = controller.providers.all();
-    if !all.iter().any(|seen| seen.link.is_linked()) {
-        let mut refusal = refusal("provider.none", "no provider is connected: nobody can load the code");
-        refusal.hint = Some("start one with `piecework provide`, then deploy again".into());
-        return Err(refusal);
-    }
-    if all.iter().any(|seen| seen.lets_reach(list)) {
-        return Ok(());
-    }
-    let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
-    let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
-        None => refusal(
-            "egress.unavailable",
-            "no provider here runs functions that reach the network",
-        ),
-        Some(address) => {
-            let message = format!("{address} is not a public address, and no provider lets functions reach it");
-            let mut refusal = refusal("egress.private_address", &message);
-            refusal.hint = Some("a provider names private networks with `--egress-to NETWORK`".into());
-            refusal
-        }
-    };
-    refusal.field = Some("egress".into());
-    Err(refusal)
 }

@@ -29,6 +29,7 @@ mod inflight;
 mod invoke;
 mod lane;
 mod leases;
+mod loading;
 mod logs;
 mod outcome;
 mod placement;

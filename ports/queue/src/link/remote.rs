@@ -130,13 +130,17 @@ impl RemoteProvider {
         now_ms: u64,
         shutdown: &CancellationToken,
     ) -> LinkFailure {
-        let (sender, receiver) = match arrival.welcome(now_ms).await {
-            Ok(halves) => halves,
-            Err(failure) => return failure,
-        };
         let (outgoing, frames) = mpsc::unbounded_channel();
         let (chunks, chunks_waiting) = mpsc::channel(CHUNKS_WAITING);
-        let session = self.begin(outgoing, receiver.heard());
+        // Before the welcome: whoever reads it may count on being given jobs.
+        let session = self.begin(outgoing, arrival.receiver.heard());
+        let (sender, receiver) = match arrival.welcome(now_ms).await {
+            Ok(halves) => halves,
+            Err(failure) => {
+                self.end(session);
+                return failure;
+            }
+        };
         let shelf = Shelf {
             bundles,
             open: None,

@@ -24,10 +24,11 @@ async fn two_providers(home: &tempfile::TempDir, away: &tempfile::TempDir, slots
         "gpu",
         "--memory",
         "256MiB",
+        // Far cheaper than the other one, however slow it seems on a busy machine.
         "--price-cpu",
-        "100",
-        "--price-memory",
         "10",
+        "--price-memory",
+        "1",
         "--slots",
         slots,
     ];
