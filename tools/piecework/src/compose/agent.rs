@@ -247,6 +247,8 @@ async fn drained(
 /// Says when a link comes up; the first time also to whatever reads the standard output.
 async fn watch(agent: Arc<Agent>, ready: String, say: Arc<dyn Fn(&str) + Send + Sync>) {
     let mut linked = agent.linked_to();
+    // It may have come up before this was asked.
+    linked.mark_changed();
     let mut ready = Some(ready);
     while linked.changed().await.is_ok() {
         if linked.borrow_and_update().is_none() {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -12,11 +13,13 @@ use rand::RngExt as _;
 
 /// Only its owner may look into it: it holds keys.
 pub fn make_private(directory: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("cannot make the directory {}", directory.display()))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+            damaged(format!("{} is no directory", directory.display()))
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot make the directory {}", directory.display())),
+    })
 }
 
 pub(super) const LOCK: &str = "lock";

@@ -37,7 +37,10 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
     let cases: Vec<(Damage, &str)> = vec![
         (Box::new(remove_all("keys")), "operator.key is gone"),
         (Box::new(write("keys/operator.key", b"zz")), "operator.key is not a key"),
-        (Box::new(remove_all("peer")), "the store belongs to another ledger"),
+        (
+            Box::new(remove_all("peer")),
+            "ledger.other_network: the controller does not start: the store belongs to another ledger",
+        ),
         (Box::new(remove("peer/peer.key")), "peer.key"),
         (
             Box::new(write("peer/genesis.json", b"{")),
