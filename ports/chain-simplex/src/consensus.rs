@@ -28,9 +28,7 @@ use commonware_cryptography::{Digestible as _, Sha256, blake3::Digest, ed25519::
 use commonware_glue::stateful;
 use commonware_p2p::utils::mux::{SubReceiver, SubSender};
 use commonware_parallel::Sequential;
-use commonware_runtime::{
-    Error as StorageError, Handle, Storage as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context,
-};
+use commonware_runtime::{Error as StorageError, Handle, buffer::paged::CacheRef};
 use commonware_utils::{NZDuration, vec::NonEmptyVec};
 use piecework_ledger::Peer;
 
@@ -44,21 +42,22 @@ use crate::{
     engine::{BUFFER_BYTES, VIEWS_KEPT},
     epochs::Epochs,
     heads::Heads,
-    network::{ConsensusWires, MAILBOX, Neighbours, Sender},
+    network::{ConsensusWires, MAILBOX, Neighbours},
     pace::Paced,
     reads::Marshal,
+    runtime::{Runtime, Transport},
 };
 
 /// The application as an instance of consensus drives it.
-pub(crate) type Driven = Deferred<Context, Scheme, stateful::Mailbox<Context, Ledger>, Block, Epochs>;
+pub(crate) type Driven<E> = Deferred<E, Scheme, stateful::Mailbox<E, Ledger>, Block, Epochs>;
 
 /// What all instances have in common.
-pub(crate) struct Consensus {
-    pub(crate) context: Context,
+pub(crate) struct Consensus<E: Runtime, T: Transport> {
+    pub(crate) context: E,
     pub(crate) epochs: Epochs,
-    pub(crate) wires: ConsensusWires,
-    pub(crate) neighbours: Neighbours,
-    pub(crate) driven: Driven,
+    pub(crate) wires: ConsensusWires<T>,
+    pub(crate) neighbours: Neighbours<T>,
+    pub(crate) driven: Driven<E>,
     pub(crate) genesis: Digest,
     pub(crate) marshal: Marshal,
     pub(crate) admission: Admission,
@@ -71,16 +70,16 @@ pub(crate) struct Consensus {
 /// More than two thirds of four are three.
 const MEMBERS_THAT_SPARE_ONE: usize = 4;
 
-type Subchannel = (SubSender<Sender>, SubReceiver<PublicKey>);
+type Subchannel<T> = (SubSender<<T as Transport>::Sender>, SubReceiver<PublicKey>);
 
 /// Where an instance's messages go and come from.
-struct Lines {
-    votes: Subchannel,
-    certificates: Subchannel,
-    fetches: Subchannel,
+struct Lines<T: Transport> {
+    votes: Subchannel<T>,
+    certificates: Subchannel<T>,
+    fetches: Subchannel<T>,
 }
 
-impl Consensus {
+impl<E: Runtime, T: Transport> Consensus<E, T> {
     /// Runs from the block after `height` on until this peer is taken out of the network or the chain stops.
     ///
     /// # Panics
@@ -97,6 +96,7 @@ impl Consensus {
             let is_live = Arc::new(AtomicBool::new(false));
             let mut running = self.start(epoch, lines, is_live.clone()).await;
             tokio::select! {
+                biased;
                 ended = &mut running => panic!("the consensus engine ended: {ended:?}"),
                 () = self.last(epoch) => {}
             }
@@ -169,6 +169,7 @@ impl Consensus {
             }
         };
         tokio::select! {
+            biased;
             () = fetch => {}
             reached = self.admission.board.reach(last) => {
                 if !reached {
@@ -192,7 +193,7 @@ impl Consensus {
         }
     }
 
-    async fn open(&mut self, epoch: Epoch) -> Lines {
+    async fn open(&mut self, epoch: Epoch) -> Lines<T> {
         let opened = "each epoch opens its lines once, and the network outlives it";
         Lines {
             votes: self.wires.votes.register(epoch.get()).await.expect(opened),
@@ -201,7 +202,7 @@ impl Consensus {
         }
     }
 
-    async fn start(&self, epoch: Epoch, lines: Lines, is_live: Arc<AtomicBool>) -> Handle<()> {
+    async fn start(&self, epoch: Epoch, lines: Lines<T>, is_live: Arc<AtomicBool>) -> Handle<()> {
         let floor = self.floor(epoch).await;
         let scheme = self
             .epochs

@@ -24,8 +24,9 @@ use commonware_glue::stateful::{
     Config as StatefulConfig, Stateful, SyncPlan,
     db::{DatabaseSet, SyncEngineConfig},
 };
+use commonware_p2p::{Blocker, Provider};
 use commonware_parallel::Sequential;
-use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_runtime::buffer::paged::CacheRef;
 use commonware_storage::{
     archive::prunable, journal::contiguous::variable::Config as LogConfig, mmr::full::Config as TreeConfig,
     qmdb::current::VariableConfig, translator::EightCap,
@@ -46,9 +47,10 @@ use crate::{
     epochs::Epochs,
     gossip,
     heads::{self, Heads},
-    network::{self, MAILBOX, Neighbours, Oracle},
+    network::{MAILBOX, Neighbours, Wires},
     publish::Board,
     reads::{Marshal, ReadQueues, present},
+    runtime::{Runtime, Transport},
     state::{Databases, Nowhere},
 };
 
@@ -93,9 +95,13 @@ const CAUSE_FIRST: Duration = Duration::from_secs(1);
 ///
 /// # Panics
 /// On storage errors and on damaged data, as the engine does; the caller catches it at the thread's boundary.
-pub(crate) async fn run(context: Context, setup: Setup) -> Result<(), ChainFailure> {
+pub(crate) async fn run<E: Runtime, T: Transport>(
+    context: E,
+    setup: Setup,
+    wires: Wires<T>,
+) -> Result<(), ChainFailure> {
     let clock = context.child("clock");
-    match AssertUnwindSafe(serve(context, setup)).catch_unwind().await {
+    match AssertUnwindSafe(serve(context, setup, wires)).catch_unwind().await {
         Ok(ended) => ended,
         Err(panic) => {
             // One part of the engine panics at the cause and the others at having lost it: the runtime reports the first
@@ -106,13 +112,11 @@ pub(crate) async fn run(context: Context, setup: Setup) -> Result<(), ChainFailu
     }
 }
 
-async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
+async fn serve<E: Runtime, T: Transport>(context: E, setup: Setup, wires: Wires<T>) -> Result<(), ChainFailure> {
     let page_cache = CacheRef::new(PAGE_BYTES, PAGES_CACHED);
-    let peers = setup.founders.len() + setup.contacts.len();
-    let wires = network::open(&context, &setup.epochs, setup.listen, peers);
     let admission = setup.admission;
 
-    let initial = <Databases<Context> as DatabaseSet<Context>>::initial_sync_targets();
+    let initial = <Databases<E> as DatabaseSet<E>>::initial_sync_targets();
     let first = least(&setup.founders)?;
     let genesis = Block::genesis(admission.shared.network, first, initial.root, initial.range);
     let plan = SyncPlan::init(context.child("plan"), "plan".to_owned()).await;
@@ -182,27 +186,28 @@ async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
         heads,
         context,
     };
-    wires.network.start();
+    (wires.start)();
     let tip = marshal.get_info(Identifier::Latest).await;
     let tip = tip.map_or(0, |(height, _)| height.get());
     // The starter has gone: stop at once, which the closed channel below does.
     let _ = setup.ready.send(Ready { tip, resumed });
     tokio::select! {
+        biased;
         _ = setup.stop => Ok(()),
         failure = consensus.run(resumed) => Err(failure),
     }
 }
 
-type Archive<V> = prunable::Archive<EightCap, Context, Digest, V>;
+type Archive<E, V> = prunable::Archive<EightCap, E, Digest, V>;
 
 /// What is final, for good.
-struct Archives {
-    finalizations: Archive<Finalization<Scheme, Digest>>,
-    blocks: Archive<Arc<Block>>,
+struct Archives<E: Runtime> {
+    finalizations: Archive<E, Finalization<Scheme, Digest>>,
+    blocks: Archive<E, Arc<Block>>,
 }
 
-impl Archives {
-    async fn open(context: &Context, page_cache: &CacheRef) -> Self {
+impl<E: Runtime> Archives<E> {
+    async fn open(context: &E, page_cache: &CacheRef) -> Self {
         let certificates = Scheme::certificate_codec_config_unbounded();
         let finalizations = archive("finalizations", page_cache.clone(), certificates);
         let finalizations = prunable::Archive::init(context.child("finalizations"), finalizations).await;
@@ -257,7 +262,10 @@ fn marshal_config(
     }
 }
 
-fn resolver_config(own: &PublicKey, oracle: &Oracle) -> marshal_resolver::Config<PublicKey, Oracle, Oracle> {
+fn resolver_config<O>(own: &PublicKey, oracle: &O) -> marshal_resolver::Config<PublicKey, O, O>
+where
+    O: Provider<PublicKey = PublicKey> + Blocker<PublicKey = PublicKey>,
+{
     marshal_resolver::Config {
         public_key: own.clone(),
         peer_provider: oracle.clone(),
@@ -270,7 +278,10 @@ fn resolver_config(own: &PublicKey, oracle: &Oracle) -> marshal_resolver::Config
     }
 }
 
-fn broadcast_config(own: &PublicKey, oracle: &Oracle) -> buffered::Config<PublicKey, (), Oracle, Sequential> {
+fn broadcast_config<O>(own: &PublicKey, oracle: &O) -> buffered::Config<PublicKey, (), O, Sequential>
+where
+    O: Provider<PublicKey = PublicKey>,
+{
     buffered::Config {
         public_key: own.clone(),
         mailbox_size: MAILBOX,
@@ -282,12 +293,12 @@ fn broadcast_config(own: &PublicKey, oracle: &Oracle) -> buffered::Config<Public
     }
 }
 
-fn stateful_config(
+fn stateful_config<E: Runtime>(
     application: Ledger,
     marshal: (Marshal, marshal::core::Floor),
-    plan: SyncPlan<Context, Scheme, Standard<Block>>,
+    plan: SyncPlan<E, Scheme, Standard<Block>>,
     page_cache: &CacheRef,
-) -> StatefulConfig<Context, Ledger, Standard<Block>, Nowhere, Sequential> {
+) -> StatefulConfig<E, Ledger, Standard<Block>, Nowhere, Sequential> {
     StatefulConfig {
         application,
         db_config: state_config(page_cache.clone()),

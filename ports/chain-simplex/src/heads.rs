@@ -105,6 +105,7 @@ async fn announce<E: Clock, S: Sender>(clock: E, mut sender: S, heads: Arc<Heads
         // Whoever is away is told again in a second.
         let _ = sender.send(Recipients::All, epoch.encode(), false);
         tokio::select! {
+            biased;
             () = clock.sleep(PERIOD) => {}
             () = heads.entered.notified() => {}
         }

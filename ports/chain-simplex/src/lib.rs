@@ -20,6 +20,7 @@ mod directory;
 mod engine;
 mod epochs;
 mod gossip;
+mod handle;
 mod heads;
 mod index;
 mod mempool;
@@ -30,6 +31,8 @@ mod proofs;
 mod publish;
 mod reads;
 mod replica;
+mod runtime;
+pub mod simulated;
 mod state;
 
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};

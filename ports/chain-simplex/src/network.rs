@@ -19,7 +19,7 @@ use commonware_p2p::{
     max_message_size,
     utils::mux::{MuxHandle, Muxer, prefixed},
 };
-use commonware_runtime::{Quota, Supervisor as _, tokio::Context};
+use commonware_runtime::{Quota, Spawner, Supervisor as _, tokio::Context};
 use commonware_stream::{
     cups::{self, Cups},
     sake::{self, Sake},
@@ -31,13 +31,21 @@ use crate::{
     committee::{Member, addresses},
     epochs::Epochs,
     gossip, heads,
+    runtime::Transport,
 };
 
 type Handshake = Cups<Sake<PrivateKey>, ChaCha20Poly1305>;
-pub(crate) type Oracle = lookup::Oracle<PublicKey>;
-pub(crate) type Sender = lookup::Sender<PublicKey, Context>;
-pub(crate) type Receiver = lookup::Receiver<PublicKey>;
-type Channel = (Sender, Receiver);
+
+/// TCP, authenticated and encrypted.
+pub(crate) struct Tcp;
+
+impl Transport for Tcp {
+    type Sender = lookup::Sender<PublicKey, Context>;
+    type Receiver = lookup::Receiver<PublicKey>;
+    type Oracle = lookup::Oracle<PublicKey>;
+}
+
+pub(crate) type Channel<T> = (<T as Transport>::Sender, <T as Transport>::Receiver);
 
 /// Messages a peer may send per channel and second. Inbound queues are allocated for it, times the peers and the tracked
 /// sets; 512 was enough for 139 blocks/s.
@@ -59,25 +67,58 @@ const DIAL_PERIOD: Duration = Duration::from_millis(250);
 const BLOCKED_FOR: Duration = Duration::from_secs(60);
 pub(crate) const MAILBOX: NonZeroUsize = NZUsize!(1024);
 
+/// What may be sent through each channel, in the order of [`Wires::new`].
+pub(crate) const CHANNELS: [Quota; 7] = [QUOTA, QUOTA, QUOTA, QUOTA, QUOTA, GOSSIP_QUOTA, HEADS_QUOTA];
+
 /// The network before it runs, and its channels.
-pub(crate) struct Wires {
-    pub(crate) network: lookup::Network<Context, Handshake>,
-    pub(crate) oracle: Oracle,
-    pub(crate) consensus: ConsensusWires,
-    pub(crate) backfill: Channel,
-    pub(crate) blocks: Channel,
-    pub(crate) transactions: Channel,
-    pub(crate) heads: Channel,
+pub(crate) struct Wires<T: Transport> {
+    pub(crate) oracle: T::Oracle,
+    pub(crate) consensus: ConsensusWires<T>,
+    pub(crate) backfill: Channel<T>,
+    pub(crate) blocks: Channel<T>,
+    pub(crate) transactions: Channel<T>,
+    pub(crate) heads: Channel<T>,
+    /// Nothing is sent or accepted before.
+    pub(crate) start: Box<dyn FnOnce() + Send>,
 }
 
 /// Each epoch's instance of consensus has a subchannel of its own in each.
-pub(crate) struct ConsensusWires {
-    pub(crate) votes: MuxHandle<Sender>,
-    pub(crate) certificates: MuxHandle<Sender>,
-    pub(crate) fetches: MuxHandle<Sender>,
+pub(crate) struct ConsensusWires<T: Transport> {
+    pub(crate) votes: MuxHandle<T::Sender>,
+    pub(crate) certificates: MuxHandle<T::Sender>,
+    pub(crate) fetches: MuxHandle<T::Sender>,
 }
 
-fn message_bytes_max() -> u32 {
+impl<T: Transport> Wires<T> {
+    pub(crate) fn new(
+        runtime: &impl Spawner,
+        oracle: T::Oracle,
+        channels: [Channel<T>; CHANNELS.len()],
+        start: Box<dyn FnOnce() + Send>,
+    ) -> Self {
+        let split = |name, (sender, receiver): Channel<T>| {
+            let (muxer, handle) = Muxer::new(runtime.child(name), sender, receiver);
+            muxer.start();
+            handle
+        };
+        let [votes, certificates, fetches, backfill, blocks, transactions, heads] = channels;
+        Self {
+            oracle,
+            consensus: ConsensusWires {
+                votes: split("votes", votes),
+                certificates: split("certificates", certificates),
+                fetches: split("fetches", fetches),
+            },
+            backfill,
+            blocks,
+            transactions,
+            heads,
+            start,
+        }
+    }
+}
+
+pub(crate) fn message_bytes_max() -> u32 {
     max_message_size(&[
         prefixed(simplex::max_payload_size::<Scheme, Digest>(MEMBERS_MAX)),
         marshal::max_payload_size::<Standard<Block>, Scheme>(MEMBERS_MAX, &()),
@@ -114,45 +155,29 @@ fn config(epochs: &Epochs, listen: SocketAddr, peers: usize) -> lookup::Config<H
     config
 }
 
-/// Opens the network; nothing is sent or accepted until `network` is started.
-pub(crate) fn open(context: &Context, epochs: &Epochs, listen: SocketAddr, peers: usize) -> Wires {
-    let (mut network, oracle) = lookup::Network::new(context.child("network"), config(epochs, listen, peers));
-    let split = |name, channel: Channel| {
-        let (muxer, handle) = Muxer::new(context.child(name), channel.0, channel.1);
-        muxer.start();
-        handle
-    };
-    let consensus = ConsensusWires {
-        votes: split("votes", network.register(0, QUOTA)),
-        certificates: split("certificates", network.register(1, QUOTA)),
-        fetches: split("fetches", network.register(2, QUOTA)),
-    };
-    let backfill = network.register(3, QUOTA);
-    let blocks = network.register(4, QUOTA);
-    let transactions = network.register(5, GOSSIP_QUOTA);
-    let heads = network.register(6, HEADS_QUOTA);
+/// Opens the port's network.
+pub(crate) fn open(context: &Context, epochs: &Epochs, listen: SocketAddr, peers: usize) -> Wires<Tcp> {
     debug_assert!(heads::MESSAGE_BYTES_MAX < message_bytes_max() as usize);
-    Wires {
-        network,
-        oracle,
-        consensus,
-        backfill,
-        blocks,
-        transactions,
-        heads,
-    }
+    let (mut network, oracle) = lookup::Network::new(context.child("network"), config(epochs, listen, peers));
+    let mut channel = 0;
+    let channels = CHANNELS.map(|quota| {
+        channel += 1;
+        network.register(channel - 1, quota)
+    });
+    let start = Box::new(|| drop(network.start()));
+    Wires::new(context, oracle, channels, start)
 }
 
 /// Whom this peer lets in and dials.
-pub(crate) struct Neighbours {
-    pub(crate) oracle: Oracle,
+pub(crate) struct Neighbours<T: Transport> {
+    pub(crate) oracle: T::Oracle,
     pub(crate) own: PublicKey,
     pub(crate) listen: SocketAddr,
     /// Whom the operator named, for a peer that knows only a genesis that is long past.
     pub(crate) contacts: Vec<Member>,
 }
 
-impl Neighbours {
+impl<T: Transport> Neighbours<T> {
     /// The peers of the epoch and those that come next, so that a new one can catch up before it votes. Those of the epoch
     /// before stay connected for one more, to fetch its last block.
     pub(crate) fn track(&mut self, epoch: Epoch, members: &[Member], next: &[Member]) {

@@ -1,7 +1,7 @@
 //! Tells everybody what became final: the head, recent blocks, the index, and whoever waits for a transaction.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -9,7 +9,7 @@ use commonware_cryptography::Digestible as _;
 use parking_lot::Mutex;
 use piecework_ledger::{BlockContext, SignedTransaction, TransactionId, check};
 use piecework_model::{Digest, Rejection};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     ChainFailure, Final, FinalBlock,
@@ -55,10 +55,12 @@ pub(crate) type Verdict = Result<Final, Rejection>;
 pub(crate) struct Board {
     shared: Arc<Shared>,
     high_water: HighWater,
-    head: watch::Sender<Head>,
+    head: Mutex<Head>,
+    /// Whoever waits for the head is woken in the order in which they came: the same in each run of a simulation.
+    moved: Notify,
     recent: Mutex<Recent>,
     index: Mutex<Index>,
-    waiters: Mutex<HashMap<TransactionId, Vec<oneshot::Sender<Verdict>>>>,
+    waiters: Mutex<BTreeMap<TransactionId, Vec<oneshot::Sender<Verdict>>>>,
 }
 
 #[derive(Default)]
@@ -72,7 +74,8 @@ impl Board {
         Self {
             shared,
             high_water,
-            head: watch::Sender::new(Head::default()),
+            head: Mutex::default(),
+            moved: Notify::new(),
             recent: Mutex::default(),
             index: Mutex::new(Index::new(transactions_indexed_max)),
             waiters: Mutex::default(),
@@ -80,19 +83,30 @@ impl Board {
     }
 
     pub(crate) fn head(&self) -> Head {
-        *self.head.borrow()
+        *self.head.lock()
+    }
+
+    fn set_head(&self, head: Head) {
+        *self.head.lock() = head;
+        self.moved.notify_waiters();
     }
 
     /// Waits until `height` is published; `false` if the chain stops before. Cancel safe.
     pub(crate) async fn reach(&self, height: u64) -> bool {
-        let mut head = self.head.subscribe();
-        let reached = head.wait_for(|head| head.height >= height || head.closed).await;
-        reached.is_ok_and(|head| head.height >= height)
+        loop {
+            let moved = self.moved.notified();
+            let head = self.head();
+            if head.height >= height || head.closed {
+                return head.height >= height;
+            }
+            moved.await;
+        }
     }
 
     /// The engine has stopped: lets go of everybody who waits.
     pub(crate) fn close(&self) {
-        self.head.send_modify(|head| head.closed = true);
+        self.head.lock().closed = true;
+        self.moved.notify_waiters();
         self.waiters.lock().clear();
     }
 
@@ -122,7 +136,7 @@ impl Board {
     pub(crate) fn wait(&self, id: TransactionId) -> oneshot::Receiver<Verdict> {
         let (sender, receiver) = oneshot::channel();
         let mut waiters = self.waiters.lock();
-        if self.head.borrow().closed {
+        if self.head().closed {
             return receiver;
         }
         let waiting = waiters.entry(id).or_default();
@@ -152,7 +166,7 @@ impl Board {
     /// Where a restarted node begins: everything up to `block` was published before.
     pub(crate) fn resume(&self, block: &FinalBlock) {
         self.shared.set_height(block.height);
-        self.head.send_replace(Head::from(block));
+        self.set_head(Head::from(block));
     }
 
     /// The order matters: who finds a transaction neither queued nor indexed may take it for unknown.
@@ -167,7 +181,7 @@ impl Board {
             .collect();
         let stale = self.shared.mempool.settle(&done);
         self.shared.set_height(block.height);
-        self.head.send_replace(Head::from(&*block));
+        self.set_head(Head::from(&*block));
         for (index, outcome) in block.outcomes.iter().enumerate() {
             if let Some(verdict) = block.result_of(index as u32) {
                 self.tell(&outcome.id, &verdict);
