@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     claims::{Owed, Papers, Patience, Shown},
+    leases::Leases,
     now_ms,
 };
 
@@ -37,6 +38,8 @@ pub struct Claiming {
     /// How long a job may be unpaid before it is claimed. Settlements take seconds: [`Claiming::AFTER`] is for a
     /// controller that restarts or moves. A claim costs a payer that comes back nothing: its settlement goes first.
     pub after: Duration,
+    /// Leases with a shorter window are not worked for, see [`crate::leases::WINDOW_BLOCKS_MIN`].
+    pub window_blocks_min: u32,
     /// A file for the papers of jobs that have waited; created when needed.
     pub papers: PathBuf,
 }
@@ -57,6 +60,7 @@ pub struct Collector {
     key: SecretKey,
     account: AccountId,
     claiming: Claiming,
+    leases: Leases,
     papers: Mutex<Papers>,
 }
 
@@ -65,6 +69,7 @@ impl Collector {
     pub fn open(key: SecretKey, account: AccountId, claiming: Claiming) -> io::Result<Self> {
         Ok(Self {
             papers: Mutex::new(read(&claiming.papers)?),
+            leases: Leases::new(claiming.ledger.clone(), claiming.window_blocks_min),
             key,
             account,
             claiming,
@@ -73,6 +78,11 @@ impl Collector {
 
     pub fn owed(&self) -> Owed {
         self.papers.lock().owed()
+    }
+
+    /// See [`Leases::admit`].
+    pub async fn admit(&self, ticket: &Ticket, payer: &PublicKey) -> Result<(), Rejection> {
+        self.leases.admit(ticket, payer).await
     }
 
     /// See [`Papers::ran`].

@@ -8,6 +8,7 @@ pub mod collect;
 mod journal;
 mod keeper;
 pub mod lanes;
+pub mod leases;
 mod machine;
 #[cfg(test)]
 mod orders;
@@ -288,6 +289,9 @@ impl ProviderLink for Provider {
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
         let ticket = &order.ticket;
+        if let Some(collector) = &self.collector {
+            collector.admit(ticket, &order.payer).await?;
+        }
         self.lanes.begin(&order)?;
         let pulled = Instant::now();
         let lease = match self.instance(&order.work).await {

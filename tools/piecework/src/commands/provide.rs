@@ -11,7 +11,7 @@ use piecework_provider::owner::{Hours, Rules};
 
 use crate::{
     commands::up::stopped,
-    compose::{self, OwnersWord, Provision, Terms},
+    compose::{self, Caution, OwnersWord, Provision, Terms},
     failure::Failure,
     keyfile, places, session,
     settings::{self, ProviderSettings, Settings as _},
@@ -37,6 +37,10 @@ pub struct Provide {
     #[arg(long, value_name = "SECONDS", default_value_t = compose::CLAIM_AFTER_S,
         value_parser = clap::value_parser!(u32).range(1..=86_400))]
     claim_after: u32,
+    /// Refuse jobs of leases that a developer could close and empty within fewer blocks, beside a block for each second
+    /// that the job may take
+    #[arg(long, value_name = "BLOCKS", default_value_t = compose::WINDOW_BLOCKS_MIN)]
+    window_min: u32,
     /// Where the key and all state are kept [default: piecework-provider below the user's data directory]
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
@@ -136,7 +140,10 @@ impl Provide {
         let provision = Provision {
             directory,
             ledger: self.ledger,
-            claim_after: Duration::from_secs(self.claim_after.into()),
+            caution: Caution {
+                claim_after: Duration::from_secs(self.claim_after.into()),
+                window_blocks_min: self.window_min,
+            },
             terms,
             controllers: settings.controllers,
             owner: owners_word(self.mine, self.owner_key.as_deref())?,

@@ -31,7 +31,7 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    collecting::{Collecting, by_peers},
+    collecting::{Caution, Collecting, by_peers},
     control, cores,
     files::{load_or_create_key, lock, make_private},
     provider::{Seat, Terms, offer, start_provider},
@@ -46,8 +46,7 @@ pub struct Provision {
     pub controllers: Vec<String>,
     /// The HTTP APIs of ledger peers, for what a controller leaves unpaid; those of the controllers come after them.
     pub ledger: Vec<String>,
-    /// A job that is unpaid so long is claimed.
-    pub claim_after: Duration,
+    pub caution: Caution,
     /// Needed the first time.
     pub invite: Option<String>,
     pub terms: Terms,
@@ -190,7 +189,7 @@ async fn finish(shutdown: &CancellationToken, collecting: Option<Collecting>) ->
 fn claiming(provision: &Provision, genesis: Genesis) -> Claiming {
     let urls = provision.ledger.iter().chain(&provision.controllers).cloned();
     let papers = provision.directory.join("papers");
-    by_peers(urls.collect(), genesis, provision.claim_after, papers)
+    by_peers(urls.collect(), genesis, provision.caution, papers)
 }
 
 /// The genesis of the network that this directory has joined; none where it has joined none.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What `provide` takes where nothing is said.
 pub const CLAIM_AFTER_S: u32 = Claiming::AFTER.as_secs() as u32;
+pub use piecework_provider::leases::WINDOW_BLOCKS_MIN;
 
 pub(super) struct Collecting {
     pub(super) collector: Arc<Collector>,
@@ -41,18 +42,29 @@ pub(super) fn by_own_peer(chain: &Arc<dyn Chain>, papers: PathBuf) -> Claiming {
         network: chain.network(),
         ledger: Arc::new(move || std::future::ready(Ok(own.clone())).boxed()),
         after: Claiming::AFTER,
+        window_blocks_min: WINDOW_BLOCKS_MIN,
         papers,
     }
 }
 
+/// How long a payer is waited for, and what time its leases must leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Caution {
+    /// A job that is unpaid so long is claimed.
+    pub claim_after: Duration,
+    /// Jobs of leases with a shorter window are refused.
+    pub window_blocks_min: u32,
+}
+
 /// Claims through the HTTP APIs of ledger peers.
-pub(super) fn by_peers(urls: Vec<String>, genesis: Genesis, after: Duration, papers: PathBuf) -> Claiming {
+pub(super) fn by_peers(urls: Vec<String>, genesis: Genesis, caution: Caution, papers: PathBuf) -> Claiming {
     let network = genesis.network_id();
     let options = remote::Options::new(urls, genesis);
     Claiming {
         network,
         ledger: Arc::new(move || remote::connect(options.clone()).boxed()),
-        after,
+        after: caution.claim_after,
+        window_blocks_min: caution.window_blocks_min,
         papers,
     }
 }

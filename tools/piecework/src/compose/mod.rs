@@ -16,7 +16,7 @@ mod replica;
 mod sandboxes;
 
 pub use agent::{OwnersWord, Provision, provide};
-pub use collecting::CLAIM_AFTER_S;
+pub use collecting::{CLAIM_AFTER_S, Caution, WINDOW_BLOCKS_MIN};
 pub use controller::{ControllerKeys, controller};
 pub use devnet::{Answers, Wanted, devnet};
 pub use files::make_private;

@@ -31,7 +31,7 @@ impl Drop for Waiting {
 }
 
 /// A ledger peer with blocks every 50 ms, and a controller that reaches it over a cable.
-async fn apart(folder: &Path) -> (Peer, Cable, Machine) {
+pub async fn apart(folder: &Path) -> (Peer, Cable, Machine) {
     let mut ada = Peer::init(folder, "ada");
     let cable = Cable::to(&ada.api).await;
     let home = folder.join("controller");
@@ -75,7 +75,16 @@ async fn a_provider_whose_controller_is_gone_for_good_claims_what_it_is_owed_and
     );
     let (ada, cable, mut controller) = apart(folder.path()).await;
     let code = invite(&controller).await;
-    let more = ["--invite", &code, "--ledger", &ada.api, "--claim-after", "1"];
+    let more = [
+        "--invite",
+        &code,
+        "--ledger",
+        &ada.api,
+        "--claim-after",
+        "1",
+        "--window-min",
+        "1",
+    ];
     let laptop = Computer::start(away.path(), &controller.url, "laptop", &more);
     controller.deploy("echo", "javascript", ECHO).await;
     let settled = controller.call("echo", json!(1)).await.ok();

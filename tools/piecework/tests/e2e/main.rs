@@ -7,6 +7,7 @@ mod computer;
 mod crash;
 mod damage;
 mod fairness;
+mod leases;
 mod lending;
 mod links;
 mod logs;

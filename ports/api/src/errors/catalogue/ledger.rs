@@ -71,6 +71,11 @@ pub(super) const LEDGER: &[Code] = &[
     code(409, "lease.not_draining", "the lease is open"),
     code(409, "lease.payer_exists", "this key is a payer of the lease already"),
     code(409, "lease.payer_unknown", "this key is no payer of the lease"),
+    code(
+        409,
+        "lease.short_window",
+        "a provider could not run the job and claim it within the lease's window",
+    ),
     code(409, "lease.still_draining", "the lease drains until its height is past"),
     code(
         422,
