@@ -7,6 +7,7 @@ use crate::{
     state::{
         Account, Changes, Committee, Key, Lane, Lease, Mismatch, Offer, OpenJob, Params, Pools, Proposal, Value, View,
     },
+    transaction::TransactionId,
 };
 
 pub(crate) struct Draft<'a> {
@@ -31,6 +32,10 @@ impl<'a> Draft<'a> {
     pub fn new(view: &'a dyn View, block: &'a Changes) -> Self {
         let own = Changes::new();
         Self { view, block, own }
+    }
+
+    pub fn has_verified(&self, id: &TransactionId) -> bool {
+        self.view.has_verified(id)
     }
 
     pub fn into_changes(self) -> Changes {

@@ -6,7 +6,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{AccountId, Credits, Digest, FunctionId, JobId, LeaseId, OwnerName, Prices, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use crate::transaction::{Change, Metered, Resources};
+use crate::transaction::{Change, Metered, Resources, TransactionId};
 
 /// Where a value lives. The order of the variants and fields is the order of iteration and part of the format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -49,6 +49,12 @@ pub enum Value {
 /// Read access to the state before a block (or to what has been fetched of it).
 pub trait View {
     fn get(&self, key: &Key) -> Option<Value>;
+
+    /// Whether whoever executes has verified this transaction's own signature before. That a signature holds depends on
+    /// nothing but the transaction, so it need not be computed again.
+    fn has_verified(&self, _id: &TransactionId) -> bool {
+        false
+    }
 }
 
 /// What a block changes: the new value, or `None` where a key goes. Ordered, so every peer writes alike.

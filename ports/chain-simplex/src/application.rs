@@ -123,7 +123,8 @@ impl Ledger {
             height: height.get(),
         };
         let fetch = self.fetch::<E>(height, batch);
-        let applied = state::run(&fetch, &context, transactions)
+        let verified = self.shared.mempool.verified(transactions);
+        let applied = state::run(&fetch, &context, transactions, verified)
             .await
             .expect("the state can be read");
         if height.get() != 1 {

@@ -79,6 +79,15 @@ impl Mempool {
         self.queue.lock().by_id.contains_key(id)
     }
 
+    /// Those that wait here as well: what is queued has been checked. Of senders' own only: a payer's few and large ones
+    /// cost more to look up than to verify.
+    pub(crate) fn verified(&self, transactions: &[SignedTransaction]) -> HashSet<TransactionId> {
+        let ids = transactions.iter().filter(|transaction| takes_nonce(transaction));
+        let ids: Vec<TransactionId> = ids.map(SignedTransaction::id).collect();
+        let queue = self.queue.lock();
+        ids.into_iter().filter(|id| queue.by_id.contains_key(id)).collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queue.lock().entries.len()
     }

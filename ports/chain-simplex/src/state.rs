@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -21,7 +21,9 @@ use commonware_storage::{
     },
     translator::EightCap,
 };
-use piecework_ledger::{Applied, BlockContext, Changes, Key, SignedTransaction, Value, View, execute, read_set};
+use piecework_ledger::{
+    Applied, BlockContext, Changes, Key, SignedTransaction, TransactionId, Value, View, execute, read_set,
+};
 
 /// One encoded value; the ledger's own bounds keep far below.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -89,6 +91,7 @@ pub(crate) fn write<T>(batch: T, changes: &Changes, put: impl Fn(T, Digest, Opti
 /// What has been fetched of the state, and what was asked for beyond it.
 #[derive(Default)]
 pub(crate) struct Fetched {
+    verified: HashSet<TransactionId>,
     known: BTreeMap<Key, Option<Value>>,
     missed: RefCell<Vec<Key>>,
 }
@@ -100,6 +103,10 @@ impl View for Fetched {
         }
         self.missed.borrow_mut().push(key.clone());
         None
+    }
+
+    fn has_verified(&self, id: &TransactionId) -> bool {
+        self.verified.contains(id)
     }
 }
 
@@ -154,16 +161,20 @@ impl Fetched {
     }
 }
 
-/// Executes a block's transactions on the state that `fetch` reads.
+/// Executes a block's transactions on the state that `fetch` reads. `verified`: those whose signatures are known to hold.
 pub(crate) async fn run<E, F>(
     fetch: &impl Fn(Vec<Key>) -> F,
     context: &BlockContext,
     transactions: &[SignedTransaction],
+    verified: HashSet<TransactionId>,
 ) -> Result<Applied, E>
 where
     F: Future<Output = Result<Vec<Option<Value>>, E>>,
 {
-    let mut fetched = Fetched::default();
+    let mut fetched = Fetched {
+        verified,
+        ..Fetched::default()
+    };
     fetched.prefetch(fetch, transactions).await?;
     let executed = fetched
         .complete(fetch, |view| attempt(view, context, transactions))

@@ -94,7 +94,9 @@ impl<'a> Call<'a> {
             return Err(wrong_key());
         }
         check_nonce(&account, self.signed.transaction.nonce)?;
-        self.verify_signature()?;
+        if !self.draft.has_verified(&self.signed.id()) {
+            self.verify_signature()?;
+        }
         account.nonce = account.nonce.checked_add(1).ok_or_else(overflow)?;
         self.draft.put_account(id, account);
         Ok(id)

@@ -195,3 +195,34 @@ fn an_altered_transaction_is_refused() {
     signed.transaction.action = transfer(Who::Thief, 1_000);
     refused(world.send(signed), "transaction.bad_signature");
 }
+
+/// The view of somebody who has verified one transaction before.
+struct Knows<'a>(&'a World, TransactionId);
+
+impl View for Knows<'_> {
+    fn get(&self, key: &Key) -> Option<Value> {
+        self.0.state.get(key).cloned()
+    }
+
+    fn has_verified(&self, id: &TransactionId) -> bool {
+        *id == self.1
+    }
+}
+
+#[test]
+fn a_signature_is_computed_again_unless_that_very_transaction_was_verified() {
+    let world = World::new();
+    let forged = |amount| {
+        let mut signed = world.sign(Who::Developer, transfer(Who::Provider, amount));
+        signed.signature.0[5] ^= 1; // shows whether anybody looks
+        signed
+    };
+    let context = BlockContext {
+        network: world.network,
+        height: 1,
+    };
+    let view = Knows(&world, forged(1).id());
+    assert_eq!(check(&view, &context, &forged(1)), Ok(()));
+    let refused = check(&view, &context, &forged(2)).unwrap_err();
+    assert_eq!(refused.code, "transaction.bad_signature");
+}
