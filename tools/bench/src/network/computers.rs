@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use piecework_model::Credits;
 use serde_json::json;
 
 use crate::server::{Server, first_line};
@@ -105,6 +106,8 @@ impl Drop for Net {
     }
 }
 
+const PAID_WITHIN: Duration = Duration::from_secs(120);
+
 /// `piecework provide`.
 pub struct Computer {
     child: Child,
@@ -112,6 +115,8 @@ pub struct Computer {
     index: usize,
     /// From the command to `ready`.
     pub joined_in: Duration,
+    /// From the command until the ledger shows the first credits it has earned, with its reference job.
+    pub paid_in: Duration,
 }
 
 impl Computer {
@@ -125,16 +130,30 @@ impl Computer {
         let began = Instant::now();
         let child = launch(binary, server, net, index, folder.path(), &["--invite", &code])?;
         let joined_in = began.elapsed();
-        Ok(Self {
+        let mut joined = Self {
             child,
             folder,
             index,
             joined_in,
-        })
+            paid_in: Duration::ZERO,
+        };
+        let granted: Credits = serde_json::from_value(invite["grant_ucr"].clone())?;
+        while joined.posted(server)? <= granted {
+            ensure!(began.elapsed() < PAID_WITHIN, "provider {index} has earned nothing");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        joined.paid_in = began.elapsed();
+        Ok(joined)
     }
 
     pub fn name(&self) -> String {
         name(self.index)
+    }
+
+    fn posted(&self, server: &Server) -> Result<Credits> {
+        let request = server.request("GET", &format!("/accounts/{}", self.name()), None);
+        let account = server.connect()?.json(&request)?;
+        Ok(serde_json::from_value(account["posted_ucr"].clone())?)
     }
 
     /// SIGKILL.

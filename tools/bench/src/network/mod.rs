@@ -81,6 +81,8 @@ struct Figures {
     linked: Calls,
     /// From the command to the line `ready`, seconds.
     join_s: Vec<f64>,
+    /// From the command to the first credits on the ledger, seconds.
+    paid_s: Vec<f64>,
     /// From the kill of a provider to its job's answer, less what the job itself takes, seconds.
     killed_s: Vec<f64>,
     idle_links: idle_links::IdleLinks,
@@ -99,11 +101,12 @@ pub fn measure(options: &NetworkOptions) -> Result<()> {
     let net = Net::new(!options.loopback)?;
     let mut server = Server::start_with(&options.binary, &net.listen(), &["--no-provider"])?;
     let mut computers = Vec::new();
-    let mut join_s = Vec::new();
+    let (mut join_s, mut paid_s) = (Vec::new(), Vec::new());
     for index in 0..options.providers {
         eprintln!("provider {index} joins");
         let computer = Computer::join(&options.binary, &server, &net, index)?;
         join_s.push(computer.joined_in.as_secs_f64());
+        paid_s.push(computer.paid_in.as_secs_f64());
         computers.push(computer);
     }
     eprintln!("over {} links", computers.len());
@@ -126,6 +129,7 @@ pub fn measure(options: &NetworkOptions) -> Result<()> {
         inside,
         linked,
         join_s,
+        paid_s,
         killed_s,
         idle_links,
     };
@@ -221,6 +225,7 @@ impl fmt::Display for Figures {
         writeln!(f, "a link adds {added:.0} us at the median\n")?;
         let seconds = |list: &[f64]| list.iter().map(|s| format!("{s:.2}")).collect::<Vec<_>>().join(", ");
         writeln!(f, "joining, command to ready: {} s", seconds(&self.join_s))?;
+        writeln!(f, "joining, command to first credits: {} s", seconds(&self.paid_s))?;
         writeln!(f, "a killed provider's job was away for: {} s", seconds(&self.killed_s))?;
         write!(f, "{}", self.idle_links)
     }

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{Keys, make_private};
 
-/// A thousand credits: about a thousand hours of one core, for whoever tries it out.
-pub(super) const OPERATOR_GRANT: Credits = Credits(1_000 * Credits::ONE.0);
+/// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each need a
+/// deposit.
+pub(super) const OPERATOR_GRANT: Credits = Credits(100_000 * Credits::ONE.0);
 
 /// Covers the deposit of the provider's offer.
 const PROVIDER_GRANT: Credits = Credits(10 * Credits::ONE.0);
