@@ -125,7 +125,7 @@ impl Cache {
     }
 }
 
-fn not_found<T>(what: &str) -> Answer<T> {
+pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
         "function.not_found",
         format!("no function of yours has the id or name `{what}`"),

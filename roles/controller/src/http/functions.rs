@@ -1,6 +1,13 @@
 //! `/functions`: deploying, listing, versions, rolling back, quoting, logs.
 
-use axum::{Json, body::Body, extract::State, http::StatusCode};
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
@@ -17,7 +24,8 @@ use piecework_model::{Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
 use super::{
-    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, page, read_body,
+    Authenticated, BODY_BYTES_MAX, Created, HttpError, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, page,
+    read_body,
 };
 use crate::{
     Answer, Controller,
@@ -26,10 +34,48 @@ use crate::{
     clock::timestamp,
     deploy,
     failure::{blobs, refuse, rejected, store},
-    functions,
+    functions::{self, Live},
     logs::{self as job_logs},
     results, traffic, views,
 };
+
+/// A function of the caller's own, named by the path's `{id}`, which this token may see.
+pub(super) struct MayView {
+    caller: Arc<Caller>,
+    live: Arc<Live>,
+}
+
+/// A function of the caller's own, named by the path's `{id}`, which this token may change.
+pub(super) struct MayDeploy {
+    caller: Arc<Caller>,
+    live: Arc<Live>,
+}
+
+async fn own(parts: &mut Parts, controller: &Arc<Controller>, scope: Scope) -> HttpResult<(Arc<Caller>, Arc<Live>)> {
+    let authenticated = Authenticated::from_request_parts(parts, controller).await?;
+    let caller = authenticated.with(scope)?;
+    let Path(id) = Path::<String>::from_request_parts(parts, controller).await?;
+    let live = functions::own(controller, caller, &id).await?;
+    Ok((authenticated.0, live))
+}
+
+impl FromRequestParts<Arc<Controller>> for MayView {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
+        let (caller, live) = own(parts, controller, Scope::View).await?;
+        Ok(Self { caller, live })
+    }
+}
+
+impl FromRequestParts<Arc<Controller>> for MayDeploy {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
+        let (caller, live) = own(parts, controller, Scope::Deploy).await?;
+        Ok(Self { caller, live })
+    }
+}
 
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
     (status = 201, body = FunctionView), (status = "default", body = ErrorBody)))]
@@ -110,12 +156,7 @@ async fn deleted(
 
 #[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
-) -> HttpResult<Json<FunctionView>> {
-    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
+pub(super) async fn show(State(controller): Shared, MayView { live, .. }: MayView) -> HttpResult<Json<FunctionView>> {
     Ok(Json(views::function(&controller, &live).await?))
 }
 
@@ -124,27 +165,18 @@ pub(super) async fn show(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn update(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
     let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    let live = deploy::update(&controller, caller, &live, body).await?;
+    let live = deploy::update(&controller, &caller, &live, body).await?;
     Ok(Json(views::function(&controller, &live).await?))
 }
 
 #[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
-pub(super) async fn remove(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
-) -> HttpResult<StatusCode> {
-    let caller = authenticated.with(Scope::Deploy)?;
-    let live = functions::own(&controller, caller, &id).await?;
-    deploy::delete(&controller, caller, &live).await?;
+pub(super) async fn remove(State(controller): Shared, MayDeploy { caller, live }: MayDeploy) -> HttpResult<StatusCode> {
+    deploy::delete(&controller, &caller, &live).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -153,11 +185,9 @@ pub(super) async fn remove(
     (status = 200, body = List<VersionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn versions(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayView { live, .. }: MayView,
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<VersionView>>> {
-    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
     let all = controller.store.versions(live.function.id).await.map_err(store)?;
     let Json(List { items, next }) = page(all, &query, |version| version.version.to_string())?;
     let mut views = Vec::with_capacity(items.len());
@@ -173,28 +203,34 @@ pub(super) async fn versions(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn rollback(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
     let body: Rollback = read_body(body, BODY_BYTES_MAX).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    let live = deploy::rollback(&controller, caller, &live, body.version).await?;
+    let live = deploy::rollback(&controller, &caller, &live, body.version).await?;
     Ok(Json(views::function(&controller, &live).await?))
+}
+
+/// As it is after a change.
+async fn again(controller: &Controller, live: &Live) -> Answer<Arc<Live>> {
+    let found = functions::by_id(controller, live.function.id).await?;
+    found.map_or_else(|| functions::not_found(live.function.name.as_str()), Ok)
+}
+
+async fn changed(controller: &Controller, live: &Live) -> HttpResult<Json<FunctionView>> {
+    let live = again(controller, live).await?;
+    Ok(Json(views::function(controller, &live).await?))
+}
+
+fn traffic_of(controller: &Controller, live: &Live) -> TrafficView {
+    traffic::view(controller, &live.function).unwrap_or_else(|| traffic::undivided(&live.function))
 }
 
 /// How calls are spread over versions, and how those beside the live one fare.
 #[utoipa::path(get, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
-pub(super) async fn traffic(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
-) -> HttpResult<Json<TrafficView>> {
-    let live = functions::own(&controller, authenticated.with(Scope::View)?, &id).await?;
-    let view = traffic::view(&controller, &live.function);
-    Ok(Json(view.unwrap_or_else(|| traffic::undivided(&live.function))))
+pub(super) async fn traffic(State(controller): Shared, MayView { live, .. }: MayView) -> HttpResult<Json<TrafficView>> {
+    Ok(Json(traffic_of(&controller, &live)))
 }
 
 /// Spreads calls over versions. The live one stays live: what loses its share to failures loses it to that one.
@@ -203,17 +239,13 @@ pub(super) async fn traffic(
     (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
 pub(super) async fn set_traffic(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
     body: Body,
 ) -> HttpResult<Json<TrafficView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
     let body: SetTraffic = read_body(body, BODY_BYTES_MAX).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    traffic::set(&controller, caller, &live, &body).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    let view = traffic::view(&controller, &live.function);
-    Ok(Json(view.unwrap_or_else(|| traffic::undivided(&live.function))))
+    traffic::set(&controller, &caller, &live, &body).await?;
+    let live = again(&controller, &live).await?;
+    Ok(Json(traffic_of(&controller, &live)))
 }
 
 /// All calls to the live version.
@@ -221,12 +253,9 @@ pub(super) async fn set_traffic(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn end_traffic(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<StatusCode> {
-    let caller = authenticated.with(Scope::Deploy)?;
-    let live = functions::own(&controller, caller, &id).await?;
-    traffic::end(&controller, caller, &live.function).await?;
+    traffic::end(&controller, &caller, &live.function).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -236,16 +265,12 @@ pub(super) async fn end_traffic(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn set_budget(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
     let body: SetBudget = read_body(body, BODY_BYTES_MAX).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    budget::set(&controller, caller, &live.function, body.budget_ucr).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    Ok(Json(views::function(&controller, &live).await?))
+    budget::set(&controller, &caller, &live.function, body.budget_ucr).await?;
+    changed(&controller, &live).await
 }
 
 /// Sets where a function's results go and how long they are kept, the whole of it anew; no new version.
@@ -254,16 +279,12 @@ pub(super) async fn set_budget(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn set_results(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
     let body: SetResults = read_body(body, BODY_BYTES_MAX).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    results::set(&controller, caller, &live.function, &body).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    Ok(Json(views::function(&controller, &live).await?))
+    results::set(&controller, &caller, &live.function, &body).await?;
+    changed(&controller, &live).await
 }
 
 /// Lifts the quarantine of a function's versions.
@@ -271,14 +292,10 @@ pub(super) async fn set_results(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn release(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    let caller = authenticated.with(Scope::Deploy)?;
-    let live = functions::own(&controller, caller, &id).await?;
-    traffic::release(&controller, caller, &live.function).await?;
-    let live = functions::own(&controller, caller, &id).await?;
-    Ok(Json(views::function(&controller, &live).await?))
+    traffic::release(&controller, &caller, &live.function).await?;
+    changed(&controller, &live).await
 }
 
 /// From now on the function takes no calls: they are refused with `function.stopped`. What runs goes on to its end.
@@ -286,10 +303,10 @@ pub(super) async fn release(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn stop(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    set_stopped(&controller, authenticated.with(Scope::Deploy)?, &id, true).await
+    traffic::set_stopped(&controller, &caller, &live, true).await?;
+    changed(&controller, &live).await
 }
 
 /// Lets a stopped function take calls again.
@@ -297,22 +314,10 @@ pub(super) async fn stop(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn start(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    set_stopped(&controller, authenticated.with(Scope::Deploy)?, &id, false).await
-}
-
-async fn set_stopped(
-    controller: &Controller,
-    caller: &Caller,
-    id: &str,
-    stopped: bool,
-) -> HttpResult<Json<FunctionView>> {
-    let live = functions::own(controller, caller, id).await?;
-    traffic::set_stopped(controller, caller, &live, stopped).await?;
-    let live = functions::own(controller, caller, id).await?;
-    Ok(Json(views::function(controller, &live).await?))
+    traffic::set_stopped(&controller, &caller, &live, false).await?;
+    changed(&controller, &live).await
 }
 
 /// Brings back a function that was deleted in the last days: by its id, or the last one deleted of a name.
@@ -333,13 +338,7 @@ const QUOTE_JOBS: u32 = 100;
 
 #[utoipa::path(get, path = routes::FUNCTION_QUOTE, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = QuoteView), (status = "default", body = ErrorBody)))]
-pub(super) async fn quote(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
-) -> HttpResult<Json<QuoteView>> {
-    let caller = authenticated.with(Scope::View)?;
-    let live = functions::own(&controller, caller, &id).await?;
+pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: MayView) -> HttpResult<Json<QuoteView>> {
     let all = controller.providers.all();
     let profiles: Vec<_> = all.iter().map(|seen| seen.link.profile()).collect();
     let dearest = profiles
@@ -395,12 +394,9 @@ const LOGS_MAX: u32 = 1_000;
     (status = 200, body = List<FunctionLogsItem>), (status = "default", body = ErrorBody)))]
 pub(super) async fn logs(
     State(controller): Shared,
-    authenticated: Authenticated,
-    Path(id): Path<String>,
+    MayView { caller, live }: MayView,
     Query(query): Query<FunctionLogsQuery>,
 ) -> HttpResult<Json<List<FunctionLogsItem>>> {
-    let caller = authenticated.with(Scope::View)?;
-    let live = functions::own(&controller, caller, &id).await?;
     let after = query.after.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let filter = JobFilter {
         developer: caller.account,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
 use piecework_controller::{Controller, Tuning};
-use piecework_model::{AccountId, EgressPolicy, Network, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Network};
 use piecework_packages::Packages;
 use piecework_peer::http::Explorer;
 use piecework_queue::ProviderLink;
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     collecting::{Collecting, by_own_peer},
-    controller::{courier, not_started},
-    files::{Keys, lock, make_private, refuse_foreign, write_private},
+    controller::{courier, not_started, write_token},
+    files::{Keys, lock, make_private, refuse_foreign},
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
@@ -115,7 +115,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     )
     .await
     .map_err(|refusal| not_started(*refusal))?;
-    write_token(directory, &controller, &keys.operator, &url).await?;
+    write_token(directory, &controller, (&"operator".parse()?, &keys.operator), &url).await?;
     Ok(Machine {
         explorer: explorer(&peer, &shutdown),
         controller,
@@ -166,29 +166,4 @@ impl Machine {
                 .context("the ledger did not stop cleanly"),
         }
     }
-}
-
-/// Makes the operator a user and leaves a token for the command line; an existing one stays.
-async fn write_token(directory: &Path, controller: &Controller, key: &SecretKey, url: &str) -> Result<()> {
-    let roles = piecework_store::Roles {
-        developer: true,
-        peer: true,
-        operator: true,
-        ..Default::default()
-    };
-    let refused = |refusal| anyhow::anyhow!("the operator's account: {refusal}");
-    let account = controller
-        .adopt("operator".parse()?, key, roles)
-        .await
-        .map_err(refused)?;
-    write_private(&directory.join("url"), url)?;
-    let path = directory.join("token");
-    if !path.exists() {
-        let token = controller
-            .issue_token(account, "the operator's, written by up")
-            .await
-            .map_err(refused)?;
-        write_private(&path, &token)?;
-    }
-    Ok(())
 }
