@@ -63,6 +63,14 @@ async fn a_job_of_a_large_settlement_is_proven_in_a_kilobyte() {
     other.network_name = "another".to_owned();
     let foreign = proof.verify(Anchor::genesis(&other), job(321)).unwrap_err();
     assert_eq!(foreign.code(), "proof.other_network");
+    let mut changed = proof.clone();
+    changed.changes = proof.parts.clone();
+    let refused = changed.verify(anchor.clone(), job(321)).unwrap_err();
+    assert_eq!(refused.code(), "proof.no_peer_change");
+    let mut empty = proof.clone();
+    empty.parts.clear();
+    let refused = empty.verify(anchor.clone(), job(321)).unwrap_err();
+    assert_eq!(refused.code(), "proof.malformed");
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;

@@ -4,9 +4,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
-use piecework_ledger::{Action, Grant, Params, Roles, SignedTransaction, Transaction, Transfer};
+use piecework_chain::SubmitError;
+use piecework_ledger::{Action, Change, Grant, Params, Roles, SignedTransaction, Transaction, Transfer};
 use piecework_model::{AccountId, Credits, SecretKey};
-use piecework_peer::{Handle, NewNetwork, PeerFailure, Service, create_genesis, join, member, peer_key};
+use piecework_peer::{Handle, NewNetwork, PeerFailure, Service, create_genesis, join, member, membership, peer_key};
 use tokio_util::sync::CancellationToken;
 
 fn new_network() -> NewNetwork {
@@ -72,6 +73,39 @@ async fn a_peer_finds_its_network_again() {
         peer.chain().transaction(done.id).await.unwrap(),
         Some((done.height, done.index))
     );
+    shutdown.cancel();
+    peer.stopped().await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_enrols_or_votes_under_a_name_with_another_key() {
+    let directory = tempfile::tempdir().unwrap();
+    create_genesis(directory.path(), new_network()).unwrap();
+    let shutdown = CancellationToken::new();
+    let peer = run(directory.path(), &shutdown).await;
+    let (chain, name) = (peer.chain(), "owner-1".parse().unwrap());
+    let (own, other) = (SecretKey::from_seed([1; 32]), SecretKey::from_seed([9; 32]));
+    let known = membership::enrol(&*chain, &own, &name, Roles::default()).await;
+    assert_eq!(known.unwrap(), AccountId::of(&own.public()));
+    let mut params = new_network().params;
+    params.window_blocks = 77;
+    let refused = [
+        membership::enrol(&*chain, &other, &name, Roles::default())
+            .await
+            .unwrap_err(),
+        membership::support(&*chain, &other, &name, Change::SetParams(params.clone()))
+            .await
+            .unwrap_err(),
+    ];
+    for refusal in refused {
+        let SubmitError::Rejected(rejection) = refusal else {
+            panic!("{refusal}");
+        };
+        assert_eq!(rejection.code, "account.other_key");
+    }
+    membership::support(&*chain, &own, &name, Change::SetParams(params))
+        .await
+        .unwrap();
     shutdown.cancel();
     peer.stopped().await.unwrap();
 }

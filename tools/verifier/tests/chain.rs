@@ -16,7 +16,8 @@ use piecework_chain_simplex::{Options, Replica, start};
 use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SignedTransaction};
 use piecework_model::{Credits, Digest, NetworkId};
 use piecework_proof::{
-    Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, Record, Verified, outcomes_root, read_frames, transactions_root,
+    Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, ReadFailure, Record, Verified, outcomes_root, read_frames,
+    transactions_root,
 };
 use piecework_verifier::{Checked, check};
 use story::Story;
@@ -192,6 +193,123 @@ async fn everything_the_ledger_does_is_in_the_books() {
         settle.jobs[0].price_max_ucr += 1;
     });
     refused(unsigned, "signature does not verify").await;
+}
+
+/// The export with one block changed, and nothing signed anew.
+fn altered(bytes: &[u8], height: u64, change: impl FnOnce(&mut ExportBlock)) -> Vec<u8> {
+    let (mut out, mut change) = (EXPORT_MAGIC.to_vec(), Some(change));
+    for frame in read_frames(bytes).unwrap() {
+        let mut frame = frame.unwrap();
+        match &mut frame {
+            Frame::Block(block) if block.header.height == height => change.take().unwrap()(block),
+            Frame::Genesis(_) | Frame::Block(_) | Frame::End { .. } | Frame::Values(_) => {}
+        }
+        out.extend(frame.to_bytes());
+    }
+    out
+}
+
+/// The export with its genesis changed.
+fn founded(bytes: &[u8], change: impl FnOnce(&mut Genesis)) -> Vec<u8> {
+    let mut frames = read_frames(bytes).unwrap().map(Result::unwrap);
+    let Some(Frame::Genesis(mut genesis)) = frames.next() else {
+        panic!("an export begins with its genesis");
+    };
+    change(&mut genesis);
+    let mut out = [EXPORT_MAGIC.to_vec(), Frame::Genesis(genesis).to_bytes()].concat();
+    frames.for_each(|frame| out.extend(frame.to_bytes()));
+    out
+}
+
+/// Each thing that can be wrong with a block, whether its peers signed it or not: its code, and that the second verifier
+/// does not take it either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_of_an_export_has_its_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(options(directory.path(), alone(6))).await.unwrap();
+    let chain = node.chain();
+    let sent = transfer(&chain.network(), 1, 0, 2, 5);
+    let height = chain.submit_and_wait(sent).await.unwrap().height;
+    story::reach(&*chain, height + 1).await;
+    let bytes = exported(&*chain, &alone(6)).await;
+    node.shutdown().await.unwrap();
+    both(&bytes).await;
+    let head = check(&*bytes).unwrap().blocks;
+
+    let nothing = Digest([9; 32]);
+    let faults: [(Vec<u8>, &str); 7] = [
+        (
+            altered(&bytes, height, |block| block.header.details.parent = nothing),
+            "proof.bad_parent",
+        ),
+        (
+            altered(&bytes, height, |block| block.transactions.clear()),
+            "proof.bad_transactions",
+        ),
+        (
+            altered(&bytes, height, |block| block.outcomes.clear()),
+            "proof.bad_outcomes",
+        ),
+        (
+            altered(&bytes, height, |block| {
+                block.certificate.as_mut().unwrap().signers.clear()
+            }),
+            "proof.bad_certificate",
+        ),
+        (
+            altered(&bytes, height, |block| {
+                let certificate = block.certificate.as_mut().unwrap();
+                certificate.signers.fill(0);
+                certificate.signatures.clear();
+            }),
+            "proof.too_few_signatures",
+        ),
+        (
+            altered(&bytes, head, |block| block.certificate = None),
+            "proof.not_final",
+        ),
+        (
+            founded(&bytes, |genesis| genesis.params.epoch_blocks = 0),
+            "proof.bad_genesis",
+        ),
+    ];
+    for (changed, code) in faults {
+        assert_eq!(replayed(changed.clone()).await.unwrap_err(), code);
+        assert!(check(&*changed).is_err(), "the second verifier takes what is {code}");
+    }
+    // The second verifier keeps the books; it asks neither when a block was made nor what else the state holds.
+    type Change = fn(&mut ExportBlock);
+    let faults: [(Change, &str); 3] = [
+        (|block| block.header.timestamp_ms = 0, "proof.bad_header"),
+        (|block| block.header.details.previous_busy += 1, "proof.bad_header"),
+        (
+            |block| block.header.details.state_root = Digest([9; 32]),
+            "proof.bad_state_root",
+        ),
+    ];
+    for (change, code) in faults {
+        assert_eq!(replayed(forged(&bytes, height, change)).await.unwrap_err(), code);
+    }
+    for (damaged, what) in [
+        (bytes[1..].to_vec(), "another beginning"),
+        (bytes[..bytes.len() - 1].to_vec(), "a frame cut off"),
+        ([&bytes[..], &[1, 0, 0, 0, 0xff]].concat(), "no frame at all"),
+    ] {
+        let failure = read_frames(&*damaged).and_then(|mut frames| frames.try_for_each(|frame| frame.map(drop)));
+        let Err(ReadFailure::Invalid(invalid)) = failure else {
+            panic!("{what} is read: {failure:?}");
+        };
+        assert_eq!(invalid.code(), "proof.malformed", "{what}");
+    }
+    // Nothing can be executed again where no state can be kept.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let nowhere = Replica::open(file.path().to_owned()).unwrap();
+    let replay = tokio::task::spawn_blocking(move || {
+        let mut checker = Checker::new(nowhere);
+        let mut frames = read_frames(&*bytes).unwrap();
+        frames.try_for_each(|frame| checker.frame(frame.unwrap()))
+    });
+    assert_eq!(replay.await.unwrap().unwrap_err().code(), "proof.replay_failed");
 }
 
 async fn four(directories: &Path) -> (Genesis, Vec<Box<dyn Node>>) {
