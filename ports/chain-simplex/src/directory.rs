@@ -16,6 +16,7 @@ const LOCK_FILE: &str = "chain.lock";
 const MARK_FILE: &str = "chain.mark";
 const HIGH_WATER_FILE: &str = "chain.high";
 const NEW_FILE: &str = "chain.new";
+const PROBE_FILE: &str = "chain.probe";
 const DATA_DIRECTORY: &str = "chain";
 /// Of the layout below and of every encoding in it; a directory of another is not touched.
 const FORMAT: u32 = 1;
@@ -67,8 +68,8 @@ impl Directory {
         }
     }
 
-    /// Calls damage by its name, where the engine's words say that it found some; `reading` is the block that was being
-    /// read, or 0.
+    /// Calls damage by its name, where the engine's words say that it found some, and a full disk, which they often do not
+    /// name; `reading` is the block that was being read, or 0.
     pub(crate) fn blame(&self, failure: ChainFailure, reading: u64) -> ChainFailure {
         const SIGNS: [&str; 3] = ["BlobCorrupt", "checksum mismatch", "corrupt"];
         match failure {
@@ -83,8 +84,19 @@ impl Directory {
                     detail: format!("{of}{detail}"),
                 }
             }
+            ChainFailure::Stopped { detail } if self.is_full() => ChainFailure::DiskFull { detail },
             other => other,
         }
+    }
+
+    /// Whether the disk takes less than what the engine writes at a time.
+    fn is_full(&self) -> bool {
+        const WRITTEN_AT_ONCE: usize = 1 << 20;
+        let path = self.root.join(PROBE_FILE);
+        let written = fs::write(&path, vec![1; WRITTEN_AT_ONCE]);
+        // A file that was not made cannot be removed.
+        let _ = fs::remove_file(&path);
+        written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 }
 

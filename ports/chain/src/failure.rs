@@ -15,7 +15,7 @@ pub enum ChainFailure {
     Corrupt { directory: PathBuf, detail: String },
     #[error("another process uses the ledger in {directory:?}")]
     Locked { directory: PathBuf },
-    #[error("no space is left for the ledger: {detail}")]
+    #[error("no space is left for the ledger; what was final is kept: make room and start again")]
     DiskFull { detail: String },
     #[error("the ledger's directory {path:?} cannot be used")]
     Directory {

@@ -62,6 +62,19 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
     peer().or_else(chain).or_else(store).or_else(rejection)
 }
 
+/// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes back as
+/// a failure with a code and a sentence: its own words are for a log of `debug`.
+pub fn keep_engine_panics_quiet() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map_or("", |location| location.file());
+        match ["commonware-", "chain-simplex"].iter().any(|part| place.contains(part)) {
+            true => tracing::debug!(%panic, "the ledger's engine ended"),
+            false => usual(panic),
+        }
+    }));
+}
+
 /// Codes that mean: it ran, and it was the function's fault.
 fn is_of_the_function(code: &str) -> bool {
     matches!(

@@ -103,7 +103,9 @@ pub fn memory_bytes() -> u64 {
     kib.map_or(UNKNOWN, |kib| kib * 1_024)
 }
 
-/// What `RUST_LOG` asks for, else warnings; without the database's of a first start, which only say that it is one.
+/// What `RUST_LOG` asks for, else warnings; without the database's of a first start, which only say that it is one, and
+/// without the engine's panics, which come back as failures with a code.
 pub fn log_filter() -> String {
-    text("RUST_LOG").unwrap_or_else(|| "warn,commonware_storage::qmdb=error".to_owned())
+    const USUAL: &str = "warn,commonware_storage::qmdb=error,commonware_runtime::utils::handle=off";
+    text("RUST_LOG").unwrap_or_else(|| USUAL.to_owned())
 }
