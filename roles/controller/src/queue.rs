@@ -1,12 +1,11 @@
 //! Asynchronous jobs: durable before the caller is told, run in the background, taken up again after a crash.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::{sync::Arc, time::Duration};
 
+use dashmap::DashMap;
 use piecework_model::JobId;
 use piecework_store::{Accepted, AcceptedJob};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Controller,
@@ -15,14 +14,41 @@ use crate::{
     invoke::{self, Invocation, Purpose},
 };
 
+/// Between looks whether a job that is being cancelled has come on its way, or has ended.
+const CANCEL_POLL: Duration = Duration::from_millis(2);
+
+/// What was accepted and has not ended; each with its owner's word that it shall not begin.
 #[derive(Default)]
 pub(crate) struct Queue {
-    waiting: AtomicUsize,
+    accepted: DashMap<JobId, CancellationToken>,
 }
 
 impl Queue {
     pub(crate) fn len(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.accepted.len()
+    }
+
+    /// Whether the job is among these.
+    fn cancel(&self, job: JobId) -> bool {
+        let entry = self.accepted.get(&job);
+        entry.inspect(|entry| entry.value().cancel()).is_some()
+    }
+}
+
+/// Ends a job that has not ended, wherever it is; returns when its end is written. Whether there was one.
+pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
+    let mut found = false;
+    loop {
+        let in_queue = controller.queue.cancel(job);
+        let flight = controller.inflight.get(job);
+        if let Some(flight) = &flight {
+            flight.cancel.cancel();
+        }
+        if !in_queue && flight.is_none() {
+            return found;
+        }
+        found = true;
+        tokio::time::sleep(CANCEL_POLL).await;
     }
 }
 
@@ -59,19 +85,34 @@ pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
 }
 
 fn start(controller: &Arc<Controller>, job: AcceptedJob) {
-    controller.queue.waiting.fetch_add(1, Ordering::Relaxed);
-    let owned = controller.clone();
-    controller.tasks.spawn(async move {
-        run(&owned, job).await;
-        owned.queue.waiting.fetch_sub(1, Ordering::Relaxed);
-    });
+    let word = CancellationToken::new();
+    let place = Place {
+        controller: controller.clone(),
+        id: job.id,
+    };
+    controller.queue.accepted.insert(job.id, word.clone());
+    controller
+        .tasks
+        .spawn(async move { run(&place.controller, job, &word).await });
+}
+
+/// Takes the job off the queue when it has ended, however it ended.
+struct Place {
+    controller: Arc<Controller>,
+    id: JobId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.controller.queue.accepted.remove(&self.id);
+    }
 }
 
 /// Runs to the end. At shutdown a job that has not begun is left to the next start.
-async fn run(controller: &Arc<Controller>, job: AcceptedJob) {
+async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) {
     let record = job.to_job();
     let outcome = tokio::select! {
-        outcome = attempt(controller, job) => outcome,
+        outcome = attempt(controller, job, word) => outcome,
         () = controller.shutdown.cancelled() => return,
     };
     let Err(refusal) = outcome else { return };
@@ -80,10 +121,14 @@ async fn run(controller: &Arc<Controller>, job: AcceptedJob) {
     }
 }
 
-async fn attempt(controller: &Arc<Controller>, job: AcceptedJob) -> Answer<()> {
+async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
     let Some(live) = functions::by_id(controller, job.function).await? else {
         return refuse("function.not_found", "the function was deleted before the job ran");
     };
+    // From here to its way there is no pause: who cancels later finds it on its way.
+    if word.is_cancelled() {
+        return refuse("job.cancelled", "the job was cancelled");
+    }
     let invocation = Invocation {
         id: job.id,
         live,

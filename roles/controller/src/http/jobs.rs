@@ -25,7 +25,7 @@ use crate::{
     auth::Caller,
     clock::timestamp,
     failure::{refuse, rejected, store},
-    follow, functions, logs as job_logs, results, views,
+    follow, functions, logs as job_logs, queue, results, views,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
@@ -184,15 +184,12 @@ pub(super) async fn cancel(
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Invoke)?;
     let job = find(&controller, caller, &id).await?;
-    if let Some(flight) = controller.inflight.get(job.id) {
-        flight.cancel.cancel();
-        drop(flight);
-        controller.inflight.ended(job.id).await;
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    match controller.store.cancel(job.id).await.map_err(store)? {
-        Some(_) => Ok(StatusCode::NO_CONTENT),
-        None => Ok(refuse("job.finished", "the job is over and cannot be cancelled")?),
+    let was_under_way = queue::cancel(&controller, job.id).await;
+    // Left to the next start by a shutdown: it ends here.
+    let was_left = controller.store.cancel(job.id).await.map_err(store)?.is_some();
+    match was_under_way || was_left {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Ok(refuse("job.finished", "the job is over and cannot be cancelled")?),
     }
 }
 

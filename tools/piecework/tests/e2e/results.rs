@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     machine::Machine,
-    providers::{accepted, until},
+    providers::{BUSY, accepted, running_on, until},
 };
 
 const ECHO: &str = "export default (event) => event;\n";
@@ -234,6 +234,48 @@ async fn what_a_sink_does_not_take_is_tried_again_across_a_restart_or_stays_here
     );
     assert_eq!(machine.get(&format!("/jobs/{job}/result")).await.ok(), json!(2));
     assert_eq!(server.at(&job).len(), 1, "it said never again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_hears_of_jobs_that_are_cancelled_wherever_they_are() {
+    let home = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start_with(home.path(), &["--results-to", "127.0.0.0/8"]);
+    let server = Server::start().await;
+    let url = format!("http://{}/hook", server.address);
+    let more = json!({"concurrency": 1, "timeout_ms": 600_000, "results": {"sink": {"kind": "webhook", "url": url}}});
+    machine.deploy_with("busy", "javascript", BUSY, more).await.ok();
+    let mut jobs = vec![accepted(&machine, "busy", json!(300_000)).await];
+    running_on(&machine, &jobs[0]).await;
+    for _ in 0..3 {
+        jobs.push(accepted(&machine, "busy", json!(300_000)).await);
+    }
+    let cancel = async |machine: &Machine, job: &str| {
+        let answer = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
+        assert_eq!(answer.status.as_u16(), 204, "{}", answer.body);
+        let view = machine.get(&format!("/jobs/{job}")).await.ok();
+        assert_eq!(view["state"], "cancelled", "{view}");
+    };
+    // Waiting behind another; running; and of an earlier start, whether they have been taken up again or not.
+    cancel(&machine, &jobs[3]).await;
+    cancel(&machine, &jobs[0]).await;
+    let machine = machine.kill_and_restart();
+    cancel(&machine, &jobs[1]).await;
+    cancel(&machine, &jobs[2]).await;
+    for job in &jobs {
+        result_is(&machine, job, "delivered").await;
+        let told = server.at("/hook");
+        let mut of_job = told
+            .iter()
+            .map(Seen::json)
+            .filter(|told| told["job_id"] == job.as_str());
+        let told = of_job.next().expect("it was told");
+        assert_eq!(
+            (&told["state"], &told["error"]["code"]),
+            (&json!("cancelled"), &json!("job.cancelled"))
+        );
+        let again = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
+        again.refused(409, "job.finished");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
