@@ -167,6 +167,28 @@ pub enum Outcome {
     OutputInvalid(String),
 }
 
+/// What an error says of itself (its type, its message, its stack, or how a process ended) is each cut at this length.
+pub const ERROR_TEXT_BYTES_MAX: usize = 16 << 10;
+
+impl Outcome {
+    /// Cuts what an error says to [`ERROR_TEXT_BYTES_MAX`]: code in a sandbox, or a provider, may have written it by hand.
+    pub fn cut_error_text(&mut self) {
+        match self {
+            Self::Raised(raised) => {
+                for text in [&mut raised.kind, &mut raised.message, &mut raised.stack] {
+                    cut(text);
+                }
+            }
+            Self::Crashed(text) | Self::OutputInvalid(text) => cut(text),
+            Self::Returned(_) | Self::TimedOut | Self::Stopped | Self::OutOfMemory | Self::OutputTooLarge => {}
+        }
+    }
+}
+
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(ERROR_TEXT_BYTES_MAX));
+}
+
 /// An exception as the developer may see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Raised {

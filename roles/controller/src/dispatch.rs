@@ -25,7 +25,7 @@ use crate::{
     inflight::Aboard,
     invoke::{Invocation, Purpose},
     leases::{self, Lane, Reservation},
-    outcome::{ReceiptFault, check_receipt},
+    outcome::{ReceiptFault, check_logs, check_receipt},
     seen::{Seen, Slot},
     standings, views,
 };
@@ -68,6 +68,8 @@ struct Search<'a> {
     replaces: Option<u64>,
     /// Who has refused, or failed to deliver what was ordered.
     refusals: Vec<(AccountId, Box<Refusal>)>,
+    /// Whether a provider went away with it, and nobody has taken it since.
+    was_lost: bool,
     /// A provider that will take no ticket without a seal of its own.
     wants_seal: Option<AccountId>,
     /// Why nobody could take it when it was last asked.
@@ -83,6 +85,7 @@ pub(crate) async fn dispatch(controller: &Controller, invocation: &Invocation, a
         patient_until: Instant::now() + controller.tuning.provider_wait,
         replaces: None,
         refusals: Vec::new(),
+        was_lost: false,
         wants_seal: None,
         reasons: Reasons::default(),
     };
@@ -114,10 +117,7 @@ impl Search<'_> {
             } else if may_change(&reasons) && is_patient {
                 PROVIDER_POLL
             } else {
-                return Err(match self.refusals.pop() {
-                    Some((_, said)) => said,
-                    None => no_provider(self.controller, &reasons).await,
-                });
+                return Err(self.nobody(&reasons).await);
             };
             self.reasons = reasons;
             tokio::time::sleep(pause).await;
@@ -165,6 +165,22 @@ impl Search<'_> {
         let owner_of = |account| self.controller.providers.by_account(account).map(|seen| seen.owner);
         let is_same = |other: &AccountId| *other == account || owner_of(*other) == Some(seen.owner);
         has_run.iter().any(is_same).then_some(Reason::HasRun)
+    }
+
+    /// Nobody takes it, and waiting does not help: what the caller is told.
+    async fn nobody(&mut self, reasons: &Reasons) -> Box<Refusal> {
+        if let Some((_, said)) = self.refusals.pop() {
+            return said;
+        }
+        let mut refusal = no_provider(self.controller, reasons).await;
+        if self.was_lost {
+            "provider.lost".clone_into(&mut refusal.code);
+            "the provider went away while the job was with it, and no other can take it"
+                .clone_into(&mut refusal.message);
+            refusal.hint = Some("it may have run in part; call again if it may run twice".to_owned());
+            refusal.job_id = Some(self.invocation.id);
+        }
+        refusal
     }
 
     /// Past the deadline, with why nobody took it where that is known.
@@ -224,7 +240,7 @@ impl Search<'_> {
             cancel: self.aboard.flight.cancel.clone(),
         };
         let began = Instant::now();
-        let delivery = match provider.run(order).await {
+        let mut delivery = match provider.run(order).await {
             Ok(delivery) => delivery,
             Err(refused) => {
                 lane.refused(sequence);
@@ -234,13 +250,11 @@ impl Search<'_> {
             }
         };
         let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let checked = check_receipt(
-            &ticket,
-            &delivery.receipt,
-            &delivery.finished.outcome,
-            observed_us,
-            cores,
-        );
+        delivery.finished.outcome.cut_error_text();
+        let checked = check_logs(&ticket, &delivery.finished.logs).and_then(|()| {
+            let Delivery { receipt, finished, .. } = &delivery;
+            check_receipt(&ticket, receipt, &finished.outcome, observed_us, cores)
+        });
         if let Err(fault) = checked {
             tracing::error!(job = %invocation.id, provider = %account, %fault, "a receipt was refused");
             controller.telemetry.receipts_refused.inc();
@@ -272,6 +286,7 @@ impl Search<'_> {
             "provider.lost" => {
                 tracing::warn!(%job, %provider, "a provider was lost: its job is ordered elsewhere");
                 self.replaces = Some(sequence);
+                self.was_lost = true;
             }
             "provider.paused" => {
                 tracing::info!(%job, %provider, "a provider's owner came back: its job is ordered elsewhere");

@@ -3,7 +3,7 @@
 use piecework_api::errors::Refusal;
 use piecework_model::{Digest, JobStatus, Receipt, Ticket};
 use piecework_queue::Delivery;
-use piecework_sandbox::Outcome;
+use piecework_sandbox::{Logs, Outcome};
 use piecework_store::JobState;
 use serde_json::{json, value::RawValue};
 
@@ -28,6 +28,8 @@ pub enum ReceiptFault {
     OverObserved,
     #[error("the output is larger than the ticket allows")]
     TooMuchOutput,
+    #[error("the logs are longer than the ticket allows")]
+    TooManyLogs,
 }
 
 impl ReceiptFault {
@@ -35,13 +37,25 @@ impl ReceiptFault {
     pub fn leaves_result(self) -> bool {
         match self {
             Self::OverTicket | Self::OverObserved => true,
-            Self::OtherJob | Self::OtherOutput | Self::TooMuchOutput => false,
+            Self::OtherJob | Self::OtherOutput | Self::TooMuchOutput | Self::TooManyLogs => false,
         }
     }
 }
 
 /// Rounding between two clocks, and the time an answer is under way.
 const OBSERVED_SLACK_US: u64 = 2_000;
+
+/// What a sandbox adds to what the function printed: that it was cut, and whom it asked for over the network.
+const LOGS_SLACK_BYTES: u64 = 256 << 10;
+
+/// Whether the logs are no longer than an honest sandbox makes them.
+pub(crate) fn check_logs(ticket: &Ticket, logs: &Logs) -> Result<(), ReceiptFault> {
+    let longest = ticket.limits.log_bytes.saturating_add(LOGS_SLACK_BYTES);
+    match logs.text.len() as u64 > longest || logs.lines.len() > logs.text.len() {
+        true => Err(ReceiptFault::TooManyLogs),
+        false => Ok(()),
+    }
+}
 
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
 pub fn check_receipt(
@@ -267,6 +281,17 @@ mod tests {
         let outcome = Outcome::Returned(output);
         let checked = check_receipt(&ticket(), &receipt, &outcome, OBSERVED_US, 2);
         assert_eq!(checked, Err(ReceiptFault::TooMuchOutput));
+    }
+
+    #[test]
+    fn logs_over_the_limit_are_refused() {
+        let of = |bytes: u64| Logs {
+            text: "x".repeat(usize::try_from(bytes).expect("small")),
+            lines: Vec::new(),
+        };
+        let longest = Limits::DEFAULT.log_bytes + LOGS_SLACK_BYTES;
+        assert_eq!(check_logs(&ticket(), &of(longest)), Ok(()));
+        assert_eq!(check_logs(&ticket(), &of(longest + 1)), Err(ReceiptFault::TooManyLogs));
     }
 
     #[test]

@@ -313,12 +313,14 @@ impl ProviderLink for Provider {
             egress: egress.clone(),
         };
         let began = Instant::now();
-        let finished = tokio::select! {
+        let mut finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
             paused = self.keeper.gives_back(order.work.backend) => return Err(paused),
             () = overdue(&order.cancel) => cut_short(ticket, began.elapsed(), &egress),
         };
+        // It has to fit into one frame of the link, whatever the function wrote there.
+        finished.outcome.cut_error_text();
         let status = receipts::status(&finished.outcome);
         let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
         self.lanes.finish(&receipt);

@@ -1,5 +1,6 @@
 //! Whose word is worth what: reference jobs, claims that are refused or held, results that are compared.
 
+use piecework_sandbox::ERROR_TEXT_BYTES_MAX;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -120,6 +121,7 @@ async fn row_5_to_11_what_was_not_ordered_is_not_taken_and_another_provider_answ
         ("name", Lie::ForSomeoneElse),
         ("digest", Lie::OtherDigest),
         ("much", Lie::TooMuch),
+        ("logs", Lie::TooManyLogs),
         ("replay", Lie::Replayed),
     ];
     machine.deploy_with("echo", "javascript", ECHO, cheapest()).await.ok();
@@ -157,6 +159,22 @@ async fn where_nobody_else_can_run_it_the_caller_hears_of_the_bad_result() {
     let refused = machine.call("echo", json!(1)).await;
     refused.refused(503, "provider.bad_result");
     assert_eq!(standing(&machine, "rogue").await["trust"], "suspended");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_that_says_megabytes_of_itself_is_cut() {
+    let home = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start_with(home.path(), &["--no-provider"]);
+    let rogue = Rogue::join(&machine, "rogue", Lie::Honest, true).await;
+    after_the_reference(&machine, "rogue").await;
+    machine.deploy("echo", "javascript", ECHO).await;
+    rogue.lies(Lie::LongError);
+    let raised = machine.call("echo", json!(1)).await;
+    raised.refused(502, "function.raised");
+    let details = &raised.body["error"]["details"];
+    for (field, letter) in [("type", "k"), ("message", "m"), ("stack", "s")] {
+        assert_eq!(details[field], letter.repeat(ERROR_TEXT_BYTES_MAX), "{field}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

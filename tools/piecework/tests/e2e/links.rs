@@ -10,13 +10,9 @@ use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 use crate::{
     computer::{Cable, Computer, invite, provide, provider},
-    machine::Machine,
     providers::{ECHO, alone, until},
+    rogue::link_of,
 };
-
-fn link_of(machine: &Machine) -> String {
-    format!("ws{}/link", machine.url.strip_prefix("http").expect("plain HTTP"))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_controller_is_tried_when_one_is_not_there_or_falls_silent() {

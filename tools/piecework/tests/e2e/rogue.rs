@@ -23,9 +23,9 @@ use piecework_model::{
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
-    link::{Agent, Fetcher, keep_linked},
+    link::{Agent, Fetcher, LinkFailure, dial, keep_linked},
 };
-use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome, Probe};
+use piecework_sandbox::{BackendName, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,10 @@ pub enum Lie {
     TooMuchTime,
     /// A price above that of its own counters.
     TooDear,
+    /// Megabytes of logs beside an honest output.
+    TooManyLogs,
+    /// An exception that says megabytes of itself.
+    LongError,
     /// It takes its time, and claims all of it: nothing that was seen contradicts it.
     Slow,
 }
@@ -85,7 +89,9 @@ impl Rogue {
         let client = Client::new(&machine.url, None).expect("a URL");
         let network = client.ledger_status().await.expect("answers").network;
         let code = crate::computer::invite(machine).await;
-        enrol(&client, &key, network, &profile(account, name), code).await;
+        let profile = profile(account, name);
+        register(&client, &key, network, &profile, code).await;
+        offer(&client, &key, network, &profile).await;
         Self::link(machine, name, lie, computes).await
     }
 
@@ -100,18 +106,10 @@ impl Rogue {
         let client = Client::new(&machine.url, None).expect("a URL");
         let network = client.ledger_status().await.expect("answers").network;
         let profile = profile(account, name);
-        let shared = Arc::new(Shared {
-            key: key.clone(),
-            network,
-            profile,
-            lie: Mutex::new(lie),
-            computes,
-            last: Mutex::new(None),
-            jobs: AtomicU64::new(0),
-        });
+        let shared = Shared::new(&key, network, profile, (lie, computes));
         let agent = Agent::new(key, network, rand::random(), shared.clone(), Fetcher::default());
         let shutdown = CancellationToken::new();
-        let url = format!("ws{}/link", machine.url.strip_prefix("http").expect("plain HTTP"));
+        let url = link_of(machine);
         let stop = shutdown.clone();
         tokio::spawn(async move { keep_linked(agent, vec![url], |_| Ok(()), now_ms, |_| (), stop).await });
         let rogue = Self { shared, shutdown };
@@ -138,7 +136,23 @@ impl Drop for Rogue {
     }
 }
 
-fn key_of(name: &str) -> SecretKey {
+/// One attempt to link with this key and as this: how it ended. Whoever is let in stays for a moment only.
+pub async fn knock(machine: &Machine, key: &SecretKey, profile: Profile) -> LinkFailure {
+    const LET_IN_AFTER: Duration = Duration::from_secs(5);
+    let client = Client::new(&machine.url, None).expect("a URL");
+    let network = client.ledger_status().await.expect("answers").network;
+    let shared = Shared::new(key, network, profile, (Lie::Honest, true));
+    let agent = Agent::new(key.clone(), network, rand::random(), shared, Fetcher::default());
+    let wire = dial(&link_of(machine)).await.expect("it answers");
+    let ended = tokio::time::timeout(LET_IN_AFTER, agent.session(wire, &|_| Ok(()), now_ms)).await;
+    ended.unwrap_or_else(|_| LinkFailure::Broken("it was let in".to_owned()))
+}
+
+pub fn link_of(machine: &Machine) -> String {
+    format!("ws{}/link", machine.url.strip_prefix("http").expect("plain HTTP"))
+}
+
+pub fn key_of(name: &str) -> SecretKey {
     SecretKey::from_seed(Digest::of(name.as_bytes()).0)
 }
 
@@ -147,7 +161,7 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).expect("fits")
 }
 
-fn profile(account: AccountId, name: &str) -> Profile {
+pub fn profile(account: AccountId, name: &str) -> Profile {
     Profile {
         account,
         name: name.to_owned(),
@@ -176,16 +190,18 @@ fn profile(account: AccountId, name: &str) -> Profile {
     }
 }
 
-async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, profile: &Profile, invite: String) {
-    let signed = |nonce, action| {
-        let transaction = Transaction {
-            sender: profile.account,
-            nonce,
-            action,
-        };
-        let signed = SignedTransaction::sign(transaction, key, &network);
-        hex::encode(borsh::to_vec(&signed).expect("bytes"))
+fn signed(key: &SecretKey, network: NetworkId, nonce: u64, action: Action) -> String {
+    let transaction = Transaction {
+        sender: AccountId::of(&key.public()),
+        nonce,
+        action,
     };
+    let signed = SignedTransaction::sign(transaction, key, &network);
+    hex::encode(borsh::to_vec(&signed).expect("bytes"))
+}
+
+/// Makes the account of a provider.
+pub async fn register(client: &Client, key: &SecretKey, network: NetworkId, profile: &Profile, invite: String) {
     let register = Action::Register(Register {
         name: profile.name.parse().expect("a name"),
         roles: Roles {
@@ -198,12 +214,16 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, profile: &P
     let body = CreateAccount {
         name: profile.name.clone(),
         public_key: Some(key.public()),
-        registration: Some(signed(0, register)),
+        registration: Some(signed(key, network, 0, register)),
         roles: vec![Role::Provider],
         invite: Some(invite),
         ..CreateAccount::default()
     };
     client.create_account(&body).await.expect("registered");
+}
+
+/// Puts its offer on the ledger.
+pub async fn offer(client: &Client, key: &SecretKey, network: NetworkId, profile: &Profile) {
     let challenge = client.challenge(&profile.name).await.expect("a challenge").challenge;
     let session = CreateSession {
         name: profile.name.clone(),
@@ -228,12 +248,24 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, profile: &P
         expires_at_height: 1 << 40,
     });
     let body = SubmitTransaction {
-        transaction: signed(nonce, offer),
+        transaction: signed(key, network, nonce, offer),
     };
     client.submit(&body).await.expect("the offer stands");
 }
 
 impl Shared {
+    fn new(key: &SecretKey, network: NetworkId, profile: Profile, (lie, computes): (Lie, bool)) -> Arc<Self> {
+        Arc::new(Self {
+            key: key.clone(),
+            network,
+            profile,
+            lie: Mutex::new(lie),
+            computes,
+            last: Mutex::new(None),
+            jobs: AtomicU64::new(0),
+        })
+    }
+
     /// What an honest provider would answer: the event, or the result of the reference job.
     fn honest(&self, work: &Work, event: &Bytes) -> Bytes {
         if work.name != "piecework-reference" {
@@ -316,6 +348,21 @@ fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> D
             price_ucr: receipt.price_ucr + 1,
             ..receipt
         }),
+        Lie::TooManyLogs => {
+            let mut flooded = honest;
+            flooded.finished.logs.add(LogLevel::Info, &"flood\n".repeat(1 << 20));
+            flooded
+        }
+        Lie::LongError => {
+            let mut long = delivered(ticket, Bytes::new(), 500);
+            long.receipt.status = JobStatus::Failed;
+            long.finished.outcome = Outcome::Raised(Raised {
+                kind: "k".repeat(1 << 20),
+                message: "m".repeat(1 << 20),
+                stack: "s".repeat(1 << 20),
+            });
+            long
+        }
         Lie::Slow => {
             let most = u64::try_from(SLOW.as_micros()).expect("fits");
             delivered(ticket, honest_output(&honest), most - 10_000)
