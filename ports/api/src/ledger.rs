@@ -178,6 +178,8 @@ pub struct OfferView {
     pub prices: PricesView,
     pub cores: u32,
     pub memory_bytes: u64,
+    /// For the code of functions.
+    pub disk_bytes: u64,
     pub backends: Vec<String>,
     pub region: String,
     pub labels: Vec<String>,

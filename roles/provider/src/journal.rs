@@ -100,12 +100,14 @@ impl Journal {
     pub(crate) fn note(&self, lease: LeaseId, sequence: u64) -> Result<(), Rejection> {
         let written = self.written.lock().append(&encode(Begun::One(lease, sequence)));
         written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Rejection::new("provider.disk_full", "the provider's disk is full")
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
             _ => Rejection::new("provider.disk_failed", "the provider cannot write to its disk"),
         })
     }
+}
+
+pub(crate) fn disk_full() -> Rejection {
+    Rejection::new("provider.disk_full", "the provider's disk is full")
 }
 
 fn encode(begun: Begun) -> [u8; RECORD] {
@@ -168,6 +170,21 @@ mod tests {
             written: Mutex::new(Written { file: full, length: 0 }),
         };
         assert_eq!(journal.note(LEASE, 1).expect_err("full").code, "provider.disk_full");
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_refuses_the_job() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let journal = Journal {
+            path: file.path().to_owned(),
+            // What a disk that fails looks like from here: open, and yet nothing is written.
+            written: Mutex::new(Written {
+                file: File::open(file.path()).expect("opens"),
+                length: 0,
+            }),
+        };
+        assert_eq!(journal.note(LEASE, 1).expect_err("failed").code, "provider.disk_failed");
+        assert_eq!(read(file.path()), []);
     }
 
     #[test]

@@ -22,6 +22,8 @@ use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Pr
 use tokio::{runtime::Runtime, sync::OnceCell};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::journal;
+
 type Key = (FunctionId, u32);
 
 pub(crate) struct Pools {
@@ -116,7 +118,10 @@ impl Pools {
     }
 
     async fn make_template(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Template, LoadError> {
-        let failed = |error: BlobsError| LoadError::Failed(error.to_string());
+        let failed = |error: BlobsError| match error.is_full() {
+            true => LoadError::Code(journal::disk_full()),
+            false => LoadError::Failed(error.to_string()),
+        };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
         let program = Arc::new(Program {
             language: work.language,

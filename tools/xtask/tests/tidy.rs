@@ -201,3 +201,40 @@ fn packages_under_other_licences_or_from_elsewhere_are_found() {
     assert!(check("a", Some("MIT"), Some("git+https://example.org/a")).is_some());
     assert!(check("openssl", Some("MIT"), None).is_some());
 }
+
+/// Every `file::test_name` of a document.
+fn tests_named(document: &str) -> Vec<String> {
+    let quoted = document.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|words| Some(words.split_once("::")?.1));
+    let is_name =
+        |name: &&str| name.len() > 20 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    names.filter(is_name).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_tests_that_documents_name_are_there() {
+    let root = xtask::root();
+    let mut sources = String::new();
+    for shelf in ["core", "ports", "roles", "tools"] {
+        read_all(&root.join(shelf), &mut sources);
+    }
+    for document in ["operating-a-ledger.md", "providing.md"] {
+        let text = std::fs::read_to_string(root.join("docs").join(document)).expect("a document");
+        let named = tests_named(&text);
+        assert!(named.len() > 20, "{document} names {} tests", named.len());
+        for name in named {
+            assert!(sources.contains(&format!("fn {name}(")), "{document}: no test `{name}`");
+        }
+    }
+}
+
+fn read_all(folder: &std::path::Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+            read_all(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(&path).expect("UTF-8"));
+        }
+    }
+}

@@ -114,6 +114,7 @@ pub(super) async fn offer(names: &mut Names<'_>, id: AccountId, offer: Offer) ->
         prices: offer.prices.into(),
         cores: offer.resources.cores,
         memory_bytes: offer.resources.memory_bytes,
+        disk_bytes: offer.resources.disk_bytes,
         backends: offer.backends,
         region: offer.region,
         labels: offer.labels,

@@ -20,7 +20,12 @@ impl Offers {
                 offer.provider,
                 offer.region,
                 offer.backends.join(" "),
-                format!("{} cores, {}", offer.cores, show::bytes(offer.memory_bytes)),
+                format!(
+                    "{} cores, {}, disk {}",
+                    offer.cores,
+                    show::bytes(offer.memory_bytes),
+                    show::bytes(offer.disk_bytes)
+                ),
                 offer.prices.start_ucr.to_string(),
                 offer.prices.cpu_ucr_per_s.to_string(),
                 offer.prices.memory_ucr_per_gib_s.to_string(),

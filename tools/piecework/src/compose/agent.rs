@@ -25,7 +25,7 @@ use piecework_model::{AccountId, Digest, Domain, NetworkId, OwnerName, PublicKey
 use piecework_provider::{Provider, collect::Claiming};
 use piecework_queue::{
     ProviderLink as _,
-    link::{Agent, Event, Fetcher, keep_linked},
+    link::{Agent, Event, Fetcher, LinkFailure, keep_linked},
 };
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
@@ -91,8 +91,28 @@ fn free_for(provision: &Provision) -> Result<Option<AccountId>> {
     Ok(Some(owner.trim().parse()?))
 }
 
-/// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens.
+/// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens. A full
+/// disk is said by its code.
 pub async fn provide(
+    provision: Provision,
+    say: Arc<dyn Fn(&str) + Send + Sync>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let directory = provision.directory.clone();
+    Box::pin(join_and_run(provision, say, stop))
+        .await
+        .map_err(|error| match is_full(&error) {
+            true => Rejection::new(
+                "provider.disk_full",
+                format!("the disk of {} is full", directory.display()),
+            )
+            .hint("make room there, and start again")
+            .into(),
+            false => error,
+        })
+}
+
+async fn join_and_run(
     provision: Provision,
     say: Arc<dyn Fn(&str) + Send + Sync>,
     stop: impl Future<Output = ()>,
@@ -123,13 +143,16 @@ pub async fn provide(
 
     let fetcher = Fetcher::default();
     let bundles = Arc::new(Pulled(fetcher.clone()));
+    let unpacked = directory.join("unpacked");
+    let terms = provision.terms.clone().with_room(directory, &unpacked)?;
+    let disk_bytes = terms.disk_bytes;
     let seat = Seat {
         key: &key,
         network,
         payers: HashSet::new(),
         journal: directory.join("begun"),
         collector: collecting.collector.clone(),
-        bundles: Unpacked::open(directory.join("unpacked"), bundles, provision.terms.disk_bytes)?,
+        bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
     };
     say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
     let provider = start_provider(
@@ -137,12 +160,12 @@ pub async fn provide(
         Terms {
             name,
             free_for: free_for(&provision)?,
-            ..provision.terms.clone()
+            ..terms
         },
         &shutdown,
     )
     .await?;
-    publish(&client, &key, network, &provider).await?;
+    publish(&client, &key, network, &provider, disk_bytes).await?;
     say("the offer stands on the ledger");
     if provision.terms.rules.when_idle {
         cores::come_later().context("the priority cannot be lowered")?;
@@ -161,21 +184,34 @@ pub async fn provide(
     let told = say.clone();
     let tell = move |event: Event<'_>| {
         if let Event::Ended { url, failure, again_in } = event {
+            let mut hint = String::new();
+            if let LinkFailure::Refused(Rejection { hint: Some(said), .. }) = failure {
+                hint = format!(" ({said})");
+            }
             told(&format!(
-                "{url}: {failure}; trying again in {:.1} s",
+                "{url}: {failure}{hint}; trying again in {:.1} s",
                 again_in.as_secs_f64()
             ));
         }
     };
     let linking = keep_linked(agent.clone(), urls, trusts, now_ms, tell, shutdown.clone());
     let ended = tokio::select! {
-        ended = linking => ended.context("the controller does not take this provider"),
+        ended = linking => ended.map_err(no_link),
         () = drained(&provider, &agent, stop, &*say) => Ok(()),
     };
     linked.abort();
     control.abort();
     finish(&shutdown, Some(collecting)).await?;
     ended
+}
+
+/// A refusal is shown by its code, with what to do.
+fn no_link(failure: LinkFailure) -> anyhow::Error {
+    let cause = match failure {
+        LinkFailure::Refused(rejection) => anyhow::Error::new(rejection),
+        other @ (LinkFailure::Broken(_) | LinkFailure::Silent | LinkFailure::Protocol(_)) => other.into(),
+    };
+    cause.context("provider and controller do not work together")
 }
 
 async fn finish(shutdown: &CancellationToken, collecting: Option<Collecting>) -> Result<()> {
@@ -327,7 +363,7 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> R
         let known = fs::read_to_string(&path).unwrap_or_default();
         if known.is_empty() {
             let kept = super::files::write_private(&path, &format!("{key}\n"));
-            kept.map_err(|error| Rejection::new("provider.disk_failed", error.to_string()))?;
+            kept.map_err(|error| not_written(&error))?;
         } else if !known.lines().any(|line| line.trim() == key.to_string()) {
             return Err(Rejection::new(
                 "link.untrusted_controller",
@@ -338,6 +374,23 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> R
         provider.trust(key);
         Ok(())
     }
+}
+
+/// What was to be remembered is not.
+fn not_written(error: &anyhow::Error) -> Rejection {
+    match is_full(error) {
+        true => Rejection::new("provider.disk_full", "the provider's disk is full"),
+        false => Rejection::new("provider.disk_failed", format!("{error:#}")),
+    }
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    let kinds = error
+        .chain()
+        .filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    kinds
+        .into_iter()
+        .any(|kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// The account's name, registered if it is not yet.
@@ -392,13 +445,20 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
 }
 
 /// Puts the offer on the ledger, unless it stands there as it is.
-async fn publish(client: &Client, key: &SecretKey, network: NetworkId, provider: &Provider) -> Result<()> {
+async fn publish(
+    client: &Client,
+    key: &SecretKey,
+    network: NetworkId,
+    provider: &Provider,
+    disk_bytes: u64,
+) -> Result<()> {
     let profile = provider.profile();
     let client = logged_in(client, key, network, &profile.name).await?;
     let account: AccountView = client.own_account().await?;
     let offers = client.offers(&Default::default()).await?;
     let stands = offers.items.iter().any(|offer| {
-        (offer.provider_id, offer.cores, offer.memory_bytes) == (profile.account, profile.cores, profile.memory_bytes)
+        let resources = (offer.cores, offer.memory_bytes, offer.disk_bytes);
+        (offer.provider_id, resources) == (profile.account, (profile.cores, profile.memory_bytes, disk_bytes))
             && serde_json::to_value(offer.prices).ok() == serde_json::to_value(PricesView::from(profile.prices)).ok()
     });
     if stands {
@@ -407,7 +467,7 @@ async fn publish(client: &Client, key: &SecretKey, network: NetworkId, provider:
     let transaction = Transaction {
         sender: profile.account,
         nonce: account.nonce,
-        action: Action::PutOffer(offer(profile, account.height)),
+        action: Action::PutOffer(offer(profile, disk_bytes, account.height)),
     };
     let signed = SignedTransaction::sign(transaction, key, &network);
     let body = SubmitTransaction {

@@ -20,7 +20,7 @@ use super::{
     files::{Keys, lock, make_private, refuse_foreign},
     ledger::{explorer, start_peer},
     listen::listen,
-    provider::{Seat, Terms, UNPACKED_BYTES_MAX, put_offer, start_provider},
+    provider::{Seat, Terms, put_offer, start_provider},
 };
 use crate::places;
 
@@ -72,7 +72,12 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     make_private(&directory.join("blobs"))?;
     make_private(&directory.join("unpacked"))?;
     let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
-    let unpacked = Unpacked::open(directory.join("unpacked"), blobs.clone(), UNPACKED_BYTES_MAX)?;
+    let unpacked = directory.join("unpacked");
+    let terms = Terms {
+        egress: settings.egress,
+        ..Terms::whole_machine("provider", "local").with_room(directory, &unpacked)?
+    };
+    let unpacked = Unpacked::open(unpacked, blobs.clone(), terms.disk_bytes)?;
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
     let mut collecting = None;
     if settings.provides {
@@ -86,12 +91,9 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             journal: directory.join("begun"),
             bundles: unpacked,
         };
-        let terms = Terms {
-            egress: settings.egress,
-            ..Terms::whole_machine("provider", "local")
-        };
+        let disk_bytes = terms.disk_bytes;
         let provider = start_provider(seat, terms, &shutdown).await?;
-        put_offer(&*chain, &keys.provider, &provider).await?;
+        put_offer(&*chain, &keys.provider, &provider, disk_bytes).await?;
         providers.push(provider);
         collecting = Some(collects);
     }

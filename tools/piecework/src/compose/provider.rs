@@ -1,6 +1,11 @@
 //! This machine as a provider: what it asks for, what it offers.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
@@ -23,8 +28,13 @@ const PRICES: Prices = Prices {
     egress_ucr_per_mib: 10,
 };
 
-/// Unpacked bundles on disk; the longest unused go first.
-pub(super) const UNPACKED_BYTES_MAX: u64 = 8 << 30;
+/// Unpacked bundles on disk, unless there is less room; the longest unused go first.
+const UNPACKED_BYTES_MAX: u64 = 8 << 30;
+
+/// What is offered of a disk goes in steps, so that it does not change with every file on it.
+const DISK_STEP: u64 = 64 << 20;
+/// And on the smallest ones in these.
+const SMALL_DISK_STEP: u64 = 1 << 20;
 
 /// An idle instance stays for ten minutes: waiting costs a provider memory, starting anew costs a caller time.
 const INSTANCE_IDLE: Duration = Duration::from_secs(600);
@@ -51,7 +61,7 @@ pub struct Terms {
     pub rules: Rules,
     /// A control group whose load alone is the owner's.
     pub owner_group: Option<PathBuf>,
-    /// Bundles kept unpacked; the longest unused go first.
+    /// Bundles kept unpacked, where there is so much room; the longest unused go first.
     pub disk_bytes: u64,
     /// Whose jobs cost nothing here.
     pub free_for: Option<AccountId>,
@@ -77,6 +87,33 @@ impl Terms {
             free_for: None,
         }
     }
+}
+
+impl Terms {
+    /// The same with no more disk than there is room for below `directory`, what `unpacked` holds there counted in.
+    pub(super) fn with_room(self, directory: &Path, unpacked: &Path) -> Result<Self> {
+        let disk = rustix::fs::statvfs(directory).context("the disk's room cannot be read")?;
+        let room = disk
+            .f_bavail
+            .saturating_mul(disk.f_frsize)
+            .saturating_add(held(unpacked));
+        let step = if room < DISK_STEP { SMALL_DISK_STEP } else { DISK_STEP };
+        let disk_bytes = self.disk_bytes.min((room - room % step).max(SMALL_DISK_STEP));
+        Ok(Self { disk_bytes, ..self })
+    }
+}
+
+/// What the files below a directory take; those that cannot be looked at take nothing.
+fn held(directory: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    const BLOCK: u64 = 512;
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => held(&entry.path()),
+        Ok(found) => found.blocks().saturating_mul(BLOCK),
+        Err(_) => 0,
+    };
+    entries.map(of).sum()
 }
 
 /// The key that signs receipts, whose tickets are taken, and where things are kept.
@@ -137,14 +174,14 @@ async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn B
 }
 
 /// What the ledger shall say of this provider.
-pub(super) fn offer(profile: &Profile, height: u64) -> PutOffer {
+pub(super) fn offer(profile: &Profile, disk_bytes: u64, height: u64) -> PutOffer {
     let working = profile.probes.iter().filter(|probe| probe.works);
     PutOffer {
         prices: profile.prices,
         resources: Resources {
             cores: profile.cores,
             memory_bytes: profile.memory_bytes,
-            disk_bytes: UNPACKED_BYTES_MAX,
+            disk_bytes,
             slots: profile.slots,
         },
         backends: working.map(|probe| probe.backend.to_string()).collect(),
@@ -158,10 +195,10 @@ pub(super) fn offer(profile: &Profile, height: u64) -> PutOffer {
 const OFFER_BLOCKS: u64 = 1 << 40;
 
 /// The provider's offer on the ledger, unless it stands there as it is.
-pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider) -> Result<()> {
+pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider, disk_bytes: u64) -> Result<()> {
     use piecework_queue::ProviderLink as _;
     let profile = provider.profile();
-    let wanted = offer(profile, chain.status().height);
+    let wanted = offer(profile, disk_bytes, chain.status().height);
     if let Some(Value::Offer(stands)) = chain.get(&Key::Offer(profile.account)).await?
         && (stands.prices, stands.resources, &stands.backends) == (wanted.prices, wanted.resources, &wanted.backends)
     {

@@ -90,6 +90,18 @@ impl Drop for Computer {
     }
 }
 
+/// Runs it until it says this on standard error; the line in which it does.
+pub async fn says(mut command: Command, what: &'static str) -> String {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let said = tokio::task::spawn_blocking(move || lines.map_while(Result::ok).find(|line| line.contains(what)));
+    let said = tokio::time::timeout(machine::SETTLED_WITHIN, said).await;
+    let _ = child.kill();
+    let _ = child.wait();
+    let line = said.expect("in time").expect("no panic");
+    line.unwrap_or_else(|| panic!("it never says: {what}"))
+}
+
 /// An invite with which one computer joins.
 pub async fn invite(machine: &Machine) -> String {
     let body = json!({"roles": ["provider"]});

@@ -24,4 +24,7 @@ mod providers;
 mod refusals;
 mod results;
 mod rogue;
+mod small_disk;
+mod strangers;
 mod threats;
+mod tiny_disk;

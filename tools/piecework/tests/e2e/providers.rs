@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    computer::{Cable, Computer, invite, provide, provider},
+    computer::{Cable, Computer, invite, provide, provider, says},
     machine::Machine,
 };
 
@@ -154,6 +154,40 @@ async fn row_9_a_killed_providers_job_is_answered_by_another_and_charged_once() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_whose_provider_is_killed_with_no_other_to_take_the_job_is_told_so() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (one, two) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let machine = alone(home.path());
+    let codes = [invite(&machine).await, invite(&machine).await];
+    let mut only = Computer::start(one.path(), &machine.url, "only", &["--invite", &codes[0]]);
+    let more = json!({"timeout_ms": 600_000});
+    machine.deploy_with("busy", "javascript", BUSY, more).await.ok();
+    let killed = async {
+        until("the job runs", async || {
+            let running = machine.get("/jobs?state=running").await.ok();
+            (running["items"].as_array().map(Vec::len) == Some(1)).then_some(())
+        })
+        .await;
+        only.kill();
+    };
+    let (told, ()) = tokio::join!(machine.call("busy", json!(300_000)), killed);
+    told.refused(503, "provider.lost");
+    let job = told.body["error"]["job_id"].as_str().expect("the job is named");
+    assert!(
+        told.body["error"]["hint"]
+            .as_str()
+            .is_some_and(|hint| hint.contains("run twice"))
+    );
+    let _next = Computer::start(two.path(), &machine.url, "next", &["--invite", &codes[1]]);
+    let again = machine.call("busy", json!(1)).await.ok();
+    machine.paid(again["job_id"].as_str().expect("an id")).await;
+    assert_eq!(payments_for(&machine, job).await, Vec::<Value>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_survives_the_controllers_death_and_is_paid_once() {
     let (home, away) = (
         tempfile::tempdir().expect("a directory"),
@@ -172,6 +206,33 @@ async fn a_job_survives_the_controllers_death_and_is_paid_once() {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         machine = machine.kill_and_restart();
         cable.lead_to(&machine.url);
+    }
+    for job in &jobs {
+        let view = machine.paid(job).await;
+        assert_eq!(view["state"], "succeeded", "{view}");
+        assert_eq!(payments_for(&machine, job).await.len(), 1, "{job} is paid once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_survives_its_providers_death_in_every_state_and_is_paid_once() {
+    let (home, away) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
+    );
+    let machine = alone(home.path());
+    let code = invite(&machine).await;
+    let mut laptop = Computer::start(away.path(), &machine.url, "laptop", &["--invite", &code]);
+    machine.deploy("busy", "javascript", BUSY).await;
+    let mut jobs = Vec::new();
+    // Ordered, starting cold, running, delivered and unpaid, paid when the computer is killed; one more comes while it is away.
+    for (round, pause_ms) in [0, 20, 150, 400, 700, 1_500].into_iter().enumerate() {
+        jobs.push(accepted(&machine, "busy", json!(100 + round)).await);
+        jobs.push(accepted(&machine, "busy", json!(300)).await);
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        laptop.kill();
+        jobs.push(accepted(&machine, "busy", json!(10)).await);
+        laptop = Computer::start(away.path(), &machine.url, "laptop", &[]);
     }
     for job in &jobs {
         let view = machine.paid(job).await;
@@ -277,27 +338,13 @@ async fn row_10_two_computers_with_one_key_the_second_is_told_so() {
     for file in ["provider.key", "network", "controllers"] {
         std::fs::copy(away.path().join(file), copy.path().join(file)).expect("copies");
     }
-    let twin = provide(copy.path(), &machine.url, "laptop", &[])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
     machine.deploy("echo", "javascript", ECHO).await;
-    let said = tokio::task::spawn_blocking(move || {
-        use std::io::BufRead as _;
-        let mut twin = twin;
-        let lines = std::io::BufReader::new(twin.stderr.take().expect("piped")).lines();
-        let said = lines
-            .map_while(Result::ok)
-            .find(|line| line.contains("another program with this provider's key is connected"));
-        let _ = twin.kill();
-        let _ = twin.wait();
-        said
-    });
-    let said = tokio::time::timeout(WITHIN, said)
-        .await
-        .expect("in time")
-        .expect("no panic");
-    assert!(said.is_some(), "the second one says why it gets no jobs");
+    let twin = provide(copy.path(), &machine.url, "laptop", &[]);
+    let said = says(twin, "another program with this provider's key is connected").await;
+    assert!(
+        said.contains("link.already_connected") && said.contains("an account of its own"),
+        "{said}"
+    );
     machine.call("echo", json!(1)).await.ok();
     drop(laptop);
 }
