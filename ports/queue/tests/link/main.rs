@@ -99,6 +99,20 @@ async fn a_job_of_a_provider_that_stays_away_is_given_up_and_its_late_result_is_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_provider_that_is_linked_and_does_not_answer_loses_the_job() {
+    let mut world = World::new(Behaviour::WaitForWord);
+    let remote = world.link(None).await;
+    let began = tokio::time::Instant::now();
+    let refused = remote.run(order(1, b"7")).await.expect_err("given up");
+    assert_eq!(refused.code, "provider.lost");
+    assert!(remote.is_linked());
+    // The function's timeout, and what pulling its code and starting it may take.
+    assert!(began.elapsed() < Duration::from_secs(180), "{:?}", began.elapsed());
+    world.settle().await;
+    assert_eq!(world.provider.seen("cancelled"), 1, "it is told to stop");
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_stops_waiting_stops_the_job() {
     let mut world = World::new(Behaviour::WaitForWord);
     let remote = world.link(None).await;
