@@ -37,7 +37,7 @@ fn load(peer: Arc<Peer>, sender: u8, mut nonce: u64, stop: Arc<AtomicBool>) -> t
     })
 }
 
-/// From its start to the head that the others had then: what is promised to operators, and ten times what it takes.
+/// From its start to the head that the others had then: what operators are promised.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 async fn killed_and_back(network: &Network, peers: &mut [Arc<Peer>]) {
