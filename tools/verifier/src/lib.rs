@@ -62,6 +62,9 @@ struct Check {
     books: Books,
     epoch_blocks: u64,
     last: (u64, Hash),
+    last_ms: u64,
+    /// The latest block that holds transactions.
+    last_busy: u64,
     state_root: Hash,
     operations_root: Hash,
     covered: bool,
@@ -123,6 +126,8 @@ impl Check {
             books: Books::open(genesis),
             epoch_blocks: genesis.params.epoch_blocks.max(1).into(),
             last: (0, genesis_digest(network)),
+            last_ms: 0,
+            last_busy: 0,
             state_root: Hash::default(),
             operations_root: Hash::default(),
             covered: true,
@@ -162,6 +167,12 @@ impl Check {
         if header.epoch != height / self.epoch_blocks {
             return wrong("its epoch is not that of its height");
         }
+        if header.timestamp_ms < self.last_ms {
+            return wrong("its time is before that of the block before it");
+        }
+        if header.details.previous_busy != self.last_busy {
+            return wrong("the last block with transactions is another than it says");
+        }
         let leaves = block.transactions.iter().map(trees::leaf).collect();
         if trees::root(leaves) != header.details.transactions_root {
             return wrong("its transactions are not those of its header");
@@ -172,6 +183,10 @@ impl Check {
         self.certificate(block)?;
         self.enter(block)?;
         self.last = (height, trees::digest(header));
+        self.last_ms = header.timestamp_ms;
+        if !block.transactions.is_empty() {
+            self.last_busy = height;
+        }
         self.state_root = header.details.state_root;
         self.operations_root = header.details.operations_root;
         self.checked.blocks += 1;

@@ -237,7 +237,15 @@ async fn each_fault_of_an_export_has_its_code() {
     let head = check(&*bytes).unwrap().blocks;
 
     let nothing = Digest([9; 32]);
-    let faults: [(Vec<u8>, &str); 7] = [
+    let faults: [(Vec<u8>, &str); 9] = [
+        (
+            forged(&bytes, height, |block| block.header.timestamp_ms = 0),
+            "proof.bad_header",
+        ),
+        (
+            forged(&bytes, height, |block| block.header.details.previous_busy += 1),
+            "proof.bad_header",
+        ),
         (
             altered(&bytes, height, |block| block.header.details.parent = nothing),
             "proof.bad_parent",
@@ -277,19 +285,9 @@ async fn each_fault_of_an_export_has_its_code() {
         assert_eq!(replayed(changed.clone()).await.unwrap_err(), code);
         assert!(check(&*changed).is_err(), "the second verifier takes what is {code}");
     }
-    // The second verifier keeps the books; it asks neither when a block was made nor what else the state holds.
-    type Change = fn(&mut ExportBlock);
-    let faults: [(Change, &str); 3] = [
-        (|block| block.header.timestamp_ms = 0, "proof.bad_header"),
-        (|block| block.header.details.previous_busy += 1, "proof.bad_header"),
-        (
-            |block| block.header.details.state_root = Digest([9; 32]),
-            "proof.bad_state_root",
-        ),
-    ];
-    for (change, code) in faults {
-        assert_eq!(replayed(forged(&bytes, height, change)).await.unwrap_err(), code);
-    }
+    // Another state than the transactions make of it: only who executes them again sees it.
+    let other_state = forged(&bytes, height, |block| block.header.details.state_root = nothing);
+    assert_eq!(replayed(other_state).await.unwrap_err(), "proof.bad_state_root");
     for (damaged, what) in [
         (bytes[1..].to_vec(), "another beginning"),
         (bytes[..bytes.len() - 1].to_vec(), "a frame cut off"),
