@@ -22,6 +22,14 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.is_ok_and(|status| status.success()), "not copied");
 }
 
+fn flip_a_byte_of_the_newest_block(root: &Path) {
+    let path = root.join("peer/ledger/chain/blocks-value/0000000000000000");
+    let mut bytes = fs::read(&path).expect("blocks");
+    let last = bytes.iter().rposition(|byte| *byte != 0).expect("a block");
+    bytes[last - 20] ^= 1;
+    fs::write(&path, bytes).expect("written");
+}
+
 #[tokio::test]
 async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_anew() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -51,6 +59,7 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
             "genesis.json\" is not a genesis file",
         ),
         (Box::new(remove_all("peer/ledger/chain")), "its data is gone"),
+        (Box::new(flip_a_byte_of_the_newest_block), "cannot be read: block "),
         (Box::new(remove("store/master.key")), "master.key is gone"),
         (
             Box::new(write("store/master.key", &[7; 32])),
