@@ -26,3 +26,13 @@ pub enum Bug {
     /// The controller lets a provider be paid for a job that it had to have done elsewhere.
     ControllerNeverChallenges,
 }
+
+impl Bug {
+    /// The ledger that the real peers run has no place to put a bug into; what the checks make of one is tried on the model.
+    pub fn needs_the_model(self) -> bool {
+        matches!(
+            self,
+            Self::PeerLosesAChange | Self::LedgerForgetsLanes | Self::LedgerMints
+        )
+    }
+}

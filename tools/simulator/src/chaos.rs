@@ -9,6 +9,7 @@ use crate::{
 
 impl World {
     pub fn chaos(&mut self) {
+        self.wishes.link = true;
         if self.vanishes_ms.is_some_and(|at| self.now >= at) {
             self.faults.down.insert(Node::Controller);
         }
@@ -39,6 +40,9 @@ impl World {
         };
         if spared || !self.faults.down.insert(node) {
             return;
+        }
+        if let Node::Peer(number) = node {
+            self.wishes.crash.push(number);
         }
         self.report.crashes += 1;
         let back = self.rng.random_range(200..3_000);

@@ -1,14 +1,15 @@
 //! A whole network in one thread from one seed: faults, cheats, and what must hold all the same.
 //!
-//! Real: the ledger's contracts, executed by each peer for itself; the provider's rules for tickets, lanes, receipts and
-//! claims; the controller's numbers, exposure, check of receipts and settlements. Modelled: the network, the clocks, the
-//! disks, what a run uses, and the order of blocks (`peers`): the consensus engine itself is tested where it is.
+//! Real: the peers, their consensus engine included; the provider's rules for tickets, lanes, receipts and claims; the
+//! controller's numbers, exposure, check of receipts and settlements. Modelled: the network, the clocks, the disks, what a
+//! run uses. The engine can be replaced by a model of it, which is a hundred times as fast and takes bugs.
 
 mod bug;
 mod chaos;
 mod checks;
 mod controller;
 mod developer;
+mod engine;
 mod peers;
 mod provider;
 mod setup;
@@ -17,9 +18,29 @@ mod world;
 
 use std::fmt;
 
+use clap::ValueEnum;
 use piecework_model::Digest;
 
 pub use bug::Bug;
+
+/// What puts transactions into an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Consensus {
+    /// The real peers.
+    Engine,
+    /// Rounds with one leader each.
+    Model,
+}
+
+/// One network's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub consensus: Consensus,
+    pub bug: Option<Bug>,
+    /// Print what happens.
+    pub trace: bool,
+}
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,34 +66,39 @@ pub struct Report {
 /// Something that must hold did not.
 #[derive(Clone, Debug)]
 pub struct Violation {
-    pub seed: u64,
-    pub bug: Option<Bug>,
+    pub options: Options,
     pub at_ms: u64,
     pub says: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, at_ms, says, .. } = self;
+        let Self { options, at_ms, says } = self;
+        let (seed, consensus) = (options.seed, name(&options.consensus));
         write!(
             f,
-            "seed {seed}, {at_ms} ms: {says}; again: cargo run --release -p piecework-simulator -- --seed {seed}"
+            "seed {seed}, {at_ms} ms: {says}; again: cargo run --release -p piecework-simulator -- --seed {seed} \
+             --consensus {consensus}"
         )?;
-        match self.bug {
-            Some(bug) => write!(f, " --bug {}", name(bug)),
+        match options.bug {
+            Some(bug) => write!(f, " --bug {}", name(&bug)),
             None => Ok(()),
         }
     }
 }
 
-fn name(bug: Bug) -> String {
-    let value = clap::ValueEnum::to_possible_value(&bug);
+fn name(value: &impl ValueEnum) -> String {
+    let value = value.to_possible_value();
     value.map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// Plays one network's life. The same seed, the same history. `trace` prints it.
-pub fn run(seed: u64, bug: Option<Bug>, trace: bool) -> Result<Report, Violation> {
-    let mut world = world::World::new(seed, bug);
-    world.is_traced = trace;
-    world.run(seed)
+/// Plays one network's life. The same seed, the same history.
+pub fn run(options: Options) -> Result<Report, Violation> {
+    let mut world = world::World::new(options.seed, options.bug, options.consensus);
+    world.is_traced = options.trace;
+    let played = match options.consensus {
+        Consensus::Engine => engine::run(world, options.seed),
+        Consensus::Model => world.run(),
+    };
+    played.map_err(|(at_ms, says)| Violation { options, at_ms, says })
 }

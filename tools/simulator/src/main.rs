@@ -3,17 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use piecework_simulator::{Bug, run};
+use piecework_simulator::{Bug, Consensus, Options, run};
 
 /// A whole network in one thread from one seed
 #[derive(Debug, Parser)]
-struct Options {
+struct Arguments {
     /// The first seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// How many seeds, one after the other
     #[arg(long, default_value_t = 1)]
     count: u64,
+    /// The peers' own engine, or a model of it that is much faster
+    #[arg(long, default_value = "engine")]
+    consensus: Consensus,
     /// Put a bug in: the run must go wrong
     #[arg(long)]
     bug: Option<Bug>,
@@ -23,9 +26,20 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    for seed in options.seed..options.seed.saturating_add(options.count) {
-        match run(seed, options.bug, options.trace) {
+    let arguments = Arguments::parse();
+    let (consensus, bug, trace) = (arguments.consensus, arguments.bug, arguments.trace);
+    if consensus == Consensus::Engine && bug.is_some_and(Bug::needs_the_model) {
+        eprintln!("this bug is put into the ledger, which only the model has a place for: add --consensus model");
+        return ExitCode::FAILURE;
+    }
+    for seed in arguments.seed..arguments.seed.saturating_add(arguments.count) {
+        let options = Options {
+            seed,
+            consensus,
+            bug,
+            trace,
+        };
+        match run(options) {
             Ok(report) => println!("seed {seed}: {report:?}"),
             Err(violation) => {
                 eprintln!("{violation}");

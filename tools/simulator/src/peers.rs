@@ -1,4 +1,4 @@
-//! Ledger peers: the real contracts, ordered by a model of consensus.
+//! Ledger peers on a model of consensus: the real contracts, and a place to put bugs into them; thousands of seeds in a minute.
 //!
 //! The model is what the engine promises and no more: rounds with one leader each, proposals and votes that get lost, a
 //! block final with more than two thirds of the votes. A round that ends without is void by decree. What is real: every
@@ -10,12 +10,16 @@ use std::{
 };
 
 use borsh::BorshSerialize;
-use piecework_ledger::{Applied, BlockContext, Genesis, Key, SignedTransaction, TransactionId, Value, execute};
+use piecework_ledger::{
+    Applied, BlockContext, Changes, Genesis, Key, SignedTransaction, TransactionId, Value, execute,
+};
 use piecework_model::Digest;
 use rand::RngExt as _;
 
 use crate::{
+    Consensus,
     bug::Bug,
+    engine::apply,
     setup::PEERS,
     wire::{Message, Node},
     world::{CALM_MS, LAST_BLOCK_MS, World},
@@ -46,8 +50,9 @@ impl Block {
 
 pub struct Peer {
     pub state: State,
+    height: u64,
     digest: Digest,
-    pub log: Vec<Arc<Block>>,
+    log: Vec<Arc<Block>>,
     snapshots: VecDeque<(usize, State, Digest)>,
     /// Durable before it leaves.
     voted: BTreeSet<u64>,
@@ -56,16 +61,19 @@ pub struct Peer {
     arrivals: u64,
 }
 
+pub fn first_state(genesis: &Genesis) -> State {
+    let state = genesis.state().expect("the genesis of this crate is valid");
+    let set = state.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    set.collect()
+}
+
 impl Peer {
     pub fn new(genesis: &Genesis) -> Self {
-        let state = genesis.state().expect("the genesis of this crate is valid");
-        let state: State = state
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect();
+        let state = first_state(genesis);
         Self {
             snapshots: VecDeque::from([(0, state.clone(), Digest::default())]),
             state,
+            height: 0,
             digest: Digest::default(),
             log: Vec::new(),
             voted: BTreeSet::new(),
@@ -76,7 +84,13 @@ impl Peer {
     }
 
     pub fn height(&self) -> u64 {
-        self.log.len() as u64
+        self.height
+    }
+
+    /// Of a peer that keeps its log itself: it has shown the next block.
+    pub fn show(&mut self, height: u64, changes: &Changes) {
+        apply(&mut self.state, changes);
+        self.height = height;
     }
 
     /// Executes the next block; gives the digest of the state after it.
@@ -93,12 +107,7 @@ impl Peer {
     }
 
     fn apply(&mut self, block: Arc<Block>, applied: Applied, digest: Digest) {
-        for (key, change) in applied.changes {
-            match change {
-                Some(value) => self.state.insert(key, value),
-                None => self.state.remove(&key),
-            };
-        }
+        self.show(block.height, &applied.changes);
         self.digest = digest;
         let done: BTreeSet<TransactionId> = block.transactions.iter().map(SignedTransaction::id).collect();
         self.mempool.retain(|_, waiting| !done.contains(&waiting.id()));
@@ -111,32 +120,21 @@ impl Peer {
 }
 
 /// The model of consensus.
+#[derive(Default)]
 pub struct Rounds {
     number: u64,
     is_voting: bool,
     height: u64,
     proposals: Vec<Arc<Block>>,
     votes: BTreeMap<Digest, BTreeSet<u8>>,
-    /// A leader that shows different blocks to different peers.
-    traitor: Option<u8>,
-}
-
-impl Rounds {
-    pub fn new(traitor: Option<u8>) -> Self {
-        Self {
-            number: 0,
-            is_voting: false,
-            height: 0,
-            proposals: Vec::new(),
-            votes: BTreeMap::new(),
-            traitor,
-        }
-    }
 }
 
 impl World {
     pub fn peer(&mut self, number: u8, message: Message) {
         let at = usize::from(number);
+        if self.consensus == Consensus::Engine {
+            return self.wish(number, message);
+        }
         match message {
             Message::Submit(transaction) => self.queue_transaction(number, transaction),
             Message::Proposal(round, block) => self.consider(number, round, &block),
@@ -154,6 +152,19 @@ impl World {
             | Message::AskSeal(_)
             | Message::ReceiptsSealed(..)
             | Message::Ended(_) => unreachable!("peer {at} was sent what is not for peers"),
+        }
+    }
+
+    /// The same for a peer that runs by itself.
+    fn wish(&mut self, number: u8, message: Message) {
+        match message {
+            Message::Submit(transaction) => self.wishes.submit.push((number, transaction)),
+            Message::Restart => {
+                self.faults.down.remove(&Node::Peer(number));
+                self.wishes.start.push(number);
+            }
+            Message::Tick => self.after(100, Node::Peer(number), Message::Tick),
+            _ => unreachable!("the engine's messages are its own"),
         }
     }
 
@@ -179,7 +190,7 @@ impl World {
         if block.height != peer.height() + 1 {
             return;
         }
-        let twice = self.bug == Some(Bug::PeersVoteTwice) || self.rounds.traitor == Some(number);
+        let twice = self.bug == Some(Bug::PeersVoteTwice) || self.traitors.contains(&number);
         if peer.voted.contains(&round) && !twice {
             return;
         }
@@ -211,7 +222,7 @@ impl World {
             applied.changes.pop_last();
         }
         self.peers[usize::from(number)].apply(block.clone(), applied, digest);
-        self.check_block(number, &block, &outcomes);
+        self.check_block(number, block.height, (block.digest(), block.state), &outcomes);
     }
 
     /// Asks another peer for what is missing.
@@ -239,7 +250,7 @@ impl World {
         let (height, state, digest) = peer.snapshots[snapshot].clone();
         let again = peer.log.split_off(height);
         peer.snapshots.truncate(snapshot + 1);
-        (peer.state, peer.digest) = (state, digest);
+        (peer.state, peer.digest, peer.height) = (state, digest, height as u64);
         (peer.mempool, peer.known) = (BTreeMap::new(), BTreeSet::new());
         for block in again {
             self.finalize(number, block);
@@ -248,6 +259,9 @@ impl World {
 
     /// The end of a round and the beginning of the next.
     pub fn round(&mut self, message: Message) {
+        if self.consensus == Consensus::Engine {
+            return;
+        }
         if let Message::Vote(round, peer, block) = message {
             if round == self.rounds.number {
                 self.rounds.votes.entry(block).or_default().insert(peer);
@@ -297,7 +311,7 @@ impl World {
         let waiting = peer.mempool.values().take(TRANSACTIONS_PER_BLOCK);
         let transactions: Vec<SignedTransaction> = waiting.map(|transaction| (**transaction).clone()).collect();
         let mut proposals = vec![self.block(leader, transactions.clone())];
-        if self.rounds.traitor == Some(leader) && self.now < CALM_MS && !transactions.is_empty() {
+        if self.traitors.contains(&leader) && self.now < CALM_MS && !transactions.is_empty() {
             let fewer = transactions[1..].to_vec();
             proposals.push(self.block(leader, fewer));
         }

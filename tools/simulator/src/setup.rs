@@ -3,11 +3,15 @@
 use piecework_ledger::{Genesis, GenesisPeer, Grant, Params, Roles};
 use piecework_model::{Credits, Limits, Prices, SecretKey};
 
+use crate::Consensus;
+
 pub const PEERS: u8 = 4;
 pub const PROVIDERS: u8 = 3;
 pub const CORES: u32 = 2;
-/// Blocks of 150 ms: some twelve seconds, longer than anybody is away who comes back.
-pub const WINDOW_BLOCKS: u32 = 80;
+/// Blocks of 150 ms: some twelve seconds, longer than anybody is away who comes back. The engine's come at once where there is
+/// something to put into them.
+const WINDOW_BLOCKS: u32 = 80;
+const WINDOW_BLOCKS_OF_THE_ENGINE: u32 = 160;
 pub const GRANT: Credits = Credits(1_000 * Credits::ONE.0);
 pub const EXPOSURE_UCR: u64 = 4_000;
 
@@ -38,7 +42,7 @@ pub fn controller_key() -> SecretKey {
     SecretKey::from_seed([60; 32])
 }
 
-pub fn genesis() -> Genesis {
+pub fn genesis(consensus: Consensus) -> Genesis {
     let grant = |name: String, key: SecretKey| Grant {
         name: name.parse().expect("a name of letters, digits and dashes"),
         key: key.public(),
@@ -55,7 +59,10 @@ pub fn genesis() -> Genesis {
         params: Params {
             commission_ppm: 30_000,
             offer_deposit: Credits::ONE,
-            window_blocks: WINDOW_BLOCKS,
+            window_blocks: match consensus {
+                Consensus::Engine => WINDOW_BLOCKS_OF_THE_ENGINE,
+                Consensus::Model => WINDOW_BLOCKS,
+            },
             jobs_per_settlement_max: 1_000,
             transactions_per_block_max: 100,
             lane_intervals_max: 1_000,

@@ -7,7 +7,7 @@ use piecework_model::{AccountId, Digest, Rejection, Seal, SecretKey};
 use piecework_queue::{Delivery, Order, Unsealed};
 use rand::RngExt as _;
 
-use crate::{peers::Block, setup::PEERS, world::World};
+use crate::{Consensus, peers::Block, setup::PEERS, world::World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
@@ -109,9 +109,15 @@ impl World {
         self.faults.partition.contains(&one) != self.faults.partition.contains(&other)
     }
 
+    /// The engine's peers stop listening to one that they have caught with two faces: it falls behind, and nobody reads there.
+    pub fn is_read(&self, peer: u8) -> bool {
+        self.consensus == Consensus::Model || !self.traitors.contains(&peer)
+    }
+
     /// Some peer that the node reaches: what it knows of the ledger it reads there.
     pub fn peer_of(&mut self, reader: Node) -> Option<usize> {
-        let reached = |peer: &u8| self.is_up(Node::Peer(*peer)) && !self.is_cut(reader, Node::Peer(*peer));
+        let reached =
+            |peer: &u8| self.is_read(*peer) && self.is_up(Node::Peer(*peer)) && !self.is_cut(reader, Node::Peer(*peer));
         let peers: Vec<u8> = (0..PEERS).filter(reached).collect();
         (!peers.is_empty()).then(|| usize::from(peers[self.rng.random_range(0..peers.len())]))
     }

@@ -1,19 +1,26 @@
 //! Everything there is, the clock, and one step after the other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use piecework_ledger::Genesis;
 
 use piecework_model::{Digest, NetworkId};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    Report, Violation,
+    Consensus, Report,
     bug::Bug,
     checks::Checks,
     controller::Controller,
-    peers::{Peer, Rounds},
+    engine::{Wishes, Witness},
+    peers::{Peer, Rounds, first_state},
     provider::{Behaviour, Provider},
     setup::{self, PEERS, PROVIDERS},
     wire::{Faults, Message, Node},
@@ -31,13 +38,21 @@ const END_MS: u64 = 80_000;
 pub struct World {
     pub rng: StdRng,
     pub now: u64,
+    /// The same for who looks in from outside.
+    pub clock: Arc<AtomicU64>,
     queue: BTreeMap<(u64, u64), (Node, Message)>,
     ties: u64,
     pub faults: Faults,
     pub bug: Option<Bug>,
+    pub consensus: Consensus,
+    pub genesis: Genesis,
     pub network: NetworkId,
     pub peers: Vec<Peer>,
+    /// Peers that show different blocks to different others.
+    pub traitors: BTreeSet<u8>,
     pub rounds: Rounds,
+    pub wishes: Wishes,
+    pub witness: Witness,
     pub providers: Vec<Provider>,
     pub controller: Controller,
     pub checks: Checks,
@@ -50,9 +65,9 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, bug: Option<Bug>) -> Self {
+    pub fn new(seed: u64, bug: Option<Bug>, consensus: Consensus) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let genesis = setup::genesis();
+        let genesis = setup::genesis(consensus);
         let network = genesis.network_id();
         let lossy = |rng: &mut StdRng, most: u32| rng.random_range(0..=most);
         let faults = Faults {
@@ -71,18 +86,28 @@ impl World {
         });
         let providers = providers.collect();
         let traitor = rng.random_bool(0.5).then(|| rng.random_range(0..PEERS));
+        let traitors = match (consensus, bug) {
+            (Consensus::Engine, Some(Bug::PeersVoteTwice)) => BTreeSet::from([0, 1]),
+            _ => traitor.into_iter().collect(),
+        };
         let mut world = Self {
             now: 0,
+            clock: Arc::default(),
             queue: BTreeMap::new(),
             ties: 0,
             faults,
             bug,
+            consensus,
             network,
             peers: (0..PEERS).map(|_| Peer::new(&genesis)).collect(),
-            rounds: Rounds::new(traitor),
+            traitors,
+            rounds: Rounds::default(),
+            wishes: Wishes::default(),
+            witness: Witness::new(first_state(&genesis)),
             providers,
             controller: Controller::new(rng.random_range(0..600)),
             checks: Checks::new(&genesis),
+            genesis,
             report: Report::default(),
             is_traced: false,
             vanishes_ms,
@@ -121,8 +146,25 @@ impl World {
         self.broken.get_or_insert(says.into());
     }
 
+    /// The first thing that did not hold.
+    pub fn broken(&mut self) -> Option<String> {
+        self.broken.take()
+    }
+
+    pub fn report(self) -> Report {
+        Report {
+            history: self.history,
+            ..self.report
+        }
+    }
+
+    /// When something happens next.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.queue.keys().next().map(|(at, _)| *at)
+    }
+
     /// Runs to the end, or to the first thing that does not hold.
-    pub fn run(mut self, seed: u64) -> Result<Report, Violation> {
+    pub fn run(mut self) -> Result<Report, (u64, String)> {
         loop {
             let stepped = catch_unwind(AssertUnwindSafe(|| self.step()));
             let more = match stepped {
@@ -132,24 +174,17 @@ impl World {
                     false
                 }
             };
-            if let Some(says) = self.broken.take() {
-                let at_ms = self.now;
-                return Err(Violation {
-                    seed,
-                    bug: self.bug,
-                    at_ms,
-                    says,
-                });
+            if let Some(says) = self.broken() {
+                return Err((self.now, says));
             }
             if !more {
-                break;
+                return Ok(self.report());
             }
         }
-        self.report.history = self.history;
-        Ok(self.report)
     }
 
-    fn step(&mut self) -> bool {
+    /// What happens next; `false` at the end.
+    pub fn step(&mut self) -> bool {
         let Some(((at, _), (to, message))) = self.queue.pop_first() else {
             return false;
         };
@@ -158,6 +193,7 @@ impl World {
             return false;
         }
         self.now = at;
+        self.clock.store(at, Ordering::Relaxed);
         self.report.steps += 1;
         self.note(to, &message);
         if self.is_up(to) || matches!(message, Message::Restart) {
@@ -195,7 +231,7 @@ impl World {
     }
 }
 
-fn text(panic: &(dyn std::any::Any + Send)) -> String {
+pub fn text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_default()
