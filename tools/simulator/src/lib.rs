@@ -2,7 +2,7 @@
 //!
 //! Real: the peers, their consensus engine included; the provider's rules for tickets, lanes, receipts and claims; the
 //! controller's numbers, exposure, check of receipts and settlements. Modelled: the network, the clocks, the disks, what a
-//! run uses. The engine can be replaced by a model of it, which is a hundred times as fast and takes bugs.
+//! run uses. The engine can be replaced by a model of it, which is many times as fast and takes bugs.
 
 mod bug;
 mod chaos;

@@ -1,4 +1,4 @@
-//! Ledger peers on a model of consensus: the real contracts, and a place to put bugs into them; thousands of seeds in a minute.
+//! Ledger peers on a model of consensus: the real contracts, and a place to put bugs into them.
 //!
 //! The model is what the engine promises and no more: rounds with one leader each, proposals and votes that get lost, a
 //! block final with more than two thirds of the votes. A round that ends without is void by decree. What is real: every
