@@ -5,7 +5,7 @@ use piecework_model::Rejection;
 use crate::{
     genesis::TEXT_BYTES_MAX,
     rejections::{bad_name, peers_bad_address, settle_empty, too_large},
-    transaction::{Action, Change, Claim, OpenJobs, OpenLease, PayClaims, PutOffer, Register, Settle},
+    transaction::{Action, Change, Claim, OpenJobs, OpenLease, PutOffer, Register, Settle},
 };
 
 /// A settlement of 10,000 jobs is about 3 MB: more would crowd out a block.
@@ -36,7 +36,8 @@ pub(crate) fn check(action: &Action) -> Result<(), Rejection> {
         Action::OpenJobs(open) => check_tickets(open),
         Action::Settle(settle) => check_settle(settle),
         Action::Claim(claim) => check_claim(claim),
-        Action::PayClaims(pay) => check_pay_claims(pay),
+        Action::PayClaims(pay) => check_numbers(&pay.sequences),
+        Action::ReleaseJobs(release) => check_numbers(&release.sequences),
         Action::Propose(propose) => check_change(&propose.change),
         Action::RotateKey(_)
         | Action::Transfer(_)
@@ -105,11 +106,11 @@ fn check_claim(claim: &Claim) -> Result<(), Rejection> {
     at_most("tickets", tickets, JOBS_PER_SETTLEMENT_MAX as usize)
 }
 
-fn check_pay_claims(pay: &PayClaims) -> Result<(), Rejection> {
-    if pay.sequences.is_empty() {
+fn check_numbers(sequences: &[u64]) -> Result<(), Rejection> {
+    if sequences.is_empty() {
         return Err(settle_empty());
     }
-    at_most("sequences", pay.sequences.len(), JOBS_PER_SETTLEMENT_MAX as usize)
+    at_most("sequences", sequences.len(), JOBS_PER_SETTLEMENT_MAX as usize)
 }
 
 fn check_change(change: &Change) -> Result<(), Rejection> {

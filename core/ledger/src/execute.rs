@@ -148,19 +148,33 @@ pub enum Event {
         owner: AccountId,
         amount: Credits,
     },
+    /// It was opened and came to nothing: nothing is kept aside for it any more, and it will never be paid.
+    JobReleased {
+        lease: LeaseId,
+        provider: AccountId,
+        sequence: u64,
+        job: JobId,
+    },
 }
 
 impl Event {
     /// The job that it is about, where it is about one.
     pub fn job(&self) -> Option<JobId> {
+        self.lease_job().map(|(_, job)| job)
+    }
+
+    /// The same with the lease that it was ordered from. A job's id is its controller's word: another lease's payer may say
+    /// the same one, and only both together name one job.
+    pub fn lease_job(&self) -> Option<(LeaseId, JobId)> {
         match self {
-            Self::JobOpened { job, .. }
-            | Self::JobMetered { job, .. }
-            | Self::JobReceived { job, .. }
-            | Self::JobPaid { job, .. }
-            | Self::JobClaimed { job, .. }
-            | Self::JobRefuted { job, .. }
-            | Self::MismatchReported { job, .. } => Some(*job),
+            Self::JobOpened { lease, job, .. }
+            | Self::JobMetered { lease, job, .. }
+            | Self::JobReceived { lease, job, .. }
+            | Self::JobPaid { lease, job, .. }
+            | Self::JobClaimed { lease, job, .. }
+            | Self::JobRefuted { lease, job, .. }
+            | Self::JobReleased { lease, job, .. }
+            | Self::MismatchReported { lease, job, .. } => Some((*lease, *job)),
             Self::AccountRegistered { .. }
             | Self::KeyRotated { .. }
             | Self::CreditsTransferred { .. }

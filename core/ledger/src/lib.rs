@@ -34,6 +34,6 @@ pub use state::{
 pub use transaction::{
     Action, AddPeer, BatchTicket, Challenge, Change, Claim, ClaimedJob, CloseLease, CoverDebt, DelegatePayer,
     DropOffer, Evidence, ExpireLease, Metered, OpenJobs, OpenLease, OpenTicket, PayClaims, PayPeers, Propose, PutOffer,
-    Register, ReportMismatch, Resources, RotateKey, SetLimit, Settle, SettledJob, SignedTransaction, TicketBatch,
-    TopUp, Transaction, TransactionId, Transfer, Vote,
+    Register, ReleaseJobs, ReportMismatch, Resources, RotateKey, SetLimit, Settle, SettledJob, SignedTransaction,
+    TicketBatch, TopUp, Transaction, TransactionId, Transfer, Vote,
 };

@@ -47,6 +47,8 @@ pub(crate) enum Mutant {
     PeersChangeAtOnce,
     ManyPeerChanges,
     UnboundedParams,
+    ReleaseEarly,
+    ReleaseClaimed,
 }
 
 #[cfg(not(test))]
@@ -67,7 +69,7 @@ pub(crate) fn broken(rule: Mutant) -> bool {
 
 #[cfg(test)]
 impl Mutant {
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 46] = [
         Self::SkipTransactionSignature,
         Self::SkipNonce,
         Self::AnyPayer,
@@ -112,6 +114,8 @@ impl Mutant {
         Self::PeersChangeAtOnce,
         Self::ManyPeerChanges,
         Self::UnboundedParams,
+        Self::ReleaseEarly,
+        Self::ReleaseClaimed,
     ];
 
     /// Runs `body` on this thread with the rule broken; mended again even when `body` panics.

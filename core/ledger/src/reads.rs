@@ -8,8 +8,8 @@ use crate::{
     bounds,
     state::{Account, Key, Lane, Lease, Value, View},
     transaction::{
-        Action, BatchTicket, Challenge, Change, Claim, Evidence, OpenJobs, OpenLease, Register, ReportMismatch, Settle,
-        SignedTransaction,
+        Action, BatchTicket, Challenge, Change, Claim, Evidence, OpenJobs, OpenLease, Register, ReleaseJobs,
+        ReportMismatch, Settle, SignedTransaction,
     },
 };
 
@@ -39,6 +39,7 @@ pub fn read_set(transaction: &SignedTransaction, view: &dyn View) -> Vec<Key> {
         }
         Action::OpenJobs(open) => reads.open_jobs(open),
         Action::Settle(settle) => reads.settlement(settle),
+        Action::ReleaseJobs(release) => reads.release(release),
         Action::Claim(claim) => reads.claim(claim, sender),
         Action::PayClaims(pay) => reads.payment((pay.lease, pay.provider), pay.sequences.iter().copied()),
         Action::Challenge(challenge) => reads.challenge(challenge),
@@ -122,6 +123,11 @@ impl<'a> Reads<'a> {
         self.lease(open.lease);
         let sequences = open.tickets.iter().map(|ticket| ticket.sequence);
         self.records(open.lease, open.provider, sequences);
+    }
+
+    fn release(&mut self, release: &ReleaseJobs) {
+        self.lease(release.lease);
+        self.records(release.lease, release.provider, release.sequences.iter().copied());
     }
 
     fn settlement(&mut self, settle: &Settle) {

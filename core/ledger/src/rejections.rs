@@ -98,6 +98,10 @@ rejections! {
     settle_too_many_open = "settle.too_many_open",
         "the lease has too many unfinished jobs; bring their missing papers first";
 
+    release_none = "release.none", "none of these is open without a paper; there is nothing to free";
+    release_not_due = "release.not_due",
+        "the window since a job was opened is not over, and its provider may still claim it; ask again then";
+
     claim_other_lane = "claim.other_lane", "a ticket is of another lane; claim each lane with its own tickets";
     claim_bad_tickets = "claim.bad_tickets",
         "the tickets are not sealed by a key that pays for the lease, or did within its window; claim what is sealed";

@@ -52,6 +52,7 @@ pub enum Action {
     Propose(Propose),
     Vote(Vote),
     PayPeers(PayPeers),
+    ReleaseJobs(ReleaseJobs),
 }
 
 impl Action {
@@ -64,7 +65,8 @@ impl Action {
             | Self::ExpireLease(_)
             | Self::PayClaims(_)
             | Self::Challenge(_)
-            | Self::ReportMismatch(_) => false,
+            | Self::ReportMismatch(_)
+            | Self::ReleaseJobs(_) => false,
             Self::Register(_)
             | Self::RotateKey(_)
             | Self::Transfer(_)
@@ -109,6 +111,7 @@ impl Action {
             Self::Propose(_) => "propose",
             Self::Vote(_) => "vote",
             Self::PayPeers(_) => "pay_peers",
+            Self::ReleaseJobs(_) => "release_jobs",
         }
     }
 }
@@ -233,6 +236,17 @@ pub struct OpenJobs {
     pub lease: LeaseId,
     pub provider: AccountId,
     pub tickets: Vec<OpenTicket>,
+}
+
+/// Opened jobs of one lane that came to nothing: what is kept aside for them is free again, and they are never paid. By a
+/// payer key of the lease, for jobs without any paper, once the lease's window is over since they were opened: a provider
+/// that ran one has had that time to claim it, and what it has claimed stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct ReleaseJobs {
+    pub lease: LeaseId,
+    pub provider: AccountId,
+    /// Strictly ascending. One that has a paper, or is done with, is skipped.
+    pub sequences: Vec<u64>,
 }
 
 /// The part of a receipt that is not in its ticket.

@@ -144,6 +144,11 @@ fn actions() -> Vec<(&'static str, Action)> {
         provider: account(),
         tickets: vec![ticket],
     };
+    let release = ReleaseJobs {
+        lease,
+        provider: account(),
+        sequences: vec![5, 9],
+    };
     let pay = PayClaims {
         lease,
         provider: account(),
@@ -168,6 +173,7 @@ fn actions() -> Vec<(&'static str, Action)> {
         ("top-up", Action::TopUp(TopUp { lease, amount })),
         ("delegate-payer", Action::DelegatePayer(delegate)),
         ("open-jobs", Action::OpenJobs(jobs)),
+        ("release-jobs", Action::ReleaseJobs(release)),
         ("settle", Action::Settle(settle())),
         ("close-lease", Action::CloseLease(CloseLease { lease })),
         ("expire-lease", Action::ExpireLease(ExpireLease { lease })),

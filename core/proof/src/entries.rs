@@ -53,6 +53,7 @@ pub enum Step {
     Claimed { price_ucr: u64, until_height: u64 },
     Refuted,
     MismatchReported { other_provider: AccountId },
+    Released,
 }
 
 type Place = (LeaseId, AccountId, u64, JobId);
@@ -88,7 +89,8 @@ impl JobEntry {
             | Step::Received
             | Step::Claimed { .. }
             | Step::Refuted
-            | Step::MismatchReported { .. } => None,
+            | Step::MismatchReported { .. }
+            | Step::Released => None,
         })
     }
 }
@@ -125,6 +127,12 @@ fn step(event: &Event) -> Option<(Place, Step)> {
             sequence,
             job,
         } => of!(lease, provider, sequence, job, Step::Refuted),
+        Event::JobReleased {
+            lease,
+            provider,
+            sequence,
+            job,
+        } => of!(lease, provider, sequence, job, Step::Released),
         Event::JobPaid {
             lease,
             provider,

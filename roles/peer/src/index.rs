@@ -5,7 +5,7 @@
 //! never kept here, only where to look for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
@@ -32,9 +32,12 @@ struct Known {
     offers: BTreeSet<AccountId>,
     /// By the block that opened each, with its developer.
     leases: BTreeMap<(u64, LeaseId), AccountId>,
-    jobs: HashMap<JobId, Vec<u64>>,
+    /// Whoever pays from a lease may say any job's id: what other leases say of it is another job.
+    jobs: BTreeMap<(JobId, LeaseId), Vec<u64>>,
     /// Newest at the back.
-    order: VecDeque<JobId>,
+    order: VecDeque<(JobId, LeaseId)>,
+    /// Leases that drain or have drained, by their last height; the state says whether they are closed.
+    draining: BTreeSet<(u64, LeaseId)>,
     is_complete: bool,
 }
 
@@ -65,9 +68,31 @@ impl Index {
         wanted.take(max).map(|(place, _)| *place).collect()
     }
 
-    /// The blocks that speak of a job, ascending.
-    pub(crate) fn job(&self, id: JobId) -> Vec<u64> {
-        self.0.lock().jobs.get(&id).cloned().unwrap_or_default()
+    /// The blocks that speak of a job of this lease, ascending.
+    pub(crate) fn job(&self, id: JobId, lease: LeaseId) -> Vec<u64> {
+        self.0.lock().jobs.get(&(id, lease)).cloned().unwrap_or_default()
+    }
+
+    /// The leases that have a job of this id, and the blocks that speak of it: who was first comes first.
+    pub(crate) fn leases_of(&self, id: JobId) -> Vec<(LeaseId, Vec<u64>)> {
+        let (first, last) = ((id, LeaseId([0; 20])), (id, LeaseId([u8::MAX; 20])));
+        let known = self.0.lock();
+        let jobs = known.jobs.range(first..=last);
+        let mut found: Vec<_> = jobs.map(|((_, lease), heights)| (*lease, heights.clone())).collect();
+        drop(known);
+        found.sort_by_key(|(lease, heights)| (heights.first().copied(), *lease));
+        found
+    }
+
+    /// Leases whose window ended below this height and that are not known to be closed.
+    pub(crate) fn drained(&self, height: u64, max: usize) -> Vec<LeaseId> {
+        let known = self.0.lock();
+        let over = known.draining.range(..(height, LeaseId([0; 20])));
+        over.take(max).map(|(_, lease)| *lease).collect()
+    }
+
+    pub(crate) fn closed(&self, lease: LeaseId) {
+        self.0.lock().draining.retain(|(_, draining)| *draining != lease);
     }
 
     fn read(&self, block: &FinalBlock, live: bool) {
@@ -84,9 +109,12 @@ impl Index {
                 Event::LeaseOpened { lease, developer, .. } => {
                     known.leases.insert((block.height, *lease), *developer);
                 }
+                Event::LeaseDraining { lease, until_height } => {
+                    known.draining.insert((*until_height, *lease));
+                }
                 other => {
-                    if let Some(job) = other.job() {
-                        known.note_job(job, block.height, live);
+                    if let Some((lease, job)) = other.lease_job() {
+                        known.note_job((job, lease), block.height, live);
                     }
                 }
             }
@@ -95,7 +123,7 @@ impl Index {
 }
 
 impl Known {
-    fn note_job(&mut self, job: JobId, height: u64, live: bool) {
+    fn note_job(&mut self, job: (JobId, LeaseId), height: u64, live: bool) {
         match self.jobs.get_mut(&job) {
             Some(heights) => {
                 if let Err(place) = heights.binary_search(&height)
@@ -165,8 +193,22 @@ async fn read_history(index: &Index, chain: &dyn Chain, from: u64) -> Result<(),
 mod tests {
     use super::*;
 
-    fn job(number: u8) -> JobId {
-        JobId::new(number.into(), [number; 10])
+    fn job(number: u8) -> (JobId, LeaseId) {
+        (JobId::new(number.into(), [number; 10]), LeaseId([number; 20]))
+    }
+
+    #[test]
+    fn a_foreign_lease_that_says_a_jobs_id_has_a_job_of_its_own() {
+        let index = Index::default();
+        let ((id, lease), foreign) = (job(1), LeaseId([0; 20]));
+        index.0.lock().note_job((id, lease), 4, true);
+        for height in 5..5 + 2 * BLOCKS_PER_JOB_MAX as u64 {
+            index.0.lock().note_job((id, foreign), height, true);
+        }
+        index.0.lock().note_job((id, lease), 90, true);
+        assert_eq!(index.job(id, lease), [4, 90]);
+        let leases: Vec<LeaseId> = index.leases_of(id).into_iter().map(|(lease, _)| lease).collect();
+        assert_eq!(leases, [lease, foreign]);
     }
 
     #[test]
@@ -176,6 +218,18 @@ mod tests {
         known.note_job(job(1), 4, false);
         known.note_job(job(1), 9, false);
         assert_eq!(known.jobs[&job(1)], [4, 9]);
+    }
+
+    #[test]
+    fn a_lease_is_over_after_its_last_height_until_it_is_known_to_be_closed() {
+        let index = Index::default();
+        let leases = [LeaseId([1; 20]), LeaseId([2; 20])];
+        index.0.lock().draining.extend([(7, leases[1]), (9, leases[0])]);
+        assert_eq!(index.drained(7, 10), []);
+        assert_eq!(index.drained(8, 10), [leases[1]]);
+        assert_eq!(index.drained(10, 10), [leases[1], leases[0]]);
+        index.closed(leases[1]);
+        assert_eq!(index.drained(10, 10), [leases[0]]);
     }
 
     #[test]

@@ -46,12 +46,25 @@ fn job(lease: LeaseId, sequence: u64, provider: u8) -> JobId {
 
 /// Jobs from a sequence on, run by `provider` at 10 ucr each.
 fn settle(network: &NetworkId, lease: LeaseId, provider: u8, sequences: std::ops::Range<u64>) -> Action {
+    settle_as(network, lease, provider, sequences, |sequence| {
+        job(lease, sequence, provider)
+    })
+}
+
+/// The same, with ids of the payer's choice.
+fn settle_as(
+    network: &NetworkId,
+    lease: LeaseId,
+    provider: u8,
+    sequences: std::ops::Range<u64>,
+    id: impl Fn(u64) -> JobId,
+) -> Action {
     let code = Digest::of(b"code");
     let receipt = |sequence: u64| Receipt {
         lease,
         provider: account(provider),
         sequence,
-        job: job(lease, sequence, provider),
+        job: id(sequence),
         code,
         input: Digest::of(b"input"),
         output: Digest::of(b"output"),
@@ -175,4 +188,61 @@ async fn jobs_and_leases_come_newest_first_page_by_page_of_all_or_of_one() {
         .get(&format!("/ledger/jobs/{}", one["id"].as_str().unwrap()))
         .await;
     assert_eq!(one, alone);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_that_settles_under_the_id_of_somebody_elses_job_changes_nothing_of_it() {
+    let reader = Reader::new().await;
+    let network = reader.served.genesis.network_id();
+    let leases = [0, 1].map(|developer| LeaseId::of(account(developer), 0));
+    reader.send(0, 0, open_lease(0)).await;
+    reader.send(1, 0, open_lease(1)).await;
+    reader.send(0, 0, settle(&network, leases[0], 2, 0..1)).await;
+    let victim = job(leases[0], 0, 2);
+    let path = format!("/ledger/jobs/{victim}");
+    let shown = async {
+        loop {
+            let shown = reader.get(&path).await;
+            if shown["paid"] == true {
+                return shown;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let before = tokio::time::timeout(WITHIN, shown).await.unwrap();
+
+    let foreign = settle_as(&network, leases[1], 3, 0..1, |_| victim);
+    let settled = reader.send(1, 0, foreign).await;
+    assert!(
+        settled["rejection"].is_null(),
+        "the money is the payer's own: {settled}"
+    );
+    let told = async {
+        loop {
+            let shown = reader.get(&path).await;
+            if shown["other_leases"].is_array() {
+                return shown;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut after = tokio::time::timeout(WITHIN, told).await.unwrap();
+    let others = after.as_object_mut().unwrap().remove("other_leases").unwrap();
+    assert_eq!(others, serde_json::json!([leases[1].to_string()]));
+    assert_eq!(after, before);
+    let other = reader.get(&format!("{path}?lease={}", leases[1])).await;
+    assert_eq!(
+        (&other["developer"], &other["provider"]),
+        (&"owner-1".into(), &"owner-3".into())
+    );
+    let nobodys = format!("{path}?lease={}", LeaseId([9; 20]));
+    reader.refused(&nobodys, 404, "job.not_found").await;
+    // Each of them is in the list once, with what is its own.
+    let listed = reader.pages("/ledger/jobs", 100).await;
+    assert_eq!(texts(&listed, "id"), [victim.to_string(), victim.to_string()]);
+    assert_eq!(texts(&listed, "developer"), ["owner-1", "owner-0"]);
+    assert!(
+        listed.iter().all(|job| job["events"].as_array().unwrap().len() == 3),
+        "{listed:?}"
+    );
 }

@@ -7,7 +7,7 @@
 //! Decisions only: time and what the ledger shows come in, transactions go out. A seal covers a batch, so the leaves of a
 //! whole batch are kept until the last of its jobs is paid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{
@@ -68,6 +68,8 @@ pub struct Shown<'a> {
     pub lane: Option<&'a piecework_ledger::Lane>,
     /// Records of this lane's unfinished jobs among [`Papers::unpaid`], with the last height of a claim's window.
     pub open: BTreeMap<u64, Option<u64>>,
+    /// Of those, the ones whose payer may soon say that nothing came of them.
+    pub pressing: BTreeSet<u64>,
 }
 
 /// How long a provider waits for its payer.
@@ -203,7 +205,7 @@ impl Papers {
         }
         let claim = lane.claim(lease, |sequence, paper| {
             let claimed = shown.open.get(&sequence).is_some_and(Option::is_some);
-            !claimed && (shown.presses() || patience.is_over(paper.ran_at_ms))
+            !claimed && (shown.presses(sequence) || patience.is_over(paper.ran_at_ms))
         });
         let over =
             |(sequence, until): (&u64, &Option<u64>)| until.filter(|until| *until < shown.height).map(|_| *sequence);
@@ -249,9 +251,9 @@ pub fn claimed(claim: &Claim) -> impl Iterator<Item = u64> {
 }
 
 impl Shown<'_> {
-    /// What is not claimed while the lease drains is lost.
-    fn presses(&self) -> bool {
-        matches!(self.lease, LeaseState::Draining { .. })
+    /// What is not claimed while the lease drains, or within the window of a job that was opened, is lost.
+    fn presses(&self, sequence: u64) -> bool {
+        matches!(self.lease, LeaseState::Draining { .. }) || self.pressing.contains(&sequence)
     }
 
     fn is_done(&self, sequence: u64) -> bool {
@@ -454,6 +456,7 @@ mod tests {
             lease: LeaseState::Open,
             lane,
             open: BTreeMap::new(),
+            pressing: BTreeSet::new(),
         }
     }
 
@@ -509,6 +512,19 @@ mod tests {
         drains.lease = LeaseState::Closed;
         assert_eq!(claims(&mut papers, &drains, WAITS), [0; 0]);
         assert_eq!(papers.leases(), [], "nothing is to be had of a closed lease");
+    }
+
+    #[test]
+    fn a_job_that_was_opened_is_claimed_before_its_payer_may_release_it() {
+        let mut papers = Papers::default();
+        ran(&mut papers, &[0, 1], 1);
+        sealed(&mut papers, &[0, 1]);
+        let lane_record = taken(&[(0, 2)]);
+        let mut view = shown(Some(&lane_record));
+        view.open = BTreeMap::from([(0, None), (1, None)]);
+        assert_eq!(claims(&mut papers, &view, WAITS), [0; 0], "the payer has time");
+        view.pressing = BTreeSet::from([1]);
+        assert_eq!(claims(&mut papers, &view, WAITS), [1]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! of this provider then loses nothing either, since that payer has the receipts as well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -160,12 +160,16 @@ impl Collector {
             return Ok(());
         };
         let taken = |sequence: &u64| lane.as_ref().is_some_and(|lane| lane.has_taken(*sequence));
-        let mut open = BTreeMap::new();
+        let (mut open, mut pressing) = (BTreeMap::new(), BTreeSet::new());
+        let half_window = u64::from(record.window_blocks / 2);
         if record.open_jobs > 0 {
             let unpaid = self.papers.lock().unpaid(lease);
             for sequence in unpaid.into_iter().filter(taken) {
                 if let Some(Value::OpenJob(job)) = chain.get(&Key::OpenJob(lease, self.account, sequence)).await? {
                     open.insert(sequence, job.claimed_until);
+                    if job.metered.is_none() && job.opened_at_height.saturating_add(half_window) <= height {
+                        pressing.insert(sequence);
+                    }
                 }
             }
         }
@@ -174,6 +178,7 @@ impl Collector {
             lease: record.state,
             lane: lane.as_ref(),
             open,
+            pressing,
         };
         self.act(chain, (lease, account.nonce), &shown).await
     }

@@ -289,6 +289,8 @@ fn shown<'a>(peer: &'a Peer, papers: &Papers, (lease, provider): (LeaseId, Accou
         lease: record.state,
         lane,
         open: papers.unpaid(lease).into_iter().filter_map(open).collect(),
+        // Nothing is opened ahead here.
+        pressing: Default::default(),
     })
 }
 

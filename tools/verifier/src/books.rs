@@ -248,9 +248,8 @@ impl Books {
             | (Event::PayerDelegated { .. } | Event::LeaseDraining { .. } | Event::LeaseClosed { .. }, _) => {
                 self.lease_event(entry, event, action)
             }
-            (Event::JobMetered(_) | Event::JobPaid(..) | Event::JobClaimed(..) | Event::JobRefuted(_), _) => {
-                self.job(entry, event, action)
-            }
+            (Event::JobMetered(_) | Event::JobPaid(..) | Event::JobClaimed(..), _)
+            | (Event::JobRefuted(_) | Event::JobReleased(_), _) => self.job(entry, event, action),
             // Nothing moves with these.
             (Event::JobOpened(_), Action::OpenJobs { .. })
             | (Event::JobReceived(_), Action::Settle(_) | Action::Claim { .. })
@@ -426,6 +425,12 @@ impl Books {
                 self.claims.remove(&lane_place(place));
                 self.metered.remove(&lane_place(place));
                 ensure(self.done.insert(lane_place(place)), "what is done with is refuted")
+            }
+            (Event::JobReleased(place), Action::ReleaseJobs { .. }) => {
+                let at = lane_place(place);
+                let has_paper = self.metered.contains_key(&at) || self.claims.contains_key(&at);
+                ensure(!has_paper, "a job that ran is released")?;
+                ensure(self.done.insert(at), "what is done with is released")
             }
             (Event::JobPaid(place, price, commission), Action::Settle(_) | Action::PayClaims { .. }) => {
                 self.check_price(entry, place, *price)?;

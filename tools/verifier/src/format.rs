@@ -113,6 +113,7 @@ formats! {
         Propose { change: Change },
         Vote { proposer: Id, change: Hash },
         PayPeers,
+        ReleaseJobs { lease: Id, provider: Id, sequences: Vec<u64> },
     }
     pub struct Prices {
         pub start_ucr: u64,
@@ -216,6 +217,7 @@ formats! {
         PeersChanged { from_height: u64, peers: Vec<Key> },
         ParamsChanged,
         PeerPaid { peer: Key, owner: Id, amount: Ucr },
+        JobReleased(Place),
     }
     #[derive(Copy, PartialOrd, Ord)]
     pub struct Place { pub lease: Id, pub provider: Id, pub sequence: u64, pub job: JobId }
@@ -231,6 +233,7 @@ formats! {
         Claimed(u64, u64),
         Refuted,
         MismatchReported(Id),
+        Released,
     }
 
     pub struct Exported { pub key: StateKey, pub value: Value, pub proof: StateProof }

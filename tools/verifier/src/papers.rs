@@ -71,6 +71,7 @@ impl Books {
             Action::Settle(Settle { lease, .. })
             | Action::OpenJobs { lease, .. }
             | Action::Challenge { lease, .. }
+            | Action::ReleaseJobs { lease, .. }
             | Action::ReportMismatch { lease, .. } => {
                 let pays = |lease: &Lease| lease.payers.contains(&from.key);
                 let own = self.leases.get(lease).is_some_and(pays);

@@ -77,6 +77,7 @@ fn entries(signed: &Signed, events: &[Event]) -> Vec<Entry> {
             Event::JobPaid(place, price, commission) => (place, Step::Paid(*price, *commission)),
             Event::JobClaimed(place, price, until) => (place, Step::Claimed(*price, *until)),
             Event::JobRefuted(place) => (place, Step::Refuted),
+            Event::JobReleased(place) => (place, Step::Released),
             Event::MismatchReported(place, other) => (place, Step::MismatchReported(*other)),
             other => {
                 entries.push(Entry::Event(other.clone()));

@@ -1,4 +1,9 @@
 //! Open jobs: tickets recorded ahead of their run, and the book that keeps a lease within its budget meanwhile.
+//!
+//! ```text
+//! OpenJobs -> opened --+-- a paper: receipt, ack or claim --> see settlement and claims
+//!                      '-- nothing, and the window over: ReleaseJobs --> record gone, never paid
+//! ```
 
 use piecework_model::{AccountId, Credits, LeaseId, Rejection};
 
@@ -9,10 +14,11 @@ use crate::{
     execute::Event,
     mutant::{Mutant, broken},
     rejections::{
-        settle_budget, settle_job_mismatch, settle_not_ascending, settle_too_many_gaps, settle_too_many_open, too_large,
+        lease_closed, release_none, release_not_due, settle_budget, settle_job_mismatch, settle_not_ascending,
+        settle_too_many_gaps, settle_too_many_open, too_large,
     },
-    state::{Key, Lane, Lease, OpenJob, Params, Value},
-    transaction::{OpenJobs, OpenTicket},
+    state::{Key, Lane, Lease, LeaseState, OpenJob, Params, Value},
+    transaction::{OpenJobs, OpenTicket, ReleaseJobs},
 };
 
 impl OpenJob {
@@ -174,6 +180,44 @@ fn record(call: &mut Call, book: &mut LaneBook, ticket: &OpenTicket) -> Result<(
         job: ticket.job,
     });
     Ok(())
+}
+
+/// The records go; their sequences stay taken, so nothing that is sent again opens or pays them.
+pub(super) fn release(call: &mut Call, release: &ReleaseJobs) -> Result<(), Rejection> {
+    let lease = call.authorize_payer(release.lease)?;
+    if lease.state == LeaseState::Closed {
+        return Err(lease_closed());
+    }
+    check_sequences(&call.params, release.sequences.iter().copied())?;
+    let mut book = LaneBook::open(call, release.lease, release.provider, lease);
+    for sequence in &release.sequences {
+        let Some(open) = book.open_job(call, *sequence) else {
+            continue;
+        };
+        let has_paper = open.metered.is_some() || open.received_at_ms.is_some() || open.claimed_until.is_some();
+        if has_paper && !broken(Mutant::ReleaseClaimed) {
+            continue;
+        }
+        let until = open
+            .opened_at_height
+            .saturating_add(u64::from(book.lease.window_blocks));
+        if call.context.height <= until && !broken(Mutant::ReleaseEarly) {
+            let hint = format!("at sequence {sequence}, the last height of its window is {until}");
+            return Err(release_not_due().hint(hint));
+        }
+        book.forget(Some(&open))?;
+        call.draft.remove(Key::OpenJob(book.id, book.provider, *sequence));
+        call.events.push(Event::JobReleased {
+            lease: book.id,
+            provider: book.provider,
+            sequence: *sequence,
+            job: open.job,
+        });
+    }
+    match call.events.is_empty() {
+        true => Err(release_none()),
+        false => book.close(call),
+    }
 }
 
 fn is_of(known: &OpenJob, ticket: &OpenTicket) -> bool {

@@ -74,6 +74,7 @@ impl<'a> Call<'a> {
             Action::Propose(propose) => committee::propose(&mut call, propose)?,
             Action::Vote(vote) => committee::vote(&mut call, vote)?,
             Action::PayPeers(_) => committee::pay_peers(&mut call)?,
+            Action::ReleaseJobs(release) => jobs::release(&mut call, release)?,
         }
         Ok((call.draft, call.events))
     }

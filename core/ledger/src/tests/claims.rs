@@ -5,6 +5,7 @@ use piecework_model::{
 };
 
 use super::{
+    jobs,
     leases::{close, delegate, expire},
     world::*,
 };
@@ -210,6 +211,19 @@ pub fn a_claim_is_paid_after_its_window_and_not_before() {
     assert_eq!((after.reserved, after.used), (Credits(0), Credits(500)));
     assert_eq!((after.open_jobs, after.claimed_jobs), (0, 0));
     refused(world.act(Who::Stranger, pay(lease, &[3, 4])), "claim.none");
+}
+
+#[test]
+pub fn what_a_provider_claims_is_not_released() {
+    let (mut world, lease) = leased(1_000);
+    let ran = job(0, 100).at_most(600);
+    world.act(Who::Controller, jobs::open(lease, &[ran])).unwrap();
+    world.pass_blocks(u64::from(WINDOW) - 1);
+    world.claim(lease, &[ran.only_receipt()]).unwrap();
+    world.pass_blocks(2);
+    refused(world.act(Who::Controller, jobs::release(lease, &[0])), "release.none");
+    world.pass_blocks(u64::from(WINDOW));
+    assert_eq!(paid(&world.act(Who::Stranger, pay(lease, &[0])).unwrap()), [0]);
 }
 
 #[test]

@@ -96,3 +96,42 @@ fn opening_is_for_payers_on_the_leases_lane_within_its_budget() {
         "settle.other_provider",
     );
 }
+
+pub fn release(lease: LeaseId, sequences: &[u64]) -> Action {
+    Action::ReleaseJobs(ReleaseJobs {
+        lease,
+        provider: Who::Provider.id(),
+        sequences: sequences.to_vec(),
+    })
+}
+
+#[test]
+pub fn what_was_opened_and_came_to_nothing_is_free_again_after_its_window() {
+    let mut world = World::new();
+    let lease = world.open_lease(1_000);
+    let (nothing, metered) = (job(0, 600).at_most(700), job(1, 100));
+    world.act(Who::Controller, open(lease, &[nothing, metered])).unwrap();
+    let opened = world.height;
+    world.settle(lease, &[metered.only_receipt()]).unwrap();
+    refused(world.act(Who::Controller, release(lease, &[0, 1])), "release.not_due");
+    world.pass_blocks(opened + u64::from(WINDOW) - world.height - 1);
+    refused(world.act(Who::Controller, release(lease, &[0])), "release.not_due");
+    refused(world.act(Who::Provider, release(lease, &[0])), "settle.not_payer");
+    refused(
+        world.act(Who::Controller, release(lease, &[1, 0])),
+        "settle.not_ascending",
+    );
+    refused(world.act(Who::Controller, release(lease, &[])), "settle.empty");
+    let signed = world.sign(Who::Controller, release(lease, &[0, 1, 7]));
+    let told = world.send(signed.clone()).unwrap();
+    assert!(matches!(told[..], [Event::JobReleased { sequence: 0, .. }]), "{told:?}");
+    let after = world.lease(lease);
+    assert_eq!((after.reserved, after.open_jobs), (Credits(100), 1));
+    assert_eq!(world.open_job(lease, Who::Provider, 0), None);
+    // Nothing that is sent again brings it back, and it is never paid.
+    refused(world.send(signed), "release.none");
+    assert_eq!(world.act(Who::Controller, open(lease, &[nothing])), Ok(vec![]));
+    assert_eq!(paid(&world.settle(lease, &[nothing, metered]).unwrap()), [1]);
+    world.change_lease(lease, |lease| lease.state = LeaseState::Closed);
+    refused(world.act(Who::Controller, release(lease, &[0])), "lease.closed");
+}

@@ -8,12 +8,14 @@ use super::{
 use crate::mutant::Mutant;
 
 /// What the histories do not play: rules of which one scene tells all.
-const SCENES: [fn(); 26] = [
+const SCENES: [fn(); 28] = [
     accounts::the_sponsor_cannot_spend_what_it_lent,
     accounts::a_sponsor_is_bound_by_what_it_signed,
     accounts::an_owner_signs_for_its_accounts,
     accounts::a_key_that_one_does_not_hold_cannot_be_rotated_to,
     jobs::an_open_job_reserves_its_maximum_until_it_is_paid,
+    jobs::what_was_opened_and_came_to_nothing_is_free_again_after_its_window,
+    claims::what_a_provider_claims_is_not_released,
     leases::only_the_developer_tops_up_delegates_and_closes,
     settlement::between_accounts_of_one_owner_there_is_no_commission,
     claims::taking_the_payer_away_takes_no_finished_work_with_it,

@@ -292,7 +292,7 @@ fn challenged(jobs: &[Job], blocks: u64, challenge: impl FnOnce(&World, LeaseId)
     world.challenge(challenge).unwrap_err()
 }
 
-const CLAIMS: [(&str, Scenario); 11] = [
+const CLAIMS: [(&str, Scenario); 13] = [
     ("claim.other_lane", || {
         let (mut world, lease) = leased(10);
         let claim = claim_of(&world, lease, Who::OtherProvider, &[&[job(0, 1)]]);
@@ -318,6 +318,15 @@ const CLAIMS: [(&str, Scenario); 11] = [
         let (mut world, lease) = leased(10);
         world.claim(lease, &[job(0, 1)]).unwrap();
         world.act(Who::Thief, pay(lease, &[0])).unwrap_err()
+    }),
+    ("release.none", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Controller, jobs::release(lease, &[0])).unwrap_err()
+    }),
+    ("release.not_due", || {
+        let (mut world, lease) = leased(10);
+        world.act(Who::Controller, jobs::open(lease, &[job(0, 1)])).unwrap();
+        world.act(Who::Controller, jobs::release(lease, &[0])).unwrap_err()
     }),
     ("claim.too_late", || {
         challenged(&[job(0, 1)], u64::from(WINDOW), |world, lease| {

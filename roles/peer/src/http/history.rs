@@ -130,6 +130,7 @@ fn concerns(signed: &SignedTransaction, account: AccountId) -> bool {
         Action::Transfer(transfer) => Some(transfer.to),
         Action::Settle(settle) => Some(settle.provider),
         Action::OpenJobs(open) => Some(open.provider),
+        Action::ReleaseJobs(release) => Some(release.provider),
         Action::SetLimit(set) => Some(set.account),
         Action::CoverDebt(cover) => Some(cover.account),
         Action::Register(_)
@@ -181,7 +182,7 @@ pub(super) async fn jobs(
                 Some(account) => provider == account || developers.of(&explorer, lease).await? == Some(account),
             };
             if shown {
-                items.push(reader.job(job, at.height).await?);
+                items.push(reader.job((lease, job), at.height).await?);
             }
         }
         at = at.below(left, &block);

@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use axum::{Json, extract::State};
 use piecework_api::{
     errors::{ErrorBody, Refusal},
-    ledger::{LedgerJob, LedgerJobEvent},
+    ledger::{LedgerJob, LedgerJobEvent, LedgerJobQuery},
     routes,
-    server::{HttpError, HttpResult, Path},
+    server::{HttpError, HttpResult, Path, Query},
 };
 use piecework_chain::FinalBlock;
 use piecework_ledger::{Action, Event, Key, Value};
@@ -15,19 +15,31 @@ use piecework_model::{AccountId, JobId, LeaseId};
 
 use super::{Explorer, Shared, failed, views};
 
-/// A job's changes, and what its settlement says of it.
-#[utoipa::path(get, path = routes::LEDGER_JOB, tag = "ledger", params(("id" = String, Path)), security(()), responses(
-    (status = 200, body = LedgerJob), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(State(explorer): Shared, Path(text): Path<String>) -> HttpResult<Json<LedgerJob>> {
+/// A job's changes, and what its settlement says of it: of `lease`, or of the lease that named the id first. A job's id is
+/// its controller's word; other leases that say the same one have jobs of their own, and are listed.
+#[utoipa::path(get, path = routes::LEDGER_JOB, tag = "ledger", params(("id" = String, Path), LedgerJobQuery), security(()),
+    responses((status = 200, body = LedgerJob), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(
+    State(explorer): Shared,
+    Path(text): Path<String>,
+    Query(query): Query<LedgerJobQuery>,
+) -> HttpResult<Json<LedgerJob>> {
     let Ok(id) = text.parse::<JobId>() else {
         return Err(missing(&text));
     };
-    let heights = explorer.index.job(id);
-    if heights.is_empty() {
+    let all = explorer.index.leases_of(id);
+    let wanted = |lease: &LeaseId| query.lease.as_ref().is_none_or(|wanted| *wanted == lease.to_string());
+    let Some((lease, heights)) = all.iter().find(|(lease, _)| wanted(lease)).cloned() else {
         return Err(missing(&text));
-    }
-    Ok(Json(Reader::new(&explorer).read(id, heights).await?))
+    };
+    let mut job = Reader::new(&explorer).read((lease, id), heights).await?;
+    let others = all.iter().map(|(lease, _)| *lease).filter(|other| *other != lease);
+    job.other_leases = others.take(OTHERS_MAX).collect();
+    Ok(Json(job))
 }
+
+/// Leases of an answer: whoever has an account can open one more.
+const OTHERS_MAX: usize = 16;
 
 pub(super) fn missing(text: &str) -> HttpError {
     let refusal = Refusal::new(
@@ -70,76 +82,92 @@ impl<'a> Reader<'a> {
         Ok(block)
     }
 
-    /// A job that the block at `height` speaks of, and maybe others.
-    pub(super) async fn job(&mut self, id: JobId, height: u64) -> HttpResult<LedgerJob> {
-        let mut heights = self.explorer.index.job(id);
+    /// A job of a lease that the block at `height` speaks of, and maybe others.
+    pub(super) async fn job(&mut self, (lease, id): (LeaseId, JobId), height: u64) -> HttpResult<LedgerJob> {
+        let mut heights = self.explorer.index.job(id, lease);
         if heights.is_empty() {
             heights.push(height);
         }
-        self.read(id, heights).await
+        self.read((lease, id), heights).await
     }
 
-    async fn read(&mut self, id: JobId, heights: Vec<u64>) -> HttpResult<LedgerJob> {
-        let mut found = Found::default();
+    async fn read(&mut self, job: (LeaseId, JobId), heights: Vec<u64>) -> HttpResult<LedgerJob> {
+        let mut found = Found::of(job);
         for height in heights {
             if let Some(block) = self.block(height).await? {
-                found.read(id, &block);
+                found.read(&block);
             }
         }
-        found.view(self.explorer, id).await
+        found.view(self.explorer).await
     }
 }
 
 /// What a job's blocks say of it.
-#[derive(Default)]
 struct Found {
-    lane: Option<(LeaseId, AccountId)>,
+    lease: LeaseId,
+    id: JobId,
+    /// Of the last that was ordered to run it.
+    provider: Option<AccountId>,
     paid: bool,
     settled: Option<serde_json::Value>,
     events: Vec<LedgerJobEvent>,
 }
 
 impl Found {
-    fn read(&mut self, id: JobId, block: &FinalBlock) {
+    fn of((lease, id): (LeaseId, JobId)) -> Self {
+        Self {
+            lease,
+            id,
+            provider: None,
+            paid: false,
+            settled: None,
+            events: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, block: &FinalBlock) {
+        let job = Some((self.lease, self.id));
         for (signed, outcome) in block.transactions.iter().zip(&block.outcomes) {
             let Ok(events) = &outcome.result else { continue };
-            for event in events.iter().filter(|event| event.job() == Some(id)) {
+            for event in events.iter().filter(|event| event.lease_job() == job) {
                 self.paid |= matches!(event, Event::JobPaid { .. });
                 self.events.push(view(event, block, outcome.id.0));
-                self.read_action(id, &signed.transaction.action);
+                self.read_action(&signed.transaction.action);
             }
         }
     }
 
-    fn read_action(&mut self, id: JobId, action: &Action) {
+    fn read_action(&mut self, action: &Action) {
         match action {
             Action::Settle(settle) => {
-                self.lane = Some((settle.lease, settle.provider));
-                let settled = settle.jobs.iter().find(|job| job.job == id);
+                self.provider = Some(settle.provider);
+                let settled = settle.jobs.iter().find(|job| job.job == self.id);
                 self.settled = settled.and_then(|job| {
                     let mut value = serde_json::to_value(job).ok()?;
                     value["code"] = serde_json::to_value(settle.codes.get(usize::from(job.code))?).ok()?;
                     Some(value)
                 });
             }
-            Action::OpenJobs(open) => self.lane = Some((open.lease, open.provider)),
-            Action::PayClaims(pay) => self.lane = Some((pay.lease, pay.provider)),
+            Action::OpenJobs(open) => self.provider = Some(open.provider),
+            Action::PayClaims(pay) => self.provider = Some(pay.provider),
             _ => {}
         }
     }
 
-    async fn view(self, explorer: &Explorer, id: JobId) -> HttpResult<LedgerJob> {
+    async fn view(self, explorer: &Explorer) -> HttpResult<LedgerJob> {
         let mut names = views::Names::new(&*explorer.chain);
-        let (mut developer, mut provider) = (None, None);
-        if let Some((lease, account)) = self.lane {
-            provider = Some(names.of(account).await);
-            if let Some(Value::Lease(lease)) = explorer.chain.get(&Key::Lease(lease)).await.map_err(failed)? {
-                developer = Some(names.of(lease.developer).await);
-            }
-        }
+        let provider = match self.provider {
+            Some(account) => Some(names.of(account).await),
+            None => None,
+        };
+        let developer = match explorer.chain.get(&Key::Lease(self.lease)).await.map_err(failed)? {
+            Some(Value::Lease(lease)) => Some(names.of(lease.developer).await),
+            Some(_) | None => None,
+        };
         Ok(LedgerJob {
-            id,
-            lease: self.lane.map(|(lease, _)| lease),
+            id: self.id,
+            lease: Some(self.lease),
+            other_leases: Vec::new(),
             developer,
             provider,
             paid: self.paid,

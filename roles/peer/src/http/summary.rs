@@ -52,6 +52,7 @@ fn words(event: &Event) -> Words {
         Event::JobPaid { .. } => job("paid"),
         Event::JobClaimed { .. } => job("claimed"),
         Event::JobRefuted { .. } => job("refuted"),
+        Event::JobReleased { .. } => job("released"),
         Event::LeaseDraining { .. } => Words("lease", "leases", "closing"),
         Event::LeaseClosed { .. } => Words("lease", "leases", "closed"),
         Event::MismatchReported { .. } => Words("mismatch", "mismatches", "reported"),
