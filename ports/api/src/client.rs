@@ -23,9 +23,9 @@ use crate::{
     held::{Decide, Decision, HeldView},
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseView, LedgerStatus,
-        OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction, TransactionAccepted,
-        TransactionView, TransferView, ValueQuery,
+        AddPayer, BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseView,
+        LedgerStatus, OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction,
+        TransactionAccepted, TransactionView, TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
@@ -374,6 +374,25 @@ impl Client {
 
     pub async fn leases(&self, query: &PageQuery) -> Result<List<LeaseView>, ClientError> {
         self.get(routes::LEASES, query).await
+    }
+
+    pub async fn ledger_lease(&self, id: &str) -> Result<LeaseView, ClientError> {
+        self.get(&fill(routes::LEDGER_LEASE, &[id]), &()).await
+    }
+
+    pub async fn close_lease(&self, id: &str) -> Result<LeaseView, ClientError> {
+        self.json(Method::POST, &fill(routes::LEASE_CLOSE, &[id]), None::<&()>)
+            .await
+    }
+
+    pub async fn add_payer(&self, id: &str, body: &AddPayer) -> Result<LeaseView, ClientError> {
+        self.json(Method::POST, &fill(routes::LEASE_PAYERS, &[id]), Some(body))
+            .await
+    }
+
+    pub async fn remove_payer(&self, id: &str, key: &str) -> Result<LeaseView, ClientError> {
+        self.json(Method::DELETE, &fill(routes::LEASE_PAYER, &[id, key]), None::<&()>)
+            .await
     }
 
     pub async fn ledger_status(&self) -> Result<LedgerStatus, ClientError> {

@@ -27,6 +27,10 @@ pub struct LedgerStatus {
     /// Commission that is kept for the peers and the insurance pool.
     #[schema(value_type = Ucr)]
     pub pools_ucr: Credits,
+    /// Of that, what waits to be paid out to the peers' owners.
+    #[serde(default)]
+    #[schema(value_type = Ucr)]
+    pub peers_pool_ucr: Credits,
     pub commission_permille: u32,
     /// Transactions that wait here for a block.
     pub queued: u32,
@@ -261,7 +265,32 @@ pub struct LeaseView {
     /// `open`, `draining` or `closed`.
     pub state: String,
     pub opened_at_height: Option<u64>,
+    /// Of a draining one: what is not spent is free again after this block.
     pub expires_at_height: Option<u64>,
+    /// Blocks that it drains for.
+    pub window_blocks: Option<u32>,
+    /// Whose tickets and settlements it pays: controllers.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub payer_keys: Vec<PublicKey>,
+}
+
+/// `POST /leases/{id}/payers`: another controller pays from the lease, and acks, from now on.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddPayer {
+    /// The controller's public key.
+    #[schema(value_type = String)]
+    pub key: PublicKey,
+}
+
+/// Which of the jobs of one id.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerJobQuery {
+    /// Of this lease; of the first that named the id if absent.
+    pub lease: Option<String>,
 }
 
 /// `GET /ledger/jobs/{id}`: what the ledger itself has of a job.
@@ -271,6 +300,10 @@ pub struct LedgerJob {
     pub id: JobId,
     #[schema(value_type = Option<String>)]
     pub lease: Option<LeaseId>,
+    /// Other leases whose payers have said the same id, in the order in which the ledger saw them: jobs of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub other_leases: Vec<LeaseId>,
     pub developer: Option<String>,
     pub provider: Option<String>,
     pub paid: bool,

@@ -65,6 +65,9 @@ pub const STATEMENT: &str = "/statement";
 pub const OFFERS: &str = "/offers";
 pub const PROVIDERS: &str = "/providers";
 pub const LEASES: &str = "/leases";
+pub const LEASE_CLOSE: &str = "/leases/{id}/close";
+pub const LEASE_PAYERS: &str = "/leases/{id}/payers";
+pub const LEASE_PAYER: &str = "/leases/{id}/payers/{key}";
 
 pub const LEDGER_STATUS: &str = "/ledger/status";
 pub const LEDGER_BLOCKS: &str = "/ledger/blocks";

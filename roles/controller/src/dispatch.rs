@@ -19,7 +19,7 @@ use piecework_store::JobState;
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller, budget,
+    Answer, Controller, aside, budget,
     clock::now_ms,
     failure::refusal,
     inflight::Aboard,
@@ -206,7 +206,7 @@ impl Search<'_> {
         let budget = budget::hold(controller, live, price_max_ucr).await?;
         let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
         let book = reservation.book().clone();
-        let lane = book.lane(account, || controller.store.sequence_high_water(book.lease, account));
+        let lane = book.lane(controller, account).await?;
         let sequence = lane.next_sequence(controller, (book.lease, account)).await?;
         let ticket = Ticket {
             lease: book.lease,
@@ -225,8 +225,14 @@ impl Search<'_> {
             true => Some(sealed_alone(controller, &ticket)),
             false => stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?,
         };
-        if live.version.strict {
-            open_on_ledger(controller, &ticket).await?;
+        if live.version.strict
+            && let Err(refusal) = open_on_ledger(controller, &ticket).await
+        {
+            lane.refused(sequence);
+            return match leases::has_ended(controller, book.lease, &refusal.code).await {
+                true => Ok(None),
+                false => Err(refusal),
+            };
         }
         self.note_running(account);
         let order = Order {
@@ -244,8 +250,11 @@ impl Search<'_> {
             Ok(delivery) => delivery,
             Err(refused) => {
                 lane.refused(sequence);
-                keep_aside(invocation, reservation, price_max_ucr);
-                self.refused(account, sequence, refused).await;
+                keep_aside(controller, invocation, &ticket, reservation);
+                // The provider saw it first: the next order is from another lease.
+                if !leases::has_ended(controller, book.lease, &refused.code).await {
+                    self.refused(account, sequence, refused).await;
+                }
                 return Ok(None);
             }
         };
@@ -260,7 +269,7 @@ impl Search<'_> {
             controller.telemetry.receipts_refused.inc();
             if !fault.leaves_result() {
                 standings::note(controller, account, Finding::Wrong).await;
-                keep_aside(invocation, reservation, price_max_ucr);
+                keep_aside(controller, invocation, &ticket, reservation);
                 self.not_as_ordered(account, sequence, fault);
                 return Ok(None);
             }
@@ -331,10 +340,10 @@ impl Search<'_> {
     }
 }
 
-/// A ticket that is on the ledger and came to nothing: its record keeps this aside until the lease ends.
-fn keep_aside(invocation: &Invocation, reservation: Reservation, price_max_ucr: u64) {
+/// A ticket that is on the ledger and came to nothing: its record keeps its most aside until it is freed.
+fn keep_aside(controller: &Controller, invocation: &Invocation, ticket: &Ticket, reservation: Reservation) {
     if invocation.live.version.strict {
-        reservation.commit(price_max_ucr);
+        aside::keep(controller, ticket, reservation);
     }
 }
 
@@ -391,6 +400,7 @@ fn sealed_alone(controller: &Controller, ticket: &Ticket) -> Seal {
 
 /// Strict functions: the ledger knows of the job before a provider does.
 async fn open_on_ledger(controller: &Controller, ticket: &Ticket) -> Answer<()> {
+    aside::note(controller, ticket).await?;
     let action = Action::OpenJobs(OpenJobs {
         lease: ticket.lease,
         provider: ticket.provider,

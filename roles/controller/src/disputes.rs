@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use piecework_ledger::{Action, Challenge, Event, Evidence, Key, Value};
+use piecework_ledger::{Action, Challenge, Event, Evidence, Key, PayClaims, Value};
 use piecework_model::{AccountId, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
 use piecework_queue::Unsealed;
 use serde::{Deserialize, Serialize};
@@ -64,10 +64,11 @@ pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<()> {
     codecs::put_json(controller, SPACE, &format!("{lease}/{provider}/{sequence}"), &claimed).await
 }
 
-/// Whether a payment of a claim was for another ticket than the one whose answer this controller took: then the job is
-/// still to be settled.
-pub(crate) async fn is_of_another_ticket(controller: &Controller, event: &Event) -> Answer<bool> {
+/// Whether a payment was for the ticket whose answer this controller took. A claim may be for another one of the job, and
+/// any payer's settlement may name any job: then the job is still to be settled.
+pub(crate) async fn is_of_its_ticket(controller: &Controller, event: &Event) -> Answer<bool> {
     let Event::JobPaid {
+        lease,
         provider,
         sequence,
         job,
@@ -78,7 +79,18 @@ pub(crate) async fn is_of_another_ticket(controller: &Controller, event: &Event)
     };
     let record = controller.store.job(*job).await.map_err(store)?;
     let taken = record.and_then(|record| record.receipt());
-    Ok(taken.is_some_and(|receipt| (receipt.provider, receipt.sequence) != (*provider, *sequence)))
+    Ok(taken
+        .is_some_and(|receipt| (receipt.lease, receipt.provider, receipt.sequence) == (*lease, *provider, *sequence)))
+}
+
+/// Whether the job that the event is about ran here, and from this lease.
+pub(crate) async fn is_of_its_lease(controller: &Controller, event: &Event) -> Answer<bool> {
+    let Some((lease, job)) = event.lease_job() else {
+        return Ok(false);
+    };
+    let record = controller.store.job(job).await.map_err(store)?;
+    let settlement = record.and_then(|record| record.settlement);
+    Ok(settlement.is_some_and(|settlement| settlement.lease == lease))
 }
 
 /// Goes through the claims again and again, until shutdown.
@@ -102,13 +114,34 @@ async fn round(controller: &Controller) -> Answer<()> {
         for (key, bytes) in page.items {
             let claimed: Claimed = codecs::from_json(&bytes)?;
             let over = claimed.until_height < controller.chain.status().height;
-            if over || is_ended(controller, &claimed).await {
+            let is_ended = match over {
+                true => is_paid(controller, &claimed).await,
+                false => is_ended(controller, &claimed).await,
+            };
+            if is_ended {
                 controller.store.take_value(SPACE, &key).await.map_err(store)?;
             }
         }
         after = page.next;
         if after.is_none() {
             return Ok(());
+        }
+    }
+}
+
+/// Has a claim paid whose window is over, where its provider has not done so: a closing lease waits for that.
+async fn is_paid(controller: &Controller, claimed: &Claimed) -> bool {
+    let pay = Action::PayClaims(PayClaims {
+        lease: claimed.lease,
+        provider: claimed.provider,
+        sequences: vec![claimed.sequence],
+    });
+    match leases::submit_as_payer(controller, pay).await {
+        Ok(_) => true,
+        Err(refusal) if matches!(refusal.code.as_str(), "claim.none" | "lease.closed") => true,
+        Err(refusal) => {
+            tracing::warn!(job = %claimed.job, %refusal, "a claim whose window is over is not paid yet");
+            false
         }
     }
 }

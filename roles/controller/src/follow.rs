@@ -13,7 +13,7 @@ use piecework_store::{JobStep, Payment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, accounts, codecs, disputes,
+    Answer, Controller, accounts, closing, codecs, disputes,
     failure::{chain, store},
     leases,
 };
@@ -101,12 +101,19 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         for event in events {
             match event {
                 Event::LeaseOpened { lease, developer, .. } => leases::noticed(controller, *developer, *lease).await?,
+                Event::LeaseToppedUp { lease, .. } | Event::PayerDelegated { lease } => {
+                    leases::changed(controller, *lease).await?;
+                }
+                Event::LeaseDraining { lease, until_height } => {
+                    closing::began(controller, *lease, *until_height).await?;
+                }
+                Event::LeaseClosed { lease, freed } => closing::ended(controller, *lease, *freed).await?,
                 Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
                 Event::JobClaimed { .. } => disputes::note(controller, event).await?,
                 _ => {}
             }
         }
-        note_steps(controller, block, events).await?;
+        note_steps(controller, block, signed, events).await?;
     }
     if !payments.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
         controller
@@ -134,13 +141,21 @@ fn step(event: &Event) -> Option<(JobId, JobStep)> {
 }
 
 /// Steps of jobs that this block does not pay as well: those of the others are found by the block that paid them.
-async fn note_steps(controller: &Controller, block: &FinalBlock, events: &[Event]) -> Answer<()> {
+async fn note_steps(
+    controller: &Controller,
+    block: &FinalBlock,
+    signed: &SignedTransaction,
+    events: &[Event],
+) -> Answer<()> {
+    let is_own = signed.key == controller.payer;
     let paid: BTreeSet<JobId> = events
         .iter()
         .filter_map(|event| payment(event, block.height).map(|payment| payment.job))
         .collect();
-    for (job, step) in events.iter().filter_map(step) {
-        if !paid.contains(&job) {
+    for event in events {
+        let Some((job, step)) = step(event) else { continue };
+        // Whoever pays from a lease may name any job; who claims, those that it ran.
+        if !paid.contains(&job) && (is_own || disputes::is_of_its_lease(controller, event).await?) {
             controller
                 .store
                 .note_step(job, step, block.height)
@@ -161,9 +176,15 @@ pub(crate) struct Place {
 /// Where the ledger noted each step of a job before its payment, or with it.
 pub(crate) async fn places_of(
     controller: &Controller,
-    job: JobId,
+    (job, lease): (JobId, Option<LeaseId>),
     paid_height: Option<u64>,
 ) -> Answer<BTreeMap<JobStep, Place>> {
+    let is_its = |event: &&Event| match (event.lease_job(), lease) {
+        (Some(of), Some(lease)) => of == (lease, job),
+        // Opened, and no receipt came of it.
+        (Some((_, of)), None) => of == job,
+        (None, _) => false,
+    };
     let noted = controller.store.steps(job).await.map_err(store)?;
     let heights: BTreeSet<u64> = noted.into_iter().map(|(_, height)| height).chain(paid_height).collect();
     let mut places = BTreeMap::new();
@@ -173,7 +194,7 @@ pub(crate) async fn places_of(
         };
         for outcome in &block.outcomes {
             let events = outcome.result.as_deref().unwrap_or_default();
-            for (_, step) in events.iter().filter_map(step).filter(|(of, _)| *of == job) {
+            for (_, step) in events.iter().filter(is_its).filter_map(step) {
                 places.entry(step).or_insert(Place {
                     height,
                     transaction: outcome.id.0,
@@ -197,8 +218,8 @@ fn count_billing(controller: &Controller, block: &FinalBlock) {
     }
 }
 
-/// What a transaction paid. What claims are paid is looked at one by one: one may be for a ticket whose answer never came,
-/// and then the job's own ticket is still to be settled.
+/// What a transaction paid. What this controller has not settled itself is looked at one by one: a claim may be for a
+/// ticket whose answer never came, and a settlement of somebody else's may name a job that is none of its lease's.
 async fn payments_in(
     controller: &Controller,
     block: &FinalBlock,
@@ -210,8 +231,8 @@ async fn payments_in(
         let Some(payment) = payment(event, block.height) else {
             continue;
         };
-        let is_claim = matches!(signed.transaction.action, Action::PayClaims(_));
-        if !(is_claim && disputes::is_of_another_ticket(controller, event).await?) {
+        let is_own = signed.key == controller.payer && matches!(signed.transaction.action, Action::Settle(_));
+        if is_own || disputes::is_of_its_ticket(controller, event).await? {
             payments.push(payment);
         }
     }
@@ -310,7 +331,7 @@ fn lines(
 /// The job's place on the ledger, found by the block that paid it.
 pub(crate) async fn payment_of(
     controller: &Controller,
-    job: JobId,
+    (job, lease): (JobId, Option<LeaseId>),
     height: u64,
 ) -> Answer<Option<(piecework_model::Digest, u64)>> {
     let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
@@ -318,9 +339,10 @@ pub(crate) async fn payment_of(
     };
     let found = block.outcomes.iter().find(|outcome| {
         outcome.result.as_ref().is_ok_and(|events| {
-            events
-                .iter()
-                .any(|event| matches!(event, Event::JobPaid { job: paid, .. } if *paid == job))
+            events.iter().any(|event| {
+                matches!(event, Event::JobPaid { job: paid, lease: from, .. }
+                    if *paid == job && lease.is_none_or(|lease| lease == *from))
+            })
         })
     });
     Ok(found.map(|outcome| (outcome.id.0, block.timestamp_ms)))

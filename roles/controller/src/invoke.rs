@@ -22,7 +22,7 @@ use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller, budget,
+    Answer, Controller, aside, budget,
     clock::now_ms,
     compare::{self, First},
     dispatch::{Ran, cancelled, dispatch, expired},
@@ -228,8 +228,7 @@ fn conclude(
     };
     if !is_owed {
         if live.version.strict {
-            // The record on the ledger keeps this aside until the lease ends.
-            ran.reservation.commit(ticket.price_max_ucr);
+            aside::keep(controller, &ticket, ran.reservation);
         }
         return Ok((done, None));
     }

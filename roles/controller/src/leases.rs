@@ -7,19 +7,23 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
+use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
 use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 
 use crate::{
-    Answer, Controller, accounts, codecs,
+    Answer, Controller, accounts, closing, codecs,
     failure::{chain, refusal, refuse, rejected, store, submit},
     lane::LaneState,
 };
 
 #[derive(Default)]
 pub(crate) struct Leases {
+    /// Those that new jobs are paid from.
     books: DashMap<AccountId, Arc<Book>>,
+    /// Of leases that drain, or that another controller pays from by now: what ran is still sealed and settled.
+    ending: DashMap<LeaseId, Arc<Book>>,
     /// One opening or topping up at a time for each developer.
     opening: DashMap<AccountId, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -81,37 +85,58 @@ const SEQUENCES_STEP: u64 = 10_000;
 
 impl Leases {
     pub(crate) fn books(&self) -> Vec<Arc<Book>> {
-        self.books.iter().map(|entry| entry.value().clone()).collect()
+        let open = self.books.iter().map(|entry| entry.value().clone());
+        let ending = self.ending.iter().map(|entry| entry.value().clone());
+        open.chain(ending).collect()
+    }
+
+    pub(crate) fn book(&self, lease: LeaseId) -> Option<Arc<Book>> {
+        self.books().into_iter().find(|book| book.lease == lease)
     }
 
     /// What is promised and not yet in a settlement, told at start for jobs of an earlier run.
-    pub(crate) fn commit_earlier(&self, developer: AccountId, price_ucr: u64) {
-        if let Some(book) = self.books.get(&developer) {
+    pub(crate) fn commit_earlier(&self, lease: LeaseId, price_ucr: u64) {
+        if let Some(book) = self.book(lease) {
             book.money.lock().committed += i128::from(price_ucr);
         }
     }
 
     /// What was owed is not.
-    pub(crate) fn forgive(&self, developer: AccountId, price_ucr: u64) {
-        if let Some(book) = self.books.get(&developer) {
+    pub(crate) fn forgive(&self, lease: LeaseId, price_ucr: u64) {
+        if let Some(book) = self.book(lease) {
             book.money.lock().committed -= i128::from(price_ucr);
         }
+    }
+
+    /// Nothing new is ordered from this lease; what ran is still settled.
+    pub(crate) fn end(&self, developer: AccountId, lease: LeaseId) {
+        if let Some((_, book)) = self.books.remove_if(&developer, |_, book| book.lease == lease) {
+            self.ending.insert(lease, book);
+        }
+    }
+
+    /// Nothing is settled from this lease any more.
+    pub(crate) fn forget(&self, lease: LeaseId) {
+        self.ending.remove(&lease);
+        self.books.retain(|_, book| book.lease != lease);
     }
 }
 
 impl Book {
-    pub(crate) fn lane(&self, provider: AccountId, high_water: impl FnOnce() -> u64) -> Arc<Lane> {
-        if let Some(lane) = self.lanes.get(&provider) {
-            return lane.value().clone();
+    /// The lane to a provider; the first time in a run, after all numbers that were given out in it.
+    pub(crate) async fn lane(&self, controller: &Controller, provider: AccountId) -> Answer<Arc<Lane>> {
+        let known = self.lanes.get(&provider).map(|lane| lane.value().clone());
+        if let Some(lane) = known {
+            return Ok(lane);
         }
+        let start = first_sequence(controller, (self.lease, provider)).await?;
         let new = || {
-            let start = high_water();
             Arc::new(Lane {
                 numbers: tokio::sync::Mutex::default(),
                 state: Mutex::new(LaneState::from(start)),
             })
         };
-        self.lanes.entry(provider).or_insert_with(new).value().clone()
+        Ok(self.lanes.entry(provider).or_insert_with(new).value().clone())
     }
 
     pub(crate) fn lanes(&self) -> Vec<(AccountId, Arc<Lane>)> {
@@ -137,6 +162,23 @@ impl Book {
         let mut money = self.money.lock();
         money.budget = money.budget.max(budget.0);
     }
+}
+
+/// Where this controller has given out none and the ledger knows some, they were another controller's: so far beyond what
+/// is settled it may have given out more.
+const SEQUENCES_OF_ANOTHER: u64 = 1_000_000;
+
+async fn first_sequence(controller: &Controller, key: (LeaseId, AccountId)) -> Answer<u64> {
+    let own = controller.store.sequence_high_water(key.0, key.1);
+    let lane = controller.chain.get(&Key::Lane(key.0, key.1)).await.map_err(chain)?;
+    let taken = match lane {
+        Some(Value::Lane(lane)) => lane.taken.last().map_or(0, |(_, end)| *end),
+        Some(_) | None => 0,
+    };
+    Ok(match taken > own {
+        true => taken.saturating_add(SEQUENCES_OF_ANOTHER),
+        false => own,
+    })
 }
 
 impl Lane {
@@ -232,11 +274,37 @@ pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amoun
     if let Some(reservation) = book.reserve(amount) {
         return Ok(reservation);
     }
-    top_up(controller, developer, &book, amount).await?;
+    match top_up(controller, developer, &book, amount).await {
+        // It was closed a moment ago.
+        Err(refusal) if ENDED.contains(&refusal.code.as_str()) => {
+            controller.leases.end(developer, book.lease);
+            let book = open(controller, developer, amount).await?;
+            return book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok);
+        }
+        done => done?,
+    }
     book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok)
 }
 
-fn insufficient(amount: u64) -> Box<piecework_api::errors::Refusal> {
+/// What is said of a lease that takes nothing new.
+const ENDED: [&str; 2] = ["lease.draining", "lease.closed"];
+
+/// Whether something was refused because its lease takes nothing new, and the ledger says so too: the next try is on
+/// another lease.
+pub(crate) async fn has_ended(controller: &Controller, lease: LeaseId, code: &str) -> bool {
+    if !ENDED.contains(&code) {
+        return false;
+    }
+    match controller.chain.get(&Key::Lease(lease)).await {
+        Ok(Some(Value::Lease(record))) if record.state != LeaseState::Open => {
+            controller.leases.end(record.developer, lease);
+            true
+        }
+        Ok(_) | Err(_) => false,
+    }
+}
+
+fn insufficient(amount: u64) -> Box<Refusal> {
     let mut refusal = refusal(
         "account.insufficient_credits",
         format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
@@ -284,6 +352,19 @@ fn enter(controller: &Controller, developer: AccountId, lease: LeaseId, exposure
     book
 }
 
+/// The same, with what a closing lease still holds.
+async fn insufficient_now(controller: &Controller, developer: AccountId, amount: u64) -> Box<Refusal> {
+    let mut refusal = insufficient(amount);
+    let closing = closing::of(controller, developer).await.unwrap_or_default();
+    if let Some(closing) = closing.first() {
+        refusal.hint = Some(format!(
+            "your lease {} is closing; what it holds is free again after block {} (`piecework leases`)",
+            closing.lease, closing.until_height
+        ));
+    }
+    refusal
+}
+
 /// How much to hold: the usual step as far as the account covers it, at least `amount`.
 async fn step(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Credits> {
     let Some(Value::Account(account)) = controller.chain.get(&Key::Account(developer)).await.map_err(chain)? else {
@@ -292,7 +373,7 @@ async fn step(controller: &Controller, developer: AccountId, amount: u64) -> Ans
     let wanted = i128::from(controller.tuning.budget_step_ucr.max(amount));
     let budget = wanted.min(account.available().0);
     if budget < i128::from(amount) || budget <= 0 {
-        return Err(insufficient(amount));
+        return Err(insufficient_now(controller, developer, amount).await);
     }
     Ok(Credits(budget))
 }
@@ -301,8 +382,8 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
     let budget = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
         return refuse(
-            "account.insufficient_credits",
-            "no lease is open, and only the holder of the account's key can open one: post a signed OpenLease",
+            "lease.none",
+            "no lease pays for your runs, and only you hold the account's key: post a signed OpenLease",
         );
     };
     let tuning = &controller.tuning;
@@ -330,9 +411,10 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
 /// Adds to a lease on which more was drawn than this controller knew of: by claims, or by jobs opened on the ledger that
 /// came to nothing.
 pub(crate) async fn feed(controller: &Controller, lease: LeaseId, amount: u64) -> Answer<()> {
-    let mut books = controller.leases.books.iter();
-    let found = books.find_map(|entry| (entry.lease == lease).then(|| (*entry.key(), entry.value().clone())));
-    drop(books);
+    let found = {
+        let mut books = controller.leases.books.iter();
+        books.find_map(|entry| (entry.lease == lease).then(|| (*entry.key(), entry.value().clone())))
+    };
     let Some((developer, book)) = found else {
         return Ok(());
     };
@@ -367,21 +449,31 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
     Ok(())
 }
 
-/// A developer opened or fed a lease by a transaction of his own.
+/// A developer opened or fed a lease, or said who pays from it, by a transaction of his own.
 pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<()> {
     let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
         return Ok(());
     };
+    let is_ours = lease.payer_keys.contains(&controller.payer);
     let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
     match known {
-        Some(book) if book.lease == id => book.set_budget(lease.budget),
+        Some(book) if book.lease == id && is_ours => book.set_budget(lease.budget),
+        Some(book) if book.lease == id => controller.leases.end(developer, id),
         Some(_) => {}
-        None if lease.payer_keys.contains(&controller.payer) => {
+        None if is_ours && lease.state == LeaseState::Open => {
             codecs::remember_lease(controller, developer, id).await?;
         }
         None => {}
     }
     Ok(())
+}
+
+/// The same where only the lease is named.
+pub(crate) async fn changed(controller: &Controller, id: LeaseId) -> Answer<()> {
+    match controller.chain.get(&Key::Lease(id)).await.map_err(chain)? {
+        Some(Value::Lease(lease)) => noticed(controller, lease.developer, id).await,
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Signs with the payer key what needs no nonce.

@@ -9,10 +9,12 @@
 //! caller was told is in the store's journal before he is told.
 
 mod accounts;
+mod aside;
 mod audit;
 mod auth;
 mod budget;
 mod clock;
+mod closing;
 mod codecs;
 mod compare;
 mod deploy;
@@ -184,6 +186,7 @@ pub struct Controller {
     functions: functions::Cache,
     turns: accounts::Turns,
     leases: leases::Leases,
+    aside: aside::Aside,
     inflight: inflight::Inflight,
     queue: queue::Queue,
     fair: fair::Fair,
@@ -235,6 +238,7 @@ impl Controller {
             functions: functions::Cache::default(),
             turns: accounts::Turns::default(),
             leases: leases::Leases::default(),
+            aside: aside::Aside::default(),
             inflight: inflight::Inflight::default(),
             queue: queue::Queue::default(),
             fair: fair::Fair::default(),
@@ -263,6 +267,8 @@ impl Controller {
         controller.tasks.spawn(follow::run(controller.clone()));
         controller.tasks.spawn(settle::run(controller.clone()));
         controller.tasks.spawn(disputes::run(controller.clone()));
+        controller.tasks.spawn(closing::run(controller.clone()));
+        controller.tasks.spawn(aside::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(results::run(controller.clone()));
         controller.tasks.spawn(fair::keep_size(controller.clone()));

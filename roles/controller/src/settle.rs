@@ -122,13 +122,34 @@ async fn settle_batch(controller: &Controller, lane: LaneKey, mut batch: Vec<Out
         Err(refusal) => {
             tracing::error!(lease = %lane.0, provider = %lane.1, jobs = batch.len(), %refusal, "a settlement did not get through");
             controller.telemetry.settlements_failed.inc();
-            if refusal.code == "settle.budget" {
-                feed(controller, lane.0, &batch).await;
+            match refusal.code.as_str() {
+                "settle.budget" => feed(controller, lane.0, &batch).await,
+                "lease.closed" => {
+                    return give_up(controller, batch, "its lease closed before it was settled").await;
+                }
+                "settle.not_payer" => {
+                    return give_up(controller, batch, "this controller pays from its lease no more").await;
+                }
+                _ => {}
             }
             controller.outbox.0.entry(lane).or_default().extend(batch);
             false
         }
     }
+}
+
+/// This controller cannot pay these any more: their lease closed before their provider came back to seal them, or its
+/// developer took this controller's key away. In its window a provider claims what it has a seal for.
+async fn give_up(controller: &Controller, batch: Vec<Outgoing>, reason: &str) -> bool {
+    for outgoing in batch {
+        let job = outgoing.receipt.job;
+        if let Err(refusal) = withheld::lost(controller, job, reason).await {
+            tracing::error!(%job, %refusal, "a job that will not be paid is not noted as such");
+            controller.outbox.push(outgoing);
+            return false;
+        }
+    }
+    true
 }
 
 /// The lease had not enough left for these: claims have drawn on it as well.
@@ -158,7 +179,7 @@ async fn try_settle(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) 
 }
 
 async fn seal_tickets(controller: &Controller, key: LaneKey, provider: &dyn ProviderLink) -> Answer<()> {
-    let book = controller.leases.books().into_iter().find(|book| book.lease == key.0);
+    let book = controller.leases.book(key.0);
     let lane = book.and_then(|book| book.lanes().into_iter().find(|(account, _)| *account == key.1));
     match lane {
         Some((_, lane)) => lane.seal(controller, key, provider, 0).await,

@@ -15,7 +15,7 @@ use dashmap::DashMap;
 use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
 use piecework_api::held::{Decision, HeldState, HeldView};
-use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus};
+use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
 use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
 use piecework_store::{Job, JobFilter};
 use serde::{Deserialize, Serialize};
@@ -238,7 +238,7 @@ pub(crate) async fn refuse_payment(controller: &Controller, payable: &Payable, r
     codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
     controller.telemetry.receipts_refused.inc();
     let price_ucr = payable.outgoing.receipt.price_ucr;
-    controller.leases.forgive(payable.developer, price_ucr);
+    controller.leases.forgive(payable.outgoing.receipt.lease, price_ucr);
     let detail = json!({"provider": record.provider, "price_ucr": price_ucr, "reason": reason});
     let who = (None, record.provider);
     audit::record(controller, who, ("receipt", "refused"), job.to_string(), detail).await
@@ -249,7 +249,10 @@ pub(crate) async fn take_up(controller: &Controller, job: &Job) -> Answer<Option
     let Some(payable) = Payable::of(job) else {
         return Ok(None);
     };
-    let committed = || controller.leases.commit_earlier(job.developer, job.price_ucr);
+    let committed = || {
+        let lease = payable.outgoing.receipt.lease;
+        controller.leases.commit_earlier(lease, job.price_ucr);
+    };
     match record_of(controller, job.id).await?.map(|record| record.state) {
         None => {
             committed();
@@ -336,6 +339,29 @@ pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: Jo
     };
     let who = (Some(operator), provider);
     audit::record(controller, who, ("receipt", verb), job.to_string(), json!({})).await
+}
+
+/// A job whose receipt was in order and cannot be paid any more.
+pub(crate) async fn lost(controller: &Controller, job: JobId, reason: &str) -> Answer<()> {
+    let record = controller.store.job(job).await.map_err(store)?;
+    match record.as_ref().and_then(Payable::of) {
+        Some(payable) => refuse_payment(controller, &payable, reason).await,
+        None => Ok(()),
+    }
+}
+
+/// Pays what is held of one lease: it closes.
+pub(crate) async fn release_of(controller: &Controller, lease: LeaseId) -> Answer<()> {
+    let held = controller.withheld.held.iter();
+    let of_lease = held.filter(|entry| entry.outgoing.receipt.lease == lease);
+    let jobs: Vec<JobId> = of_lease.map(|entry| *entry.key()).collect();
+    for job in jobs {
+        if let Some((_, payable)) = controller.withheld.held.remove(&job) {
+            tracing::info!(%job, %lease, "the lease of a held receipt closes: it is paid");
+            release(controller, payable).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn release(controller: &Controller, payable: Payable) -> Answer<()> {

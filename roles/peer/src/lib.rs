@@ -7,6 +7,7 @@
 //! ```
 
 mod card;
+pub mod caretaker;
 mod files;
 pub mod http;
 mod index;

@@ -242,6 +242,11 @@ const PLATFORM: &[Code] = &[
     code(409, "job.finished", "the job is over and cannot be cancelled"),
     code(409, "job.not_finished", "the job has not ended: it has no result yet"),
     code(404, "job.not_found", "no job of the caller has this id"),
+    code(
+        402,
+        "lease.none",
+        "no lease pays for the developer's runs, and only who holds the account's key can open one",
+    ),
     code(404, "lease.not_found", "the ledger has no lease of this id"),
     code(422, "lease.bad_budget", "a budget is not above zero"),
     code(409, "lease.closed", "the lease takes no more jobs"),

@@ -16,7 +16,7 @@ use piecework_api::{
     results::{ResultState, ResultView},
     routes,
 };
-use piecework_model::{Credits, JobId};
+use piecework_model::{Credits, JobId, LeaseId};
 use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
@@ -223,8 +223,13 @@ pub(super) async fn history(
     Ok(Json(List::all(events(&controller, &job).await?)))
 }
 
+/// A job as the ledger tells it from others.
+fn named(job: &Job) -> (JobId, Option<LeaseId>) {
+    (job.id, job.settlement.as_ref().map(|settlement| settlement.lease))
+}
+
 async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
-    let places = follow::places_of(controller, job.id, job.paid_height).await?;
+    let places = follow::places_of(controller, named(job), job.paid_height).await?;
     let event = |kind, at_ms: u64, detail: Option<String>| {
         let place = ledger_step(kind).and_then(|step| places.get(&step));
         JobEvent {
@@ -294,7 +299,7 @@ fn ledger_step(kind: JobEventKind) -> Option<JobStep> {
 
 /// The payment as the ledger has it: every amount, adding up to zero.
 async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEvent> {
-    let found = follow::payment_of(controller, job.id, height).await?;
+    let found = follow::payment_of(controller, named(job), height).await?;
     let (transaction, at_ms) = found.map_or((None, job.created_at_ms), |(id, at)| (Some(id.to_string()), at));
     let (price, commission) = (i128::from(job.price_ucr), i128::from(job.commission_ucr.unwrap_or(0)));
     let mut moved = vec![Movement {

@@ -1,16 +1,14 @@
-//! `/transfers`, `/statement`, `/offers`, `/providers`, `/leases`: money, and who is there.
+//! `/transfers`, `/statement`, `/offers`, `/providers`: money, and who is there.
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    ledger::{
-        CreateTransfer, LeaseView, OfferView, ProviderView, StandingView, StatementLine, StatementQuery, TransferView,
-    },
+    ledger::{CreateTransfer, OfferView, ProviderView, StandingView, StatementLine, StatementQuery, TransferView},
     page::{List, PageQuery},
     routes,
 };
-use piecework_ledger::{Key, LeaseState, Params, Subject, Value};
+use piecework_ledger::{Key, Params, Value};
 use piecework_model::{Credits, Digest};
 use piecework_scheduler::Standing;
 use piecework_store::Idempotency;
@@ -323,46 +321,4 @@ async fn earned_by(controller: &Controller, provider: piecework_model::AccountId
         }
     }
     Ok((jobs, Credits(earned)))
-}
-
-/// The caller's leases.
-#[utoipa::path(get, path = routes::LEASES, tag = "ledger", params(PageQuery), responses(
-    (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
-pub(super) async fn leases(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Query(query): Query<PageQuery>,
-) -> HttpResult<Json<List<LeaseView>>> {
-    let caller = authenticated.with(Scope::View)?;
-    let by_id = |lease: &LeaseView| lease.id.to_string();
-    let Some(id) = codecs::remembered_lease(&controller, caller.account).await? else {
-        return page(Vec::new(), &query, by_id);
-    };
-    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
-        return page(Vec::new(), &query, by_id);
-    };
-    let (state, expires_at_height) = match lease.state {
-        LeaseState::Open => ("open", None),
-        LeaseState::Draining { until_height } => ("draining", Some(until_height)),
-        LeaseState::Closed => ("closed", None),
-    };
-    let view = LeaseView {
-        id,
-        developer: caller.name.to_string(),
-        function: match lease.subject {
-            Subject::Function(function) => Some(function.to_string()),
-            Subject::AnyFunction | Subject::Pod(_) => None,
-        },
-        provider: match lease.provider {
-            Some(provider) => Some(controller.account_name(provider).await),
-            None => None,
-        },
-        budget_ucr: lease.budget,
-        used_ucr: lease.used,
-        reserved_ucr: lease.reserved,
-        state: state.to_owned(),
-        opened_at_height: None,
-        expires_at_height,
-    };
-    page(vec![view], &query, by_id)
 }

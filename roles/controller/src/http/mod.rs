@@ -7,6 +7,7 @@ mod execute;
 mod functions;
 mod held;
 mod jobs;
+mod leases;
 mod ledger;
 mod link;
 mod metrics;
@@ -115,7 +116,10 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(ledger::statement))
         .routes(routes!(ledger::offers))
         .routes(routes!(ledger::providers))
-        .routes(routes!(ledger::leases))
+        .routes(routes!(leases::list))
+        .routes(routes!(leases::close))
+        .routes(routes!(leases::add_payer))
+        .routes(routes!(leases::remove_payer))
         .routes(routes!(events::stream))
         .routes(routes!(metrics::healthz))
         .routes(routes!(metrics::readyz))

@@ -20,7 +20,7 @@ use piecework_api::{
     server::{HttpResult, Path, Query, refuse},
 };
 use piecework_chain::{FinalBlock, wire};
-use piecework_model::Digest;
+use piecework_model::{Credits, Digest};
 
 use super::{Explorer, Shared, failed, state, views};
 
@@ -36,6 +36,7 @@ pub(super) fn raw_answer<T: borsh::BorshSerialize>(value: &T) -> Response {
 pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerStatus>> {
     let status = explorer.chain.status();
     let params = state::params_of(&explorer).await?;
+    let pools = state::pools_of(&explorer).await?;
     Ok(Json(LedgerStatus {
         network: status.network,
         height: status.height,
@@ -44,7 +45,8 @@ pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerSta
         finalized_at: (status.last_block_at_ms > 0).then(|| views::timestamp(status.last_block_at_ms)),
         peers: state::peer_views(&explorer).await?,
         peer_count: status.peers,
-        pools_ucr: state::pools_of(&explorer).await?,
+        pools_ucr: Credits(pools.peers.0 + pools.insurance.0),
+        peers_pool_ucr: pools.peers,
         commission_permille: params.commission_ppm / 1_000,
         queued: status.queued,
     }))

@@ -35,7 +35,7 @@ use piecework_api::{
 };
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
-use piecework_model::PublicKey;
+use piecework_model::{PublicKey, SecretKey};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -97,6 +97,17 @@ impl Explorer {
         tokio::spawn(crate::index::run(index, options.chain, grants, shutdown.clone()));
         tokio::spawn(limit::forget_the_idle(explorer.clone(), shutdown));
         explorer
+    }
+
+    /// Closes leases that are over by itself, until the shutdown; `key` signs.
+    pub fn expire_leases(&self, key: SecretKey) {
+        let (index, chain) = (self.index.clone(), self.chain.clone());
+        tokio::spawn(crate::caretaker::expire_leases(
+            index,
+            chain,
+            key,
+            self.shutdown.clone(),
+        ));
     }
 
     /// Whether there is a first block and the history has been read: before, some answers are refused.

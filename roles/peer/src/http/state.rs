@@ -11,8 +11,8 @@ use piecework_api::{
     server::{HttpResult, Path, Query, refuse},
 };
 use piecework_chain::wire;
-use piecework_ledger::{Key, Params, Peer, Value};
-use piecework_model::{AccountId, Credits, LeaseId, OwnerName};
+use piecework_ledger::{Key, Params, Peer, Pools, Value};
+use piecework_model::{AccountId, LeaseId, OwnerName};
 
 use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, proofs, views};
 
@@ -54,10 +54,10 @@ pub(super) async fn params_of(explorer: &Explorer) -> HttpResult<Params> {
     }
 }
 
-pub(super) async fn pools_of(explorer: &Explorer) -> HttpResult<Credits> {
+pub(super) async fn pools_of(explorer: &Explorer) -> HttpResult<Pools> {
     match explorer.chain.get(&Key::Pools).await.map_err(failed)? {
-        Some(Value::Pools(pools)) => Ok(Credits(pools.peers.0 + pools.insurance.0)),
-        Some(_) | None => Ok(Credits::ZERO),
+        Some(Value::Pools(pools)) => Ok(pools),
+        Some(_) | None => Ok(Pools::default()),
     }
 }
 

@@ -146,5 +146,7 @@ pub(super) async fn lease(names: &mut Names<'_>, id: LeaseId, lease: Lease) -> L
         state: state.to_owned(),
         opened_at_height: None,
         expires_at_height,
+        window_blocks: Some(lease.window_blocks),
+        payer_keys: lease.payer_keys,
     }
 }

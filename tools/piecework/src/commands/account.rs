@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-use piecework_api::{Client, accounts::AccountView, ledger::SubmitTransaction};
-use piecework_ledger::{Action, RotateKey, SignedTransaction, Transaction};
+use piecework_api::{Client, accounts::AccountView};
+use piecework_ledger::{Action, RotateKey};
 use piecework_model::Domain;
 use piecework_proof::{Invalid, Proof};
 
-use super::verify::{self, Trusted};
+use super::{
+    signed,
+    verify::{self, Trusted},
+};
 use crate::{failure::Failure, keyfile, session, show};
 
 /// Show an account's credits, or give yours another key
@@ -90,17 +92,7 @@ async fn rotate(client: &Client, files: Option<(&Path, &Path)>, json: bool) -> R
                 new_key: new.public(),
                 proof: new.sign(Domain::Owner, &network, &account.id),
             });
-            let transaction = Transaction {
-                sender: account.id,
-                nonce: account.nonce,
-                action,
-            };
-            let signed = SignedTransaction::sign(transaction, &old, &network);
-            let bytes = borsh::to_vec(&signed).context("a transaction is plain data")?;
-            let body = SubmitTransaction {
-                transaction: hex::encode(bytes),
-            };
-            client.submit(&body).await?;
+            signed::submit(client, &old, action).await?;
             client.own_account().await?
         }
     };

@@ -1,34 +1,154 @@
-//! `piecework leases`: what is held to pay for runs.
+//! `piecework leases`: what is held to pay for runs, how it ends, and who may draw on it.
 
-use crate::{failure::Failure, session, show};
+use std::path::{Path, PathBuf};
 
-/// List your leases
+use piecework_api::{
+    Client, PageQuery,
+    ledger::{AddPayer, LeaseView},
+};
+use piecework_ledger::{Action, CloseLease, DelegatePayer};
+use piecework_model::{LeaseId, PublicKey};
+
+use super::signed;
+use crate::{failure::Failure, keyfile, session, show, units};
+
+/// List your leases, close one, or say who pays from it
 #[derive(Debug, clap::Args)]
 pub struct Leases {
     #[command(flatten)]
     page: super::Page,
+    #[command(subcommand)]
+    action: Option<Change>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Change {
+    /// Close a lease: it takes no new runs, and what is not spent is yours again when its window is over. The next run
+    /// opens another
+    Close {
+        #[command(flatten)]
+        of: Of,
+    },
+    /// Let another controller pay from a lease, and ack, in a lost one's place; or no longer
+    Delegate {
+        /// The controller's public key
+        payer: PublicKey,
+        /// Take the key away
+        #[arg(long)]
+        remove: bool,
+        #[command(flatten)]
+        of: Of,
+    },
+}
+
+/// Whose turn it is to sign, and for what.
+#[derive(Debug, clap::Args)]
+struct Of {
+    /// The lease [default: the one that is open]
+    #[arg(long, value_name = "LEASE", value_parser = units::noun::<LeaseId>)]
+    lease: Option<LeaseId>,
+    /// Your account's key, where you keep it yourself
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
 }
 
 impl Leases {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let list = session::connect()?.leases(&self.page.query()).await?;
-        if json {
-            return show::json(&list);
+        let client = session::connect()?;
+        match &self.action {
+            None => list(&client, &self.page.query(), json).await,
+            Some(Change::Close { of }) => close(&client, of, json).await,
+            Some(Change::Delegate { payer, remove, of }) => delegate(&client, of, (payer, !remove), json).await,
         }
-        let rows = list.items.into_iter().map(|lease| {
-            [
-                lease.id.to_string(),
-                lease.state,
-                lease.function.unwrap_or_else(|| "all functions".into()),
-                lease.provider.unwrap_or_else(|| "the network".into()),
-                show::ucr(lease.budget_ucr),
-                show::ucr(lease.used_ucr),
-                show::ucr(lease.reserved_ucr),
-            ]
-        });
-        let header = ["LEASE", "STATE", "FOR", "WITH", "BUDGET", "USED", "RESERVED"];
-        show::table(header, rows.collect(), "no leases: the first run opens one")?;
-        super::more(list.next.as_deref());
-        Ok(())
     }
+}
+
+impl Of {
+    async fn lease(&self, client: &Client) -> Result<LeaseId, Failure> {
+        if let Some(lease) = self.lease {
+            return Ok(lease);
+        }
+        let list = client.leases(&PageQuery::default()).await?;
+        let open = list.items.into_iter().find(|lease| lease.state == "open");
+        open.map(|lease| lease.id)
+            .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
+    }
+}
+
+/// With a key file the transaction is signed here, and the controller is asked for nothing but to pass it on.
+async fn signed_here(client: &Client, key: &Path, action: Action, lease: LeaseId) -> Result<LeaseView, Failure> {
+    signed::submit(client, &keyfile::existing(key)?, action).await?;
+    Ok(client.ledger_lease(&lease.to_string()).await?)
+}
+
+async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
+    let lease = of.lease(client).await?;
+    let view = match &of.key {
+        Some(key) => signed_here(client, key, Action::CloseLease(CloseLease { lease }), lease).await?,
+        None => client.close_lease(&lease.to_string()).await?,
+    };
+    if json {
+        return show::json(&view);
+    }
+    let rest = show::ucr_long(piecework_model::Credits(view.budget_ucr.0 - view.used_ucr.0));
+    let until = view
+        .expires_at_height
+        .map_or_else(|| "its window".to_owned(), |height| format!("block {height}"));
+    show::text(&format!(
+        "{lease} is closing: what is not spent of {rest} is yours again after {until}\n"
+    ))
+}
+
+async fn delegate(client: &Client, of: &Of, (payer, add): (&PublicKey, bool), json: bool) -> Result<(), Failure> {
+    let lease = of.lease(client).await?;
+    let view = match &of.key {
+        Some(key) => {
+            let action = Action::DelegatePayer(DelegatePayer {
+                lease,
+                key: *payer,
+                add,
+                mailbox: true,
+            });
+            signed_here(client, key, action, lease).await?
+        }
+        None if add => client.add_payer(&lease.to_string(), &AddPayer { key: *payer }).await?,
+        None => client.remove_payer(&lease.to_string(), &payer.to_string()).await?,
+    };
+    if json {
+        return show::json(&view);
+    }
+    let payers: Vec<String> = view.payer_keys.iter().map(PublicKey::to_string).collect();
+    show::text(&format!("{lease} is paid from by {}\n", payers.join(", ")))
+}
+
+async fn list(client: &Client, query: &PageQuery, json: bool) -> Result<(), Failure> {
+    let list = client.leases(query).await?;
+    if json {
+        return show::json(&list);
+    }
+    let rows = list.items.into_iter().map(|lease| {
+        [
+            lease.id.to_string(),
+            lease.state,
+            show::or_dash(lease.expires_at_height),
+            lease.function.unwrap_or_else(|| "all functions".into()),
+            lease.provider.unwrap_or_else(|| "the network".into()),
+            show::ucr(lease.budget_ucr),
+            show::ucr(lease.used_ucr),
+            show::ucr(lease.reserved_ucr),
+        ]
+    });
+    let header = [
+        "LEASE",
+        "STATE",
+        "UNTIL BLOCK",
+        "FOR",
+        "WITH",
+        "BUDGET",
+        "USED",
+        "RESERVED",
+    ];
+    show::table(header, rows.collect(), "no leases: the first run opens one")?;
+    super::more(list.next.as_deref());
+    Ok(())
 }

@@ -117,6 +117,10 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
                 status.commission_permille % 10
             ),
         ),
+        (
+            "to the peers",
+            format!("{} wait to be paid out", show::ucr_long(status.peers_pool_ucr)),
+        ),
         ("transactions waiting", status.queued.to_string()),
     ];
     rows.extend(status.peers.iter().map(|peer| {

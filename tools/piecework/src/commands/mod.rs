@@ -32,6 +32,7 @@ pub mod provider;
 pub mod quote;
 pub mod restore;
 pub mod rollback;
+mod signed;
 pub mod statement;
 pub mod tokens;
 pub mod traffic;

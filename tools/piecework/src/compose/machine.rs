@@ -7,7 +7,7 @@ use piecework_blobs::{Files, Unpacked};
 use piecework_controller::{Controller, Tuning};
 use piecework_model::{AccountId, EgressPolicy, Network};
 use piecework_packages::Packages;
-use piecework_peer::http::Explorer;
+use piecework_peer::{caretaker, http::Explorer};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_store::Sqlite;
@@ -118,8 +118,17 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     .await
     .map_err(|refusal| not_started(*refusal))?;
     write_token(directory, &controller, (&"operator".parse()?, &keys.operator), &url).await?;
+    let explorer = explorer(&peer, &shutdown);
+    explorer.expire_leases(keys.controller.clone());
+    let payout = caretaker::Payout {
+        owner: "operator".parse()?,
+        key: keys.operator.clone(),
+        least: caretaker::LEAST,
+        every: caretaker::EVERY,
+    };
+    tokio::spawn(caretaker::pay_out(peer.chain(), payout, shutdown.clone()));
     Ok(Machine {
-        explorer: explorer(&peer, &shutdown),
+        explorer,
         controller,
         peer,
         peer_shutdown,

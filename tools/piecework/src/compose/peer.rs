@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, bail};
 use piecework_api::server::Limits;
 use piecework_chain::Chain;
 use piecework_chain_simplex::Contact;
+use piecework_model::Credits;
 use piecework_peer::{
-    Member,
+    Member, caretaker,
     http::{Explorer, Rates},
 };
 use tokio::net::TcpListener;
@@ -35,7 +36,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
     if !member.is_founder() {
         say("the genesis does not name this peer: it follows once the others have voted it in");
     }
-    let (genesis, key) = (member.genesis.clone(), member.key.public());
+    let (genesis, key) = (member.genesis.clone(), member.key.clone());
     let node = piecework_chain_simplex::start(engine_options(member, settings))
         .await
         .context("the ledger does not start")?;
@@ -45,7 +46,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         piecework_peer::http::Options {
             chain: peer.chain(),
             genesis,
-            here: Some(key),
+            here: Some(key.public()),
             rates: Rates {
                 transactions_per_s: settings.limits.transactions_per_s,
                 registrations_per_s: settings.limits.registrations_per_s,
@@ -54,6 +55,10 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         },
         shutdown.clone(),
     );
+    explorer.expire_leases(key);
+    if let Some(payout) = payout(directory, settings)? {
+        tokio::spawn(caretaker::pay_out(peer.chain(), payout, shutdown.clone()));
+    }
     let limits = Limits {
         connections_max: settings.limits.connections_max,
         connections_per_caller_max: settings.limits.connections_per_caller_max,
@@ -67,6 +72,20 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         shutdown,
         url,
     })
+}
+
+/// Where the owner's key lies beside the peer's, its share is paid out by itself; else the owner asks for it.
+fn payout(directory: &Path, settings: &PeerSettings) -> Result<Option<caretaker::Payout>> {
+    let key = crate::keyfile::read(&directory.join("owner.key")).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let payout = key
+        .filter(|_| settings.payout.every_s > 0)
+        .map(|key| caretaker::Payout {
+            owner: settings.owner.clone(),
+            key,
+            least: Credits::from(settings.payout.least_ucr),
+            every: Duration::from_secs(settings.payout.every_s.into()),
+        });
+    Ok(payout)
 }
 
 fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_simplex::Options {

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use piecework_model::{OwnerName, PublicKey};
+use piecework_peer::caretaker;
 use serde::{Deserialize, Serialize};
 
 use super::{Settings, within};
@@ -24,10 +25,31 @@ pub struct PeerSettings {
     #[serde(default = "heartbeat_ms")]
     pub heartbeat_ms: u64,
     #[serde(default)]
+    pub payout: PayoutSettings,
+    #[serde(default)]
     pub limits: PeerLimits,
     /// Peers of today, where those of the genesis file may be gone.
     #[serde(default)]
     pub contacts: Vec<ContactSettings>,
+}
+
+/// When the peers' share of the commissions is paid out, where the owner's key lies in the peer's directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PayoutSettings {
+    /// Seconds between two looks; 0 for never. It costs a transaction.
+    pub every_s: u32,
+    /// In ucr: what each peer must get at the least, so that there is more to it than the transaction.
+    pub least_ucr: u64,
+}
+
+impl Default for PayoutSettings {
+    fn default() -> Self {
+        Self {
+            every_s: u32::try_from(caretaker::EVERY.as_secs()).unwrap_or(u32::MAX),
+            least_ucr: u64::try_from(caretaker::LEAST.0).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// What strangers may ask of the API.
@@ -82,6 +104,7 @@ impl PeerSettings {
             listen,
             api,
             heartbeat_ms: heartbeat_ms(),
+            payout: PayoutSettings::default(),
             limits: PeerLimits::default(),
             contacts: Vec::new(),
         }

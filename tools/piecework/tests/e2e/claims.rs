@@ -31,8 +31,16 @@ impl Drop for Waiting {
 }
 
 /// A ledger peer with blocks every 50 ms, and a controller that reaches it over a cable.
-pub async fn apart(folder: &Path) -> (Peer, Cable, Machine) {
+async fn apart(folder: &Path) -> (Peer, Cable, Machine) {
+    apart_with(folder, &[]).await
+}
+
+/// The same with other settings of the peer.
+pub async fn apart_with(folder: &Path, settings: &[(&str, &str)]) -> (Peer, Cable, Machine) {
     let mut ada = Peer::init(folder, "ada");
+    for (setting, other) in settings {
+        ada.set(setting, other);
+    }
     let cable = Cable::to(&ada.api).await;
     let home = folder.join("controller");
     let data = home.to_str().expect("UTF-8");

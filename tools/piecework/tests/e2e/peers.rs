@@ -81,6 +81,14 @@ impl Peer {
         }
     }
 
+    /// Before it runs: one of its settings is another.
+    pub fn set(&self, setting: &str, other: &str) {
+        let path = self.data.join("peer.toml");
+        let text = fs::read_to_string(&path).expect("settings");
+        assert!(text.contains(setting), "{text}");
+        fs::write(&path, text.replace(setting, other)).expect("written");
+    }
+
     fn data(&self) -> &str {
         self.data.to_str().expect("UTF-8")
     }

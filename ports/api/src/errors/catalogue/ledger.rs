@@ -207,6 +207,8 @@ pub(super) const LEDGER: &[Code] = &[
         "sandbox.failed",
         "the sandbox broke on the provider's side; the job is not charged",
     ),
+    code(409, "release.none", "none of the jobs is open without a paper"),
+    code(409, "release.not_due", "the window since a job was opened is not over"),
     code(
         422,
         "settle.ack_without_receipt",

@@ -1,0 +1,206 @@
+//! Leases that end: closed by their developer, drained for their window, then what was not spent is free again.
+//!
+//! ```text
+//! CloseLease -> LeaseDraining: no new tickets from it; what ran is settled, what is held is paid
+//!            -> window over, claims paid: ExpireLease -> LeaseClosed: noted no longer
+//! ```
+//! The next call opens another lease, as the first one did. What is noted here outlives this process.
+
+use std::{sync::Arc, time::Duration};
+
+use piecework_ledger::{Action, CloseLease, DelegatePayer, ExpireLease, Key, Lease, LeaseState, Value};
+use piecework_model::{AccountId, Credits, LeaseId, PublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::{
+    Answer, Controller, accounts, audit,
+    auth::Caller,
+    codecs,
+    failure::{chain, refuse, store},
+    leases, withheld,
+};
+
+/// `developer/lease` -> [`Closing`].
+const SPACE: &str = "closing";
+const EVERY: Duration = Duration::from_secs(2);
+const PAGE: u32 = 200;
+
+/// A lease of this controller's that drains.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Closing {
+    pub(crate) lease: LeaseId,
+    pub(crate) developer: AccountId,
+    pub(crate) until_height: u64,
+}
+
+fn place(developer: AccountId, lease: LeaseId) -> String {
+    format!("{developer}/{lease}")
+}
+
+/// The lease as the ledger has it.
+pub(crate) async fn on_ledger(controller: &Controller, lease: LeaseId) -> Answer<Option<Lease>> {
+    match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
+        Some(Value::Lease(lease)) => Ok(Some(lease)),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// The ledger says that a lease drains: nothing new is ordered from it. May be repeated.
+pub(crate) async fn began(controller: &Arc<Controller>, lease: LeaseId, until_height: u64) -> Answer<()> {
+    let Some(record) = on_ledger(controller, lease).await? else {
+        return Ok(());
+    };
+    if !record.payer_keys.contains(&controller.payer) || record.state == LeaseState::Closed {
+        return Ok(());
+    }
+    let developer = record.developer;
+    controller.leases.end(developer, lease);
+    let closing = Closing {
+        lease,
+        developer,
+        until_height,
+    };
+    codecs::put_json(controller, SPACE, &place(developer, lease), &closing).await?;
+    // There may be no time left for a decision about it.
+    withheld::release_of(controller, lease).await
+}
+
+/// The ledger says that a lease is closed. May be repeated.
+pub(crate) async fn ended(controller: &Controller, lease: LeaseId, freed: Credits) -> Answer<()> {
+    controller.leases.forget(lease);
+    let Some(record) = on_ledger(controller, lease).await? else {
+        return Ok(());
+    };
+    let developer = record.developer;
+    let place = place(developer, lease);
+    let noted = controller.store.take_value(SPACE, &place).await.map_err(store)?;
+    if noted.is_some() {
+        let detail = json!({"freed_ucr": freed});
+        audit::record(
+            controller,
+            (None, developer),
+            ("lease", "closed"),
+            lease.to_string(),
+            detail,
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Those of one developer that drain.
+pub(crate) async fn of(controller: &Controller, developer: AccountId) -> Answer<Vec<Closing>> {
+    let prefix = format!("{developer}/");
+    let page = controller.store.list_values(SPACE, &prefix, None, PAGE);
+    let page = page.await.map_err(store)?;
+    page.items.iter().map(|(_, bytes)| codecs::from_json(bytes)).collect()
+}
+
+/// Goes through the leases that drain again and again, until shutdown.
+pub(crate) async fn run(controller: Arc<Controller>) {
+    loop {
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Err(refusal) = round(&controller).await {
+            tracing::error!(%refusal, "closing leases are not looked at");
+        }
+    }
+}
+
+async fn round(controller: &Controller) -> Answer<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = controller.store.list_values(SPACE, "", after.as_deref(), PAGE);
+        let page = page.await.map_err(store)?;
+        for (_, bytes) in page.items {
+            let closing: Closing = codecs::from_json(&bytes)?;
+            // What was held since it began to drain, or before a restart.
+            withheld::release_of(controller, closing.lease).await?;
+            if closing.until_height < controller.chain.status().height
+                && let Err(refusal) = expire(controller, &closing).await
+            {
+                tracing::warn!(lease = %closing.lease, %refusal, "a lease whose window is over does not close yet");
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Frees what the lease still holds, once no claim on it waits.
+async fn expire(controller: &Controller, closing: &Closing) -> Answer<()> {
+    match on_ledger(controller, closing.lease).await? {
+        Some(record) if record.claimed_jobs > 0 => Ok(()),
+        Some(record) if record.state != LeaseState::Closed => {
+            let action = Action::ExpireLease(ExpireLease { lease: closing.lease });
+            match leases::submit_as_payer(controller, action).await {
+                // Anybody may have been first.
+                Err(refusal) if refusal.code != "lease.closed" => Err(refusal),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        }
+        Some(_) | None => ended(controller, closing.lease, Credits::ZERO).await,
+    }
+}
+
+/// A lease of the caller's, and the key to sign with. Refuses with `lease.not_found`, and `account.bad_signature` where
+/// its developer keeps the key.
+async fn own(controller: &Controller, caller: &Caller, lease: LeaseId) -> Answer<piecework_model::SecretKey> {
+    match on_ledger(controller, lease).await? {
+        Some(record) if record.developer == caller.account => {}
+        Some(_) | None => return refuse("lease.not_found", format!("no lease of yours has the id {lease}")),
+    }
+    match accounts::custodial_key(controller, caller.account).await? {
+        Some(key) => Ok(key),
+        None => refuse(
+            "account.bad_signature",
+            "only you hold this account's key: sign it yourself, `piecework leases ... --key FILE`",
+        ),
+    }
+}
+
+/// Closes a lease of the caller's; it drains when this returns.
+pub(crate) async fn close(controller: &Arc<Controller>, caller: &Caller, lease: LeaseId) -> Answer<()> {
+    let key = own(controller, caller, lease).await?;
+    let action = Action::CloseLease(CloseLease { lease });
+    let sent = accounts::send(controller, caller.account, &key, action).await?;
+    if let Some(LeaseState::Draining { until_height }) = on_ledger(controller, lease).await?.map(|record| record.state)
+    {
+        began(controller, lease, until_height).await?;
+    }
+    let detail = json!({"height": sent.done.height, "transaction": sent.done.id});
+    audit::own(
+        controller,
+        caller.account,
+        ("lease", "closing"),
+        lease.to_string(),
+        detail,
+    )
+    .await
+}
+
+/// Lets another controller's key pay from a lease of the caller's, and ack, or no longer.
+pub(crate) async fn delegate(
+    controller: &Controller,
+    caller: &Caller,
+    lease: LeaseId,
+    (payer, add): (PublicKey, bool),
+) -> Answer<()> {
+    let key = own(controller, caller, lease).await?;
+    let action = Action::DelegatePayer(DelegatePayer {
+        lease,
+        key: payer,
+        add,
+        mailbox: true,
+    });
+    let sent = accounts::send(controller, caller.account, &key, action).await?;
+    leases::noticed(controller, caller.account, lease).await?;
+    let verb = if add { "payer_added" } else { "payer_removed" };
+    let detail = json!({"payer": payer, "height": sent.done.height, "transaction": sent.done.id});
+    audit::own(controller, caller.account, ("lease", verb), lease.to_string(), detail).await
+}

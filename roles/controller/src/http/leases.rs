@@ -1,0 +1,132 @@
+//! `/leases`: what is held to pay for runs, how it ends, and who may draw on it.
+
+use axum::{Json, body::Body, extract::State};
+use piecework_api::{
+    accounts::Scope,
+    errors::ErrorBody,
+    ledger::{AddPayer, LeaseView},
+    page::{List, PageQuery},
+    routes,
+};
+use piecework_ledger::{Lease, LeaseState, Subject};
+use piecework_model::{LeaseId, PublicKey};
+
+use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, page, read_body};
+use crate::{
+    Answer, Controller, closing, codecs,
+    failure::{refuse, rejected},
+};
+
+/// The caller's leases: the one that pays for runs, and those that are closing.
+#[utoipa::path(get, path = routes::LEASES, tag = "ledger", params(PageQuery), responses(
+    (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
+pub(super) async fn list(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Query(query): Query<PageQuery>,
+) -> HttpResult<Json<List<LeaseView>>> {
+    let caller = authenticated.with(Scope::View)?;
+    let mut ids: Vec<LeaseId> = codecs::remembered_lease(&controller, caller.account)
+        .await?
+        .into_iter()
+        .collect();
+    for closing in closing::of(&controller, caller.account).await? {
+        if !ids.contains(&closing.lease) {
+            ids.push(closing.lease);
+        }
+    }
+    let mut items = Vec::with_capacity(ids.len());
+    for id in ids {
+        if let Some(lease) = closing::on_ledger(&controller, id).await? {
+            items.push(view(&controller, id, lease).await);
+        }
+    }
+    page(items, &query, |lease| lease.id.to_string())
+}
+
+async fn view(controller: &Controller, id: LeaseId, lease: Lease) -> LeaseView {
+    let (state, expires_at_height) = match lease.state {
+        LeaseState::Open => ("open", None),
+        LeaseState::Draining { until_height } => ("draining", Some(until_height)),
+        LeaseState::Closed => ("closed", None),
+    };
+    LeaseView {
+        id,
+        developer: controller.account_name(lease.developer).await,
+        function: match lease.subject {
+            Subject::Function(function) => Some(function.to_string()),
+            Subject::AnyFunction | Subject::Pod(_) => None,
+        },
+        provider: match lease.provider {
+            Some(provider) => Some(controller.account_name(provider).await),
+            None => None,
+        },
+        budget_ucr: lease.budget,
+        used_ucr: lease.used,
+        reserved_ucr: lease.reserved,
+        state: state.to_owned(),
+        opened_at_height: None,
+        expires_at_height,
+        window_blocks: Some(lease.window_blocks),
+        payer_keys: lease.payer_keys,
+    }
+}
+
+async fn shown(controller: &Controller, id: LeaseId) -> Answer<Json<LeaseView>> {
+    match closing::on_ledger(controller, id).await? {
+        Some(lease) => Ok(Json(view(controller, id, lease).await)),
+        None => refuse("lease.not_found", format!("the ledger has no lease {id}")),
+    }
+}
+
+fn lease_id(text: &str) -> Answer<LeaseId> {
+    text.parse().map_err(rejected)
+}
+
+/// Closes a lease of the caller's: nothing new is ordered from it, and what is not spent is free again once its window is
+/// over (`expires_at_height`). The next call opens another one.
+#[utoipa::path(post, path = routes::LEASE_CLOSE, tag = "ledger", params(("id" = String, Path)), responses(
+    (status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
+pub(super) async fn close(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+) -> HttpResult<Json<LeaseView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let id = lease_id(&id)?;
+    closing::close(&controller, caller, id).await?;
+    Ok(shown(&controller, id).await?)
+}
+
+/// Lets another controller pay from a lease of the caller's: it goes on where this one is lost.
+#[utoipa::path(post, path = routes::LEASE_PAYERS, tag = "ledger", params(("id" = String, Path)), request_body = AddPayer,
+    responses((status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
+pub(super) async fn add_payer(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    body: Body,
+) -> HttpResult<Json<LeaseView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: AddPayer = read_body(body, BODY_BYTES_MAX).await?;
+    let id = lease_id(&id)?;
+    closing::delegate(&controller, caller, id, (body.key, true)).await?;
+    Ok(shown(&controller, id).await?)
+}
+
+/// Takes that away. What the key has sealed can be claimed for one window more.
+#[utoipa::path(delete, path = routes::LEASE_PAYER, tag = "ledger", params(("id" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
+pub(super) async fn remove_payer(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path((id, key)): Path<(String, String)>,
+) -> HttpResult<Json<LeaseView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let id = lease_id(&id)?;
+    let Ok(key) = key.parse::<PublicKey>() else {
+        return Ok(refuse("lease.payer_unknown", "a payer key is 64 hex digits")?);
+    };
+    closing::delegate(&controller, caller, id, (key, false)).await?;
+    Ok(shown(&controller, id).await?)
+}

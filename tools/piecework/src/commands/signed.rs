@@ -1,0 +1,26 @@
+//! Transactions of people who keep their account's key themselves: signed here, passed on by whoever answers.
+
+use anyhow::Context as _;
+use piecework_api::{Client, ledger::SubmitTransaction};
+use piecework_ledger::{Action, SignedTransaction, Transaction};
+use piecework_model::SecretKey;
+
+use crate::failure::Failure;
+
+/// Signs with the next nonce of the account that is logged in, and returns when it is final.
+pub async fn submit(client: &Client, key: &SecretKey, action: Action) -> Result<(), Failure> {
+    let account = client.own_account().await?;
+    let network = client.ledger_status().await?.network;
+    let transaction = Transaction {
+        sender: account.id,
+        nonce: account.nonce,
+        action,
+    };
+    let signed = SignedTransaction::sign(transaction, key, &network);
+    let bytes = borsh::to_vec(&signed).context("a transaction is plain data")?;
+    let body = SubmitTransaction {
+        transaction: hex::encode(bytes),
+    };
+    client.submit(&body).await?;
+    Ok(())
+}
