@@ -37,12 +37,13 @@ use piecework_model::Rejection;
 
 /// Raised with every change that an older peer would not understand.
 pub const PROTOCOL: u16 = 2;
-/// Both ends say something at least this often.
-pub const BEAT: Duration = Duration::from_secs(1);
+/// A provider says something at least this often, and a controller says something back: a thousand idle links are a thousand
+/// of both.
+pub const BEAT: Duration = Duration::from_secs(2);
 /// Silence for longer than this ends a session.
-pub const DEAD_AFTER: Duration = Duration::from_millis(3_500);
+pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// A provider that is gone for longer than this has lost its jobs: they are dispatched again.
-pub const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_millis(1_500);
 /// Handshake and refusal together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// One frame: an event or an output at its largest, and some.

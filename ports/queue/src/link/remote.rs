@@ -16,12 +16,12 @@ use piecework_model::{AccountId, Digest, FunctionId, LeaseId, Rejection, Seal};
 use piecework_sandbox::LoadError;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{interval, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Arrival, BEAT, DEAD_AFTER, GRACE, LinkFailure,
+    Arrival, DEAD_AFTER, GRACE, LinkFailure,
     frames::{Answer, Ask, OrderFrame, OrderId, ToController, ToProvider},
     secure::{Receiver, Sender},
 };
@@ -38,6 +38,8 @@ pub trait Bundles: Send + Sync {
 const CHUNK_BYTES: u64 = 256 << 10;
 /// Pieces that wait to be sent; a provider that asks for more is not read from until it has taken some.
 const CHUNKS_WAITING: usize = 4;
+/// The longest that a session says nothing.
+const QUIET_MAX: Duration = Duration::from_secs(3);
 /// An answer to a question other than a check comes at once.
 const SEAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What an order may take beyond the function's own timeout: pulling its bundle, starting cold, cuts. A provider that
@@ -178,7 +180,7 @@ impl RemoteProvider {
         drop(state);
         let remote = Arc::downgrade(self);
         tokio::spawn(async move {
-            tokio::time::sleep(GRACE).await;
+            sleep(GRACE).await;
             if let Some(remote) = remote.upgrade() {
                 remote.give_up(session);
             }
@@ -229,6 +231,7 @@ impl RemoteProvider {
                 let mut state = self.state.lock();
                 state.load = load;
                 state.warm = warm.into_iter().collect();
+                state.send(ToProvider::Beat);
             }
         }
     }
@@ -304,16 +307,16 @@ async fn send_all(
     mut frames: mpsc::UnboundedReceiver<ToProvider>,
     mut chunks: mpsc::Receiver<ToProvider>,
 ) -> LinkFailure {
-    let mut beat = interval(BEAT);
     loop {
         let frame = tokio::select! {
             biased;
-            _ = beat.tick() => ToProvider::Beat,
             frame = frames.recv() => match frame {
                 Some(frame) => frame,
                 None => return LinkFailure::Broken("another session took its place".into()),
             },
             Some(chunk) = chunks.recv() => chunk,
+            // A provider that is busy with a large frame asks for no answer meanwhile.
+            () = sleep(QUIET_MAX) => ToProvider::Beat,
         };
         if let Err(failure) = sender.send(&frame).await {
             return failure;

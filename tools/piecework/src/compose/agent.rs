@@ -28,7 +28,7 @@ use piecework_queue::{
     link::{Agent, Event, Fetcher, LinkFailure, keep_linked},
 };
 use rand::RngExt as _;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     collecting::{Caution, Collecting, by_peers},
@@ -194,9 +194,11 @@ async fn join_and_run(
             ));
         }
     };
+    // A task of its own runs where the network is polled: on this thread each packet would wake another one first.
     let linking = keep_linked(agent.clone(), urls, trusts, now_ms, tell, shutdown.clone());
+    let linking = AbortOnDropHandle::new(tokio::spawn(linking));
     let ended = tokio::select! {
-        ended = linking => ended.map_err(no_link),
+        ended = linking => ended.context("the link panicked")?.map_err(no_link),
         () = drained(&provider, &agent, stop, &*say) => Ok(()),
     };
     linked.abort();
