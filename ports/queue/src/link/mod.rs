@@ -43,7 +43,7 @@ pub const BEAT: Duration = Duration::from_secs(2);
 /// Silence for longer than this ends a session.
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
 /// A provider that is gone for longer than this has lost its jobs: they are dispatched again.
-pub const GRACE: Duration = Duration::from_millis(1_500);
+pub const GRACE: Duration = Duration::from_secs(2);
 /// Handshake and refusal together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// One frame: an event or an output at its largest, and some.
