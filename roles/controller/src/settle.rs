@@ -97,19 +97,19 @@ pub(crate) async fn run(controller: Arc<Controller>) {
     }
 }
 
-/// Whether all that waited got through.
+/// Whether all that waited got through. What comes in meanwhile waits for the next turn, unless it is a batch of full size: a
+/// settlement costs the ledger a block, however few jobs are in it.
 async fn settle_all(controller: &Controller) -> bool {
     loop {
         let batches = controller.outbox.take(|provider| controller.link(provider).is_ok());
-        if batches.is_empty() {
-            return true;
-        }
+        let is_more = batches.iter().any(|(_, batch)| batch.len() == SETTLE_JOBS_MAX);
         let settle = batches
             .into_iter()
             .map(|(lane, batch)| settle_batch(controller, lane, batch));
         let done = futures::future::join_all(settle).await;
-        if !done.into_iter().all(|through| through) {
-            return false;
+        let through = done.into_iter().all(|through| through);
+        if !through || !is_more {
+            return through;
         }
     }
 }
