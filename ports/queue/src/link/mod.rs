@@ -39,9 +39,9 @@ use piecework_model::Rejection;
 pub const PROTOCOL: u16 = 2;
 /// A provider says something at least this often, and a controller says something back: a thousand idle links are a thousand
 /// of both.
-pub const BEAT: Duration = Duration::from_secs(2);
+pub const BEAT: Duration = Duration::from_millis(2_500);
 /// Silence for longer than this ends a session.
-pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+pub const DEAD_AFTER: Duration = Duration::from_secs(6);
 /// A provider that is gone for longer than this has lost its jobs: they are dispatched again.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// Handshake and refusal together.
