@@ -96,8 +96,9 @@ impl Shared {
             Some(function) => ("function", function.0.to_vec()),
             None => ("developer", filter.developer.0.to_vec()),
         };
+        // The plus keeps the planner from the developer's index, through which it would walk all jobs of all their functions.
         let sql = format!(
-            "SELECT {} FROM jobs WHERE {column} = $1 AND developer = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
+            "SELECT {} FROM jobs WHERE {column} = $1 AND +developer = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
             row::JOB_COLUMNS
         );
         // One byte longer than any id, and so above all of them.
