@@ -221,6 +221,7 @@ impl<E: Runtime, T: Transport> Consensus<E, T> {
                     clock: Arc::new(pacer),
                     automaton: self.driven.clone(),
                     shared: self.admission.shared.clone(),
+                    board: self.admission.board.clone(),
                     heartbeat: self.heartbeat,
                     is_live,
                 },

@@ -103,6 +103,17 @@ impl Board {
         }
     }
 
+    /// Waits until the last published block is this one. Cancel safe.
+    pub(crate) async fn published(&self, block: Digest) {
+        loop {
+            let moved = self.moved.notified();
+            if self.head().digest == block {
+                return;
+            }
+            moved.await;
+        }
+    }
+
     /// The engine has stopped: lets go of everybody who waits.
     pub(crate) fn close(&self) {
         self.head.lock().closed = true;

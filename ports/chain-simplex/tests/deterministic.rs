@@ -355,6 +355,52 @@ fn every_seed_ends_in_one_ledger_and_has_one_history() {
     assert_eq!(machines.len(), histories.len(), "seeds differ");
 }
 
+/// A stream of transfers through one peer, all of it final: how many blocks it took, and how long.
+async fn stream(mut play: Play) -> (usize, Duration) {
+    const TRANSFERS: u64 = 200;
+    play.network.link(|_, _| Some(HOP)).await;
+    for place in 0..PEERS {
+        play.network.start(place).unwrap();
+    }
+    let chain = play.network.chain(0).unwrap();
+    while chain.status().height == 0 {
+        play.network.sleep(HOP.latency).await;
+    }
+    let (from, began) = (chain.status().height, play.network.now());
+    for nonce in 0..TRANSFERS {
+        chain.submit(transfer(&play.id, 1, nonce, 7, 1)).await.unwrap();
+        play.network.sleep(Duration::from_millis(2)).await;
+    }
+    let last = transfer(&play.id, 1, TRANSFERS, 7, 1);
+    let to = chain.submit_and_wait(last).await.unwrap().height;
+    let mut busy = 0;
+    for height in from + 1..=to {
+        let block = chain.block(height).await.unwrap().unwrap();
+        busy += usize::from(!block.transactions.is_empty());
+    }
+    (busy, play.network.now() - began)
+}
+
+const HOP: Link = Link {
+    latency: Duration::from_millis(5),
+    jitter: Duration::ZERO,
+    lost_percent: 0,
+};
+
+#[test]
+fn what_arrives_while_a_block_becomes_final_shares_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_owned();
+    let ((blocks, took), _) = play(0, |machine| stream(Play::new(machine, 0, root, &BTreeMap::new())));
+    // A block is final three hops after it was proposed: the proposal, the votes for it, the votes that end it.
+    let most = took.as_millis() / (3 * HOP.latency).as_millis() + 1;
+    assert!(blocks as u128 <= most, "{blocks} blocks in {took:?}");
+    assert!(
+        blocks > 10,
+        "{blocks} blocks in {took:?}: they need not wait for longer than that"
+    );
+}
+
 /// More traitors than the protocol bears, each honest peer alone with one face of each of them.
 async fn betray(mut play: Play) {
     play.network

@@ -134,10 +134,11 @@ impl fmt::Display for Figures {
         row(
             &format!("submit to final at {:.0} of {}/s", waits.rate_reached, waits.rate_asked),
             format!(
-                "p50 {:.1} ms, p99 {:.1} ms ({:.0} % of a core)",
+                "p50 {:.1} ms, p99 {:.1} ms ({:.0} % of a core, {:.0} blocks/s)",
                 waits.p50_ms,
                 waits.p99_ms,
-                100.0 * waits.cpu_share
+                100.0 * waits.cpu_share,
+                waits.blocks_per_s
             ),
         )?;
         row("transfers", throughput(&self.transfers))?;

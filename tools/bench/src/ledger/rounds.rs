@@ -23,6 +23,7 @@ pub struct Waits {
     pub p99_ms: f64,
     /// Of all peers together, of one core.
     pub cpu_share: f64,
+    pub blocks_per_s: f64,
 }
 
 pub async fn open_loop(network: &Network, rate: u64, seconds: u64) -> Result<Waits> {
@@ -31,6 +32,7 @@ pub async fn open_loop(network: &Network, rate: u64, seconds: u64) -> Result<Wai
     let transactions: Vec<SignedTransaction> = (0..count)
         .map(|at| signed::transfer(&network.id, 10 + (at % SENDERS) as u32, at / SENDERS, 3))
         .collect();
+    let from = network.peer(0).height().await?;
     let (began, cpu) = (Tick::now(), network.cpu_s());
     let sent = transactions
         .into_iter()
@@ -51,12 +53,15 @@ pub async fn open_loop(network: &Network, rate: u64, seconds: u64) -> Result<Wai
     }
     times.sort();
     let elapsed = (last - began).as_secs_f64();
+    let cpu_s = network.cpu_s() - cpu;
+    let blocks = network.peer(0).height().await?.saturating_sub(from);
     Ok(Waits {
         rate_asked: rate,
         rate_reached: count as f64 / elapsed,
         p50_ms: percentile(&times, 0.5),
         p99_ms: percentile(&times, 0.99),
-        cpu_share: (network.cpu_s() - cpu) / elapsed,
+        cpu_share: cpu_s / elapsed,
+        blocks_per_s: blocks as f64 / elapsed,
     })
 }
 
