@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, LinkFailure, PACKET_BYTES_MAX, Wire};
+use super::{Agent, LinkFailure, PACKET_BYTES_MAX, READ_BYTES, Wire};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
@@ -37,6 +37,7 @@ pub enum Event<'a> {
 /// Opens a WebSocket to `url` (`ws://` or `wss://`). TLS trusts the system's certificates.
 pub async fn dial(url: &str) -> Result<Wire, LinkFailure> {
     let mut config = WebSocketConfig::default();
+    config.read_buffer_size = READ_BYTES;
     config.max_message_size = Some(PACKET_BYTES_MAX);
     config.max_frame_size = Some(PACKET_BYTES_MAX);
     let connected = timeout(CONNECT_TIMEOUT, connect_async_with_config(url, Some(config), true)).await;

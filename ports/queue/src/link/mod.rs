@@ -51,6 +51,10 @@ pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// One packet, the most that Noise seals at a time; each is one message of whatever carries the link.
 pub const PACKET_BYTES_MAX: usize = 65_535;
 
+/// What a WebSocket reads at once. Its buffer is zeroed before each read and kept for each link: the libraries' 128 KiB cost a
+/// controller more than all that it does with a beat.
+pub const READ_BYTES: usize = 8 << 10;
+
 /// Why a session ended or did not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkFailure {

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, future};
-use piecework_queue::link::{PACKET_BYTES_MAX, Wire};
+use piecework_queue::link::{PACKET_BYTES_MAX, READ_BYTES, Wire};
 
 use super::Shared;
 use crate::hub;
@@ -17,6 +17,7 @@ use crate::hub;
 pub(super) async fn upgrade(State(controller): Shared, upgrade: WebSocketUpgrade) -> Response {
     let tasks = controller.tasks.clone();
     upgrade
+        .read_buffer_size(READ_BYTES)
         .max_message_size(PACKET_BYTES_MAX)
         .max_frame_size(PACKET_BYTES_MAX)
         .on_upgrade(move |socket| tasks.track_future(hub::serve(controller, wire(socket))))
