@@ -14,7 +14,9 @@ use piecework_model::{AccountId, LeaseId, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, closing, codecs,
+    Answer, Controller,
+    again::again,
+    closing, codecs,
     failure::{chain, store},
     leases::{self, Reservation},
 };
@@ -64,15 +66,13 @@ pub(crate) fn keep(controller: &Controller, ticket: &Ticket, reservation: Reserv
 
 /// Looks at what is due again and again, until shutdown.
 pub(crate) async fn run(controller: Arc<Controller>) {
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if let Err(refusal) = round(&controller).await {
-            tracing::warn!(%refusal, "what jobs that came to nothing keep aside is not freed");
-        }
-    }
+    again(
+        controller,
+        EVERY,
+        "jobs that came to nothing",
+        |controller| async move { round(&controller).await },
+    )
+    .await;
 }
 
 async fn round(controller: &Controller) -> Answer<()> {

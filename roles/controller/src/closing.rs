@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, accounts, audit,
+    Answer, Controller, accounts,
+    again::again,
+    audit,
     auth::Caller,
     codecs,
     failure::{chain, refuse, store},
@@ -99,15 +101,10 @@ pub(crate) async fn of(controller: &Controller, developer: AccountId) -> Answer<
 
 /// Goes through the leases that drain again and again, until shutdown.
 pub(crate) async fn run(controller: Arc<Controller>) {
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if let Err(refusal) = round(&controller).await {
-            tracing::error!(%refusal, "closing leases are not looked at");
-        }
-    }
+    again(controller, EVERY, "leases that close", |controller| async move {
+        round(&controller).await
+    })
+    .await;
 }
 
 async fn round(controller: &Controller) -> Answer<()> {

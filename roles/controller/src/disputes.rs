@@ -15,7 +15,9 @@ use piecework_queue::Unsealed;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, codecs,
+    Answer, Controller,
+    again::again,
+    codecs,
     failure::{chain, rejected, store},
     leases,
 };
@@ -95,15 +97,10 @@ pub(crate) async fn is_of_its_lease(controller: &Controller, event: &Event) -> A
 
 /// Goes through the claims again and again, until shutdown.
 pub(crate) async fn run(controller: Arc<Controller>) {
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
-        }
-        if let Err(refusal) = round(&controller).await {
-            tracing::error!(%refusal, "claims are not looked at");
-        }
-    }
+    again(controller, EVERY, "claims", |controller| async move {
+        round(&controller).await
+    })
+    .await;
 }
 
 async fn round(controller: &Controller) -> Answer<()> {

@@ -9,6 +9,7 @@
 //! caller was told is in the store's journal before he is told.
 
 mod accounts;
+mod again;
 mod aside;
 mod audit;
 mod auth;

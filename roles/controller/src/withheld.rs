@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
+    Answer, Controller,
+    again::again,
+    audit,
     clock::{now_ms, timestamp},
     codecs,
     failure::{refuse, store},
@@ -377,15 +379,11 @@ async fn release(controller: &Controller, payable: Payable) -> Answer<()> {
 /// Releases what nobody decided about in time, until shutdown: an honest provider of a rare, dear input only waits.
 pub(crate) async fn run(controller: Arc<Controller>) {
     const EVERY: Duration = Duration::from_secs(30);
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY.min(controller.tuning.held_for)) => {}
-        }
-        if let Err(refusal) = release_overdue(&controller).await {
-            tracing::warn!(%refusal, "held receipts were not released");
-        }
-    }
+    let every = EVERY.min(controller.tuning.held_for);
+    again(controller, every, "held receipts", |controller| async move {
+        release_overdue(&controller).await
+    })
+    .await;
 }
 
 async fn release_overdue(controller: &Controller) -> Answer<()> {

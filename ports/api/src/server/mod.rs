@@ -5,6 +5,7 @@ mod answer;
 mod extract;
 mod listen;
 mod slow;
+mod views;
 
 pub use answer::{Created, HttpError, HttpResult, page, read_body, read_bytes, refusal, refuse};
 pub use extract::{Caller, Path, Query};

@@ -4,7 +4,7 @@ use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, OwnProvider, OwnerView, Role, Scope, TokenCreated, TokenView,
+        CreateToken, InviteCreated, OwnProvider, OwnerView, Scope, TokenCreated, TokenView,
     },
     errors::ErrorBody,
     page::{List, PageQuery},
@@ -23,13 +23,6 @@ use crate::{
 
 async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
     let account = accounts::on_ledger(controller, id).await?;
-    let held = account.roles;
-    let roles = [
-        (held.developer, Role::Developer),
-        (held.provider, Role::Provider),
-        (held.peer, Role::Peer),
-        (held.controller, Role::Controller),
-    ];
     let sponsor = match account.sponsor {
         Some(sponsor) => Some(controller.account_name(sponsor).await),
         None => None,
@@ -38,25 +31,8 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
         Some(owner) => Some(controller.account_name(owner).await),
         None => None,
     };
-    Ok(AccountView {
-        id,
-        name: account.name.to_string(),
-        key: account.key,
-        roles: roles
-            .into_iter()
-            .filter_map(|(has, role)| has.then_some(role))
-            .collect(),
-        posted_ucr: account.posted,
-        held_ucr: account.held,
-        limit_ucr: account.limit,
-        available_ucr: account.available(),
-        sponsor,
-        owner,
-        mismatches: account.mismatches,
-        nonce: account.nonce,
-        height: controller.chain.status().height,
-        proof: None,
-    })
+    let height = controller.chain.status().height;
+    Ok(AccountView::of(id, &account, height, sponsor, owner))
 }
 
 /// Registers: with a password the controller keeps the key, with a public key its owner does.

@@ -8,7 +8,7 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
-use piecework_ledger::{Lease, LeaseState, Subject};
+use piecework_ledger::Lease;
 use piecework_model::{LeaseId, PublicKey};
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, page, read_body};
@@ -45,31 +45,12 @@ pub(super) async fn list(
 }
 
 async fn view(controller: &Controller, id: LeaseId, lease: Lease) -> LeaseView {
-    let (state, expires_at_height) = match lease.state {
-        LeaseState::Open => ("open", None),
-        LeaseState::Draining { until_height } => ("draining", Some(until_height)),
-        LeaseState::Closed => ("closed", None),
+    let developer = controller.account_name(lease.developer).await;
+    let provider = match lease.provider {
+        Some(provider) => Some(controller.account_name(provider).await),
+        None => None,
     };
-    LeaseView {
-        id,
-        developer: controller.account_name(lease.developer).await,
-        function: match lease.subject {
-            Subject::Function(function) => Some(function.to_string()),
-            Subject::AnyFunction | Subject::Pod(_) => None,
-        },
-        provider: match lease.provider {
-            Some(provider) => Some(controller.account_name(provider).await),
-            None => None,
-        },
-        budget_ucr: lease.budget,
-        used_ucr: lease.used,
-        reserved_ucr: lease.reserved,
-        state: state.to_owned(),
-        opened_at_height: None,
-        expires_at_height,
-        window_blocks: Some(lease.window_blocks),
-        payer_keys: lease.payer_keys,
-    }
+    LeaseView::of(id, lease, developer, provider)
 }
 
 async fn shown(controller: &Controller, id: LeaseId) -> Answer<Json<LeaseView>> {

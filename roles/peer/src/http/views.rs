@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use piecework_api::{
-    accounts::{AccountView, Role},
+    accounts::AccountView,
     ledger::{LeaseView, OfferView, TransactionView},
 };
 use piecework_chain::{Chain, FinalBlock};
-use piecework_ledger::{Account, Key, Lease, LeaseState, Offer, Subject, Value};
+use piecework_ledger::{Account, Key, Lease, Offer, Value};
 use piecework_model::{AccountId, LeaseId};
 
 use super::summary;
@@ -45,6 +45,13 @@ impl<'a> Names<'a> {
         self.known.insert(account, name.clone());
         name
     }
+
+    async fn of_some(&mut self, account: Option<AccountId>) -> Option<String> {
+        match account {
+            Some(account) => Some(self.of(account).await),
+            None => None,
+        }
+    }
 }
 
 /// The transaction at `index` of a block.
@@ -71,40 +78,9 @@ pub(super) async fn transaction(names: &mut Names<'_>, block: &FinalBlock, index
 }
 
 pub(super) async fn account(names: &mut Names<'_>, id: AccountId, account: &Account, height: u64) -> AccountView {
-    let held = account.roles;
-    let roles = [
-        (held.developer, Role::Developer),
-        (held.provider, Role::Provider),
-        (held.peer, Role::Peer),
-        (held.controller, Role::Controller),
-    ];
-    let sponsor = match account.sponsor {
-        Some(sponsor) => Some(names.of(sponsor).await),
-        None => None,
-    };
-    let owner = match account.owner {
-        Some(owner) => Some(names.of(owner).await),
-        None => None,
-    };
-    AccountView {
-        id,
-        name: account.name.to_string(),
-        key: account.key,
-        roles: roles
-            .into_iter()
-            .filter_map(|(has, role)| has.then_some(role))
-            .collect(),
-        posted_ucr: account.posted,
-        held_ucr: account.held,
-        limit_ucr: account.limit,
-        available_ucr: account.available(),
-        sponsor,
-        owner,
-        mismatches: account.mismatches,
-        nonce: account.nonce,
-        height,
-        proof: None,
-    }
+    let sponsor = names.of_some(account.sponsor).await;
+    let owner = names.of_some(account.owner).await;
+    AccountView::of(id, account, height, sponsor, owner)
 }
 
 pub(super) async fn offer(names: &mut Names<'_>, id: AccountId, offer: Offer) -> OfferView {
@@ -124,29 +100,7 @@ pub(super) async fn offer(names: &mut Names<'_>, id: AccountId, offer: Offer) ->
 }
 
 pub(super) async fn lease(names: &mut Names<'_>, id: LeaseId, lease: Lease) -> LeaseView {
-    let (state, expires_at_height) = match lease.state {
-        LeaseState::Open => ("open", None),
-        LeaseState::Draining { until_height } => ("draining", Some(until_height)),
-        LeaseState::Closed => ("closed", None),
-    };
-    LeaseView {
-        id,
-        developer: names.of(lease.developer).await,
-        function: match lease.subject {
-            Subject::Function(function) => Some(function.to_string()),
-            Subject::AnyFunction | Subject::Pod(_) => None,
-        },
-        provider: match lease.provider {
-            Some(provider) => Some(names.of(provider).await),
-            None => None,
-        },
-        budget_ucr: lease.budget,
-        used_ucr: lease.used,
-        reserved_ucr: lease.reserved,
-        state: state.to_owned(),
-        opened_at_height: None,
-        expires_at_height,
-        window_blocks: Some(lease.window_blocks),
-        payer_keys: lease.payer_keys,
-    }
+    let developer = names.of(lease.developer).await;
+    let provider = names.of_some(lease.provider).await;
+    LeaseView::of(id, lease, developer, provider)
 }
