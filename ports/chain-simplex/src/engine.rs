@@ -285,7 +285,8 @@ where
     buffered::Config {
         public_key: own.clone(),
         mailbox_size: MAILBOX,
-        deque_size: 10,
+        // Of each peer's latest blocks: one is on its way to be final at a time, and a full one takes megabytes.
+        deque_size: 3,
         priority: false,
         codec_config: (),
         peer_provider: oracle.clone(),
