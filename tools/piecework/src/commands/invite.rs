@@ -32,6 +32,7 @@ fn role(text: &str) -> Result<Role, String> {
 impl Invite {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
+        let is_for_a_computer = self.role.contains(&Role::Provider);
         let body = CreateInvite {
             roles: self.role,
             grant_ucr: self.grant.map(Credits),
@@ -43,12 +44,12 @@ impl Invite {
             return show::json(&invite);
         }
         show::text(&format!("{}\n", invite.code))?;
-        eprintln!(
-            "until {}: piecework login {} --name NAME --invite {}",
-            show::time(invite.expires_at),
-            client.base(),
-            invite.code
-        );
+        let (url, code) = (client.base(), &invite.code);
+        let next = match is_for_a_computer {
+            true => format!("piecework provide --controller {url} --invite {code}"),
+            false => format!("piecework login {url} --name NAME --invite {code}"),
+        };
+        eprintln!("until {}: {next}", show::time(invite.expires_at));
         Ok(())
     }
 }

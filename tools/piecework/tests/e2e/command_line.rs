@@ -321,6 +321,8 @@ async fn an_async_call_gives_its_id_and_the_job_ends() {
 #[tokio::test]
 async fn a_guest_registers_with_an_invite_and_is_remembered_until_logout() {
     let home = Home::new();
+    let says = home.run(&["invite", "--role", "provider"]).stderr;
+    assert!(String::from_utf8_lossy(&says).contains("piecework provide --controller "));
     let invite = home.ok(&["invite", "--grant", "2cr"]).trim().to_owned();
     let guest = tempfile::tempdir().expect("a home");
     let run = |arguments: &[&str], input: &str| {
