@@ -32,7 +32,7 @@ fn role(text: &str) -> Result<Role, String> {
 impl Invite {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
-        let is_for_a_computer = self.role.contains(&Role::Provider);
+        let is_for_a_computer = self.role == [Role::Provider];
         let body = CreateInvite {
             roles: self.role,
             grant_ucr: self.grant.map(Credits),
