@@ -51,8 +51,8 @@ pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// One packet, the most that Noise seals at a time; each is one message of whatever carries the link.
 pub const PACKET_BYTES_MAX: usize = 65_535;
 
-/// What a WebSocket reads at once. Its buffer is zeroed before each read and kept for each link: the libraries' 128 KiB cost a
-/// controller more than all that it does with a beat.
+/// What a WebSocket reads at once. Its buffer is zeroed before each read and kept for each link: the library's 128 KiB cost a
+/// controller with 1,000 idle links 117 MiB, and a quarter of the processor time that the links take.
 pub const READ_BYTES: usize = 8 << 10;
 
 /// Why a session ended or did not begin.
