@@ -153,6 +153,8 @@ async fn serve<E: Runtime, T: Transport>(context: E, setup: Setup, wires: Wires<
     let (broadcast, buffer) =
         buffered::Engine::new(context.child("broadcast"), broadcast_config(&public_key, &wires.oracle));
     broadcast.start(wires.blocks);
+    // Before the archive opens: what it lacks after a crash it asks of others, who answer only once the network is there.
+    (wires.start)();
     marshal_actor.start(states.clone(), buffer, resolver);
     resume(&marshal, &admission.board, resumed).await;
     stateful.start();
@@ -186,7 +188,6 @@ async fn serve<E: Runtime, T: Transport>(context: E, setup: Setup, wires: Wires<
         heads,
         context,
     };
-    (wires.start)();
     let tip = marshal.get_info(Identifier::Latest).await;
     let tip = tip.map_or(0, |(height, _)| height.get());
     // The starter has gone: stop at once, which the closed channel below does.
@@ -354,7 +355,22 @@ async fn resume(marshal: &Marshal, board: &Board, height: u64) {
     if height == 0 {
         return;
     }
-    let block = marshal.get_block(Height::new(height)).await;
-    let block = block.unwrap_or_else(|| panic!("block {height}: the last that was processed is not in the archive"));
+    let Some(block) = marshal.get_block(Height::new(height)).await else {
+        let first = first_missing(marshal, height).await;
+        panic!("block {first}: corrupt or gone, as is all up to the last, {height}");
+    };
     board.resume(&present(marshal, block.inner()).await);
+}
+
+/// The archive drops all from a damaged block on, where it takes the damage for a write that a crash cut short.
+async fn first_missing(marshal: &Marshal, last: u64) -> u64 {
+    let (mut there, mut missing) = (0, last);
+    while there + 1 < missing {
+        let middle = there.midpoint(missing);
+        match marshal.get_block(Height::new(middle)).await {
+            Some(_) => there = middle,
+            None => missing = middle,
+        }
+    }
+    missing
 }

@@ -22,6 +22,8 @@ use crate::{
 const STOPPING: Duration = Duration::from_secs(10);
 /// The same where it may well not stop at all.
 const STOPPING_SOON: Duration = Duration::from_secs(2);
+/// A block that a start lacks: by then the other peers have been asked several times.
+const BLOCK_FETCHED_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) struct Handle {
     pub(crate) network: NetworkId,
@@ -84,6 +86,17 @@ impl Handle {
         }
     }
 
+    /// What stopped the engine, for a read that only knows that it did not answer.
+    async fn because<T>(&self, read: Result<T, ChainFailure>) -> Result<T, ChainFailure> {
+        match read {
+            Err(unanswered @ ChainFailure::Stopped { .. }) => {
+                let failed = tokio::time::timeout(STOPPING_SOON, self.failed()).await;
+                Err(failed.unwrap_or(unanswered))
+            }
+            other => other,
+        }
+    }
+
     /// Why a start failed: what the engine itself says of it comes first, and silence means that the data is not as it was.
     pub(crate) async fn cause(&self, failure: ChainFailure, directory: PathBuf) -> ChainFailure {
         let ended = tokio::time::timeout(STOPPING_SOON, self.failed()).await;
@@ -96,9 +109,21 @@ impl Handle {
     /// Waits until all that was final before is published again; a peer alone also writes its first block.
     async fn reach(&self, ready: &Ready) -> Result<(), ChainFailure> {
         let target = ready.tip.max(u64::from(self.founder));
-        match self.board.reach(target).await {
-            true => Ok(()),
-            false => Err(self.failed().await),
+        loop {
+            let next = self.board.head().height + 1;
+            match tokio::time::timeout(BLOCK_FETCHED_WITHIN, self.board.reach(target)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(self.failed().await),
+                Err(_) if self.board.head().height >= next => {}
+                Err(_) if self.status().peers > 1 => {
+                    tracing::warn!(block = next, "is final and not here; the other peers are asked for it");
+                }
+                Err(_) => {
+                    return Err(ChainFailure::Stopped {
+                        detail: format!("block {next}: final and not there, and there is no other peer"),
+                    });
+                }
+            }
         }
     }
 
@@ -228,11 +253,12 @@ impl Chain for Handle {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Value>, ChainFailure> {
-        Ok(self.admission.values(vec![key.clone()]).await?.pop().flatten())
+        let values = self.admission.values(vec![key.clone()]).await;
+        Ok(self.because(values).await?.pop().flatten())
     }
 
     async fn prove(&self, keys: &[Key]) -> Result<Proven, ChainFailure> {
-        let proven = self.reads.proofs(keys.to_vec()).await?;
+        let proven = self.because(self.reads.proofs(keys.to_vec()).await).await?;
         Ok(Proven {
             height: self.height_of(proven.root).await?,
             values: proven.values,
@@ -246,15 +272,15 @@ impl Chain for Handle {
         if let Some(block) = self.board.recent(height) {
             return Ok(Some(block));
         }
-        match self.reads.block(height).await? {
-            Some(block) => Ok(Some(Arc::new(block))),
-            None => Err(self.missing(height).await),
+        match self.reads.block(height).await {
+            Ok(Some(block)) => Ok(Some(Arc::new(block))),
+            Ok(None) | Err(_) => Err(self.missing(height).await),
         }
     }
 
     async fn block_by_digest(&self, digest: Digest) -> Result<Option<Arc<FinalBlock>>, ChainFailure> {
         let head = self.board.head().height;
-        let block = self.reads.block_by_digest(digest).await?;
+        let block = self.because(self.reads.block_by_digest(digest).await).await?;
         Ok(block.filter(|block| block.height <= head).map(Arc::new))
     }
 

@@ -71,7 +71,7 @@ pub(crate) struct Reads {
 
 /// The readers' ends, for the engine.
 pub(crate) struct ReadQueues {
-    /// The block that is being read, or 0: what a failure was about.
+    /// The block that is being read, or the first that could not be, or 0: what a failure was about.
     reading: Arc<AtomicU64>,
     states: mpsc::Receiver<StateRead>,
     blocks: mpsc::Receiver<BlockRead>,
@@ -160,9 +160,10 @@ impl ReadQueues {
             while let Some(BlockRead { which, answer }) = blocks.recv().await {
                 let block = match which {
                     Which::Height(height) => {
-                        reading.store(height, Ordering::Relaxed);
+                        // Those that are asked for after a damaged one find the archive gone.
+                        let first = reading.compare_exchange(0, height, Ordering::Relaxed, Ordering::Relaxed);
                         let block = read_block(&marshal, height).await;
-                        if block.is_some() {
+                        if first.is_ok() && block.is_some() {
                             reading.store(0, Ordering::Relaxed);
                         }
                         block

@@ -337,6 +337,32 @@ async fn a_flipped_byte_in_a_block_is_found_and_the_block_named() {
     assert_eq!(node.shutdown().await.unwrap_err().code(), "chain.corrupt");
 }
 
+/// The last block was final, and its write was cut short: the peer has it from its votes, or says that it is gone.
+#[tokio::test]
+async fn a_write_that_a_crash_cut_short_is_made_good_or_named() {
+    let directory = tempfile::tempdir().unwrap();
+    a_chain_with_history(directory.path()).await;
+    let path = directory.path().join("chain/blocks-value/0000000000000000");
+    let bytes = fs::metadata(&path).unwrap().len();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(bytes - 8)
+        .unwrap();
+    let node = match start(options(directory.path(), alone(3))).await {
+        Ok(node) => node,
+        Err(failure) => return named(&failure, u64::MAX),
+    };
+    let chain = node.chain();
+    let newest = chain.status().height;
+    for height in 1..=newest {
+        assert_eq!(chain.block(height).await.unwrap().unwrap().height, height);
+    }
+    assert_eq!(balance(&*chain, 2).await.posted.0, GRANT + 20);
+    node.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_flipped_byte_in_an_index_is_found_and_the_file_named() {
     let directory = tempfile::tempdir().unwrap();
