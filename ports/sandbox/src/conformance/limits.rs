@@ -390,7 +390,8 @@ pub(super) async fn a_stopped_call_tells_what_it_used(bench: Bench) -> Check {
         let cpu = Duration::from_micros(finished.counters.cpu_us);
         let (least, most) = match event {
             "sleep" => (Duration::ZERO, RUNS / 2),
-            _ => (RUNS / 10, took),
+            // The engine's own threads, that compile and collect garbage, work beside it.
+            _ => (RUNS / 10, took + RUNS / 2),
         };
         ensure!(
             cpu >= least && cpu <= most,

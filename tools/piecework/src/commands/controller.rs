@@ -155,8 +155,9 @@ async fn run(place: &Place) -> Result<(), Failure> {
     let began = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
     let controller = compose::controller(&directory, &settings, genesis, &say).await?;
+    let stop = stopped();
     println!("ready {}", controller.url);
-    controller.serve(stopped()).await?;
+    controller.serve(stop).await?;
     eprintln!("stopped; everything is kept in {}", directory.display());
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! `piecework up`: controller, peer and provider in one process.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{io, net::SocketAddr, path::PathBuf, time::Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use piecework_model::{EgressPolicy, Network};
 use piecework_scheduler::Policy;
@@ -57,24 +57,31 @@ impl Up {
             .await
             .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));
+        let stop = stopped();
         println!("ready {}", machine.url);
-        machine.serve(stopped()).await.map_err(Failure::Local)?;
+        machine.serve(stop).await.map_err(Failure::Local)?;
         eprintln!("stopped; everything is kept in {}", directory.display());
         Ok(())
     }
 }
 
-/// Resolves at Ctrl-C or a polite kill.
-pub async fn stopped() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Resolves at Ctrl-C or a polite kill, both of which are heard from this call on: make it before `ready` is said, since
+/// whoever reads that may stop what runs at once.
+pub fn stopped() -> impl Future<Output = ()> {
+    let interrupted = signal(SignalKind::interrupt());
+    let terminated = signal(SignalKind::terminate());
+    async {
+        tokio::select! {
+            () = arrived(interrupted) => {}
+            () = arrived(terminated) => {}
         }
-    };
-    tokio::select! {
-        // An error means that Ctrl-C cannot be heard; the other signal still can.
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
+    }
+}
+
+/// One that cannot be heard never arrives; the other still can.
+async fn arrived(signal: io::Result<Signal>) {
+    match signal {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
