@@ -146,6 +146,22 @@ pub struct AccountQuery {
     pub proof: bool,
 }
 
+/// `PUT /accounts/{name}/loan`: how far below zero the account may go.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetLoan {
+    #[schema(value_type = Ucr)]
+    pub limit_ucr: Credits,
+}
+
+/// `POST /accounts/{name}/loan/payments`: the sponsor pays of what the account owes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PayLoan {
+    #[schema(value_type = Ucr)]
+    pub amount_ucr: Credits,
+}
+
 /// `POST /account/providers`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

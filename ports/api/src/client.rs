@@ -11,7 +11,7 @@ use serde_json::{Value, value::RawValue};
 use crate::{
     accounts::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, OwnProvider, OwnerView, TokenCreated, TokenView,
+        CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, SetLoan, TokenCreated, TokenView,
     },
     audit::{AccountLimits, AuditQuery, AuditView},
     errors::{ErrorBody, Refusal},
@@ -23,8 +23,8 @@ use crate::{
     held::{Decide, Decision, HeldView},
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        AddPayer, BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseView,
-        LedgerStatus, OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction,
+        AddPayer, BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseTerms,
+        LeaseView, LedgerStatus, OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction,
         TransactionAccepted, TransactionView, TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
@@ -311,6 +311,16 @@ impl Client {
             .await
     }
 
+    pub async fn set_loan(&self, name: &str, body: &SetLoan) -> Result<AccountView, ClientError> {
+        self.json(Method::PUT, &fill(routes::ACCOUNT_LOAN, &[name]), Some(body))
+            .await
+    }
+
+    pub async fn pay_loan(&self, name: &str, body: &PayLoan) -> Result<AccountView, ClientError> {
+        self.json(Method::POST, &fill(routes::ACCOUNT_LOAN_PAYMENTS, &[name]), Some(body))
+            .await
+    }
+
     pub async fn audit(&self, query: &AuditQuery) -> Result<List<AuditView>, ClientError> {
         self.get(routes::AUDIT, query).await
     }
@@ -378,6 +388,10 @@ impl Client {
 
     pub async fn ledger_lease(&self, id: &str) -> Result<LeaseView, ClientError> {
         self.get(&fill(routes::LEDGER_LEASE, &[id]), &()).await
+    }
+
+    pub async fn lease_terms(&self) -> Result<LeaseTerms, ClientError> {
+        self.get(routes::LEASE_TERMS, &()).await
     }
 
     pub async fn close_lease(&self, id: &str) -> Result<LeaseView, ClientError> {

@@ -466,6 +466,17 @@ pub struct PricesView {
     pub egress_ucr_per_mib: u64,
 }
 
+impl From<PricesView> for piecework_model::Prices {
+    fn from(prices: PricesView) -> Self {
+        Self {
+            start_ucr: prices.start_ucr,
+            cpu_ucr_per_s: prices.cpu_ucr_per_s,
+            memory_ucr_per_gib_s: prices.memory_ucr_per_gib_s,
+            egress_ucr_per_mib: prices.egress_ucr_per_mib,
+        }
+    }
+}
+
 impl From<piecework_model::Prices> for PricesView {
     fn from(prices: piecework_model::Prices) -> Self {
         Self {

@@ -275,6 +275,22 @@ pub struct LeaseView {
     pub payer_keys: Vec<PublicKey>,
 }
 
+/// `GET /leases/terms`: what a lease says that this controller runs jobs from, for developers who sign theirs themselves.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LeaseTerms {
+    #[schema(value_type = String)]
+    pub controller: AccountId,
+    /// The controller's key: it signs tickets and acks.
+    #[schema(value_type = String)]
+    pub payer_key: PublicKey,
+    /// The dearest prices that a job may be given.
+    pub price_caps: PricesView,
+    /// What may be at stake on one provider before it is sealed.
+    pub exposure_ucr: u64,
+    /// What the controller holds at a time for those whose keys it keeps.
+    pub budget_ucr: u64,
+}
+
 /// `POST /leases/{id}/payers`: another controller pays from the lease, and acks, from now on.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

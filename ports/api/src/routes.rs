@@ -41,6 +41,8 @@ pub const ACCOUNTS: &str = "/accounts";
 pub const ACCOUNT: &str = "/accounts/{name}";
 /// What an operator set for an account.
 pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
+pub const ACCOUNT_LOAN: &str = "/accounts/{name}/loan";
+pub const ACCOUNT_LOAN_PAYMENTS: &str = "/accounts/{name}/loan/payments";
 /// The account that the token belongs to.
 pub const ACCOUNT_OWN: &str = "/account";
 /// A new key for the token's account, where the controller keeps it.
@@ -65,6 +67,7 @@ pub const STATEMENT: &str = "/statement";
 pub const OFFERS: &str = "/offers";
 pub const PROVIDERS: &str = "/providers";
 pub const LEASES: &str = "/leases";
+pub const LEASE_TERMS: &str = "/leases/terms";
 pub const LEASE_CLOSE: &str = "/leases/{id}/close";
 pub const LEASE_PAYERS: &str = "/leases/{id}/payers";
 pub const LEASE_PAYER: &str = "/leases/{id}/payers/{key}";

@@ -8,8 +8,8 @@ use piecework_api::{
 };
 use piecework_chain::{Final, SubmitError, account_proof, view::value_proof_view};
 use piecework_ledger::{
-    Account, Action, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction, Transaction,
-    Transfer, Value,
+    Account, Action, CoverDebt, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction,
+    Transaction, Transfer, Value,
 };
 use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
@@ -22,7 +22,7 @@ use crate::{
     auth::{Caller, random_text},
     clock::{now_ms, timestamp},
     codecs,
-    failure::{chain, failed, refuse, rejected, store, submit},
+    failure::{Refusal, chain, failed, refuse, rejected, store, submit},
 };
 
 /// A transaction that became final, and the nonce it took.
@@ -151,6 +151,19 @@ pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -
     Ok(Some(finish_rotation(controller, account).await?.unwrap_or(key)))
 }
 
+/// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the key, and
+/// says the command that signs with it.
+pub(crate) async fn own_key(controller: &Controller, account: AccountId, command: &str) -> Answer<SecretKey> {
+    match custodial_key(controller, account).await? {
+        Some(key) => Ok(key),
+        None => Err(
+            Refusal::new("account.bad_signature", "only you hold this account's key")
+                .hint(format!("sign with it: `piecework {command}`"))
+                .into(),
+        ),
+    }
+}
+
 fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answer<SecretKey> {
     let seed = controller
         .store
@@ -165,12 +178,7 @@ fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answe
 /// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a crash
 /// between the two. Refuses with `account.bad_signature` where the owner keeps the key.
 pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> Answer<PublicKey> {
-    let Some(old) = custodial_key(controller, account).await? else {
-        return refuse(
-            "account.bad_signature",
-            "only you hold this account's key: post the signed transaction",
-        );
-    };
+    let old = own_key(controller, account, "account rotate-key --key FILE --new-key FILE").await?;
     let new = SecretKey::from_seed(rand::rng().random());
     let sealed = controller
         .store
@@ -197,12 +205,7 @@ pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> A
 /// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where the
 /// controller does not keep its key.
 pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
-    let Some(own) = custodial_key(controller, owner).await? else {
-        return refuse(
-            "account.bad_signature",
-            "only you hold this account's key: sign with it, `piecework provide --mine --owner-key FILE`",
-        );
-    };
+    let own = own_key(controller, owner, "provide --mine --owner-key FILE").await?;
     let account = AccountId::of(key);
     let signature = own.sign(Domain::Owner, &controller.network, &account);
     let name = controller.account_name(owner).await;
@@ -561,12 +564,7 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
 
 /// Moves credits of the caller's account, whose key the controller keeps.
 pub(crate) async fn transfer(controller: &Controller, from: AccountId, to: AccountId, amount: Credits) -> Answer<Sent> {
-    let Some(key) = custodial_key(controller, from).await? else {
-        return refuse(
-            "account.bad_signature",
-            "only you hold this account's key: post the signed transaction",
-        );
-    };
+    let key = own_key(controller, from, "transfer NAME AMOUNT --key FILE").await?;
     let sent = send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await?;
     moved(controller, from, to, amount, &sent).await?;
     Ok(sent)
@@ -576,4 +574,29 @@ async fn moved(controller: &Controller, from: AccountId, to: AccountId, amount: 
     let target = controller.account_name(to).await;
     let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
     audit::own(controller, from, ("transfer", "made"), target, detail).await
+}
+
+/// Lets `account` owe the caller's as much as `limit`, or gives back what the caller's own may owe.
+pub(crate) async fn lend(controller: &Controller, caller: AccountId, account: AccountId, limit: Credits) -> Answer<()> {
+    let key = own_key(controller, caller, "lend NAME AMOUNT --key FILE").await?;
+    let action = Action::SetLimit(SetLimit { account, limit });
+    let sent = send(controller, caller, &key, action).await?;
+    let detail = json!({"limit_ucr": limit, "height": sent.done.height, "transaction": sent.done.id});
+    let target = controller.account_name(account).await;
+    audit::own(controller, caller, ("loan", "set"), target, detail).await
+}
+
+/// Pays of what `account` owes out of what the caller lent it.
+pub(crate) async fn cover(
+    controller: &Controller,
+    caller: AccountId,
+    account: AccountId,
+    amount: Credits,
+) -> Answer<()> {
+    let key = own_key(controller, caller, "lend NAME --cover AMOUNT --key FILE").await?;
+    let action = Action::CoverDebt(CoverDebt { account, amount });
+    let sent = send(controller, caller, &key, action).await?;
+    let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
+    let target = controller.account_name(account).await;
+    audit::own(controller, caller, ("loan", "covered"), target, detail).await
 }

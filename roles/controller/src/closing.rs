@@ -152,13 +152,7 @@ async fn own(controller: &Controller, caller: &Caller, lease: LeaseId) -> Answer
         Some(record) if record.developer == caller.account => {}
         Some(_) | None => return refuse("lease.not_found", format!("no lease of yours has the id {lease}")),
     }
-    match accounts::custodial_key(controller, caller.account).await? {
-        Some(key) => Ok(key),
-        None => refuse(
-            "account.bad_signature",
-            "only you hold this account's key: sign it yourself, `piecework leases ... --key FILE`",
-        ),
-    }
+    accounts::own_key(controller, caller.account, "leases ... --key FILE").await
 }
 
 /// Closes a lease of the caller's; it drains when this returns.

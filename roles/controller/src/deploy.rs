@@ -24,7 +24,7 @@ use crate::{
     auth::Caller,
     budget,
     clock::now_ms,
-    failure::{blobs, failed, refusal, refuse, rejected, store},
+    failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{self, Live, open_secrets, seal_secrets},
     loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
     placement, results, traffic,
@@ -144,9 +144,11 @@ fn deployed(version: &Version) -> serde_json::Value {
 }
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
-    let mut refusal = refusal("function.exists", format!("you have a function `{name}` already"));
-    refusal.hint = Some("PUT /functions/{id} (or `piecework deploy` again) makes a new version of it".into());
-    Err(refusal)
+    Err(
+        Refusal::new("function.exists", format!("you have a function `{name}` already"))
+            .hint("PUT /functions/{id} (or `piecework deploy` again) makes a new version of it")
+            .into(),
+    )
 }
 
 async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
@@ -508,7 +510,7 @@ async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> An
     Ok(Code { digest, packages })
 }
 
-fn unresolved(error: ResolveError) -> Box<piecework_api::errors::Refusal> {
+fn unresolved(error: ResolveError) -> Box<Refusal> {
     match error {
         ResolveError::Rejected(rejection) => rejected(rejection),
         ResolveError::Io { .. } => failed("resolve packages", &error),

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 
-use piecework_api::errors::Refusal;
 use piecework_blobs::BlobsError;
 use piecework_chain::{ChainFailure, SubmitError};
 use piecework_model::Rejection;
@@ -11,7 +10,10 @@ use piecework_store::StoreFailure;
 /// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the log.
 pub type Answer<T> = Result<T, Box<Refusal>>;
 
-pub(crate) use piecework_api::server::{refusal, refuse};
+pub(crate) use piecework_api::{
+    errors::Refusal,
+    server::{refusal, refuse},
+};
 
 /// For `map_err`: a rejection of somebody's becomes the caller's.
 pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
@@ -21,27 +23,18 @@ pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
 /// A failure of ours: logged here, once; the caller learns that it is not to blame.
 pub(crate) fn failed(operation: &'static str, cause: &dyn Display) -> Box<Refusal> {
     tracing::error!(operation, %cause, "operation failed");
-    refusal(
+    Refusal::new(
         "server.failed",
         "something broke on the server's side; its log says what",
     )
-    .into_hint("try again")
-}
-
-trait IntoHint {
-    fn into_hint(self, hint: &str) -> Self;
-}
-
-impl IntoHint for Box<Refusal> {
-    fn into_hint(mut self, hint: &str) -> Self {
-        self.hint = Some(hint.to_owned());
-        self
-    }
+    .hint("try again")
+    .into()
 }
 
 fn disk_full() -> Box<Refusal> {
-    refusal("server.disk_full", "the server's disk is full; nothing was stored")
-        .into_hint("try again when the operator has made room")
+    Refusal::new("server.disk_full", "the server's disk is full; nothing was stored")
+        .hint("try again when the operator has made room")
+        .into()
 }
 
 pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
@@ -50,9 +43,9 @@ pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
             tracing::error!("the disk of the data directory is full");
             disk_full()
         }
-        StoreFailure::Overloaded { .. } => {
-            refusal("server.busy", "the server has as much to do as it takes").into_hint("try again in a second")
-        }
+        StoreFailure::Overloaded { .. } => Refusal::new("server.busy", "the server has as much to do as it takes")
+            .hint("try again in a second")
+            .into(),
         StoreFailure::TooLarge { .. } => refusal("body.too_large", "the job's record is over the limit"),
         other => failed("store", &other),
     }
@@ -63,7 +56,9 @@ pub(crate) fn chain(failure: ChainFailure) -> Box<Refusal> {
     if let ChainFailure::DiskFull { .. } = failure {
         return disk_full();
     }
-    refusal("ledger.unavailable", "the ledger does not answer now; nothing was lost").into_hint("try again in a moment")
+    Refusal::new("ledger.unavailable", "the ledger does not answer now; nothing was lost")
+        .hint("try again in a moment")
+        .into()
 }
 
 pub(crate) fn submit(error: SubmitError) -> Box<Refusal> {

@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
 use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 
 use crate::{
     Answer, Controller, accounts, closing, codecs,
-    failure::{chain, refusal, refuse, rejected, store, submit},
+    failure::{Refusal, chain, refusal, rejected, store, submit},
     lane::LaneState,
 };
 
@@ -381,10 +380,11 @@ async fn step(controller: &Controller, developer: AccountId, amount: u64) -> Ans
 async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Arc<Book>> {
     let budget = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
-        return refuse(
+        let refused = Refusal::new(
             "lease.none",
-            "no lease pays for your runs, and only you hold the account's key: post a signed OpenLease",
+            "no lease pays for your runs, and only you hold the account's key",
         );
+        return Err(refused.hint("open one: `piecework leases open --key FILE`").into());
     };
     let tuning = &controller.tuning;
     let action = Action::OpenLease(OpenLease {
@@ -428,10 +428,12 @@ pub(crate) async fn feed(controller: &Controller, lease: LeaseId, amount: u64) -
 async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {
     let amount = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
-        return refuse(
+        let refused = Refusal::new(
             "account.insufficient_credits",
-            "the lease is used up: post a signed TopUp",
+            "the lease does not cover the run; nothing ran",
         );
+        let hint = "hold more in it: `piecework leases top-up AMOUNT --key FILE`";
+        return Err(refused.hint(hint).into());
     };
     accounts::send(
         controller,

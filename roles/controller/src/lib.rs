@@ -313,6 +313,13 @@ impl Controller {
         }
     }
 
+    pub(crate) async fn name_of(&self, account: Option<AccountId>) -> Option<String> {
+        match account {
+            Some(account) => Some(self.account_name(account).await),
+            None => None,
+        }
+    }
+
     /// Creates a person or an organisation that this machine's `up` owns; the account is in the genesis already.
     pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: piecework_store::Roles) -> Answer<AccountId> {
         accounts::adopt(self, name, key, roles).await

@@ -9,7 +9,7 @@ use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 
 use crate::{
     Answer, Controller, dispatch,
-    failure::{failed, refusal, refuse, rejected},
+    failure::{Refusal, failed, refusal, refuse, rejected},
     functions,
     seen::Wanted,
 };
@@ -75,15 +75,13 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         Ok(provider) => provider,
         Err(reasons) if asks_for_others(&reasons) => return Err(dispatch::no_provider(site.controller, &reasons).await),
         Err(_) => {
-            let mut refusal = refusal(
-                "sandbox.unavailable",
-                format!(
-                    "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
-                    work.language
-                ),
+            let message = format!(
+                "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
+                work.language
             );
-            refusal.hint = Some("`piecework doctor` says why; `--sandbox auto` takes one that works".into());
-            return Err(refusal);
+            return Err(Refusal::new("sandbox.unavailable", message)
+                .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
+                .into());
         }
     };
     match provider.check(Arc::new(work)).await {
@@ -138,9 +136,11 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
 pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
     let all = controller.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
-        let mut refusal = refusal("provider.none", "no provider is connected: nobody can load the code");
-        refusal.hint = Some("start one with `piecework provide`, then deploy again".into());
-        return Err(refusal);
+        return Err(
+            Refusal::new("provider.none", "no provider is connected: nobody can load the code")
+                .hint("start one with `piecework provide`, then deploy again")
+                .into(),
+        );
     }
     if all.iter().any(|seen| seen.lets_reach(list)) {
         return Ok(());
@@ -153,9 +153,9 @@ pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) ->
         ),
         Some(address) => {
             let message = format!("{address} is not a public address, and no provider lets functions reach it");
-            let mut refusal = refusal("egress.private_address", &message);
-            refusal.hint = Some("a provider names private networks with `--egress-to NETWORK`".into());
-            refusal
+            Refusal::new("egress.private_address", message)
+                .hint("a provider names private networks with `--egress-to NETWORK`")
+                .into()
         }
     };
     refusal.field = Some("egress".into());

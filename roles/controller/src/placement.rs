@@ -9,7 +9,7 @@ use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
 
 use crate::{
     Answer, Controller, accounts,
-    failure::{chain, refusal, rejected},
+    failure::{Refusal, chain, rejected},
 };
 
 /// The developer's own machines, in a list of providers.
@@ -62,22 +62,18 @@ pub(crate) async fn changed(
 /// Refuses with `placement.bad_rerun`.
 pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     match asked {
-        Some(percent) if percent > 100 => {
-            let mut refusal = refusal(
-                "placement.bad_rerun",
-                "a share is between 1 and 100 percent, or 0 for none",
-            );
-            refusal.field = Some("rerun_percent".into());
-            Err(refusal)
-        }
+        Some(percent) if percent > 100 => Err(Refusal::new(
+            "placement.bad_rerun",
+            "a share is between 1 and 100 percent, or 0 for none",
+        )
+        .field("rerun_percent")
+        .into()),
         asked => Ok(asked.unwrap_or(before)),
     }
 }
 
 fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
-    let mut refusal = refusal(code, message);
-    refusal.field = Some(format!("placement.{field}"));
-    Err(refusal)
+    Err(Refusal::new(code, message).field(format!("placement.{field}")).into())
 }
 
 fn region_of(region: String) -> Answer<Option<String>> {
@@ -142,10 +138,10 @@ async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId
         return Ok(account);
     }
     let message = format!("no provider is called `{name}`");
-    let mut refusal = refusal("placement.unknown_provider", message);
-    refusal.field = Some("placement.pin".into());
-    refusal.hint = Some("`piecework offers` lists the providers; `own` stands for your own".into());
-    Err(refusal)
+    Err(Refusal::new("placement.unknown_provider", message)
+        .field("placement.pin")
+        .hint("`piecework offers` lists the providers; `own` stands for your own")
+        .into())
 }
 
 /// The providers that a pin lets in, for the developer's functions.

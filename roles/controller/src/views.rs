@@ -150,10 +150,7 @@ pub(crate) fn ms(us: u64) -> f64 {
 /// The job as its owner sees it; names instead of account ids where they are known.
 pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
     let developer = controller.account_name(job.developer).await;
-    let provider = match job.provider {
-        Some(account) => Some(controller.account_name(account).await),
-        None => None,
-    };
+    let provider = controller.name_of(job.provider).await;
     let output = job.output.as_ref().map(|output| raw(output)).transpose()?;
     let error = job
         .error

@@ -4,7 +4,7 @@ use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, OwnProvider, OwnerView, Scope, TokenCreated, TokenView,
+        CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, Scope, SetLoan, TokenCreated, TokenView,
     },
     errors::ErrorBody,
     page::{List, PageQuery},
@@ -23,14 +23,8 @@ use crate::{
 
 async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
     let account = accounts::on_ledger(controller, id).await?;
-    let sponsor = match account.sponsor {
-        Some(sponsor) => Some(controller.account_name(sponsor).await),
-        None => None,
-    };
-    let owner = match account.owner {
-        Some(owner) => Some(controller.account_name(owner).await),
-        None => None,
-    };
+    let sponsor = controller.name_of(account.sponsor).await;
+    let owner = controller.name_of(account.owner).await;
     let height = controller.chain.status().height;
     Ok(AccountView::of(id, &account, height, sponsor, owner))
 }
@@ -67,7 +61,40 @@ pub(super) async fn own(State(controller): Shared, authenticated: Authenticated)
     Ok(Json(view(&controller, authenticated.0.account).await?))
 }
 
-/// Gives the caller's account a new key, where the controller keeps it; other accounts post a signed transaction.
+/// How far below zero the account may go: the caller, its sponsor, has so much held meanwhile. Raised by the sponsor alone,
+/// lowered by either side, never below what is owed or in use.
+#[utoipa::path(put, path = routes::ACCOUNT_LOAN, tag = "accounts", params(("name" = String, Path)), request_body = SetLoan,
+    responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn set_loan(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(name): Path<String>,
+    body: Body,
+) -> HttpResult<Json<AccountView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: SetLoan = read_body(body, BODY_BYTES_MAX).await?;
+    let account = accounts::find(&controller, &name).await?;
+    accounts::lend(&controller, caller.account, account, body.limit_ucr).await?;
+    Ok(Json(view(&controller, account).await?))
+}
+
+/// The caller, who lends to the account, pays of what it owes; the loan is smaller by as much.
+#[utoipa::path(post, path = routes::ACCOUNT_LOAN_PAYMENTS, tag = "accounts", params(("name" = String, Path)),
+    request_body = PayLoan, responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn pay_loan(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(name): Path<String>,
+    body: Body,
+) -> HttpResult<Json<AccountView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let body: PayLoan = read_body(body, BODY_BYTES_MAX).await?;
+    let account = accounts::find(&controller, &name).await?;
+    accounts::cover(&controller, caller.account, account, body.amount_ucr).await?;
+    Ok(Json(view(&controller, account).await?))
+}
+
+/// Gives the caller's account a new key, where the controller keeps it; other accounts post a transaction that their owner signed.
 #[utoipa::path(post, path = routes::ACCOUNT_ROTATE_KEY, tag = "accounts", responses(
     (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn rotate_key(

@@ -4,7 +4,7 @@ use axum::{Json, body::Body, extract::State};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    ledger::{AddPayer, LeaseView},
+    ledger::{AddPayer, LeaseTerms, LeaseView},
     page::{List, PageQuery},
     routes,
 };
@@ -46,10 +46,7 @@ pub(super) async fn list(
 
 async fn view(controller: &Controller, id: LeaseId, lease: Lease) -> LeaseView {
     let developer = controller.account_name(lease.developer).await;
-    let provider = match lease.provider {
-        Some(provider) => Some(controller.account_name(provider).await),
-        None => None,
-    };
+    let provider = controller.name_of(lease.provider).await;
     LeaseView::of(id, lease, developer, provider)
 }
 
@@ -62,6 +59,22 @@ async fn shown(controller: &Controller, id: LeaseId) -> Answer<Json<LeaseView>> 
 
 fn lease_id(text: &str) -> Answer<LeaseId> {
     text.parse().map_err(rejected)
+}
+
+/// What a lease has to say so that this controller runs jobs from it. For developers who keep their own keys: for others it
+/// opens and feeds leases by itself.
+#[utoipa::path(get, path = routes::LEASE_TERMS, tag = "ledger", responses(
+    (status = 200, body = LeaseTerms), (status = "default", body = ErrorBody)))]
+pub(super) async fn terms(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Json<LeaseTerms>> {
+    authenticated.with(Scope::View)?;
+    let tuning = &controller.tuning;
+    Ok(Json(LeaseTerms {
+        controller: controller.account,
+        payer_key: controller.payer,
+        price_caps: tuning.price_caps.into(),
+        exposure_ucr: tuning.exposure_ucr,
+        budget_ucr: tuning.budget_step_ucr,
+    }))
 }
 
 /// Closes a lease of the caller's: nothing new is ordered from it, and what is not spent is free again once its window is

@@ -212,10 +212,7 @@ async fn statement_line(controller: &Controller, line: &follow::Line, posted: Cr
         }
         _ => None,
     };
-    let counterparty = match line.counterparty {
-        Some(account) => Some(controller.account_name(account).await),
-        None => None,
-    };
+    let counterparty = controller.name_of(line.counterparty).await;
     Ok(StatementLine {
         at: timestamp(line.at_ms),
         height: line.height,

@@ -32,7 +32,7 @@ pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Que
 use crate::{
     Controller,
     auth::{Caller, caller_of},
-    failure::refusal,
+    failure::{Refusal, refusal},
     rates::{self, Counted},
 };
 
@@ -105,6 +105,8 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::own))
         .routes(routes!(accounts::rotate_key))
         .routes(routes!(accounts::own_provider))
+        .routes(routes!(accounts::set_loan))
+        .routes(routes!(accounts::pay_loan))
         .routes(routes!(audit::limits, audit::set_limits))
         .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))
@@ -117,6 +119,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(ledger::offers))
         .routes(routes!(ledger::providers))
         .routes(routes!(leases::list))
+        .routes(routes!(leases::terms))
         .routes(routes!(leases::close))
         .routes(routes!(leases::add_payer))
         .routes(routes!(leases::remove_payer))
@@ -157,9 +160,8 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
 }
 
 async fn not_found(uri: Uri) -> HttpError {
-    let mut refusal = refusal("path.not_found", format!("there is nothing at {}", uri.path()));
-    refusal.hint = Some("/openapi.json lists what there is".into());
-    HttpError(refusal)
+    let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
+    HttpError(refusal.hint("/openapi.json lists what there is").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
@@ -191,12 +193,12 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
                 Ok(Self(caller))
             }
             None => {
-                let mut refusal = refusal(
+                let refusal = Refusal::new(
                     "auth.missing_token",
                     "the request has no `Authorization: Bearer` header",
                 );
-                refusal.hint = Some("log in with `piecework login`, or send the token that `up` wrote".into());
-                Err(HttpError(refusal))
+                let hint = "log in with `piecework login`, or send the token that `up` wrote";
+                Err(HttpError(refusal.hint(hint).into()))
             }
         }
     }

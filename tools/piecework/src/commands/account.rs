@@ -103,7 +103,7 @@ async fn rotate(client: &Client, files: Option<(&Path, &Path)>, json: bool) -> R
     }
 }
 
-fn rows(view: &AccountView) -> Vec<(&'static str, String)> {
+pub(super) fn rows(view: &AccountView) -> Vec<(&'static str, String)> {
     let roles: Vec<&str> = view.roles.iter().map(|role| role.as_str()).collect();
     vec![
         ("name", view.name.clone()),

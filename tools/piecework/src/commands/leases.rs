@@ -1,13 +1,16 @@
 //! `piecework leases`: what is held to pay for runs, how it ends, and who may draw on it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use piecework_api::{
     Client, PageQuery,
     ledger::{AddPayer, LeaseView},
 };
-use piecework_ledger::{Action, CloseLease, DelegatePayer};
-use piecework_model::{LeaseId, PublicKey};
+use piecework_ledger::{Action, CloseLease, DelegatePayer, OpenLease, Subject, TopUp};
+use piecework_model::{Credits, LeaseId, PublicKey};
 
 use super::signed;
 use crate::{failure::Failure, keyfile, session, show, units};
@@ -23,6 +26,27 @@ pub struct Leases {
 
 #[derive(Debug, clap::Subcommand)]
 enum Change {
+    /// Hold credits to pay for runs, where you keep your account's key yourself; for others the controller does it
+    Open {
+        /// How much [default: what the controller holds at a time for others]
+        #[arg(value_parser = units::credits_ucr)]
+        amount: Option<i128>,
+        /// Your account's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Hold more in a lease, where you keep your account's key yourself; for others the controller does it
+    TopUp {
+        /// How much more
+        #[arg(value_parser = units::credits_ucr)]
+        amount: i128,
+        /// Your account's key
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// The lease [default: the one that is open]
+        #[arg(long, value_name = "LEASE", value_parser = units::noun::<LeaseId>)]
+        lease: Option<LeaseId>,
+    },
     /// Close a lease: it takes no new runs, and what is not spent is yours again when its window is over. The next run
     /// opens another
     Close {
@@ -57,22 +81,23 @@ impl Leases {
         let client = session::connect()?;
         match &self.action {
             None => list(&client, &self.page.query(), json).await,
+            Some(Change::Open { amount, key }) => open(&client, key, *amount, json).await,
+            Some(Change::TopUp { amount, key, lease }) => top_up(&client, key, (*lease, *amount), json).await,
             Some(Change::Close { of }) => close(&client, of, json).await,
             Some(Change::Delegate { payer, remove, of }) => delegate(&client, of, (payer, !remove), json).await,
         }
     }
 }
 
-impl Of {
-    async fn lease(&self, client: &Client) -> Result<LeaseId, Failure> {
-        if let Some(lease) = self.lease {
-            return Ok(lease);
-        }
-        let list = client.leases(&PageQuery::default()).await?;
-        let open = list.items.into_iter().find(|lease| lease.state == "open");
-        open.map(|lease| lease.id)
-            .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
+/// The lease that was named, or else the one that is open.
+async fn chosen(client: &Client, named: Option<LeaseId>) -> Result<LeaseId, Failure> {
+    if let Some(lease) = named {
+        return Ok(lease);
     }
+    let list = client.leases(&PageQuery::default()).await?;
+    let open = list.items.into_iter().find(|lease| lease.state == "open");
+    open.map(|lease| lease.id)
+        .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
 }
 
 /// With a key file the transaction is signed here, and the controller is asked for nothing but to pass it on.
@@ -81,8 +106,66 @@ async fn signed_here(client: &Client, key: &Path, action: Action, lease: LeaseId
     Ok(client.ledger_lease(&lease.to_string()).await?)
 }
 
+/// The controller's time to hear from the ledger of a lease of its own.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
+async fn open(client: &Client, key: &Path, amount: Option<i128>, json: bool) -> Result<(), Failure> {
+    let terms = client.lease_terms().await?;
+    let action = Action::OpenLease(OpenLease {
+        subject: Subject::AnyFunction,
+        provider: None,
+        controller: terms.controller,
+        price_caps: terms.price_caps.into(),
+        budget: Credits(amount.unwrap_or(terms.budget_ucr.into())),
+        payer_keys: vec![terms.payer_key],
+        mailboxes: vec![terms.payer_key],
+        exposure_ucr: terms.exposure_ucr,
+    });
+    let signed = signed::submit(client, &keyfile::existing(key)?, action).await?;
+    let lease = LeaseId::of(signed.sender.id, signed.sender.nonce);
+    let view = client.ledger_lease(&lease.to_string()).await?;
+    let deadline = Instant::now() + HEARD_WITHIN;
+    while !client
+        .leases(&PageQuery::default())
+        .await?
+        .items
+        .iter()
+        .any(|known| known.id == lease)
+    {
+        if Instant::now() > deadline {
+            eprintln!("the controller has not heard of it yet; until then runs are refused with lease.none");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    told(&view, json, "pays for your runs")
+}
+
+async fn top_up(
+    client: &Client,
+    key: &Path,
+    (lease, amount): (Option<LeaseId>, i128),
+    json: bool,
+) -> Result<(), Failure> {
+    let lease = chosen(client, lease).await?;
+    let action = Action::TopUp(TopUp {
+        lease,
+        amount: Credits(amount),
+    });
+    let view = signed_here(client, key, action, lease).await?;
+    told(&view, json, "is topped up")
+}
+
+fn told(view: &LeaseView, json: bool, what: &str) -> Result<(), Failure> {
+    if json {
+        return show::json(view);
+    }
+    let left = show::ucr_long(Credits(view.budget_ucr.0 - view.used_ucr.0));
+    show::text(&format!("{} {what}: it holds {left}\n", view.id))
+}
+
 async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
-    let lease = of.lease(client).await?;
+    let lease = chosen(client, of.lease).await?;
     let view = match &of.key {
         Some(key) => signed_here(client, key, Action::CloseLease(CloseLease { lease }), lease).await?,
         None => client.close_lease(&lease.to_string()).await?,
@@ -90,7 +173,7 @@ async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
     if json {
         return show::json(&view);
     }
-    let rest = show::ucr_long(piecework_model::Credits(view.budget_ucr.0 - view.used_ucr.0));
+    let rest = show::ucr_long(Credits(view.budget_ucr.0 - view.used_ucr.0));
     let until = view
         .expires_at_height
         .map_or_else(|| "its window".to_owned(), |height| format!("block {height}"));
@@ -100,7 +183,7 @@ async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
 }
 
 async fn delegate(client: &Client, of: &Of, (payer, add): (&PublicKey, bool), json: bool) -> Result<(), Failure> {
-    let lease = of.lease(client).await?;
+    let lease = chosen(client, of.lease).await?;
     let view = match &of.key {
         Some(key) => {
             let action = Action::DelegatePayer(DelegatePayer {
@@ -148,7 +231,11 @@ async fn list(client: &Client, query: &PageQuery, json: bool) -> Result<(), Fail
         "USED",
         "RESERVED",
     ];
-    show::table(header, rows.collect(), "no leases: the first run opens one")?;
+    show::table(
+        header,
+        rows.collect(),
+        "no leases: the first run opens one, or `piecework leases open` where you keep your account's key yourself",
+    )?;
     super::more(list.next.as_deref());
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod job;
 pub mod jobs;
 pub mod leases;
 pub mod ledger;
+pub mod lend;
 pub mod limits;
 pub mod login;
 pub mod logout;

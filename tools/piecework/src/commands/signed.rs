@@ -1,14 +1,25 @@
 //! Transactions of people who keep their account's key themselves: signed here, passed on by whoever answers.
 
 use anyhow::Context as _;
-use piecework_api::{Client, ledger::SubmitTransaction};
+use piecework_api::{
+    Client,
+    accounts::AccountView,
+    ledger::{SubmitTransaction, TransactionView},
+};
 use piecework_ledger::{Action, SignedTransaction, Transaction};
 use piecework_model::SecretKey;
 
 use crate::failure::Failure;
 
+/// A transaction that is final.
+pub struct Signed {
+    /// As it was before; its nonce is the transaction's.
+    pub sender: AccountView,
+    pub done: TransactionView,
+}
+
 /// Signs with the next nonce of the account that is logged in, and returns when it is final.
-pub async fn submit(client: &Client, key: &SecretKey, action: Action) -> Result<(), Failure> {
+pub async fn submit(client: &Client, key: &SecretKey, action: Action) -> Result<Signed, Failure> {
     let account = client.own_account().await?;
     let network = client.ledger_status().await?.network;
     let transaction = Transaction {
@@ -21,6 +32,8 @@ pub async fn submit(client: &Client, key: &SecretKey, action: Action) -> Result<
     let body = SubmitTransaction {
         transaction: hex::encode(bytes),
     };
-    client.submit(&body).await?;
-    Ok(())
+    Ok(Signed {
+        sender: account,
+        done: client.submit(&body).await?,
+    })
 }

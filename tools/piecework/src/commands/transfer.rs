@@ -1,9 +1,16 @@
 //! `piecework transfer`: credits from one account to another.
 
-use piecework_api::ledger::CreateTransfer;
+use std::path::{Path, PathBuf};
+
+use piecework_api::{
+    Client,
+    ledger::{CreateTransfer, TransferView},
+};
+use piecework_ledger::Action;
 use piecework_model::Credits;
 
-use crate::{failure::Failure, session, show, units};
+use super::signed;
+use crate::{failure::Failure, keyfile, session, show, units};
 
 /// Send credits to an account
 #[derive(Debug, clap::Args)]
@@ -19,18 +26,26 @@ pub struct Transfer {
     /// Repeating a transfer with the same key moves the credits once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Your account's key, where you keep it yourself
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["memo", "idempotency_key"])]
+    key: Option<PathBuf>,
 }
 
 impl Transfer {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let body = CreateTransfer {
-            to: self.to,
-            amount_ucr: Credits(self.amount),
-            memo: self.memo,
+        let client = session::connect()?;
+        let amount = Credits(self.amount);
+        let done = match &self.key {
+            Some(key) => signed_here(&client, key, &self.to, amount).await?,
+            None => {
+                let body = CreateTransfer {
+                    to: self.to,
+                    amount_ucr: amount,
+                    memo: self.memo,
+                };
+                client.transfer(&body, self.idempotency_key.as_deref()).await?
+            }
         };
-        let done = session::connect()?
-            .transfer(&body, self.idempotency_key.as_deref())
-            .await?;
         if json {
             return show::json(&done);
         }
@@ -40,4 +55,18 @@ impl Transfer {
             done.from, done.to, done.height
         ))
     }
+}
+
+async fn signed_here(client: &Client, key: &Path, to: &str, amount: Credits) -> Result<TransferView, Failure> {
+    let to = client.account(to).await?;
+    let action = Action::Transfer(piecework_ledger::Transfer { to: to.id, amount });
+    let signed = signed::submit(client, &keyfile::existing(key)?, action).await?;
+    Ok(TransferView {
+        transaction: signed.done.id,
+        height: signed.done.height,
+        from: signed.sender.name,
+        to: to.name,
+        amount_ucr: amount,
+        posted_ucr: client.own_account().await?.posted_ucr,
+    })
 }

@@ -47,6 +47,19 @@ impl Home {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// The controller hears of what the ledger says of a lease a moment later.
+    fn call_when_fed(&self, function: &str) -> Value {
+        let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
+        loop {
+            let output = self.run(&["call", function, "null", "--json"]);
+            if output.status.success() {
+                return serde_json::from_slice(&output.stdout).expect("JSON");
+            }
+            ended(&output, 3, "account.insufficient_credits");
+            assert!(std::time::Instant::now() < deadline, "the lease is never fed");
+        }
+    }
+
     #[track_caller]
     fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.ok(arguments)).expect("JSON")
@@ -121,6 +134,59 @@ async fn a_key_registers_logs_in_and_is_rotated() {
     for action in ["account.registered", "account.key_rotated", "session.opened"] {
         assert!(audit.contains(action), "{action} is missing:\n{audit}");
     }
+}
+
+#[tokio::test]
+async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
+    let home = Home::new();
+    let url = home.machine.url.clone();
+    let invite = home.ok(&["invite", "--grant", "5cr"]);
+    let key = home.path().join("ada.key");
+    let key = key.to_str().expect("UTF-8");
+    home.ok(&["login", &url, "--name", "ada", "--key", key, "--invite", invite.trim()]);
+    home.ok(&["new", "hello", "--language", "javascript"]);
+    home.ok(&["deploy", "hello"]);
+    let refused = home.run(&["call", "hello", "null"]);
+    ended(&refused, 3, "lease.none");
+    ended(&refused, 3, "piecework leases open --key FILE");
+
+    // So little that no run is covered.
+    let lease = home.json(&["leases", "open", "10", "--key", key, "--json"]);
+    assert_eq!(lease["budget_ucr"], 10, "{lease}");
+    ended(&home.run(&["call", "hello", "null"]), 3, "account.insufficient_credits");
+    ended(
+        &home.run(&["call", "hello", "null"]),
+        3,
+        "piecework leases top-up AMOUNT --key FILE",
+    );
+    let lease = home.json(&["leases", "top-up", "2cr", "--key", key, "--json"]);
+    assert_eq!(lease["budget_ucr"], 2_000_010, "{lease}");
+    let called = home.call_when_fed("hello");
+    let job = called["job_id"].as_str().expect("an id");
+    let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
+    while home.json(&["account", "--json"])["posted_ucr"] == 5_000_000 {
+        assert!(std::time::Instant::now() < deadline, "{job} is never paid");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+
+    let refused = home.run(&["transfer", "operator", "7"]);
+    ended(&refused, 3, "piecework transfer NAME AMOUNT --key FILE");
+    let sent = home.json(&["transfer", "operator", "7", "--key", key, "--json"]);
+    assert_eq!(
+        (&sent["from"], &sent["to"]),
+        (&Value::from("ada"), &Value::from("operator"))
+    );
+    ended(&home.run(&["lend", "operator"]), 2, "how much may it owe?");
+    ended(&home.run(&["lend", "operator", "1000"]), 3, "account.bad_signature");
+    let borrower = home.json(&["lend", "operator", "1000", "--key", key, "--json"]);
+    assert_eq!(borrower["limit_ucr"], 1_000, "{borrower}");
+    ended(
+        &home.run(&["lend", "operator", "--cover", "5", "--key", key]),
+        3,
+        "account.no_debt",
+    );
+    let borrower = home.json(&["lend", "operator", "0", "--key", key, "--json"]);
+    assert_eq!(borrower["limit_ucr"], 0, "{borrower}");
 }
 
 #[tokio::test]

@@ -1,0 +1,64 @@
+//! `piecework lend`: what an account may owe, and to whom.
+
+use std::path::PathBuf;
+
+use piecework_api::accounts::{PayLoan, SetLoan};
+use piecework_ledger::{Action, CoverDebt, SetLimit};
+use piecework_model::Credits;
+
+use super::{account, signed};
+use crate::{failure::Failure, keyfile, session, show, units};
+
+/// Let an account owe, as its sponsor: what you lend is held of your credits; or pay what it owes
+#[derive(Debug, clap::Args)]
+pub struct Lend {
+    /// Whose sponsor you are, or become; your own name, to give back a limit that you do not need
+    name: String,
+    /// How much it may owe in all: 0 ends it, once nothing is owed
+    #[arg(value_parser = units::credits_ucr)]
+    limit: Option<i128>,
+    /// Pay so much of what it owes out of what is held: the loan becomes smaller, and is not asked back
+    #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr, conflicts_with = "limit")]
+    cover: Option<i128>,
+    /// Your account's key, where you keep it yourself
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+}
+
+enum Change {
+    Limit(Credits),
+    Cover(Credits),
+}
+
+impl Lend {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let change = match (self.limit, self.cover) {
+            (Some(limit), _) => Change::Limit(Credits(limit)),
+            (None, Some(amount)) => Change::Cover(Credits(amount)),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "how much may it owe? `piecework lend NAME AMOUNT`, or `--cover AMOUNT`",
+                ));
+            }
+        };
+        let client = session::connect()?;
+        let view = match (&self.key, change) {
+            (None, Change::Limit(limit_ucr)) => client.set_loan(&self.name, &SetLoan { limit_ucr }).await?,
+            (None, Change::Cover(amount_ucr)) => client.pay_loan(&self.name, &PayLoan { amount_ucr }).await?,
+            (Some(key), change) => {
+                let account = client.account(&self.name).await?.id;
+                let action = match change {
+                    Change::Limit(limit) => Action::SetLimit(SetLimit { account, limit }),
+                    Change::Cover(amount) => Action::CoverDebt(CoverDebt { account, amount }),
+                };
+                signed::submit(&client, &keyfile::existing(key)?, action).await?;
+                client.account(&self.name).await?
+            }
+        };
+        if json {
+            show::json(&view)
+        } else {
+            show::fields(&account::rows(&view))
+        }
+    }
+}
