@@ -23,9 +23,9 @@ use crate::{
     held::{Decide, Decision, HeldView},
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
-        AddPayer, BlockDetail, BlockView, BlocksQuery, CreateTransfer, JobProofQuery, JobProofView, LeaseTerms,
-        LeaseView, LedgerStatus, OfferView, PeerView, ProviderView, StatementLine, StatementQuery, SubmitTransaction,
-        TransactionAccepted, TransactionView, TransferView, ValueQuery,
+        AddPayer, BlockDetail, BlockView, BlocksQuery, CreateTransfer, HistoryQuery, JobProofQuery, JobProofView,
+        LeaseTerms, LeaseView, LedgerStatus, OfferView, PeerView, ProviderView, StatementLine, StatementQuery,
+        SubmitTransaction, TransactionAccepted, TransactionView, TransferView, ValueQuery,
     },
     metrics::{Health, MetricsQuery, MetricsView},
     page::{List, PageQuery},
@@ -388,6 +388,10 @@ impl Client {
 
     pub async fn ledger_lease(&self, id: &str) -> Result<LeaseView, ClientError> {
         self.get(&fill(routes::LEDGER_LEASE, &[id]), &()).await
+    }
+
+    pub async fn ledger_leases(&self, query: &HistoryQuery) -> Result<List<LeaseView>, ClientError> {
+        self.get(routes::LEDGER_LEASES, query).await
     }
 
     pub async fn lease_terms(&self) -> Result<LeaseTerms, ClientError> {

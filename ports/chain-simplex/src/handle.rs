@@ -60,16 +60,21 @@ impl Handle {
         }
     }
 
-    /// Waits until the peer is where its last run had left it; returns the block at which it began.
+    /// Waits until the peer is where its last run had left it, or `stalled` resolves, which begins with the engine; returns
+    /// the block at which it began.
     pub(crate) async fn catch_up(
         &self,
         readied: oneshot::Receiver<Ready>,
         reached: Option<(u64, Digest)>,
+        stalled: impl Future<Output = ChainFailure>,
     ) -> Result<u64, ChainFailure> {
         let Ok(ready) = readied.await else {
             return Err(self.failed().await);
         };
-        self.reach(&ready).await?;
+        tokio::select! {
+            reached = self.reach(&ready) => reached?,
+            failure = stalled => return Err(failure),
+        }
         if let Some(reached) = reached {
             self.check_history(reached).await?;
         }
@@ -109,21 +114,26 @@ impl Handle {
     /// Waits until all that was final before is published again; a peer alone also writes its first block.
     async fn reach(&self, ready: &Ready) -> Result<(), ChainFailure> {
         let target = ready.tip.max(u64::from(self.founder));
+        match self.board.reach(target).await {
+            true => Ok(()),
+            false => Err(self.failed().await),
+        }
+    }
+
+    /// Resolves where a block that is final does not come: nobody else has it. Says so meanwhile, where others may.
+    pub(crate) async fn stalled(&self) -> ChainFailure {
         loop {
             let next = self.board.head().height + 1;
-            match tokio::time::timeout(BLOCK_FETCHED_WITHIN, self.board.reach(target)).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(self.failed().await),
-                Err(_) if self.board.head().height >= next => {}
-                Err(_) if self.status().peers > 1 => {
-                    tracing::warn!(block = next, "is final and not here; the other peers are asked for it");
-                }
-                Err(_) => {
-                    return Err(ChainFailure::Stopped {
-                        detail: format!("block {next}: final and not there, and there is no other peer"),
-                    });
-                }
+            tokio::time::sleep(BLOCK_FETCHED_WITHIN).await;
+            if self.board.head().height >= next {
+                continue;
             }
+            if self.status().peers == 1 {
+                return ChainFailure::Stopped {
+                    detail: format!("block {next}: final and not there, and there is no other peer"),
+                };
+            }
+            tracing::warn!(block = next, "is final and not here; the other peers are asked for it");
         }
     }
 

@@ -131,7 +131,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         reached,
         indexed,
     } = starting;
-    match handle.catch_up(readied, reached).await {
+    match handle.catch_up(readied, reached, handle.stalled()).await {
         Ok(resumed) => {
             tokio::spawn(handle.reindex(resumed, indexed));
             Ok(Box::new(node))

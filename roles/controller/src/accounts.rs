@@ -439,9 +439,9 @@ async fn register_with_key(
             if signed.key == key && register.name == name && register.roles == ledger_roles(roles) => {}
         _ => return bad("the registration does not fit the name, the roles and the key"),
     }
-    let account = AccountId::of(&key);
+    let known = registered(controller, &name, key).await?;
     let user = User {
-        account,
+        account: known.unwrap_or_else(|| AccountId::of(&key)),
         name,
         public_key: key,
         password_hash: None,
@@ -449,11 +449,28 @@ async fn register_with_key(
         roles,
         created_at_ms: now_ms(),
     };
-    enter(controller, signed, user).await
+    match known {
+        Some(_) => remember(controller, user).await,
+        None => enter(controller, signed, user).await,
+    }
+}
+
+/// The account that has this name and this key on the ledger: it registered at another controller, and comes here too.
+async fn registered(controller: &Controller, name: &OwnerName, key: PublicKey) -> Answer<Option<AccountId>> {
+    let named = controller.chain.get(&Key::Name(name.clone())).await.map_err(chain)?;
+    let Some(Value::Name(account)) = named else {
+        return Ok(None);
+    };
+    let found = on_ledger(controller, account).await?;
+    Ok((found.key == key).then_some(account))
 }
 
 async fn enter(controller: &Controller, signed: SignedTransaction, user: User) -> Answer<AccountId> {
     controller.chain.submit_and_wait(signed).await.map_err(submit)?;
+    remember(controller, user).await
+}
+
+async fn remember(controller: &Controller, user: User) -> Answer<AccountId> {
     match controller.store.insert_user(&user).await {
         Ok(()) => Ok(user.account),
         Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is taken"),

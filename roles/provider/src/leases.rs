@@ -116,10 +116,32 @@ impl Leases {
             }
         };
         match seen {
-            Seen::Lease(lease) => check(&lease, ticket, payer, self.window_blocks_min),
+            Seen::Lease(lease) => match check(&lease, ticket, payer, self.window_blocks_min) {
+                Err(refused) if refused.code == "ticket.unknown_payer" => {
+                    self.admit_new_payer(ticket, payer, refused).await
+                }
+                checked => checked,
+            },
             Seen::Nothing => Err(Rejection::new("lease.unknown", "the ledger shows no such lease")),
             Seen::Dark => Ok(()),
         }
+    }
+
+    /// Another controller may have taken the lease up since it was looked at, or since the peer that is asked was.
+    async fn admit_new_payer(&self, ticket: &Ticket, payer: &PublicKey, mut refused: Refusal) -> Result<(), Refusal> {
+        let until = Instant::now() + PATIENCE;
+        while refused.code == "ticket.unknown_payer" && Instant::now() < until {
+            tokio::time::sleep(UNKNOWN_AGAIN_AFTER).await;
+            let Seen::Lease(lease) = look(&self.ledger, ticket.lease).await else {
+                return Err(refused);
+            };
+            keep(&self.known, ticket.lease, Seen::Lease(lease.clone()));
+            match check(&lease, ticket, payer, self.window_blocks_min) {
+                Ok(()) => return Ok(()),
+                Err(now) => refused = now,
+            }
+        }
+        Err(refused)
     }
 
     /// As it was last seen. What is old is looked at again beside, for the orders to come.

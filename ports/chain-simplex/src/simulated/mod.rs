@@ -284,7 +284,10 @@ async fn run<E: Runtime + Sockets>(local: Local<E>, prepared: Prepared, gate: Ga
     local.child("starting").spawn(move |_| async move {
         // The handle reads it as long as the engine runs.
         let _ended = ended;
-        match handle.catch_up(starting.readied, starting.reached).await {
+        match handle
+            .catch_up(starting.readied, starting.reached, std::future::pending())
+            .await
+        {
             Ok(resumed) => handle.reindex(resumed, starting.indexed).await,
             Err(failure) => panic!("a simulated peer did not come up: {failure}"),
         }

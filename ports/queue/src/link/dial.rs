@@ -1,6 +1,6 @@
 //! Reaches a controller by WebSocket, and keeps reaching it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, future};
@@ -30,7 +30,8 @@ pub enum Event<'a> {
     Ended {
         url: &'a str,
         failure: &'a LinkFailure,
-        again_in: Duration,
+        /// `None`: not dialled any more.
+        again_in: Option<Duration>,
     },
 }
 
@@ -60,30 +61,41 @@ pub async fn dial(url: &str) -> Result<Wire, LinkFailure> {
 }
 
 /// Keeps a link to one of `urls` up until `shutdown`: the first that answers, with back-off and jitter between rounds.
-/// Returns early with a refusal that trying again cannot change.
+/// One that refuses so that trying again cannot change it is left out from then on; the last one's refusal is returned.
+/// `trusts` is asked whether the key is the one to work for at that URL.
 pub async fn keep_linked(
     agent: Arc<Agent>,
     urls: Vec<String>,
-    trusts: impl Fn(PublicKey) -> Result<(), Rejection> + Send + Sync,
+    trusts: impl Fn(&str, PublicKey) -> Result<(), Rejection> + Send + Sync,
     now_ms: impl Fn() -> u64,
     mut tell: impl FnMut(Event<'_>),
     shutdown: CancellationToken,
 ) -> Result<(), LinkFailure> {
     let mut back_off = BACK_OFF_MIN;
-    for url in urls.iter().cycle() {
-        tell(Event::Dialing { url });
+    let mut urls = VecDeque::from(urls);
+    while let Some(url) = urls.pop_front() {
+        tell(Event::Dialing { url: &url });
+        let trusts = |key| trusts(&url, key);
         let began = tokio::time::Instant::now();
         let failure = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             failure = async {
-                match dial(url).await {
+                match dial(&url).await {
                     Ok(wire) => agent.session(wire, &trusts, &now_ms).await,
                     Err(failure) => failure,
                 }
             } => failure,
         };
         if failure.is_final() {
-            return Err(failure);
+            if urls.is_empty() {
+                return Err(failure);
+            }
+            tell(Event::Ended {
+                url: &url,
+                failure: &failure,
+                again_in: None,
+            });
+            continue;
         }
         back_off = match began.elapsed() > GOOD_SESSION {
             true => BACK_OFF_MIN,
@@ -91,10 +103,11 @@ pub async fn keep_linked(
         };
         let again_in = back_off.mul_f64(rand::rng().random_range(0.5..1.0));
         tell(Event::Ended {
-            url,
+            url: &url,
             failure: &failure,
-            again_in,
+            again_in: Some(again_in),
         });
+        urls.push_back(url);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(again_in) => {}

@@ -7,7 +7,7 @@ use std::{
 
 use piecework_api::{
     Client, PageQuery,
-    ledger::{AddPayer, LeaseView},
+    ledger::{AddPayer, HistoryQuery, LeaseView},
 };
 use piecework_ledger::{Action, CloseLease, DelegatePayer, OpenLease, Subject, TopUp};
 use piecework_model::{Credits, LeaseId, PublicKey};
@@ -55,8 +55,8 @@ enum Change {
     },
     /// Let another controller pay from a lease, and ack, in a lost one's place; or no longer
     Delegate {
-        /// The controller's public key
-        payer: PublicKey,
+        /// The controller's public key [default: of the one that is logged in to]
+        payer: Option<PublicKey>,
         /// Take the key away
         #[arg(long)]
         remove: bool,
@@ -84,7 +84,13 @@ impl Leases {
             Some(Change::Open { amount, key }) => open(&client, key, *amount, json).await,
             Some(Change::TopUp { amount, key, lease }) => top_up(&client, key, (*lease, *amount), json).await,
             Some(Change::Close { of }) => close(&client, of, json).await,
-            Some(Change::Delegate { payer, remove, of }) => delegate(&client, of, (payer, !remove), json).await,
+            Some(Change::Delegate { payer, remove, of }) => {
+                let payer = match payer {
+                    Some(payer) => *payer,
+                    None => client.lease_terms().await?.payer_key,
+                };
+                delegate(&client, of, (&payer, !remove), json).await
+            }
         }
     }
 }
@@ -94,8 +100,19 @@ async fn chosen(client: &Client, named: Option<LeaseId>) -> Result<LeaseId, Fail
     if let Some(lease) = named {
         return Ok(lease);
     }
-    let list = client.leases(&PageQuery::default()).await?;
-    let open = list.items.into_iter().find(|lease| lease.state == "open");
+    let is_open = |lease: &LeaseView| lease.state == "open";
+    let here = client.leases(&PageQuery::default()).await?.items;
+    let open = match here.into_iter().find(is_open) {
+        Some(lease) => Some(lease),
+        // One that another controller pays from.
+        None => {
+            let query = HistoryQuery {
+                account: Some(client.own_account().await?.id.to_string()),
+                ..HistoryQuery::default()
+            };
+            client.ledger_leases(&query).await?.items.into_iter().find(is_open)
+        }
+    };
     open.map(|lease| lease.id)
         .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
 }

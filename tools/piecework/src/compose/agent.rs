@@ -188,10 +188,11 @@ async fn join_and_run(
             if let LinkFailure::Refused(Rejection { hint: Some(said), .. }) = failure {
                 hint = format!(" ({said})");
             }
-            told(&format!(
-                "{url}: {failure}{hint}; trying again in {:.1} s",
-                again_in.as_secs_f64()
-            ));
+            let next = match again_in {
+                Some(again_in) => format!("trying again in {:.1} s", again_in.as_secs_f64()),
+                None => "left out from now on".to_owned(),
+            };
+            told(&format!("{url}: {failure}{hint}; {next}"));
         }
     };
     // A task of its own runs where the network is polled: on this thread each packet would wake another one first.
@@ -356,17 +357,19 @@ fn keep_to_network(directory: &Path, network: NetworkId) -> Result<()> {
     }
 }
 
-/// The controller whose tickets are taken is the one that was met first, by its key.
-fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> Result<(), Rejection> {
+/// At each URL the controller that was met first is the one to work for, by its key. The file has a line for each, the key
+/// and the URL; a key without a URL holds everywhere.
+fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(&str, PublicKey) -> Result<(), Rejection> {
     let path = directory.join("controllers");
     let turn = Mutex::new(());
-    move |key| {
+    move |url, key| {
         let _turn = turn.lock();
         let known = fs::read_to_string(&path).unwrap_or_default();
-        if known.is_empty() {
-            let kept = super::files::write_private(&path, &format!("{key}\n"));
+        let of_url: Vec<&str> = known.lines().filter_map(|line| key_for(line, url)).collect();
+        if of_url.is_empty() {
+            let kept = super::files::write_private(&path, &format!("{known}{key} {url}\n"));
             kept.map_err(|error| not_written(&error))?;
-        } else if !known.lines().any(|line| line.trim() == key.to_string()) {
+        } else if !of_url.contains(&&*key.to_string()) {
             return Err(Rejection::new(
                 "link.untrusted_controller",
                 format!("the controller has another key than before: {key}"),
@@ -376,6 +379,13 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(PublicKey) -> R
         provider.trust(key);
         Ok(())
     }
+}
+
+/// The key of a line, where it is one for this URL.
+fn key_for<'a>(line: &'a str, url: &str) -> Option<&'a str> {
+    let mut words = line.split_whitespace();
+    let key = words.next()?;
+    words.next().is_none_or(|of| of == url).then_some(key)
 }
 
 /// What was to be remembered is not.

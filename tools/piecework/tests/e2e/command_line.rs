@@ -67,7 +67,7 @@ impl Home {
 }
 
 /// With nothing of this user's in its environment.
-fn command(home: &Path) -> Command {
+pub fn command(home: &Path) -> Command {
     let mut command = piecework();
     command
         .env_remove("PIECEWORK_URL")

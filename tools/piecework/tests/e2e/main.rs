@@ -26,5 +26,6 @@ mod results;
 mod rogue;
 mod small_disk;
 mod strangers;
+mod takeover;
 mod threats;
 mod tiny_disk;

@@ -111,7 +111,7 @@ impl Rogue {
         let shutdown = CancellationToken::new();
         let url = link_of(machine);
         let stop = shutdown.clone();
-        tokio::spawn(async move { keep_linked(agent, vec![url], |_| Ok(()), now_ms, |_| (), stop).await });
+        tokio::spawn(async move { keep_linked(agent, vec![url], |_, _| Ok(()), now_ms, |_| (), stop).await });
         let rogue = Self { shared, shutdown };
         crate::providers::until("the rogue is linked", async || {
             (crate::computer::provider(machine, name).await["state"] == "ready").then_some(())
