@@ -3,7 +3,10 @@
 //! A thread of its own, since it must be in time when everything else is late.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::Thread,
     time::{Duration, Instant},
 };
@@ -36,6 +39,8 @@ pub const KEEPER_THREAD: &str = "owner";
 pub(crate) struct Keeper {
     state: watch::Sender<State>,
     orders: Mutex<Orders>,
+    /// Whether there are any rules.
+    watches: AtomicBool,
     thread: Mutex<Option<Thread>>,
     looks: watch::Sender<u64>,
     /// For the link: the controller shall hear at once.
@@ -61,6 +66,7 @@ impl Keeper {
         let stiff = backends.iter().filter(|backend| !backend.freeze(false));
         Self {
             state: watch::Sender::default(),
+            watches: AtomicBool::new(rules.any()),
             orders: Mutex::new(Orders { rules, told: false }),
             thread: Mutex::default(),
             looks: watch::Sender::default(),
@@ -87,6 +93,7 @@ impl Keeper {
     }
 
     pub(crate) fn set_rules(&self, rules: Rules) {
+        self.watches.store(rules.any(), Ordering::Relaxed);
         self.orders.lock().rules = rules;
         self.look_now();
     }
@@ -110,8 +117,15 @@ impl Keeper {
         }
     }
 
-    /// A job begins: from now on looks are frequent.
-    pub(crate) fn look_now(&self) {
+    /// A job begins: from now on looks are frequent, where there is anything to look for. Waking a thread for each call costs
+    /// more than all else that is done for it here.
+    pub(crate) fn job_begins(&self) {
+        if self.watches.load(Ordering::Relaxed) {
+            self.look_now();
+        }
+    }
+
+    fn look_now(&self) {
         if let Some(thread) = &*self.thread.lock() {
             thread.unpark();
         }
@@ -127,7 +141,7 @@ impl Keeper {
 
     /// Refuses with `provider.paused` while its owner comes first.
     pub(crate) fn admit(&self) -> Result<(), Refusal> {
-        match self.holds().first() {
+        match self.state.borrow().verdict.holds.first() {
             None => Ok(()),
             Some(hold) => Err(paused(hold)),
         }

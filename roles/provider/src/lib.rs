@@ -215,7 +215,7 @@ impl Provider {
         }
         self.keeper.admit()?;
         if taken == 0 {
-            self.keeper.look_now();
+            self.keeper.job_begins();
         }
         Ok(slot)
     }
