@@ -45,25 +45,9 @@ impl Site<'_> {
     }
 }
 
-/// Whether a provider would do, had the developer not asked for another kind.
-fn asks_for_others(reasons: &Reasons) -> bool {
-    reasons.any(|reason| match reason {
-        Reason::NotPinned
-        | Reason::TooLittleMemory
-        | Reason::TooDear
-        | Reason::WrongRegion
-        | Reason::MissingLabel
-        | Reason::TooLittleTrust => true,
-        Reason::Silent
-        | Reason::Draining
-        | Reason::Paused
-        | Reason::NoBackend
-        | Reason::NoEgress
-        | Reason::NoFreeSlot
-        | Reason::Refused
-        | Reason::HasRun
-        | Reason::Outranked => false,
-    })
+/// Whether anything but the sandbox is in the way: what the developer asked for, or providers that are away or paused.
+fn more_than_the_sandbox(reasons: &Reasons) -> bool {
+    reasons.any(|reason| reason != Reason::NoBackend)
 }
 
 pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<String> {
@@ -73,7 +57,9 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     };
     let provider = match site.provider(&work).await? {
         Ok(provider) => provider,
-        Err(reasons) if asks_for_others(&reasons) => return Err(dispatch::no_provider(site.controller, &reasons).await),
+        Err(reasons) if more_than_the_sandbox(&reasons) => {
+            return Err(dispatch::no_provider(site.controller, &reasons).await);
+        }
         Err(_) => {
             let message = format!(
                 "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
@@ -108,7 +94,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
             Ok(provider) => provider,
             Err(reasons) => {
                 said.push(format!("{backend}: no provider has it working for {}", work.language));
-                others = others.or(Some(reasons).filter(asks_for_others));
+                others = others.or(Some(reasons).filter(more_than_the_sandbox));
                 continue;
             }
         };
