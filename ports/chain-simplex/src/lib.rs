@@ -37,8 +37,5 @@ mod state;
 
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};
 
-// The unit tests do without a running engine, whose generic code takes minutes to compile.
-#[cfg(not(test))]
-pub use node::start;
-pub use node::{Contact, Options};
+pub use node::{Contact, Options, start};
 pub use replica::Replica;

@@ -109,7 +109,6 @@ pub(crate) struct Prepared {
 
 /// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
 /// peer has threads of its own.
-#[cfg_attr(test, expect(dead_code, reason = "see the crate's root"))]
 pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
     let (root, worker_threads) = (options.directory.clone(), options.worker_threads);
     check_listen(options.listen)?;

@@ -1,13 +1,10 @@
 //! Four real peers in one thread, from one seed: messages are lost and late, the network is cut, peers crash and come back
 //! with what their disks kept, clocks go wrong, one peer shows two faces. In the end all have the same ledger.
 //!
-//! It stands here and not beside the engine because this crate compiles the simulated engine anyway, for minutes.
-//!
 //! A seed that fails is played again with `SEED=7 cargo nextest run --release --workspace --test deterministic`.
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../ports/chain-simplex/tests/network/mod.rs"]
 mod network;
 
 use std::{
