@@ -117,8 +117,7 @@ impl Keeper {
         }
     }
 
-    /// A job begins: from now on looks are frequent, where there is anything to look for. Waking a thread for each call costs
-    /// more than all else that is done for it here.
+    /// A job begins: from now on looks are frequent, where there is anything to look for.
     pub(crate) fn job_begins(&self) {
         if self.watches.load(Ordering::Relaxed) {
             self.look_now();
