@@ -60,20 +60,20 @@ impl Handle {
         }
     }
 
-    /// Waits until the peer is where its last run had left it, or `stalled` resolves, which begins with the engine; returns
+    /// Waits until the peer is where its last run had left it, or `stalled` resolves, which is told how far that was; returns
     /// the block at which it began.
-    pub(crate) async fn catch_up(
+    pub(crate) async fn catch_up<S: Future<Output = ChainFailure>>(
         &self,
         readied: oneshot::Receiver<Ready>,
         reached: Option<(u64, Digest)>,
-        stalled: impl Future<Output = ChainFailure>,
+        stalled: impl FnOnce(u64) -> S,
     ) -> Result<u64, ChainFailure> {
         let Ok(ready) = readied.await else {
             return Err(self.failed().await);
         };
         tokio::select! {
             reached = self.reach(&ready) => reached?,
-            failure = stalled => return Err(failure),
+            failure = stalled(ready.tip) => return Err(failure),
         }
         if let Some(reached) = reached {
             self.check_history(reached).await?;
@@ -120,12 +120,13 @@ impl Handle {
         }
     }
 
-    /// Resolves where a block that is final does not come: nobody else has it. Says so meanwhile, where others may.
-    pub(crate) async fn stalled(&self) -> ChainFailure {
+    /// Resolves where a block up to `tip`, which is final, does not come: nobody else has it. Says so meanwhile, where others
+    /// may.
+    pub(crate) async fn stalled(&self, tip: u64) -> ChainFailure {
         loop {
             let next = self.board.head().height + 1;
             tokio::time::sleep(BLOCK_FETCHED_WITHIN).await;
-            if self.board.head().height >= next {
+            if next > tip || self.board.head().height >= next {
                 continue;
             }
             if self.status().peers == 1 {

@@ -131,7 +131,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         reached,
         indexed,
     } = starting;
-    match handle.catch_up(readied, reached, handle.stalled()).await {
+    match handle.catch_up(readied, reached, |tip| handle.stalled(tip)).await {
         Ok(resumed) => {
             tokio::spawn(handle.reindex(resumed, indexed));
             Ok(Box::new(node))

@@ -439,6 +439,10 @@ async fn register_with_key(
             if signed.key == key && register.name == name && register.roles == ledger_roles(roles) => {}
         _ => return bad("the registration does not fit the name, the roles and the key"),
     }
+    // The ledger asks this only of accounts that it does not know yet.
+    if signed.verify(&controller.network).is_err() {
+        return bad("the registration is not signed with the key");
+    }
     let known = registered(controller, &name, key).await?;
     let user = User {
         account: known.unwrap_or_else(|| AccountId::of(&key)),
@@ -548,6 +552,12 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
     if grant.is_negative() || lend.is_negative() {
         return refuse("transfer.not_positive", "neither a grant nor a loan is below zero");
+    }
+    if grant.is_positive() || lend.is_positive() {
+        // Nobody else could keep the promise when somebody registers.
+        let command =
+            "transfer NAME AMOUNT --key FILE` or `lend` once the account is there; until then `invite --grant 0";
+        own_key(controller, caller.account, command).await?;
     }
     let roles = if body.roles.is_empty() {
         vec![Role::Developer, Role::Provider]

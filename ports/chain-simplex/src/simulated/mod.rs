@@ -285,7 +285,7 @@ async fn run<E: Runtime + Sockets>(local: Local<E>, prepared: Prepared, gate: Ga
         // The handle reads it as long as the engine runs.
         let _ended = ended;
         match handle
-            .catch_up(starting.readied, starting.reached, std::future::pending())
+            .catch_up(starting.readied, starting.reached, |_| std::future::pending())
             .await
         {
             Ok(resumed) => handle.reindex(resumed, starting.indexed).await,

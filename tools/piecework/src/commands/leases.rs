@@ -95,24 +95,35 @@ impl Leases {
     }
 }
 
-/// The lease that was named, or else the one that is open.
-async fn chosen(client: &Client, named: Option<LeaseId>) -> Result<LeaseId, Failure> {
-    if let Some(lease) = named {
-        return Ok(lease);
-    }
-    let is_open = |lease: &LeaseView| lease.state == "open";
+fn is_open(lease: &LeaseView) -> bool {
+    lease.state == "open"
+}
+
+/// The one that this controller pays from.
+async fn open_here(client: &Client) -> Result<Option<LeaseView>, Failure> {
     let here = client.leases(&PageQuery::default()).await?.items;
-    let open = match here.into_iter().find(is_open) {
-        Some(lease) => Some(lease),
-        // One that another controller pays from.
-        None => {
-            let query = HistoryQuery {
-                account: Some(client.own_account().await?.id.to_string()),
-                ..HistoryQuery::default()
-            };
-            client.ledger_leases(&query).await?.items.into_iter().find(is_open)
-        }
+    Ok(here.into_iter().find(is_open))
+}
+
+/// The one that another controller pays from.
+async fn open_elsewhere(client: &Client) -> Result<Option<LeaseView>, Failure> {
+    let query = HistoryQuery {
+        account: Some(client.own_account().await?.id.to_string()),
+        ..HistoryQuery::default()
     };
+    let all = client.ledger_leases(&query).await?.items;
+    Ok(all.into_iter().find(is_open))
+}
+
+/// The lease that was named, or else the one that is open here.
+async fn chosen(client: &Client, named: Option<LeaseId>) -> Result<LeaseId, Failure> {
+    match named {
+        Some(lease) => Ok(lease),
+        None => found(open_here(client).await?),
+    }
+}
+
+fn found(open: Option<LeaseView>) -> Result<LeaseId, Failure> {
     open.map(|lease| lease.id)
         .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
 }
@@ -127,6 +138,12 @@ async fn signed_here(client: &Client, key: &Path, action: Action, lease: LeaseId
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
 
 async fn open(client: &Client, key: &Path, amount: Option<i128>, json: bool) -> Result<(), Failure> {
+    if let Some(open) = open_here(client).await? {
+        return Err(Failure::usage(format!(
+            "{} is open already; `piecework leases top-up AMOUNT --key FILE` adds to it",
+            open.id
+        )));
+    }
     let terms = client.lease_terms().await?;
     let action = Action::OpenLease(OpenLease {
         subject: Subject::AnyFunction,
@@ -200,7 +217,11 @@ async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
 }
 
 async fn delegate(client: &Client, of: &Of, (payer, add): (&PublicKey, bool), json: bool) -> Result<(), Failure> {
-    let lease = chosen(client, of.lease).await?;
+    let lease = match (of.lease, open_here(client).await?) {
+        (Some(named), _) => named,
+        (None, Some(open)) => open.id,
+        (None, None) => found(open_elsewhere(client).await?)?,
+    };
     let view = match &of.key {
         Some(key) => {
             let action = Action::DelegatePayer(DelegatePayer {

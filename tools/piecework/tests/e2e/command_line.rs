@@ -161,6 +161,11 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
     );
     let lease = home.json(&["leases", "top-up", "2cr", "--key", key, "--json"]);
     assert_eq!(lease["budget_ucr"], 2_000_010, "{lease}");
+    ended(
+        &home.run(&["leases", "open", "--key", key]),
+        2,
+        "is open already; `piecework leases top-up",
+    );
     let called = home.call_when_fed("hello");
     let job = called["job_id"].as_str().expect("an id");
     let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
@@ -176,6 +181,8 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
         (&sent["from"], &sent["to"]),
         (&Value::from("ada"), &Value::from("operator"))
     );
+    ended(&home.run(&["invite", "--grant", "5"]), 3, "account.bad_signature");
+    home.ok(&["invite", "--grant", "0"]);
     ended(&home.run(&["lend", "operator"]), 2, "how much may it owe?");
     ended(&home.run(&["lend", "operator", "1000"]), 3, "account.bad_signature");
     let borrower = home.json(&["lend", "operator", "1000", "--key", key, "--json"]);

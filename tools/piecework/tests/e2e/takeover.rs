@@ -2,13 +2,15 @@
 
 use std::{fs, path::Path, process::Command};
 
+use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
+use piecework_model::{AccountId, NetworkId, PublicKey, SecretKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     command_line::command,
     computer::{Computer, invite, provider},
-    machine::Machine,
+    machine::{Answer, Machine},
     peers::{Peer, done, found_with},
     providers::{ECHO, until},
 };
@@ -95,6 +97,38 @@ impl Person<'_> {
     }
 }
 
+/// Somebody says to be bob and does not have the key.
+async fn forged_registration(controller: &Machine, key: &str) -> Answer {
+    let key: PublicKey = key.parse().expect("a key");
+    let network = controller.get("/ledger/status").await.ok()["network"].clone();
+    let network: NetworkId = serde_json::from_value(network).expect("an id");
+    let action = Action::Register(Register {
+        name: "bob".parse().expect("a name"),
+        roles: Roles {
+            developer: true,
+            ..Roles::default()
+        },
+        sponsor: None,
+        owner: None,
+    });
+    let transaction = Transaction {
+        sender: AccountId::of(&key),
+        nonce: 0,
+        action,
+    };
+    let mut signed = SignedTransaction::sign(transaction, &SecretKey::from_seed([9; 32]), &network);
+    signed.key = key;
+    let invite = controller.ask(Method::POST, "/invites", Some(json!({}))).await.ok();
+    let body = json!({
+        "name": "bob",
+        "public_key": key,
+        "registration": hex::encode(borsh::to_vec(&signed).expect("plain data")),
+        "roles": ["developer"],
+        "invite": invite["code"],
+    });
+    controller.ask_as(None, Method::POST, "/accounts", Some(body)).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_the_key_goes_to_another_controller_with_account_and_lease() {
     let (folder, away, home) = (
@@ -121,6 +155,9 @@ async fn who_keeps_the_key_goes_to_another_controller_with_account_and_lease() {
     assert!(used_before > 0);
 
     first.kill();
+    let id = ada.get("/ledger/accounts/bob").await["key"].clone();
+    let forged = forged_registration(&second, id.as_str().expect("a key")).await;
+    forged.refused(422, "account.bad_registration");
     bob.enters(&second, 0).await;
     let account = bob.does(&["account", "--json"]);
     assert_eq!(account["held_ucr"], 2_000_000 - used_before, "it is the same account");
