@@ -19,15 +19,23 @@ use piecework_store::JobState;
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller, aside, budget,
+    Answer, Controller,
+    calls::{
+        inflight::Aboard,
+        invoke::{Invocation, Purpose},
+        outcome::{ReceiptFault, check_logs, check_receipt},
+    },
     clock::now_ms,
     failure::refusal,
-    inflight::Aboard,
-    invoke::{Invocation, Purpose},
-    leases::{self, Lane, Reservation},
-    outcome::{ReceiptFault, check_logs, check_receipt},
-    seen::{Seen, Slot},
-    standings, views,
+    http::views,
+    money::{
+        aside, budget,
+        leases::{self, Lane, Reservation},
+    },
+    providers::{
+        seen::{Seen, Slot},
+        standings,
+    },
 };
 
 /// How often a job looks again for a free slot while all are taken.
