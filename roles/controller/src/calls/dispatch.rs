@@ -14,6 +14,7 @@ use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
 use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
+use piecework_sandbox::Outlet;
 use piecework_scheduler::{Candidate, Finding, Reason, Reasons, plan};
 use piecework_store::JobState;
 use rand::RngExt as _;
@@ -252,6 +253,8 @@ impl Search<'_> {
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
             cancel: self.aboard.flight.cancel.clone(),
+            body: None,
+            outlet: Outlet::nowhere(),
         };
         let began = Instant::now();
         let mut delivery = match provider.run(order).await {
