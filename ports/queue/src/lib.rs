@@ -18,7 +18,7 @@ use piecework_model::{
     AccountId, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt,
     Rejection, Seal, Ticket,
 };
-use piecework_sandbox::{BackendName, Finished, LoadError, Probe};
+use piecework_sandbox::{BackendName, Finished, Inlet, LoadError, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
 
 /// One version of a function as a provider needs it. Never logged: `env` holds secrets.
@@ -52,6 +52,10 @@ pub struct Order {
     pub parameters: Bytes,
     /// Ends the run early; what it has used until then is billed.
     pub cancel: CancellationToken,
+    /// The rest of the request, where it is not all in the event. Not under the ticket's input digest.
+    pub body: Option<Inlet>,
+    /// Where the answer of a function that streams goes; the receipt's output digest covers all chunks in order.
+    pub outlet: Outlet,
 }
 
 /// What a provider sends back: what came of the job and its claim to be paid.

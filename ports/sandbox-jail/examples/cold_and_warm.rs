@@ -112,6 +112,8 @@ async fn call(instance: &mut dyn Instance) -> anyhow::Result<()> {
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
         egress: piecework_sandbox::EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     };
     match instance.call(call).await.outcome {
         Outcome::Returned(output) if output == event => Ok(()),

@@ -128,6 +128,8 @@ async fn call(instance: &mut dyn Instance) -> Finished {
             time_left: WITHIN,
             stop: piecework_sandbox::CancellationToken::new(),
             egress: piecework_sandbox::EgressMeter::default(),
+            body: None,
+            outlet: piecework_sandbox::Outlet::nowhere(),
         })
         .await
 }

@@ -131,6 +131,8 @@ fn call(event: Value, limits: &Limits) -> Call {
         time_left: Duration::from_millis(limits.timeout_ms.into()),
         egress: EgressMeter::default(),
         stop: piecework_sandbox::CancellationToken::new(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

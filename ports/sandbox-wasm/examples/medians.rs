@@ -149,6 +149,8 @@ fn ada() -> Call {
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
         egress: piecework_sandbox::EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

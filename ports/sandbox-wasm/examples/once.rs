@@ -42,6 +42,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         time_left: Duration::from_millis(Limits::DEFAULT.timeout_ms.into()),
         stop: piecework_sandbox::CancellationToken::new(),
         egress: piecework_sandbox::EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     };
     let finished = loaded.start().await?.call(call).await;
     println!("{}", finished.logs.text);

@@ -250,6 +250,8 @@ fn probe_call(limits: Limits) -> Call {
         time_left: Duration::from_millis(limits.timeout_ms.into()),
         stop: CancellationToken::new(),
         egress: piecework_sandbox::EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

@@ -81,6 +81,8 @@ fn call(event: &str) -> Call {
         time_left: Duration::from_secs(5),
         stop: piecework_sandbox::CancellationToken::new(),
         egress: piecework_sandbox::EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

@@ -18,7 +18,7 @@ use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rej
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::Logs;
+use crate::{Inlet, Logs, Outlet};
 
 /// The isolation technologies, by the names users type.
 #[derive(
@@ -119,6 +119,11 @@ pub struct Call {
     pub stop: CancellationToken,
     /// Counts what this call moves over the network, for whoever cancels it too.
     pub egress: EgressMeter,
+    /// The body of the request, where it is too large for the event or its length is not known.
+    pub body: Option<Inlet>,
+    /// Where the answer goes while the call runs, where the function streams it. When nobody reads any more the call ends
+    /// with [`Outcome::Stopped`].
+    pub outlet: Outlet,
 }
 
 /// Bytes moved over the network so far, to and fro; clones count together.
@@ -165,6 +170,8 @@ pub enum Outcome {
     OutputTooLarge,
     /// Not JSON, or written to the output channel by hand.
     OutputInvalid(String),
+    /// The output went through [`Call::outlet`], all of it.
+    Streamed,
 }
 
 /// What an error says of itself (its type, its message, its stack, or how a process ended) is each cut at this length.
@@ -180,7 +187,12 @@ impl Outcome {
                 }
             }
             Self::Crashed(text) | Self::OutputInvalid(text) => cut(text),
-            Self::Returned(_) | Self::TimedOut | Self::Stopped | Self::OutOfMemory | Self::OutputTooLarge => {}
+            Self::Returned(_)
+            | Self::Streamed
+            | Self::TimedOut
+            | Self::Stopped
+            | Self::OutOfMemory
+            | Self::OutputTooLarge => {}
         }
     }
 }

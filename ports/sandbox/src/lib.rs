@@ -14,9 +14,11 @@ pub mod conformance;
 mod contract;
 mod freeze;
 mod printed;
+mod stream;
 
 pub use contract::*;
 pub use freeze::{Freeze, OutOfTime, Stopwatch};
 pub use printed::{LogLevel, LogLine, Logs, Printed};
+pub use stream::*;
 /// Of [`Call::stop`].
 pub use tokio_util::sync::CancellationToken;

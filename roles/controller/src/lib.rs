@@ -10,49 +10,20 @@
 
 mod accounts;
 mod again;
-mod aside;
-mod audit;
-mod auth;
-mod budget;
+mod calls;
 mod clock;
-mod closing;
 mod codecs;
-mod compare;
-mod deploy;
-mod dispatch;
-mod disputes;
 mod failure;
-mod fair;
-mod follow;
 mod functions;
-mod gate;
 mod http;
-mod hub;
-mod inflight;
-mod invoke;
-mod lane;
-mod leases;
-mod loading;
-mod logs;
-mod outcome;
-mod placement;
-mod queue;
-mod rates;
-mod reference;
-mod results;
-mod seen;
-mod settle;
-mod standings;
+mod money;
+mod providers;
 mod telemetry;
-mod traffic;
-mod views;
-mod watch;
-mod withheld;
 
 // Decisions without a world: the simulator makes them with the same code.
-pub use lane::LaneState;
-pub use outcome::{ReceiptFault, check_receipt};
-pub use settle::{LaneKey, Outgoing, settlement};
+pub use calls::outcome::{ReceiptFault, check_receipt};
+pub use money::lane::LaneState;
+pub use money::settle::{LaneKey, Outgoing, settlement};
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -173,28 +144,28 @@ pub struct Controller {
     blobs: Arc<dyn Blobs>,
     packages: Arc<piecework_packages::Packages>,
     sinks: Arc<dyn piecework_sink::Deliver>,
-    deliveries: results::Deliveries,
-    providers: seen::Providers,
-    standings: standings::Standings,
-    withheld: withheld::Withheld,
-    references: reference::References,
+    deliveries: calls::results::Deliveries,
+    providers: providers::seen::Providers,
+    standings: providers::standings::Standings,
+    withheld: money::withheld::Withheld,
+    references: providers::reference::References,
     operator: AccountId,
-    hub: hub::Hub,
+    hub: providers::hub::Hub,
     policy: Policy,
     base_url: String,
     tuning: Tuning,
-    auth: auth::Auth,
+    auth: accounts::auth::Auth,
     functions: functions::Cache,
     turns: accounts::Turns,
-    leases: leases::Leases,
-    aside: aside::Aside,
-    inflight: inflight::Inflight,
-    queue: queue::Queue,
-    fair: fair::Fair,
-    watch: watch::Watch,
-    budgets: budget::Budgets,
-    rates: rates::Rates,
-    outbox: settle::Outbox,
+    leases: money::leases::Leases,
+    aside: money::aside::Aside,
+    inflight: calls::inflight::Inflight,
+    queue: calls::queue::Queue,
+    fair: calls::fair::Fair,
+    watch: functions::watch::Watch,
+    budgets: money::budget::Budgets,
+    rates: accounts::rates::Rates,
+    outbox: money::settle::Outbox,
     telemetry: telemetry::Telemetry,
     events: tokio::sync::broadcast::Sender<Arc<Announced>>,
     shutdown: CancellationToken,
@@ -225,28 +196,28 @@ impl Controller {
             blobs: options.blobs,
             packages: options.packages,
             sinks: options.sinks,
-            deliveries: results::Deliveries::default(),
-            providers: seen::Providers::default(),
-            standings: standings::Standings::default(),
-            withheld: withheld::Withheld::default(),
-            references: reference::References::default(),
+            deliveries: calls::results::Deliveries::default(),
+            providers: providers::seen::Providers::default(),
+            standings: providers::standings::Standings::default(),
+            withheld: money::withheld::Withheld::default(),
+            references: providers::reference::References::default(),
             operator: options.operator,
-            hub: hub::Hub::default(),
+            hub: providers::hub::Hub::default(),
             policy: options.policy,
             base_url: options.base_url,
             tuning: options.tuning,
-            auth: auth::Auth::default(),
+            auth: accounts::auth::Auth::default(),
             functions: functions::Cache::default(),
             turns: accounts::Turns::default(),
-            leases: leases::Leases::default(),
-            aside: aside::Aside::default(),
-            inflight: inflight::Inflight::default(),
-            queue: queue::Queue::default(),
-            fair: fair::Fair::default(),
-            watch: watch::Watch::default(),
-            budgets: budget::Budgets::default(),
-            rates: rates::Rates::default(),
-            outbox: settle::Outbox::default(),
+            leases: money::leases::Leases::default(),
+            aside: money::aside::Aside::default(),
+            inflight: calls::inflight::Inflight::default(),
+            queue: calls::queue::Queue::default(),
+            fair: calls::fair::Fair::default(),
+            watch: functions::watch::Watch::default(),
+            budgets: money::budget::Budgets::default(),
+            rates: accounts::rates::Rates::default(),
+            outbox: money::settle::Outbox::default(),
             telemetry: telemetry::Telemetry::default(),
             events: tokio::sync::broadcast::channel(EVENTS_BEHIND_MAX).0,
             shutdown,
@@ -254,29 +225,29 @@ impl Controller {
         });
         codecs::check_network(&controller).await?;
         for link in options.providers {
-            let owner = placement::owner_of(&controller, link.profile().account).await?;
+            let owner = functions::placement::owner_of(&controller, link.profile().account).await?;
             let is_its_own = owner == link.profile().account;
-            let membership = seen::Membership {
+            let membership = providers::seen::Membership {
                 owner: if is_its_own { options.operator } else { owner },
-                standing: standings::own(&controller, link.profile().account),
+                standing: providers::standings::own(&controller, link.profile().account),
                 is_own: true,
             };
             controller.providers.join(link, membership);
         }
-        follow::catch_up(&controller).await?;
-        settle::take_up(&controller).await?;
-        controller.tasks.spawn(follow::run(controller.clone()));
-        controller.tasks.spawn(settle::run(controller.clone()));
-        controller.tasks.spawn(disputes::run(controller.clone()));
-        controller.tasks.spawn(closing::run(controller.clone()));
-        controller.tasks.spawn(aside::run(controller.clone()));
+        money::follow::catch_up(&controller).await?;
+        money::settle::take_up(&controller).await?;
+        controller.tasks.spawn(money::follow::run(controller.clone()));
+        controller.tasks.spawn(money::settle::run(controller.clone()));
+        controller.tasks.spawn(money::disputes::run(controller.clone()));
+        controller.tasks.spawn(money::closing::run(controller.clone()));
+        controller.tasks.spawn(money::aside::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
-        controller.tasks.spawn(results::run(controller.clone()));
-        controller.tasks.spawn(fair::keep_size(controller.clone()));
-        controller.tasks.spawn(seen::tell(controller.clone()));
-        controller.tasks.spawn(withheld::run(controller.clone()));
-        controller.tasks.spawn(reference::run(controller.clone()));
-        queue::take_up(&controller).await?;
+        controller.tasks.spawn(calls::results::run(controller.clone()));
+        controller.tasks.spawn(calls::fair::keep_size(controller.clone()));
+        controller.tasks.spawn(providers::seen::tell(controller.clone()));
+        controller.tasks.spawn(money::withheld::run(controller.clone()));
+        controller.tasks.spawn(providers::reference::run(controller.clone()));
+        calls::queue::take_up(&controller).await?;
         Ok(controller)
     }
 
@@ -327,7 +298,7 @@ impl Controller {
 
     /// A token of an adopted account, shown once.
     pub async fn issue_token(&self, account: AccountId, label: &str) -> Answer<String> {
-        auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None)
+        accounts::auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None)
             .await
             .map(|(text, _)| text)
     }

@@ -311,6 +311,8 @@ impl ProviderLink for Provider {
             time_left: Duration::from_millis(u64::from(ticket.limits.timeout_ms)),
             stop: order.cancel.clone(),
             egress: egress.clone(),
+            body: order.body.clone(),
+            outlet: order.outlet.clone(),
         };
         let began = Instant::now();
         let mut finished = tokio::select! {

@@ -76,5 +76,7 @@ pub(crate) fn order(sequence: u64) -> Order {
         event,
         parameters,
         cancel: CancellationToken::new(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }

@@ -78,7 +78,8 @@ fn bounded(used: Counters, max: Counters) -> Counters {
 fn output_digest(outcome: &Outcome) -> Digest {
     match outcome {
         Outcome::Returned(output) => Digest::of(output),
-        Outcome::Raised(_)
+        Outcome::Streamed
+        | Outcome::Raised(_)
         | Outcome::TimedOut
         | Outcome::Stopped
         | Outcome::OutOfMemory
@@ -90,7 +91,7 @@ fn output_digest(outcome: &Outcome) -> Digest {
 
 pub fn status(outcome: &Outcome) -> JobStatus {
     match outcome {
-        Outcome::Returned(_) => JobStatus::Ok,
+        Outcome::Returned(_) | Outcome::Streamed => JobStatus::Ok,
         Outcome::TimedOut => JobStatus::TimedOut,
         Outcome::Stopped => JobStatus::Cancelled,
         Outcome::OutOfMemory => JobStatus::OutOfMemory,

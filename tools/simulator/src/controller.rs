@@ -205,6 +205,8 @@ impl World {
             event,
             parameters,
             cancel: CancellationToken::new(),
+            body: None,
+            outlet: piecework_sandbox::Outlet::nowhere(),
         };
         self.check_ticket(&ticket);
         self.controller.tickets.insert(place, ticket.clone());

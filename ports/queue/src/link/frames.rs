@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{AccountId, Counters, Digest, FunctionId, LeaseId, PublicKey, Receipt, Rejection, Seal, Ticket};
-use piecework_sandbox::{Finished, LoadError, Logs, Outcome};
+use piecework_sandbox::{Finished, LoadError, Logs, Outcome, Outlet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Delivery, Load, Order, Unsealed, Work};
@@ -60,6 +60,8 @@ impl OrderFrame {
             event: self.event,
             parameters: self.parameters,
             cancel,
+            body: None,
+            outlet: Outlet::nowhere(),
         }
     }
 }

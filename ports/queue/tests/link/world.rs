@@ -87,6 +87,8 @@ pub fn order(sequence: u64, event: &[u8]) -> Order {
         event: Bytes::copy_from_slice(event),
         parameters: Bytes::from_static(b"null"),
         cancel: CancellationToken::new(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

@@ -218,6 +218,8 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         time_left,
         stop: CancellationToken::new(),
         egress: EgressMeter::default(),
+        body: None,
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

@@ -15,10 +15,11 @@ use serde_json::json;
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, page, read_body};
 use crate::{
-    Answer, Controller, accounts, audit, auth,
+    Answer, Controller,
+    accounts::{self, audit, auth},
     clock::{now_ms, timestamp},
     failure::{refuse, store},
-    views,
+    http::views,
 };
 
 async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {

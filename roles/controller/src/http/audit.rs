@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, read_body};
 use crate::{
-    Controller, accounts, audit,
+    Controller,
+    accounts::{self, audit, rates},
     clock::timestamp,
     failure::{refuse, store},
-    rates,
 };
 
 /// Who changed what, newest first. An operator's token sees everything, another what its account did or owns.

@@ -22,13 +22,15 @@ use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body};
 use crate::{
     Controller,
-    auth::Caller,
-    budget,
+    accounts::auth::Caller,
+    calls::{
+        invoke::{self, Done, Invocation, Purpose},
+        queue, results,
+    },
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
     functions::{self, Live},
-    invoke::{self, Done, Invocation, Purpose},
-    queue, results,
+    money::budget,
 };
 
 /// A synchronous caller waits this long for a provider to begin, unless he says otherwise.

@@ -29,14 +29,13 @@ use super::{
 };
 use crate::{
     Answer, Controller,
-    auth::Caller,
-    budget,
+    accounts::auth::Caller,
+    calls::{logs as job_logs, results},
     clock::timestamp,
-    deploy,
     failure::{blobs, refuse, rejected, store},
-    functions::{self, Live},
-    logs::{self as job_logs},
-    results, traffic, views,
+    functions::{self, Live, deploy, traffic},
+    http::views,
+    money::budget,
 };
 
 /// A function of the caller's own, named by the path's `{id}`, which this token may see.

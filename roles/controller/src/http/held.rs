@@ -11,7 +11,7 @@ use piecework_api::{
 use piecework_model::JobId;
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, read_body};
-use crate::{failure::rejected, withheld};
+use crate::{failure::rejected, money::withheld};
 
 /// Receipts that wait for a decision, and those that were refused, oldest first; operators only.
 #[utoipa::path(get, path = routes::HELD, tag = "jobs", params(PageQuery), responses(

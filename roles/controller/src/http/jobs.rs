@@ -22,10 +22,13 @@ use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
     Answer, Controller,
-    auth::Caller,
+    accounts::auth::Caller,
+    calls::{logs as job_logs, queue, results},
     clock::timestamp,
     failure::{refuse, rejected, store},
-    follow, functions, logs as job_logs, queue, results, views,
+    functions,
+    http::views,
+    money::follow,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;

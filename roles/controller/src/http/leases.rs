@@ -13,8 +13,9 @@ use piecework_model::{LeaseId, PublicKey};
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, page, read_body};
 use crate::{
-    Answer, Controller, closing, codecs,
+    Answer, Controller, codecs,
     failure::{refuse, rejected},
+    money::closing,
 };
 
 /// The caller's leases: the one that pays for runs, and those that are closing.

@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Query, Shared, execute::idempotency, page, read_body};
 use crate::{
-    Answer, Controller, accounts,
-    auth::Caller,
+    Answer, Controller,
+    accounts::{self, auth::Caller},
     clock::timestamp,
     codecs,
     failure::{chain, failed, refusal, refuse, store},
-    follow,
-    seen::Seen,
+    money::follow,
+    providers::seen::Seen,
 };
 
 async fn params(controller: &Controller) -> Answer<Params> {

@@ -12,7 +12,7 @@ use futures::{SinkExt as _, StreamExt as _, future};
 use piecework_queue::link::{PACKET_BYTES_MAX, READ_BYTES, Wire};
 
 use super::Shared;
-use crate::hub;
+use crate::providers::hub;
 
 pub(super) async fn upgrade(State(controller): Shared, upgrade: WebSocketUpgrade) -> Response {
     let tasks = controller.tasks.clone();

@@ -20,7 +20,9 @@ use crate::{
     Answer, Controller,
     clock::{now_ms, timestamp},
     failure::{refuse, store},
-    functions, telemetry, views,
+    functions,
+    http::views,
+    telemetry,
 };
 
 const HOUR_MS: u64 = 3_600_000;

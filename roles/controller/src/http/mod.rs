@@ -12,6 +12,7 @@ mod ledger;
 mod link;
 mod metrics;
 mod plain;
+pub(crate) mod views;
 
 use std::sync::Arc;
 
@@ -31,9 +32,11 @@ pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Que
 
 use crate::{
     Controller,
-    auth::{Caller, caller_of},
+    accounts::{
+        auth::{Caller, caller_of},
+        rates::{self, Counted},
+    },
     failure::{Refusal, refusal},
-    rates::{self, Counted},
 };
 
 pub(crate) type Shared = State<Arc<Controller>>;

@@ -20,9 +20,10 @@ use serde_json::Value;
 
 use super::{Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, execute};
 use crate::{
+    accounts::rates::{self, Counted},
+    calls::invoke,
     failure::{failed, refusal, refuse},
-    functions, invoke,
-    rates::{self, Counted},
+    functions,
 };
 
 pub(super) async fn root(

@@ -14,8 +14,8 @@ use piecework_store::{Function, MetricScope};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
-    auth::Caller,
+    Answer, Controller,
+    accounts::{audit, auth::Caller},
     clock::now_ms,
     failure::{failed, store},
     functions::{self, Live},

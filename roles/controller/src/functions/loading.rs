@@ -8,10 +8,11 @@ use piecework_sandbox::{BackendName, LoadError};
 use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 
 use crate::{
-    Answer, Controller, dispatch,
+    Answer, Controller,
+    calls::dispatch,
     failure::{Refusal, failed, refusal, refuse, rejected},
     functions,
-    seen::Wanted,
+    providers::seen::Wanted,
 };
 
 /// The reason of a version whose developer named the sandbox.

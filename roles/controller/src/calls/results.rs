@@ -28,12 +28,13 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::Notify;
 
 use crate::{
-    Answer, Controller, audit,
-    auth::Caller,
+    Answer, Controller,
+    accounts::{audit, auth::Caller},
     clock::{now_ms, timestamp},
     codecs,
     failure::{failed, refusal, refuse, rejected, store},
-    functions, views,
+    functions,
+    http::views,
 };
 
 /// Deliveries at one time, of all functions: each is a connection and an output in memory.

@@ -20,14 +20,17 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
-    auth::Caller,
-    budget,
+    Answer, Controller,
+    accounts::{audit, auth::Caller},
+    calls::results,
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
-    functions::{self, Live, open_secrets, seal_secrets},
-    loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
-    placement, results, traffic,
+    functions::{
+        self, Live,
+        loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
+        open_secrets, placement, seal_secrets, traffic,
+    },
+    money::budget,
 };
 
 /// A thousand concurrent runs of one function are more than one machine has room for.

@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Controller,
+    calls::invoke::{self, Invocation, Purpose},
     failure::{refuse, store},
     functions,
-    invoke::{self, Invocation, Purpose},
 };
 
 /// Between looks whether a job that is being cancelled has come on its way, or has ended.

@@ -19,7 +19,7 @@ use crate::{
     again::again,
     codecs,
     failure::{chain, rejected, store},
-    leases,
+    money::leases,
 };
 
 const SPACE: &str = "claim";

@@ -16,7 +16,7 @@ use piecework_queue::ProviderLink;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Candidate;
 
-use crate::{Controller, standings::Known};
+use crate::{Controller, providers::standings::Known};
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]

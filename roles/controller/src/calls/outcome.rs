@@ -123,6 +123,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
                 format!("the output is not JSON: {error}"),
             ),
         },
+        Outcome::Streamed => Verdict {
+            state: JobState::Succeeded,
+            output: None,
+            error: None,
+        },
         Outcome::Raised(raised) => {
             let mut verdict = failed(
                 JobState::Failed,

@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Answer, Controller,
     again::again,
-    closing, codecs,
+    codecs,
     failure::{chain, store},
-    leases::{self, Reservation},
+    money::{
+        closing,
+        leases::{self, Reservation},
+    },
 };
 
 /// `height/lease/provider/sequence` -> [`Opened`]: in the order in which they are looked at.

@@ -14,7 +14,11 @@ use piecework_queue::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{Controller, clock::now_ms, seen::Membership, standings};
+use crate::{
+    Controller,
+    clock::now_ms,
+    providers::{seen::Membership, standings},
+};
 
 /// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say nothing
 /// keep their places for some seconds only, and nobody waits behind them.

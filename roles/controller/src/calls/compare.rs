@@ -18,13 +18,17 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
+    Answer, Controller,
+    accounts::audit,
+    calls::invoke::{self, Invocation, Purpose},
     clock::now_ms,
     failure::{refuse, rejected},
     functions::Live,
-    invoke::{self, Invocation, Purpose},
-    leases, standings,
-    withheld::{self, Payable},
+    money::{
+        leases,
+        withheld::{self, Payable},
+    },
+    providers::standings,
 };
 
 /// A job that ran, with what it takes to run it again.

@@ -16,14 +16,15 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Answer, Controller,
+    calls::{
+        gate::Gate,
+        invoke::{self, Invocation, Purpose},
+    },
     clock::now_ms,
     failure::{blobs, rejected},
     functions::Live,
-    gate::Gate,
-    invoke::{self, Invocation, Purpose},
-    seen::Seen,
-    standings,
-    withheld::{self, Payable},
+    money::withheld::{self, Payable},
+    providers::{seen::Seen, standings},
 };
 
 /// How it is called in its jobs' records.

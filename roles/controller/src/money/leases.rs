@@ -12,9 +12,9 @@ use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 
 use crate::{
-    Answer, Controller, accounts, closing, codecs,
+    Answer, Controller, accounts, codecs,
     failure::{Refusal, chain, refusal, rejected, store, submit},
-    lane::LaneState,
+    money::{closing, lane::LaneState},
 };
 
 #[derive(Default)]

@@ -22,19 +22,23 @@ use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller, aside, budget,
+    Answer, Controller,
+    calls::{
+        compare::{self, First},
+        dispatch::{Ran, cancelled, dispatch, expired},
+        inflight::Aboard,
+        logs,
+        outcome::{Verdict, judge},
+        results,
+    },
     clock::now_ms,
-    compare::{self, First},
-    dispatch::{Ran, cancelled, dispatch, expired},
     failure::store,
-    functions::{self, Live},
-    inflight::Aboard,
-    logs,
-    outcome::{Verdict, judge},
-    results,
-    settle::Outgoing,
-    traffic, watch,
-    withheld::{self, Payable},
+    functions::{self, Live, traffic, watch},
+    money::{
+        aside, budget,
+        settle::Outgoing,
+        withheld::{self, Payable},
+    },
 };
 
 /// A call that has been let in.

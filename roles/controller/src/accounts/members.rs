@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
-    auth::{Caller, random_text},
+    Answer, Controller,
+    accounts::{
+        audit,
+        auth::{Caller, random_text},
+    },
     clock::{now_ms, timestamp},
     codecs,
     failure::{Refusal, chain, failed, refuse, rejected, store, submit},

@@ -23,14 +23,13 @@ use serde_json::json;
 
 use crate::{
     Answer, Controller,
+    accounts::audit,
     again::again,
-    audit,
     clock::{now_ms, timestamp},
     codecs,
     failure::{refuse, store},
-    leases::Lane,
-    settle::Outgoing,
-    standings,
+    money::{leases::Lane, settle::Outgoing},
+    providers::standings,
 };
 
 /// job -> [`Record`].

@@ -196,9 +196,13 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
-        scopes: token.scopes.iter().map(|scope| crate::views::scope(*scope)).collect(),
+        scopes: token
+            .scopes
+            .iter()
+            .map(|scope| crate::http::views::scope(*scope))
+            .collect(),
         operator: user.roles.operator,
-        limits: crate::rates::limits(controller, user.account).await?,
+        limits: crate::accounts::rates::limits(controller, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
     });
@@ -219,7 +223,7 @@ pub(crate) async fn issue(
         id: random_text("tok_", 8),
         hash: Token::hash_of(&text),
         account,
-        scopes: scopes.into_iter().map(crate::views::stored_scope).collect(),
+        scopes: scopes.into_iter().map(crate::http::views::stored_scope).collect(),
         label: label.to_owned(),
         created_at_ms: now_ms(),
         expires_at_ms,

@@ -12,13 +12,12 @@ use piecework_store::{Function, Policy, Quarantine, Version};
 
 use crate::{
     Answer, Controller,
-    auth::Caller,
+    accounts::{auth::Caller, rates},
+    calls::gate::Gate,
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
-    gate::Gate,
-    placement, rates,
-    seen::Wanted,
-    traffic::Split,
+    functions::{placement, traffic::Split},
+    providers::seen::Wanted,
 };
 
 /// A function as it answers now.

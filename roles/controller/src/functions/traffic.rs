@@ -7,8 +7,8 @@ use piecework_store::{Function, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
-    auth::Caller,
+    Answer, Controller,
+    accounts::{audit, auth::Caller},
     clock::{now_ms, timestamp},
     failure::{refuse, store},
     functions::{self, Live},

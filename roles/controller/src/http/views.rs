@@ -48,7 +48,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
     let (function, version) = (&live.function, &live.version);
     let quarantine = quarantine(live);
     let budget = budget(controller, live).await?;
-    let results = crate::results::shown(controller, function.id, function.policy.results.as_ref())?;
+    let results = crate::calls::results::shown(controller, function.id, function.policy.results.as_ref())?;
     Ok(FunctionView {
         id: function.id,
         name: function.name.to_string(),
@@ -74,10 +74,10 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         strict: version.strict,
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
-        placement: crate::placement::view(controller, &version.placement).await,
+        placement: crate::functions::placement::view(controller, &version.placement).await,
         rerun_percent: version.rerun_percent,
         code_digest: version.code,
-        traffic: crate::traffic::view(controller, function),
+        traffic: crate::functions::traffic::view(controller, function),
         quarantine,
         budget,
         results,
@@ -102,7 +102,7 @@ async fn budget(controller: &Controller, live: &Live) -> Answer<Option<BudgetVie
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(None);
     };
-    let spending = crate::budget::spending(controller, live.function.id).await?;
+    let spending = crate::money::budget::spending(controller, live.function.id).await?;
     Ok(Some(BudgetView {
         budget_ucr: Credits::from(budget_ucr),
         spent_ucr: Credits::from(spending.spent_ucr),
@@ -194,7 +194,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
 pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<JobView> {
     let mut view = job(controller, record).await?;
     if !record.paid {
-        view.held = crate::withheld::of(controller, record.id).await?;
+        view.held = crate::money::withheld::of(controller, record.id).await?;
     }
     if let Some(text) = &record.passed_over {
         view.passed_over = Some(passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
@@ -267,7 +267,7 @@ impl Controller {
     }
 
     /// Tells readers of `/events` what became of a provider.
-    pub(crate) async fn announce_provider(&self, seen: &crate::seen::Seen) {
+    pub(crate) async fn announce_provider(&self, seen: &crate::providers::seen::Seen) {
         match crate::http::provider_view(self, seen).await {
             Ok(view) => self.send_event("provider", None, serde_json::to_value(view).unwrap_or_default()),
             Err(refusal) => tracing::debug!(%refusal, "nobody is told of a provider: the ledger does not answer"),

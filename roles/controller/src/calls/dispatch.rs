@@ -14,20 +14,29 @@ use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
 use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
+use piecework_sandbox::Outlet;
 use piecework_scheduler::{Candidate, Finding, Reason, Reasons, plan};
 use piecework_store::JobState;
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller, aside, budget,
+    Answer, Controller,
+    calls::{
+        inflight::Aboard,
+        invoke::{Invocation, Purpose},
+        outcome::{ReceiptFault, check_logs, check_receipt},
+    },
     clock::now_ms,
     failure::refusal,
-    inflight::Aboard,
-    invoke::{Invocation, Purpose},
-    leases::{self, Lane, Reservation},
-    outcome::{ReceiptFault, check_logs, check_receipt},
-    seen::{Seen, Slot},
-    standings, views,
+    http::views,
+    money::{
+        aside, budget,
+        leases::{self, Lane, Reservation},
+    },
+    providers::{
+        seen::{Seen, Slot},
+        standings,
+    },
 };
 
 /// How often a job looks again for a free slot while all are taken.
@@ -244,6 +253,8 @@ impl Search<'_> {
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
             cancel: self.aboard.flight.cancel.clone(),
+            body: None,
+            outlet: Outlet::nowhere(),
         };
         let began = Instant::now();
         let mut delivery = match provider.run(order).await {

@@ -17,7 +17,7 @@ use piecework_queue::{ProviderLink, Unsealed};
 use crate::{
     Answer, Controller,
     failure::{rejected, store},
-    leases, withheld,
+    money::{leases, withheld},
 };
 
 /// A receipt that waits for its settlement, with the ack's time.

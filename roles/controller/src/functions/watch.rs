@@ -15,7 +15,8 @@ use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, audit,
+    Answer, Controller,
+    accounts::audit,
     clock::now_ms,
     functions::{self, Live},
 };

@@ -13,9 +13,9 @@ use piecework_store::{JobStep, Payment};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller, accounts, closing, codecs, disputes,
+    Answer, Controller, accounts, codecs,
     failure::{chain, store},
-    leases,
+    money::{closing, disputes, leases},
 };
 
 /// One movement of a statement, as it is kept.

@@ -14,13 +14,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller, accounts,
+    Answer, Controller,
+    accounts::{self, audit, auth::Caller},
     again::again,
-    audit,
-    auth::Caller,
     codecs,
     failure::{chain, refuse, store},
-    leases, withheld,
+    money::{leases, withheld},
 };
 
 /// `developer/lease` -> [`Closing`].

@@ -1,0 +1,12 @@
+//! A call from admission to its answer: who may start, where it runs, what came of it, and where its output goes.
+
+pub(crate) mod compare;
+pub(crate) mod dispatch;
+pub(crate) mod fair;
+pub(crate) mod gate;
+pub(crate) mod inflight;
+pub(crate) mod invoke;
+pub(crate) mod logs;
+pub(crate) mod outcome;
+pub(crate) mod queue;
+pub(crate) mod results;
