@@ -341,6 +341,16 @@ const PLATFORM: &[Code] = &[
         "packages.bad_requirement",
         "requirements.txt or package.json asks for more than named packages with versions",
     ),
+    code(
+        422,
+        "packages.direct_reference",
+        "a package, or one that it depends on, is not on the package index but at a URL, in a repository or at a path",
+    ),
+    code(
+        409,
+        "packages.no_jail",
+        "packages are declared and the server has no working jail to resolve them in",
+    ),
     code(504, "packages.timeout", "pip or npm did not finish in time"),
     code(
         409,

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -87,7 +87,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse("function.bad_code", "give exactly one of code and bundle");
     };
-    let code = keep(controller, language, bundle).await?;
+    let code = keep(controller, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -185,7 +185,7 @@ pub(crate) async fn update(
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
     let code = match new_code {
-        Some(bundle) => keep(controller, language, bundle).await?,
+        Some(bundle) => keep(controller, function.owner, language, bundle).await?,
         None if language != old.language => {
             return refuse(
                 "function.bad_code",
@@ -491,10 +491,10 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> Answer<Code> {
+async fn keep(controller: &Controller, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
     let resolved = controller
         .packages
-        .resolve(language, bundle.files())
+        .resolve(account, language, bundle.files())
         .await
         .map_err(unresolved)?;
     let (bundle, packages) = match resolved {
@@ -516,7 +516,7 @@ async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> An
 fn unresolved(error: ResolveError) -> Box<Refusal> {
     match error {
         ResolveError::Rejected(rejection) => rejected(rejection),
-        ResolveError::Io { .. } => failed("resolve packages", &error),
+        ResolveError::Io { .. } | ResolveError::Jail(_) => failed("resolve packages", &error),
     }
 }
 

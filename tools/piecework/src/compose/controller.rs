@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     files::{load_or_create_key, lock, make_private, write_private},
     listen::listen,
+    sandboxes,
 };
 use crate::{places, settings::ControllerSettings};
 
@@ -171,7 +172,7 @@ pub(super) async fn start(
         chain,
         store,
         blobs,
-        packages: Arc::new(Packages::new(places::package_options())),
+        packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         sinks: Arc::new(courier(seat.results_to)?),
         providers,
         policy: seat.policy,

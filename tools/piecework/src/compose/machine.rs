@@ -21,6 +21,7 @@ use super::{
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
+    sandboxes,
 };
 use crate::places;
 
@@ -106,7 +107,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             chain,
             store,
             blobs,
-            packages: Arc::new(Packages::new(places::package_options())),
+            packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
             sinks: Arc::new(courier(settings.results_to)?),
             providers,
             policy: settings.policy,

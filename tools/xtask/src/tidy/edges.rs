@@ -45,12 +45,14 @@ const PURE: [&str; 12] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 7] = [
+const BETWEEN_PORTS: [(&str, &str); 8] = [
     // Its remote adapter speaks the peers' HTTP interface.
     ("piecework-chain", "piecework-api"),
     ("piecework-chain-simplex", "piecework-chain"),
     // It counts into the meter of a call.
     ("piecework-egress", "piecework-sandbox"),
+    // pip and npm are run as a program of a sandbox.
+    ("piecework-packages", "piecework-sandbox"),
     // Its frames carry calls and how they ended, in the sandbox contract's words.
     ("piecework-queue", "piecework-sandbox"),
     ("piecework-sandbox-jail", "piecework-egress"),
