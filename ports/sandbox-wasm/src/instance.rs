@@ -146,7 +146,11 @@ impl WasmInstance {
     fn finished(&mut self, outcome: Outcome, usage: &Usage, duration: Duration) -> Finished {
         let memory_bytes = self.guest.store.data().memory.bytes;
         self.alive = match &outcome {
-            Outcome::Returned(_) | Outcome::Raised(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => true,
+            Outcome::Returned(_)
+            | Outcome::Streamed
+            | Outcome::Raised(_)
+            | Outcome::OutputTooLarge
+            | Outcome::OutputInvalid(_) => true,
             Outcome::TimedOut | Outcome::Stopped | Outcome::OutOfMemory | Outcome::Crashed(_) => false,
         };
         Finished {

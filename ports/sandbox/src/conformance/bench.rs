@@ -40,6 +40,7 @@ pub enum Kind {
     Crashed,
     OutputTooLarge,
     OutputInvalid,
+    Streamed,
 }
 
 impl Kind {
@@ -53,6 +54,7 @@ impl Kind {
             Outcome::Crashed(_) => Self::Crashed,
             Outcome::OutputTooLarge => Self::OutputTooLarge,
             Outcome::OutputInvalid(_) => Self::OutputInvalid,
+            Outcome::Streamed => Self::Streamed,
         }
     }
 }
@@ -219,7 +221,7 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         stop: CancellationToken::new(),
         egress: EgressMeter::default(),
         body: None,
-        outlet: piecework_sandbox::Outlet::nowhere(),
+        outlet: crate::Outlet::nowhere(),
     }
 }
 
@@ -232,7 +234,8 @@ pub(super) fn output(finished: &Finished) -> Result<Value, String> {
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Err(format!("expected an output, got {}", Told(finished))),
+        | Outcome::OutputInvalid(_)
+        | Outcome::Streamed => Err(format!("expected an output, got {}", Told(finished))),
     }
 }
 

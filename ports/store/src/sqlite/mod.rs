@@ -30,7 +30,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use piecework_model::{AccountId, JobId, LeaseId};
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection, SqlitePool, Transaction,
+    ConnectOptions, Connection, Row, SqlSafeStr, SqliteConnection, SqlitePool, Transaction,
+    migrate::{Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -179,12 +180,31 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Listed by hand: `sqlx::migrate!` needs sqlx's macros, and with them SQLite compiled twice. A file never changes once it was
+/// released: the database keeps its checksum.
+fn migrations() -> Migrator {
+    let migration = |version, name: &'static str, sql: &'static str| {
+        Migration::new(
+            version,
+            name.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        migration(12, "oversight", include_str!("../../migrations/0012_oversight.sql")),
+        migration(20, "results", include_str!("../../migrations/0020_results.sql")),
+    ])
+}
+
 async fn open_writer(options: &SqliteConnectOptions) -> Result<SqliteConnection, StoreFailure> {
     let mut writer = options
         .connect()
         .await
         .map_err(StoreFailure::database("opening the database"))?;
-    sqlx::migrate!("./migrations")
+    migrations()
         .run(&mut writer)
         .await
         .map_err(|error| StoreFailure::database("preparing the tables")(error.into()))?;
