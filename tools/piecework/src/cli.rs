@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{commands::*, failure::Failure, tether};
 
-/// Serverless functions that anybody's computer can run, each run paid by a receipt on an open ledger.
+/// Run serverless functions on anyone's computer, and pay for each run on an open ledger.
 #[derive(Debug, Parser)]
 #[command(
     name = "piecework",

@@ -62,8 +62,8 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
     peer().or_else(chain).or_else(store).or_else(rejection)
 }
 
-/// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes back as
-/// a failure with a code and a sentence: its own words are for a log of `debug`.
+/// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes
+/// back as a failure with a code and a sentence: its own words are for a log of `debug`.
 pub fn keep_engine_panics_quiet() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -130,7 +130,7 @@ impl fmt::Display for Failure {
             Self::Refused { refusal, retry_after } => {
                 write_refusal(f, refusal)?;
                 match retry_after {
-                    Some(after) => write!(f, "\n  try again in {} s", after.as_secs().max(1)),
+                    Some(after) => write!(f, "\n  retry in {} s", after.as_secs().max(1)),
                     None => Ok(()),
                 }
             }
@@ -138,7 +138,7 @@ impl fmt::Display for Failure {
             Self::NoConnection { url, reason } if url.is_empty() => f.write_str(reason),
             Self::NoConnection { url, reason } => write!(
                 f,
-                "no connection to {url}: {reason}\n  start it here with `piecework up`, or choose another with `piecework login URL`"
+                "cannot connect to {url}: {reason}\n  start a server with `piecework up`, or log in to another with `piecework login URL`"
             ),
             Self::Local(error) => match self.code() {
                 Some(code) => write!(f, "{code}: {}", sentence(error, code)),
@@ -228,10 +228,10 @@ mod tests {
             url: "h".into(),
             detail: "no scheme".into(),
         };
-        let failure = Failure::Local(anyhow::Error::new(listen).context("the ledger does not start"));
+        let failure = Failure::Local(anyhow::Error::new(listen).context("cannot start the ledger"));
         let said = failure.to_string();
         assert!(
-            said.starts_with("chain.bad_url: the ledger does not start: `h`"),
+            said.starts_with("chain.bad_url: cannot start the ledger: `h`"),
             "{said}"
         );
         let used = Rejection::new("directory.in_use", "a sentence").hint("do this");

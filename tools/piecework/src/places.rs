@@ -39,7 +39,7 @@ fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
         .filter(|path| path.is_absolute());
     match named {
         Some(path) => Ok(path),
-        None => Ok(env::home_dir().context("no home directory: set HOME")?.join(below_home)),
+        None => Ok(env::home_dir().context("no home directory; set HOME")?.join(below_home)),
     }
 }
 

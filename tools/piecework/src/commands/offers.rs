@@ -2,7 +2,7 @@
 
 use crate::{failure::Failure, session, show};
 
-/// List the offers on the ledger
+/// List the providers' offers on the ledger
 #[derive(Debug, clap::Args)]
 pub struct Offers {
     #[command(flatten)]

@@ -160,9 +160,9 @@ fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentSta
 
 fn why_idle(provider: &Provider, linked: bool, load: Load) -> Vec<String> {
     let reasons = [
-        (!linked, "no link to a controller is up"),
-        (load.draining, "it drains: `piecework provider resume` ends that"),
-        (load.running >= provider.profile().slots, "every slot is taken"),
+        (!linked, "not connected to a controller"),
+        (load.draining, "draining; end that with `piecework provider resume`"),
+        (load.running >= provider.profile().slots, "all slots are taken"),
     ];
     let holding = reasons.into_iter().filter(|(holds, _)| *holds);
     let holds = provider.holds().into_iter().map(|hold| hold.to_string());
@@ -179,6 +179,6 @@ pub async fn ask(directory: &Path, word: Word) -> Result<Option<AgentStatus>> {
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await?;
     Ok(Some(
-        serde_json::from_str(&line).context("the agent's answer cannot be read")?,
+        serde_json::from_str(&line).context("cannot read the agent's answer")?,
     ))
 }

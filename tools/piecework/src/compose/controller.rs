@@ -74,14 +74,14 @@ pub async fn controller(
     say(&format!("looking for the ledger at {}", settings.peers.join(", ")));
     let chain = remote::connect(remote::Options::new(settings.peers.clone(), genesis.clone()))
         .await
-        .context("the ledger cannot be reached")?;
+        .context("cannot reach the ledger")?;
     let (account, operator) = enrol(&*chain, settings, &keys).await?;
     let shutdown = CancellationToken::new();
     say("starting the controller");
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
-        .context("the store does not open")?;
-    let blobs = Files::open(directory.join("blobs")).context("the bundles' directory does not open")?;
+        .context("cannot open the store")?;
+    let blobs = Files::open(directory.join("blobs")).context("cannot open the directory of bundles")?;
     let seat = Seat {
         keys: &keys.controller,
         account,
@@ -153,7 +153,7 @@ pub(super) struct Seat<'a> {
 /// Whoever brings results to their sinks.
 pub(super) fn courier(results_to: Vec<Network>) -> Result<Courier> {
     let policy = EgressPolicy { private: results_to };
-    Courier::new(policy).context("this machine's trusted certificates cannot be read")
+    Courier::new(policy).context("cannot read this machine's trusted certificates")
 }
 
 pub(super) async fn start(
@@ -191,7 +191,7 @@ pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
         hint: refusal.hint,
         field: refusal.field,
     };
-    anyhow::Error::new(refusal).context("the controller does not start")
+    anyhow::Error::new(refusal).context("cannot start the controller")
 }
 
 /// Makes the operator a user and leaves a token for the command line; an existing one stays.

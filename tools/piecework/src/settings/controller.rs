@@ -21,7 +21,8 @@ pub struct ControllerSettings {
     /// What links in its answers begin with; `http://` and the address it listens on, if empty.
     #[serde(default)]
     pub url: String,
-    /// The HTTP APIs of ledger peers, the preferred one first. Several of several owners: the next is asked when one is gone.
+    /// The HTTP APIs of ledger peers, the preferred one first. Several of several owners: the next is asked when one is
+    /// gone.
     pub peers: Vec<String>,
     /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest.
     #[serde(default)]
@@ -39,7 +40,8 @@ pub struct ControllerSettings {
 pub struct Tuned {
     /// Whether people register without an invite.
     pub open_registration: bool,
-    /// How long receipts wait for company before they are settled: longer is fewer bytes on the ledger, shorter is sooner paid.
+    /// How long receipts wait for company before they are settled: longer is fewer bytes on the ledger, shorter is
+    /// sooner paid.
     pub settle_every_ms: u64,
     /// After how long job records, outputs and logs are deleted.
     pub retention_days: u64,

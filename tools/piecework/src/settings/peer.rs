@@ -20,8 +20,8 @@ pub struct PeerSettings {
     pub listen: SocketAddr,
     /// Where its HTTP API listens, for controllers and for people.
     pub api: SocketAddr,
-    /// The longest time between blocks when nothing happens. All peers of a network use the same: blocks are the ledger's
-    /// clock, and each empty one costs some disk.
+    /// The longest time between blocks when nothing happens. All peers of a network use the same: blocks are the
+    /// ledger's clock, and each empty one costs some disk.
     #[serde(default = "heartbeat_ms")]
     pub heartbeat_ms: u64,
     #[serde(default)]
@@ -142,7 +142,7 @@ fn check_address(key: &str, address: &str) -> Result<(), Failure> {
     match parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "`{key}` is `{address}`; a host and a port are expected, like peer.example.org:7440"
+            "`{key}` is `{address}`; expected a host and a port, like peer.example.org:7440"
         ))),
     }
 }

@@ -90,7 +90,7 @@ impl Settings for ProviderSettings {
         {
             let group = group.display();
             return Err(Failure::usage(format!(
-                "`owner.group`: {group} is no control group whose load can be read"
+                "`owner.group`: cannot read the load of control group {group}"
             )));
         }
         if self.owner.group.is_some() && !self.owner.when_idle {
