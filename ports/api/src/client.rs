@@ -52,16 +52,16 @@ pub enum ClientError {
         retry_after: Option<Duration>,
     },
     /// No connection, or it broke: whether the request was carried out is unknown.
-    #[error("no connection to {url}: {reason}")]
+    #[error("cannot connect to {url}: {reason}")]
     Connection { url: String, reason: String },
     /// Something answered, but not this platform.
-    #[error("{url} answered {status} with something that is not Piecework's: {reason}")]
+    #[error("{url} answered {status}, but not as a Piecework server: {reason}")]
     Foreign { url: String, status: u16, reason: String },
     /// The URL cannot be used.
     #[error("`{url}` is not an http or https URL")]
     BadUrl { url: String },
     /// The client could not be made: no certificates, no entropy.
-    #[error("cannot make an HTTP client: {0}")]
+    #[error("cannot create an HTTP client: {0}")]
     Setup(String),
 }
 
