@@ -113,8 +113,8 @@ impl EgressList {
 }
 
 fn too_many(message: String) -> Rejection {
-    Rejection::new("egress.too_many", format!("an allow list has {message}"))
-        .hint("name fewer services, or a wildcard as *.example.org:443")
+    Rejection::new("egress.too_many", format!("an allow list may have {message}"))
+        .hint("use fewer entries, or a wildcard like *.example.org:443")
         .field("egress")
 }
 
@@ -160,7 +160,7 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Self, Rejection> {
         let bad = |why: &str| {
             Rejection::new("egress.bad_destination", format!("`{text}` is not HOST:PORT: {why}"))
-                .hint("say api.example.com:443, *.example.org:443 or 203.0.113.7:5432")
+                .hint("use the form api.example.com:443, *.example.org:443 or 203.0.113.7:5432")
                 .field("egress")
         };
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -169,7 +169,7 @@ impl FromStr for Destination {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port.parse::<u16>() {
             Ok(port) if port > 0 && digits => port,
-            Ok(_) | Err(_) => return Err(bad("a port is a number from 1 to 65535")),
+            Ok(_) | Err(_) => return Err(bad("the port must be a number from 1 to 65535")),
         };
         let host = parse_host(host).map_err(bad)?;
         Ok(Self { host, port })
@@ -179,20 +179,20 @@ impl FromStr for Destination {
 fn parse_host(host: &str) -> Result<Host, &'static str> {
     let host = host.to_ascii_lowercase();
     if host.contains(':') || host.starts_with('[') {
-        return Err("IPv6 addresses are not taken; give a name");
+        return Err("IPv6 addresses are not supported; use a name");
     }
     if let Ok(address) = host.parse::<Ipv4Addr>() {
         return if INSIDE.contains(IpAddr::V4(address)) {
-            Err("198.18.0.0/15 means names inside a sandbox")
+            Err("198.18.0.0/15 is reserved for names inside a sandbox")
         } else {
             Ok(Host::Address(address))
         };
     }
     match host.strip_prefix("*.") {
         Some(parent) if is_name(parent) => Ok(Host::Below(parent.to_owned())),
-        Some(_) => Err("a wildcard stands for whole labels before a name of at least two, as *.example.org"),
+        Some(_) => Err("a wildcard must come before a name of at least two labels, like *.example.org"),
         None if is_name(&host) => Ok(Host::Name(host)),
-        None => Err("a host is a full name with a dot in it, a wildcard *.NAME or an IPv4 address"),
+        None => Err("the host must be a full name with a dot, a wildcard *.NAME or an IPv4 address"),
     }
 }
 
@@ -310,7 +310,12 @@ impl FromStr for Network {
 
     /// An address alone is a block of one.
     fn from_str(text: &str) -> Result<Self, Rejection> {
-        let bad = || Rejection::new("network.malformed", format!("`{text}` is not a network as 10.0.0.0/8"));
+        let bad = || {
+            Rejection::new(
+                "network.malformed",
+                format!("`{text}` is not a network; use the form 10.0.0.0/8"),
+            )
+        };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),

@@ -49,21 +49,23 @@ impl Limits {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
                 "function.bad_timeout",
-                format!("a timeout is between 1 and {} ms", Self::TIMEOUT_MS_MAX),
+                format!("the timeout must be between 1 and {} ms", Self::TIMEOUT_MS_MAX),
             )
             .field("timeout_ms"));
         }
         if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
-            return Err(
-                Rejection::new("function.bad_memory", "a memory limit is between 32 and 4096 MiB")
-                    .field("memory_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "function.bad_memory",
+                "the memory limit must be between 32 and 4096 MiB",
+            )
+            .field("memory_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
-            return Err(
-                Rejection::new("egress.bad_limit", "a run moves at most 16384 MiB over the network")
-                    .field("egress_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "egress.bad_limit",
+                "the limit on network traffic must be at most 16384 MiB per run",
+            )
+            .field("egress_limit_mb"));
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ macro_rules! words {
 words!(
     Policy,
     "placement.bad_policy",
-    "a policy is random, least-loaded, warm-first or cheapest",
+    "the policy must be random, least-loaded, warm-first or cheapest",
     Random = "random",
     LeastLoaded = "least-loaded",
     WarmFirst = "warm-first",
@@ -91,7 +91,7 @@ impl std::str::FromStr for Trust {
         [Self::New, Self::Known, Self::Trusted]
             .into_iter()
             .find(|trust| trust.as_str() == text)
-            .ok_or_else(|| Rejection::new("placement.bad_trust", "a trust class is new, known or trusted"))
+            .ok_or_else(|| Rejection::new("placement.bad_trust", "the trust class must be new, known or trusted"))
     }
 }
 

@@ -54,7 +54,7 @@ pub struct ProvenValues {
 
 /// The roots in the header are not those of the block's transactions and outcomes: somebody changed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("block {height} does not hold what its header says")]
+#[error("block {height} does not match its header")]
 pub struct Tampered {
     pub height: u64,
 }

@@ -68,13 +68,13 @@ struct Running {
 /// Why a connection was not made.
 type Reason = &'static str;
 
-const NOT_LISTED: Reason = "refused: it is not on the function's allow list";
-const NOT_PERMITTED: Reason = "refused: it has no address that functions may reach";
+const NOT_LISTED: Reason = "refused: not on the function's allow list";
+const NOT_PERMITTED: Reason = "refused: no address that functions may reach";
 const NO_SUCH_NAME: Reason = "the name does not resolve";
 const TOO_MANY_NAMES: Reason = "refused: the instance has asked for too many names";
 const TOO_MANY: Reason = "refused: too many connections";
-const BUSY: Reason = "refused: the provider carries too many connections";
-const UNREACHABLE: Reason = "allowed, but nothing answers there";
+const BUSY: Reason = "refused: the provider has too many connections";
+const UNREACHABLE: Reason = "allowed, but no answer";
 const USED_UP: Reason = "cut: the run's limit of network bytes is used up";
 
 impl Relay {

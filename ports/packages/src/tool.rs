@@ -175,10 +175,10 @@ fn missing(name: &'static str) -> Rejection {
     let package = if name == "pip" { "python3-pip" } else { "npm" };
     Rejection::new(
         "packages.tool_missing",
-        format!("this function declares packages and `{name}` is not on the server"),
+        format!("this function declares packages, but `{name}` is not installed on the server"),
     )
     .hint(format!(
-        "its operator can install it (on Debian: apt-get install {package}); or deploy with the packages in the bundle"
+        "ask the operator to install it (on Debian: apt-get install {package}), or include the packages in the bundle"
     ))
 }
 
@@ -187,14 +187,14 @@ fn too_slow(name: &'static str, options: &Options) -> Rejection {
         "packages.timeout",
         format!("`{name}` did not finish within {} s", options.timeout.as_secs_f32()),
     )
-    .hint("try again; pin versions so that there is less to search, or deploy with the packages in the bundle")
+    .hint("retry; pin versions so that there is less to search, or include the packages in the bundle")
 }
 
 pub(crate) fn too_large(options: &Options) -> Rejection {
     let (bytes, files) = (options.bytes_max >> 20, options.files_max);
     Rejection::new(
         "packages.too_large",
-        format!("the packages take more than {bytes} MiB or {files} files"),
+        format!("the packages are larger than {bytes} MiB or have more than {files} files"),
     )
     .hint("use fewer or smaller packages")
 }
@@ -204,7 +204,7 @@ fn unresolvable(name: &'static str, said: &str) -> Rejection {
         "packages.unresolvable",
         format!("`{name}` could not get the packages:\n{said}"),
     )
-    .hint("check names and versions; Python packages must be published as wheels")
+    .hint("check names and versions; Python packages must be available as wheels")
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn undelivered(error: &reqwest::Error) -> Undelivered {
     }
     Undelivered::NoAnswer(match (error.is_timeout(), error.is_connect()) {
         (true, _) => "it did not answer in time",
-        (false, true) => "no connection came about",
+        (false, true) => "it could not be reached",
         (false, false) => "the connection broke",
     })
 }

@@ -29,7 +29,7 @@ pub struct Parcel {
 /// Why a result did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
-    #[error("the name leads to no address that results may be sent to")]
+    #[error("the name resolves to no address that results may be sent to")]
     Forbidden,
     #[error("the credential has expired")]
     CredentialExpired,

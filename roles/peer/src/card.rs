@@ -63,17 +63,21 @@ impl Card {
     /// What the peers of `network` vote on. Rejects with `card.no_request` and `card.other_network`.
     pub fn change(&self, network: NetworkId) -> Result<Change, Rejection> {
         let Some(request) = &self.request else {
-            return Err(
-                Rejection::new("card.no_request", "the card does not ask to join a running network")
-                    .hint("its owner makes a new one with `piecework peer card` after `piecework peer join`"),
-            );
+            return Err(Rejection::new(
+                "card.no_request",
+                "the card contains no request to join a running network",
+            )
+            .hint("the peer's owner must create a new card with `piecework peer card` after `piecework peer join`"));
         };
         if request.network != network {
             return Err(Rejection::new(
                 "card.other_network",
-                format!("the card is for network {}, this one is {network}", request.network),
+                format!(
+                    "the card is for network {}, but this network is {network}",
+                    request.network
+                ),
             )
-            .hint("its owner joins this network, and makes a new card"));
+            .hint("the peer's owner must join this network and create a new card"));
         }
         Ok(Change::AddPeer(AddPeer {
             key: self.peer_key,

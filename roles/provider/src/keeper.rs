@@ -250,7 +250,7 @@ mod tests {
         let refused = keeper.admit().expect_err("frozen");
         assert_eq!(
             (&*refused.code, refused.message.as_str()),
-            ("provider.paused", "the computer runs on its battery")
+            ("provider.paused", "the computer runs on battery")
         );
         keeper.follow(Verdict::default(), &[]);
         keeper.admit().expect("open again");

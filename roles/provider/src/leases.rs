@@ -63,15 +63,15 @@ pub fn check(lease: &Lease, ticket: &Ticket, payer: &PublicKey, window_blocks_mi
         LeaseState::Draining { until_height } => {
             return refuse(
                 "lease.draining",
-                format!("the lease is closing until block {until_height} and takes nothing new"),
+                format!("the lease is closing until block {until_height} and takes no new jobs"),
             );
         }
-        LeaseState::Closed => return refuse("lease.closed", "the lease is closed and pays nothing".into()),
+        LeaseState::Closed => return refuse("lease.closed", "the lease is closed and cannot pay".into()),
     }
     if !lease.payer_keys.contains(payer) {
         return refuse(
             "ticket.unknown_payer",
-            "the ticket's signer is no payer of its lease".into(),
+            "the ticket's signer is not a payer of its lease".into(),
         );
     }
     if lease.provider.is_some_and(|only| only != ticket.provider) {
@@ -82,7 +82,7 @@ pub fn check(lease: &Lease, ticket: &Ticket, payer: &PublicKey, window_blocks_mi
         return refuse(
             "lease.short_window",
             format!(
-                "the lease's window is {} blocks, and this provider needs {needed} to run this job and claim it",
+                "the lease's window is {} blocks, but this provider needs {needed} to run this job and claim it",
                 lease.window_blocks
             ),
         );
@@ -122,7 +122,7 @@ impl Leases {
                 }
                 checked => checked,
             },
-            Seen::Nothing => Err(Rejection::new("lease.unknown", "the ledger shows no such lease")),
+            Seen::Nothing => Err(Rejection::new("lease.unknown", "the ledger has no such lease")),
             Seen::Dark => Ok(()),
         }
     }

@@ -34,7 +34,7 @@ const QUIET_FOR: Duration = Duration::from_secs(3);
 pub struct Rules {
     /// Give way while other programs work.
     pub when_idle: bool,
-    /// Give way while the computer runs on its battery.
+    /// Give way while the computer runs on battery.
     pub on_mains: bool,
     /// Begin jobs only then, in local time.
     pub hours: Option<Hours>,
@@ -77,8 +77,8 @@ impl FromStr for Hours {
         match parsed {
             Some((from, to)) if from != to => Ok(Self { from, to }),
             Some(_) | None => Err(
-                Rejection::new("provider.bad_hours", format!("`{text}` are no hours of a day"))
-                    .hint("write them like 22:00-07:00"),
+                Rejection::new("provider.bad_hours", format!("`{text}` is not a range of hours"))
+                    .hint("use the form 22:00-07:00"),
             ),
         }
     }
@@ -162,21 +162,21 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Told => f.write_str("its owner paused it: `piecework provider resume` ends that"),
+            Self::Told => f.write_str("paused by the owner; end that with `piecework provider resume`"),
             Self::Busy(mcores) => write!(
                 f,
-                "other programs use {}.{} cores: jobs stand still until they are done",
+                "other programs use {}.{} cores; jobs are frozen until they are done",
                 mcores / 1_000,
                 mcores % 1_000 / 100
             ),
             Self::Settling => write!(
                 f,
-                "the computer was needed a moment ago: it goes on after {} s of quiet",
+                "the owner used the computer a moment ago; jobs continue after {} s of quiet",
                 QUIET_FOR.as_secs()
             ),
-            Self::OnBattery => f.write_str("the computer runs on its battery"),
+            Self::OnBattery => f.write_str("the computer runs on battery"),
             Self::OutsideHours(hours) => write!(f, "it is not between {hours}"),
-            Self::MemoryFull => f.write_str("it holds as much memory as it may"),
+            Self::MemoryFull => f.write_str("it uses all the memory it may"),
         }
     }
 }

@@ -58,7 +58,7 @@ impl Receipts {
             if !mine || (receipt.lease, receipt.provider) != lane {
                 return Err(Rejection::new(
                     "receipt.not_mine",
-                    "a receipt was not written by this provider in this lane",
+                    "a receipt was not issued by this provider in this lane",
                 ));
             }
             leaves.push(receipt.leaf());

@@ -16,28 +16,31 @@ pub fn check(
     let ticket = &order.ticket;
     let refuse = |code, message: &str| Err(Rejection::new(code, message));
     if !payers.contains(&order.payer) {
-        return refuse("ticket.unknown_payer", "this controller is not one of this provider's");
+        return refuse(
+            "ticket.unknown_payer",
+            "this provider does not work for this controller",
+        );
     }
     if ticket.provider != profile.account {
         return refuse("ticket.other_provider", "the ticket is for another provider");
     }
     if ticket.deadline_ms < now_ms {
-        return refuse("ticket.expired", "the ticket's deadline is over");
+        return refuse("ticket.expired", "the ticket's deadline is past");
     }
     if ticket.code != order.work.code || ticket.limits != order.work.limits {
-        return refuse("ticket.other_code", "the ticket is for other code or other limits");
+        return refuse("ticket.other_code", "the ticket is for different code or limits");
     }
     if ticket.input != input_digest(order) {
-        return refuse("ticket.other_input", "the ticket is for another input");
+        return refuse("ticket.other_input", "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
-        return refuse("ticket.underpriced", "the ticket pays less than this provider asks");
+        return refuse("ticket.underpriced", "the ticket pays less than this provider charges");
     }
     match &order.seal {
         None => Ok(()),
         Some(seal) => seal
             .verify(&order.payer, Domain::Tickets, network, &[ticket.leaf()])
-            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not fit the ticket")),
+            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not match the ticket")),
     }
 }
 

@@ -138,7 +138,7 @@ impl Ledger {
         // Before the first block was seen, the digest is a peer's word.
         if blocks.first().is_some_and(|first| !follows(&head.block, first)) {
             return Err(Trouble::Other(
-                "it tells another history than was seen before".to_owned(),
+                "its history differs from what was seen before".to_owned(),
             ));
         }
         for block in &blocks {

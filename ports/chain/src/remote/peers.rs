@@ -62,7 +62,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "{refusal}"),
-            Self::Foreign(url) => write!(f, "{url} is of another network"),
+            Self::Foreign(url) => write!(f, "{url} belongs to another network"),
             Self::Other(reason) | Self::Busy(reason) => f.write_str(reason),
         }
     }
@@ -188,7 +188,7 @@ impl Peer {
     }
 
     fn decode<T: BorshDeserialize>(&self, bytes: &[u8]) -> Result<T, Trouble> {
-        borsh::from_slice(bytes).map_err(|_| Trouble::Other(format!("{} answers in no form that is known", self.url())))
+        borsh::from_slice(bytes).map_err(|_| Trouble::Other(format!("{} answers in an unknown format", self.url())))
     }
 
     fn check_network(&self, network: NetworkId) -> Result<(), Trouble> {

@@ -39,7 +39,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network may do this")
+        refuse("auth.operator", "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -135,7 +135,7 @@ impl Auth {
         if entry.left == 0 {
             return refuse(
                 "auth.rate_limited",
-                "too many attempts to log in under this name; wait a minute",
+                "too many login attempts for this name; wait a minute",
             );
         }
         entry.left -= 1;
@@ -191,7 +191,7 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
         return refuse("auth.bad_token", "the token is unknown, expired or revoked");
     };
     let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token's account is gone");
+        return refuse("auth.bad_token", "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
@@ -251,7 +251,12 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
             let verify = |key| verify_login(&key, &controller.network, &session.name, challenge, signature).is_ok();
             fresh && key.is_some_and(verify)
         }
-        _ => return refuse("body.malformed", "give either password, or challenge and signature"),
+        _ => {
+            return refuse(
+                "body.malformed",
+                "send either a password, or a challenge and a signature",
+            );
+        }
     };
     match user {
         Some(user) if proven => {
@@ -260,7 +265,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
         }
         _ => refuse(
             "auth.bad_credentials",
-            "name, password, challenge or signature is wrong",
+            "the name, password, challenge or signature is wrong",
         ),
     }
 }

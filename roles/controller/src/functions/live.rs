@@ -58,16 +58,16 @@ impl Live {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
             let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
-                .hint("its owner starts it with `piecework function NAME --start`");
+                .hint("the owner can start it with `piecework function NAME --start`");
             return Err(Box::new(refusal));
         }
         let Some(why) = self.quarantine() else { return Ok(()) };
         let message = format!(
-            "version {} of `{}` ended {} times in a row with {} and takes no calls",
+            "version {} of `{}` failed {} times in a row with {} and takes no calls",
             self.version.version, self.function.name, why.failures, why.code
         );
         let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
-            .hint("its owner deploys a new version, rolls back, or lifts it with `piecework function NAME --release`");
+            .hint("the owner can deploy a new version, roll back, or run `piecework function NAME --release`");
         Err(Box::new(refusal))
     }
 }
@@ -127,7 +127,7 @@ impl Cache {
 pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
         "function.not_found",
-        format!("no function of yours has the id or name `{what}`"),
+        format!("you have no function with the id or name `{what}`"),
     )
 }
 

@@ -129,7 +129,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
         );
     };
     if account.key != key {
-        return Err(Rejection::new("link.other_key", "the account has another key"));
+        return Err(Rejection::new("link.other_key", "the account has a different key"));
     }
     let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
         return Err(Rejection::new(
@@ -140,7 +140,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
     if offer.prices != profile.prices {
         return Err(Rejection::new(
             "link.other_prices",
-            "the provider asks for other prices than its offer on the ledger says",
+            "the provider's prices differ from its offer on the ledger",
         ));
     }
     let standing = standings::of(controller, profile.account).await;
@@ -169,7 +169,7 @@ fn well_formed(profile: &Profile) -> Result<(), Rejection> {
         true => Ok(()),
         false => Err(Rejection::new(
             "link.bad_profile",
-            "what the provider says of itself is out of bounds",
+            "the provider's profile is out of bounds",
         )),
     }
 }
