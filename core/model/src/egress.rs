@@ -1,4 +1,4 @@
-//! What a function may reach on the network: its allow list, and which addresses are anybody's to reach.
+//! A function's network allow list, and which addresses are public.
 
 use std::{
     collections::BTreeSet,
@@ -196,7 +196,7 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
     }
 }
 
-/// A name of at least two labels as it stands in the DNS; the last is not a number, which would make it an address to some.
+/// A DNS name of at least two labels; the last is not a number, because some would read that as an address.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -232,7 +232,7 @@ impl BorshDeserialize for Network {
     }
 }
 
-/// The addresses that stand for names inside a sandbox: the block for benchmarks, which nobody routes (RFC 2544).
+/// The addresses that stand for names inside a sandbox: the block for benchmarks, which is not routed (RFC 2544).
 const INSIDE: Network = v4(198, 18, 0, 15);
 
 const fn v4(a: u8, b: u8, c: u8, prefix: u8) -> Network {
@@ -273,7 +273,8 @@ const LINK_LOCAL_V6: Network = v6(0xfe80, 0, 10);
 /// The metadata service of one cloud on IPv6.
 const METADATA_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
 const UNICAST_V6: Network = v6(0x2000, 0, 3);
-/// Within global unicast: protocol assignments with Teredo, documentation (two blocks), and 6to4, which wraps any IPv4 address.
+/// Within global unicast: protocol assignments with Teredo, documentation (two blocks), and 6to4, which wraps any IPv4
+/// address.
 const NOT_PUBLIC_V6: [Network; 4] = [
     v6(0x2001, 0, 23),
     v6(0x2001, 0xdb8, 32),
@@ -282,7 +283,7 @@ const NOT_PUBLIC_V6: [Network; 4] = [
 ];
 
 impl Network {
-    /// Whether the address lies in it. An IPv4 address written as IPv6 counts as what it is.
+    /// Whether the address is in this network. An IPv4 address written as IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let shift = |bits: u32| bits.saturating_sub(u32::from(self.prefix));
         match (self.address, address.to_canonical()) {
@@ -353,7 +354,8 @@ pub struct EgressPolicy {
 }
 
 impl EgressPolicy {
-    /// Link-local addresses are never permitted, whatever networks are named: clouds hand out machine credentials there.
+    /// Link-local addresses are never permitted, whatever networks are named: clouds hand out machine credentials
+    /// there.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let never = LINK_LOCAL_V4.contains(address) || LINK_LOCAL_V6.contains(address) || address == METADATA_V6;

@@ -1,4 +1,4 @@
-//! What one invocation may use at most.
+//! Limits of one invocation.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ impl Limits {
         }
     }
 
-    /// The most that a job under these limits can cost: what is reserved before it runs.
+    /// Maximum cost of a job under these limits; this amount is reserved before it runs.
     pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
         prices.price(&self.counters_max(cores))
     }

@@ -29,7 +29,7 @@ pub enum Frame {
     Block(Box<ExportBlock>),
     /// Values of the state after the last block before this frame.
     Values(Vec<Exported>),
-    /// Nothing follows: what is missing after it was not exported.
+    /// End of the export: data missing after it was not exported.
     End {
         blocks: u64,
         head: Digest,

@@ -1,4 +1,4 @@
-//! What does not hold, and where.
+//! What is wrong with a proof or an export, and where.
 
 use piecework_ledger::Key;
 use piecework_model::{NetworkId, PublicKey};

@@ -1,4 +1,4 @@
-//! Proofs that somebody takes home: of a job, and of an account or any other value of the state.
+//! Proofs that can be saved and checked later: of a job, and of an account or any other value of the state.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{Account, Key, Value};

@@ -1,4 +1,4 @@
-//! `/accounts`, `/sessions`, `/tokens`, `/invites`: who somebody is and what a token may do.
+//! `/accounts`, `/sessions`, `/tokens`, `/invites`: identity, and what a token allows.
 
 use borsh::BorshSerialize;
 use jiff::Timestamp;

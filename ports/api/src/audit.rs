@@ -1,4 +1,4 @@
-//! `/audit` and `/accounts/{name}/limits`: who changed what; what an operator set for an account.
+//! `/audit` and `/accounts/{name}/limits`: the audit log, and limits that an operator sets for an account.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

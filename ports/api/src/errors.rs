@@ -1,4 +1,4 @@
-//! Refusals on the wire, and the catalogue of every stable code with its status.
+//! Refusals on the wire, and the catalogue of all stable codes with their statuses.
 
 use piecework_model::{JobId, Rejection};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

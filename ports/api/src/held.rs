@@ -1,4 +1,4 @@
-//! `/held`: receipts that are not paid, and why; what an operator decides about them.
+//! `/held`: receipts that are not paid, the reasons, and operators' decisions about them.
 
 use jiff::Timestamp;
 use piecework_model::{Credits, JobId};

@@ -1,4 +1,4 @@
-//! Lists: a page of items and where the next one begins.
+//! Lists: a page of items, and where the next page begins.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};

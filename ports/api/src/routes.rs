@@ -1,4 +1,4 @@
-//! Every path of the HTTP interface, as the router and the client both spell it.
+//! Every path of the HTTP interface, shared by router and client.
 
 pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";

@@ -1,4 +1,4 @@
-//! The canonical form of a function's files: one tar whose bytes depend on the names and contents alone.
+//! The canonical form of a function's files: a tar whose bytes depend only on names and contents.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What the world can do to a chain.
+//! Failures of a chain that come from outside.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Where results go, as a developer sets it, with what opens the door there.
+//! Where results go, as set by a developer, with the credentials for it.
 
 use std::{fmt, net::IpAddr};
 
@@ -16,10 +16,10 @@ pub enum Sink {
         /// Sent as `Authorization: Bearer`.
         token: Option<String>,
     },
-    /// `POST` of what became of the job, failures too, as the Standard Webhooks specification has it.
+    /// `POST` of the job's outcome, failures too, according to the Standard Webhooks specification.
     Webhook {
         url: String,
-        /// Signs what is sent, if there is one.
+        /// Signs the body, if present.
         secret: Option<String>,
     },
     /// An object `PREFIX` + job id + `.json` for each output.

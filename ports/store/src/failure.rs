@@ -1,4 +1,4 @@
-//! What can go wrong while keeping something, by kind.
+//! What can go wrong in the store, by kind.
 
 use std::{io, path::PathBuf};
 
@@ -31,7 +31,7 @@ pub enum StoreFailure {
     Newer { directory: PathBuf, found: u32, known: u32 },
     #[error("{what} is damaged at byte {position}; restore it from a backup, or move it away to continue without it")]
     Corrupt { what: String, position: u64 },
-    /// It was there in an earlier run: going on would begin anew and forget what the rest remembers.
+    /// It existed in an earlier run: to continue would start over and forget what the rest remembers.
     #[error("{path} is missing; restore it from a backup, or move the whole directory away to start over")]
     Gone { path: PathBuf },
     /// Short, cut, changed, or sealed under another key or for another context.
@@ -45,7 +45,8 @@ pub enum StoreFailure {
     NoEntropy,
     #[error("cannot hash a password")]
     PasswordHash,
-    /// A sync to disk failed earlier: what was written since is uncertain, so nothing more is accepted before a restart.
+    /// A sync to disk failed earlier: what was written since is uncertain, so nothing more is accepted before a
+    /// restart.
     #[error("the journal could not be written to disk and is closed until the next start")]
     JournalClosed,
     #[error("{operation} failed")]

@@ -1,4 +1,4 @@
-//! What a caller may see of what went wrong, and what only the log does.
+//! Splits failures into what the caller may see and what only the log gets.
 
 use std::fmt::Display;
 
@@ -7,7 +7,8 @@ use piecework_chain::{ChainFailure, SubmitError};
 use piecework_model::Rejection;
 use piecework_store::StoreFailure;
 
-/// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the log.
+/// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the
+/// log.
 pub type Answer<T> = Result<T, Box<Refusal>>;
 
 pub(crate) use piecework_api::{
@@ -15,7 +16,7 @@ pub(crate) use piecework_api::{
     server::{refusal, refuse},
 };
 
-/// For `map_err`: a rejection of somebody's becomes the caller's.
+/// For `map_err`: turns a rejection from below into the caller's.
 pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
     Box::new(rejection.into())
 }

@@ -1,10 +1,10 @@
-//! What a peer's owner hands to the others: who it is, its keys, where it can be reached.
+//! A peer's card for the others: its owner, keys and address.
 
 use piecework_ledger::{AddPeer, Change, GenesisPeer};
 use piecework_model::{AccountId, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-/// A peer, as those who make a genesis file or vote it in need to know it. Nothing in it is secret.
+/// A peer's data for a genesis file or for voting it in. Contains no secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -15,12 +15,12 @@ pub struct Card {
     pub peer_key: PublicKey,
     /// `host:port` that other peers will dial.
     pub address: String,
-    /// For a network that runs already; a genesis needs none.
+    /// For a running network; a genesis file needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
 }
 
-/// The peer's own word that it wants to join, for this owner.
+/// The peer's own signed request to join, for this owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {

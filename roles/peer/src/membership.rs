@@ -1,4 +1,4 @@
-//! The peers' votes, as an owner casts them: proposals on the ledger, and the transactions that make and carry them.
+//! The votes of peers' owners: proposals on the ledger, and the transactions that create and support them.
 
 use piecework_chain::{Chain, ChainFailure, Final, SubmitError};
 use piecework_ledger::{
@@ -6,14 +6,14 @@ use piecework_ledger::{
 };
 use piecework_model::{AccountId, OwnerName, Rejection, SecretKey};
 
-/// What somebody proposed, and who is for it.
+/// A proposal, and who supports it.
 #[derive(Clone, Debug)]
 pub struct Open {
     pub proposer: AccountId,
     pub proposal: Proposal,
 }
 
-/// The peers that hold and those that come.
+/// The current and the next peers.
 pub async fn committee(chain: &dyn Chain) -> Result<Committee, ChainFailure> {
     match chain.get(&Key::Committee).await? {
         Some(Value::Committee(committee)) => Ok(committee),
@@ -46,7 +46,7 @@ pub async fn proposals(chain: &dyn Chain) -> Result<Vec<Open>, ChainFailure> {
     Ok(open)
 }
 
-/// Proposes, or votes where somebody has proposed the same already. Final when it returns.
+/// Proposes a change, or votes if the same was already proposed. Final when it returns.
 pub async fn support(
     chain: &dyn Chain,
     key: &SecretKey,

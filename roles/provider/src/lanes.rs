@@ -1,4 +1,4 @@
-//! What has been ordered in each lane: no sequence runs twice, and what is not under a seal stays within the exposure.
+//! Orders per lane: no sequence runs twice, and unsealed work stays within the exposure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

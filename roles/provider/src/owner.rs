@@ -12,7 +12,8 @@ use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 use piecework_model::Rejection;
 use serde::{Deserialize, Serialize};
 
-/// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks of
+/// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks
+/// of
 /// 10 ms say something.
 const WINDOW: Duration = Duration::from_millis(60);
 /// Half a core within the window: somebody works here. In thousandths of a core.
@@ -32,7 +33,7 @@ const QUIET_FOR: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// Give way while other programs work.
+    /// Give way while other programs are busy.
     pub when_idle: bool,
     /// Give way while the computer runs on battery.
     pub on_mains: bool,

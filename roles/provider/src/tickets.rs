@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection};
 use piecework_queue::{Order, Profile, Refusal};
 
-/// Rejects what was not ordered by a known payer, for this provider, in time, at its prices, for this code and input.
+/// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
+/// input.
 pub fn check(
     order: &Order,
     profile: &Profile,
@@ -44,9 +45,10 @@ pub fn check(
     }
 }
 
-/// The id of a lease says who opened it, so no controller's word is needed.
+/// The id of a lease proves who opened it, so there is no need to trust a controller.
 fn is_free(profile: &Profile, lease: LeaseId) -> bool {
-    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds to try.
+    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds
+    /// to try.
     const NONCES_MAX: u64 = 1 << 14;
     let opened = |owner| (0..NONCES_MAX).any(|nonce| LeaseId::of(owner, nonce) == lease);
     profile.free_for.is_some_and(opened)

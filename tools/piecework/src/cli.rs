@@ -1,4 +1,4 @@
-//! The commands and what each accepts; `run` hands over to the command's own file.
+//! The commands and their options; `run` dispatches to the command's own file.
 
 use clap::{Parser, Subcommand};
 

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code and what it says on standard error.
+//! How a command ends: its exit code and its message on standard error.
 
 use std::{fmt, process::ExitCode, time::Duration};
 
@@ -8,14 +8,14 @@ use piecework_model::Rejection;
 use piecework_peer::PeerFailure;
 use piecework_store::StoreFailure;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The function ran and failed: 1.
     Function(Box<Refusal>),
-    /// What was typed, or a file that it names, cannot be used: 2.
+    /// The command line, or a file that it names, is not usable: 2.
     Usage(String),
-    /// The server said no: 3.
+    /// The server refused: 3.
     Refused {
         refusal: Box<Refusal>,
         retry_after: Option<Duration>,
@@ -40,7 +40,7 @@ impl Failure {
         })
     }
 
-    /// The stable code: the server's, where it said no, or that of what failed here.
+    /// The stable code: the server's if it refused, or that of the local failure.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
@@ -75,7 +75,7 @@ pub fn keep_engine_panics_quiet() {
     }));
 }
 
-/// Codes that mean: it ran, and it was the function's fault.
+/// Codes of failures caused by the function itself.
 fn is_of_the_function(code: &str) -> bool {
     matches!(
         code,
@@ -148,7 +148,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// All causes; a rejection whose code is said already without it, and with what to do.
+/// All causes; a rejection whose code is already shown appears without it, and with its hint.
 fn sentence(error: &anyhow::Error, said: &str) -> String {
     let causes = error.chain().map(|cause| match cause.downcast_ref::<Rejection>() {
         Some(rejection) if rejection.code == said => match &rejection.hint {

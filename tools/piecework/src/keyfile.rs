@@ -36,12 +36,12 @@ pub fn read(path: &Path) -> Result<Option<SecretKey>, Failure> {
     Ok(Some(SecretKey::from_seed(seed)))
 }
 
-/// The key in the file; refused where there is none.
+/// The key in the file; an error if there is none.
 pub fn existing(path: &Path) -> Result<SecretKey, Failure> {
     read(path)?.ok_or_else(|| Failure::usage(format!("no key in {}", path.display())))
 }
 
-/// The key in the file; a new one where there is none.
+/// The key in the file; a new one if there is none.
 pub fn existing_or_new(path: &Path) -> Result<SecretKey, Failure> {
     if let Some(key) = read(path)? {
         return Ok(key);

@@ -1,4 +1,4 @@
-//! Where things lie on this machine, and the only place where the environment is read.
+//! Locations on this machine, and the only place where the environment is read.
 
 use std::{env, ffi::OsString, path::PathBuf};
 

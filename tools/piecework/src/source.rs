@@ -1,4 +1,4 @@
-//! What is deployed: one file, a folder, or text; its name and language where they need not be typed.
+//! The source of a deployment: a file, a folder or text, with its name and language if they can be inferred.
 
 use std::{
     fs,

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-/// Hidden option: the process id of whoever started this one.
+/// Hidden option: the process id of the parent.
 pub const OPTION: &str = "--tethered-to";
 
 /// What a child gets before its command.

@@ -1,4 +1,4 @@
-//! How answers and refusals look on the wire.
+//! Responses and refusals on the wire.
 
 use axum::{
     Json,
@@ -71,7 +71,7 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// The page of a whole list. Refuses with `cursor.malformed` what is no cursor of it.
+/// The page of a whole list. Refuses an invalid cursor with `cursor.malformed`.
 pub fn page<T>(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> HttpResult<Json<List<T>>> {
     match List::page(items, query, key) {
         Some(list) => Ok(Json(list)),

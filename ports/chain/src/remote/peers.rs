@@ -1,4 +1,4 @@
-//! Whom to ask, and whom next.
+//! Which peer to ask, and which one next.
 
 use std::{
     fmt,
@@ -45,7 +45,7 @@ pub(super) struct Peer {
     network: NetworkId,
 }
 
-/// Why one peer did not answer what was asked.
+/// Why one peer did not answer a request.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// No, and another would say the same.

@@ -1,4 +1,4 @@
-//! Who is asking: bearer tokens, password and challenge logins, scopes.
+//! Authentication: bearer tokens, password and challenge logins, scopes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,7 +21,7 @@ use crate::{
     failure::{failed, refuse, store},
 };
 
-/// Somebody whose token was found good.
+/// A caller with a valid token.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) account: AccountId,
@@ -69,12 +69,12 @@ struct Attempts {
 const CALLER_TTL: Duration = Duration::from_secs(60);
 const CALLERS_MAX: u64 = 100_000;
 const CHALLENGE_TTL: Duration = Duration::from_secs(120);
-/// More at a time only come from somebody who fills memory.
+/// More at a time only come from an attempt to fill memory.
 const CHALLENGES_MAX: usize = 10_000;
 /// Failed logins for one name before it has to wait: guessing a password takes ages at this rate.
 const ATTEMPTS_MAX: u32 = 10;
 const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
-/// Whoever tries many names at once waits for himself, and leaves the cores to others.
+/// A caller that tries many names at once queues behind itself and leaves the cores to others.
 const VERIFYING_MAX: usize = 2;
 const NAMES_WATCHED_MAX: usize = 10_000;
 pub(crate) const SESSION_TTL_MS: u64 = 30 * 86_400_000;
@@ -272,7 +272,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
 
 /// Takes as long for an unknown name as for a known one.
 async fn verify_password(password: String, hash: Option<String>) -> Answer<bool> {
-    /// Of a random password nobody knows.
+    /// Hash of a random password that nobody knows.
     const NOBODY: &str =
         "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$y6Yd2Bfpzzd1T2cDkMfJgLDyMPk1aBL6Yk0N3ZS0wHs";
     let known = hash.is_some();

@@ -60,8 +60,8 @@ struct Invite {
     expires_at_ms: u64,
 }
 
-/// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few turns,
-/// so that nothing grows with their number.
+/// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few
+/// turns, so that nothing grows with their number.
 pub(crate) struct Turns([tokio::sync::Mutex<()>; 64]);
 
 impl Default for Turns {
@@ -157,8 +157,8 @@ pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -
     Ok(Some(finish_rotation(controller, account).await?.unwrap_or(key)))
 }
 
-/// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the key, and
-/// says the command that signs with it.
+/// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the
+/// key, and says the command that signs with it.
 pub(crate) async fn own_key(controller: &Controller, account: AccountId, command: &str) -> Answer<SecretKey> {
     match custodial_key(controller, account).await? {
         Some(key) => Ok(key),
@@ -181,8 +181,8 @@ fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answe
 
 /// Gives an account whose key the controller keeps another one.
 ///
-/// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a crash
-/// between the two. Refuses with `account.bad_signature` where the owner keeps the key.
+/// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a
+/// crash between the two. Refuses with `account.bad_signature` where the owner keeps the key.
 pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> Answer<PublicKey> {
     let old = own_key(controller, account, "account rotate-key --key FILE --new-key FILE").await?;
     let new = SecretKey::from_seed(rand::rng().random());
@@ -208,8 +208,8 @@ pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> A
     Ok(new.public())
 }
 
-/// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where the
-/// controller does not keep its key.
+/// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where
+/// the controller does not keep its key.
 pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
     let own = own_key(controller, owner, "provide --mine --owner-key FILE").await?;
     let account = AccountId::of(key);
@@ -507,7 +507,8 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
     }
 }
 
-/// What the inviter promised; where his credits no longer cover it the account still exists, and the log says so.
+/// What the inviter promised. If the inviter's credits no longer cover it, the account still exists, and the log says
+/// so.
 async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
     let Some(key) = custodial_key(controller, invite.inviter).await? else {
         return Ok(());

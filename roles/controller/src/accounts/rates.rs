@@ -1,4 +1,4 @@
-//! What an operator set for an account: requests a second with a burst, and its weight against others.
+//! Limits that an operator sets for an account: requests per second with a burst, and its weight against others.
 
 use std::{
     sync::Arc,

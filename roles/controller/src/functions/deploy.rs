@@ -1,4 +1,4 @@
-//! Deploying: from what was uploaded to a version that has been loaded in its sandbox.
+//! Deploying: from an upload to a version that was loaded in its sandbox.
 //!
 //! ```text
 //! body -> bundle -> packages resolved -> blob kept -> loaded in wasm, else jail (or in what was asked for) -> version

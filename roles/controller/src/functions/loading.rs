@@ -1,4 +1,4 @@
-//! A draft is loaded by a provider that may run it, before its deployment is answered.
+//! Has a provider load a draft before the deployment is answered.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     providers::seen::Wanted,
 };
 
-/// The reason of a version whose developer named the sandbox.
+/// The stored reason if the developer named the sandbox.
 pub(crate) const ASKED_FOR: &str = "it was asked for";
 
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.

@@ -1,4 +1,4 @@
-//! Where a function's jobs may run: what its developer asked for, and what the scheduler is told of it.
+//! Where a function's jobs may run: the developer's rules, translated for the scheduler.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Spreading a function's calls over its versions, and what else its owner decides about it.
+//! Splits a function's calls between its versions, and other decisions of its owner.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -92,7 +92,7 @@ pub(crate) fn canary(percent: u32, live: u32, canary: u32) -> Traffic {
     }
 }
 
-/// Refuses with `traffic.bad_weights` what is no percentage.
+/// Refuses an invalid percentage with `traffic.bad_weights`.
 pub(crate) fn check_canary(percent: Option<u32>) -> Answer<()> {
     match percent {
         Some(percent) if !CANARY_PERCENT.contains(&percent) => bad("a canary must get 1 to 99 percent of the calls"),
@@ -173,7 +173,7 @@ pub(crate) async fn release(controller: &Controller, caller: &Caller, function: 
     Ok(())
 }
 
-/// `POST /functions/{id}/stop` and `/start`: whether it takes calls. What runs goes on to its end. Idempotent.
+/// `POST /functions/{id}/stop` and `/start`: sets whether it takes calls. Running jobs finish. Idempotent.
 pub(crate) async fn set_stopped(controller: &Controller, caller: &Caller, live: &Live, stopped: bool) -> Answer<()> {
     let function = &live.function;
     let changed = functions::change_policy(controller, function.id, |policy, _| {
@@ -220,7 +220,7 @@ pub(crate) fn view(controller: &Controller, function: &Function) -> Option<Traff
     })
 }
 
-/// The view where there is no split: everything to the live version.
+/// The view without a split: all calls go to the live version.
 pub(crate) fn undivided(function: &Function) -> TrafficView {
     TrafficView {
         versions: vec![ShareView {

@@ -1,4 +1,4 @@
-//! `/audit`, `/accounts/{name}/limits`: who changed what; what an operator sets for an account.
+//! `/audit` and `/accounts/{name}/limits`: the audit log, and limits that an operator sets for an account.
 
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{

@@ -1,4 +1,4 @@
-//! `/events`: what happens, as it happens.
+//! `/events`: a live stream of events.
 
 use std::{convert::Infallible, time::Duration};
 

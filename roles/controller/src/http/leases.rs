@@ -1,4 +1,4 @@
-//! `/leases`: what is held to pay for runs, how it ends, and who may draw on it.
+//! `/leases`: credits held to pay for runs, closing them, and who may use them.
 
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{

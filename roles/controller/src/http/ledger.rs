@@ -1,4 +1,4 @@
-//! `/transfers`, `/statement`, `/offers`, `/providers`: money, and who is there.
+//! `/transfers`, `/statement`, `/offers`, `/providers`: money and providers.
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{

@@ -1,4 +1,4 @@
-//! Providers that come over a link: who they are, whether they may, and the jobs of those that go.
+//! Providers that connect over a link: authentication, admission, and the jobs of those that leave.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
     providers::{seen::Membership, standings},
 };
 
-/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say nothing
-/// keep their places for some seconds only, and nobody waits behind them.
+/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say
+/// nothing keep their places for some seconds only, and nobody waits behind them.
 const HANDSHAKES_MAX: usize = 1_024;
 const SLOTS_MAX: u32 = 10_000;
 const WORDS_MAX: usize = 32;
@@ -115,7 +115,8 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
-/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
+/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger
+/// says.
 async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {

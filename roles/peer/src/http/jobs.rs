@@ -1,4 +1,4 @@
-//! `/ledger/jobs/{id}`: what the ledger itself has of a job, whichever controller ran it.
+//! `/ledger/jobs/{id}`: a job as recorded on the ledger, whichever controller ran it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -38,7 +38,7 @@ pub(super) async fn show(
     Ok(Json(job))
 }
 
-/// Leases of an answer: whoever has an account can open one more.
+/// Leases in a response; anybody with an account can open more.
 const OTHERS_MAX: usize = 16;
 
 pub(super) fn missing(text: &str) -> HttpError {

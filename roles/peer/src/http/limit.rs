@@ -1,4 +1,4 @@
-//! How many transactions one address may bring.
+//! Rate limit on transactions from one address.
 //!
 //! A transaction of a known account costs its sender nothing until it is executed, and a registration nothing at all:
 //! so the flood is bounded where it enters. One address gets so many a second, registrations far fewer; beyond that

@@ -3,9 +3,8 @@
 //! [`Explorer::routes`] are the same wherever the ledger is shown: a peer serves them on an address of its own with
 //! [`serve`], a controller beside its own routes.
 //!
-//! Nobody is asked who he is: the ledger is open to read, and a transaction carries its own authority. So everything
-//! here is bounded: bodies in size and time, pages and raw answers in size, waits in time, transactions by the address
-//! that they come from.
+//! There is no authentication: the ledger is public, and a transaction carries its own authority. So everything here is
+//! bounded: bodies in size and time, pages and raw responses in size, waits in time, transactions by source address.
 
 mod blocks;
 mod history;

@@ -22,7 +22,7 @@ use super::{Explorer, Shared, failed, not_taken, read_in_time, views};
 
 /// The largest transaction in hex, and the JSON around it.
 const BODY_BYTES_MAX: usize = 1_100_000;
-/// Longer than a block takes on a busy network; whoever wants to wait longer asks again.
+/// Longer than a block takes on a busy network; a caller that wants to wait longer asks again.
 const FINAL_WITHIN: Duration = Duration::from_secs(30);
 
 /// Shows a transaction on the ledger and its outcome.

@@ -1,4 +1,4 @@
-//! `piecework invite`: a code that lets one person register.
+//! `piecework invite`: a code that lets one account register.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `piecework leases`: what is held to pay for runs, how it ends, and who may draw on it.
+//! `piecework leases`: credits held to pay for runs, closing them, and who may use them.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! `piecework login`: proves who one is and remembers the token.
+//! `piecework login`: authenticates and remembers the token.
 
 use std::{
     io::{BufRead as _, IsTerminal as _},

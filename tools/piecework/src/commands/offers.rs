@@ -1,4 +1,4 @@
-//! `piecework offers`: who runs functions, at which prices.
+//! `piecework offers`: the providers' offers and prices.
 
 use crate::{failure::Failure, session, show};
 

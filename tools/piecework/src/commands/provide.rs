@@ -244,7 +244,7 @@ fn terms(settings: &ProviderSettings) -> Terms {
     terms
 }
 
-/// The settings with what was left to this computer filled in.
+/// The settings, with defaults of this computer filled in.
 fn in_force(settings: ProviderSettings, terms: &Terms) -> ProviderSettings {
     let in_mib = |bytes: u64| u32::try_from(bytes >> 20).ok();
     let mut shown = ProviderSettings {

@@ -36,7 +36,7 @@ enum Action {
     Limits(Limits),
 }
 
-/// What shall be otherwise from now on.
+/// Rules to change.
 #[derive(Debug, clap::Args)]
 struct Limits {
     #[command(flatten)]

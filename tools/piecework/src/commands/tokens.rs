@@ -1,4 +1,4 @@
-//! `piecework tokens`: what may act in one's name.
+//! `piecework tokens`: tokens that act for the caller's account.
 
 use std::time::Duration;
 

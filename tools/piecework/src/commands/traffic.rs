@@ -1,4 +1,4 @@
-//! `piecework traffic`: how calls are spread over versions.
+//! `piecework traffic`: how calls are split between versions.
 
 use piecework_api::functions::{SetTraffic, TrafficView};
 

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::{compose, failure::Failure, places, session, show};
 
-/// Whom to believe.
+/// What to trust.
 #[derive(Debug, clap::Args)]
 pub struct Trusted {
     /// Genesis file of the network [default: that of the peer on this machine, else the one the server shows]
@@ -37,7 +37,7 @@ fn key(text: &str) -> Result<PublicKey, String> {
     text.parse().map_err(|_| "the key must be 64 hex digits".to_owned())
 }
 
-/// What a check stands on, and where it came from.
+/// The basis of a check, and where it came from.
 pub struct Ground {
     pub genesis: Genesis,
     source: String,
@@ -94,7 +94,7 @@ pub async fn genesis_of(client: &Client) -> Result<Genesis, Failure> {
 }
 
 impl Trusted {
-    /// `client`: whom to ask where this machine has no genesis file.
+    /// `client` is asked if this machine has no genesis file.
     pub async fn ground(&self, client: Option<&Client>) -> Result<Ground, Failure> {
         let own = places::default_data_dir()?.join("peer/genesis.json");
         let file = self.genesis.clone().or_else(|| own.exists().then_some(own));
@@ -123,7 +123,7 @@ impl Ground {
         ]
     }
 
-    /// In a sentence: whose signatures were counted.
+    /// Whose signatures were counted, as a sentence.
     fn peers_row(&self, changes: usize) -> String {
         match (self.peers.is_empty(), changes) {
             (false, _) => format!("the {} given with --peer", self.peers.len()),
@@ -239,7 +239,7 @@ fn value(ground: &Ground, proof: &ValueProof, json: bool) -> Result<(), Failure>
     show::fields(&rows)
 }
 
-/// Checks a file: a proof that was taken home, or an export of the whole ledger.
+/// Checks a file: a saved proof, or an export of the whole ledger.
 pub async fn file(path: &Path, trusted: &Trusted, json: bool) -> Result<(), Failure> {
     let begin = beginning(path)?;
     let client = session::connect().ok();

@@ -50,13 +50,13 @@ pub struct Provision {
     /// Needed the first time.
     pub invite: Option<String>,
     pub terms: Terms,
-    /// Who says that it is his own, where it is somebody's.
+    /// Signs for the computer's owner, if it has one.
     pub owner: Option<OwnersWord>,
     /// Whether its owner's jobs cost nothing.
     pub free_for_owner: bool,
 }
 
-/// Whoever is logged in vouches for a computer when it first joins.
+/// The logged-in account signs for a computer when it first joins.
 pub struct OwnersWord {
     pub client: Client,
     /// Where the owner keeps the account's key and not the controller.
@@ -78,7 +78,7 @@ impl OwnersWord {
     }
 }
 
-/// In the directory of a computer that is somebody's own: whose.
+/// File in a provider's directory with its owner's account.
 const OWNER: &str = "owner";
 
 /// Whose jobs cost nothing here.
@@ -306,7 +306,7 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The client of the first controller that answers; who has joined before waits until one does.
+/// The client of the first controller that answers; a provider that has joined before waits until one does.
 async fn answering(urls: &[String], is_patient: bool, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Client> {
     const AGAIN_AFTER: Duration = Duration::from_secs(10);
     loop {

@@ -1,4 +1,4 @@
-//! What a provider is owed, looked after from its first moment on: also while no controller answers.
+//! Collects what a provider is owed, from its start on, even while no controller answers.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -114,7 +114,7 @@ pub async fn controller(
     })
 }
 
-/// Both accounts on the ledger: made if nobody has their names. Answers the controller's, then the operator's.
+/// Both accounts on the ledger, created if their names are free. Returns the controller's, then the operator's.
 async fn enrol(
     chain: &dyn Chain,
     settings: &ControllerSettings,
@@ -138,7 +138,7 @@ async fn enrol(
     Ok((controller, operator))
 }
 
-/// As whom a controller acts, and where it answers.
+/// A controller's identity and address.
 pub(super) struct Seat<'a> {
     pub(super) keys: &'a SecretKey,
     pub(super) account: AccountId,
@@ -150,7 +150,7 @@ pub(super) struct Seat<'a> {
     pub(super) results_to: Vec<Network>,
 }
 
-/// Whoever brings results to their sinks.
+/// Delivers results to their sinks.
 pub(super) fn courier(results_to: Vec<Network>) -> Result<Courier> {
     let policy = EgressPolicy { private: results_to };
     Courier::new(policy).context("cannot read this machine's trusted certificates")
@@ -183,7 +183,7 @@ pub(super) async fn start(
         .map_err(|refusal| not_started(*refusal))
 }
 
-/// What a controller said no to as it began.
+/// A refusal during a controller's start.
 pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
     let refusal = Rejection {
         code: refusal.code.into(),

@@ -1,4 +1,4 @@
-//! This machine's ledger peer, and the network that a first start makes.
+//! This machine's ledger peer, and the network created at the first start.
 
 use std::{
     path::Path,

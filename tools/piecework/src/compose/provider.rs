@@ -173,7 +173,7 @@ async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn B
     Ok((working, backends.into_iter().map(|(_, probe)| probe).collect()))
 }
 
-/// What the ledger shall say of this provider.
+/// This provider's offer for the ledger.
 pub(super) fn offer(profile: &Profile, disk_bytes: u64, height: u64) -> PutOffer {
     let working = profile.probes.iter().filter(|probe| probe.works);
     PutOffer {

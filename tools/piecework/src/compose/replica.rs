@@ -1,4 +1,4 @@
-//! A copy of the ledger's state for who checks an export.
+//! A copy of the ledger's state for checking an export.
 
 use std::path::Path;
 

@@ -346,7 +346,7 @@ async fn each_end_has_its_exit_code() {
     ended(&home.run(&["call", "raises", "not json"]), 2, "not JSON");
     ended(&home.run(&["deploy", "nowhere"]), 2, "cannot open nowhere");
     ended(&home.run(&["call", "raises", "@nowhere"]), 2, "cannot open nowhere");
-    ended(&home.run(&["call", "nothing"]), 3, "has the id or name `nothing`");
+    ended(&home.run(&["call", "nothing"]), 3, "with the id or name `nothing`");
     ended(&home.run(&["rollback", "raises", "v9"]), 3, "version.not_found: ");
     ended(&home.run(&["rollback", "raises", "last"]), 2, "`last` is not a version");
     ended(&home.run(&["transfer", "provider", "-5"]), 2, "`-5` is not an amount");

@@ -1,4 +1,4 @@
-//! `piecework peer card`: what others need to know of a peer.
+//! `piecework peer card`: what others need to know about a peer.
 
 use piecework_model::AccountId;
 

@@ -1,4 +1,4 @@
-//! `piecework peer genesis`: where a network begins.
+//! `piecework peer genesis`: creates a network.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! `piecework peer join`: a network's genesis file, taken up.
+//! `piecework peer join`: installs a network's genesis file.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `piecework peer`: run a ledger peer, and have a say in who runs the others.
+//! `piecework peer`: run a ledger peer, and vote on the others.
 
 mod card;
 mod genesis;
