@@ -1,4 +1,4 @@
-//! What one invocation may use at most.
+//! Limits of one invocation.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -49,21 +49,23 @@ impl Limits {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
                 "function.bad_timeout",
-                format!("a timeout is between 1 and {} ms", Self::TIMEOUT_MS_MAX),
+                format!("the timeout must be between 1 and {} ms", Self::TIMEOUT_MS_MAX),
             )
             .field("timeout_ms"));
         }
         if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
-            return Err(
-                Rejection::new("function.bad_memory", "a memory limit is between 32 and 4096 MiB")
-                    .field("memory_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "function.bad_memory",
+                "the memory limit must be between 32 and 4096 MiB",
+            )
+            .field("memory_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
-            return Err(
-                Rejection::new("egress.bad_limit", "a run moves at most 16384 MiB over the network")
-                    .field("egress_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "egress.bad_limit",
+                "the limit on network traffic must be at most 16384 MiB per run",
+            )
+            .field("egress_limit_mb"));
         }
         Ok(())
     }
@@ -77,7 +79,7 @@ impl Limits {
         }
     }
 
-    /// The most that a job under these limits can cost: what is reserved before it runs.
+    /// Maximum cost of a job under these limits; this amount is reserved before it runs.
     pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
         prices.price(&self.counters_max(cores))
     }

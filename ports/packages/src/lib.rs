@@ -178,7 +178,7 @@ fn no_jail() -> Rejection {
 /// The one code for a manifest that asks for more than names and versions.
 pub(crate) fn bad_requirement(message: String, field: &str) -> Rejection {
     Rejection::new("packages.bad_requirement", message)
-        .hint("name packages of the package index with versions, such as `requests==2.32.3`; no options, URLs or paths")
+        .hint("list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed")
         .field(field)
 }
 

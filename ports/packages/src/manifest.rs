@@ -82,7 +82,7 @@ pub(crate) fn is_range(range: &str) -> bool {
 }
 
 fn bad(reason: String) -> Rejection {
-    bad_requirement(format!("package.json is refused: {reason}"), "package.json")
+    bad_requirement(format!("package.json is invalid: {reason}"), "package.json")
 }
 
 #[cfg(test)]

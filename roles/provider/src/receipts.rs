@@ -9,7 +9,7 @@ use piecework_sandbox::{Finished, Outcome};
 pub struct Receipts {
     key: SecretKey,
     network: NetworkId,
-    /// Marks receipts of one's own: whoever asks for a seal must bring the mark, so nothing need be remembered.
+    /// Marks the provider's own receipts: a request for a seal must bring the mark, so nothing needs to be remembered.
     mark_key: [u8; 32],
 }
 
@@ -58,7 +58,7 @@ impl Receipts {
             if !mine || (receipt.lease, receipt.provider) != lane {
                 return Err(Rejection::new(
                     "receipt.not_mine",
-                    "a receipt was not written by this provider in this lane",
+                    "a receipt was not issued by this provider in this lane",
                 ));
             }
             leaves.push(receipt.leaf());

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection};
 use piecework_queue::{Order, Profile, Refusal};
 
-/// Rejects what was not ordered by a known payer, for this provider, in time, at its prices, for this code and input.
+/// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
+/// input.
 pub fn check(
     order: &Order,
     profile: &Profile,
@@ -16,34 +17,38 @@ pub fn check(
     let ticket = &order.ticket;
     let refuse = |code, message: &str| Err(Rejection::new(code, message));
     if !payers.contains(&order.payer) {
-        return refuse("ticket.unknown_payer", "this controller is not one of this provider's");
+        return refuse(
+            "ticket.unknown_payer",
+            "this provider does not work for this controller",
+        );
     }
     if ticket.provider != profile.account {
         return refuse("ticket.other_provider", "the ticket is for another provider");
     }
     if ticket.deadline_ms < now_ms {
-        return refuse("ticket.expired", "the ticket's deadline is over");
+        return refuse("ticket.expired", "the ticket's deadline is past");
     }
     if ticket.code != order.work.code || ticket.limits != order.work.limits {
-        return refuse("ticket.other_code", "the ticket is for other code or other limits");
+        return refuse("ticket.other_code", "the ticket is for different code or limits");
     }
     if ticket.input != input_digest(order) {
-        return refuse("ticket.other_input", "the ticket is for another input");
+        return refuse("ticket.other_input", "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
-        return refuse("ticket.underpriced", "the ticket pays less than this provider asks");
+        return refuse("ticket.underpriced", "the ticket pays less than this provider charges");
     }
     match &order.seal {
         None => Ok(()),
         Some(seal) => seal
             .verify(&order.payer, Domain::Tickets, network, &[ticket.leaf()])
-            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not fit the ticket")),
+            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not match the ticket")),
     }
 }
 
-/// The id of a lease says who opened it, so no controller's word is needed.
+/// The id of a lease proves who opened it, so there is no need to trust a controller.
 fn is_free(profile: &Profile, lease: LeaseId) -> bool {
-    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds to try.
+    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds
+    /// to try.
     const NONCES_MAX: u64 = 1 << 14;
     let opened = |owner| (0..NONCES_MAX).any(|nonce| LeaseId::of(owner, nonce) == lease);
     profile.free_for.is_some_and(opened)

@@ -1,10 +1,10 @@
-//! The commands and what each accepts; `run` hands over to the command's own file.
+//! The commands and their options; `run` dispatches to the command's own file.
 
 use clap::{Parser, Subcommand};
 
 use crate::{commands::*, failure::Failure, tether};
 
-/// Serverless functions that anybody's computer can run, each run paid by a receipt on an open ledger.
+/// Run serverless functions on anyone's computer, and pay for each run on an open ledger.
 #[derive(Debug, Parser)]
 #[command(
     name = "piecework",

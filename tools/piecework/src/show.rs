@@ -1,4 +1,4 @@
-//! What people see: tables, amounts, times; or JSON where `--json` asks for it.
+//! Output for people: tables, amounts and times; or JSON with `--json`.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Deploying: from what was uploaded to a version that has been loaded in its sandbox.
+//! Deploying: from an upload to a version that was loaded in its sandbox.
 //!
 //! ```text
 //! body -> bundle -> packages resolved -> blob kept -> loaded in wasm, else jail (or in what was asked for) -> version
@@ -85,7 +85,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
-        return refuse("function.bad_code", "give exactly one of code and bundle");
+        return refuse("function.bad_code", "send exactly one of code and bundle");
     };
     let code = keep(controller, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
@@ -148,8 +148,8 @@ fn deployed(version: &Version) -> serde_json::Value {
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
     Err(
-        Refusal::new("function.exists", format!("you have a function `{name}` already"))
-            .hint("PUT /functions/{id} (or `piecework deploy` again) makes a new version of it")
+        Refusal::new("function.exists", format!("you already have a function `{name}`"))
+            .hint("create a new version with PUT /functions/{id} or `piecework deploy`")
             .into(),
     )
 }
@@ -157,7 +157,7 @@ fn exists<T>(name: &FunctionName) -> Answer<T> {
 async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
     match functions::by_id(controller, id).await? {
         Some(live) => Ok(live),
-        None => refuse("function.not_found", "the function was deleted meanwhile"),
+        None => refuse("function.not_found", "the function was deleted in the meantime"),
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn update(
         None if language != old.language => {
             return refuse(
                 "function.bad_code",
-                "another language needs other code: give code or bundle",
+                "a new language needs new code; send code or bundle",
             );
         }
         None => Code {
@@ -316,7 +316,10 @@ pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name
     let is_meant = |function: &Function| function.id.to_string() == id_or_name || function.name.as_str() == id_or_name;
     let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
         let live = functions::own(controller, caller, id_or_name).await?;
-        return refuse("function.not_deleted", format!("`{}` is there", live.function.name));
+        return refuse(
+            "function.not_deleted",
+            format!("`{}` is not deleted", live.function.name),
+        );
     };
     match controller.store.restore_function(function.id, now_ms()).await {
         Ok(_) => {}
@@ -383,7 +386,7 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
     match settings.egress_limit_mb {
         Some(0) => refuse(
             "egress.bad_limit",
-            "a run moves at least 1 MiB over the network, or needs no allow list",
+            "the limit on network traffic must be at least 1 MiB; for no network, leave the allow list empty",
         ),
         _ if egress.is_empty() => Ok(0),
         Some(mib) => Ok(u64::from(mib) << 20),
@@ -395,7 +398,7 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
         Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
-            refuse("function.bad_concurrency", "a concurrency is between 1 and 1000")
+            refuse("function.bad_concurrency", "the concurrency must be between 1 and 1000")
         }
         concurrency => Ok(concurrency),
     }
@@ -422,7 +425,7 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
     }
     refuse(
         "function.bad_handler",
-        "a handler is `file` or `file:function`, say `main.py:handler`",
+        "the handler must have the form `file` or `file:function`, like `main.py:handler`",
     )
 }
 
@@ -434,18 +437,18 @@ fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMa
     };
     let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
     if variables.len() > ENV_VARIABLES_MAX || bytes > ENV_BYTES_MAX {
-        return bad("*", "at most 256 variables of 64 KiB together");
+        return bad("*", "there may be at most 256 variables with 64 KiB in total");
     }
     for (name, value) in &variables {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !plain {
             return bad(
                 name,
-                "a variable's name is letters, digits and _, and does not begin with a digit",
+                "a variable's name must consist of letters, digits and _, and not begin with a digit",
             );
         }
         if value.contains('\0') {
-            return bad(name, "a variable's value holds no zero byte");
+            return bad(name, "a variable's value must not contain a zero byte");
         }
     }
     Ok(variables)
@@ -465,7 +468,7 @@ async fn bundle(
         .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return refuse("function.bad_code", "give exactly one of code and bundle"),
+        (Some(_), Some(_)) => return refuse("function.bad_code", "send exactly one of code and bundle"),
         (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
@@ -477,7 +480,7 @@ async fn bundle(
     if bundle.get(&entry).is_none() {
         return refuse(
             "bundle.no_entry",
-            format!("the bundle lacks `{entry}`, the handler's file"),
+            format!("the bundle does not contain the handler's file `{entry}`"),
         );
     }
     Ok(Some(bundle))

@@ -52,7 +52,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 256 << 10;
 #[openapi(
     info(
         title = "Piecework",
-        description = "Functions on computers that would otherwise idle; every run leaves a signed receipt on a ledger.",
+        description = "Serverless functions on computers that would otherwise be idle; every run leaves a signed receipt on a ledger.",
         license(name = "Apache-2.0")
     ),
     modifiers(&Bearer),
@@ -164,13 +164,13 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
 
 async fn not_found(uri: Uri) -> HttpError {
     let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
-    HttpError(refusal.hint("/openapi.json lists what there is").into())
+    HttpError(refusal.hint("see /openapi.json for all paths").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
         "method.not_allowed",
-        format!("{} does not take {method}", uri.path()),
+        format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
 }
@@ -200,7 +200,7 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
                     "auth.missing_token",
                     "the request has no `Authorization: Bearer` header",
                 );
-                let hint = "log in with `piecework login`, or send the token that `up` wrote";
+                let hint = "log in with `piecework login`, or send the token that `piecework up` wrote";
                 Err(HttpError(refusal.hint(hint).into()))
             }
         }

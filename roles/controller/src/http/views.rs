@@ -1,4 +1,4 @@
-//! From records to what the API shows.
+//! Converts records to API views.
 
 use piecework_api::{
     accounts as api_accounts,

@@ -1,5 +1,5 @@
-//! The reference job: small, paid by the operator, its result known before. A new provider earns its first credits with it
-//! and shows that it computes; its CPU time measures the machine. Repeated rarely, and unannounced.
+//! The reference job: small, paid by the operator, with a known result. A new provider earns its first credits with it
+//! and proves that it computes; the CPU time measures the machine. Repeated rarely and unannounced.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ const NAME: &str = "piecework-reference";
 
 /// Steps of the generator: some tens of milliseconds in an interpreter in wasm, less than a millisecond here.
 const ROUNDS: u32 = 200_000;
-/// Of these rounds is the unit that machines are measured by, so that the machine that prices are compared by does a unit
-/// in about [`scheduler::REFERENCE_CPU_US_PER_UNIT`].
+/// Of these rounds is the unit that machines are measured by, so that the machine that prices are compared by does a
+/// unit in about [`scheduler::REFERENCE_CPU_US_PER_UNIT`].
 const ROUNDS_PER_UNIT: u32 = 10_000;
 
 const JAVASCRIPT: &str = "export default ({ seed, rounds }) => {
@@ -64,7 +64,7 @@ const KINDS: [(BackendName, Language); 4] = [
 
 /// At once: a thousand providers that come back together are not all tested in one second.
 const AT_ONCE_MAX: usize = 8;
-/// Between two looks at who is due.
+/// Interval between checks for due providers.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A provider that could not take it, or an operator who could not pay it, is asked again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(20);
@@ -83,8 +83,8 @@ impl Default for References {
     }
 }
 
-/// How long after one reference job the next is due: who is suspended may soon show that it was a mistake, who was right
-/// for long is asked least.
+/// How long after one reference job the next is due: who is suspended may soon show that it was a mistake, who was
+/// right for long is asked least.
 fn interval(every: Duration, trust: Trust) -> Duration {
     match trust {
         Trust::Suspended => every / 36,
@@ -99,7 +99,7 @@ fn is_due(standing: &Standing, every: Duration, now_ms: u64) -> bool {
     standing.reference_at_ms == 0 || now_ms.saturating_sub(standing.reference_at_ms) >= interval_ms
 }
 
-/// Sends reference jobs to whom they are due, until shutdown.
+/// Sends due reference jobs, until shutdown.
 pub(crate) async fn run(controller: Arc<Controller>) {
     let every = controller.tuning.reference_every;
     if every.is_zero() {

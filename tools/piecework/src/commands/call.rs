@@ -16,20 +16,21 @@ use crate::{failure::Failure, session, show, source};
 /// Run a function
 #[derive(Debug, clap::Args)]
 pub struct Call {
+    /// Name or id of the function
     name: String,
     /// The event: JSON, @FILE, or - for standard input [default: null]
     #[arg(value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
-    /// JSON for `context.parameters`
+    /// JSON value for `context.parameters`
     #[arg(long, value_name = "JSON")]
     parameters: Option<String>,
-    /// Return with the job's id once it is safely queued
+    /// Return the job's id as soon as the job is safely queued
     #[arg(long = "async")]
     later: bool,
-    /// Repeating a call with the same key gets the same answer and runs once
+    /// Idempotency key: repeated calls with the same key run once and get the same response
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Nothing but the output
+    /// Print nothing except the output
     #[arg(long, short)]
     quiet: bool,
 }
@@ -110,7 +111,7 @@ fn event(given: &str) -> Result<Box<RawValue>, Failure> {
         std::io::stdin()
             .lock()
             .read_to_string(&mut text)
-            .context("standard input is not UTF-8 text")?;
+            .context("standard input is not valid UTF-8")?;
         return value(&text, "standard input");
     }
     match given.strip_prefix('@') {
@@ -122,7 +123,7 @@ fn event(given: &str) -> Result<Box<RawValue>, Failure> {
 fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text.trim()).map_err(|error| {
         Failure::usage(format!(
-            "{what} is not JSON: {error}\n  a text needs its quotes: '\"text\"'; a file is @FILE"
+            "{what} is not JSON: {error}\n  put a text in quotes: '\"text\"'; for a file use @FILE"
         ))
     })
 }

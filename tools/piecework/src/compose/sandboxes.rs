@@ -47,7 +47,7 @@ fn wasm() -> Option<Arc<dyn Backend>> {
     match Wasm::new(options) {
         Ok(wasm) => Some(Arc::new(wasm)),
         Err(error) => {
-            tracing::warn!(%error, "the wasm sandbox does not start");
+            tracing::warn!(%error, "cannot start the wasm sandbox");
             None
         }
     }
@@ -60,7 +60,7 @@ fn jail(egress: Option<EgressPolicy>) -> Option<Arc<dyn Backend>> {
     match Jail::new(options) {
         Ok(jail) => Some(Arc::new(jail)),
         Err(error) => {
-            tracing::warn!(%error, "the jail does not start");
+            tracing::warn!(%error, "cannot start the jail");
             None
         }
     }
