@@ -1,6 +1,4 @@
 //! Text forms, arithmetic and trees of the shared nouns.
-#![allow(clippy::unwrap_used)]
-
 use borsh::BorshDeserialize;
 use piecework_model::*;
 

@@ -8,7 +8,7 @@ pub mod metrics;
 mod results;
 pub mod samples;
 
-use crate::Store;
+use piecework_store::Store;
 
 /// Runs the whole suite on one store. Panics at the first thing that is not as it must be.
 pub async fn all(store: &dyn Store) {

@@ -1,6 +1,8 @@
 //! The built-in adapter passes the suite, on a fresh directory and on a used one.
 
-use piecework_store::{Options, Sqlite, conformance};
+use piecework_store::{Options, Sqlite};
+
+use crate::conformance;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_passes_the_suite_fresh_and_reopened() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use piecework_model::FunctionId;
 
 use super::samples::{self, unique};
-use crate::{Job, JobState, MetricScope, Point, Store};
+use piecework_store::{Job, JobState, MetricScope, Point, Store};
 
 const STATES: [JobState; 5] = [
     JobState::Succeeded,

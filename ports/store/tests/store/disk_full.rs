@@ -2,10 +2,9 @@
 
 use std::{fs, io::Write as _, path::Path, process::Command, time::Duration};
 
-use piecework_store::{
-    Accepted, AcceptedJob, Jobs, Options, Sqlite, StoreFailure, Users,
-    conformance::samples::{accepted, account, finished, function_id, user},
-};
+use piecework_store::{Accepted, AcceptedJob, Jobs, Options, Sqlite, StoreFailure, Users};
+
+use crate::conformance::samples::{accepted, account, finished, function_id, user};
 
 /// A small file system in memory, gone with the value.
 struct SmallDisk(tempfile::TempDir);

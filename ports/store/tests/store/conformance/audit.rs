@@ -1,7 +1,7 @@
 //! The audit record.
 
 use super::samples::{self, START_MS, unique};
-use crate::{AuditFilter, Change, Store};
+use piecework_store::{AuditFilter, Change, Store};
 
 pub(super) async fn changes_are_listed_newest_first_to_who_is_concerned(store: &dyn Store) {
     let (ada, bob, eve) = (

@@ -3,7 +3,7 @@
 use piecework_model::{FunctionId, JobId};
 
 use super::samples::{self, unique};
-use crate::{Job, ResultNote, ResultState, Store};
+use piecework_store::{Job, ResultNote, ResultState, Store};
 
 /// Nothing of another test is due so early or expires so late.
 const NOW_MS: u64 = 1_000;

@@ -1,16 +1,16 @@
 //! Users, tokens, values, sealing.
 
 use super::samples::{self, unique};
-use crate::{Roles, Store, StoreFailure};
+use piecework_store::{Roles, Store, StoreFailure};
 
 pub(super) async fn users_are_unique_by_name_and_account(store: &dyn Store) {
     let user = samples::user(unique());
     store.insert_user(&user).await.expect("a new user");
-    let same_name = crate::User {
+    let same_name = piecework_store::User {
         account: samples::account(unique()),
         ..user.clone()
     };
-    let same_account = crate::User {
+    let same_account = piecework_store::User {
         name: samples::user(unique()).name,
         ..user.clone()
     };
@@ -28,7 +28,7 @@ pub(super) async fn users_are_unique_by_name_and_account(store: &dyn Store) {
     );
     assert_eq!(store.user_by_account(same_name.account).await.expect("read"), None);
     assert!(store.list_users().await.expect("listed").contains(&user));
-    let changed = crate::User {
+    let changed = piecework_store::User {
         roles: Roles {
             provider: true,
             ..Roles::default()

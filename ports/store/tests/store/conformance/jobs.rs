@@ -1,7 +1,7 @@
 //! Jobs, keys, payments, sequences.
 
 use super::samples::{self, START_MS, unique};
-use crate::{Accepted, Job, JobFilter, JobState, JobStep, Payment, Store};
+use piecework_store::{Accepted, Job, JobFilter, JobState, JobStep, Payment, Store};
 
 fn function_of(owner: u64) -> piecework_model::FunctionId {
     samples::function_id(owner)
@@ -72,7 +72,7 @@ pub(super) async fn the_first_outcome_counts(store: &dyn Store) {
     store.flush().await.expect("filed");
     assert_eq!(store.job(job.id).await.expect("read"), Some(job));
     let points = store.points(
-        crate::MetricScope::Function(function_of(owner)),
+        piecework_store::MetricScope::Function(function_of(owner)),
         0,
         u64::MAX,
         86_400_000,

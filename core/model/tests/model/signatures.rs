@@ -1,6 +1,4 @@
 //! What a signature covers, and what it does not pass for.
-#![allow(clippy::unwrap_used)]
-
 use piecework_model::*;
 
 const NETWORK: NetworkId = NetworkId([1; 32]);

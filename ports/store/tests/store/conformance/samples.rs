@@ -12,7 +12,7 @@ use piecework_model::{
 };
 use piecework_scheduler::Placement;
 
-use crate::{
+use piecework_store::{
     AcceptedJob, Function, Idempotency, Job, JobState, Policy, Roles, Scope, Settlement, Token, User, Version,
 };
 

@@ -1,7 +1,7 @@
 //! Functions and versions.
 
 use super::samples::{self, START_MS, unique};
-use crate::{Function, FunctionSettings, Policy, Quarantine, Store, Traffic};
+use piecework_store::{Function, FunctionSettings, Policy, Quarantine, Store, Traffic};
 
 async fn create(store: &dyn Store, function: &Function) {
     let version = samples::version(function.id, 1);
@@ -161,7 +161,7 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         .into(),
         budget_ucr: Some(100),
         stopped: true,
-        results: Some(crate::ResultPolicy {
+        results: Some(piecework_store::ResultPolicy {
             ttl_s: Some(60),
             sealed_sink: Some("00ff".into()),
             hears_of_failures: true,

@@ -9,12 +9,11 @@ use std::{
 };
 
 use piecework_model::JobId;
-use piecework_store::{
-    Functions, Job, JobFilter, JobState, Jobs, MetricScope, Metrics, Options, Sequences, Sqlite,
-    conformance::{
-        metrics::{assert_same, raw_points},
-        samples::{accepted, account, finished, function, function_id, lease, version},
-    },
+use piecework_store::{Functions, Job, JobFilter, JobState, Jobs, MetricScope, Metrics, Options, Sequences, Sqlite};
+
+use crate::conformance::{
+    metrics::{assert_same, raw_points},
+    samples::{accepted, account, finished, function, function_id, lease, version},
 };
 
 const DIRECTORY: &str = "PIECEWORK_STORE_CRASH_TEST_DIRECTORY";
@@ -53,7 +52,7 @@ fn spawn(directory: &Path, round: u64) -> Child {
     Command::new(std::env::current_exe().expect("this test"))
         .args([
             "--exact",
-            "what_was_acknowledged_survives_sigkill_and_counts_once",
+            "crash::what_was_acknowledged_survives_sigkill_and_counts_once",
             "--nocapture",
         ])
         .env(DIRECTORY, directory)

@@ -1,8 +1,6 @@
 //! The bytes that others depend on: a change here is a change of the network's language.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p piecework-model --test golden` writes the files anew.
-#![allow(clippy::unwrap_used)]
-
+//! `UPDATE_GOLDEN=1 cargo test -p piecework-model --test model` writes the files anew.
 use std::{fmt::Debug, path::PathBuf};
 
 use borsh::{BorshDeserialize, BorshSerialize};
