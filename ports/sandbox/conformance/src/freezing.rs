@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, Check, Kind, TIMEOUT_SLACK, Told, call, ensure, output};
+use crate::bench::{Bench, Check, Kind, TIMEOUT_SLACK, Told, call, ensure, output};
 
 /// Works until its own clock says that half a second has passed.
-fn half_a_second(bench: &Bench) -> crate::Program {
+fn half_a_second(bench: &Bench) -> piecework_sandbox::Program {
     bench.program(
         "import time\ndef handler(event, context):\n    end = time.time() + 0.5\n    while time.time() < end:\n        pass\n    return event\n",
         "export default (event) => { const end = Date.now() + 500; while (Date.now() < end); return event; };\n",

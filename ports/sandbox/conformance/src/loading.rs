@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use piecework_model::{Language, Rejection};
 
-use super::bench::{Bench, Check, ensure, output};
-use crate::{LoadError, Program};
+use crate::bench::{Bench, Check, ensure, output};
+use piecework_sandbox::{LoadError, Program};
 
 /// Loads the program and returns why its code was refused.
 async fn refusal(bench: &Bench, program: Program) -> Result<Rejection, String> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Program};
+use piecework_sandbox::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Program};
 
 /// A case passes, or says why not.
 pub(super) type Check = Result<(), String>;
@@ -221,7 +221,7 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         stop: CancellationToken::new(),
         egress: EgressMeter::default(),
         body: None,
-        outlet: crate::Outlet::nowhere(),
+        outlet: piecework_sandbox::Outlet::nowhere(),
     }
 }
 

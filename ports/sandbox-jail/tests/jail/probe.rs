@@ -1,9 +1,7 @@
 //! The probe looks from inside, and nothing outlives the backend.
-#![allow(clippy::unwrap_used)]
-
-mod subject;
-
 use piecework_sandbox::Backend;
+
+use crate::subject;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_probe_sees_its_own_walls() {

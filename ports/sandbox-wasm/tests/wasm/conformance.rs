@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use piecework_sandbox::{Backend, conformance::Subject};
+use piecework_sandbox::Backend;
+use piecework_sandbox_conformance::Subject;
 use piecework_sandbox_wasm::{Options, Wasm};
 
 fn built(name: &str) -> PathBuf {
@@ -44,4 +45,4 @@ async fn subject() -> Subject {
     }
 }
 
-piecework_sandbox::conformance_tests!(crate::subject);
+piecework_sandbox_conformance::conformance_tests!(crate::conformance::subject);

@@ -1,6 +1,6 @@
 //! What every backend must pass: a table of named cases, each an attack or a promise, in both languages.
 //!
-//! A backend's `tests/` says `piecework_sandbox::conformance_tests!(subject)`, where `subject` is an async function that
+//! A backend's `tests/` says `piecework_sandbox_conformance::conformance_tests!(subject)`, where `subject` is an async function that
 //! makes the [`Subject`]; that gives one `#[tokio::test]` for each case. What a backend cannot hold it declares as an
 //! [`Exemption`] with a reason, and the suite then holds it to the weaker promise.
 
@@ -17,7 +17,7 @@ pub use bench::Kind;
 use bench::{Bench, Check};
 use piecework_model::Language;
 
-use crate::Backend;
+use piecework_sandbox::Backend;
 
 /// The backend under test and what it asks to be excused from.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ macro_rules! table {
                 .collect()
         }
 
-        /// One test for each case over the [`Subject`](conformance::Subject) that an async function makes.
+        /// One test for each case over the [`Subject`](Subject) that an async function makes.
         #[macro_export]
         macro_rules! conformance_tests {
             ($dollar subject:path) => {
@@ -128,8 +128,8 @@ macro_rules! table {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $dollar name() {
                     let subject = $dollar subject().await;
-                    let language = $crate::conformance::Tongue::$dollar language;
-                    $crate::conformance::check(stringify!($dollar name), language, &subject).await;
+                    let language = $crate::Tongue::$dollar language;
+                    $crate::check(stringify!($dollar name), language, &subject).await;
                 }
             };
         }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::{
+use crate::bench::{
     Bench, Check, Kind, Running, TIMEOUT_SLACK, Told, call, ensure, mark, marked_processes, output, start,
     wait_for_marked,
 };
-use crate::Program;
+use piecework_sandbox::Program;
 
 /// Calls `attack` on a fresh instance and on one that has served before; both must be timed out in time.
 async fn times_out_cold_and_warm(bench: &Bench, mut program: Program) -> Check {
@@ -24,7 +24,7 @@ async fn times_out_cold_and_warm(bench: &Bench, mut program: Program) -> Check {
     bench.still_serves().await
 }
 
-fn check_timed_out(bench: &Bench, finished: &crate::Finished) -> Check {
+fn check_timed_out(bench: &Bench, finished: &piecework_sandbox::Finished) -> Check {
     bench.expect(finished, &[Kind::TimedOut])?;
     let most = Duration::from_millis(300) + TIMEOUT_SLACK;
     ensure!(

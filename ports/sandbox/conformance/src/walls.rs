@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::bench::{Bench, Check, Kind, ensure, output};
+use crate::bench::{Bench, Check, Kind, ensure, output};
 
 /// An attack answers with the list of what it reached; whatever else happens to it is its own fault.
-async fn reaches_nothing(bench: &Bench, program: crate::Program, event: &str) -> Check {
+async fn reaches_nothing(bench: &Bench, program: piecework_sandbox::Program, event: &str) -> Check {
     let finished = bench.once(program, event).await?;
     if Kind::of(&finished.outcome) != Kind::Returned {
         return bench.expect(&finished, &[Kind::Raised, Kind::Crashed]);
@@ -186,7 +186,7 @@ export default () => {
 }
 
 pub(super) async fn variables_of_others_are_out_of_sight(bench: Bench) -> Check {
-    let secret = super::bench::mark();
+    let secret = crate::bench::mark();
     let mut owner = bench.program(
         "def handler(event, context):\n    return 1\n",
         "export default () => 1;\n",
@@ -269,7 +269,7 @@ export default () => {
     let mut running = bench.start(first).await?;
     let said = output(&running.call("null").await)?;
     ensure!(said == Value::Array(vec![]), "a fresh instance found {said}");
-    let mut fresh = super::bench::Running::of(running.loaded.clone(), limits).await?;
+    let mut fresh = crate::bench::Running::of(running.loaded.clone(), limits).await?;
     let said = output(&fresh.call("null").await)?;
     ensure!(said == Value::Array(vec![]), "another instance found {said}");
     let other = bench.program(

@@ -1,10 +1,9 @@
 //! The jails under test.
-#![allow(dead_code, reason = "each test program uses one of them")]
 
 use std::sync::Arc;
 
 use piecework_model::Language;
-use piecework_sandbox::conformance::Subject;
+use piecework_sandbox_conformance::Subject;
 use piecework_sandbox_jail::{Jail, Options};
 
 pub fn jail(rootless: bool) -> Jail {

@@ -3,8 +3,8 @@
 use piecework_model::Language;
 use serde_json::{Value, json};
 
-use super::bench::{Bench, Check, Kind, Running, Told, call, ensure, output};
-use crate::{LogLevel, Outcome};
+use crate::bench::{Bench, Check, Kind, Running, Told, call, ensure, output};
+use piecework_sandbox::{LogLevel, Outcome};
 
 const ECHO_PY: &str = "def handler(event, context):\n    return event\n";
 const ECHO_JS: &str = "export default (event) => event;\n";

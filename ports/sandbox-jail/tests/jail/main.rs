@@ -1,0 +1,9 @@
+//! The jail: the suite with and without root, its probe, its way out. One executable, which is linked once.
+
+#![allow(clippy::unwrap_used)]
+
+mod conformance;
+mod egress;
+mod probe;
+mod rootless;
+mod subject;
