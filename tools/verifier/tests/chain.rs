@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../../ports/chain-simplex/tests/network/mod.rs"]
+#[path = "../../../ports/chain-node/tests/node/network/mod.rs"]
 mod network;
 mod story;
 
@@ -12,7 +12,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use futures::future::join_all;
 use network::*;
 use piecework_chain::{Chain, Node, export};
-use piecework_chain_simplex::{Options, Replica, start};
+use piecework_chain_node::{Options, replica, start};
 use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SignedTransaction};
 use piecework_model::{Credits, Digest, NetworkId};
 use piecework_proof::{
@@ -32,7 +32,7 @@ async fn exported(chain: &dyn Chain, genesis: &Genesis) -> Vec<u8> {
 async fn replayed(bytes: Vec<u8>) -> Result<Verified, &'static str> {
     let check = move || {
         let directory = tempfile::tempdir().unwrap();
-        let mut checker = Checker::new(Replica::open(directory.path().to_owned()).unwrap());
+        let mut checker = Checker::new(replica(directory.path().to_owned()).unwrap());
         for frame in read_frames(&*bytes).unwrap() {
             checker.frame(frame.unwrap()).map_err(|invalid| invalid.code())?;
         }
@@ -301,7 +301,7 @@ async fn each_fault_of_an_export_has_its_code() {
     }
     // Nothing can be executed again where no state can be kept.
     let file = tempfile::NamedTempFile::new().unwrap();
-    let nowhere = Replica::open(file.path().to_owned()).unwrap();
+    let nowhere = replica(file.path().to_owned()).unwrap();
     let replay = tokio::task::spawn_blocking(move || {
         let mut checker = Checker::new(nowhere);
         let mut frames = read_frames(&*bytes).unwrap();

@@ -6,7 +6,8 @@ use piecework_api::{
     accounts::{CreateAccount, CreateInvite, InviteCreated, OwnerView, Role},
     ledger::ProofView,
 };
-use piecework_chain::{Final, SubmitError, account_proof, view::value_proof_view};
+use piecework_chain::{Final, SubmitError, account_proof};
+use piecework_chain_http::view::value_proof_view;
 use piecework_ledger::{
     Account, Action, CoverDebt, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction,
     Transaction, Transfer, Value,

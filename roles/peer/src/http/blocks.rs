@@ -20,6 +20,7 @@ use piecework_api::{
     server::{HttpResult, Path, Query, refuse},
 };
 use piecework_chain::{FinalBlock, wire};
+use piecework_chain_http::view::block_view;
 use piecework_model::{Credits, Digest};
 
 use super::{Explorer, Shared, failed, state, views};
@@ -66,7 +67,7 @@ pub(super) async fn list(State(explorer): Shared, Query(query): Query<PageQuery>
     let last = from.saturating_sub(u64::from(query.limit()) - 1).max(1);
     for height in (last..=from).rev() {
         if let Some(block) = explorer.chain.block(height).await.map_err(failed)? {
-            items.push(BlockView::from(&*block));
+            items.push(block_view(&block));
         }
     }
     Ok(Json(List {
@@ -107,7 +108,7 @@ pub(super) async fn show(State(explorer): Shared, Path(which): Path<String>) -> 
         items.extend(views::transaction(&mut names, &block, index).await);
     }
     Ok(Json(BlockDetail {
-        block: BlockView::from(&*block),
+        block: block_view(&block),
         items,
     }))
 }
@@ -165,7 +166,7 @@ pub(super) async fn events(State(explorer): Shared, Query(query): Query<BlockEve
     let events = blocks
         .take_until(explorer.shutdown.clone().cancelled_owned())
         .map(|block| {
-            let data = serde_json::to_string(&BlockView::from(&*block)).unwrap_or_default();
+            let data = serde_json::to_string(&block_view(&block)).unwrap_or_default();
             Ok::<_, Infallible>(Event::default().event("block").id(block.height.to_string()).data(data))
         });
     Sse::new(events)

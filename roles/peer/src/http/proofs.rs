@@ -7,7 +7,8 @@ use piecework_api::{
     routes,
     server::{HttpResult, Path, Query, refuse},
 };
-use piecework_chain::{account_proof, job_proof, view, wire};
+use piecework_chain::{account_proof, job_proof, wire};
+use piecework_chain_http::view;
 use piecework_ledger::Key;
 use piecework_model::{AccountId, JobId};
 

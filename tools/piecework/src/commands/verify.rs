@@ -342,8 +342,8 @@ fn show_verified(verified: &Verified, ground: Option<&Ground>, json: bool) -> Re
 
 /// The ledger that the server shows, block by block.
 pub async fn follow(client: &Client, genesis: Genesis) -> Result<Arc<dyn Chain>, Failure> {
-    let options = piecework_chain::remote::Options::new(vec![client.base().to_owned()], genesis);
-    Ok(piecework_chain::remote::connect(options).await?)
+    let options = piecework_chain_http::remote::Options::new(vec![client.base().to_owned()], genesis);
+    Ok(piecework_chain_http::remote::connect(options).await?)
 }
 
 /// On standard error, where that is a terminal.

@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
-use piecework_chain::{Chain, remote};
+use piecework_chain::Chain;
+use piecework_chain_http::remote;
 use piecework_ledger::Genesis;
 use piecework_model::{AccountId, SecretKey};
 use piecework_provider::collect::{Claiming, Collector};

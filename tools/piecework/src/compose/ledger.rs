@@ -47,9 +47,9 @@ pub(super) async fn start_peer(
     }
     let member = piecework_peer::member(directory).context("cannot use the ledger's directory")?;
     let listen = "127.0.0.1:0".parse().context("a loopback address")?;
-    let mut options = piecework_chain_simplex::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
+    let mut options = piecework_chain_node::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
     options.heartbeat = HEARTBEAT;
-    let node = piecework_chain_simplex::start(options)
+    let node = piecework_chain_node::start(options)
         .await
         .context("cannot start the ledger")?;
     Ok(piecework_peer::Service::run(node, member.genesis, shutdown))

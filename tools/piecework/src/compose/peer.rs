@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use piecework_api::server::Limits;
 use piecework_chain::Chain;
-use piecework_chain_simplex::Contact;
+use piecework_chain_node::Contact;
 use piecework_model::Credits;
 use piecework_peer::{
     Member, caretaker,
@@ -37,7 +37,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         say("this peer is not in the genesis file; it takes part once the others have voted it in");
     }
     let (genesis, key) = (member.genesis.clone(), member.key.clone());
-    let node = piecework_chain_simplex::start(engine_options(member, settings))
+    let node = piecework_chain_node::start(engine_options(member, settings))
         .await
         .context("cannot start the ledger")?;
     let shutdown = CancellationToken::new();
@@ -88,17 +88,17 @@ fn payout(directory: &Path, settings: &PeerSettings) -> Result<Option<caretaker:
     Ok(payout)
 }
 
-fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_simplex::Options {
+fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_node::Options {
     let joins = !member.is_founder();
     let contacts = settings.contacts.iter().map(|contact| Contact {
         key: contact.key,
         address: contact.address.clone(),
     });
-    piecework_chain_simplex::Options {
+    piecework_chain_node::Options {
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         joins,
         contacts: contacts.collect(),
-        ..piecework_chain_simplex::Options::new(member.ledger, member.genesis, member.key, settings.listen)
+        ..piecework_chain_node::Options::new(member.ledger, member.genesis, member.key, settings.listen)
     }
 }
 

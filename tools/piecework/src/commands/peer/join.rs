@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use piecework_chain::remote;
+use piecework_chain_http::remote;
 use piecework_ledger::Roles;
 use piecework_peer::membership;
 

@@ -3,7 +3,8 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use piecework_chain::{Chain, Final, remote};
+use piecework_chain::{Chain, Final};
+use piecework_chain_http::remote;
 use piecework_ledger::{Change, Event, Key, Params, Value};
 use piecework_model::{AccountId, OwnerName, PublicKey, SecretKey};
 use piecework_peer::{Card, membership};
