@@ -72,6 +72,10 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL, its answer and a large request body: 0 to 16384, 1024 if never given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
     /// Where its jobs may run; each part that is given replaces that part of it. Anywhere if never given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
@@ -142,6 +146,10 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL, its answer and a large request body: 0 to 16384, 1024 if never given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
     /// As in `POST /functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
@@ -179,6 +187,8 @@ pub struct Settings {
     pub egress: Option<Vec<String>>,
     /// MiB that one run may move over the network, both ways together.
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL.
+    pub stream_limit_mb: Option<u32>,
     pub placement: Option<PlacementBody>,
     /// Where results go and how long they are kept; the whole of it anew.
     pub results: Option<SetResults>,
@@ -199,6 +209,7 @@ impl CreateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -220,6 +231,7 @@ impl UpdateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -317,6 +329,9 @@ pub struct FunctionView {
     pub egress: Vec<String>,
     /// MiB that one run may move over the network; 0 where it is off.
     pub egress_limit_mb: u32,
+    /// MiB that one run may stream at a plain URL.
+    #[serde(default)]
+    pub stream_limit_mb: u32,
     /// Where its jobs may run; what is absent asks for nothing.
     #[serde(default)]
     pub placement: PlacementBody,

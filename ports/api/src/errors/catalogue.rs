@@ -166,6 +166,11 @@ const PLATFORM: &[Code] = &[
         "a memory limit is not between 32 and 4096 MiB",
     ),
     code(422, "function.bad_name", "a name is not 1 to 30 of a-z, 0-9 and -"),
+    code(
+        422,
+        "function.bad_stream_limit",
+        "the limit of what a run may stream is over 16384 MiB",
+    ),
     code(422, "function.bad_timeout", "a timeout is not between 1 and 900000 ms"),
     code(
         502,
@@ -191,7 +196,11 @@ const PLATFORM: &[Code] = &[
     ),
     code(409, "function.not_deleted", "the function is there: nothing to restore"),
     code(502, "function.output_invalid", "the output is not JSON"),
-    code(502, "function.output_too_large", "the output is over the limit"),
+    code(
+        502,
+        "function.output_too_large",
+        "the output is over the limit, or the run streamed more than it may",
+    ),
     code(
         409,
         "function.quarantined",
