@@ -75,6 +75,9 @@ pub struct Settings {
     /// Most that one run may move over the network, 1MiB to 16GiB [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     pub egress_limit: Option<u32>,
+    /// Most that one run may stream at the function's URL, 0 to 16GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::stream_mb)]
+    pub stream_limit: Option<u32>,
     /// Where results go and how long they are kept, as JSON in a file (docs/functions.md); `none` for as usual
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     pub results: Option<SetResults>,
@@ -179,6 +182,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         budget_ucr: settings.budget,
         egress: listed(&settings.allow),
         egress_limit_mb: settings.egress_limit,
+        stream_limit_mb: settings.stream_limit,
         placement: settings.placement.body(),
         results: settings.results.clone(),
         rerun_percent: settings.rerun,
@@ -213,6 +217,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         canary,
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
+        stream_limit_mb: create.stream_limit_mb,
         placement: create.placement,
         results: create.results,
         rerun_percent: create.rerun_percent,
