@@ -38,9 +38,7 @@ impl Limits {
     pub const EGRESS_BYTES_DEFAULT: u64 = 64 << 20;
     /// 16 GiB: what a run of 15 minutes moves on a fast line is no function any more.
     pub const EGRESS_BYTES_MAX: u64 = 16 << 30;
-    /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
-    pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
-    /// 16 GiB, as with the network.
+    /// 16 GiB, as for the network: a streamed answer costs its bytes, so that this bounds a mistake and not a use.
     pub const STREAM_BYTES_MAX: u64 = 16 << 30;
     /// Below 32 MiB no interpreter starts.
     pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
@@ -48,6 +46,8 @@ impl Limits {
     pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
+    /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
+    pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
 
     /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
@@ -73,6 +73,20 @@ impl Limits {
         Ok(())
     }
 
+    /// The most that a job under these limits can use on `cores` cores.
+    pub fn counters_max(&self, cores: u32) -> Counters {
+        Counters {
+            cpu_us: u64::from(self.timeout_ms) * 1_000 * u64::from(cores),
+            memory_byte_ms: self.memory_bytes.saturating_mul(u64::from(self.timeout_ms)),
+            egress_bytes: self.egress_bytes,
+        }
+    }
+
+    /// The most that a job under these limits can cost: what is reserved before it runs.
+    pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
+        prices.price(&self.counters_max(cores))
+    }
+
     /// As a ticket carries them for a run that may stream `bytes`, its answer and the body of its request together. Streamed
     /// bytes are counted and billed like those of the network, so the ticket's maximum price covers them too.
     pub fn with_stream(self, bytes: u64) -> Self {
@@ -87,19 +101,5 @@ impl Limits {
     pub fn streamable(&self, ticket: &Self) -> Option<u64> {
         let bytes = ticket.egress_bytes.checked_sub(self.egress_bytes)?;
         (self.with_stream(bytes) == *ticket).then_some(bytes)
-    }
-
-    /// The most that a job under these limits can use on `cores` cores.
-    pub fn counters_max(&self, cores: u32) -> Counters {
-        Counters {
-            cpu_us: u64::from(self.timeout_ms) * 1_000 * u64::from(cores),
-            memory_byte_ms: self.memory_bytes.saturating_mul(u64::from(self.timeout_ms)),
-            egress_bytes: self.egress_bytes,
-        }
-    }
-
-    /// The most that a job under these limits can cost: what is reserved before it runs.
-    pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
-        prices.price(&self.counters_max(cores))
     }
 }

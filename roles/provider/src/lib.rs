@@ -327,7 +327,7 @@ impl ProviderLink for Provider {
         };
         // It has to fit into one frame of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
-        let streamed = streams.end(&mut finished);
+        let streamed = streams.end(&mut finished, &egress);
         let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
@@ -340,6 +340,7 @@ impl ProviderLink for Provider {
             finished,
             cold,
             pull_us,
+            is_cut: false,
         })
     }
 

@@ -19,14 +19,9 @@ impl Receipts {
         Self { key, network, mark_key }
     }
 
-    /// States what the job used and streamed, bounded by the ticket's limits and price.
+    /// States what the job used, with what it streamed among its egress, bounded by the ticket's limits and price.
     pub fn write(&self, ticket: &Ticket, finished: &Finished, streamed: &Streamed, cores: u32) -> (Receipt, [u8; 32]) {
-        let moved = finished.counters.egress_bytes.saturating_add(streamed.both_ways());
-        let used = Counters {
-            egress_bytes: moved,
-            ..finished.counters
-        };
-        let counters = bounded(used, ticket.limits.counters_max(cores));
+        let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
         let price_ucr = ticket
             .prices
             .price(&counters)

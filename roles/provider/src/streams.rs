@@ -7,7 +7,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use piecework_queue::Order;
-use piecework_sandbox::{Finished, Inlet, Outcome, Outlet, StreamMeter, Streamed};
+use piecework_sandbox::{EgressMeter, Finished, Inlet, Outcome, Outlet, StreamMeter, Streamed};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -68,10 +68,14 @@ impl Streams {
     }
 
     /// What was streamed; nothing is from now on. The outcome is put right where the stream was stopped for its length.
-    pub(crate) fn end(&self, finished: &mut Finished) -> Streamed {
+    /// The counters get what has passed: a sandbox counts a part that it could not send.
+    pub(crate) fn end(&self, finished: &mut Finished, egress: &EgressMeter) -> Streamed {
         if self.meter.is_over() && matches!(finished.outcome, Outcome::Stopped | Outcome::Streamed) {
             finished.outcome = Outcome::OutputTooLarge;
         }
-        self.meter.close()
+        let streamed = self.meter.close();
+        let network = finished.counters.egress_bytes.saturating_sub(egress.streamed_bytes());
+        finished.counters.egress_bytes = network.saturating_add(streamed.both_ways());
+        streamed
     }
 }

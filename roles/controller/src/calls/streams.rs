@@ -8,8 +8,8 @@ mod tests;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::Limits;
-use piecework_queue::{Order, ProviderLink};
+use piecework_model::{Limits, Rejection};
+use piecework_queue::{Delivery, Order, ProviderLink};
 use piecework_sandbox::{CancellationToken, Inlet, Outlet, Sent, StreamMeter, Streamed};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -112,7 +112,7 @@ pub(crate) async fn carry_out(
     mut order: Order,
     streams: &Streams,
     allowed_bytes: u64,
-) -> (Result<piecework_queue::Delivery, piecework_queue::Refusal>, Seen) {
+) -> (Result<Delivery, Rejection>, Seen) {
     let (outlet, parts) = Outlet::channel();
     order.outlet = outlet;
     let body = streams.body.as_ref().map(|upload| {
@@ -130,6 +130,14 @@ pub(crate) async fn carry_out(
         fault: None,
     };
     let delivered = intake.follow(provider.run(order), parts, body).await;
+    let delivered = delivered.and_then(|delivery| match delivery.is_cut {
+        // What was lost cannot be checked, so it is not paid: as if the provider were gone.
+        true => Err(Rejection::new(
+            "provider.lost",
+            "the provider's link broke in the middle of the job's stream",
+        )),
+        false => Ok(delivery),
+    });
     let seen = Seen {
         streamed: intake.meter.close(),
         is_over: intake.meter.is_over(),

@@ -153,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_large_for_an_event_is_streamed_up_to_the_functions_limit() {
         let limit = 2 * EVENT as u64;
-        let table: [(Body, u64, Result<Option<u64>, &str>); 8] = [
+        let table = [
             (Body::from(vec![b'x'; EVENT]), limit, Ok(None)),
             (chunked(EVENT), limit, Ok(None)),
             (Body::from(vec![b'x'; EVENT + 1]), limit, Ok(Some(EVENT as u64 + 1))),

@@ -74,7 +74,7 @@ impl Instance for Double {
             counters: Counters {
                 cpu_us: 10,
                 memory_byte_ms: 1,
-                egress_bytes: 0,
+                egress_bytes: call.egress.bytes(),
             },
             memory_peak_bytes: 1,
             duration: Duration::from_millis(1),
@@ -92,7 +92,11 @@ fn nth(n: u32) -> String {
 }
 
 async fn act(does: Does, call: &Call) -> Outcome {
-    let chunk = |n| Sent::Chunk(nth(n).into());
+    // As a sandbox does: counted before it is sent, and whether or not it is.
+    let chunk = |n| {
+        assert!(call.egress.take_streamed(nth(n).len() as u64, u64::MAX));
+        Sent::Chunk(nth(n).into())
+    };
     match does {
         Does::Streams(chunks, end) => {
             let mut sent = call.outlet.send(Sent::Head(Head::default())).await;

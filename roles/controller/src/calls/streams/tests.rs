@@ -27,6 +27,8 @@ enum Does {
     FallsSilent,
     /// Reads the body, and sends it back.
     Echoes,
+    /// Loses part of its answer with its link.
+    IsCut,
 }
 
 struct Double {
@@ -58,7 +60,11 @@ impl ProviderLink for Double {
             () = order.cancel.cancelled() => Outcome::Stopped,
             () = self.act(&order) => Outcome::Streamed,
         };
-        Ok(delivery(outcome))
+        let is_cut = matches!(self.does, Does::IsCut);
+        Ok(Delivery {
+            is_cut,
+            ..delivery(outcome)
+        })
     }
 
     async fn accept_seal(&self, _: Seal, _: Vec<u64>) -> Result<(), Rejection> {
@@ -82,6 +88,7 @@ impl Double {
                     order.outlet.send(part.clone()).await.expect("it is read to its end");
                 }
             }
+            Does::IsCut => {}
             Does::FallsSilent => {
                 order.outlet.send(chunk(b"a")).await.expect("it is read");
                 std::future::pending().await
@@ -131,6 +138,7 @@ fn delivery(outcome: Outcome) -> Delivery {
         },
         cold: false,
         pull_us: 0,
+        is_cut: false,
     }
 }
 
@@ -155,6 +163,11 @@ fn ticket(output_bytes: u64) -> Ticket {
 
 /// What comes of an order to a provider that does this, with an output limit of 8 bytes.
 async fn seen(does: Does, streams: &Streams, allowed_bytes: u64) -> (Delivery, Seen) {
+    let (delivered, seen) = carried_out(does, streams, allowed_bytes).await;
+    (delivered.expect("it ran"), seen)
+}
+
+async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Result<Delivery, Rejection>, Seen) {
     let ticket = ticket(8);
     let profile = Profile {
         account: ticket.provider,
@@ -195,10 +208,9 @@ async fn seen(does: Does, streams: &Streams, allowed_bytes: u64) -> (Delivery, S
     };
     let double = Double { does, profile };
     let ran = carry_out(&double, order, streams, allowed_bytes);
-    let (delivered, seen) = tokio::time::timeout(Duration::from_secs(5), ran)
+    tokio::time::timeout(Duration::from_secs(5), ran)
         .await
-        .expect("it ends");
-    (delivered.expect("it ran"), seen)
+        .expect("it ends")
 }
 
 fn code(delivery: &Delivery, seen: &Seen) -> Option<String> {
@@ -354,4 +366,10 @@ async fn a_body_that_breaks_off_stops_the_run() {
         "it must not take a part for the whole"
     );
     assert_eq!(code(&delivery, &seen).as_deref(), Some("body.malformed"));
+}
+
+#[tokio::test]
+async fn a_stream_that_lost_a_part_on_its_way_is_a_lost_job() {
+    let (delivered, _) = carried_out(Does::IsCut, &Streams::default(), 100).await;
+    assert_eq!(delivered.expect_err("it is lost").code, "provider.lost");
 }
