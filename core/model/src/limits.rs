@@ -18,7 +18,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Standard output and error together; more is cut with a marker.
     pub log_bytes: u64,
-    /// Bytes to and from the network together; zero where the network is off.
+    /// Bytes to and from the network together; zero where the network is off. In a ticket also what the job may stream: see
+    /// [`Self::with_stream`].
     #[serde(default)]
     pub egress_bytes: u64,
 }
@@ -37,12 +38,16 @@ impl Limits {
     pub const EGRESS_BYTES_DEFAULT: u64 = 64 << 20;
     /// 16 GiB: what a run of 15 minutes moves on a fast line is no function any more.
     pub const EGRESS_BYTES_MAX: u64 = 16 << 30;
+    /// 16 GiB, as for the network: a streamed answer costs its bytes, so that this bounds a mistake and not a use.
+    pub const STREAM_BYTES_MAX: u64 = 16 << 30;
     /// Below 32 MiB no interpreter starts.
     pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
     /// 4 GiB: what one 32-bit wasm memory can address.
     pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
+    /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
+    pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
 
     /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
@@ -82,5 +87,21 @@ impl Limits {
     /// Maximum cost of a job under these limits; this amount is reserved before it runs.
     pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
         prices.price(&self.counters_max(cores))
+    }
+
+    /// As a ticket carries them for a run that may stream `bytes`, its answer and the body of its request together. Streamed
+    /// bytes are counted and billed like those of the network, so the ticket's maximum price covers them too.
+    pub fn with_stream(self, bytes: u64) -> Self {
+        Self {
+            egress_bytes: self.egress_bytes.saturating_add(bytes),
+            ..self
+        }
+    }
+
+    /// What a ticket's limits allow to be streamed beyond these limits, those of its function; `None` where they differ in
+    /// anything else, or allow less.
+    pub fn streamable(&self, ticket: &Self) -> Option<u64> {
+        let bytes = ticket.egress_bytes.checked_sub(self.egress_bytes)?;
+        (self.with_stream(bytes) == *ticket).then_some(bytes)
     }
 }

@@ -65,6 +65,17 @@ pub enum ClientError {
     Setup(String),
 }
 
+/// How a function answered.
+#[derive(Debug)]
+pub enum Execution {
+    Whole(Executed),
+    /// A body that breaks off is a job that failed: [`Client::job`] says how.
+    Stream {
+        job: JobId,
+        response: reqwest::Response,
+    },
+}
+
 /// One controller, seen with one token. Cheap to clone; connections are kept.
 ///
 /// No retries: a caller that wants one sends an idempotency key.
@@ -207,6 +218,24 @@ impl Client {
     pub async fn execute(&self, id: &str, body: &Execute, key: Option<&str>) -> Result<Executed, ClientError> {
         let request = self.execute_request(id, body, key);
         self.answer(request).await
+    }
+
+    /// What the function streams comes as it is streamed: the answer's body is to be read in chunks.
+    pub async fn execute_as_it_comes(&self, id: &str, body: &Execute) -> Result<Execution, ClientError> {
+        let request = self
+            .execute_request(id, body, None)
+            .header("prefer", routes::RESPOND_STREAM);
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        if response.headers().get("preference-applied").is_some() {
+            let job = response.headers().get(routes::JOB_ID_HEADER);
+            let job = job.and_then(|job| job.to_str().ok()?.parse().ok());
+            let job = job.ok_or_else(|| self.foreign(status, "a stream without a job".to_owned()))?;
+            return Ok(Execution::Stream { job, response });
+        }
+        let body = response.bytes().await.map_err(|error| self.lost(&error))?;
+        let done = serde_json::from_slice(&body).map_err(|error| self.foreign(status, error.to_string()))?;
+        Ok(Execution::Whole(done))
     }
 
     /// Returns once the job is durable.

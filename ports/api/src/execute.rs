@@ -50,22 +50,37 @@ pub struct Accepted {
     pub job_id: JobId,
 }
 
-/// The event of a call at `/fn/{owner}/{name}/...`.
+/// The event of a call at `/fn/{owner}/{name}/...`. Trailers of the request are dropped.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HttpEvent {
     pub method: String,
-    /// The path after the function's name; at least `/`.
+    /// The path after the function's name, percent-decoded; at least `/`.
     pub path: String,
-    /// Last value of each name.
+    /// The same as the client sent it.
+    #[serde(default)]
+    pub raw_path: String,
+    /// The last value of each name.
     pub query: BTreeMap<String, String>,
-    /// Lower-case names; the platform's `authorization` and `cookie` are left out.
+    /// Every name and value, in the order of the query.
+    #[serde(default)]
+    pub query_list: Vec<(String, String)>,
+    /// The query as the client sent it, without the `?`; empty if there is none.
+    #[serde(default)]
+    pub raw_query: String,
+    /// Lower-case names; the last value of each. The platform's `authorization` and `cookie` are left out.
     pub headers: BTreeMap<String, String>,
+    /// Every name and value in their order, without those two; bytes that are not ASCII as in ISO 8859-1.
+    #[serde(default)]
+    pub header_list: Vec<(String, String)>,
     /// Parsed if it is JSON, otherwise text; absent if it is not UTF-8.
     #[schema(value_type = Option<Value>)]
     pub body: Option<Value>,
     /// The body if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+    /// True where the body is larger than an event: `body` is null, and the function reads it as a stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body_stream: bool,
 }
 
 /// An explicit HTTP response: an output at `/fn/` with a whole-number `status` and no keys other than these.
@@ -76,8 +91,12 @@ pub struct HttpEvent {
 pub struct HttpAnswer {
     /// 200 to 599.
     pub status: u16,
+    /// A list sends the header once for each of its values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, HeaderValues>,
+    /// Sent after `headers`, in this order; names may repeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub header_list: Vec<(String, String)>,
     /// A string is sent unchanged, anything else as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
@@ -85,4 +104,21 @@ pub struct HttpAnswer {
     /// Bytes; not together with `body`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+}
+
+/// What a header of an [`HttpAnswer`] says: once, or several times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum HeaderValues {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl HeaderValues {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
 }

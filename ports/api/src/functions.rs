@@ -74,6 +74,10 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL, response and large request body together: 0 to 16384, 1024 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
     /// Where its jobs may run; each part that is present replaces that part. Anywhere if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
@@ -145,6 +149,10 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL, its answer and a large request body: 0 to 16384, 1024 if never given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
     /// As in `POST /functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
@@ -183,6 +191,8 @@ pub struct Settings {
     pub egress: Option<Vec<String>>,
     /// Limit on network traffic per run in MiB, both directions together.
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL.
+    pub stream_limit_mb: Option<u32>,
     pub placement: Option<PlacementBody>,
     /// Where results go and how long they are kept; replaces the previous setting as a whole.
     pub results: Option<SetResults>,
@@ -203,6 +213,7 @@ impl CreateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -224,6 +235,7 @@ impl UpdateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -321,6 +333,9 @@ pub struct FunctionView {
     pub egress: Vec<String>,
     /// Limit on network traffic per run in MiB; 0 if the network is off.
     pub egress_limit_mb: u32,
+    /// MiB that one run may stream at a plain URL.
+    #[serde(default)]
+    pub stream_limit_mb: u32,
     /// Where its jobs may run; an absent part means no restriction.
     #[serde(default)]
     pub placement: PlacementBody,

@@ -21,8 +21,9 @@ pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
 pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
 
 pub const EXECUTE: &str = "/execute/{id}";
-/// The function's plain URL, with and without a path.
+/// The function's plain URL: bare, with a slash, and with a path.
 pub const PLAIN: &str = "/fn/{owner}/{name}";
+pub const PLAIN_ROOT: &str = "/fn/{owner}/{name}/";
 pub const PLAIN_PATH: &str = "/fn/{owner}/{name}/{*path}";
 
 pub const JOBS: &str = "/jobs";
@@ -110,6 +111,8 @@ pub const OPENAPI: &str = "/openapi.json";
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `Prefer: respond-async` answers 202 with the job's id at once.
 pub const RESPOND_ASYNC: &str = "respond-async";
+/// `Prefer: respond-stream` passes on what the function streams as it comes, and confirms it in `Preference-Applied`.
+pub const RESPOND_STREAM: &str = "respond-stream";
 /// On every response of `/fn/` and `/execute/`, including failures.
 pub const JOB_ID_HEADER: &str = "x-job-id";
 

@@ -21,7 +21,7 @@ mod providers;
 mod telemetry;
 
 // Decisions without a world: the simulator makes them with the same code.
-pub use calls::outcome::{ReceiptFault, check_receipt};
+pub use calls::outcome::{Observed, ReceiptFault, check_receipt};
 pub use money::lane::LaneState;
 pub use money::settle::{LaneKey, Outgoing, settlement};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection};
+use piecework_model::{Counters, Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection, Ticket};
 use piecework_queue::{Order, Profile, Refusal};
 
 /// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
@@ -28,14 +28,21 @@ pub fn check(
     if ticket.deadline_ms < now_ms {
         return refuse("ticket.expired", "the ticket's deadline is past");
     }
-    if ticket.code != order.work.code || ticket.limits != order.work.limits {
+    let stream_bytes = order.work.limits.streamable(&ticket.limits);
+    let Some(stream_bytes) = stream_bytes.filter(|_| ticket.code == order.work.code) else {
         return refuse("ticket.other_code", "the ticket is for different code or limits");
-    }
+    };
     if ticket.input != input_digest(order) {
         return refuse("ticket.other_input", "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
         return refuse("ticket.underpriced", "the ticket pays less than this provider charges");
+    }
+    if !pays_for(ticket, stream_bytes) {
+        return refuse(
+            "ticket.underpriced",
+            "the ticket's maximum does not pay for what the job may stream",
+        );
     }
     match &order.seal {
         None => Ok(()),
@@ -43,6 +50,16 @@ pub fn check(
             .verify(&order.payer, Domain::Tickets, network, &[ticket.leaf()])
             .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not match the ticket")),
     }
+}
+
+/// A run never streams more than its ticket could pay for.
+fn pays_for(ticket: &Ticket, stream_bytes: u64) -> bool {
+    let streamed = Counters {
+        egress_bytes: stream_bytes,
+        ..Counters::default()
+    };
+    let price = ticket.prices.price(&streamed);
+    stream_bytes == 0 || price.is_ok_and(|price| price <= ticket.price_max_ucr)
 }
 
 /// The id of a lease proves who opened it, so there is no need to trust a controller.
@@ -60,8 +77,11 @@ fn input_digest(order: &Order) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use piecework_model::{AccountId, Prices, Seal, SecretKey};
+    use piecework_queue::Work;
 
     use super::*;
     use crate::orders::{NETWORK, NOW_MS, order, payer, profile};
@@ -103,6 +123,14 @@ mod tests {
             "ticket.other_code"
         );
         assert_eq!(
+            code_of(|order| order.work = Arc::new(Work {
+                limits: order.ticket.limits.with_stream(1),
+                ..(*order.work).clone()
+            })),
+            "ticket.other_code",
+            "less than the function has"
+        );
+        assert_eq!(
             code_of(|order| order.event = Bytes::from_static(b"[]")),
             "ticket.other_input"
         );
@@ -114,6 +142,14 @@ mod tests {
             code_of(|order| order.ticket.prices.cpu_ucr_per_s -= 1),
             "ticket.underpriced"
         );
+    }
+
+    #[test]
+    fn a_ticket_may_let_a_job_stream_what_it_can_pay_for() {
+        let streams =
+            |mib: u64| move |order: &mut Order| order.ticket.limits = order.work.limits.with_stream(mib << 20);
+        assert_eq!(code_of(streams(90)), "ran", "10 ucr each, 1,000 in all");
+        assert_eq!(code_of(streams(100)), "ticket.underpriced");
     }
 
     #[test]

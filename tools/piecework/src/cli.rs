@@ -162,7 +162,7 @@ mod tests {
             "piecework account rotate-key --key a --new-key b",
             "piecework logs hello --level warn --follow",
             "piecework new hello --language javascript",
-            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict --allow api.example.com:443 --allow *.example.org:443 --egress-limit 1GiB",
+            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict --allow api.example.com:443 --allow *.example.org:443 --egress-limit 1GiB --stream-limit 0",
             "piecework dev p",
             "piecework call hello {} --async",
             "piecework call hello -",

@@ -31,6 +31,17 @@ impl Failure {
         Self::Usage(sentence.into())
     }
 
+    /// What a job's record says of its end.
+    pub fn of_job(refusal: Box<Refusal>) -> Self {
+        match is_of_the_function(&refusal.code) {
+            true => Self::Function(refusal),
+            false => Self::Refused {
+                refusal,
+                retry_after: None,
+            },
+        }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Function(_) => 1,

@@ -30,6 +30,17 @@ pub fn text(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Bytes on standard output, as they are and at once; `false` once nobody reads them any more.
+pub fn bytes_are_read(bytes: &[u8]) -> Result<bool, Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow::Error::new(error).into()),
+    }
+}
+
 /// Rows below a header; what there is none of is said instead of an empty table.
 pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, none: &str) -> Result<(), Failure> {
     if rows.is_empty() {

@@ -40,6 +40,14 @@ pub fn memory_mb(text: &str) -> Result<u32, String> {
     }
 }
 
+/// As [`memory_mb`], or 0 for nothing.
+pub fn stream_mb(text: &str) -> Result<u32, String> {
+    match text {
+        "0" => Ok(0),
+        _ => memory_mb(text),
+    }
+}
+
 /// Whole `ucr`, as `250` or `250ucr`, or credits as `1.5cr`.
 pub fn credits_ucr(text: &str) -> Result<i128, String> {
     let bad =
@@ -194,6 +202,7 @@ mod tests {
     fn sizes_are_powers_of_two() {
         assert_eq!(memory_mb("128MiB"), Ok(128));
         assert_eq!(memory_mb("1GiB"), Ok(1_024));
+        assert_eq!((stream_mb("0"), stream_mb("2GiB")), (Ok(0), Ok(2_048)));
         assert!(memory_mb("128MB").expect_err("decimal").contains("MiB"));
         for bad in ["128", "MiB", "", "4294967295GiB", "1.5GiB"] {
             assert!(memory_mb(bad).is_err(), "{bad}");

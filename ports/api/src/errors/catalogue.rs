@@ -176,6 +176,11 @@ const PLATFORM: &[Code] = &[
         "the timeout is not between 1 and 900000 ms",
     ),
     code(
+        422,
+        "function.bad_stream_limit",
+        "the stream limit is over 16384 MiB",
+    ),
+    code(
         502,
         "function.crashed",
         "the function's process ended unexpectedly: an exit, a signal or a trap",
@@ -195,7 +200,11 @@ const PLATFORM: &[Code] = &[
         "the function is not deleted, so there is nothing to restore",
     ),
     code(502, "function.output_invalid", "the output is not JSON"),
-    code(502, "function.output_too_large", "the output is larger than the limit"),
+    code(
+        502,
+        "function.output_too_large",
+        "the output is larger than the limit, or the run streamed more than its stream limit",
+    ),
     code(
         409,
         "function.quarantined",

@@ -59,6 +59,7 @@ struct Draft {
     egress: EgressList,
     placement: Placement,
     rerun_percent: u32,
+    stream_bytes: u64,
 }
 
 /// `POST /functions`.
@@ -70,6 +71,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let egress = egress(&settings)?.unwrap_or_default();
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
+    let stream_bytes = stream_bytes(&settings, Limits::STREAM_BYTES_DEFAULT)?;
     let placement = placement::changed(controller, Placement::default(), settings.placement).await?;
     let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
@@ -101,6 +103,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         egress,
         placement,
         rerun_percent,
+        stream_bytes,
     };
     let now = now_ms();
     let id = FunctionId(rand::rng().random());
@@ -205,6 +208,7 @@ pub(crate) async fn update(
         handler,
         placement,
         rerun_percent: placement::rerun_percent(settings.rerun_percent, old.rerun_percent)?,
+        stream_bytes: stream_bytes(&settings, old.stream_bytes)?,
         limits: limits(&settings, &egress, old.limits)?,
         egress,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
@@ -395,6 +399,14 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
     }
 }
 
+fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
+    let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
+    match bytes <= Limits::STREAM_BYTES_MAX {
+        true => Ok(bytes),
+        false => refuse("function.bad_stream_limit", "a run streams at most 16384 MiB"),
+    }
+}
+
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
         Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
@@ -566,6 +578,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         egress: draft.egress,
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
+        stream_bytes: draft.stream_bytes,
         created_at_ms: now_ms(),
     })
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, FunctionId, FunctionName, OwnerName};
+use piecework_model::{AccountId, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request};
@@ -47,6 +47,11 @@ impl Live {
             egress: &self.version.egress,
             developer: self.function.owner,
         }
+    }
+
+    /// Of a run that streams as much as it may.
+    pub(crate) fn limits_max(&self) -> Limits {
+        self.work.limits.with_stream(self.version.stream_bytes)
     }
 
     fn quarantine(&self) -> Option<&Quarantine> {

@@ -350,7 +350,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
     let profiles: Vec<_> = all.iter().map(|seen| seen.link.profile()).collect();
     let dearest = profiles
         .iter()
-        .max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());
+        .max_by_key(|profile| live.limits_max().price_max(&profile.prices, profile.cores).ok());
     let Some(profile) = dearest else {
         return Ok(refuse("provider.none", "no provider has an offer")?);
     };
@@ -379,8 +379,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         prices: profile.prices.into(),
         price_min_ucr: Credits::from(profile.prices.price(&Counters::default()).map_err(out_of_range)?),
         price_max_ucr: Credits::from(
-            live.work
-                .limits
+            live.limits_max()
                 .price_max(&profile.prices, profile.cores)
                 .map_err(out_of_range)?,
         ),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod event;
 mod events;
 mod execute;
 mod functions;
@@ -12,6 +13,7 @@ mod ledger;
 mod link;
 mod metrics;
 mod plain;
+mod streaming;
 pub(crate) mod views;
 
 use std::sync::Arc;
@@ -151,8 +153,9 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
     };
     let plain = Router::new()
         .route(routes::LINK, get(link::upgrade))
-        .route(routes::PLAIN, any(plain::root))
-        .route(routes::PLAIN_PATH, any(plain::below))
+        .route(routes::PLAIN, any(plain::call))
+        .route(routes::PLAIN_ROOT, any(plain::call))
+        .route(routes::PLAIN_PATH, any(plain::call))
         .with_state(controller);
     router
         .route(routes::OPENAPI, get(openapi))

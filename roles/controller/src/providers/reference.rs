@@ -19,6 +19,7 @@ use crate::{
     calls::{
         gate::Gate,
         invoke::{self, Invocation, Purpose},
+        streams::Streams,
     },
     clock::now_ms,
     failure::{blobs, rejected},
@@ -169,6 +170,7 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(controller, invocation).await?;
     standings::note_reference(controller, provider, created_at_ms).await;
@@ -306,6 +308,8 @@ fn version(work: &Work) -> Version {
         egress: Default::default(),
         placement: Placement::default(),
         rerun_percent: 0,
+        // Its answer is a number.
+        stream_bytes: 0,
         created_at_ms: 0,
     }
 }

@@ -75,6 +75,9 @@ pub struct Settings {
     /// Limit on network traffic per run, 1MiB to 16GiB [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     pub egress_limit: Option<u32>,
+    /// Maximum size that one run may stream at the function's URL, 0 to 16GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::stream_mb)]
+    pub stream_limit: Option<u32>,
     /// JSON file that says where results go and how long they are kept (see docs/functions.md); `none` for the default
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     pub results: Option<SetResults>,
@@ -183,6 +186,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         budget_ucr: settings.budget,
         egress: listed(&settings.allow),
         egress_limit_mb: settings.egress_limit,
+        stream_limit_mb: settings.stream_limit,
         placement: settings.placement.body(),
         results: settings.results.clone(),
         rerun_percent: settings.rerun,
@@ -217,6 +221,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         canary,
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
+        stream_limit_mb: create.stream_limit_mb,
         placement: create.placement,
         results: create.results,
         rerun_percent: create.rerun_percent,

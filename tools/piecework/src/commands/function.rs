@@ -73,6 +73,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("public", show::yes(view.public)),
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
+        ("streams", format!("up to {} MiB", view.stream_limit_mb)),
         ("placement", placement(&view.placement)),
         (
             "deterministic",
