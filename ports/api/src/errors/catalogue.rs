@@ -170,15 +170,11 @@ const PLATFORM: &[Code] = &[
         "function.bad_name",
         "the name is not 1 to 30 characters from a-z, 0-9 and -",
     ),
+    code(422, "function.bad_stream_limit", "the stream limit is over 16384 MiB"),
     code(
         422,
         "function.bad_timeout",
         "the timeout is not between 1 and 900000 ms",
-    ),
-    code(
-        422,
-        "function.bad_stream_limit",
-        "the stream limit is over 16384 MiB",
     ),
     code(
         502,
