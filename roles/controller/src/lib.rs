@@ -18,6 +18,7 @@ mod functions;
 mod http;
 mod money;
 mod providers;
+mod shown;
 mod telemetry;
 
 // Decisions without a world: the simulator makes them with the same code.
@@ -164,7 +165,7 @@ pub struct Controller {
     queue: calls::queue::Queue,
     fair: calls::fair::Fair,
     watch: functions::watch::Watch,
-    budgets: money::budget::Budgets,
+    budgets: functions::budget::Budgets,
     rates: accounts::rates::Rates,
     outbox: money::settle::Outbox,
     telemetry: telemetry::Telemetry,
@@ -216,7 +217,7 @@ impl Controller {
             queue: calls::queue::Queue::default(),
             fair: calls::fair::Fair::default(),
             watch: functions::watch::Watch::default(),
-            budgets: money::budget::Budgets::default(),
+            budgets: functions::budget::Budgets::default(),
             rates: accounts::rates::Rates::default(),
             outbox: money::settle::Outbox::default(),
             telemetry: telemetry::Telemetry::default(),

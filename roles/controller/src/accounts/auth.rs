@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
 use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, OwnerName};
-use piecework_store::{Token, User};
+use piecework_store::{Scope as StoredScope, Token, User};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
@@ -199,7 +199,7 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
         scopes: token
             .scopes
             .iter()
-            .map(|scope| crate::http::views::scope(*scope))
+            .map(|scope| scope(*scope))
             .collect(),
         operator: user.roles.operator,
         limits: crate::accounts::rates::limits(controller, user.account).await?,
@@ -223,7 +223,7 @@ pub(crate) async fn issue(
         id: random_text("tok_", 8),
         hash: Token::hash_of(&text),
         account,
-        scopes: scopes.into_iter().map(crate::http::views::stored_scope).collect(),
+        scopes: scopes.into_iter().map(stored_scope).collect(),
         label: label.to_owned(),
         created_at_ms: now_ms(),
         expires_at_ms,
@@ -281,4 +281,22 @@ async fn verify_password(password: String, hash: Option<String>) -> Answer<bool>
         .await
         .map_err(|error| failed("verify a password", &error))?;
     Ok(known && verified)
+}
+
+pub(crate) fn scope(scope: StoredScope) -> Scope {
+    match scope {
+        StoredScope::Deploy => Scope::Deploy,
+        StoredScope::Invoke => Scope::Invoke,
+        StoredScope::View => Scope::View,
+        StoredScope::Admin => Scope::Admin,
+    }
+}
+
+fn stored_scope(scope: Scope) -> StoredScope {
+    match scope {
+        Scope::Deploy => StoredScope::Deploy,
+        Scope::Invoke => StoredScope::Invoke,
+        Scope::View => StoredScope::View,
+        Scope::Admin => StoredScope::Admin,
+    }
 }

@@ -18,23 +18,22 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_api::{
     errors::Refusal,
-    results::{ResultState as ApiResultState, ResultView, ResultsView, SetResults, SinkBody, SinkView},
+    results::{ResultState as ApiResultState, ResultView},
 };
 use piecework_model::{Credits, Digest, FunctionId, JobId};
-use piecework_sink::{Parcel, Sink, Undelivered};
-use piecework_store::{Function, Job, ResultNote, ResultPolicy, ResultState};
+use piecework_sink::{Parcel, Undelivered};
+use piecework_store::{Function, Job, ResultNote, ResultState};
 use rand::RngExt as _;
 use serde_json::{json, value::RawValue};
 use tokio::sync::Notify;
 
 use crate::{
     Answer, Controller,
-    accounts::{audit, auth::Caller},
     clock::{now_ms, timestamp},
     codecs,
-    failure::{failed, refusal, refuse, rejected, store},
-    functions,
-    http::views,
+    failure::{refusal, store},
+    functions::{self, sinks},
+    shown,
 };
 
 /// Deliveries at one time, of all functions: each is a connection and an output in memory.
@@ -197,7 +196,7 @@ async fn deliver(controller: &Controller, note: ResultNote) -> Answer<()> {
     };
     let function = controller.store.function_ever(note.function).await.map_err(store)?;
     let policy = function.and_then(|(function, _)| function.policy.results);
-    let Some(sink) = open(controller, note.function, policy.as_ref())? else {
+    let Some(sink) = sinks::open(controller, note.function, policy.as_ref())? else {
         return give_up(controller, note, "its function has no sink any more").await;
     };
     let parcel = parcel(&job)?;
@@ -277,9 +276,9 @@ fn parcel(job: &Job) -> Answer<Parcel> {
         "function": job.function_name,
         "function_id": job.function,
         "version": job.version,
-        "state": views::job_state(job.state),
+        "state": shown::job_state(job.state),
         "created_at": timestamp(job.created_at_ms),
-        "duration_ms": views::ms(job.duration_us),
+        "duration_ms": shown::ms(job.duration_us),
         "price_ucr": Credits::from(job.price_ucr),
         "output_digest": digest,
         "output": output.as_deref().map(raw).transpose()?,
@@ -291,117 +290,6 @@ fn parcel(job: &Job) -> Answer<Parcel> {
         output,
         report: report.to_string().into(),
     })
-}
-
-fn context(function: FunctionId) -> String {
-    format!("sink of {function}")
-}
-
-fn open(controller: &Controller, function: FunctionId, policy: Option<&ResultPolicy>) -> Answer<Option<Sink>> {
-    let Some(sealed) = policy.and_then(|policy| policy.sealed_sink.as_ref()) else {
-        return Ok(None);
-    };
-    let sealed = hex::decode(sealed).map_err(|error| failed("read a sink", &error))?;
-    let bytes = controller
-        .store
-        .open_sealed(&context(function), &sealed)
-        .map_err(store)?;
-    codecs::from_json(&bytes).map(Some)
-}
-
-/// What a request asks for, checked and ready to be kept; `None` where results stay as usual. Refuses with `result.bad_sink`,
-/// `result.private_address` and `result.bad_ttl`.
-pub(crate) fn policy(controller: &Controller, function: FunctionId, body: &SetResults) -> Answer<Option<ResultPolicy>> {
-    let longest_s = controller.tuning.retention.as_secs();
-    if body.ttl_s.is_some_and(|ttl_s| !(1..=longest_s).contains(&ttl_s)) {
-        let message = format!("results are kept for 1 to {longest_s} seconds: no longer than their jobs");
-        return refuse("result.bad_ttl", message);
-    }
-    let sink = body.sink.clone().map(of_body);
-    let sealed_sink = match &sink {
-        None => None,
-        Some(sink) => {
-            controller.sinks.check(sink).map_err(rejected)?;
-            let bytes = serde_json::to_vec(sink).map_err(|error| failed("encode a sink", &error))?;
-            Some(hex::encode(
-                controller.store.seal(&context(function), &bytes).map_err(store)?,
-            ))
-        }
-    };
-    let policy = ResultPolicy {
-        ttl_s: body.ttl_s,
-        sealed_sink,
-        hears_of_failures: matches!(sink, Some(Sink::Webhook { .. })),
-    };
-    Ok(Some(policy).filter(|policy| *policy != ResultPolicy::default()))
-}
-
-fn of_body(body: SinkBody) -> Sink {
-    match body {
-        SinkBody::Http { url, token } => Sink::Http { url, token },
-        SinkBody::Webhook { url, secret } => Sink::Webhook { url, secret },
-        SinkBody::S3 {
-            endpoint,
-            bucket,
-            region,
-            prefix,
-            access_key,
-            secret_key,
-            session_token,
-            expires_at,
-        } => Sink::S3 {
-            endpoint,
-            bucket,
-            region,
-            prefix: prefix.unwrap_or_default(),
-            access_key,
-            secret_key,
-            session_token,
-            expires_at_ms: expires_at.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0)),
-        },
-    }
-}
-
-/// `PUT /functions/{id}/results`: the whole of it anew.
-pub(crate) async fn set(
-    controller: &Controller,
-    caller: &Caller,
-    function: &Function,
-    body: &SetResults,
-) -> Answer<()> {
-    let policy = policy(controller, function.id, body)?;
-    let detail = shown(controller, function.id, policy.as_ref())?;
-    functions::change_policy(controller, function.id, |kept, _| {
-        kept.results = policy;
-        true
-    })
-    .await?;
-    let detail = serde_json::to_value(detail).unwrap_or_default();
-    audit::own(
-        controller,
-        caller.account,
-        ("results", "set"),
-        function.name.as_str(),
-        detail,
-    )
-    .await
-}
-
-/// Where a function's results go, without secrets.
-pub(crate) fn shown(
-    controller: &Controller,
-    function: FunctionId,
-    policy: Option<&ResultPolicy>,
-) -> Answer<Option<ResultsView>> {
-    let Some(policy) = policy else { return Ok(None) };
-    let sink = open(controller, function, Some(policy))?;
-    Ok(Some(ResultsView {
-        ttl_s: policy.ttl_s,
-        sink: sink.map(|sink| SinkView {
-            kind: format!("{:?}", sink.kind()).to_lowercase(),
-            to: sink.shown(),
-        }),
-    }))
 }
 
 /// Where a job's result is; `None` where it is with the job as usual.

@@ -22,15 +22,13 @@ use serde_json::json;
 use crate::{
     Answer, Controller,
     accounts::{audit, auth::Caller},
-    calls::results,
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
-        self, Live,
+        self, Live, budget,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
-        open_secrets, placement, seal_secrets, traffic,
+        open_secrets, placement, seal_secrets, sinks, traffic,
     },
-    money::budget,
 };
 
 /// A thousand concurrent runs of one function are more than one machine has room for.
@@ -108,7 +106,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let now = now_ms();
     let id = FunctionId(rand::rng().random());
     let results = match &settings.results {
-        Some(body) => results::policy(controller, id, body)?,
+        Some(body) => sinks::policy(controller, id, body)?,
         None => None,
     };
     let function = Function {
@@ -177,7 +175,7 @@ pub(crate) async fn update(
     let settings = body.settings();
     let concurrency = concurrency(&settings)?;
     let results = match &settings.results {
-        Some(body) => Some(results::policy(controller, function.id, body)?),
+        Some(body) => Some(sinks::policy(controller, function.id, body)?),
         None => None,
     };
     let language: Language = body

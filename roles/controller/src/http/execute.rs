@@ -30,8 +30,7 @@ use crate::{
     },
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
-    functions::{self, Live},
-    money::budget,
+    functions::{self, Live, budget},
 };
 
 /// A synchronous caller waits this long for a provider to begin, unless he says otherwise.

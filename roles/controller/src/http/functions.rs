@@ -30,12 +30,12 @@ use super::{
 use crate::{
     Answer, Controller,
     accounts::auth::Caller,
-    calls::{logs as job_logs, results},
+    calls::logs as job_logs,
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
-    functions::{self, Live, deploy, traffic},
+    functions::{self, Live, budget, deploy, sinks, traffic},
     http::views,
-    money::budget,
+    shown,
 };
 
 /// A function of the caller's own, named by the path's `{id}`, which this token may see.
@@ -289,7 +289,7 @@ pub(super) async fn set_results(
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
     let body: SetResults = read_body(body, BODY_BYTES_MAX).await?;
-    results::set(&controller, &caller, &live.function, &body).await?;
+    sinks::set(&controller, &caller, &live.function, &body).await?;
     changed(&controller, &live).await
 }
 
@@ -436,7 +436,7 @@ async fn log_items(
         items.push(FunctionLogsItem {
             job_id: job.id,
             version: job.version,
-            state: views::job_state(job.state),
+            state: shown::job_state(job.state),
             at: timestamp(job.created_at_ms),
             truncated: read.truncated,
             text: read.text,

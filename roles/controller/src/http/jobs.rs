@@ -29,6 +29,7 @@ use crate::{
     functions,
     http::views,
     money::follow,
+    shown,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
@@ -100,7 +101,7 @@ pub(super) async fn list(
         filter.before = page.next;
         let jobs = merged(flying, page);
         for (index, job) in jobs.iter().enumerate() {
-            if state.is_none_or(|state| views::job_state(job.state) == state) {
+            if state.is_none_or(|state| shown::job_state(job.state) == state) {
                 items.push(views::job(&controller, job).await?);
             }
             if items.len() == limit as usize && index + 1 < jobs.len() {

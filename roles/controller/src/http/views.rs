@@ -3,41 +3,23 @@
 use piecework_api::{
     accounts as api_accounts,
     functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
-    jobs::{JobState as ApiJobState, JobView, PassedOverProvider, PassedOverView},
+    jobs::{JobView, PassedOverProvider, PassedOverView},
     ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
 use piecework_model::{AccountId, Credits};
 use piecework_scheduler::Reasons;
-use piecework_store::{Job, JobState, Point, Scope, Token, Version};
+use piecework_store::{Job, Point, Token, Version};
 use serde_json::value::RawValue;
 
-use crate::{Answer, Controller, clock::timestamp, failure::failed, functions::Live};
-
-pub(crate) fn scope(scope: Scope) -> api_accounts::Scope {
-    match scope {
-        Scope::Deploy => api_accounts::Scope::Deploy,
-        Scope::Invoke => api_accounts::Scope::Invoke,
-        Scope::View => api_accounts::Scope::View,
-        Scope::Admin => api_accounts::Scope::Admin,
-    }
-}
-
-pub(crate) fn stored_scope(scope: api_accounts::Scope) -> Scope {
-    match scope {
-        api_accounts::Scope::Deploy => Scope::Deploy,
-        api_accounts::Scope::Invoke => Scope::Invoke,
-        api_accounts::Scope::View => Scope::View,
-        api_accounts::Scope::Admin => Scope::Admin,
-    }
-}
+use crate::{Answer, Controller, accounts::auth, clock::timestamp, failure::failed, functions::{Live, budget}, shown};
 
 pub(crate) fn token(token: &Token, account: &str) -> api_accounts::TokenView {
     api_accounts::TokenView {
         id: token.id.clone(),
         account: account.to_owned(),
         label: token.label.clone(),
-        scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
+        scopes: token.scopes.iter().map(|held| auth::scope(*held)).collect(),
         created_at: timestamp(token.created_at_ms),
         expires_at: token.expires_at_ms.map(timestamp),
         last_used_at: None,
@@ -48,7 +30,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
     let (function, version) = (&live.function, &live.version);
     let quarantine = quarantine(live);
     let budget = budget(controller, live).await?;
-    let results = crate::calls::results::shown(controller, function.id, function.policy.results.as_ref())?;
+    let results = crate::functions::sinks::shown(controller, function.id, function.policy.results.as_ref())?;
     Ok(FunctionView {
         id: function.id,
         name: function.name.to_string(),
@@ -103,7 +85,7 @@ async fn budget(controller: &Controller, live: &Live) -> Answer<Option<BudgetVie
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(None);
     };
-    let spending = crate::money::budget::spending(controller, live.function.id).await?;
+    let spending = budget::spending(controller, live.function.id).await?;
     Ok(Some(BudgetView {
         budget_ucr: Credits::from(budget_ucr),
         spent_ucr: Credits::from(spending.spent_ucr),
@@ -132,22 +114,6 @@ pub(crate) fn version(version: &Version, live: u32, code_bytes: u64) -> VersionV
     }
 }
 
-pub(crate) fn job_state(state: JobState) -> ApiJobState {
-    match state {
-        JobState::Queued => ApiJobState::Queued,
-        JobState::Running => ApiJobState::Running,
-        JobState::Succeeded => ApiJobState::Succeeded,
-        JobState::Failed => ApiJobState::Failed,
-        JobState::TimedOut => ApiJobState::TimedOut,
-        JobState::Cancelled => ApiJobState::Cancelled,
-        JobState::Expired => ApiJobState::Expired,
-    }
-}
-
-pub(crate) fn ms(us: u64) -> f64 {
-    us as f64 / 1_000.0
-}
-
 /// The job as its owner sees it; names instead of account ids where they are known.
 pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
     let developer = controller.account_name(job.developer).await;
@@ -166,12 +132,12 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         developer,
         provider,
         sandbox: (!job.backend.is_empty()).then(|| job.backend.clone()),
-        state: job_state(job.state),
+        state: shown::job_state(job.state),
         cold: job.cold,
         created_at: timestamp(job.created_at_ms),
-        queued_ms: ms(job.queued_us),
-        pull_ms: ms(job.pull_us),
-        duration_ms: ms(job.duration_us),
+        queued_ms: shown::ms(job.queued_us),
+        pull_ms: shown::ms(job.pull_us),
+        duration_ms: shown::ms(job.duration_us),
         cpu_us: job.counters.cpu_us,
         memory_byte_ms: job.counters.memory_byte_ms,
         memory_peak_bytes: job.memory_peak_bytes,
@@ -234,9 +200,9 @@ pub(crate) fn point(point: &Point) -> MetricsPoint {
         } else {
             point.cold as f64 / point.count as f64
         },
-        p50_ms: ms(point.p50_us),
-        p95_ms: ms(point.p95_us),
-        p99_ms: ms(point.p99_us),
+        p50_ms: shown::ms(point.p50_us),
+        p95_ms: shown::ms(point.p95_us),
+        p99_ms: shown::ms(point.p99_us),
         cpu_us: point.cpu_us,
         memory_peak_bytes: point.memory_peak_bytes,
         price_ucr: Credits::from(point.price_ucr),
@@ -253,9 +219,9 @@ impl Controller {
             "id": job.id,
             "function": job.function_name,
             "developer": job.developer,
-            "state": job_state(job.state),
+            "state": shown::job_state(job.state),
             "cold": job.cold,
-            "duration_ms": ms(job.duration_us),
+            "duration_ms": shown::ms(job.duration_us),
             "price_ucr": job.price_ucr,
         });
         self.send_event("job", Some(job.developer), body);

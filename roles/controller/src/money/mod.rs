@@ -1,7 +1,6 @@
 //! Leases, tickets under seals, receipts on their way to the ledger, and what the ledger says came of them.
 
 pub(crate) mod aside;
-pub(crate) mod budget;
 pub(crate) mod closing;
 pub(crate) mod disputes;
 pub(crate) mod follow;
