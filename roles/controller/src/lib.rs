@@ -1,7 +1,7 @@
 //! Authenticates, admits, routes, schedules, meters and settles; serves the HTTP API.
 //!
 //! ```text
-//! HTTP -> auth -> admit (gate, lease) -> plan -> ticket -> provider -> receipt checked -> journal -> answer
+//! HTTP -> auth -> plan, slot -> lease -> ticket -> provider -> receipt checked -> journal -> answer
 //!                                                                          `-> outbox -> Settle -> ledger -> paid
 //! ```
 //!
@@ -76,7 +76,8 @@ pub struct Tuning {
     pub exposure_ucr: u64,
     /// The dearest prices a lease allows.
     pub price_caps: Prices,
-    /// A call waits so long for a provider to come (back) before it gets 503.
+    /// A synchronous call gets 503 when no provider has been there for so long that could take it. Well below the second
+    /// in which callers are told, with what a loaded machine adds to it.
     pub provider_wait: Duration,
     /// Asynchronous jobs that wait at the most; more get 503.
     pub queued_jobs_max: usize,
@@ -116,7 +117,7 @@ impl Default for Tuning {
                 memory_ucr_per_gib_s: 1_000,
                 egress_ucr_per_mib: 1_000,
             },
-            provider_wait: Duration::from_secs(5),
+            provider_wait: Duration::from_millis(600),
             queued_jobs_max: 20_000,
             queue_timeout: Duration::from_secs(600),
             quarantine_after: 10,
@@ -243,7 +244,7 @@ impl Controller {
         controller.tasks.spawn(money::aside::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(calls::results::run(controller.clone()));
-        controller.tasks.spawn(calls::fair::keep_size(controller.clone()));
+        controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
         controller.tasks.spawn(providers::seen::tell(controller.clone()));
         controller.tasks.spawn(money::withheld::run(controller.clone()));
         controller.tasks.spawn(providers::reference::run(controller.clone()));

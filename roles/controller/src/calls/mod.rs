@@ -3,10 +3,10 @@
 pub(crate) mod compare;
 pub(crate) mod dispatch;
 pub(crate) mod fair;
-pub(crate) mod gate;
 pub(crate) mod inflight;
 pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod outcome;
 pub(crate) mod queue;
 pub(crate) mod results;
+pub(crate) mod search;

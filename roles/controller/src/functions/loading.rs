@@ -9,7 +9,7 @@ use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 
 use crate::{
     Answer, Controller,
-    calls::dispatch,
+    calls::search,
     failure::{Refusal, failed, refusal, refuse, rejected},
     functions,
     providers::seen::Wanted,
@@ -59,7 +59,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     let provider = match site.provider(&work).await? {
         Ok(provider) => provider,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
-            return Err(dispatch::no_provider(site.controller, &reasons).await);
+            return Err(search::no_provider(site.controller, &reasons).await);
         }
         Err(_) => {
             let message = format!(
@@ -111,7 +111,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         }
     }
     match others {
-        Some(reasons) => Err(dispatch::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(search::no_provider(site.controller, &reasons).await),
         None => refuse(
             "sandbox.unavailable",
             format!("no sandbox takes this code: {}", said.join("; ")),

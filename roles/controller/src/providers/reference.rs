@@ -16,10 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     Answer, Controller,
-    calls::{
-        gate::Gate,
-        invoke::{self, Invocation, Purpose},
-    },
+    calls::invoke::{self, Invocation, Purpose},
     clock::now_ms,
     failure::{blobs, rejected},
     functions::Live,
@@ -252,7 +249,6 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
         function: function(controller, id).await?,
         version: version(&work),
         work: Arc::new(work),
-        gate: Arc::new(Gate::new(1)),
         request,
         policy: scheduler::Policy::Random,
         secrets: Vec::new(),
