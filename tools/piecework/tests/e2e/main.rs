@@ -21,6 +21,7 @@ mod peers;
 mod placement;
 mod proofs;
 mod providers;
+mod queueing;
 mod refusals;
 mod results;
 mod rogue;
