@@ -341,7 +341,7 @@ async fn a_slot_is_swapped_for_a_better_one_and_a_refusal_lowers_what_is_asked()
     let mut slot = world.slot().expect("free");
     assert!(slot.swap(&all[1]));
     assert_eq!((world.taken(), slot.seen().link.profile().slots), (0, 2));
-    let other = world.fair.admit(&all[1], &world.claim()).ok().expect("it has two");
+    let other = world.fair.admit(&all[1], &world.claim()).expect("it has two");
     other.was_refused(true);
     drop(other);
     assert!(matches!(
