@@ -1,9 +1,11 @@
-//! Decisions about providers: which one gets a job, why the others were passed over, and how far each is trusted.
+//! Decisions about providers: which one gets a job, why the others were passed over, which waiting job gets a slot, and how
+//! far each provider is trusted.
 //!
 //! Pure and replayable: the same view, request, policy and seed give the same choice, whatever the order of the view.
 
 mod placement;
 mod reasons;
+mod room;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ use piecework_model::{AccountId, Counters, Language, Prices};
 
 pub use placement::{Pin, Placement, Policy, PriceCaps, Trust};
 pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
+pub use room::{Admission, Arrival, Bounds, Claim, Crowded, Grant, Presence, ProviderSet, Room, Ticket};
 pub use standing::{Finding, SCORE_MAX, Standing, Verdict, rerun_percent, verdict};
 pub use usage::{Counter, MachineClass, Outlier, SAMPLES_MIN, Sample, Usage};
 
@@ -116,15 +119,36 @@ pub fn plan(view: &[Candidate], request: &Request, policy: Policy, seed: u64) ->
 
 /// Why the provider cannot take such a job at this moment, if it cannot.
 pub fn misfit(candidate: &Candidate, request: &Request) -> Option<Reason> {
-    let elsewhere = |region: &String| **region != *candidate.region;
+    if !is_pinned(candidate, request) {
+        return Some(Reason::NotPinned);
+    }
+    let is_full = candidate.running >= candidate.slots;
+    absence(candidate)
+        .or_else(|| inability(candidate, request))
+        .or(is_full.then_some(Reason::NoFreeSlot))
+}
+
+fn is_pinned(candidate: &Candidate, request: &Request) -> bool {
+    request.pinned.as_ref().is_none_or(|pinned| pinned.allows(candidate))
+}
+
+/// Why the provider takes no job at all at this moment, if it takes none.
+pub fn absence(candidate: &Candidate) -> Option<Reason> {
     let checks = [
-        (
-            request.pinned.as_ref().is_some_and(|pinned| !pinned.allows(candidate)),
-            Reason::NotPinned,
-        ),
         (candidate.silent_ms > SILENT_MS_MAX, Reason::Silent),
         (candidate.draining, Reason::Draining),
         (candidate.paused, Reason::Paused),
+    ];
+    checks
+        .into_iter()
+        .find_map(|(applies, reason)| applies.then_some(reason))
+}
+
+/// Why the provider could not take such a job if it were idle, if it could not.
+pub fn inability(candidate: &Candidate, request: &Request) -> Option<Reason> {
+    let elsewhere = |region: &String| **region != *candidate.region;
+    let checks = [
+        (!is_pinned(candidate, request), Reason::NotPinned),
         (!runs(candidate, request), Reason::NoBackend),
         (request.egress && !candidate.egress, Reason::NoEgress),
         (candidate.memory_bytes < request.memory_bytes, Reason::TooLittleMemory),
@@ -132,7 +156,6 @@ pub fn misfit(candidate: &Candidate, request: &Request) -> Option<Reason> {
         (request.region.as_ref().is_some_and(elsewhere), Reason::WrongRegion),
         (!request.labels.is_subset(&candidate.labels), Reason::MissingLabel),
         (candidate.trust < request.trust, Reason::TooLittleTrust),
-        (candidate.running >= candidate.slots, Reason::NoFreeSlot),
     ];
     checks
         .into_iter()

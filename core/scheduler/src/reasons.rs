@@ -84,6 +84,16 @@ impl Reasons {
         }
     }
 
+    /// Adds those of `others`, too.
+    pub fn extend(&mut self, others: &Self) {
+        for passed in &others.providers {
+            self.add(passed.provider, passed.reason);
+        }
+        for (reason, count) in &others.others {
+            *self.others.entry(*reason).or_default() += count;
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.providers.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Authenticates, admits, routes, schedules, meters and settles; serves the HTTP API.
 //!
 //! ```text
-//! HTTP -> auth -> admit (gate, lease) -> plan -> ticket -> provider -> receipt checked -> journal -> answer
+//! HTTP -> auth -> plan, slot -> lease -> ticket -> provider -> receipt checked -> journal -> answer
 //!                                                                          `-> outbox -> Settle -> ledger -> paid
 //! ```
 //!
@@ -77,7 +77,8 @@ pub struct Tuning {
     pub exposure_ucr: u64,
     /// The dearest prices a lease allows.
     pub price_caps: Prices,
-    /// How long a call waits for a provider to connect before it gets 503.
+    /// A synchronous call gets 503 once no provider that could take it has been connected for this long. Well below the
+    /// second within which callers are told, with room for a loaded machine.
     pub provider_wait: Duration,
     /// Maximum number of waiting asynchronous jobs; more get 503.
     pub queued_jobs_max: usize,
@@ -118,7 +119,7 @@ impl Default for Tuning {
                 memory_ucr_per_gib_s: 1_000,
                 egress_ucr_per_mib: 1_000,
             },
-            provider_wait: Duration::from_secs(5),
+            provider_wait: Duration::from_millis(600),
             queued_jobs_max: 20_000,
             queue_timeout: Duration::from_secs(600),
             quarantine_after: 10,
@@ -150,7 +151,7 @@ pub struct Controller {
     providers: providers::seen::Providers,
     standings: providers::standings::Standings,
     withheld: money::withheld::Withheld,
-    references: providers::reference::References,
+    references: calls::reference::References,
     operator: AccountId,
     hub: providers::hub::Hub,
     policy: Policy,
@@ -202,7 +203,7 @@ impl Controller {
             providers: providers::seen::Providers::default(),
             standings: providers::standings::Standings::default(),
             withheld: money::withheld::Withheld::default(),
-            references: providers::reference::References::default(),
+            references: calls::reference::References::default(),
             operator: options.operator,
             hub: providers::hub::Hub::default(),
             policy: options.policy,
@@ -245,10 +246,10 @@ impl Controller {
         controller.tasks.spawn(money::aside::run(controller.clone()));
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(calls::results::run(controller.clone()));
-        controller.tasks.spawn(calls::fair::keep_size(controller.clone()));
+        controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
         controller.tasks.spawn(providers::seen::tell(controller.clone()));
         controller.tasks.spawn(money::withheld::run(controller.clone()));
-        controller.tasks.spawn(providers::reference::run(controller.clone()));
+        controller.tasks.spawn(calls::reference::run(controller.clone()));
         calls::queue::take_up(&controller).await?;
         Ok(controller)
     }

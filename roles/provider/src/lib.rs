@@ -149,11 +149,13 @@ impl Provider {
     /// Takes no new jobs; running ones end.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.keeper.stirred.notify_one();
     }
 
     /// Takes new jobs again, and goes on with those that stand still.
     pub fn resume(&self) {
         self.draining.store(false, Ordering::Relaxed);
+        self.keeper.stirred.notify_one();
         self.keeper.tell(false);
     }
 

@@ -4,8 +4,12 @@ use xtask::tidy::{
     self,
     edges::{self, Edge, Shelf},
     packages::{self, Package, Rules},
+<<<<<<< ours
     sources,
     targets::{self, Target},
+=======
+    rooms, sources,
+>>>>>>> theirs
 };
 
 #[test]
@@ -273,4 +277,38 @@ fn read_all(folder: &std::path::Path, into: &mut String) {
             into.push_str(&std::fs::read_to_string(&path).expect("UTF-8"));
         }
     }
+}
+
+#[test]
+fn a_room_uses_the_rooms_below_it_and_none_above() {
+    let within = |room: &str, line: &str| {
+        rooms::check(
+            &format!("roles/controller/src/{room}/x.rs"),
+            &format!("//! A charter.\n\n{line}\n"),
+        )
+    };
+    for (room, line) in [
+        ("accounts", "use crate::http::views;"),
+        (
+            "money",
+            "use crate::{\n    accounts::audit,\n    calls::{dispatch, invoke},\n    clock,\n};",
+        ),
+        ("providers", "fn f() -> crate::money::Payable {}"),
+    ] {
+        let found = within(room, line);
+        assert_eq!(found.len(), 1, "{room}: {line}: {found:?}");
+        assert_eq!(found[0].place, format!("roles/controller/src/{room}/x.rs:3"));
+    }
+    for (room, line) in [
+        ("calls", "use crate::{Answer, functions::{self, calls}, money::leases};"),
+        ("http", "use crate::calls::invoke;"),
+        ("money", "use crate::{money::lane, failure::store};"),
+        ("accounts", "// as crate::http does"),
+        ("accounts", "#[cfg(test)]\nmod tests {\n    use crate::http::views;\n}"),
+    ] {
+        assert_eq!(within(room, line), [], "{room}: {line}");
+    }
+    assert_eq!(within("attic", "").len(), 1, "a new room is put on the plan");
+    assert_eq!(rooms::check("roles/controller/src/clock.rs", "use crate::http;"), []);
+    assert_eq!(rooms::check("roles/peer/src/http/x.rs", "use crate::anything;"), []);
 }

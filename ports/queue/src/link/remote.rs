@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use piecework_model::{AccountId, Digest, FunctionId, LeaseId, Rejection, Seal};
 use piecework_sandbox::LoadError;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,8 @@ pub struct RemoteProvider {
     profile: Profile,
     instance: [u8; 16],
     state: Mutex<State>,
+    /// It came, went, or takes jobs otherwise than before.
+    stirred: Notify,
     asked: AtomicU64,
     /// Deliveries that nobody waited for any more.
     pub stale: AtomicU64,
@@ -107,6 +109,7 @@ impl RemoteProvider {
             profile: arrival.introduction.profile.clone(),
             instance: arrival.introduction.instance,
             state: Mutex::new(State::new()),
+            stirred: Notify::new(),
             asked: AtomicU64::new(0),
             stale: AtomicU64::new(0),
         })
@@ -168,6 +171,7 @@ impl RemoteProvider {
         for (id, (ask, _)) in &state.asks {
             state.send(ToProvider::Ask(*id, Box::new(ask.clone())));
         }
+        self.stirred.notify_one();
         state.sessions
     }
 
@@ -178,6 +182,7 @@ impl RemoteProvider {
         }
         state.session = None;
         drop(state);
+        self.stirred.notify_one();
         let remote = Arc::downgrade(self);
         tokio::spawn(async move {
             sleep(GRACE).await;
@@ -229,6 +234,9 @@ impl RemoteProvider {
             }
             ToController::Beat { load, warm } => {
                 let mut state = self.state.lock();
+                if (state.load.draining, state.load.paused) != (load.draining, load.paused) {
+                    self.stirred.notify_one();
+                }
                 state.load = load;
                 state.warm = warm.into_iter().collect();
                 state.send(ToProvider::Beat);
@@ -379,6 +387,10 @@ impl ProviderLink for RemoteProvider {
     fn silent_ms(&self) -> u64 {
         let silent = self.state.lock().heard.lock().elapsed();
         u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn changed(&self) {
+        self.stirred.notified().await;
     }
 
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {

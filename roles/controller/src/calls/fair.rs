@@ -1,224 +1,386 @@
-//! Who gets the next free slot: developers in turn, by weight, however many jobs each of them has waiting.
+//! The waiting room of this controller: a call is admitted and gets its slot in one step, or waits for it in its line.
 //!
 //! ```text
-//! enter: room and nobody waits -> inside;  else -> its developer's own line
-//! leave: the ring's next developer lets in the first of its line; after `weight` of them it is the next one's turn
+//! admit: the provider has a slot free -> Slot
+//! wait:  -> Waiting -> Word::Slot when its turn comes
+//!                   -> Word::Nobody where no provider can take it for PATIENCE and a caller waits
+//! Slot dropped -> the room gives it to the next at once, and wakes that one alone
 //! ```
-//! A place here is the right to look for a slot; which provider's slot it is, the scheduler says.
+//! Who is next is decided by [`piecework_scheduler::Room`]. Here are its lock, the tasks that it wakes, and the watch over
+//! the providers: one that comes, goes, pauses or is trusted less changes what the room may give away.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use piecework_model::AccountId;
-use tokio::sync::oneshot;
+use piecework_scheduler::{Admission, Arrival, Bounds, Claim, Crowded, Presence, Room, Ticket, Trust, inability};
+use tokio::{sync::oneshot, time::MissedTickBehavior};
 
-use crate::Controller;
+use crate::{Answer, Controller, failure::refuse, functions::Live, providers::seen::Seen};
 
-#[derive(Default)]
-pub(crate) struct Fair(Arc<Mutex<State>>);
+/// Each waiting call of a caller holds its event in memory and a connection open.
+const BOUNDS: Bounds = Bounds {
+    // A burst of this many times the concurrency is held rather than refused.
+    function_per_slot: 10,
+    // One developer alone does not fill the room.
+    developer: 5_000,
+    all: 20_000,
+};
+/// Between two looks at all providers: a link that falls silent tells nobody.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A provider whose link was cut this lately may come back to its jobs (`piecework_queue::link::GRACE`), so calls wait for
+/// it; and a controller that has just started does not know yet who will come back.
+const AWAY_MAX: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
+/// What the calls of one line have in common: where they can run.
+#[derive(Clone)]
+pub(crate) struct Label {
+    pub(crate) live: Arc<Live>,
+    /// Providers that have refused the call.
+    pub(crate) refused: Vec<AccountId>,
+    /// Providers that have run it already, and their owners.
+    pub(crate) has_run: Vec<AccountId>,
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Self) -> bool {
+        let version = |label: &Self| (label.live.function.id, label.live.version.version);
+        version(self) == version(other) && self.refused == other.refused && self.has_run == other.has_run
+    }
+}
+
+impl Label {
+    pub(crate) fn is_refused_by(&self, seen: &Seen) -> bool {
+        self.refused.contains(&seen.link.profile().account)
+    }
+
+    pub(crate) fn has_run_at(&self, seen: &Seen) -> bool {
+        self.has_run.contains(&seen.owner) || self.has_run.contains(&seen.link.profile().account)
+    }
+
+    fn fits(&self, seen: &Seen) -> bool {
+        let candidate = seen.candidate(self.live.wanted());
+        !self.is_refused_by(seen) && !self.has_run_at(seen) && inability(&candidate, &self.live.request).is_none()
+    }
+}
+
+/// What a call that waits is told.
+pub(crate) enum Word {
+    Slot(Slot),
+    /// No provider can take it now or soon.
+    Nobody,
+}
+
+/// The slots of all providers and the calls that wait for one.
+pub(crate) struct Fair(Arc<Shared>);
+
+struct Shared {
+    began: Instant,
+    state: Mutex<State>,
+}
+
 struct State {
-    capacity: u32,
-    inside: u32,
-    lines: HashMap<AccountId, Line>,
-    /// Developers with somebody in line; the first is whose turn it is.
-    ring: VecDeque<AccountId>,
+    room: Room<Label, oneshot::Sender<Word>>,
+    /// By their index in the room.
+    berths: Vec<Berth>,
+    index: HashMap<AccountId, usize>,
 }
 
-struct Line {
-    waiting: VecDeque<oneshot::Sender<Place>>,
-    weight: u32,
-    /// How many more it may let in before the turn passes on.
-    left: u32,
+/// A provider as the room was last told of it.
+struct Berth {
+    seen: Arc<Seen>,
+    trust: Trust,
+    presence: Presence,
+    /// Since when its link is down.
+    away_since: Option<Instant>,
 }
 
-/// The right to one slot, until dropped.
-pub(crate) struct Place(Arc<Mutex<State>>);
+/// One of a provider's slots, from the assignment of a job to its end.
+pub(crate) struct Slot {
+    shared: Arc<Shared>,
+    seen: Arc<Seen>,
+    provider: usize,
+    claim: Claim,
+}
 
-impl Drop for Place {
+impl Slot {
+    fn new(shared: &Arc<Shared>, seen: Arc<Seen>, provider: usize, claim: Claim) -> Self {
+        seen.job_begins();
+        Self {
+            shared: shared.clone(),
+            seen,
+            provider,
+            claim,
+        }
+    }
+
+    pub(crate) fn seen(&self) -> &Arc<Seen> {
+        &self.seen
+    }
+
+    /// Changes it for a slot of `other`, if one is free. Whether it was.
+    pub(crate) fn swap(&mut self, other: &Arc<Seen>) -> bool {
+        let (from, claim) = (self.provider, self.claim);
+        let swapped = self.shared.give(|state, now_us| {
+            let to = state.index_of(other)?;
+            state.room.swap(from, to, &claim, now_us).then_some(to)
+        });
+        if let Some(to) = swapped {
+            other.job_begins();
+            self.seen.job_ends();
+            (self.seen, self.provider) = (other.clone(), to);
+        }
+        swapped.is_some()
+    }
+
+    /// The provider would not take the job although it had a slot free by the count here: it is asked less for a moment.
+    /// `is_full`: others use its slots; else it takes nothing at all.
+    pub(crate) fn was_refused(&self, is_full: bool) {
+        let mut state = self.shared.state.lock();
+        let others = state.room.taken(self.provider) - 1;
+        state.room.lower(self.provider, if is_full { others } else { 0 });
+    }
+}
+
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.lock().inside -= 1;
-        let_in(&self.0);
+        self.seen.job_ends();
+        self.shared
+            .give(|state, now_us| state.room.release(self.provider, &self.claim, now_us));
     }
 }
 
-impl Fair {
-    /// How many places there are. More let in who waits.
-    pub(crate) fn resize(&self, capacity: u32) {
-        self.0.lock().capacity = capacity;
-        let_in(&self.0);
+/// A call in its line. Dropped, it leaves.
+pub(crate) struct Waiting {
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    receiver: oneshot::Receiver<Word>,
+}
+
+impl Waiting {
+    /// Its place in order of arrival, to be kept if the call has to wait again.
+    pub(crate) fn arrival(&self) -> u64 {
+        self.ticket.arrival
     }
 
-    /// A place, at once or when its developer's turn comes. Cancel safe: who goes away leaves the line.
-    pub(crate) async fn enter(&self, developer: AccountId, weight: u32) -> Place {
-        let receiver = {
-            let mut state = self.0.lock();
-            if state.ring.is_empty() && state.inside < state.capacity {
-                state.inside += 1;
-                return Place(self.0.clone());
-            }
-            state.line_up(developer, weight)
-        };
-        let_in(&self.0);
-        receiver
+    /// Cancel safe: a slot that came and was not taken goes to the next.
+    pub(crate) async fn word(&mut self) -> Word {
+        (&mut self.receiver)
             .await
-            .expect("who stands in line is never sent away: lines live as long as the controller")
+            .expect("the room tells every call that it takes out of its line")
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        drop(self.shared.state.lock().room.leave(&self.ticket));
+    }
+}
+
+impl Default for Fair {
+    fn default() -> Self {
+        Self(Arc::new(Shared {
+            began: Instant::now(),
+            state: Mutex::new(State {
+                room: Room::new(BOUNDS),
+                berths: Vec::new(),
+                index: HashMap::new(),
+            }),
+        }))
+    }
+}
+
+impl Shared {
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn waiting(&self) -> usize {
-        self.0.lock().lines.values().map(|line| line.waiting.len()).sum()
+    /// Changes the room, and hands out the slots that calls get by it.
+    fn give<R>(self: &Arc<Self>, change: impl FnOnce(&mut State, u64) -> R) -> R {
+        let mut granted = Vec::new();
+        let result = {
+            let mut state = self.state.lock();
+            let now_us = self.now_us();
+            let result = change(&mut state, now_us);
+            while let Some(grant) = state.room.next(now_us) {
+                let seen = state.berths[grant.provider].seen.clone();
+                granted.push((grant.word, Slot::new(self, seen, grant.provider, grant.claim)));
+            }
+            result
+        };
+        for (word, slot) in granted {
+            // A call that went away in this moment gives its slot back by dropping it.
+            drop(word.send(Word::Slot(slot)));
+        }
+        result
     }
 }
 
 impl State {
-    fn line_up(&mut self, developer: AccountId, weight: u32) -> oneshot::Receiver<Place> {
-        let (sender, receiver) = oneshot::channel();
-        let line = self.lines.entry(developer).or_insert_with(|| {
-            self.ring.push_back(developer);
-            Line {
-                waiting: VecDeque::new(),
-                weight,
-                left: weight,
+    /// Where this run of a provider stands; `None` until it was looked at.
+    fn index_of(&self, seen: &Arc<Seen>) -> Option<usize> {
+        let index = *self.index.get(&seen.link.profile().account)?;
+        Arc::ptr_eq(&self.berths[index].seen, seen).then_some(index)
+    }
+
+    fn look(&mut self, seen: &Arc<Seen>, found: Presence, now: Instant) {
+        let (account, slots) = (seen.link.profile().account, seen.link.profile().slots);
+        let trust = seen.trust();
+        let mut is_new = false;
+        let index = *self.index.entry(account).or_insert_with(|| {
+            is_new = true;
+            self.berths.push(Berth {
+                seen: seen.clone(),
+                trust,
+                presence: Presence::Closed,
+                away_since: None,
+            });
+            self.room.add_provider()
+        });
+        let berth = &mut self.berths[index];
+        let is_other = is_new || !Arc::ptr_eq(&berth.seen, seen) || berth.trust != trust;
+        let presence = match found {
+            Presence::Open | Presence::Closed => {
+                berth.away_since = None;
+                found
+            }
+            Presence::Returning => match now.duration_since(*berth.away_since.get_or_insert(now)) < AWAY_MAX {
+                true => Presence::Returning,
+                false => Presence::Closed,
+            },
+        };
+        let is_open_otherwise = is_other || berth.presence != presence;
+        (berth.seen, berth.trust, berth.presence) = (seen.clone(), trust, presence);
+        if is_other {
+            self.room.reconsider(index, |label| label.fits(seen));
+        }
+        if is_open_otherwise {
+            self.room.open(index, presence, slots);
+        }
+    }
+}
+
+impl Fair {
+    /// A slot of this provider, at once or not at all.
+    pub(crate) fn admit(&self, seen: &Arc<Seen>, claim: &Claim) -> Result<Slot, Admission> {
+        let (admission, index) = {
+            let mut state = self.0.state.lock();
+            let Some(index) = state.index_of(seen) else {
+                return Err(Admission::Full);
+            };
+            (state.room.admit(index, claim, self.0.now_us()), index)
+        };
+        match admission {
+            Admission::Taken => Ok(Slot::new(&self.0, seen.clone(), index, *claim)),
+            Admission::Full | Admission::AtLimit => Err(admission),
+        }
+    }
+
+    /// A place in the line of such calls. Refuses with `function.too_many` and `server.busy` where a caller waits.
+    pub(crate) fn wait(&self, claim: Claim, label: Label, patient: bool, again: Option<u64>) -> Answer<Waiting> {
+        let (word, receiver) = oneshot::channel();
+        let arrival = Arrival {
+            claim,
+            label,
+            word,
+            patient,
+            again,
+        };
+        let ticket = self.0.give(|state, now_us| {
+            let berths = &state.berths;
+            let able = |label: &Label| {
+                let fitting = berths.iter().enumerate().filter(|(_, berth)| label.fits(&berth.seen));
+                fitting.map(|(index, _)| index).collect()
+            };
+            state.room.wait(arrival, able, now_us)
+        });
+        match ticket {
+            Ok(ticket) => Ok(Waiting {
+                shared: self.0.clone(),
+                ticket,
+                receiver,
+            }),
+            Err(Crowded::Function) => refuse(
+                "function.too_many",
+                "the function's concurrency limit is reached and its queue is full; retry later",
+            ),
+            Err(Crowded::Developer) => refuse(
+                "server.busy",
+                "too many calls of this developer's functions are waiting; retry later",
+            ),
+            Err(Crowded::All) => refuse("server.busy", "too many calls are waiting; retry later"),
+        }
+    }
+
+    /// Tells the room what these providers are like now.
+    pub(crate) fn look(&self, all: &[Arc<Seen>]) {
+        let found: Vec<_> = all.iter().map(|seen| (seen, presence(seen))).collect();
+        let now = Instant::now();
+        self.0.give(|state, _| {
+            for (seen, presence) in found {
+                state.look(seen, presence, now);
             }
         });
-        line.weight = weight;
-        line.waiting.push_back(sender);
-        receiver
     }
 
-    /// The next in turn, if there is room.
-    fn next(&mut self) -> Option<oneshot::Sender<Place>> {
-        if self.inside >= self.capacity {
-            return None;
+    /// Sends away callers for whom no provider has been there for `patience`.
+    fn sweep(&self, patience: Duration) {
+        // A controller that has just started waits for its providers to come back.
+        let patience = patience.max(AWAY_MAX.saturating_sub(self.0.began.elapsed()));
+        let patience_us = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+        let given_up = self.0.give(|state, now_us| state.room.sweep(now_us, patience_us));
+        for word in given_up {
+            drop(word.send(Word::Nobody));
         }
-        let developer = *self.ring.front()?;
-        let line = self.lines.get_mut(&developer)?;
-        let next = line.waiting.pop_front();
-        line.left = line.left.saturating_sub(1);
-        if line.waiting.is_empty() {
-            self.lines.remove(&developer);
-            self.ring.pop_front();
-        } else if line.left == 0 {
-            line.left = line.weight;
-            self.ring.rotate_left(1);
-        }
-        self.inside += u32::from(next.is_some());
-        next
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.state.lock().room.waiting()
     }
 }
 
-/// Outside of the lock, as a place that nobody takes any more is dropped at once and locks again.
-fn let_in(shared: &Arc<Mutex<State>>) {
-    loop {
-        let Some(next) = shared.lock().next() else { return };
-        if let Err(untaken) = next.send(Place(shared.clone())) {
-            shared.lock().inside -= 1;
-            // Given back by hand: its own drop would come back here, one level deeper for each that went away.
-            std::mem::forget(untaken);
-        }
+/// `Returning` where its link is down: for how long, its berth knows.
+fn presence(seen: &Seen) -> Presence {
+    if !seen.link.is_linked() {
+        return Presence::Returning;
+    }
+    match seen.takes_jobs() {
+        true => Presence::Open,
+        false => Presence::Closed,
     }
 }
 
-/// Keeps the number of places at the number of slots that the providers have now, until shutdown.
-pub(crate) async fn keep_size(controller: Arc<Controller>) {
-    const EVERY: Duration = Duration::from_millis(200);
+/// Looks at the providers when one comes or says that something changed, and every [`LOOK_EVERY`], until shutdown.
+pub(crate) async fn keep_watch(controller: Arc<Controller>) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut watched = controller.providers.all();
+    let mut changes: FuturesUnordered<_> = watched.iter().cloned().map(changed).collect();
     loop {
-        controller.fair.resize(slots(&controller));
+        let all = controller.providers.all();
+        if !Arc::ptr_eq(&all, &watched) {
+            watched = all;
+            changes = watched.iter().cloned().map(changed).collect();
+        }
+        controller.fair.look(&watched);
         tokio::select! {
             () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(EVERY) => {}
+            _ = every.tick() => controller.fair.sweep(controller.tuning.provider_wait),
+            () = controller.providers.joined() => {}
+            Some(seen) = changes.next(), if !changes.is_empty() => changes.push(changed(seen)),
         }
     }
 }
 
-/// At least one: where no provider is there, callers have to get in to be told so.
-fn slots(controller: &Controller) -> u32 {
-    let all = controller.providers.all();
-    let here = all.iter().filter(|seen| seen.link.is_linked());
-    let slots = here.map(|seen| seen.link.profile().slots);
-    slots.fold(0, u32::saturating_add).max(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn developer(number: u8) -> AccountId {
-        AccountId([number; 20])
-    }
-
-    /// Fills the line of `who`; gives the order in which all get in while one after the other leaves.
-    async fn order(lines: &[(u8, u32, usize)]) -> Vec<u8> {
-        let fair = Fair::default();
-        fair.resize(1);
-        let first = fair.enter(developer(0), 1).await;
-        let mut order = Vec::new();
-        let mut entering = futures::stream::FuturesUnordered::new();
-        for &(number, weight, count) in lines {
-            for _ in 0..count {
-                let mut enter = Box::pin(fair.enter(developer(number), weight));
-                assert!(futures::poll!(&mut enter).is_pending());
-                entering.push(async move { (number, enter.await) });
-            }
-        }
-        drop(first);
-        while let Some((number, place)) = futures::StreamExt::next(&mut entering).await {
-            order.push(number);
-            drop(place);
-        }
-        order
-    }
-
-    #[tokio::test]
-    async fn ten_thousand_of_one_developer_do_not_hold_up_the_one_of_another() {
-        let order = order(&[(1, 1, 10_000), (2, 1, 1)]).await;
-        let place = order.iter().position(|number| *number == 2);
-        assert_eq!(order.len(), 10_001);
-        assert!(place.is_some_and(|place| place <= 2), "let in at {place:?}");
-    }
-
-    #[tokio::test]
-    async fn shares_follow_the_weights() {
-        let order = order(&[(1, 1, 100), (2, 3, 100)]).await;
-        let of_two = order[..80].iter().filter(|number| **number == 2).count();
-        assert_eq!(of_two, 60, "{order:?}");
-    }
-
-    #[tokio::test]
-    async fn who_goes_away_takes_no_place() {
-        let fair = Fair::default();
-        fair.resize(1);
-        let first = fair.enter(developer(1), 1).await;
-        for _ in 0..100 {
-            let mut gone = Box::pin(fair.enter(developer(2), 1));
-            assert!(futures::poll!(&mut gone).is_pending());
-        }
-        let mut stays = Box::pin(fair.enter(developer(2), 1));
-        assert!(futures::poll!(&mut stays).is_pending());
-        drop(first);
-        let place = stays.await;
-        assert_eq!((fair.waiting(), fair.0.lock().inside), (0, 1));
-        drop(place);
-        assert_eq!(fair.0.lock().inside, 0);
-    }
-
-    #[tokio::test]
-    async fn a_place_that_came_too_late_is_passed_on() {
-        let fair = Fair::default();
-        fair.resize(1);
-        let first = fair.enter(developer(1), 1).await;
-        let mut late = Box::pin(fair.enter(developer(1), 1));
-        assert!(futures::poll!(&mut late).is_pending());
-        let mut next = Box::pin(fair.enter(developer(2), 1));
-        assert!(futures::poll!(&mut next).is_pending());
-        drop(first);
-        drop(late);
-        drop(next.await);
-        assert_eq!(fair.0.lock().inside, 0);
-    }
+async fn changed(seen: Arc<Seen>) -> Arc<Seen> {
+    seen.link.changed().await;
+    seen
 }

@@ -1,17 +1,13 @@
 //! One invocation, from admission to the journal.
 //!
 //! ```text
-//! gate -> fair turn -> dispatch (provider, ticket, receipt checked) -> journal -> commit -> owed, compared or held
+//! dispatch (slot, ticket, provider, receipt checked) -> journal -> commit -> owed, compared or held
 //! ```
 //!
 //! Whatever fails before the provider begins costs nothing and leaves no job; from then on there is one record, in the
 //! journal before anybody is told.
 
-use std::{
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, task::Poll, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
@@ -25,8 +21,7 @@ use crate::{
     Answer, Controller,
     calls::{
         compare::{self, First},
-        dispatch::{Ran, cancelled, dispatch, expired},
-        inflight::Aboard,
+        dispatch::{Ran, dispatch},
         logs,
         outcome::{Verdict, judge},
         results,
@@ -34,9 +29,9 @@ use crate::{
     },
     clock::now_ms,
     failure::store,
-    functions::{self, Live, traffic, watch},
+    functions::{self, Live, budget, traffic, watch},
     money::{
-        aside, budget,
+        aside,
         settle::Outgoing,
         withheld::{self, Payable},
     },
@@ -52,7 +47,7 @@ pub(crate) struct Invocation {
     /// Unix milliseconds after which nobody begins.
     pub(crate) deadline_ms: u64,
     pub(crate) created_at_ms: u64,
-    /// Out of the durable queue: waits for a place as long as it takes, keeps its output whatever its size.
+    /// Out of the durable queue: waits for a slot as long as it takes, keeps its output whatever its size.
     pub(crate) accepted: bool,
     pub(crate) purpose: Purpose,
     pub(crate) streams: Streams,
@@ -124,20 +119,6 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
     let arrived = Instant::now();
     let live = invocation.live.clone();
     let aboard = controller.inflight.board(queued_record(invocation));
-    let gate = async {
-        if invocation.accepted {
-            Ok(live.gate.enter_patiently().await)
-        } else {
-            live.gate.enter().await
-        }
-    };
-    let _place = in_time(invocation, &aboard, gate).await??;
-    let _turn = in_time(
-        invocation,
-        &aboard,
-        controller.fair.enter(live.function.owner, live.weight),
-    )
-    .await?;
     let ran = match dispatch(controller, invocation, &aboard).await {
         Ok(ran) => ran,
         Err(refusal) => {
@@ -168,14 +149,11 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
     Ok(done)
 }
 
-/// Runs a job that nobody waits for: beside the function's gate, and nothing is concluded about its version. What it owes
+/// Runs a job that nobody waits for: beside the function's concurrency limit, and nothing is concluded about its version. What it owes
 /// is the caller's to decide.
 pub(crate) async fn aside(controller: &Controller, invocation: Invocation) -> Answer<(Done, Option<Payable>)> {
     let arrived = Instant::now();
     let aboard = controller.inflight.board(queued_record(&invocation));
-    let live = invocation.live.clone();
-    let turn = controller.fair.enter(live.function.owner, live.weight);
-    let _turn = in_time(&invocation, &aboard, turn).await?;
     let ran = dispatch(controller, &invocation, &aboard).await?;
     conclude(controller, &invocation, arrived, ran)
 }
@@ -189,20 +167,6 @@ fn queued_record(invocation: &Invocation) -> Job {
         live.function.owner,
         invocation.created_at_ms,
     )
-}
-
-/// What `wait` comes to, unless the job is cancelled or its deadline passes before.
-async fn in_time<T>(invocation: &Invocation, aboard: &Aboard<'_>, wait: impl Future<Output = T>) -> Answer<T> {
-    let mut wait = std::pin::pin!(wait);
-    if let Poll::Ready(done) = futures::poll!(&mut wait) {
-        return Ok(done);
-    }
-    let left = Duration::from_millis(invocation.deadline_ms.saturating_sub(now_ms()));
-    tokio::select! {
-        done = wait => Ok(done),
-        () = aboard.flight.cancel.cancelled() => Err(cancelled(invocation)),
-        () = tokio::time::sleep(left) => Err(expired(invocation)),
-    }
 }
 
 /// Writes down and answers; what is owed for it comes back, where its receipt is in order.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use piecework_model::JobId;
+use piecework_model::{AccountId, JobId};
 use piecework_store::{Accepted, AcceptedJob};
 use tokio_util::sync::CancellationToken;
 
@@ -20,15 +20,50 @@ use crate::{
 /// Between looks whether a job that is being cancelled has come on its way, or has ended.
 const CANCEL_POLL: Duration = Duration::from_millis(2);
 
+/// No developer fills the queue alone: its jobs take at most this part of it.
+const SHARE: usize = 2;
+
 /// What was accepted and has not ended; each with its owner's word that it shall not begin.
 #[derive(Default)]
 pub(crate) struct Queue {
     accepted: DashMap<JobId, CancellationToken>,
+    /// How many of them are whose.
+    developers: DashMap<AccountId, usize>,
 }
 
 impl Queue {
     pub(crate) fn len(&self) -> usize {
         self.accepted.len()
+    }
+
+    /// Refuses with `server.busy` what is beyond `most` jobs, or the developer's part of them.
+    fn check(&self, developer: AccountId, most: usize) -> Answer<()> {
+        if self.len() >= most {
+            return refuse("server.busy", "the queue of asynchronous jobs is full; retry later");
+        }
+        let own = self.developers.get(&developer).map_or(0, |own| *own);
+        if own >= most.div_ceil(SHARE) {
+            return refuse(
+                "server.busy",
+                "too many asynchronous jobs of this developer's functions are queued; retry when some have ended",
+            );
+        }
+        Ok(())
+    }
+
+    fn enter(&self, job: JobId, developer: AccountId, word: CancellationToken) {
+        self.accepted.insert(job, word);
+        *self.developers.entry(developer).or_default() += 1;
+    }
+
+    fn leave(&self, job: JobId, developer: AccountId) {
+        if self.accepted.remove(&job).is_none() {
+            return;
+        }
+        if let Some(mut own) = self.developers.get_mut(&developer) {
+            *own -= 1;
+        }
+        self.developers.remove_if(&developer, |_, own| *own == 0);
     }
 
     /// Whether the job is among these.
@@ -58,9 +93,9 @@ pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
 /// Accepts a job: when it returns, the job will run even if everything dies now. The id may be of an earlier job with
 /// the same idempotency key. Refuses with `server.busy` and `idempotency.conflict`.
 pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> Answer<JobId> {
-    if controller.queue.len() >= controller.tuning.queued_jobs_max {
-        return refuse("server.busy", "the queue of jobs is full");
-    }
+    controller
+        .queue
+        .check(job.developer, controller.tuning.queued_jobs_max)?;
     match controller.store.accept(job.clone()).await.map_err(store)? {
         Accepted::New => {
             let id = job.id;
@@ -92,8 +127,9 @@ fn start(controller: &Arc<Controller>, job: AcceptedJob) {
     let place = Place {
         controller: controller.clone(),
         id: job.id,
+        developer: job.developer,
     };
-    controller.queue.accepted.insert(job.id, word.clone());
+    controller.queue.enter(job.id, job.developer, word.clone());
     controller
         .tasks
         .spawn(async move { run(&place.controller, job, &word).await });
@@ -103,11 +139,12 @@ fn start(controller: &Arc<Controller>, job: AcceptedJob) {
 struct Place {
     controller: Arc<Controller>,
     id: JobId,
+    developer: AccountId,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.controller.queue.accepted.remove(&self.id);
+        self.controller.queue.leave(self.id, self.developer);
     }
 }
 
@@ -145,4 +182,29 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancella
         streams: Streams::default(),
     };
     invoke::run(controller.clone(), invocation).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_developer_fills_no_more_than_its_part_of_the_queue() {
+        let queue = Queue::default();
+        let (one, other) = (AccountId([1; 20]), AccountId([2; 20]));
+        let job = |number: u8| JobId::new(u64::from(number), [number; 10]);
+        let enter = |number, developer| {
+            queue.check(developer, 10)?;
+            queue.enter(job(number), developer, CancellationToken::new());
+            Ok::<_, Box<crate::failure::Refusal>>(())
+        };
+        (0..5).for_each(|number| enter(number, one).expect("its part"));
+        assert_eq!(enter(5, one).expect_err("more than its part").code, "server.busy");
+        (5..10).for_each(|number| enter(number, other).expect("the rest"));
+        assert_eq!(enter(10, AccountId([3; 20])).expect_err("full").code, "server.busy");
+        queue.leave(job(0), one);
+        enter(11, one).expect("one has ended");
+        (5..10).for_each(|number| queue.leave(job(number), other));
+        assert_eq!((queue.len(), queue.developers.len()), (5, 1));
+    }
 }

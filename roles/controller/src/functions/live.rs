@@ -13,7 +13,6 @@ use piecework_store::{Function, Policy, Quarantine, Version};
 use crate::{
     Answer, Controller,
     accounts::{auth::Caller, rates},
-    calls::gate::Gate,
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
     functions::{placement, traffic::Split},
@@ -25,7 +24,6 @@ pub(crate) struct Live {
     pub(crate) function: Function,
     pub(crate) version: Version,
     pub(crate) work: Arc<Work>,
-    pub(crate) gate: Arc<Gate>,
     /// What the scheduler is asked.
     pub(crate) request: Request,
     /// And how it chooses.
@@ -80,8 +78,6 @@ impl Live {
 pub(crate) struct Cache {
     live: Moka<FunctionId, Arc<Live>>,
     names: Moka<(OwnerName, FunctionName), FunctionId>,
-    /// Gates outlive versions, so that an update does not let twice as many in.
-    gates: Moka<FunctionId, (u32, Arc<Gate>)>,
     turns: Moka<FunctionId, Arc<tokio::sync::Mutex<()>>>,
 }
 
@@ -93,24 +89,12 @@ impl Default for Cache {
         Self {
             live: Moka::new(LIVE_MAX),
             names: Moka::new(4 * LIVE_MAX),
-            gates: Moka::new(2 * LIVE_MAX),
             turns: Moka::new(LIVE_MAX),
         }
     }
 }
 
 impl Cache {
-    fn gate(&self, function: &Function) -> Arc<Gate> {
-        match self.gates.get(&function.id) {
-            Some((concurrency, gate)) if concurrency == function.concurrency => gate,
-            Some(_) | None => {
-                let gate = Arc::new(Gate::new(function.concurrency));
-                self.gates.insert(function.id, (function.concurrency, gate.clone()));
-                gate
-            }
-        }
-    }
-
     /// Held while a new version is made.
     pub(crate) fn turn(&self, function: FunctionId) -> Arc<tokio::sync::Mutex<()>> {
         self.turns.get_with(function, Arc::default)
@@ -232,7 +216,6 @@ async fn of_version(controller: &Controller, function: &Function, number: u32, l
     };
     let (work, secrets) = work(controller, function, &version)?;
     Ok(Live {
-        gate: controller.functions.gate(function),
         request: request(controller, function.owner, &version.placement, &work).await?,
         policy: version.placement.policy.unwrap_or(controller.policy),
         work: Arc::new(work),

@@ -9,10 +9,9 @@ use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 
 use crate::{
     Answer, Controller,
-    calls::dispatch,
     failure::{Refusal, failed, refusal, refuse, rejected},
     functions,
-    providers::seen::Wanted,
+    providers::{reasons, seen::Wanted},
 };
 
 /// The stored reason if the developer named the sandbox.
@@ -59,7 +58,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     let provider = match site.provider(&work).await? {
         Ok(provider) => provider,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
-            return Err(dispatch::no_provider(site.controller, &reasons).await);
+            return Err(reasons::no_provider(site.controller, &reasons).await);
         }
         Err(_) => {
             let message = format!(
@@ -111,7 +110,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         }
     }
     match others {
-        Some(reasons) => Err(dispatch::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(reasons::no_provider(site.controller, &reasons).await),
         None => refuse(
             "sandbox.unavailable",
             format!("no sandbox can run this code: {}", said.join("; ")),

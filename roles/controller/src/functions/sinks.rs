@@ -17,7 +17,11 @@ fn context(function: FunctionId) -> String {
     format!("sink of {function}")
 }
 
-pub(crate) fn open(controller: &Controller, function: FunctionId, policy: Option<&ResultPolicy>) -> Answer<Option<Sink>> {
+pub(crate) fn open(
+    controller: &Controller,
+    function: FunctionId,
+    policy: Option<&ResultPolicy>,
+) -> Answer<Option<Sink>> {
     let Some(sealed) = policy.and_then(|policy| policy.sealed_sink.as_ref()) else {
         return Ok(None);
     };

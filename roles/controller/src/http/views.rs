@@ -3,16 +3,23 @@
 use piecework_api::{
     accounts as api_accounts,
     functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
-    jobs::{JobView, PassedOverProvider, PassedOverView},
+    jobs::JobView,
     ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
 use piecework_model::{AccountId, Credits};
-use piecework_scheduler::Reasons;
 use piecework_store::{Job, Point, Token, Version};
 use serde_json::value::RawValue;
 
-use crate::{Answer, Controller, accounts::auth, clock::timestamp, failure::failed, functions::{Live, budget}, shown};
+use crate::{
+    Answer, Controller,
+    accounts::auth,
+    clock::timestamp,
+    failure::failed,
+    functions::{Live, budget},
+    providers::reasons,
+    shown,
+};
 
 pub(crate) fn token(token: &Token, account: &str) -> api_accounts::TokenView {
     api_accounts::TokenView {
@@ -164,24 +171,9 @@ pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<J
         view.held = crate::money::withheld::of(controller, record.id).await?;
     }
     if let Some(text) = &record.passed_over {
-        view.passed_over = Some(passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
+        view.passed_over = Some(reasons::passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
     }
     Ok(view)
-}
-
-pub(crate) async fn passed_over(controller: &Controller, reasons: &Reasons) -> PassedOverView {
-    let mut providers = Vec::with_capacity(reasons.providers.len());
-    for passed in &reasons.providers {
-        providers.push(PassedOverProvider {
-            provider: controller.account_name(passed.provider).await,
-            reason: passed.reason.to_string(),
-        });
-    }
-    let others = reasons.others.iter();
-    PassedOverView {
-        providers,
-        others: others.map(|(reason, count)| (reason.to_string(), *count)).collect(),
-    }
 }
 
 fn raw(output: &[u8]) -> Answer<Box<RawValue>> {

@@ -14,18 +14,22 @@ use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
 use piecework_sandbox::BackendName;
-use piecework_scheduler::Candidate;
+use piecework_scheduler::{Candidate, SILENT_MS_MAX, Trust};
+use tokio::sync::Notify;
 
 use crate::{Controller, providers::standings::Known};
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
-pub(crate) struct Providers(RwLock<Arc<Vec<Arc<Seen>>>>);
+pub(crate) struct Providers {
+    list: RwLock<Arc<Vec<Arc<Seen>>>>,
+    joined: Notify,
+}
 
 impl Providers {
     /// As they are at this moment; cheap.
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Seen>>> {
-        self.0.read().clone()
+        self.list.read().clone()
     }
 
     pub(crate) fn by_account(&self, account: AccountId) -> Option<Arc<Seen>> {
@@ -36,11 +40,17 @@ impl Providers {
     /// Adds a provider, or puts a new run of it in the place of the one before.
     pub(crate) fn join(&self, link: Arc<dyn ProviderLink>, membership: Membership) {
         let account = link.profile().account;
-        let mut list = self.0.write();
+        let mut list = self.list.write();
         let others = list.iter().filter(|seen| seen.link.profile().account != account);
         let mut next: Vec<_> = others.cloned().collect();
         next.push(Arc::new(Seen::new(link, membership)));
         *list = Arc::new(next);
+        self.joined.notify_one();
+    }
+
+    /// Resolves when a provider has joined since it last did. For one task alone.
+    pub(crate) async fn joined(&self) {
+        self.joined.notified().await;
     }
 }
 
@@ -83,21 +93,6 @@ pub(crate) struct Seen {
     runs: Arc<BTreeSet<(String, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
-}
-
-/// One of a provider's slots, from the assignment of a job to its end.
-pub(crate) struct Slot(Arc<Seen>);
-
-impl Slot {
-    pub(crate) fn provider(&self) -> &Arc<dyn ProviderLink> {
-        &self.0.link
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.assigned.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// The version that needs a provider.
@@ -143,14 +138,32 @@ impl Seen {
         }
     }
 
-    /// Takes a slot, unless all of them are assigned: of two who saw the last one free, one gets it.
-    pub(crate) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
-        let slots = self.link.profile().slots;
-        let one_more = |assigned: u32| (assigned < slots).then_some(assigned + 1);
-        let taken = self
-            .assigned
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
-        taken.is_ok().then(|| Slot(self.clone()))
+    pub(crate) fn job_begins(&self) {
+        self.assigned.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn job_ends(&self) {
+        self.assigned.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        self.standing.lock().trust()
+    }
+
+    /// Whether it takes new jobs at all.
+    pub(crate) fn takes_jobs(&self) -> bool {
+        let load = self.link.load();
+        self.link.is_linked() && self.link.silent_ms() <= SILENT_MS_MAX && !load.draining && !load.paused
+    }
+
+    /// What it runs, for the scheduler. Its own count is of some seconds ago where it is far away, so a slot that is free
+    /// by the count here is offered all the same; jobs of others that it runs make it look busy.
+    fn running(&self, slots: u32, told: u32) -> u32 {
+        let assigned = self.assigned.load(Ordering::Acquire);
+        match assigned >= slots {
+            true => assigned,
+            false => told.max(assigned).min(slots - 1),
+        }
     }
 
     pub(crate) fn candidate(&self, wanted: Wanted<'_>) -> Candidate {
@@ -170,7 +183,7 @@ impl Seen {
             draining: load.draining,
             paused: load.paused,
             slots: profile.slots,
-            running: load.running.max(self.assigned.load(Ordering::Acquire)),
+            running: self.running(profile.slots, load.running),
             memory_bytes: profile.memory_bytes,
             runs: self.runs.clone(),
             prices: profile.prices_for(wanted.developer),

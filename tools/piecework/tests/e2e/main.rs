@@ -22,6 +22,7 @@ mod peers;
 mod placement;
 mod proofs;
 mod providers;
+mod queueing;
 mod refusals;
 mod results;
 mod rogue;

@@ -2,6 +2,7 @@
 
 pub mod edges;
 pub mod packages;
+pub mod rooms;
 pub mod sources;
 pub mod targets;
 
@@ -107,6 +108,7 @@ fn walk(root: &Path, folder: &Path, report: &mut Report) -> Result<()> {
             report.files += 1;
             report.broken.extend(sources::check_name(&shown));
             report.broken.extend(sources::check_text(&shown, &text));
+            report.broken.extend(rooms::check(&shown, &text));
             report.notes.extend(sources::note_length(&shown, &text));
         }
     }

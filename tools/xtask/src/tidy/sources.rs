@@ -177,7 +177,7 @@ fn code_lines(path: &str, text: &str) -> Option<usize> {
 }
 
 /// The text before `#[cfg(test)] mod tests {`, which ends a file by custom.
-fn without_tests(text: &str) -> &str {
+pub(super) fn without_tests(text: &str) -> &str {
     let start = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| {
         let after = text[*at + "#[cfg(test)]".len()..].trim_start();
         after.starts_with("mod ") && after.lines().next().is_some_and(|line| line.ends_with('{'))

@@ -17,7 +17,6 @@ use tokio::sync::Semaphore;
 use crate::{
     Answer, Controller,
     calls::{
-        gate::Gate,
         invoke::{self, Invocation, Purpose},
         streams::Streams,
     },
@@ -254,7 +253,6 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
         function: function(controller, id).await?,
         version: version(&work),
         work: Arc::new(work),
-        gate: Arc::new(Gate::new(1)),
         request,
         policy: scheduler::Policy::Random,
         secrets: Vec::new(),

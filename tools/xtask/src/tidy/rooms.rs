@@ -1,0 +1,93 @@
+//! The rooms of a crate that is too large for one floor: which may use which.
+
+use super::{Finding, sources::without_tests};
+
+/// A crate whose modules lie in rooms; each room may name those after it, and never one before it.
+struct Plan {
+    /// The folder of its sources.
+    sources: &'static str,
+    /// From the top down.
+    rooms: &'static [&'static str],
+}
+
+/// Modules of a planned crate that are in no room (the clock, failures, codecs) are the ground that every room stands on.
+const PLANS: [Plan; 1] = [Plan {
+    sources: "roles/controller/src/",
+    rooms: &["http", "calls", "functions", "money", "providers", "accounts"],
+}];
+
+/// Every way up that the file at `path` takes.
+pub fn check(path: &str, text: &str) -> Vec<Finding> {
+    let Some((plan, inside)) = PLANS
+        .iter()
+        .find_map(|plan| Some((plan, path.strip_prefix(plan.sources)?)))
+    else {
+        return Vec::new();
+    };
+    let Some(room) = inside.split_once('/').map(|(room, _)| room) else {
+        return Vec::new();
+    };
+    let Some(own) = plan.rooms.iter().position(|name| *name == room) else {
+        return vec![Finding::new(
+            path,
+            format!("the room `{room}` is not on the plan in tools/xtask/src/tidy/rooms.rs"),
+        )];
+    };
+    let above = &plan.rooms[..own];
+    named(without_tests(text))
+        .into_iter()
+        .filter(|(_, name)| above.contains(&name.as_str()))
+        .map(|(line, name)| {
+            Finding::new(
+                format!("{path}:{line}"),
+                format!("`{room}` must not use `{name}`, which stands above it: move what both need down"),
+            )
+        })
+        .collect()
+}
+
+/// What follows `crate::` anywhere, also within the braces of a `use`, with its line.
+fn named(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (at, start) in text.match_indices("crate::") {
+        let is_word = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '$');
+        let line = text[..at].lines().count().max(1) + usize::from(text[..at].ends_with('\n'));
+        let rest = &text[at + start.len()..];
+        if is_word || in_comment(text, at) {
+            continue;
+        }
+        match rest.strip_prefix('{') {
+            Some(group) => found.extend(first_segments(group).into_iter().map(|name| (line, name))),
+            None => found.push((line, segment(rest))),
+        }
+    }
+    found
+}
+
+fn in_comment(text: &str, at: usize) -> bool {
+    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    text[line..at].contains("//")
+}
+
+fn segment(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+/// The first segments of the entries of a group that has been opened.
+fn first_segments(group: &str) -> Vec<String> {
+    let (mut depth, mut expected, mut found) = (0, true, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => expected = true,
+            c if expected && depth == 0 && !c.is_whitespace() => {
+                found.push(segment(&group[at..]));
+                expected = false;
+            }
+            _ => {}
+        }
+    }
+    found
+}
