@@ -4,12 +4,8 @@ use xtask::tidy::{
     self,
     edges::{self, Edge, Shelf},
     packages::{self, Package, Rules},
-<<<<<<< ours
-    sources,
-    targets::{self, Target},
-=======
     rooms, sources,
->>>>>>> theirs
+    targets::{self, Target},
 };
 
 #[test]
