@@ -196,7 +196,7 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
-        scopes: token.scopes.iter().map(|scope| scope(*scope)).collect(),
+        scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
         operator: user.roles.operator,
         limits: crate::accounts::rates::limits(controller, user.account).await?,
         token_id: token.id,

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
-use piecework_model::{AccountId, Domain, Seal, Ticket};
+use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};

@@ -32,7 +32,7 @@ use crate::{
     clock::{now_ms, timestamp},
     codecs,
     failure::{refusal, store},
-    functions::{self, sinks},
+    functions::sinks,
     shown,
 };
 

@@ -122,6 +122,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         egress: Default::default(),
         placement: Default::default(),
         rerun_percent: 0,
+        stream_bytes: 0,
         created_at_ms: 0,
     };
     let request = Request {
