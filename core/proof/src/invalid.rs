@@ -28,6 +28,8 @@ pub enum Invalid {
     Parent { height: u64 },
     #[error("block {height}: {what} in its header is not what it must be")]
     Header { height: u64, what: &'static str },
+    #[error("block {height} was made by the rules {found}, this program knows those up to {known}: use a newer one")]
+    UnknownRules { height: u64, found: u32, known: u32 },
     #[error("block {height}: its transactions are not those of its header")]
     Transactions { height: u64 },
     #[error("block {height}: what came of its transactions is not what its header says")]
@@ -69,6 +71,7 @@ impl Invalid {
             Self::CutOff { .. } => "proof.cut_off",
             Self::Parent { .. } => "proof.bad_parent",
             Self::Header { .. } => "proof.bad_header",
+            Self::UnknownRules { .. } => "proof.unknown_rules",
             Self::Transactions { .. } => "proof.bad_transactions",
             Self::Outcomes { .. } | Self::Replay { .. } => "proof.bad_outcomes",
             Self::StateRoot { .. } => "proof.bad_state_root",

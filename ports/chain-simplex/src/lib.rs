@@ -37,5 +37,6 @@ mod state;
 
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};
 
+pub use directory::check_format;
 pub use node::{Contact, Options, start};
 pub use replica::Replica;

@@ -15,7 +15,7 @@ use commonware_runtime::{
     Runner as _,
     tokio::{self as engine_runtime, Context},
 };
-use piecework_ledger::Genesis;
+use piecework_ledger::{Genesis, RULES};
 use piecework_model::{PublicKey, SecretKey};
 use tokio::sync::{oneshot, watch};
 
@@ -56,6 +56,9 @@ pub struct Options {
     pub joins: bool,
     /// Peers of today, where those of the genesis may be gone.
     pub contacts: Vec<Contact>,
+    /// The highest rules of the ledger that this peer takes part in: [`RULES`], or fewer in a test of what an older build
+    /// does.
+    pub rules_known: u32,
 }
 
 /// A peer that the operator names.
@@ -79,6 +82,7 @@ impl Options {
             transactions_indexed_max: 100_000,
             joins: false,
             contacts: Vec::new(),
+            rules_known: RULES,
         }
     }
 }
@@ -161,7 +165,7 @@ pub(crate) fn prepare(options: Options) -> Result<Prepared, ChainFailure> {
     epochs.learn(Epoch::zero(), founders.clone(), Part::Votes)?;
     let directory = Directory::open(&options.directory, network, options.key.public())?;
 
-    let shared = Arc::new(Shared::new(network, genesis));
+    let shared = Arc::new(Shared::new(network, genesis).knowing(options.rules_known));
     let high_water = HighWater::open(&directory)?;
     let reached = high_water.reached();
     let board = Arc::new(Board::new(shared.clone(), high_water, options.transactions_indexed_max));

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     files::{load_or_create_key, lock, make_private, write_private},
+    formats,
     listen::listen,
 };
 use crate::{places, settings::ControllerSettings};
@@ -63,6 +64,7 @@ pub async fn controller(
     genesis: Genesis,
     say: &dyn Fn(&str),
 ) -> Result<Lone> {
+    formats::check(directory)?;
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "`listen`").await?;

@@ -185,6 +185,11 @@ pub(super) const LEDGER: &[Code] = &[
         "proof.too_few_signatures",
         "no more than two thirds of the peers signed a certificate",
     ),
+    code(
+        422,
+        "proof.unknown_rules",
+        "a block was made by rules that this program does not know",
+    ),
     code(409, "proposal.changed", "the proposal is another one by now"),
     code(409, "proposal.expired", "the time for votes is over"),
     code(404, "proposal.unknown", "this account has put nothing to the vote"),
@@ -209,6 +214,16 @@ pub(super) const LEDGER: &[Code] = &[
     ),
     code(409, "release.none", "none of the jobs is open without a paper"),
     code(409, "release.not_due", "the window since a job was opened is not over"),
+    code(
+        409,
+        "rules.not_next",
+        "the rules of the ledger move on one number at a time",
+    ),
+    code(
+        422,
+        "rules.too_soon",
+        "a switch of the rules is announced a whole epoch ahead",
+    ),
     code(
         422,
         "settle.ack_without_receipt",
