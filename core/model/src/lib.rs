@@ -17,7 +17,7 @@ mod rejection;
 mod ticket;
 
 pub use credits::{Credits, CreditsOverflow};
-pub use digest::Digest;
+pub use digest::{Digest, DigestStream};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use format::{Format, MARK, UnknownVersion};
 pub use function::{FunctionName, Language, OwnerName};

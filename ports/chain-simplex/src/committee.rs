@@ -63,13 +63,13 @@ pub(crate) enum Part {
 
 /// This peer's own key, and the domain of all its votes.
 #[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) namespace: Vec<u8>,
-    pub(crate) key: PrivateKey,
+pub struct Identity {
+    pub namespace: Vec<u8>,
+    pub key: PrivateKey,
 }
 
 impl Identity {
-    pub(crate) fn new(network: NetworkId, key: &SecretKey) -> Result<Self, ChainFailure> {
+    pub fn new(network: NetworkId, key: &SecretKey) -> Result<Self, ChainFailure> {
         let key = PrivateKey::decode(Bytes::copy_from_slice(&key.to_seed())).map_err(|_| ChainFailure::NotAPeer)?;
         Ok(Self {
             namespace: [b"piecework/1/consensus/".as_slice(), &network.0].concat(),
@@ -77,7 +77,7 @@ impl Identity {
         })
     }
 
-    pub(crate) fn public(&self) -> PublicKey {
+    pub fn public(&self) -> PublicKey {
         self.key.public_key()
     }
 

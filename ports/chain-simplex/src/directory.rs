@@ -31,7 +31,7 @@ struct Mark {
 
 /// The directory while this process owns it; dropping releases it.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     root: PathBuf,
     _lock: File,
 }
@@ -56,11 +56,11 @@ impl Directory {
     }
 
     /// What the engine writes to.
-    pub(crate) fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.root.join(DATA_DIRECTORY)
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    pub fn root(&self) -> &Path {
         &self.root
     }
 
@@ -72,7 +72,7 @@ impl Directory {
 
     /// Calls damage by its name, where the engine's words say that it found some, and a full disk, which they often do not
     /// name; `reading` is the block that was being read, or 0.
-    pub(crate) fn blame(&self, failure: ChainFailure, reading: u64) -> ChainFailure {
+    pub fn blame(&self, failure: ChainFailure, reading: u64) -> ChainFailure {
         const SIGNS: [&str; 3] = ["BlobCorrupt", "checksum mismatch", "corrupt"];
         match failure {
             ChainFailure::Stopped { detail } if SIGNS.iter().any(|sign| detail.contains(sign)) => {

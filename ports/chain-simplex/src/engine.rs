@@ -4,7 +4,10 @@ use std::{
     net::SocketAddr,
     num::{NonZeroU64, NonZeroUsize},
     panic::{AssertUnwindSafe, resume_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,7 +44,7 @@ use crate::{
     admission::Admission,
     application::Ledger,
     block::Block,
-    committee::{Member, least},
+    committee::{Identity, Member, least},
     consensus::Consensus,
     directory::Memory,
     epochs::Epochs,
@@ -64,7 +67,7 @@ pub(crate) const VIEWS_KEPT: ViewDelta = ViewDelta::new(64);
 pub(crate) const FINALS_WAITING_MAX: usize = 256;
 
 /// What a run of the engine needs.
-pub(crate) struct Setup {
+pub struct Setup {
     pub(crate) epochs: Epochs,
     /// The peers of the genesis.
     pub(crate) founders: Vec<Member>,
@@ -78,6 +81,48 @@ pub(crate) struct Setup {
     pub(crate) queues: ReadQueues,
     pub(crate) ready: oneshot::Sender<Ready>,
     pub(crate) stop: oneshot::Receiver<()>,
+}
+
+impl Setup {
+    pub fn identity(&self) -> &Identity {
+        self.epochs.identity()
+    }
+
+    /// For the other peers.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Peers that are known by name before the ledger is read.
+    pub fn peers_known(&self) -> usize {
+        self.founders.len() + self.contacts.len()
+    }
+
+    /// What is left to ask and to close once the engine has ended.
+    pub fn aftermath(&self) -> Aftermath {
+        Aftermath {
+            board: self.admission.board.clone(),
+            reading: self.queues.reading(),
+        }
+    }
+}
+
+/// What outlives the engine, however it ends.
+pub struct Aftermath {
+    board: Arc<Board>,
+    reading: Arc<AtomicU64>,
+}
+
+impl Aftermath {
+    /// The block that was being read, or 0.
+    pub fn reading(&self) -> u64 {
+        self.reading.load(Ordering::Relaxed)
+    }
+
+    /// Ends what waits for blocks.
+    pub fn close(&self) {
+        self.board.close();
+    }
 }
 
 /// The engine runs.
@@ -95,11 +140,7 @@ const CAUSE_FIRST: Duration = Duration::from_secs(1);
 ///
 /// # Panics
 /// On storage errors and on damaged data, as the engine does; the caller catches it at the thread's boundary.
-pub(crate) async fn run<E: Runtime, T: Transport>(
-    context: E,
-    setup: Setup,
-    wires: Wires<T>,
-) -> Result<(), ChainFailure> {
+pub async fn run<E: Runtime, T: Transport>(context: E, setup: Setup, wires: Wires<T>) -> Result<(), ChainFailure> {
     let clock = context.child("clock");
     match AssertUnwindSafe(serve(context, setup, wires)).catch_unwind().await {
         Ok(ended) => ended,

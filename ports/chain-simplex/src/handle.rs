@@ -3,7 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::{
+    FutureExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream, StreamExt as _},
+};
 use piecework_ledger::{Key, SignedTransaction, TransactionId, Value};
 use piecework_model::{Digest, NetworkId};
 use tokio::sync::{oneshot, watch};
@@ -25,7 +29,7 @@ const STOPPING_SOON: Duration = Duration::from_secs(2);
 /// A block that a start lacks: by then the other peers have been asked several times.
 const BLOCK_FETCHED_WITHIN: Duration = Duration::from_secs(30);
 
-pub(crate) struct Handle {
+pub struct Handle {
     pub(crate) network: NetworkId,
     /// The only peer of its network: nobody else can have made its first block.
     pub(crate) founder: bool,
@@ -42,7 +46,7 @@ pub(crate) struct Handle {
 }
 
 /// What tells a handle how far its engine is.
-pub(crate) struct Starting {
+pub struct Starting {
     pub(crate) readied: oneshot::Receiver<Ready>,
     /// What the last run had shown as final.
     pub(crate) reached: Option<(u64, Digest)>,
@@ -50,7 +54,7 @@ pub(crate) struct Starting {
 }
 
 impl Handle {
-    pub(crate) async fn failed(&self) -> ChainFailure {
+    pub async fn failed(&self) -> ChainFailure {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(failure)) => failure.clone(),
@@ -60,14 +64,23 @@ impl Handle {
         }
     }
 
-    /// Waits until the peer is where its last run had left it, or `stalled` resolves, which is told how far that was; returns
-    /// the block at which it began.
-    pub(crate) async fn catch_up<S: Future<Output = ChainFailure>>(
-        &self,
-        readied: oneshot::Receiver<Ready>,
-        reached: Option<(u64, Digest)>,
+    /// The failure that ended it; none while it runs, and after a clean stop.
+    pub fn ended(&self) -> Option<ChainFailure> {
+        self.ended.borrow().clone()
+    }
+
+    /// Waits until the peer is where its last run had left it, or `stalled` resolves, which is told how far that was. Returns
+    /// what is left to do beside the running peer: reading the blocks of earlier runs until the index is full.
+    pub async fn catch_up<S: Future<Output = ChainFailure>>(
+        self: &Arc<Self>,
+        starting: Starting,
         stalled: impl FnOnce(u64) -> S,
-    ) -> Result<u64, ChainFailure> {
+    ) -> Result<BoxFuture<'static, ()>, ChainFailure> {
+        let Starting {
+            readied,
+            reached,
+            indexed,
+        } = starting;
         let Ok(ready) = readied.await else {
             return Err(self.failed().await);
         };
@@ -78,11 +91,11 @@ impl Handle {
         if let Some(reached) = reached {
             self.check_history(reached).await?;
         }
-        Ok(ready.resumed)
+        Ok(self.clone().reindex(ready.resumed, indexed).boxed())
     }
 
     /// Reads the blocks of earlier runs until the index is full.
-    pub(crate) async fn reindex(self: Arc<Self>, from: u64, indexed: watch::Sender<bool>) {
+    async fn reindex(self: Arc<Self>, from: u64, indexed: watch::Sender<bool>) {
         match self.board.reindex(&self.reads, from).await {
             Ok(()) => {
                 indexed.send_replace(true);
@@ -103,7 +116,7 @@ impl Handle {
     }
 
     /// Why a start failed: what the engine itself says of it comes first, and silence means that the data is not as it was.
-    pub(crate) async fn cause(&self, failure: ChainFailure, directory: PathBuf) -> ChainFailure {
+    pub async fn cause(&self, failure: ChainFailure, directory: PathBuf) -> ChainFailure {
         let ended = tokio::time::timeout(STOPPING_SOON, self.failed()).await;
         match ended.unwrap_or(failure) {
             ChainFailure::Stopped { detail } => ChainFailure::Corrupt { directory, detail },
@@ -122,7 +135,7 @@ impl Handle {
 
     /// Resolves where a block up to `tip`, which is final, does not come: nobody else has it. Says so meanwhile, where others
     /// may.
-    pub(crate) async fn stalled(&self, tip: u64) -> ChainFailure {
+    pub async fn stalled(&self, tip: u64) -> ChainFailure {
         loop {
             let next = self.board.head().height + 1;
             tokio::time::sleep(BLOCK_FETCHED_WITHIN).await;

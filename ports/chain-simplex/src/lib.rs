@@ -1,7 +1,8 @@
-//! The ledger on commonware's simplex consensus; the only crate that names the engine.
+//! The ledger on commonware's simplex consensus: blocks, mempool, gossip, epochs, state.
 //!
-//! [`start`] runs a peer: its own threads, its own directory, consensus over TCP with the peers that the ledger names (one
-//! peer alone is a quorum of one and runs the same code). What others see is [`piecework_chain::Chain`].
+//! Everything that runs is generic over the [`Runtime`] and the [`Transport`], and nothing here names one: this crate and its
+//! unit tests compile in seconds. The engine itself, some two minutes of code, is compiled where both are named, and only
+//! `ports/chain-node` does that.
 //!
 //! ```text
 //! submit -> mempool -> propose (paced) -> execute, root -> votes -> final -> publish -> waiters, blocks_from
@@ -32,11 +33,15 @@ mod publish;
 mod reads;
 mod replica;
 mod runtime;
-pub mod simulated;
 mod state;
 
-use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};
+use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Proven, SubmitError};
 
-pub use directory::check_format;
-pub use node::{Contact, Options, start};
-pub use replica::Replica;
+pub use committee::Identity;
+pub use directory::{Directory, check_format};
+pub use engine::{Aftermath, Setup, run};
+pub use handle::{Handle, Starting};
+pub use network::{CHANNELS, Channel, MAILBOX, Wires, message_bytes_max};
+pub use node::{Contact, Options, Prepared, prepare};
+pub use replica::{Asks, Replica};
+pub use runtime::{Runtime, Transport};

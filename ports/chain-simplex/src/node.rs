@@ -1,35 +1,22 @@
-//! A running peer: the engine's thread, and the handle that others hold.
+//! What a peer is made of before its engine runs: its options, its directory, and the handle that others hold.
 
-use std::{
-    net::{SocketAddr, TcpListener},
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use commonware_consensus::types::Epoch;
-use commonware_runtime::{
-    Runner as _,
-    tokio::{self as engine_runtime, Context},
-};
 use piecework_ledger::{Genesis, RULES};
 use piecework_model::{PublicKey, SecretKey};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Chain, ChainFailure, Node,
+    ChainFailure,
     admission::Admission,
     application::Shared,
     committee::{Identity, Member, Part},
     directory::{Directory, HighWater},
-    engine::{self, Setup},
+    engine::Setup,
     epochs::Epochs,
     gossip,
     handle::{Handle, Starting},
-    network,
     publish::Board,
     reads,
 };
@@ -87,65 +74,23 @@ impl Options {
     }
 }
 
-/// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
-const BLOCKING_THREADS_MAX: usize = 16;
 const HEARTBEAT_MIN: Duration = Duration::from_millis(20);
 const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 
-/// A peer that runs until its shutdown or a failure. Dropping it stops the peer without waiting.
-struct Peer {
-    handle: Arc<Handle>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
 /// A peer whose engine does not run yet.
-pub(crate) struct Prepared {
+pub struct Prepared {
     /// To be held as long as the engine runs.
-    pub(crate) directory: Directory,
-    pub(crate) handle: Arc<Handle>,
-    pub(crate) setup: Setup,
-    pub(crate) starting: Starting,
+    pub directory: Directory,
+    pub handle: Arc<Handle>,
+    pub setup: Setup,
+    pub starting: Starting,
     /// Dropping it stops the engine.
-    pub(crate) stop: oneshot::Sender<()>,
-    pub(crate) ended: watch::Sender<Option<ChainFailure>>,
-}
-
-/// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
-/// peer has threads of its own.
-pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
-    let (root, worker_threads) = (options.directory.clone(), options.worker_threads);
-    check_listen(options.listen)?;
-    let Prepared {
-        directory,
-        handle,
-        setup,
-        starting,
-        stop,
-        ended,
-    } = prepare(options)?;
-    let thread = spawn(directory, worker_threads, setup, ended)?;
-    let node = Peer {
-        handle: handle.clone(),
-        stop: Some(stop),
-        thread: Some(thread),
-    };
-    let Starting {
-        readied,
-        reached,
-        indexed,
-    } = starting;
-    match handle.catch_up(readied, reached, |tip| handle.stalled(tip)).await {
-        Ok(resumed) => {
-            tokio::spawn(handle.reindex(resumed, indexed));
-            Ok(Box::new(node))
-        }
-        Err(failure) => Err(handle.cause(failure, root).await),
-    }
+    pub stop: oneshot::Sender<()>,
+    pub ended: watch::Sender<Option<ChainFailure>>,
 }
 
 /// Checks the options, opens the directory, and makes everything but the engine.
-pub(crate) fn prepare(options: Options) -> Result<Prepared, ChainFailure> {
+pub fn prepare(options: Options) -> Result<Prepared, ChainFailure> {
     let network = options.genesis.network_id();
     let genesis = options.genesis.state().map_err(ChainFailure::Genesis)?;
     let genesis = genesis
@@ -220,77 +165,4 @@ pub(crate) fn prepare(options: Options) -> Result<Prepared, ChainFailure> {
         stop,
         ended: ended_sender,
     })
-}
-
-/// The engine would panic; this names the address.
-fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
-    TcpListener::bind(address)
-        .map(drop)
-        .map_err(|source| ChainFailure::Listen {
-            address,
-            source: Arc::new(source),
-        })
-}
-
-fn spawn(
-    directory: Directory,
-    worker_threads: usize,
-    setup: Setup,
-    ended: watch::Sender<Option<ChainFailure>>,
-) -> Result<thread::JoinHandle<()>, ChainFailure> {
-    let config = engine_runtime::Config::new()
-        .with_storage_directory(directory.data())
-        .with_worker_threads(worker_threads.max(1))
-        .with_max_blocking_threads(BLOCKING_THREADS_MAX);
-    let root = directory.root().to_owned();
-    let run = move || {
-        let board = setup.admission.board.clone();
-        let reading = setup.queues.reading();
-        let runner = engine_runtime::Runner::new(config);
-        let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| serve(context, setup))));
-        let failure = match result {
-            Ok(stopped) => stopped.err(),
-            Err(payload) => {
-                let reading = reading.load(Ordering::Relaxed);
-                Some(directory.blame(ChainFailure::from_panic(payload.as_ref()), reading))
-            }
-        };
-        if failure.is_some() {
-            ended.send_replace(failure);
-        }
-        board.close();
-        // The lock goes last: nobody else may open the directory before.
-        drop(directory);
-    };
-    let thread = thread::Builder::new().name("chain".to_owned()).spawn(run);
-    thread.map_err(|error| ChainFailure::directory(root, error))
-}
-
-async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
-    let peers = setup.founders.len() + setup.contacts.len();
-    let wires = network::open(&context, &setup.epochs, setup.listen, peers);
-    engine::run(context, setup, wires).await
-}
-
-#[async_trait]
-impl Node for Peer {
-    fn chain(&self) -> Arc<dyn Chain> {
-        self.handle.clone()
-    }
-
-    async fn failed(&self) -> ChainFailure {
-        self.handle.failed().await
-    }
-
-    async fn shutdown(mut self: Box<Self>) -> Result<(), ChainFailure> {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            debug_assert!(matches!(joined, Ok(Ok(()))), "the thread catches its panics");
-        }
-        match &*self.handle.ended.borrow() {
-            Some(failure) => Err(failure.clone()),
-            None => Ok(()),
-        }
-    }
 }

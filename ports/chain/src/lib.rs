@@ -2,14 +2,10 @@
 //!
 //! Only final blocks are ever shown or acted upon.
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod contract;
 mod export;
 mod failure;
 mod proofs;
-pub mod remote;
-pub mod view;
 pub mod wire;
 
 pub use contract::{Chain, ChainStatus, Final, FinalBlock, Node, Proven, SubmitError};

@@ -9,8 +9,6 @@
 //!                                        `-- dropped: everything of it is gone
 //! ```
 
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod contract;
 mod freeze;
 mod printed;

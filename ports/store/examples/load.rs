@@ -5,10 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use piecework_store::{
-    Functions, Job, Jobs, Options, Payment, Sqlite,
-    conformance::samples::{accepted, account, finished, function, function_id, version},
-};
+use piecework_store::{Functions, Job, Jobs, Options, Payment, Sqlite};
+use samples::{accepted, account, finished, function, function_id, version};
+
+#[path = "../tests/store/conformance/samples.rs"]
+#[allow(dead_code)]
+mod samples;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {

@@ -9,9 +9,11 @@
 //! the journal is synced ([`Jobs::accept`] waits for that, [`Jobs::finish`] does not). The projector moves entries into the
 //! tables in batches, each with the journal position in one transaction, so that each is filed exactly once.
 
+/// As the samples name this crate, which the tests in `tests/` use too.
+#[cfg(test)]
+extern crate self as piecework_store;
+
 mod claims;
-#[cfg(any(test, feature = "conformance"))]
-pub mod conformance;
 mod directory;
 mod failure;
 mod journal;
@@ -20,6 +22,10 @@ mod pending;
 mod port;
 mod record;
 mod rollup;
+#[cfg(test)]
+#[path = "../tests/store/conformance/samples.rs"]
+#[allow(dead_code)]
+mod samples;
 mod seal;
 mod sqlite;
 

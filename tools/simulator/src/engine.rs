@@ -12,7 +12,7 @@ use std::{
 };
 
 use piecework_chain::FinalBlock;
-use piecework_chain_simplex::simulated::{Clock, Link, Machine, Network, Peer, Place, play};
+use piecework_chain_node::simulated::{Clock, Link, Machine, Network, Peer, Place, play};
 use piecework_ledger::{BlockContext, Changes, SignedTransaction, execute};
 use piecework_model::Digest;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -126,7 +126,7 @@ fn peers(world: &World, seed: u64) -> Vec<Peer> {
     (0..PEERS).map(peer).collect()
 }
 
-async fn fulfil(world: &mut World, network: &mut Network<Machine>) {
+async fn fulfil(world: &mut World, network: &mut Network) {
     let wishes = std::mem::take(&mut world.wishes);
     for peer in wishes.crash {
         network.crash(peer.into()).await;
@@ -163,7 +163,7 @@ fn link(world: &World, from: u8, to: u8) -> Option<Link> {
 }
 
 /// What the peers have made final since the last step.
-async fn look(world: &mut World, network: &Network<Machine>) {
+async fn look(world: &mut World, network: &Network) {
     for number in 0..PEERS {
         let Some(chain) = network.chain(number.into()) else {
             continue;
@@ -182,7 +182,7 @@ async fn look(world: &mut World, network: &Network<Machine>) {
 }
 
 /// What lies on each honest peer's disk is what the witness came to.
-async fn compare(world: &World, network: &Network<Machine>) -> Result<(), String> {
+async fn compare(world: &World, network: &Network) -> Result<(), String> {
     for number in (0..PEERS).filter(|number| !world.traitors.contains(number)) {
         let Some(chain) = network.chain(number.into()) else {
             return Err(format!("peer {number} is down in the end"));

@@ -5,6 +5,7 @@ use xtask::tidy::{
     edges::{self, Edge, Shelf},
     packages::{self, Package, Rules},
     sources,
+    targets::{self, Target},
 };
 
 #[test]
@@ -46,6 +47,10 @@ fn edges_against_the_shelves_are_refused() {
         edge(("piecework-provider", Roles), ("piecework", Some(Tools))),
         edge(("piecework-controller", Roles), ("sqlx", None)),
         edge(("piecework-controller", Roles), ("commonware-consensus", None)),
+        edge(("piecework-chain-http", Ports), ("commonware-runtime", None)),
+        edge(("piecework-chain-simplex", Ports), ("piecework-api", Some(Ports))),
+        edge(("piecework-chain", Ports), ("piecework-api", Some(Ports))),
+        edge(("piecework-peer", Roles), ("piecework-chain-node", Some(Ports))),
         edge(("piecework", Tools), ("wasmtime", None)),
         edge(("piecework-controller", Roles), ("piecework-common", Some(Core))),
         edge(("piecework-verifier", Tools), ("piecework-model", Some(Core))),
@@ -63,6 +68,7 @@ fn edges_along_the_shelves_are_taken() {
         edge(("piecework-ledger", Core), ("borsh", None)),
         edge(("piecework-chain-simplex", Ports), ("commonware-consensus", None)),
         edge(("piecework-chain-simplex", Ports), ("piecework-chain", Some(Ports))),
+        edge(("piecework-chain-node", Ports), ("commonware-runtime", None)),
         edge(("piecework-chain", Ports), ("piecework-ledger", Some(Core))),
         edge(("piecework-sandbox-wasm", Ports), ("piecework-sandbox", Some(Ports))),
         edge(("piecework-provider", Roles), ("piecework-sandbox", Some(Ports))),
@@ -77,7 +83,7 @@ fn edges_along_the_shelves_are_taken() {
         },
         Edge {
             is_dev: true,
-            ..edge(("piecework-verifier", Tools), ("piecework-chain-simplex", Some(Ports)))
+            ..edge(("piecework-verifier", Tools), ("piecework-chain-node", Some(Ports)))
         },
     ];
     for edge in taken {
@@ -151,6 +157,36 @@ fn a_long_file_is_noted_and_a_longer_one_refused() {
     );
     let with_tests = lines(400) + "#[cfg(test)]\nmod tests {\n" + &lines(400) + "}\n";
     assert_eq!(sources::note_length(path, &with_tests), None);
+}
+
+#[test]
+fn code_in_documentation_that_nothing_runs_is_found() {
+    let found = sources::check_text("core/model/src/id.rs", "/// ```\n/// id()\n/// ```\nfn id() {}\n");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].place, "core/model/src/id.rs:1");
+    assert_eq!(
+        sources::check_text("core/model/src/id.rs", "/// ```text\n/// a -> b\n/// ```\nfn id() {}\n"),
+        []
+    );
+}
+
+#[test]
+fn a_second_executable_of_tests_is_found_and_a_test_that_nobody_builds() {
+    let target = |name: &str, kind: &str| Target {
+        name: name.into(),
+        kind: vec![kind.into()],
+        src_path: String::new(),
+        test: true,
+    };
+    let one = [target("store", "lib"), target("store", "test")];
+    assert_eq!(targets::check("piecework-store", &one), None);
+    let two = [&one[..], &[target("crash", "test")]].concat();
+    assert!(targets::check("piecework-store", &two).is_some());
+
+    assert!(targets::holds_a_test(
+        "mod a;\n\n    #[tokio::test(flavor = \"multi_thread\")]\n"
+    ));
+    assert!(!targets::holds_a_test("//! `#[test]` is named here.\n"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     Jobs,
-    conformance::samples::{accepted, account, finished, function_id},
+    samples::{accepted, account, finished, function_id},
 };
 
 #[tokio::test(flavor = "multi_thread")]

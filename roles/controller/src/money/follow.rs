@@ -7,6 +7,7 @@ use std::{
 
 use futures::StreamExt as _;
 use piecework_chain::FinalBlock;
+use piecework_chain_http::view::block_view;
 use piecework_ledger::{Action, Event, Key, SignedTransaction, Value};
 use piecework_model::{AccountId, Credits, JobId, LeaseId};
 use piecework_store::{JobStep, Payment};
@@ -125,7 +126,7 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
         count_billing(controller, block);
     }
     if !block.transactions.is_empty() {
-        controller.announce_block(block.into());
+        controller.announce_block(block_view(block));
     }
     Ok(())
 }

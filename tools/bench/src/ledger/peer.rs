@@ -21,7 +21,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_chain::{Chain, PeerChanges, SubmitError, account_proof, job_proof};
-use piecework_chain_simplex::{Options, start};
+use piecework_chain_node::{Options, start};
 use piecework_ledger::SignedTransaction;
 use piecework_model::{AccountId, JobId};
 use piecework_proof::Proof;

@@ -9,7 +9,7 @@ use anyhow::Result;
 pub(super) fn check(directory: &Path) -> Result<()> {
     piecework_store::check_format(&directory.join("store"))?;
     for ledger in ["peer/ledger", "ledger"] {
-        piecework_chain_simplex::check_format(&directory.join(ledger))?;
+        piecework_chain_node::check_format(&directory.join(ledger))?;
     }
     piecework_provider::check_formats(&directory.join("begun"), &directory.join("papers"))?;
     Ok(())

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use piecework_api::server::Limits;
 use piecework_chain::Chain;
-use piecework_chain_simplex::Contact;
+use piecework_chain_node::Contact;
 use piecework_model::Credits;
 use piecework_peer::{
     Member, caretaker,
@@ -31,16 +31,16 @@ pub struct Peer {
 pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str)) -> Result<Peer> {
     formats::check(directory)?;
     let member = piecework_peer::member(directory)
-        .context("the peer's directory cannot be used; `piecework peer join` puts a genesis file there")?;
+        .context("cannot use the peer's directory; `piecework peer join` puts a genesis file there")?;
     let listener = listen(settings.api, "`api`").await?;
     let url = format!("http://{}", listener.local_addr()?);
     if !member.is_founder() {
-        say("the genesis does not name this peer: it follows once the others have voted it in");
+        say("this peer is not in the genesis file; it takes part once the others have voted it in");
     }
     let (genesis, key) = (member.genesis.clone(), member.key.clone());
-    let node = piecework_chain_simplex::start(engine_options(member, settings))
+    let node = piecework_chain_node::start(engine_options(member, settings))
         .await
-        .context("the ledger does not start")?;
+        .context("cannot start the ledger")?;
     let shutdown = CancellationToken::new();
     let peer = piecework_peer::Service::run(node, genesis.clone(), shutdown.clone());
     let explorer = Explorer::start(
@@ -89,18 +89,18 @@ fn payout(directory: &Path, settings: &PeerSettings) -> Result<Option<caretaker:
     Ok(payout)
 }
 
-fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_simplex::Options {
+fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_node::Options {
     let joins = !member.is_founder();
     let contacts = settings.contacts.iter().map(|contact| Contact {
         key: contact.key,
         address: contact.address.clone(),
     });
-    piecework_chain_simplex::Options {
+    piecework_chain_node::Options {
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         joins,
         contacts: contacts.collect(),
         rules_known: places::rules_known(),
-        ..piecework_chain_simplex::Options::new(member.ledger, member.genesis, member.key, settings.listen)
+        ..piecework_chain_node::Options::new(member.ledger, member.genesis, member.key, settings.listen)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod edges;
 pub mod packages;
 pub mod sources;
+pub mod targets;
 
 use std::{fmt, fs, path::Path};
 
@@ -66,6 +67,7 @@ pub fn run(root: &Path) -> Result<Report> {
         report.edges += 1;
         report.broken.extend(edges::check(&edge));
     }
+    report.broken.extend(targets::run(root)?);
     let (broken, packages) = packages::run(root)?;
     report.broken.extend(broken);
     report.packages = packages;

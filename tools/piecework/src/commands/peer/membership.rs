@@ -3,7 +3,8 @@
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use piecework_chain::{Chain, Final, remote};
+use piecework_chain::{Chain, Final};
+use piecework_chain_http::remote;
 use piecework_ledger::{Change, Event, Key, Params, RULES, SetRules, Value};
 use piecework_model::{AccountId, OwnerName, PublicKey, SecretKey};
 use piecework_peer::{Card, membership};
@@ -12,14 +13,14 @@ use serde_json::json;
 use super::{Place, local, not_taken, owner_key_path, unreachable};
 use crate::{failure::Failure, keyfile, show, units};
 
-/// List what is proposed, and who keeps the ledger
+/// List open proposals and the current peers
 #[derive(Debug, clap::Args)]
 pub struct Proposals {
     #[command(flatten)]
     desk: Desk,
 }
 
-/// Propose a change, or vote for it where somebody has proposed the same
+/// Propose a change, or vote for it if somebody else proposed the same
 #[derive(Debug, clap::Args)]
 pub struct Propose {
     #[command(subcommand)]
@@ -28,36 +29,37 @@ pub struct Propose {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A new peer
+    /// Add a peer
     Add {
-        /// What its owner's `piecework peer join` printed
+        /// Card printed by the new peer's `piecework peer join`
         card: PathBuf,
         #[command(flatten)]
         desk: Desk,
     },
-    /// That a peer goes
+    /// Remove a peer
     Remove {
-        /// Its consensus key
+        /// Consensus key of the peer
         #[arg(value_parser = units::public_key)]
         key: PublicKey,
         #[command(flatten)]
         desk: Desk,
     },
-    /// A switch to the next rules; the present number calls off a switch that waits
+    /// Switch to the next rules; the number in force cancels a switch that waits
     Rules {
-        /// The number of the rules
+        /// Number of the rules
         number: u32,
-        /// The first block made by them, at least a whole epoch away
+        /// First block under these rules, at least a whole epoch away
         #[arg(long, value_name = "BLOCK")]
         from: u64,
-        /// Even though this program does not know the rules
+        /// Propose rules that this program does not know
         #[arg(long)]
         untested: bool,
         #[command(flatten)]
         desk: Desk,
     },
-    /// Other parameters, like window_blocks=7200
+    /// Change parameters, like window_blocks=7200
     Params {
+        /// Rules and their new values
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = units::assignment)]
         changes: Vec<(String, String)>,
         #[command(flatten)]
@@ -65,10 +67,10 @@ enum What {
     },
 }
 
-/// Vote for what an account proposes
+/// Vote for an account's proposal
 #[derive(Debug, clap::Args)]
 pub struct Vote {
-    /// Name or id of the account
+    /// Name or id of the account that made the proposal
     proposer: String,
     #[command(flatten)]
     desk: Desk,
@@ -79,7 +81,7 @@ pub struct Vote {
 struct Desk {
     #[command(flatten)]
     place: Place,
-    /// The peer's API to use; may be repeated [default: this peer's own]
+    /// HTTP API of the peer to use; may be repeated [default: this peer's own]
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
 }
@@ -130,7 +132,7 @@ impl Owner {
     async fn tell(&self, done: Final) -> Result<(), Failure> {
         let carried = done.events.iter().find_map(|event| match event {
             Event::PeersChanged { from_height, .. } => {
-                Some(format!("carried: the peers change with block {from_height}"))
+                Some(format!("carried: the peers change at block {from_height}"))
             }
             Event::ParamsChanged {} => Some("carried: the parameters have changed".to_owned()),
             Event::RulesChanged { from_height, rules } => Some(format!(
@@ -153,7 +155,7 @@ impl Propose {
                 let text =
                     fs::read_to_string(&card).with_context(|| format!("cannot read the card {}", card.display()))?;
                 let card: Card = serde_json::from_str(&text)
-                    .map_err(|error| Failure::usage(format!("{} is no card: {error}", card.display())))?;
+                    .map_err(|error| Failure::usage(format!("{} is not a card: {error}", card.display())))?;
                 let owner = desk.open().await?;
                 owner.support(card.change(owner.chain.network())?).await
             }
@@ -203,7 +205,7 @@ fn changed(present: &Params, changes: &[(String, String)]) -> Result<Params, Fai
         };
         *field = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
     }
-    serde_json::from_value(value).map_err(|error| Failure::usage(format!("not a value for a parameter: {error}")))
+    serde_json::from_value(value).map_err(|error| Failure::usage(format!("invalid value for a parameter: {error}")))
 }
 
 impl Vote {
@@ -216,7 +218,7 @@ impl Vote {
                 let known = membership::account_named(&*owner.chain, &name)
                     .await
                     .map_err(unreachable)?;
-                known.ok_or_else(|| Failure::usage(format!("the ledger knows no account `{name}`")))?
+                known.ok_or_else(|| Failure::usage(format!("the ledger has no account `{name}`")))?
             }
         };
         let done = membership::vote(&*owner.chain, &owner.key, &owner.name, proposer).await;
@@ -250,11 +252,7 @@ impl Proposals {
                 ]
             })
             .collect();
-        show::table(
-            ["PROPOSER", "WHAT", "VOTES", "UNTIL BLOCK"],
-            rows,
-            "nothing is proposed",
-        )?;
+        show::table(["PROPOSER", "WHAT", "VOTES", "UNTIL BLOCK"], rows, "no open proposals")?;
         let rows = present
             .iter()
             .map(|peer| {

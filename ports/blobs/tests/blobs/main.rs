@@ -1,0 +1,5 @@
+//! Bundles: reading, keeping and unpacking them. One executable, which is linked once.
+
+mod bundle;
+mod files;
+mod unpacked;

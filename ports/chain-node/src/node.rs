@@ -1,0 +1,125 @@
+//! A peer on threads of its own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
+
+use async_trait::async_trait;
+use commonware_runtime::{
+    Runner as _,
+    tokio::{self as engine_runtime, Context},
+};
+use piecework_chain::{Chain, ChainFailure, Node};
+use piecework_chain_simplex::{Directory, Handle, Options, Prepared, Setup, prepare, run};
+use tokio::sync::{oneshot, watch};
+
+use crate::{machine::Machine, tcp};
+
+/// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+/// A peer that runs until its shutdown or a failure. Dropping it stops the peer without waiting.
+struct Peer {
+    handle: Arc<Handle>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
+/// peer has threads of its own.
+pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
+    let (root, worker_threads) = (options.directory.clone(), options.worker_threads);
+    check_listen(options.listen)?;
+    let Prepared {
+        directory,
+        handle,
+        setup,
+        starting,
+        stop,
+        ended,
+    } = prepare(options)?;
+    let thread = spawn(directory, worker_threads, setup, ended)?;
+    let node = Peer {
+        handle: handle.clone(),
+        stop: Some(stop),
+        thread: Some(thread),
+    };
+    match handle.catch_up(starting, |tip| handle.stalled(tip)).await {
+        Ok(indexing) => {
+            tokio::spawn(indexing);
+            Ok(Box::new(node))
+        }
+        Err(failure) => Err(handle.cause(failure, root).await),
+    }
+}
+
+/// The engine would panic; this names the address.
+fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
+    TcpListener::bind(address)
+        .map(drop)
+        .map_err(|source| ChainFailure::Listen {
+            address,
+            source: Arc::new(source),
+        })
+}
+
+fn spawn(
+    directory: Directory,
+    worker_threads: usize,
+    setup: Setup,
+    ended: watch::Sender<Option<ChainFailure>>,
+) -> Result<thread::JoinHandle<()>, ChainFailure> {
+    let config = engine_runtime::Config::new()
+        .with_storage_directory(directory.data())
+        .with_worker_threads(worker_threads.max(1))
+        .with_max_blocking_threads(BLOCKING_THREADS_MAX);
+    let root = directory.root().to_owned();
+    let work = move || {
+        let aftermath = setup.aftermath();
+        let runner = engine_runtime::Runner::new(config);
+        let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| serve(context, setup))));
+        let failure = match result {
+            Ok(stopped) => stopped.err(),
+            Err(payload) => {
+                let failure = ChainFailure::from_panic(payload.as_ref());
+                Some(directory.blame(failure, aftermath.reading()))
+            }
+        };
+        if failure.is_some() {
+            ended.send_replace(failure);
+        }
+        aftermath.close();
+        // The lock goes last: nobody else may open the directory before.
+        drop(directory);
+    };
+    let thread = thread::Builder::new().name("chain".to_owned()).spawn(work);
+    thread.map_err(|error| ChainFailure::directory(root, error))
+}
+
+async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
+    let wires = tcp::open(&context, &setup);
+    run(Machine::Threads(context), setup, wires).await
+}
+
+#[async_trait]
+impl Node for Peer {
+    fn chain(&self) -> Arc<dyn Chain> {
+        self.handle.clone()
+    }
+
+    async fn failed(&self) -> ChainFailure {
+        self.handle.failed().await
+    }
+
+    async fn shutdown(mut self: Box<Self>) -> Result<(), ChainFailure> {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+            debug_assert!(matches!(joined, Ok(Ok(()))), "the thread catches its panics");
+        }
+        self.handle.ended().map_or(Ok(()), Err)
+    }
+}

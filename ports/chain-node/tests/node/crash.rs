@@ -1,0 +1,187 @@
+//! What was final stays final, whatever moment the process dies at.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::network::*;
+use futures::StreamExt as _;
+use piecework_chain::ChainFailure;
+use piecework_chain_node::start;
+use piecework_ledger::TransactionId;
+
+const DIRECTORY: &str = "PIECEWORK_TEST_CRASH_DIRECTORY";
+const ACCOUNTS: u8 = 5;
+const KILLS: u64 = 10;
+
+/// Not a test of its own: the process that is killed. Prints each transaction once it is final.
+#[tokio::test]
+#[ignore = "the child of a_killed_peer_loses_nothing_final"]
+async fn child() {
+    let directory = env::var(DIRECTORY).unwrap();
+    let node = start_alone(Path::new(&directory), ACCOUNTS).await;
+    let chain = node.chain();
+    let senders = (1..ACCOUNTS).map(|sender| {
+        let chain = chain.clone();
+        async move {
+            let mut nonce = balance(&*chain, sender).await.nonce;
+            loop {
+                let next = transfer(&chain.network(), sender, nonce, (sender + 1) % ACCOUNTS, 3);
+                let done = chain.submit_and_wait(next).await.unwrap();
+                let mut out = std::io::stdout().lock();
+                writeln!(out, "final {} {}", done.id.0, done.height).unwrap();
+                out.flush().unwrap();
+                nonce += 1;
+            }
+        }
+    });
+    futures::future::join_all(senders).await;
+}
+
+fn spawn_child(directory: &Path) -> Child {
+    Command::new(env::current_exe().unwrap())
+        .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Kills the child after it has printed `lines` transactions, and returns all that it printed in full.
+fn kill_after(mut child: Child, lines: u64) -> Vec<(TransactionId, u64)> {
+    let mut printed = Vec::new();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut killed = false;
+    while out.read_line(&mut line).unwrap() > 0 {
+        if line.ends_with('\n')
+            && let Some(rest) = line.split("final ").nth(1)
+        {
+            let (id, height) = rest.trim().split_once(' ').unwrap();
+            printed.push((TransactionId(id.parse().unwrap()), height.parse().unwrap()));
+        }
+        if printed.len() as u64 >= lines && !killed {
+            child.kill().unwrap();
+            killed = true;
+        }
+        line.clear();
+    }
+    child.wait().unwrap();
+    assert!(killed, "the child ended by itself after {} transactions", printed.len());
+    printed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_peer_loses_nothing_final() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut printed: Vec<(TransactionId, u64)> = Vec::new();
+    for round in 0..KILLS {
+        // Between the first transaction and some hundred: the moment within a block is the scheduler's choice.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(round | 1);
+        let lines = 1 + (random >> 33) % 120;
+        let child = spawn_child(directory.path());
+        printed.extend(
+            tokio::task::spawn_blocking(move || kill_after(child, lines))
+                .await
+                .unwrap(),
+        );
+
+        let node = start_alone(directory.path(), ACCOUNTS).await;
+        let chain = node.chain();
+        for (id, height) in &printed {
+            let at = chain.transaction(*id).await.unwrap().map(|(height, _)| height);
+            assert_eq!(at, Some(*height), "after kill {round}");
+        }
+        assert_eq!(supply(&*chain, ACCOUNTS).await, i128::from(ACCOUNTS) * GRANT);
+        // A block that was voted for but not yet final at the kill becomes final with the next: let it, so that the
+        // state that is read below is the one after the last block that is counted. Nothing else waits.
+        let settled = chain.status().height + 3;
+        chain.blocks_from(settled).next().await.unwrap();
+        let head = chain.status().height;
+        let mut blocks = chain.blocks_from(1);
+        let (mut parent, mut transactions) = (None, 0);
+        for height in 1..=head {
+            let block = blocks.next().await.unwrap();
+            assert_eq!(block.height, height);
+            assert!(parent.is_none_or(|parent| parent == block.parent));
+            parent = Some(block.digest);
+            transactions += block.outcomes.iter().filter(|outcome| outcome.result.is_ok()).count() as u64;
+        }
+        let mut nonces = 0;
+        for number in 0..ACCOUNTS {
+            nonces += balance(&*chain, number).await.nonce;
+        }
+        assert_eq!(nonces, transactions, "the state is what the blocks make it");
+        drop(blocks);
+        node.shutdown().await.unwrap();
+    }
+}
+
+/// A small file system of its own; `None` with the reason where this machine does not allow it.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(size: &str) -> Result<Self, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(directory.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(directory)),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_a_clear_failure() {
+    let disk = match SmallDisk::mount("24m") {
+        Ok(disk) => disk,
+        Err(reason) => {
+            assert!(
+                env::var_os("CI").is_none(),
+                "CI must be able to mount a tmpfs: {reason}"
+            );
+            println!("SKIPPED: no tmpfs can be mounted here: {reason}");
+            return;
+        }
+    };
+    let directory = disk.0.path().join("peer");
+    let node = start(options(&directory, alone(3))).await.unwrap();
+    let chain = node.chain();
+    let network = chain.network();
+    let (lease, open) = open_lease(&network, 1, 0, 1_000_000_000 / 2);
+    chain.submit_and_wait(open).await.unwrap();
+    let fill = async {
+        let mut from = 0;
+        loop {
+            let paid = settle(&network, lease, 1, 2, from, 1_000);
+            if chain.submit_and_wait(paid).await.is_err() {
+                return;
+            }
+            from += 1_000;
+        }
+    };
+    let failure = tokio::time::timeout(Duration::from_secs(120), async {
+        fill.await;
+        node.failed().await
+    })
+    .await
+    .unwrap();
+    assert!(matches!(failure, ChainFailure::DiskFull { .. }), "{failure:?}");
+    assert_eq!(node.shutdown().await.err().unwrap().code(), "chain.disk_full");
+}

@@ -1,0 +1,4 @@
+//! The wasm sandbox: the suite, and what is particular to it. One executable, which is linked once.
+
+mod conformance;
+mod particular;

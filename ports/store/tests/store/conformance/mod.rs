@@ -1,0 +1,42 @@
+//! What every adapter of the port must do. Each function takes a store of any content and works under accounts of its own.
+
+mod accounts;
+mod audit;
+mod catalog;
+mod jobs;
+pub mod metrics;
+mod results;
+pub mod samples;
+
+use piecework_store::Store;
+
+/// Runs the whole suite on one store. Panics at the first thing that is not as it must be.
+pub async fn all(store: &dyn Store) {
+    accounts::users_are_unique_by_name_and_account(store).await;
+    accounts::tokens_are_found_by_hash_and_deleted_by_their_owner(store).await;
+    audit::changes_are_listed_newest_first_to_who_is_concerned(store).await;
+    accounts::values_are_taken_once(store).await;
+    accounts::sealed_bytes_open_only_in_their_context(store).await;
+    catalog::a_name_is_free_again_after_deletion(store).await;
+    catalog::a_deleted_function_comes_back_while_its_name_is_free(store).await;
+    catalog::a_policy_is_read_back_whole(store).await;
+    catalog::versions_count_up_and_any_can_be_live(store).await;
+    catalog::functions_are_listed_in_pages(store).await;
+    jobs::a_finished_job_is_read_back_whole(store).await;
+    jobs::the_first_outcome_counts(store).await;
+    jobs::an_accepted_job_is_unfinished_until_it_ends(store).await;
+    jobs::cancelling_ends_a_job_once(store).await;
+    jobs::a_key_gives_the_same_job_or_a_conflict(store).await;
+    jobs::a_released_key_is_free(store).await;
+    jobs::jobs_are_listed_newest_first_in_pages(store).await;
+    jobs::a_job_is_unsettled_until_it_is_paid(store).await;
+    jobs::the_first_height_of_a_step_stands(store).await;
+    jobs::pruning_keeps_what_is_unsettled(store).await;
+    jobs::sequences_never_go_back(store).await;
+    results::the_first_note_of_a_job_counts_and_is_read_at_once(store).await;
+    results::what_is_owed_is_due_when_its_time_comes_and_a_function_can_be_left_out(store).await;
+    results::a_delivered_output_leaves_the_job_and_nothing_else_does(store).await;
+    results::what_is_kept_or_was_given_up_on_expires(store).await;
+    metrics::rollups_equal_the_raw_sums(store).await;
+    metrics::each_version_has_its_own_rollups(store).await;
+}

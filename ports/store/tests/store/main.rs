@@ -1,0 +1,6 @@
+//! The built-in adapter: the suite, SIGKILL, a full disk. One executable, which is linked once.
+
+mod conformance;
+mod crash;
+mod disk_full;
+mod suite;
