@@ -119,7 +119,7 @@ fn check_change(change: &Change) -> Result<(), Rejection> {
             at_most("address", add.address.len(), TEXT_BYTES_MAX)?;
             check_address(&add.address)
         }
-        Change::RemovePeer(_) | Change::SetParams(_) => Ok(()),
+        Change::RemovePeer(_) | Change::SetParams(_) | Change::SetRules(_) => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use piecework_model::{AccountId, Credits, LeaseId, OwnerName, Rejection};
 
 use crate::{
     rejections::{account_unknown, lease_unknown, not_started, overflow},
+    rules::Rules,
     state::{
         Account, Changes, Committee, Key, Lane, Lease, Mismatch, Offer, OpenJob, Params, Pools, Proposal, Value, View,
     },
@@ -101,6 +102,10 @@ impl<'a> Draft<'a> {
     /// Empty where the ledger has not started.
     pub fn committee(&self) -> Committee {
         read!(self, Committee, Key::Committee).unwrap_or_default()
+    }
+
+    pub fn rules(&self) -> Rules {
+        read!(self, Rules, Key::Rules).unwrap_or_default()
     }
 
     pub fn proposal(&self, proposer: AccountId) -> Option<Proposal> {

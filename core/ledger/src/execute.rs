@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     contracts::Call,
     draft::Draft,
+    rules::{RULES, rules},
     state::{Changes, Key, Value, View},
     transaction::{SignedTransaction, TransactionId},
 };
@@ -155,6 +156,11 @@ pub enum Event {
         sequence: u64,
         job: JobId,
     },
+    /// Blocks are executed by these rules from this height on: whoever checks blocks without the state knows them by it.
+    RulesChanged {
+        from_height: u64,
+        rules: u32,
+    },
 }
 
 impl Event {
@@ -191,7 +197,8 @@ impl Event {
             | Self::ChangeVoted { .. }
             | Self::PeersChanged { .. }
             | Self::ParamsChanged {}
-            | Self::PeerPaid { .. } => None,
+            | Self::PeerPaid { .. }
+            | Self::RulesChanged { .. } => None,
         }
     }
 }
@@ -213,9 +220,13 @@ pub fn check(view: &dyn View, context: &BlockContext, transaction: &SignedTransa
 /// its rejection.
 ///
 /// # Panics
+/// If the rules of this height are above [`RULES`]: whoever has blocks executed asks [`rules`] before, and stops there.
+///
 /// If the block as a whole would not conserve credits, or would leave an account or a lease uncovered: a bug of ours, and
 /// no block may stand on it.
 pub fn execute(view: &dyn View, context: &BlockContext, transactions: &[SignedTransaction]) -> Applied {
+    let in_force = rules(view).at(context.height);
+    assert!(in_force <= RULES, "this build does not know the rules {in_force}");
     let mut applied = Applied::default();
     for signed in transactions {
         let draft = Draft::new(view, &applied.changes);
@@ -249,7 +260,8 @@ fn assert_sound(view: &dyn View, changes: &Changes) {
             | Key::OpenJob(..)
             | Key::Committee
             | Key::Proposal(_)
-            | Key::Mismatch(..) => 0,
+            | Key::Mismatch(..)
+            | Key::Rules => 0,
         };
         growth += after - before;
         if let Some(value) = change {
@@ -271,7 +283,8 @@ fn credits_in(value: &Value) -> i128 {
         | Value::OpenJob(_)
         | Value::Committee(_)
         | Value::Proposal(_)
-        | Value::Mismatch(_) => 0,
+        | Value::Mismatch(_)
+        | Value::Rules(_) => 0,
     }
 }
 
@@ -304,6 +317,7 @@ fn assert_covered(key: &Key, value: &Value) {
         | Value::OpenJob(_)
         | Value::Committee(_)
         | Value::Proposal(_)
-        | Value::Mismatch(_) => {}
+        | Value::Mismatch(_)
+        | Value::Rules(_) => {}
     }
 }

@@ -14,6 +14,7 @@ mod lane;
 mod mutant;
 mod reads;
 mod rejections;
+mod rules;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use execute::{Applied, BlockContext, Event, Outcome, check, execute};
 pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
 pub use reads::read_set;
 pub use rejections::rejections;
+pub use rules::{FIRST_RULES, NextRules, RULES, Rules, rules};
 pub use state::{
     Account, Changes, Committee, Key, Lane, Lease, LeaseState, Mismatch, NextCommittee, Offer, OpenJob, Params, Peer,
     Pools, Proposal, Roles, Subject, Value, View,
@@ -34,6 +36,6 @@ pub use state::{
 pub use transaction::{
     Action, AddPeer, BatchTicket, Challenge, Change, Claim, ClaimedJob, CloseLease, CoverDebt, DelegatePayer,
     DropOffer, Evidence, ExpireLease, Metered, OpenJobs, OpenLease, OpenTicket, PayClaims, PayPeers, Propose, PutOffer,
-    Register, ReleaseJobs, ReportMismatch, Resources, RotateKey, SetLimit, Settle, SettledJob, SignedTransaction,
-    TicketBatch, TopUp, Transaction, TransactionId, Transfer, Vote,
+    Register, ReleaseJobs, ReportMismatch, Resources, RotateKey, SetLimit, SetRules, Settle, SettledJob,
+    SignedTransaction, TicketBatch, TopUp, Transaction, TransactionId, Transfer, Vote,
 };

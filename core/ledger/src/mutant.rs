@@ -49,6 +49,8 @@ pub(crate) enum Mutant {
     UnboundedParams,
     ReleaseEarly,
     ReleaseClaimed,
+    AnyRules,
+    RulesAtOnce,
 }
 
 #[cfg(not(test))]
@@ -69,7 +71,7 @@ pub(crate) fn broken(rule: Mutant) -> bool {
 
 #[cfg(test)]
 impl Mutant {
-    pub(crate) const ALL: [Self; 46] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::SkipTransactionSignature,
         Self::SkipNonce,
         Self::AnyPayer,
@@ -116,6 +118,8 @@ impl Mutant {
         Self::UnboundedParams,
         Self::ReleaseEarly,
         Self::ReleaseClaimed,
+        Self::AnyRules,
+        Self::RulesAtOnce,
     ];
 
     /// Runs `body` on this thread with the rule broken; mended again even when `body` panics.

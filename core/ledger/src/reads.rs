@@ -60,7 +60,7 @@ struct Reads<'a> {
 
 impl<'a> Reads<'a> {
     fn new(view: &'a dyn View, sender: AccountId) -> Self {
-        let keys = BTreeSet::from([Key::Params, Key::Account(sender)]);
+        let keys = BTreeSet::from([Key::Params, Key::Rules, Key::Account(sender)]);
         Self { view, keys }
     }
 

@@ -136,6 +136,10 @@ rejections! {
     peers_nothing_to_pay = "peers.nothing_to_pay",
         "the peers have earned less than one ucr each; ask again later";
     params_fixed = "params.fixed", "the genesis fixed this parameter; leave it as it is";
+    rules_not_next = "rules.not_next",
+        "the rules move on one number at a time; name the next one, or the present one to call off a switch";
+    rules_too_soon = "rules.too_soon",
+        "a switch of the rules is announced a whole epoch ahead; name a later height";
     proposal_unknown = "proposal.unknown", "this account has put nothing to the vote; it may have been carried";
     proposal_changed = "proposal.changed", "the proposal is another one by now; read it and vote again";
     proposal_expired = "proposal.expired", "the time for votes is over; propose it again";

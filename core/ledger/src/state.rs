@@ -6,7 +6,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{AccountId, Credits, Digest, FunctionId, JobId, LeaseId, OwnerName, Prices, PublicKey};
 use serde::{Deserialize, Serialize};
 
-use crate::transaction::{Change, Metered, Resources, TransactionId};
+use crate::{
+    rules::Rules,
+    transaction::{Change, Metered, Resources, TransactionId},
+};
 
 /// Where a value lives. The order of the variants and fields is the order of iteration and part of the format.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
@@ -28,9 +31,14 @@ pub enum Key {
     Proposal(AccountId),
     /// (lease, provider, sequence): a result that another provider's contradicts.
     Mismatch(LeaseId, AccountId, u64),
+    /// By which rules blocks are executed; absent until the peers vote for a switch.
+    Rules,
 }
 
 /// What is stored under a [`Key`]; the variant always fits the key's.
+///
+/// A variant is a version of its record. One that was ever written keeps its number and its fields: a record that needs
+/// others gets a new variant here, which is written from the height on at which the rules that know it are in force.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Value {
     Params(Params),
@@ -44,6 +52,7 @@ pub enum Value {
     Committee(Committee),
     Proposal(Proposal),
     Mismatch(Mismatch),
+    Rules(Rules),
 }
 
 /// Read access to the state before a block (or to what has been fetched of it).

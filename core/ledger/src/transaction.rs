@@ -407,13 +407,15 @@ pub struct Propose {
     pub change: Change,
 }
 
-/// What peers can change. Peers change with the epoch after the next ([`crate::Committee`]), parameters at once.
+/// What peers can change. Peers change with the epoch after the next ([`crate::Committee`]), parameters at once, rules at
+/// the height that the change names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     AddPeer(AddPeer),
     RemovePeer(PublicKey),
     SetParams(Params),
+    SetRules(SetRules),
 }
 
 impl Change {
@@ -421,6 +423,17 @@ impl Change {
     pub fn digest(&self) -> Digest {
         Digest::of_value("piecework 2026 change", self)
     }
+}
+
+/// Other rules from a height on. Takes the place of a switch that was carried before and whose height has not come; the
+/// number in force calls that one off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct SetRules {
+    /// The number after the one in force, so that a build that knows it is made and spread first.
+    pub rules: u32,
+    /// The first block under them. Not before the epoch after the next, seen from the block that carries the change: so
+    /// it has been final for a whole epoch by then.
+    pub from_height: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]

@@ -163,6 +163,10 @@ fn actions() -> Vec<(&'static str, Action)> {
         proposer: account(),
         change: add_peer().digest(),
     };
+    let set_rules = SetRules {
+        rules: 2,
+        from_height: 1_203,
+    };
     vec![
         ("register", Action::Register(register)),
         ("rotate-key", Action::RotateKey(rotate)),
@@ -205,6 +209,7 @@ fn actions() -> Vec<(&'static str, Action)> {
         ("propose-add", propose(add_peer())),
         ("propose-remove", propose(Change::RemovePeer(key().public()))),
         ("propose-params", propose(Change::SetParams(genesis().params))),
+        ("propose-rules", propose(Change::SetRules(set_rules))),
         ("vote", Action::Vote(vote)),
         ("pay-peers", Action::PayPeers(PayPeers {})),
     ]
@@ -435,6 +440,13 @@ fn state() -> Vec<(&'static str, Key, Value)> {
         peers: vec![peer],
         next: Some(next),
     };
+    let rules = Rules {
+        now: 1,
+        next: Some(NextRules {
+            from_height: 1_203,
+            rules: 2,
+        }),
+    };
     let proposal = Proposal {
         change: add_peer(),
         votes: vec![account()],
@@ -451,6 +463,7 @@ fn state() -> Vec<(&'static str, Key, Value)> {
     };
     vec![
         ("committee", Key::Committee, Value::Committee(committee)),
+        ("rules", Key::Rules, Value::Rules(rules)),
         ("proposal", Key::Proposal(account()), Value::Proposal(proposal)),
         (
             "mismatch",

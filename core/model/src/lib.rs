@@ -6,6 +6,7 @@
 mod credits;
 mod digest;
 mod egress;
+mod format;
 mod function;
 mod id;
 mod key;
@@ -18,6 +19,7 @@ mod ticket;
 pub use credits::{Credits, CreditsOverflow};
 pub use digest::{Digest, DigestStream};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
+pub use format::{Format, MARK, UnknownVersion};
 pub use function::{FunctionName, Language, OwnerName};
 pub use id::{AccountId, FunctionId, JobId, LeaseId, NetworkId};
 pub use key::{BadKey, Domain, PublicKey, SecretKey, Signature, SignatureInvalid, verify_all};

@@ -205,7 +205,8 @@ fn step(event: &Event) -> Option<(Place, Step)> {
         | Event::ChangeVoted { .. }
         | Event::PeersChanged { .. }
         | Event::ParamsChanged {}
-        | Event::PeerPaid { .. } => None,
+        | Event::PeerPaid { .. }
+        | Event::RulesChanged { .. } => None,
     }
 }
 

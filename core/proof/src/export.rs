@@ -11,7 +11,9 @@ use std::{
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_ledger::{BlockContext, Changes, Committee, Genesis, Key, Outcome, SignedTransaction, Value, execute};
+use piecework_ledger::{
+    BlockContext, Changes, Committee, Genesis, Key, Outcome, RULES, SignedTransaction, Value, execute, rules,
+};
 use piecework_model::{Digest, NetworkId, PublicKey};
 use serde::Serialize;
 
@@ -123,6 +125,8 @@ pub struct Verified {
     /// Values compared with the replay, and proven against the state root.
     pub values: u64,
     pub peer_changes: u64,
+    /// Of the last block.
+    pub rules: u32,
     pub head: Digest,
     pub state_root: Digest,
 }
@@ -237,6 +241,13 @@ impl<R: StateRoots> Checker<R> {
             return Err(Invalid::Parent { height });
         }
         let wrong = |what| Err(Invalid::Header { height, what });
+        if header.rules != rules(&self.state).at(height) {
+            return wrong("the number of the rules");
+        }
+        if header.rules > RULES {
+            let (found, known) = (header.rules, RULES);
+            return Err(Invalid::UnknownRules { height, found, known });
+        }
         if header.timestamp_ms < self.last.timestamp_ms {
             return wrong("the time");
         }
@@ -341,6 +352,7 @@ impl<R: StateRoots> Checker<R> {
                 found: blocks,
             });
         }
+        self.verified.rules = self.last.rules;
         self.verified.head = own;
         self.ended = true;
         Ok(())

@@ -28,6 +28,10 @@ pub enum Invalid {
     Parent { height: u64 },
     #[error("block {height}: {what} in the header is wrong")]
     Header { height: u64, what: &'static str },
+    #[error(
+        "block {height} was made by rules {found}, but this program knows only rules up to {known}; use a newer one"
+    )]
+    UnknownRules { height: u64, found: u32, known: u32 },
     #[error("block {height}: its transactions do not match its header")]
     Transactions { height: u64 },
     #[error("block {height}: the outcomes of its transactions do not match its header")]
@@ -69,6 +73,7 @@ impl Invalid {
             Self::CutOff { .. } => "proof.cut_off",
             Self::Parent { .. } => "proof.bad_parent",
             Self::Header { .. } => "proof.bad_header",
+            Self::UnknownRules { .. } => "proof.unknown_rules",
             Self::Transactions { .. } => "proof.bad_transactions",
             Self::Outcomes { .. } | Self::Replay { .. } => "proof.bad_outcomes",
             Self::StateRoot { .. } => "proof.bad_state_root",

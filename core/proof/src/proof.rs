@@ -1,7 +1,7 @@
 //! Proofs that can be saved and checked later: of a job, and of an account or any other value of the state.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_ledger::{Account, Key, Value};
+use piecework_ledger::{Account, Key, RULES, Value};
 use piecework_model::{AccountId, JobId, NetworkId};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,7 @@ impl Finality {
 
     /// Whether the block of this summary is final.
     pub fn verify(&self, anchor: &Anchor, block: &Summary) -> Result<(), Invalid> {
+        check_rules(block)?;
         if self.descendants.len() > Self::DESCENDANTS_MAX {
             return Err(Invalid::NotFinal { height: block.height });
         }
@@ -69,6 +70,7 @@ impl Finality {
                 return Err(Invalid::Parent { height: child.height });
             }
             last = child.summary();
+            check_rules(&last)?;
         }
         let signed = (last.epoch, last.height, last.digest());
         self.certificate
@@ -84,6 +86,18 @@ impl Evidence {
             });
         }
         self.finality.verify(anchor, &self.block)
+    }
+}
+
+/// What a block says under other rules than the known ones may mean something else.
+fn check_rules(block: &Summary) -> Result<(), Invalid> {
+    match block.rules {
+        0..=RULES => Ok(()),
+        found => Err(Invalid::UnknownRules {
+            height: block.height,
+            found,
+            known: RULES,
+        }),
     }
 }
 
@@ -200,5 +214,40 @@ impl Proof {
             .strip_prefix(&PROOF_MAGIC)
             .ok_or(Invalid::Malformed("it does not begin like a proof"))?;
         borsh::from_slice(body).map_err(|_| Invalid::Malformed("the proof cannot be decoded"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use piecework_model::Digest;
+
+    use super::*;
+
+    #[test]
+    fn what_was_made_by_unknown_rules_is_refused_before_its_signatures_are_looked_at() {
+        let anchor = Anchor::peers(NetworkId([1; 32]), Vec::new());
+        let finality = Finality {
+            descendants: Vec::new(),
+            certificate: Certificate {
+                view: 0,
+                parent_view: 0,
+                signers: Vec::new(),
+                signatures: Vec::new(),
+            },
+        };
+        let mut block = Summary {
+            height: 9,
+            rules: RULES + 1,
+            epoch: 0,
+            timestamp_ms: 0,
+            outcomes_root: Digest::default(),
+            details: Digest::default(),
+        };
+        let refused = finality.verify(&anchor, &block).expect_err("unknown");
+        assert_eq!(refused.code(), "proof.unknown_rules");
+        assert!(refused.to_string().contains("up to 2"), "{refused}");
+        block.rules = RULES;
+        let refused = finality.verify(&anchor, &block).expect_err("nobody signed");
+        assert_ne!(refused.code(), "proof.unknown_rules");
     }
 }

@@ -34,6 +34,26 @@ pub struct LedgerStatus {
     pub commission_permille: u32,
     /// Transactions that wait at this peer for a block.
     pub queued: u32,
+    /// Absent from a peer of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesView>,
+}
+
+/// By which rules blocks are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RulesView {
+    /// Of the next block.
+    pub number: u32,
+    /// The switch that the peers have voted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextRulesView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NextRulesView {
+    pub number: u32,
+    /// The first block made by them.
+    pub from_height: u64,
 }
 
 /// A ledger peer.

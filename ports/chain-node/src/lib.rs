@@ -15,5 +15,5 @@ mod tcp;
 mod wires;
 
 pub use node::start;
-pub use piecework_chain_simplex::{Contact, Options, Replica};
+pub use piecework_chain_simplex::{Contact, Options, Replica, check_format};
 pub use replica::replica;

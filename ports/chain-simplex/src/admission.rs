@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use piecework_ledger::{BlockContext, Committee, Key, SignedTransaction, TransactionId, Value, check};
+use piecework_ledger::{BlockContext, Committee, Key, Rules, SignedTransaction, TransactionId, Value, check};
 use piecework_model::{NetworkId, Rejection};
 
 use crate::{
@@ -39,6 +39,14 @@ impl Admission {
             Some(_) | None => Err(ChainFailure::Stopped {
                 detail: "the state names no peers".to_owned(),
             }),
+        }
+    }
+
+    /// By which rules blocks are made, by the latest final state.
+    pub(crate) async fn rules(&self) -> Result<Rules, ChainFailure> {
+        match self.values(vec![Key::Rules]).await?.pop().flatten() {
+            Some(Value::Rules(rules)) => Ok(rules),
+            Some(_) | None => Ok(Rules::default()),
         }
     }
 

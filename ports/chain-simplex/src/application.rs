@@ -24,7 +24,9 @@ use commonware_storage::{
 };
 use commonware_utils::non_empty_range;
 use futures::{StreamExt as _, future::BoxFuture};
-use piecework_ledger::{BlockContext, Changes, Key, Outcome, Params, SignedTransaction, TransactionId, Value};
+use piecework_ledger::{
+    BlockContext, Changes, Key, Outcome, Params, RULES, Rules, SignedTransaction, TransactionId, Value,
+};
 use piecework_model::NetworkId;
 use tokio::sync::mpsc;
 
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) network: NetworkId,
     pub(crate) genesis: BTreeMap<Key, Value>,
     pub(crate) mempool: Mempool,
+    /// The highest rules that this peer takes part in.
+    pub(crate) rules_known: u32,
     /// Of the last published block: everything up to it has left the mempool.
     height: AtomicU64,
 }
@@ -49,7 +53,16 @@ impl Shared {
             network,
             genesis,
             mempool: Mempool::default(),
+            rules_known: RULES,
             height: AtomicU64::new(0),
+        }
+    }
+
+    /// With no more rules than these.
+    pub(crate) fn knowing(self, rules: u32) -> Self {
+        Self {
+            rules_known: self.rules_known.min(rules),
+            ..self
         }
     }
 
@@ -102,14 +115,22 @@ impl Ledger {
         }
     }
 
-    async fn params<E: Spawner + StorageContext>(&self, height: Height, batch: &Batch<E>) -> Params {
-        let read = self.fetch::<E>(height, batch)(vec![Key::Params])
+    /// The parameters and the number of the rules of the block at `height`. Never resolves where this peer does not know
+    /// the rules: it neither makes nor judges such a block, and consensus ends for it ([`crate::ChainFailure::UnknownRules`]).
+    async fn terms<E: Spawner + StorageContext>(&self, height: Height, batch: &Batch<E>) -> (Params, u32) {
+        let read = self.fetch::<E>(height, batch)(vec![Key::Params, Key::Rules])
             .await
             .expect("the state can be read");
-        match read.into_iter().next().flatten() {
-            Some(Value::Params(params)) => params,
-            Some(_) | None => panic!("the state holds the parameters from block 1 on"),
+        let (params, rules) = match <[_; 2]>::try_from(read) {
+            Ok([Some(Value::Params(params)), Some(Value::Rules(rules))]) => (params, rules),
+            Ok([Some(Value::Params(params)), None]) => (params, Rules::default()),
+            Ok(_) | Err(_) => panic!("the state holds the parameters from block 1 on"),
+        };
+        let rules = rules.at(height.get());
+        if rules > self.shared.rules_known {
+            std::future::pending::<()>().await;
         }
+        (params, rules)
     }
 
     async fn run<E: Spawner + StorageContext>(
@@ -178,7 +199,7 @@ impl Ledger {
     }
 
     /// The rules for a block that executing it does not show.
-    fn well_formed(block: &Block, parent: &Block, params: &Params) -> bool {
+    fn well_formed(block: &Block, parent: &Block, (params, rules): &(Params, u32)) -> bool {
         let bytes: usize = block
             .body
             .transactions
@@ -187,6 +208,7 @@ impl Ledger {
             .sum();
         block.header.timestamp_ms >= parent.header.timestamp_ms
             && block.header.busy == parent.latest_busy()
+            && block.header.rules == *rules
             && block.body.transactions.len() <= params.transactions_per_block_max as usize
             && bytes <= TRANSACTIONS_BYTES_MAX
     }
@@ -225,7 +247,7 @@ impl<E: Spawner + StorageContext> Application<E> for Ledger {
         let parent = ancestry.next().await?;
         let held = self.held(&parent, &mut ancestry).await;
         let height = parent.height().next();
-        let params = self.params::<E>(height, &batch).await;
+        let (params, rules) = self.terms::<E>(height, &batch).await;
         let count_max = params.transactions_per_block_max as usize;
         let selected = self.shared.mempool.select(&held, count_max, TRANSACTIONS_BYTES_MAX);
         let (changes, body) = self.fill::<E>(height, &batch, selected).await;
@@ -234,6 +256,7 @@ impl<E: Spawner + StorageContext> Application<E> for Ledger {
         let header = Header {
             context,
             height,
+            rules,
             busy: parent.inner().latest_busy(),
             timestamp_ms: (now.as_millis() as u64).max(parent.inner().header.timestamp_ms),
             state_root: merkleized.root(),
@@ -255,10 +278,10 @@ impl<E: Spawner + StorageContext> Application<E> for Ledger {
         finality: Finality,
     ) -> Option<Merkleized<E>> {
         let block = ancestry.next().await?;
+        let terms = self.terms::<E>(block.height(), &batch).await;
         if finality == Finality::Candidate {
             let parent = ancestry.next().await?;
-            let params = self.params::<E>(block.height(), &batch).await;
-            if !Self::well_formed(block.inner(), parent.inner(), &params) {
+            if !Self::well_formed(block.inner(), parent.inner(), &terms) {
                 return None;
             }
             let outcomes = block.inner().body.outcomes.iter();

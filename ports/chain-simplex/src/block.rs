@@ -15,7 +15,7 @@ use commonware_consensus::{
 use commonware_cryptography::{Digest as _, Digestible, blake3::Digest, ed25519::PublicKey};
 use commonware_storage::mmr::Location;
 use commonware_utils::range::NonEmptyRange;
-use piecework_ledger::{Outcome, SignedTransaction};
+use piecework_ledger::{FIRST_RULES, Outcome, SignedTransaction};
 use piecework_model::{Digest as ModelDigest, NetworkId, PublicKey as ModelKey};
 use piecework_proof::{Details, Record, outcomes_root, transactions_root};
 
@@ -32,6 +32,8 @@ pub(crate) struct Header {
     /// Names the parent as well; that of the genesis is the network's id.
     pub(crate) context: Context,
     pub(crate) height: Height,
+    /// By which the block is executed.
+    pub(crate) rules: u32,
     pub(crate) timestamp_ms: u64,
     /// The latest block before this one that holds transactions, or 0: a reader of history skips the idle hours.
     pub(crate) busy: Height,
@@ -109,6 +111,7 @@ impl Block {
                 parent: (View::zero(), Digest(network.0)),
             },
             height: Height::zero(),
+            rules: FIRST_RULES,
             timestamp_ms: 0,
             busy: Height::zero(),
             state_root: Digest::EMPTY,
@@ -140,6 +143,7 @@ impl Block {
         let operations = (*self.header.operations.start(), *self.header.operations.end());
         piecework_proof::Header {
             height: self.header.height.get(),
+            rules: self.header.rules,
             epoch: context.round.epoch().get(),
             timestamp_ms: self.header.timestamp_ms,
             outcomes_root: self.body.outcomes_root,
@@ -158,10 +162,72 @@ impl Block {
     }
 }
 
+/// Set in a height as it is written, where the number of the rules follows it: blocks of the first rules do not name them.
+const NAMES_RULES: u64 = 1 << 63;
+
+/// Where a block stands, as its header is written.
+struct Place {
+    height: Height,
+    rules: u32,
+}
+
+impl Place {
+    fn written(&self) -> (Height, Option<u32>) {
+        match self.rules {
+            FIRST_RULES => (self.height, None),
+            rules => (Height::new(self.height.get() | NAMES_RULES), Some(rules)),
+        }
+    }
+}
+
+impl Header {
+    fn place(&self) -> Place {
+        Place {
+            height: self.height,
+            rules: self.rules,
+        }
+    }
+}
+
+impl Write for Place {
+    fn write(&self, buf: &mut impl BufMut) {
+        let (height, rules) = self.written();
+        height.write(buf);
+        if let Some(rules) = rules {
+            rules.write(buf);
+        }
+    }
+}
+
+impl EncodeSize for Place {
+    fn encode_size(&self) -> usize {
+        let (height, rules) = self.written();
+        height.encode_size() + rules.map_or(0, |_| u32::SIZE)
+    }
+}
+
+impl Read for Place {
+    type Cfg = ();
+
+    fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, Error> {
+        let height = Height::read(buf)?;
+        if height.get() & NAMES_RULES == 0 {
+            let rules = FIRST_RULES;
+            return Ok(Self { height, rules });
+        }
+        let rules = u32::read(buf)?;
+        if rules <= FIRST_RULES {
+            return Err(Error::Invalid("piecework::Block", "it names the first rules"));
+        }
+        let height = Height::new(height.get() & !NAMES_RULES);
+        Ok(Self { height, rules })
+    }
+}
+
 impl Write for Header {
     fn write(&self, buf: &mut impl BufMut) {
         self.context.write(buf);
-        self.height.write(buf);
+        self.place().write(buf);
         self.timestamp_ms.write(buf);
         self.busy.write(buf);
         self.state_root.write(buf);
@@ -174,7 +240,7 @@ impl EncodeSize for Header {
     fn encode_size(&self) -> usize {
         self.context.encode_size()
             + 2 * Digest::SIZE
-            + self.height.encode_size()
+            + self.place().encode_size()
             + self.busy.encode_size()
             + u64::SIZE
             + self.operations.encode_size()
@@ -185,9 +251,12 @@ impl Read for Header {
     type Cfg = ();
 
     fn read_cfg(buf: &mut impl Buf, (): &()) -> Result<Self, Error> {
+        let context = Context::read(buf)?;
+        let Place { height, rules } = Place::read(buf)?;
         Ok(Self {
-            context: Context::read(buf)?,
-            height: Height::read(buf)?,
+            context,
+            height,
+            rules,
             timestamp_ms: u64::read(buf)?,
             busy: Height::read(buf)?,
             state_root: Digest::read(buf)?,
@@ -228,6 +297,7 @@ impl BoundedBlock for Block {
         let header = Context::MAX_ENCODE_SIZE
             + 2 * Digest::SIZE
             + 2 * Height::MAX_ENCODE_SIZE
+            + u32::SIZE
             + u64::SIZE
             + NonEmptyRange::<Location>::MAX_ENCODE_SIZE;
         // Five bytes hold the widest length of a body.
@@ -309,6 +379,30 @@ mod tests {
         assert_eq!(read, block);
         assert_eq!(read.digest(), block.digest());
         assert!(block.encode().len() <= Block::max_encode_size(&()));
+    }
+
+    #[test]
+    fn a_block_of_other_rules_names_them_and_one_of_the_first_does_not() {
+        let first = block();
+        let mut second = first.clone();
+        second.header.height = Height::new(7);
+        second.header.rules = 2;
+        assert_eq!(
+            second.encode().len(),
+            first.encode().len() + Height::MAX_ENCODE_SIZE - 1 + u32::SIZE
+        );
+        let read = Block::decode(second.encode()).expect("what was written can be read");
+        assert_eq!(read, second);
+        assert_ne!(read.digest(), first.digest());
+        for rules in [0u32, FIRST_RULES] {
+            let mut bytes = Vec::new();
+            Height::new(NAMES_RULES).write(&mut bytes);
+            rules.write(&mut bytes);
+            assert!(
+                Place::read(&mut Bytes::from(bytes)).is_err(),
+                "there is one encoding of a block"
+            );
+        }
     }
 
     #[test]

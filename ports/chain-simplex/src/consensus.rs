@@ -98,6 +98,7 @@ impl<E: Runtime, T: Transport> Consensus<E, T> {
             tokio::select! {
                 biased;
                 ended = &mut running => panic!("the consensus engine ended: {ended:?}"),
+                failure = self.outgrown(epoch) => return failure,
                 () = self.last(epoch) => {}
             }
             running.abort();
@@ -109,9 +110,49 @@ impl<E: Runtime, T: Transport> Consensus<E, T> {
         }
     }
 
+    /// Resolves when the next block is one of this epoch by rules that this peer does not know. That they come is known when
+    /// the epoch is entered, since a switch is announced a whole epoch ahead; until their height it may be called off.
+    async fn outgrown(&self, epoch: Epoch) -> ChainFailure {
+        loop {
+            let rules = match self.admission.rules().await {
+                Ok(rules) => rules,
+                Err(failure) => return failure,
+            };
+            let next = self.admission.board.head().height + 1;
+            if let Err(failure) = self.check_rules(rules.at(next), next) {
+                return failure;
+            }
+            let comes = rules.pending(next).filter(|comes| {
+                comes.rules > self.admission.shared.rules_known && comes.from_height <= self.epochs.last_block(epoch)
+            });
+            let Some(comes) = comes else {
+                return std::future::pending().await;
+            };
+            tracing::warn!(
+                rules = comes.rules,
+                from_height = comes.from_height,
+                known = self.admission.shared.rules_known,
+                "the peers have voted for rules that this program does not know: update it before they begin"
+            );
+            if !self.admission.board.reach(comes.from_height - 1).await {
+                // The chain is stopping, and with it whoever waits here.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn check_rules(&self, found: u32, height: u64) -> Result<(), ChainFailure> {
+        let known = self.admission.shared.rules_known;
+        match found <= known {
+            true => Ok(()),
+            false => Err(ChainFailure::UnknownRules { height, found, known }),
+        }
+    }
+
     /// Finds out who votes, and connects to them. Fails where this peer voted before and does no more.
     async fn enter(&mut self, epoch: Epoch) -> Result<(), ChainFailure> {
         let first = self.epochs.first_block(epoch);
+        self.check_rules(self.admission.rules().await?.at(first), first)?;
         let committee = self.admission.committee().await?;
         let members = |peers: &[Peer]| peers.iter().map(Member::from).collect::<Vec<_>>();
         let now = members(committee.at(first));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_model::{Digest, NetworkId, PublicKey};
+use piecework_model::{Digest, Format, NetworkId, PublicKey};
 
 use crate::ChainFailure;
 
@@ -19,7 +19,7 @@ const NEW_FILE: &str = "chain.new";
 const PROBE_FILE: &str = "chain.probe";
 const DATA_DIRECTORY: &str = "chain";
 /// Of the layout below and of every encoding in it; a directory of another is not touched.
-const FORMAT: u32 = 1;
+const FORMAT: Format = Format::new("ledger's directory", 1);
 
 /// Says whose directory this is; its own digest shows damage.
 #[derive(BorshSerialize, BorshDeserialize, PartialEq, Eq)]
@@ -39,10 +39,12 @@ pub struct Directory {
 impl Directory {
     /// Creates or opens the directory of this network and key.
     pub(crate) fn open(root: &Path, network: NetworkId, key: PublicKey) -> Result<Self, ChainFailure> {
+        // Before anything is written, be it the lock: a newer program's directory is left as it is.
+        check_format(root)?;
         fs::create_dir_all(root).map_err(|error| ChainFailure::directory(root, error))?;
         let lock = lock(root)?;
         let mark = Mark {
-            format: FORMAT,
+            format: FORMAT.newest().into(),
             network,
             key,
         };
@@ -156,9 +158,6 @@ fn check_mark(root: &Path, mark: &Mark) -> Result<(), ChainFailure> {
     if digest != seal(&found) {
         return Err(corrupt("the mark file is damaged"));
     }
-    if found.format != FORMAT {
-        return Err(corrupt("the ledger was written in another format"));
-    }
     if found != *mark {
         return Err(ChainFailure::ForeignDirectory {
             directory: root.to_owned(),
@@ -171,8 +170,43 @@ fn check_mark(root: &Path, mark: &Mark) -> Result<(), ChainFailure> {
     Ok(())
 }
 
-fn seal(mark: &Mark) -> Digest {
+fn seal(mark: &impl BorshSerialize) -> Digest {
     Digest::of_value("piecework 2026 chain directory", mark)
+}
+
+/// The bytes of a mark of any version, as they are.
+struct Unread<'a>(&'a [u8]);
+
+impl BorshSerialize for Unread<'_> {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(self.0)
+    }
+}
+
+/// Whether this build reads what lies in a peer's directory: `Newer` where not. Writes nothing; a directory that is not there
+/// may be made, and what is damaged is found when it is opened.
+///
+/// A mark of any version is its number, what only that version knows, and the seal of both.
+pub fn check_format(root: &Path) -> Result<(), ChainFailure> {
+    let path = root.join(MARK_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(ChainFailure::directory(path, error)),
+    };
+    let whole = bytes
+        .split_last_chunk::<32>()
+        .filter(|(mark, digest)| seal(&Unread(mark)).0 == **digest);
+    let Some((format, _)) = whole.and_then(|(mark, _)| mark.split_first_chunk::<4>()) else {
+        return Ok(());
+    };
+    FORMAT
+        .check(u32::from_le_bytes(*format))
+        .map(drop)
+        .map_err(|unknown| ChainFailure::Newer {
+            directory: root.to_owned(),
+            unknown,
+        })
 }
 
 fn write_mark(root: &Path, path: &Path, mark: &Mark) -> Result<(), ChainFailure> {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use commonware_consensus::types::Epoch;
-use piecework_ledger::Genesis;
+use piecework_ledger::{Genesis, RULES};
 use piecework_model::{PublicKey, SecretKey};
 use tokio::sync::{oneshot, watch};
 
@@ -43,6 +43,9 @@ pub struct Options {
     pub joins: bool,
     /// Peers of today, where those of the genesis may be gone.
     pub contacts: Vec<Contact>,
+    /// The highest rules of the ledger that this peer takes part in: [`RULES`], or fewer in a test of what an older build
+    /// does.
+    pub rules_known: u32,
 }
 
 /// A peer that the operator names.
@@ -66,6 +69,7 @@ impl Options {
             transactions_indexed_max: 100_000,
             joins: false,
             contacts: Vec::new(),
+            rules_known: RULES,
         }
     }
 }
@@ -106,7 +110,7 @@ pub fn prepare(options: Options) -> Result<Prepared, ChainFailure> {
     epochs.learn(Epoch::zero(), founders.clone(), Part::Votes)?;
     let directory = Directory::open(&options.directory, network, options.key.public())?;
 
-    let shared = Arc::new(Shared::new(network, genesis));
+    let shared = Arc::new(Shared::new(network, genesis).knowing(options.rules_known));
     let high_water = HighWater::open(&directory)?;
     let reached = high_water.reached();
     let board = Arc::new(Board::new(shared.clone(), high_water, options.transactions_indexed_max));

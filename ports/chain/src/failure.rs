@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use piecework_model::Rejection;
+use piecework_model::{Rejection, UnknownVersion};
 
 /// Why a chain does not start, or stopped.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -13,6 +13,15 @@ pub enum ChainFailure {
     ForeignDirectory { directory: PathBuf },
     #[error("cannot read the ledger in {directory:?}: {detail}; restore it, or start a new peer with a new key")]
     Corrupt { directory: PathBuf, detail: String },
+    #[error("{directory:?}: {unknown}")]
+    Newer {
+        directory: PathBuf,
+        unknown: UnknownVersion,
+    },
+    #[error(
+        "from block {height} on the ledger is made by rules {found}, and this program knows those up to {known}; run a newer one on the same directory"
+    )]
+    UnknownRules { height: u64, found: u32, known: u32 },
     #[error("another process uses the ledger in {directory:?}")]
     Locked { directory: PathBuf },
     #[error("no space is left for the ledger; everything final is safe; free some space and start again")]
@@ -55,6 +64,8 @@ impl ChainFailure {
         match self {
             Self::ForeignDirectory { .. } => "chain.foreign_directory",
             Self::Corrupt { .. } => "chain.corrupt",
+            Self::Newer { .. } => "chain.newer",
+            Self::UnknownRules { .. } => "chain.unknown_rules",
             Self::Locked { .. } => "chain.locked",
             Self::DiskFull { .. } => "chain.disk_full",
             Self::Directory { .. } => "chain.directory",

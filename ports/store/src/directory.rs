@@ -7,9 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use piecework_model::Format;
+
 use crate::StoreFailure;
 
-const FORMAT: u32 = 1;
+/// Of all that lies in a store's directory. Higher whenever anything is written there that the build before cannot read; the
+/// number in the directory is raised before the first such record.
+///
+/// - 1: frames, segments, job records and sealed bytes have versions, other records do not.
+/// - 2: every record has one.
+const FORMAT: Format = Format::new("store", 2);
 const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "piecework store ";
@@ -26,8 +33,12 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, StoreFailure> {
         create_private(path)?;
         check_foreign(path)?;
-        let lock = lock(path)?;
+        // Before anything is written, be it the lock: a newer program's directory is left as it is.
         check_version(path)?;
+        let lock = lock(path)?;
+        if check_version(path)? != Some(FORMAT.newest().into()) {
+            write_version(path)?;
+        }
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -44,6 +55,12 @@ impl Directory {
         create_private(&path)?;
         Ok(path)
     }
+}
+
+/// Whether a store of this build may open the directory, by its format alone: `Newer` or `Foreign` where not. Reads one file,
+/// and writes nothing; a directory that is not there may be made.
+pub fn check(path: &Path) -> Result<(), StoreFailure> {
+    check_version(path).map(drop)
 }
 
 fn create_private(path: &Path) -> Result<(), StoreFailure> {
@@ -86,23 +103,24 @@ fn lock(path: &Path) -> Result<File, StoreFailure> {
     }
 }
 
-fn check_version(path: &Path) -> Result<(), StoreFailure> {
+/// The directory's format, if it says one, and if this build knows it. Writes nothing.
+fn check_version(path: &Path) -> Result<Option<u32>, StoreFailure> {
     let text = match fs::read_to_string(path.join(VERSION_FILE)) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return write_version(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(StoreFailure::io("reading the version file")(error)),
     };
     let found = text
         .strip_prefix(PREFIX)
         .and_then(|number| number.trim().parse::<u32>().ok());
-    match found {
-        Some(1..=FORMAT) => Ok(()),
-        Some(found) => Err(StoreFailure::Newer {
+    match found.map(|found| (found, FORMAT.check(found))) {
+        Some((1.., Ok(found))) => Ok(Some(found)),
+        Some((found, Err(unknown))) => Err(StoreFailure::Newer {
             directory: path.to_owned(),
             found,
-            known: FORMAT,
+            known: unknown.newest,
         }),
-        None => Err(StoreFailure::Foreign {
+        Some((0, Ok(_))) | None => Err(StoreFailure::Foreign {
             directory: path.to_owned(),
         }),
     }
@@ -112,7 +130,7 @@ fn write_version(path: &Path) -> Result<(), StoreFailure> {
     let beside = path.join("VERSION.new");
     let write = || {
         let mut file = File::create(&beside)?;
-        writeln!(file, "{PREFIX}{FORMAT}")?;
+        writeln!(file, "{PREFIX}{}", FORMAT.newest())?;
         file.sync_all()?;
         fs::rename(&beside, path.join(VERSION_FILE))?;
         File::open(path)?.sync_all()
@@ -135,6 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn an_older_directory_is_taken_up_and_closed_to_older_programs() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::write(directory.path().join(VERSION_FILE), "piecework store 1\n").expect("written");
+        drop(Directory::open(directory.path()).expect("opened"));
+        let text = fs::read_to_string(directory.path().join(VERSION_FILE)).expect("read");
+        assert_eq!(text, "piecework store 2\n");
+    }
+
+    #[test]
     fn a_newer_or_foreign_directory_is_left_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("holiday.jpg"), b"x").expect("written");
@@ -151,6 +178,11 @@ mod tests {
         let newer = Directory::open(directory.path()).expect_err("newer");
         assert_eq!(newer.code(), "store.newer");
         assert!(newer.to_string().contains("format 7"), "{newer}");
+        assert_eq!(
+            fs::read_dir(directory.path()).expect("read").count(),
+            2,
+            "not even a lock was written"
+        );
         fs::write(directory.path().join(VERSION_FILE), "something else\n").expect("written");
         assert_eq!(
             Directory::open(directory.path()).expect_err("foreign").code(),

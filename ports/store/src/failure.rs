@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use piecework_model::UnknownVersion;
+
 /// Why a record could not be written or read.
 ///
 /// `Conflict` and `NotFound` answer the caller's own wish and change nothing; every other variant belongs to the world.
@@ -29,6 +31,8 @@ pub enum StoreFailure {
         "the data in {directory} has format {found}, but this program supports only formats up to {known}; run the newer program, or restore a backup"
     )]
     Newer { directory: PathBuf, found: u32, known: u32 },
+    #[error(transparent)]
+    UnknownVersion(#[from] UnknownVersion),
     #[error("{what} is damaged at byte {position}; restore it from a backup, or move it away to continue without it")]
     Corrupt { what: String, position: u64 },
     /// It existed in an earlier run: to continue would start over and forget what the rest remembers.
@@ -76,7 +80,7 @@ impl StoreFailure {
             Self::TooLarge { .. } => "store.too_large",
             Self::Locked { .. } => "store.locked",
             Self::Foreign { .. } => "store.foreign",
-            Self::Newer { .. } => "store.newer",
+            Self::Newer { .. } | Self::UnknownVersion(_) => "store.newer",
             Self::Corrupt { .. } | Self::Undecodable { .. } => "store.corrupt",
             Self::SealBroken => "store.seal_broken",
             Self::Gone { .. } => "store.gone",

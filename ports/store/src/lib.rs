@@ -29,6 +29,7 @@ mod samples;
 mod seal;
 mod sqlite;
 
+pub use directory::check as check_format;
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
 pub use port::{Audit, Functions, Jobs, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, Values};

@@ -1,7 +1,8 @@
-//! Small values in the store's key-value space: leases by developer, invites, statement lines.
+//! Small values in the store's key-value space: leases by developer, invites, statement lines. Each begins with its version;
+//! version 0, without one, has the fields of version 1.
 
 use borsh::BorshDeserialize;
-use piecework_model::{AccountId, LeaseId};
+use piecework_model::{AccountId, Format, LeaseId, NetworkId};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -9,15 +10,15 @@ use crate::{
     failure::{failed, refuse, store},
 };
 
+/// Of all values that the controller keeps under a name. A type that changes beyond what serde's defaults cover raises the
+/// number, and reads what has a lower one as it was.
+const VALUE: Format = Format::new("value kept by the controller", 1);
+
 /// Where a developer's lease is remembered: account -> lease id.
 const LEASES: &str = "lease";
 
 pub(crate) async fn remember_lease(controller: &Controller, developer: AccountId, lease: LeaseId) -> Answer<()> {
-    controller
-        .store
-        .put_value(LEASES, &developer.to_string(), &lease.0)
-        .await
-        .map_err(store)
+    put_json(controller, LEASES, &developer.to_string(), &lease).await
 }
 
 pub(crate) async fn remembered_lease(controller: &Controller, developer: AccountId) -> Answer<Option<LeaseId>> {
@@ -26,17 +27,24 @@ pub(crate) async fn remembered_lease(controller: &Controller, developer: Account
         .value(LEASES, &developer.to_string())
         .await
         .map_err(store)?;
-    Ok(bytes.and_then(|bytes| <[u8; 20]>::try_from(bytes).ok()).map(LeaseId))
+    let Some(bytes) = bytes else { return Ok(None) };
+    match <[u8; 20]>::try_from(&bytes[..]) {
+        Ok(version_0) => Ok(Some(LeaseId(version_0))),
+        Err(_) => from_json(&bytes).map(Some),
+    }
 }
 
 /// Notes whose ledger this store goes with, at the first start; refuses to go on with another's: leases, payments and the
 /// place in the blocks would be of a ledger that is not there.
 pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
     const SPACE: &str = "network";
-    let (known, now) = (
-        controller.store.value(SPACE, SPACE).await.map_err(store)?,
-        controller.network.0,
-    );
+    let known = controller.store.value(SPACE, SPACE).await.map_err(store)?;
+    let known = match known.map(|bytes| (<[u8; 32]>::try_from(&bytes[..]), bytes)) {
+        Some((Ok(version_0), _)) => Some(NetworkId(version_0)),
+        Some((Err(_), bytes)) => Some(from_json(&bytes)?),
+        None => None,
+    };
+    let now = controller.network;
     match known {
         Some(known) if known == now => Ok(()),
         Some(_) => refuse(
@@ -44,18 +52,36 @@ pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
             "the store belongs to another ledger than the one that was started; restore what was moved or deleted, \
              or move the whole directory away to start over",
         ),
-        None => controller.store.put_value(SPACE, SPACE, &now).await.map_err(store),
+        None => put_json(controller, SPACE, SPACE, &now).await,
     }
 }
 
 /// Keeps a value as JSON.
 pub(crate) async fn put_json<T: Serialize>(controller: &Controller, space: &str, key: &str, value: &T) -> Answer<()> {
-    let bytes = serde_json::to_vec(value).map_err(|error| failed("encode a value", &error))?;
+    let bytes = to_json(value)?;
     controller.store.put_value(space, key, &bytes).await.map_err(store)
 }
 
+pub(crate) fn to_json<T: Serialize>(value: &T) -> Answer<Vec<u8>> {
+    let mut bytes = VALUE.prefix().to_vec();
+    serde_json::to_writer(&mut bytes, value).map_err(|error| failed("encode a value", &error))?;
+    Ok(bytes)
+}
+
+/// Takes JSON without a version as well: what a job's record holds has that of the record.
 pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {
-    serde_json::from_slice(bytes).map_err(|error| failed("decode a value", &error))
+    let (_, json) = VALUE
+        .split(bytes)
+        .map_err(|unknown| failed("decode a value", &unknown))?;
+    serde_json::from_slice(json).map_err(|error| failed("decode a value", &error))
+}
+
+/// A text. Version 0 is the text itself, not JSON.
+pub(crate) fn from_text(bytes: &[u8]) -> Answer<String> {
+    match VALUE.split(bytes) {
+        Ok((0, text)) => Ok(String::from_utf8_lossy(text).into_owned()),
+        Ok(_) | Err(_) => from_json(bytes),
+    }
 }
 
 /// A value from the hex of its canonical bytes, as signed transactions travel in JSON; `None` for anything but one whole

@@ -18,11 +18,12 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use piecework_chain::{Chain, ChainFailure, SubmitError};
 use piecework_ledger::{Action, Key, LeaseState, SignedTransaction, Transaction, Value};
-use piecework_model::{AccountId, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket};
+use piecework_model::{AccountId, Format, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     claims::{Owed, Papers, Patience, Shown},
+    journal::newer,
     leases::Leases,
     now_ms,
 };
@@ -53,8 +54,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// minute.
 const LOOKED_AT_AFTER_MS: u64 = 30_000;
 const WRITTEN_AFTER_MS: u64 = 10_000;
-/// The first bytes of the file: its format.
-const FORMAT: &[u8; 8] = b"papers 1";
+/// Of the file with all of them. Version 1 was marked by the words below, and has the papers of version 2.
+const PAPERS: Format = Format::new("file of the papers of unpaid jobs", 2);
+const VERSION_1: &[u8] = b"papers 1";
 
 /// The provider's papers, shared between those who run jobs and the one who looks after them.
 pub struct Collector {
@@ -264,7 +266,7 @@ struct Written {
 }
 
 fn encode(papers: &Papers) -> Vec<u8> {
-    let mut bytes = FORMAT.to_vec();
+    let mut bytes = PAPERS.prefix().to_vec();
     borsh::to_writer(&mut bytes, papers).expect("memory does not fail");
     bytes
 }
@@ -275,11 +277,20 @@ fn read(path: &Path) -> io::Result<Papers> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Papers::default()),
         Err(error) => return Err(error),
     };
-    let papers = bytes.strip_prefix(FORMAT).map(Papers::try_from_slice);
+    let papers = match PAPERS.split(&bytes).map_err(newer)? {
+        (0, unmarked) => unmarked.strip_prefix(VERSION_1),
+        (_, papers) => Some(papers),
+    };
+    let papers = papers.map(Papers::try_from_slice);
     papers.and_then(Result::ok).ok_or_else(|| {
         let says = format!("{} does not hold the papers of unpaid jobs", path.display());
         io::Error::new(io::ErrorKind::InvalidData, says)
     })
+}
+
+/// Whether this build reads the papers at `path`, if there are any. Writes nothing.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    read(path).map(drop)
 }
 
 /// A crash leaves the file before or the one after.
@@ -289,4 +300,34 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&partial, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn papers_of_version_1_are_read_and_newer_ones_left_as_they_are() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("papers");
+        let papers = Papers::default();
+        let written = encode(&papers);
+        let (_, body) = PAPERS.split(&written).expect("our own");
+        for bytes in [written.clone(), [VERSION_1, body].concat()] {
+            fs::write(&path, bytes).expect("writes");
+            assert_eq!(read(&path).expect("reads").owed(), papers.owed());
+        }
+        for (bytes, says) in [
+            (
+                [&[piecework_model::MARK, PAPERS.newest() + 1], body].concat(),
+                "version 3",
+            ),
+            ([b"papers 0", body].concat(), "does not hold"),
+        ] {
+            fs::write(&path, &bytes).expect("writes");
+            let refused = read(&path).map(drop).expect_err("not ours");
+            assert!(refused.to_string().contains(says), "{refused}");
+            assert_eq!(fs::read(&path).expect("reads"), bytes);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The sequences that were begun, on disk: after a restart the provider runs none of them again.
 //!
-//! Records of 29 bytes, appended as jobs begin and not synced: they outlive the process, and a power cut may lose the
+//! The version of all records in the file, then records of 29 bytes, appended as jobs begin and not synced: they outlive the process, and a power cut may lose the
 //! last seconds. What is lost then can only cost the provider work: the ledger pays a sequence once whatever happens.
 //!
 //! ```text
@@ -14,9 +14,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{LeaseId, Rejection};
+use piecework_model::{Format, LeaseId, Rejection, UnknownVersion};
 
 const RECORD: usize = 29;
+/// Opening a journal writes it anew, so one file has records of one version. Version 0 has the records of version 1.
+const BEGUN: Format = Format::new("journal of begun jobs", 1);
 const ONE: u8 = 0;
 const ALL_BELOW: u8 = 1;
 
@@ -37,14 +39,15 @@ pub(crate) enum Begun {
 
 struct Written {
     file: File,
-    /// Of whole records.
+    /// Of the version and whole records.
     length: u64,
 }
 
 impl Written {
     fn anew(path: &Path, begun: Vec<Begun>) -> io::Result<Self> {
         let partial = path.with_extension("partial");
-        let records: Vec<u8> = begun.into_iter().flat_map(encode).collect();
+        let mut records = BEGUN.prefix().to_vec();
+        records.extend(begun.into_iter().flat_map(encode));
         let mut file = File::create(&partial)?;
         file.write_all(&records)?;
         file.sync_all()?;
@@ -72,13 +75,10 @@ impl Written {
 impl Journal {
     /// Reads what there is, lets `compact` say it shorter, and begins a new file with that.
     pub(crate) fn open(path: &Path, compact: impl FnOnce(Vec<Begun>) -> Vec<Begun>) -> io::Result<Self> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let bytes = read(path)?;
+        let (_, records) = BEGUN.split(&bytes).map_err(newer)?;
         // A record that a crash cut short was of a job that never began.
-        let compacted = compact(bytes.chunks_exact(RECORD).filter_map(decode).collect());
+        let compacted = compact(records.chunks_exact(RECORD).filter_map(decode).collect());
         Ok(Self {
             written: Mutex::new(Written::anew(path, compacted)?),
             path: path.to_owned(),
@@ -110,6 +110,24 @@ pub(crate) fn disk_full() -> Rejection {
     Rejection::new("provider.disk_full", "the provider's disk is full")
 }
 
+/// `InvalidData` around [`piecework_model::UnknownVersion`].
+pub(crate) fn newer(unknown: UnknownVersion) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, unknown)
+}
+
+/// Nothing where there is no file.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+/// Whether this build reads the journal at `path`. Writes nothing.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    BEGUN.split(&read(path)?).map(drop).map_err(newer)
+}
+
 fn encode(begun: Begun) -> [u8; RECORD] {
     let (kind, lease, sequence) = match begun {
         Begun::One(lease, sequence) => (ONE, lease, sequence),
@@ -138,7 +156,7 @@ mod tests {
 
     const LEASE: LeaseId = LeaseId([7; 20]);
 
-    fn read(path: &Path) -> Vec<Begun> {
+    fn read_begun(path: &Path) -> Vec<Begun> {
         let mut found = Vec::new();
         Journal::open(path, |begun| {
             found.clone_from(&begun);
@@ -159,7 +177,27 @@ mod tests {
         let mut bytes = fs::read(&path).expect("reads");
         bytes.extend_from_slice(&[0; RECORD - 1]);
         fs::write(&path, bytes).expect("writes");
-        assert_eq!(read(&path), [Begun::One(LEASE, 3), Begun::One(LEASE, 9)]);
+        assert_eq!(read_begun(&path), [Begun::One(LEASE, 3), Begun::One(LEASE, 9)]);
+    }
+
+    #[test]
+    fn a_journal_from_before_versions_is_read_and_a_newer_one_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("begun");
+        let old: Vec<u8> = [Begun::AllBelow(LEASE, 7), Begun::One(LEASE, 9)]
+            .into_iter()
+            .flat_map(encode)
+            .collect();
+        fs::write(&path, old).expect("writes");
+        for _ in ["as it was", "as this build writes it"] {
+            assert_eq!(read_begun(&path), [Begun::AllBelow(LEASE, 7), Begun::One(LEASE, 9)]);
+        }
+        let newer = [&[piecework_model::MARK, BEGUN.newest() + 1][..], b"something else"].concat();
+        fs::write(&path, &newer).expect("writes");
+        let refused = Journal::open(&path, |begun| begun).map(drop).expect_err("newer");
+        assert!(refused.to_string().contains("version 2"), "{refused}");
+        check(&path).expect_err("newer");
+        assert_eq!(fs::read(&path).expect("reads"), newer);
     }
 
     #[test]
@@ -184,7 +222,7 @@ mod tests {
             }),
         };
         assert_eq!(journal.note(LEASE, 1).expect_err("failed").code, "provider.disk_failed");
-        assert_eq!(read(file.path()), []);
+        assert_eq!(read_begun(file.path()), []);
     }
 
     #[test]
@@ -198,6 +236,6 @@ mod tests {
         journal.shorten(vec![Begun::AllBelow(LEASE, 100)]).expect("shortens");
         journal.note(LEASE, 100).expect("notes");
         drop(journal);
-        assert_eq!(read(&path), [Begun::AllBelow(LEASE, 100), Begun::One(LEASE, 100)]);
+        assert_eq!(read_begun(&path), [Begun::AllBelow(LEASE, 100), Begun::One(LEASE, 100)]);
     }
 }

@@ -22,7 +22,7 @@ pub mod tickets;
 
 use std::{
     collections::HashSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
@@ -52,6 +52,13 @@ use crate::{
     streams::Streams,
 };
 pub use crate::{keeper::KEEPER_THREAD, machine::can_watch};
+
+/// Whether this build reads the journal of begun jobs and the papers at these paths, as far as they are there. Fails with
+/// `InvalidData` around [`piecework_model::UnknownVersion`] where it does not. Writes nothing.
+pub fn check_formats(journal: &Path, papers: &Path) -> std::io::Result<()> {
+    journal::check(journal)?;
+    collect::check(papers)
+}
 
 /// What a provider is made of.
 pub struct Options {

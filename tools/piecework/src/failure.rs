@@ -4,7 +4,7 @@ use std::{fmt, process::ExitCode, time::Duration};
 
 use piecework_api::{ClientError, errors::Refusal};
 use piecework_chain::ChainFailure;
-use piecework_model::Rejection;
+use piecework_model::{Rejection, UnknownVersion};
 use piecework_peer::PeerFailure;
 use piecework_store::StoreFailure;
 
@@ -70,7 +70,14 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
             .downcast_ref()
             .map(|rejection: &'a Rejection| rejection.code.as_ref())
     };
-    peer().or_else(chain).or_else(store).or_else(rejection)
+    let newer = || unknown_version(cause).map(|_| "directory.newer");
+    peer().or_else(chain).or_else(store).or_else(newer).or_else(rejection)
+}
+
+/// Said by itself, or inside of an error of input, whose own source it is not.
+fn unknown_version<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a UnknownVersion> {
+    let inside = || cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref();
+    cause.downcast_ref().or_else(inside)
 }
 
 /// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes

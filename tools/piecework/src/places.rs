@@ -103,6 +103,13 @@ pub fn memory_bytes() -> u64 {
     kib.map_or(UNKNOWN, |kib| kib * 1_024)
 }
 
+/// `PIECEWORK_PRETEND_VERSION`: for tests of networks in which old and new programs run together. With 1 this program acts as
+/// one from before the ledger's rules had numbers: a peer takes part in blocks by rules 1 alone. Not in the help.
+pub fn rules_known() -> u32 {
+    let pretended = text("PIECEWORK_PRETEND_VERSION").and_then(|text| text.parse().ok());
+    pretended.unwrap_or(piecework_ledger::RULES)
+}
+
 /// What `RUST_LOG` asks for, else warnings; without the database's of a first start, which only say that it is one, and
 /// without the engine's panics, which come back as failures with a code.
 pub fn log_filter() -> String {

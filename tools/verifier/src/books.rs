@@ -61,6 +61,8 @@ pub struct Books {
     supply: Ucr,
     /// Peers from a height on, with their owners.
     pub peers: Vec<(u64, Peers)>,
+    /// The number of the rules from a height on.
+    pub rules: Vec<(u64, u32)>,
 }
 
 pub type Checked = Result<(), String>;
@@ -123,6 +125,7 @@ impl Books {
             insurance: 0,
             supply: genesis.grants.iter().map(|grant| grant.amount).sum(),
             peers: vec![(0, peers.collect())],
+            rules: vec![(0, 1)],
         }
     }
 
@@ -235,7 +238,7 @@ impl Books {
                 self.account(provider)?.held -= deposit;
                 Ok(())
             }
-            (Event::ParamsChanged, Action::Propose { .. } | Action::Vote { .. })
+            (Event::ParamsChanged | Event::RulesChanged { .. }, Action::Propose { .. } | Action::Vote { .. })
             | (Event::PeersChanged { .. }, Action::Propose { .. } | Action::Vote { .. })
             | (Event::ChangeProposed { .. }, Action::Propose { .. })
             | (Event::ChangeVoted { .. }, Action::Vote { .. }) => self.vote(entry, event),

@@ -3,6 +3,8 @@
 // As they are written: one at a time is held.
 #![allow(clippy::large_enum_variant)]
 
+use std::io;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub type Hash = [u8; 32];
@@ -52,7 +54,7 @@ formats! {
         pub certificate: Option<Certificate>,
     }
     pub struct Header {
-        pub height: u64,
+        pub place: At,
         pub epoch: u64,
         pub timestamp_ms: u64,
         pub outcomes_root: Hash,
@@ -190,7 +192,7 @@ formats! {
     }
     pub struct Sealed<T> { pub member: T, pub steps: Vec<(Hash, bool)>, pub count: u32, pub signature: Signature }
     pub enum Evidence { OtherReceipt(Sealed<Receipt>), Replaced(Sealed<Receipt>) }
-    pub enum Change { AddPeer(Key, Id, String, Signature), RemovePeer(Key), SetParams(Params) }
+    pub enum Change { AddPeer(Key, Id, String, Signature), RemovePeer(Key), SetParams(Params), SetRules { rules: u32, from_height: u64 } }
 
     pub enum Event {
         AccountRegistered { account: Id },
@@ -218,6 +220,7 @@ formats! {
         ParamsChanged,
         PeerPaid { peer: Key, owner: Id, amount: Ucr },
         JobReleased(Place),
+        RulesChanged { from_height: u64, rules: u32 },
     }
     #[derive(Copy, PartialOrd, Ord)]
     pub struct Place { pub lease: Id, pub provider: Id, pub sequence: u64, pub job: JobId }
@@ -261,6 +264,42 @@ formats! {
         pub siblings: Vec<Hash>,
         pub peaks: Vec<Hash>,
         pub partial: Option<Hash>,
+    }
+}
+
+/// The height of a block, with bit 63 set and the number of the rules after it where they are not the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct At {
+    pub height: u64,
+    pub rules: u32,
+}
+
+const NAMES_RULES: u64 = 1 << 63;
+
+impl BorshSerialize for At {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        match self.rules {
+            1 => self.height.serialize(writer),
+            rules => (self.height | NAMES_RULES, rules).serialize(writer),
+        }
+    }
+}
+
+impl BorshDeserialize for At {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let height = u64::deserialize_reader(reader)?;
+        let rules = match height & NAMES_RULES {
+            0 => 1,
+            _ => u32::deserialize_reader(reader)?,
+        };
+        if height & NAMES_RULES != 0 && rules < 2 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the first rules have no number",
+            ));
+        }
+        let height = height & !NAMES_RULES;
+        Ok(Self { height, rules })
     }
 }
 

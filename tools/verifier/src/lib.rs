@@ -16,6 +16,8 @@ use books::Books;
 pub use format::Hash;
 use format::{Block, Exported, Frame, Genesis, Header};
 
+/// The highest rules that are checked here. Rules 2 are rules 1 under another number.
+const RULES_KNOWN: u32 = 2;
 const MAGIC: [u8; 8] = *b"pwledgr1";
 /// Larger than any block.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
@@ -31,6 +33,10 @@ pub enum Wrong {
     Missing { height: u64, found: u64 },
     #[error("block {height}: {what}")]
     Block { height: u64, what: String },
+    #[error(
+        "block {height} was made by rules {found}, but this program knows only rules up to {known}; use a newer one"
+    )]
+    Rules { height: u64, found: u32, known: u32 },
     #[error("block {height}: {votes} peers signed, but {needed} are needed")]
     TooFewSignatures { height: u64, votes: usize, needed: usize },
     #[error("block {height}, transaction {index}: {what}")]
@@ -148,7 +154,7 @@ impl Check {
 
     fn block(&mut self, block: &Block) -> Result<(), Wrong> {
         let (header, due) = (&block.header, self.last.0 + 1);
-        let height = header.height;
+        let height = header.place.height;
         if height != due {
             return Err(Wrong::Missing {
                 height: due,
@@ -163,6 +169,16 @@ impl Check {
         };
         if header.details.parent != self.last.1 {
             return wrong("its parent is not the block before it");
+        }
+        if header.place.rules != self.books.rules_at(height) {
+            return wrong("its rules are not those that were voted for");
+        }
+        if header.place.rules > RULES_KNOWN {
+            return Err(Wrong::Rules {
+                height,
+                found: header.place.rules,
+                known: RULES_KNOWN,
+            });
         }
         if header.epoch != height / self.epoch_blocks {
             return wrong("its epoch does not match its height");
@@ -196,7 +212,7 @@ impl Check {
 
     fn certificate(&mut self, block: &Block) -> Result<(), Wrong> {
         let header = &block.header;
-        let height = header.height;
+        let height = header.place.height;
         let Some(certificate) = &block.certificate else {
             self.covered = false;
             return Ok(());
@@ -218,7 +234,7 @@ impl Check {
     }
 
     fn enter(&mut self, block: &Block) -> Result<(), Wrong> {
-        let height = block.header.height;
+        let height = block.header.place.height;
         for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
             let Ok(events) = outcome else { continue };
             let entered = self.books.enter(height, signed, events);
@@ -270,7 +286,7 @@ fn genesis_digest(network: Hash) -> Hash {
         transactions_root: Hash::default(),
     };
     trees::digest(&Header {
-        height: 0,
+        place: format::At { height: 0, rules: 1 },
         epoch: 0,
         timestamp_ms: 0,
         outcomes_root: Hash::default(),

@@ -38,7 +38,7 @@ pub fn root(mut level: Vec<Hash>) -> Hash {
 pub fn digest(header: &Header) -> Hash {
     let details = tagged("piecework 2026 block details", &header.details);
     let summary = (
-        header.height,
+        header.place,
         header.epoch,
         header.timestamp_ms,
         header.outcomes_root,

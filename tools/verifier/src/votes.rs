@@ -66,6 +66,26 @@ impl Books {
         }
     }
 
+    pub fn rules_at(&self, height: u64) -> u32 {
+        let number = self.rules.iter().rev().find(|(from, _)| *from <= height);
+        number.map_or(1, |(_, number)| *number)
+    }
+
+    /// Books a switch of the rules, in the place of one that has not come.
+    fn switch(&mut self, height: u64, rules: u32, from_height: u64) -> Checked {
+        let present = self.rules_at(height);
+        let follows = rules == present + 1 || rules == present;
+        let epoch = u64::from(self.params.epoch_blocks.max(1));
+        let notice = from_height >= (height / epoch + 2) * epoch;
+        ensure(
+            follows && notice,
+            "the rules switch to a number or at a height that is not allowed",
+        )?;
+        self.rules.retain(|(from, _)| *from <= height);
+        self.rules.push((from_height, rules));
+        Ok(())
+    }
+
     fn carry(&mut self, height: u64, event: &Event, change: Change) -> Checked {
         let mut next = self.peers(height).clone();
         match change {
@@ -75,6 +95,11 @@ impl Books {
                     *event == Event::ParamsChanged,
                     "a change differs from the one that was voted for",
                 );
+            }
+            Change::SetRules { rules, from_height } => {
+                let said = Event::RulesChanged { from_height, rules };
+                ensure(*event == said, "another change than was voted for")?;
+                return self.switch(height, rules, from_height);
             }
             Change::AddPeer(key, owner, ..) => next.insert(key, owner),
             Change::RemovePeer(key) => next.remove(&key),

@@ -13,7 +13,7 @@ use futures::future::join_all;
 use network::*;
 use piecework_chain::{Chain, Node, export};
 use piecework_chain_node::{Options, replica, start};
-use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SignedTransaction};
+use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SetRules, SignedTransaction};
 use piecework_model::{Credits, Digest, NetworkId};
 use piecework_proof::{
     Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, ReadFailure, Record, Verified, outcomes_root, read_frames,
@@ -344,4 +344,50 @@ async fn the_books_follow_the_peers_that_are_voted_for() {
     join_all(nodes.into_iter().map(|node| node.shutdown())).await;
     let (replayed, _) = both(&bytes).await;
     assert_eq!(replayed.peer_changes, 1);
+}
+
+/// The peer of one that owns all votes: the height from which the rules are 2.
+async fn switched(chain: &dyn Chain, nonce: u64) -> u64 {
+    let epoch = u64::from(params().epoch_blocks);
+    // One epoch more than is asked for: blocks go on while this is sent.
+    let from_height = (chain.status().height / epoch + 3) * epoch + 3;
+    let change = Change::SetRules(SetRules { rules: 2, from_height });
+    let propose = Action::Propose(Propose { change });
+    let sent = sign(0, nonce, propose, &chain.network());
+    let carried = chain.submit_and_wait(sent).await.unwrap();
+    assert_eq!(
+        carried.events.last(),
+        Some(&Event::RulesChanged { from_height, rules: 2 })
+    );
+    from_height
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_name_the_rules_from_the_voted_height_on_and_both_verifiers_hold_them_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut own = options(directory.path(), alone(6));
+    own.heartbeat = Duration::from_millis(20);
+    let node = start(own).await.unwrap();
+    let chain = node.chain();
+    let from = switched(&*chain, 0).await;
+    story::reach(&*chain, from + 1).await;
+    let sent = transfer(&chain.network(), 1, 0, 2, 5);
+    chain.submit_and_wait(sent).await.unwrap();
+    let bytes = exported(&*chain, &alone(6)).await;
+    node.shutdown().await.unwrap();
+
+    let (replay, _) = both(&bytes).await;
+    assert_eq!(replay.rules, 2);
+    for frame in read_frames(&*bytes).unwrap() {
+        if let Frame::Block(block) = frame.unwrap() {
+            let expected = if block.header.height < from { 1 } else { 2 };
+            assert_eq!(block.header.rules, expected, "block {}", block.header.height);
+        }
+    }
+    for (height, rules) in [(from - 1, 2), (from, 1), (from, 3)] {
+        let other = forged(&bytes, height, |block| block.header.rules = rules);
+        let said = check(&*other).unwrap_err().to_string();
+        assert!(said.contains("its rules are not those that were voted for"), "{said}");
+        assert_eq!(replayed(other).await.unwrap_err(), "proof.bad_header");
+    }
 }

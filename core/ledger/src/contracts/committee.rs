@@ -4,6 +4,7 @@
 //! Propose -> proposal{votes} -- Vote, until more than two thirds of the present peers are for it --> carried, proposal gone
 //! peers:      present -- carried at h --> next{from the epoch after the next} -- that height --> present
 //! parameters: in force from the next transaction on
+//! rules:      present -- carried at h --> next{from a height at least a whole epoch away} -- that height --> present
 //! ```
 
 use piecework_model::{AccountId, Credits, Domain, PublicKey, Rejection};
@@ -18,10 +19,11 @@ use crate::{
     rejections::{
         params_fixed, peers_bad_proof, peers_change_pending, peers_exists, peers_last, peers_not_owner,
         peers_nothing_to_pay, peers_too_many, peers_unknown, proposal_changed, proposal_expired, proposal_unknown,
-        proposal_voted,
+        proposal_voted, rules_not_next, rules_too_soon,
     },
+    rules::{NextRules, Rules},
     state::{Committee, Key, NextCommittee, Params, Peer, Proposal, Value},
-    transaction::{AddPeer, Change, Propose, Vote},
+    transaction::{AddPeer, Change, Propose, SetRules, Vote},
 };
 
 pub(super) fn propose(call: &mut Call, propose: &Propose) -> Result<(), Rejection> {
@@ -87,6 +89,7 @@ fn check_change(call: &Call, change: &Change) -> Result<(), Rejection> {
         Change::RemovePeer(key) if !known(key) => Err(peers_unknown()),
         Change::RemovePeer(_) if peers.len() == 1 => Err(peers_last()),
         Change::RemovePeer(_) => Ok(()),
+        Change::SetRules(set) => check_rules(call, set),
     }
 }
 
@@ -98,6 +101,25 @@ fn check_new_params(call: &Call, params: &Params) -> Result<(), Rejection> {
         true => Ok(()),
         false => check_params(params),
     }
+}
+
+/// What a build knows cannot matter here: all must decide alike. One that does not know the rules stops before them.
+fn check_rules(call: &Call, set: &SetRules) -> Result<(), Rejection> {
+    let (height, present) = (call.context.height, call.rules);
+    let calls_off = set.rules == present && call.draft.rules().pending(height).is_some();
+    let follows = Some(set.rules) == present.checked_add(1);
+    if !(follows || calls_off || broken(Mutant::AnyRules)) {
+        return Err(rules_not_next()
+            .field("rules")
+            .hint(format!("rules {present} are in force")));
+    }
+    let earliest = epoch_after_next(height, call.params.epoch_blocks);
+    if set.from_height < earliest && !broken(Mutant::RulesAtOnce) {
+        return Err(rules_too_soon()
+            .field("from_height")
+            .hint(format!("{earliest} is the earliest")));
+    }
+    Ok(())
 }
 
 /// The proof shows as well that the key is a point of the curve, without which consensus could not load it.
@@ -131,6 +153,10 @@ fn count(call: &mut Call, proposer: AccountId, proposal: Proposal) -> Result<(),
             call.events.push(Event::ParamsChanged {});
             Ok(())
         }
+        Change::SetRules(set) => {
+            change_rules(call, &set);
+            Ok(())
+        }
         Change::AddPeer(add) => change_peers(call, peers, |peers, from_height| {
             peers.push(Peer {
                 key: add.key,
@@ -141,6 +167,17 @@ fn count(call: &mut Call, proposer: AccountId, proposal: Proposal) -> Result<(),
         }),
         Change::RemovePeer(key) => change_peers(call, peers, |peers, _| peers.retain(|peer| peer.key != key)),
     }
+}
+
+/// A switch that still waits for its height is replaced.
+fn change_rules(call: &mut Call, set: &SetRules) {
+    let SetRules { rules, from_height } = *set;
+    let rules_after = Rules {
+        now: call.rules,
+        next: Some(NextRules { from_height, rules }),
+    };
+    call.draft.put(Key::Rules, Value::Rules(rules_after));
+    call.events.push(Event::RulesChanged { from_height, rules });
 }
 
 /// One change at a time. What was earned so far goes to those who earned it.

@@ -31,6 +31,8 @@ pub(crate) struct Call<'a> {
     pub context: &'a BlockContext,
     pub signed: &'a SignedTransaction,
     pub params: Params,
+    /// The number of the rules of this block: contracts that differ between rules decide by it.
+    pub rules: u32,
     pub events: Vec<Event>,
 }
 
@@ -44,12 +46,14 @@ impl<'a> Call<'a> {
         let action = &signed.transaction.action;
         bounds::check(action)?;
         let params = draft.params()?;
+        let rules = draft.rules().at(context.height);
         let events = Vec::new();
         let mut call = Self {
             draft,
             context,
             signed,
             params,
+            rules,
             events,
         };
         match action {

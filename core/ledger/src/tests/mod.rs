@@ -15,5 +15,6 @@ mod offers;
 mod oracle;
 mod properties;
 mod refusals;
+mod rules;
 mod settlement;
 mod world;

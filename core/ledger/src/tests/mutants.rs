@@ -3,12 +3,12 @@
 use super::{
     accounts, claims, committee, jobs, leases, lending, mismatches,
     properties::{HISTORIES, play_histories},
-    settlement,
+    rules, settlement,
 };
 use crate::mutant::Mutant;
 
 /// What the histories do not play: rules of which one scene tells all.
-const SCENES: [fn(); 28] = [
+const SCENES: [fn(); 30] = [
     accounts::the_sponsor_cannot_spend_what_it_lent,
     accounts::a_sponsor_is_bound_by_what_it_signed,
     accounts::an_owner_signs_for_its_accounts,
@@ -36,6 +36,8 @@ const SCENES: [fn(); 28] = [
     lending::a_sponsor_lends_more_or_less_of_its_own,
     lending::a_sponsor_covers_the_debt_out_of_what_it_holds_for_it,
     mismatches::a_contradiction_is_recorded_and_counted_once,
+    rules::a_switch_too_near_is_refused_however_late_the_last_vote_comes,
+    rules::rules_follow_one_another_and_a_switch_can_be_called_off_or_moved,
     mismatches::only_two_sealed_receipts_that_differ_contradict,
 ];
 

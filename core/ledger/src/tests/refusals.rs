@@ -15,6 +15,7 @@ use super::{
     lending::{cover, lent, set_limit},
     mismatches,
     offers::offer,
+    rules::switch,
     world::*,
 };
 use crate::*;
@@ -349,7 +350,7 @@ const CLAIMS: [(&str, Scenario); 13] = [
     }),
 ];
 
-const COMMUNITY: [(&str, Scenario); 21] = [
+const COMMUNITY: [(&str, Scenario); 23] = [
     ("lease.claims_pending", || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
@@ -426,6 +427,8 @@ const COMMUNITY: [(&str, Scenario); 21] = [
     ("params.fixed", || {
         proposed(World::new(), |_| new_params(|params| params.epoch_blocks = 5))
     }),
+    ("rules.not_next", || proposed(World::new(), |_| switch(3, 1_000))),
+    ("rules.too_soon", || proposed(World::new(), |_| switch(2, 39))),
     ("proposal.unknown", || {
         let change = new_params(|params| params.window_blocks = 9);
         act(Who::Controller, vote(Who::Controller, &change))

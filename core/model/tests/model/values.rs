@@ -137,6 +137,25 @@ fn a_secret_key_is_not_printed() {
 }
 
 #[test]
+fn a_record_says_its_version_and_a_newer_one_is_refused_with_both_numbers() {
+    const NOTE: Format = Format::new("note", 3);
+    let record = [&NOTE.prefix()[..], b"body"].concat();
+    assert_eq!(NOTE.split(&record), Ok((3, &b"body"[..])));
+    assert_eq!(NOTE.split(&[MARK, 1]), Ok((1, &b""[..])));
+    for unmarked in [&b""[..], b"{}", &[MARK]] {
+        assert_eq!(NOTE.split(unmarked), Ok((0, unmarked)));
+    }
+    let refused = NOTE.split(&[MARK, 4]).unwrap_err();
+    assert_eq!((refused.found, refused.newest), (4, 3));
+    assert!(
+        refused
+            .to_string()
+            .contains("note has version 4, this program reads up to 3")
+    );
+    assert!(std::str::from_utf8(&[MARK]).is_err(), "no text begins with it");
+}
+
+#[test]
 fn parts_hash_like_the_whole() {
     let whole: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
     let mut stream = DigestStream::default();

@@ -12,3 +12,4 @@ mod peer;
 mod peers;
 mod processes;
 mod proofs;
+mod rules;

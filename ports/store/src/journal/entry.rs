@@ -1,6 +1,6 @@
 //! What the journal says, and how one entry lies in a segment as a frame.
 //!
-//! A frame is 24 bytes of header and a borsh payload: magic, payload length (u32), the position that was known to be on
+//! A frame is 24 bytes of header and a borsh payload: magic with the version of the entry, payload length (u32), the position that was known to be on
 //! disk when it was written (u64), CRC-32 of the payload, CRC-32 of the header with the frame's own position; integers are
 //! little-endian. The position in the checksum makes a frame valid only where it was written; the synced position tells
 //! damage from what a power cut may take.
@@ -8,12 +8,14 @@
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_model::{AccountId, JobId, LeaseId};
+use piecework_model::{AccountId, Format, JobId, LeaseId, UnknownVersion};
 
 use crate::{AcceptedJob, Job, JobState, ResultNote, StoreFailure};
 
 pub(crate) const HEADER_BYTES: usize = 24;
-const MAGIC: [u8; 4] = *b"PWf1";
+/// A digit follows it: the version of the entry.
+const MAGIC: [u8; 3] = *b"PWf";
+const ENTRY: Format = Format::new("entry of the job journal", 1);
 /// Two outputs of the largest size and then some: a longer length is damage.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 32 << 20;
 
@@ -63,7 +65,8 @@ impl Frame {
             });
         }
         let checksum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[..3].copy_from_slice(&MAGIC);
+        bytes[3] = b'0' + ENTRY.newest();
         bytes[4..8].copy_from_slice(&(length as u32).to_le_bytes());
         bytes[16..20].copy_from_slice(&checksum.to_le_bytes());
         Ok(Self(bytes))
@@ -87,6 +90,7 @@ fn header_checksum(header: &[u8], position: u64) -> u32 {
 
 /// A frame that was found whole.
 pub(crate) struct Found<'a> {
+    version: u32,
     pub(crate) payload: &'a [u8],
     pub(crate) synced: u64,
 }
@@ -96,8 +100,10 @@ impl Found<'_> {
         HEADER_BYTES + self.payload.len()
     }
 
-    pub(crate) fn entry(&self) -> Option<Entry> {
-        borsh::from_slice(self.payload).ok()
+    /// `None` where the payload is no entry.
+    pub(crate) fn entry(&self) -> Result<Option<Entry>, UnknownVersion> {
+        ENTRY.check(self.version)?;
+        Ok(borsh::from_slice(self.payload).ok())
     }
 }
 
@@ -105,11 +111,12 @@ impl Found<'_> {
 pub(crate) fn find(bytes: &[u8], position: u64) -> Option<Found<'_>> {
     let header = bytes.get(..HEADER_BYTES)?;
     let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
-    if header[..4] != MAGIC || header_checksum(&header[..20], position) != number(20) {
+    if header[..3] != MAGIC || header_checksum(&header[..20], position) != number(20) {
         return None;
     }
     let payload = bytes[HEADER_BYTES..].get(..number(4) as usize)?;
     (crc32fast::hash(payload) == number(16)).then_some(Found {
+        version: u32::from(header[3].wrapping_sub(b'0')),
         payload,
         synced: u64::from_le_bytes(header[8..16].try_into().expect("eight bytes")),
     })

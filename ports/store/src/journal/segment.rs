@@ -1,7 +1,7 @@
 //! Segment files, and reading them back after a start.
 //!
-//! A segment is named by the position of its first frame (16 hex digits) and begins with an 8-byte magic and that
-//! position again. A position is an offset into all frames ever written, so it never repeats.
+//! A segment is named by the position of its first frame (16 hex digits) and begins with an 8-byte magic, the last two
+//! digits of which are its version, and that position again. A position is an offset into all frames ever written, so it never repeats.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,11 +9,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use piecework_model::Format;
+
 use super::entry::{self, Entry};
 use crate::StoreFailure;
 
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 16;
 const MAGIC: [u8; 8] = *b"PWjrnl01";
+/// The part of it before the version.
+const KIND: &[u8] = b"PWjrnl";
+const SEGMENT: Format = Format::new("segment of the job journal", 1);
 const EXTENSION: &str = "segment";
 
 fn path_of(directory: &Path, start: u64) -> PathBuf {
@@ -68,11 +73,21 @@ struct Stored {
 impl Stored {
     fn read(path: PathBuf, start: u64) -> Result<Self, StoreFailure> {
         let bytes = fs::read(&path).map_err(StoreFailure::io("reading the journal"))?;
-        Ok(Self { start, path, bytes })
+        let stored = Self { start, path, bytes };
+        if let Some(version) = stored.version() {
+            SEGMENT.check(version)?;
+        }
+        Ok(stored)
     }
 
     fn header_is_whole(&self) -> bool {
         self.bytes.get(..8) == Some(&MAGIC[..]) && self.bytes.get(8..16) == Some(&self.start.to_le_bytes()[..])
+    }
+
+    /// `None` where the header is not that of a segment.
+    fn version(&self) -> Option<u32> {
+        let digits = self.bytes.get(..8)?.strip_prefix(KIND)?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
     }
 
     /// The bytes of frames from `position` on.
@@ -122,7 +137,7 @@ fn read_frames(stored: &Stored, from: u64, recovered: &mut Recovered) -> Result<
         let Some(found) = entry::find(rest, position) else {
             return Ok(false);
         };
-        let entry = found.entry().ok_or_else(|| corrupt(stored, position))?;
+        let entry = found.entry()?.ok_or_else(|| corrupt(stored, position))?;
         position += found.frame_bytes() as u64;
         rest = &rest[found.frame_bytes()..];
         recovered.entries.push((position, entry));

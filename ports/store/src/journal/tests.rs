@@ -227,3 +227,44 @@ proptest! {
         prop_assert_eq!(open(directory.path(), LARGE).1, expected);
     }
 }
+
+/// What a newer build would write into the header of the frame at `offset` of a segment that begins at 0.
+fn of_version(path: &Path, offset: usize, digit: u8) {
+    let mut bytes = fs::read(path).expect("read");
+    let header = &mut bytes[SEGMENT_HEADER_BYTES as usize + offset..][..entry::HEADER_BYTES];
+    header[3] = digit;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&(offset as u64).to_le_bytes());
+    hasher.update(&header[..20]);
+    header[20..].copy_from_slice(&hasher.finalize().to_le_bytes());
+    fs::write(path, bytes).expect("written");
+}
+
+#[test]
+fn an_entry_or_a_segment_of_an_unknown_version_is_no_torn_end() {
+    type Write = fn(&Path);
+    let cases: [(Write, &str); 2] = [
+        (|path| of_version(path, 2 * frame_bytes(), b'7'), "version 7"),
+        (
+            |path| {
+                let mut bytes = fs::read(path).expect("read");
+                bytes[..8].copy_from_slice(b"PWjrnl12");
+                fs::write(path, bytes).expect("written");
+            },
+            "version 12",
+        ),
+    ];
+    for (change, version) in cases {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (journal, _) = open(directory.path(), LARGE);
+        write(&journal, 0..3);
+        drop(journal);
+        let path = segments(directory.path()).remove(0);
+        change(&path);
+        let before = fs::read(&path).expect("read");
+        let refused = Journal::open(directory.path(), 0, LARGE).map(drop).expect_err("newer");
+        assert_eq!(refused.code(), "store.newer");
+        assert!(refused.to_string().contains(version), "{refused}");
+        assert_eq!(fs::read(&path).expect("read"), before, "nothing was cut off");
+    }
+}

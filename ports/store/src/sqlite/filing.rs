@@ -14,7 +14,7 @@ use super::{
     bulk::Bulk,
     metrics::RollupCache,
     results::BEGUN,
-    row::{encode_job, has_contents_row, job_id, set_mark},
+    row::{encode_accepted, encode_job, has_contents_row, job_id, set_mark},
 };
 use crate::{AcceptedJob, Idempotency, Job, JobState, ResultNote, StoreFailure, journal::Entry};
 
@@ -257,8 +257,7 @@ async fn insert_jobs(writer: &mut SqliteConnection, jobs: &[Arc<Job>]) -> Result
 async fn insert_accepted(writer: &mut SqliteConnection, jobs: &[Arc<AcceptedJob>]) -> Result<(), StoreFailure> {
     ACCEPTED
         .run(writer, jobs, |row, job| {
-            let record = borsh::to_vec(&**job).expect("a vector accepts every byte");
-            row.blob(job.id.0.to_vec()).blob(record);
+            row.blob(job.id.0.to_vec()).blob(encode_accepted(job));
         })
         .await?;
     Ok(())

@@ -1,14 +1,19 @@
 //! Functions and their versions.
 
 use async_trait::async_trait;
-use piecework_model::{AccountId, FunctionId, FunctionName};
+use piecework_model::{AccountId, Format, FunctionId, FunctionName};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Sqlite, begin, commit, found, row::fixed};
+use super::{
+    Sqlite, begin, commit, found,
+    row::{decode_json, encode_json, fixed},
+};
 use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, Version};
 
 const FUNCTION: &str = "function";
 const VERSION: &str = "version";
+const POLICY_FORMAT: Format = Format::new("policy of a function", 1);
+const VERSION_FORMAT: Format = Format::new("record of a function's version", 1);
 /// Deleted functions of one answer: who deletes more within the restore window restores by id.
 const DELETED_LISTED_MAX: i64 = 1_000;
 
@@ -25,13 +30,12 @@ fn function(row: &SqliteRow) -> Result<Function, StoreFailure> {
         concurrency: small("concurrency")?,
         created_at_ms: row.get::<i64, _>("created_at_ms") as u64,
         updated_at_ms: row.get::<i64, _>("updated_at_ms") as u64,
-        policy: serde_json::from_str(row.get("policy")).map_err(|_| undecodable())?,
+        policy: decode_json(POLICY_FORMAT, row.get("policy"), FUNCTION)?,
     })
 }
 
 fn version(row: &SqliteRow) -> Result<Version, StoreFailure> {
-    let record: Version =
-        serde_json::from_str(row.get("record")).map_err(|_| StoreFailure::Undecodable { what: VERSION })?;
+    let record: Version = decode_json(VERSION_FORMAT, row.get("record"), VERSION)?;
     Ok(Version {
         sealed_secrets: row.get("sealed_secrets"),
         ..record
@@ -39,7 +43,7 @@ fn version(row: &SqliteRow) -> Result<Version, StoreFailure> {
 }
 
 fn policy_text(policy: &Policy) -> String {
-    serde_json::to_string(policy).expect("a policy is valid JSON")
+    encode_json(POLICY_FORMAT, policy)
 }
 
 async fn insert_function(writer: &mut SqliteConnection, function: &Function) -> Result<(), StoreFailure> {
@@ -67,7 +71,7 @@ async fn insert_version(writer: &mut SqliteConnection, version: &Version) -> Res
     sqlx::query("INSERT INTO versions (function, version, record, sealed_secrets) VALUES ($1, $2, $3, $4)")
         .bind(version.function.0.to_vec())
         .bind(i64::from(version.version))
-        .bind(serde_json::to_string(version).expect("a version is valid JSON"))
+        .bind(encode_json(VERSION_FORMAT, version))
         .bind(version.sealed_secrets.clone())
         .execute(writer)
         .await

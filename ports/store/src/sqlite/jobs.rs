@@ -223,9 +223,7 @@ impl Jobs for Sqlite {
             .fetch_all(&self.shared.readers)
             .await
             .map_err(StoreFailure::database("reading accepted jobs"))?;
-        let decode = |record: &Vec<u8>| borsh::from_slice(record);
-        let jobs: Result<_, _> = records.iter().map(decode).collect();
-        jobs.map_err(|_| StoreFailure::Undecodable { what: "accepted job" })
+        records.iter().map(|record| row::decode_accepted(record)).collect()
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {

@@ -20,7 +20,7 @@ use crate::{
     accounts::{self, auth::Caller},
     clock::timestamp,
     codecs,
-    failure::{chain, failed, refusal, refuse, store},
+    failure::{chain, refusal, refuse, store},
     money::follow,
     providers::seen::Seen,
 };
@@ -81,11 +81,7 @@ async fn send_transfer(controller: &Controller, caller: &Caller, body: &CreateTr
     let sent = accounts::transfer(controller, caller.account, to, body.amount_ucr).await?;
     if let Some(memo) = body.memo.as_ref().filter(|memo| !memo.is_empty()) {
         let place = sent.done.id.0.to_string();
-        controller
-            .store
-            .put_value(MEMOS, &place, memo.as_bytes())
-            .await
-            .map_err(store)?;
+        codecs::put_json(controller, MEMOS, &place, memo).await?;
     }
     let account = accounts::on_ledger(controller, caller.account).await?;
     Ok(TransferView {
@@ -116,7 +112,7 @@ async fn transfer_once(
         request: key.request,
         answer: None,
     };
-    let bytes = serde_json::to_vec(&remembered).map_err(|error| failed("encode a value", &error))?;
+    let bytes = codecs::to_json(&remembered)?;
     match controller.store.insert_value(&space, &key.key, &bytes).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return earlier_transfer(controller, &space, &key).await,
@@ -218,7 +214,7 @@ async fn statement_line(controller: &Controller, line: &follow::Line, posted: Cr
         height: line.height,
         kind: line.kind.clone(),
         counterparty,
-        detail: memo.map(|memo| String::from_utf8_lossy(&memo).into_owned()),
+        detail: memo.map(|memo| codecs::from_text(&memo)).transpose()?,
         jobs: line.jobs,
         amount_ucr: line.amount,
         posted_ucr: posted,

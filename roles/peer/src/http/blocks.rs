@@ -50,6 +50,7 @@ pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerSta
         peers_pool_ucr: pools.peers,
         commission_permille: params.commission_ppm / 1_000,
         queued: status.queued,
+        rules: Some(state::rules_view(&explorer).await?),
     }))
 }
 

@@ -5,13 +5,13 @@ use axum::{Json, extract::State, response::Response};
 use piecework_api::{
     accounts::{AccountQuery, AccountView},
     errors::ErrorBody,
-    ledger::{HistoryQuery, LeaseView, OfferView, PeerView, ValueQuery},
+    ledger::{HistoryQuery, LeaseView, NextRulesView, OfferView, PeerView, RulesView, ValueQuery},
     page::{List, PageQuery},
     routes,
     server::{HttpResult, Path, Query, refuse},
 };
 use piecework_chain::wire;
-use piecework_ledger::{Key, Params, Peer, Pools, Value};
+use piecework_ledger::{Key, Params, Peer, Pools, Rules, Value};
 use piecework_model::{AccountId, LeaseId, OwnerName};
 
 use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, proofs, views};
@@ -64,6 +64,22 @@ pub(super) async fn pools_of(explorer: &Explorer) -> HttpResult<Pools> {
     }
 }
 
+/// As far as they are known now; from the next block on.
+pub(super) async fn rules_view(explorer: &Explorer) -> HttpResult<RulesView> {
+    let rules = match explorer.chain.get(&Key::Rules).await.map_err(failed)? {
+        Some(Value::Rules(rules)) => rules,
+        Some(_) | None => Rules::default(),
+    };
+    let height = explorer.chain.status().height + 1;
+    Ok(RulesView {
+        number: rules.at(height),
+        next: rules.pending(height).map(|next| NextRulesView {
+            number: next.rules,
+            from_height: next.from_height,
+        }),
+    })
+}
+
 /// The peers that hold now, then those that come.
 pub(super) async fn peer_views(explorer: &Explorer) -> HttpResult<Vec<PeerView>> {
     let Some(Value::Committee(committee)) = explorer.chain.get(&Key::Committee).await.map_err(failed)? else {
@@ -108,7 +124,7 @@ pub(super) async fn peers(State(explorer): Shared) -> HttpResult<Json<List<PeerV
     Ok(Json(List::all(peer_views(&explorer).await?)))
 }
 
-/// Shows the rules in force.
+/// Shows the parameters in force.
 #[utoipa::path(get, path = routes::LEDGER_PARAMS, tag = "ledger", security(()), responses(
     (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
 pub(super) async fn params(State(explorer): Shared) -> HttpResult<Json<Params>> {

@@ -61,6 +61,7 @@ fn words(event: &Event) -> Words {
         Event::ChangeProposed { .. } => Words("change", "changes", "proposed"),
         Event::ChangeVoted { .. } => Words("vote", "votes", "cast"),
         Event::PeersChanged { .. } => Words("change of peers", "changes of peers", "carried"),
+        Event::RulesChanged { .. } => Words("change of rules", "changes of rules", "carried"),
         Event::ParamsChanged {} => Words("change of parameters", "changes of parameters", "carried"),
         Event::PeerPaid { .. } => Words("peer", "peers", "paid"),
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use piecework_api::{
     Client,
-    ledger::{BlockView, TransactionView},
+    ledger::{BlockView, RulesView, TransactionView},
 };
 use serde_json::json;
 
@@ -130,6 +130,9 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
         ),
         ("transactions waiting", status.queued.to_string()),
     ];
+    if let Some(rules) = &status.rules {
+        rows.push(("rules", rules_text(rules)));
+    }
     rows.extend(status.peers.iter().map(|peer| {
         let owner = peer.owner.as_deref().unwrap_or("-");
         let here = if peer.here { ", answers you" } else { "" };
@@ -139,6 +142,16 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
         )
     }));
     show::fields(&rows)
+}
+
+fn rules_text(rules: &RulesView) -> String {
+    match &rules.next {
+        Some(next) => format!(
+            "{}, and {} from block {} on",
+            rules.number, next.number, next.from_height
+        ),
+        None => rules.number.to_string(),
+    }
 }
 
 async fn blocks(client: &Client, page: &super::Page, json: bool) -> Result<(), Failure> {

@@ -34,6 +34,7 @@ use super::{
     collecting::{Caution, Collecting, by_peers},
     control, cores,
     files::{load_or_create_key, lock, make_private},
+    formats,
     provider::{Seat, Terms, offer, start_provider},
 };
 
@@ -118,6 +119,7 @@ async fn join_and_run(
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let directory = &provision.directory;
+    formats::check(directory)?;
     make_private(directory)?;
     cores::confine(provision.terms.cores).context("cannot limit the cores")?;
     let _lock = lock(directory)?;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     files::{load_or_create_key, lock, make_private, write_private},
+    formats,
     listen::listen,
     sandboxes,
 };
@@ -65,6 +66,7 @@ pub async fn controller(
     genesis: Genesis,
     say: &dyn Fn(&str),
 ) -> Result<Lone> {
+    formats::check(directory)?;
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "`listen`").await?;

@@ -13,6 +13,7 @@ use piecework_peer::{NewNetwork, http::Explorer};
 use tokio_util::sync::CancellationToken;
 
 use super::files::{Keys, make_private};
+use crate::places;
 
 /// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each
 /// need a deposit.
@@ -49,6 +50,7 @@ pub(super) async fn start_peer(
     let listen = "127.0.0.1:0".parse().context("a loopback address")?;
     let mut options = piecework_chain_node::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
     options.heartbeat = HEARTBEAT;
+    options.rules_known = places::rules_known();
     let node = piecework_chain_node::start(options)
         .await
         .context("cannot start the ledger")?;

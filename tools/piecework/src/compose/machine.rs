@@ -18,6 +18,7 @@ use super::{
     collecting::{Collecting, by_own_peer},
     controller::{courier, not_started, write_token},
     files::{Keys, lock, make_private, refuse_foreign},
+    formats,
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
@@ -55,6 +56,7 @@ pub struct Settings {
 
 /// Controller, peer and provider on `directory`. `say` is told what takes time.
 pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -> Result<Machine> {
+    formats::check(directory)?;
     refuse_foreign(directory)?;
     make_private(directory)?;
     let lock = lock(directory)?;

@@ -7,6 +7,7 @@ mod controller;
 mod cores;
 mod devnet;
 mod files;
+mod formats;
 mod ledger;
 mod listen;
 mod machine;

@@ -14,8 +14,8 @@ use piecework_peer::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::listen;
-use crate::settings::PeerSettings;
+use super::{formats, listen::listen};
+use crate::{places, settings::PeerSettings};
 
 /// A peer that runs, and its API that does not serve yet.
 pub struct Peer {
@@ -29,6 +29,7 @@ pub struct Peer {
 
 /// The peer of `directory`, which has its genesis file. `say` is told what takes time.
 pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str)) -> Result<Peer> {
+    formats::check(directory)?;
     let member = piecework_peer::member(directory)
         .context("cannot use the peer's directory; `piecework peer join` puts a genesis file there")?;
     let listener = listen(settings.api, "`api`").await?;
@@ -98,6 +99,7 @@ fn engine_options(member: Member, settings: &PeerSettings) -> piecework_chain_no
         heartbeat: Duration::from_millis(settings.heartbeat_ms),
         joins,
         contacts: contacts.collect(),
+        rules_known: places::rules_known(),
         ..piecework_chain_node::Options::new(member.ledger, member.genesis, member.key, settings.listen)
     }
 }

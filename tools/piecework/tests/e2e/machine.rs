@@ -96,7 +96,11 @@ impl Machine {
 
     /// A network of processes; killing it kills the one that keeps it.
     pub fn devnet(directory: &Path, peers: u16, providers: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
+        Self::devnet_of(piecework(), directory, peers, providers)
+    }
+
+    /// The same with another program or environment, which all of its processes have.
+    pub fn devnet_of(mut command: Command, directory: &Path, peers: u16, providers: u16) -> Self {
         command.args(["devnet", "--listen", "127.0.0.1:0"]);
         command.args([
             "--peers",

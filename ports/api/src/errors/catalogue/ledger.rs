@@ -177,6 +177,11 @@ pub(super) const LEDGER: &[Code] = &[
         "proof.too_few_signatures",
         "a certificate lacks signatures of more than two thirds of the peers",
     ),
+    code(
+        422,
+        "proof.unknown_rules",
+        "a block was made by rules that this program does not know",
+    ),
     code(409, "proposal.changed", "the proposal has changed in the meantime"),
     code(409, "proposal.expired", "the time for voting is over"),
     code(404, "proposal.unknown", "this account has no open proposal"),
@@ -212,6 +217,16 @@ pub(super) const LEDGER: &[Code] = &[
         409,
         "release.not_due",
         "the window since the job was opened is not over",
+    ),
+    code(
+        409,
+        "rules.not_next",
+        "the rules of the ledger move on one number at a time",
+    ),
+    code(
+        422,
+        "rules.too_soon",
+        "a switch of the rules is announced a whole epoch ahead",
     ),
     code(
         422,

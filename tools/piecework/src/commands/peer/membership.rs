@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use piecework_chain::{Chain, Final};
 use piecework_chain_http::remote;
-use piecework_ledger::{Change, Event, Key, Params, Value};
+use piecework_ledger::{Change, Event, Key, Params, RULES, SetRules, Value};
 use piecework_model::{AccountId, OwnerName, PublicKey, SecretKey};
 use piecework_peer::{Card, membership};
 use serde_json::json;
@@ -44,7 +44,20 @@ enum What {
         #[command(flatten)]
         desk: Desk,
     },
-    /// Change rules, like window_blocks=7200
+    /// Switch to the next rules; the number in force cancels a switch that waits
+    Rules {
+        /// Number of the rules
+        number: u32,
+        /// First block under these rules, at least a whole epoch away
+        #[arg(long, value_name = "BLOCK")]
+        from: u64,
+        /// Propose rules that this program does not know
+        #[arg(long)]
+        untested: bool,
+        #[command(flatten)]
+        desk: Desk,
+    },
+    /// Change parameters, like window_blocks=7200
     Params {
         /// Rules and their new values
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = units::assignment)]
@@ -121,7 +134,10 @@ impl Owner {
             Event::PeersChanged { from_height, .. } => {
                 Some(format!("carried: the peers change at block {from_height}"))
             }
-            Event::ParamsChanged {} => Some("carried: the rules have changed".to_owned()),
+            Event::ParamsChanged {} => Some("carried: the parameters have changed".to_owned()),
+            Event::RulesChanged { from_height, rules } => Some(format!(
+                "carried: blocks from {from_height} on are made by the rules {rules}"
+            )),
             _ => None,
         });
         let text = match carried {
@@ -144,6 +160,19 @@ impl Propose {
                 owner.support(card.change(owner.chain.network())?).await
             }
             What::Remove { key, desk } => desk.open().await?.support(Change::RemovePeer(key)).await,
+            What::Rules {
+                number,
+                from,
+                untested,
+                desk,
+            } => {
+                check_known(number, untested)?;
+                let set = SetRules {
+                    rules: number,
+                    from_height: from,
+                };
+                desk.open().await?.support(Change::SetRules(set)).await
+            }
             What::Params { changes, desk } => {
                 let owner = desk.open().await?;
                 let present = match owner.chain.get(&Key::Params).await.map_err(unreachable)? {
@@ -156,7 +185,18 @@ impl Propose {
     }
 }
 
-/// The rules with some of them set.
+/// Peers that do not know the rules stop before the switch: somebody who votes for them should run a program that does.
+fn check_known(number: u32, untested: bool) -> Result<(), Failure> {
+    match number <= RULES || untested {
+        true => Ok(()),
+        false => Err(Failure::usage(format!(
+            "this program knows the rules up to {RULES}, and peers that run it would stop before rules {number}\n  \
+             update it first, or say --untested"
+        ))),
+    }
+}
+
+/// The parameters with some of them set.
 fn changed(present: &Params, changes: &[(String, String)]) -> Result<Params, Failure> {
     let mut value = serde_json::to_value(present).context("parameters are plain data")?;
     for (name, text) in changes {
@@ -231,7 +271,8 @@ fn describe(change: &Change) -> String {
     match change {
         Change::AddPeer(add) => format!("add peer {} at {}", add.key, add.address),
         Change::RemovePeer(key) => format!("remove peer {key}"),
-        Change::SetParams(params) => format!("rules {}", serde_json::to_string(params).unwrap_or_default()),
+        Change::SetRules(set) => format!("rules {} from block {}", set.rules, set.from_height),
+        Change::SetParams(params) => format!("parameters {}", serde_json::to_string(params).unwrap_or_default()),
     }
 }
 

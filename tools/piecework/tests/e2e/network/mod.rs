@@ -1,6 +1,6 @@
 //! A network of separate processes: peers, a controller, providers; some of them killed, wiped and pestered.
 
-mod processes;
+pub mod processes;
 
 use std::{
     fs,

@@ -51,10 +51,24 @@ impl Devnet {
         devnet
     }
 
+    /// With another program or environment, which all of its processes have.
+    pub async fn start_as(command: Command, peers: u16, providers: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let machine = Machine::devnet_of(command, folder.path(), peers, providers);
+        let devnet = Self::of(machine, folder, usize::from(peers + 1 + providers));
+        devnet.machine.deploy("next", "python", HELLO).await;
+        devnet.count(0).await;
+        devnet
+    }
+
     fn on(folder: TempDir, peers: u16, providers: u16) -> Self {
         let machine = Machine::devnet(folder.path(), peers, providers);
+        Self::of(machine, folder, usize::from(peers + 1 + providers))
+    }
+
+    fn of(machine: Machine, folder: TempDir, count: usize) -> Self {
         let listed = processes(folder.path());
-        assert_eq!(listed.len(), usize::from(peers + 1 + providers), "{listed:?}");
+        assert_eq!(listed.len(), count, "{listed:?}");
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5));
         Self {
             machine,
@@ -107,6 +121,17 @@ impl Devnet {
                 all_gone(&BTreeSet::from([pid])).await;
             }
         }
+    }
+
+    /// Stopped politely, and started again on the same directory with this program instead of the one that it was.
+    pub async fn replace(&mut self, name: &str, program: &Path) {
+        let pid = self.process(name).pid;
+        let told = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
+        assert!(told.expect("kill is there").success());
+        all_gone(&BTreeSet::from([pid])).await;
+        let words: Vec<String> = self.process(name).command.split(' ').map(str::to_owned).collect();
+        let child = Command::new(program).args(&words[1..]).stdout(Stdio::null()).spawn();
+        self.again.insert(name.to_owned(), Again(child.expect("it starts")));
     }
 
     /// With the command that the devnet names.
