@@ -101,7 +101,7 @@ fn spawn(
 
 async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
     let wires = tcp::open(&context, &setup);
-    run(Machine::Threads(context), setup, wires).await
+    Box::pin(run(Machine::Threads(context), setup, wires)).await
 }
 
 #[async_trait]

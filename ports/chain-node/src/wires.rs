@@ -27,7 +27,7 @@ type TcpSender = lookup::Sender<PublicKey, Context>;
 #[derive(Clone)]
 pub(crate) enum Outgoing {
     Tcp(TcpSender),
-    Simulated(Line),
+    Simulated(Box<Line>),
 }
 
 /// A message that the quota has let through.

@@ -278,7 +278,7 @@ async fn run(local: Local, prepared: Prepared, gate: Gate, channels: [Channel<Ai
     machine.child("engine").spawn(move |machine| async move {
         // Held as long as the engine runs.
         let _held = (directory, stop);
-        let result = run_engine(machine, setup, wires).await;
+        let result = Box::pin(run_engine(machine, setup, wires)).await;
         panic!("a simulated peer ended: {result:?}");
     });
     machine.child("starting").spawn(move |_| async move {

@@ -59,7 +59,7 @@ pub(crate) async fn register(
         let (inner, receiver) = registered.expect("the simulated network runs as long as the machine");
         let Some([one, other]) = faces.clone() else {
             let line = Line { inner, seers: None };
-            first.push((Outgoing::Simulated(line), Incoming::Simulated(receiver)));
+            first.push((Outgoing::Simulated(Box::new(line)), Incoming::Simulated(receiver)));
             continue;
         };
         let seers = other.clone();
@@ -69,10 +69,10 @@ pub(crate) async fn register(
         };
         let (to_one, to_other) = receiver.split_with(machine.child("faces"), route);
         let line = |seers| {
-            Outgoing::Simulated(Line {
+            Outgoing::Simulated(Box::new(Line {
                 inner: inner.clone(),
                 seers: Some(seers),
-            })
+            }))
         };
         first.push((line(one), Incoming::Simulated(to_one)));
         second.push((line(other), Incoming::Simulated(to_other)));
