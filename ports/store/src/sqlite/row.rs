@@ -159,7 +159,7 @@ mod tests {
     use super::*;
     use crate::{
         Policy,
-        conformance::samples::{accepted, account, finished, function_id},
+        samples::{accepted, account, finished, function_id},
     };
 
     const POLICY: Format = Format::new("policy of a function", 1);
