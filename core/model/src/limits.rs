@@ -37,6 +37,8 @@ impl Limits {
     pub const EGRESS_BYTES_DEFAULT: u64 = 64 << 20;
     /// 16 GiB: what a run of 15 minutes moves on a fast line is no function any more.
     pub const EGRESS_BYTES_MAX: u64 = 16 << 30;
+    /// 16 GiB, as for the network: a streamed answer costs its bytes, so that this bounds a mistake and not a use.
+    pub const STREAM_BYTES_MAX: u64 = 16 << 30;
     /// Below 32 MiB no interpreter starts.
     pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
     /// 4 GiB: what one 32-bit wasm memory can address.
@@ -66,6 +68,12 @@ impl Limits {
             );
         }
         Ok(())
+    }
+
+    /// What an answer that is streamed may have in all. `output_bytes` bounds an answer that is held in memory; a stream
+    /// never is, so it may be far longer.
+    pub fn stream_bytes(&self) -> u64 {
+        self.output_bytes.max(Self::STREAM_BYTES_MAX)
     }
 
     /// The most that a job under these limits can use on `cores` cores.
