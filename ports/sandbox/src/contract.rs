@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    num::NonZeroU32,
     path::PathBuf,
     sync::{
         Arc,
@@ -14,65 +15,12 @@ use std::{
 use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+pub use piecework_model::BackendName;
 use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Inlet, Logs, Outlet};
-
-/// The isolation technologies, by the names users type.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendName {
-    Wasm,
-    Jail,
-    Oci,
-    Gvisor,
-    Docker,
-    Microvm,
-}
-
-impl BackendName {
-    pub const ALL: [Self; 6] = [
-        Self::Wasm,
-        Self::Jail,
-        Self::Oci,
-        Self::Gvisor,
-        Self::Docker,
-        Self::Microvm,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wasm => "wasm",
-            Self::Jail => "jail",
-            Self::Oci => "oci",
-            Self::Gvisor => "gvisor",
-            Self::Docker => "docker",
-            Self::Microvm => "microvm",
-        }
-    }
-}
-
-impl fmt::Display for BackendName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for BackendName {
-    type Err = Rejection;
-
-    fn from_str(text: &str) -> Result<Self, Rejection> {
-        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
-            Rejection::new("sandbox.unknown", format!("`{text}` is not a sandbox"))
-                .hint("use auto, wasm, jail, oci, gvisor, docker or microvm; `piecework doctor` says which work here")
-                .field("sandbox")
-        })
-    }
-}
 
 /// One version of one function, ready to load: what an instance is bound to for life.
 #[derive(Clone)]
@@ -117,32 +65,54 @@ pub struct Call {
     pub time_left: Duration,
     /// Ends the call early with [`Outcome::Stopped`], its counters and its logs.
     pub stop: CancellationToken,
-    /// Counts what this call moves over the network, for whoever cancels it too.
+    /// Counts what this call moves over the network and streams, for whoever cancels it too.
     pub egress: EgressMeter,
-    /// The body of the request, where it is too large for the event or its length is not known.
+    /// The body of the request, where it is too large for the event or its length is not known: `context.body`.
     pub body: Option<Inlet>,
-    /// Where the answer goes while the call runs, where the function streams it. When nobody reads any more the call ends
-    /// with [`Outcome::Stopped`].
+    /// Where the answer goes while the call runs, where the function streams it. From its head on, the call ends with
+    /// [`Outcome::Stopped`] as soon as nobody reads any more, also while the function writes nothing; before that only
+    /// [`Self::stop`] ends it. Time spent waiting for the reader counts towards the timeout and takes no CPU.
     pub outlet: Outlet,
 }
 
-/// Bytes moved over the network so far, to and fro; clones count together.
+/// Bytes moved so far, over the network and as a streamed answer; clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct EgressMeter(Arc<AtomicU64>);
+pub struct EgressMeter(Arc<Moved>);
+
+#[derive(Debug, Default)]
+struct Moved {
+    network: AtomicU64,
+    streamed: AtomicU64,
+}
 
 impl EgressMeter {
+    /// All that is billed: over the network, to and fro, and streamed.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        let network = self.0.network.load(Ordering::Acquire);
+        network.saturating_add(self.streamed_bytes())
     }
 
-    /// Counts `bytes` unless the sum would exceed `limit`; whether it counted.
-    pub fn take(&self, bytes: u64, limit: u64) -> bool {
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| {
-                sum.checked_add(bytes).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
+    pub fn streamed_bytes(&self) -> u64 {
+        self.0.streamed.load(Ordering::Acquire)
     }
+
+    /// Counts `bytes` of the network unless their sum would exceed `limit`; whether it counted.
+    pub fn take(&self, bytes: u64, limit: u64) -> bool {
+        count(&self.0.network, bytes, limit)
+    }
+
+    /// Counts `bytes` of a streamed answer unless their sum would exceed `limit`; whether it counted. The network's limit is
+    /// apart: a function without a network streams all the same.
+    pub fn take_streamed(&self, bytes: u64, limit: u64) -> bool {
+        count(&self.0.streamed, bytes, limit)
+    }
+}
+
+fn count(sum: &AtomicU64, bytes: u64, limit: u64) -> bool {
+    sum.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| {
+        sum.checked_add(bytes).filter(|sum| *sum <= limit)
+    })
+    .is_ok()
 }
 
 /// What stands at the end of logs that were cut.
@@ -166,9 +136,9 @@ pub enum Outcome {
     OutOfMemory,
     /// The process or wasm instance ended by itself: an exit, a signal, a trap.
     Crashed(String),
-    /// More than `limits.output_bytes`.
+    /// More than `limits.output_bytes`, or than [`Limits::stream_bytes`] as a stream.
     OutputTooLarge,
-    /// Not JSON, or written to the output channel by hand.
+    /// Neither JSON nor a stream of chunks under a head, or written to the output channel by hand.
     OutputInvalid(String),
     /// The output went through [`Call::outlet`], all of it.
     Streamed,
@@ -217,6 +187,7 @@ pub struct Finished {
     pub outcome: Outcome,
     /// Standard output and error in order, cut with a marker at `limits.log_bytes`.
     pub logs: Logs,
+    /// The bytes of a streamed answer are among `egress_bytes`, also those of one that ended badly.
     pub counters: Counters,
     pub memory_peak_bytes: u64,
     /// Wall time of the handler.
@@ -300,7 +271,8 @@ pub trait Loaded: Send + Sync {
     }
 }
 
-/// One live sandbox. Dropping it kills every process in it and frees what it held.
+/// One live sandbox, or one of several handles to it. Dropping the last handle kills every process in it and frees what it
+/// held.
 #[async_trait]
 pub trait Instance: Send {
     /// Runs the handler once. Never fails: whatever happens is an [`Outcome`]. Dropping the future kills the instance.
@@ -308,4 +280,16 @@ pub trait Instance: Send {
 
     /// Bytes that the instance holds at rest.
     fn memory_bytes(&self) -> u64;
+
+    /// How many calls it serves at the same time: one, unless its workload serves several
+    /// ([`piecework_model::Workload::serves_at_once`]).
+    fn concurrency(&self) -> NonZeroU32 {
+        NonZeroU32::MIN
+    }
+
+    /// A further handle to the same sandbox, for a call beside those that run. `None` where [`Self::concurrency`] handles
+    /// are out.
+    fn another(&self) -> Option<Box<dyn Instance>> {
+        None
+    }
 }

@@ -14,6 +14,7 @@ pub mod conformance;
 mod contract;
 mod freeze;
 mod printed;
+pub mod runner;
 mod stream;
 
 pub use contract::*;
