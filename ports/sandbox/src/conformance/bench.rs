@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Program};
+use crate::{Backend, BackendName, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Outlet, Program};
 
 /// A case passes, or says why not.
 pub(super) type Check = Result<(), String>;
@@ -33,6 +33,7 @@ pub(super) use ensure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Returned,
+    Streamed,
     Raised,
     TimedOut,
     Stopped,
@@ -46,6 +47,7 @@ impl Kind {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Returned(_) => Self::Returned,
+            Outcome::Streamed => Self::Streamed,
             Outcome::Raised(_) => Self::Raised,
             Outcome::TimedOut => Self::TimedOut,
             Outcome::Stopped => Self::Stopped,
@@ -122,6 +124,10 @@ impl Bench {
         program
     }
 
+    pub(super) fn name(&self) -> BackendName {
+        self.backend.name()
+    }
+
     /// Whether the backend can do it; one that cannot has its jobs given back instead.
     pub(super) fn freeze(&self, frozen: bool) -> bool {
         self.backend.freeze(frozen)
@@ -194,6 +200,10 @@ impl Running {
         self.instance.call(call(event, &self.limits)).await
     }
 
+    pub(super) fn a_call(&self, event: &str) -> Call {
+        call(event, &self.limits)
+    }
+
     /// Replaces the instance by a fresh one if it may not be used again.
     pub(super) async fn renew(&mut self, reusable: bool) -> Check {
         if !reusable {
@@ -219,14 +229,15 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         stop: CancellationToken::new(),
         egress: EgressMeter::default(),
         body: None,
-        outlet: piecework_sandbox::Outlet::nowhere(),
+        outlet: Outlet::nowhere(),
     }
 }
 
 pub(super) fn output(finished: &Finished) -> Result<Value, String> {
     match &finished.outcome {
         Outcome::Returned(json) => serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}")),
-        Outcome::Raised(_)
+        Outcome::Streamed
+        | Outcome::Raised(_)
         | Outcome::TimedOut
         | Outcome::Stopped
         | Outcome::OutOfMemory
