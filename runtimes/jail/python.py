@@ -3,8 +3,7 @@
 Run as `python3 -I -S -B python.py` with the control socket on descriptor 3. The zygote never runs user code: it forks, the
 child executes the steps that the agent sent (namespaces, mounts, identity, landlock, seccomp) and only then reads a program.
 
-Frames on descriptor 3 of a child, both ways: length (u32, little-endian) of what follows, 16 bytes of the call's secret,
-one byte of kind, payload.
+What goes over descriptor 3 of a child is told in ports/sandbox/src/runner.rs.
 """
 
 import array
@@ -20,6 +19,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import traceback
 
 # Modules that most functions import: shared with every child, so that a cold start does not pay for them.
@@ -37,7 +37,11 @@ CLONE3 = 435
 CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
 STACK_MAX = 16 * 1024
+CHUNK_MAX = 64 * 1024
 FUNCTION = "/function"
+GREETING = b'{"protocol":1}'
+# What a call's answer has become where nothing is left to say but how it ended.
+STREAMED = object()
 
 
 class CloneArgs(ctypes.Structure):
@@ -135,6 +139,8 @@ class Runner:
         self.buffer = b""
         self.handler = None
         self.settings = None
+        # A thread of the function may ask for the body while another writes a chunk.
+        self.writing = threading.Lock()
 
     def take(self, count):
         while len(self.buffer) < count:
@@ -150,24 +156,25 @@ class Runner:
         return frame[:16], frame[16:17], frame[17:]
 
     def send(self, secret, kind, payload):
-        frame = memoryview((17 + len(payload)).to_bytes(4, "little") + secret + kind + payload)
-        while frame:
-            frame = frame[os.write(CHANNEL, frame):]
+        frame = memoryview(b"".join(((17 + len(payload)).to_bytes(4, "little"), secret, kind, payload)))
+        with self.writing:
+            while frame:
+                frame = frame[os.write(CHANNEL, frame):]
 
     def rehearse(self):
         """Loads and calls a program of our own: the pages that this copies are copied before the program comes."""
         self.settings = {"name": "", "version": 0, "output_bytes": 1 << 10}
         self.handler = import_file("/runner/warm.py").handler
-        self.call(json.loads('{"job_id":"","deadline_ms":0,"parameters":null,"event":{"name":[1]}}'))
+        self.call(bytes(16), json.loads('{"job_id":"","deadline_ms":0,"parameters":null,"event":{"name":[1]}}'))
         del sys.modules["warm"]
         flush()
 
     def serve(self):
         self.rehearse()
-        self.send(bytes(16), b"H", b"")
+        self.send(bytes(16), b"H", GREETING)
         while True:
             secret, kind, payload = self.receive()
-            answer = self.load(json.loads(payload)) if kind == b"L" else self.call(json.loads(payload))
+            answer = self.load(json.loads(payload)) if kind == b"L" else self.call(secret, json.loads(payload))
             flush()
             self.send(secret, *answer)
 
@@ -193,23 +200,246 @@ class Runner:
             return refuse("no_handler", "%s has no function %s" % (settings["file"], settings["function"]))
         return b"D", b""
 
-    def call(self, call):
+    def call(self, secret, call):
         settings = self.settings
+        body = Body(self, secret) if "body" in call else None
         context = types.SimpleNamespace(
             job_id=call["job_id"], function=settings["name"], version=settings["version"],
-            deadline_ms=call["deadline_ms"], parameters=call["parameters"])
+            deadline_ms=call["deadline_ms"], parameters=call["parameters"], body=body)
         try:
             value = self.handler(call["event"], context)
             if isinstance(value, types.CoroutineType):
                 import asyncio
-                value = asyncio.run(value)
+                value = asyncio.run(self.awaited(value, secret))
+            stream = stream_in(value)
+            if stream is not None:
+                value = self.pour(secret, *stream)
         except SystemExit as error:
             leave(error)
         except MemoryError:
             return b"M", b""
+        except Invalid as error:
+            return b"I", str(error).encode("utf-8", "backslashreplace")[:1000]
         except BaseException as error:
             return b"R", told(error)
+        finally:
+            if body is not None:
+                body.close()
+        if value is STREAMED:
+            return b"S", b""
         return encode(value, settings["output_bytes"])
+
+    async def awaited(self, coroutine, secret):
+        """What a coroutine returns. Chunks that come asynchronously are sent here: in the loop that they were made in."""
+        value = await coroutine
+        stream = stream_in(value)
+        if stream is None or hasattr(stream[1], "__next__"):
+            return value
+        await Answer(self, secret, stream[0]).send_async(stream[1])
+        return STREAMED
+
+    def pour(self, secret, head, chunks):
+        answer = Answer(self, secret, head)
+        if hasattr(chunks, "__next__"):
+            answer.send_all(chunks)
+        else:
+            import asyncio
+            asyncio.run(answer.send_async(chunks))
+        return STREAMED
+
+
+class Invalid(Exception):
+    """The function's answer is none, with a sentence."""
+
+
+# What most outputs are: not looked at twice.
+PLAIN = frozenset((str, int, float, bool, type(None), list, tuple, bytes, bytearray))
+
+
+def is_stream(value):
+    """Whether the value is given piece by piece: an iterator, or something to iterate over asynchronously. Neither is JSON."""
+    kind = type(value)
+    return kind not in PLAIN and (hasattr(kind, "__next__") or hasattr(kind, "__aiter__"))
+
+
+def stream_in(value):
+    """Head and chunks where the value is a streamed answer, else None."""
+    if isinstance(value, dict):
+        return (head_of(value), value["body"]) if is_stream(value.get("body")) else None
+    return ((0, []), value) if is_stream(value) else None
+
+
+def head_of(answer):
+    for key in answer:
+        if key not in ("status", "headers", "body"):
+            raise Invalid("a streamed answer has status, headers and body, and no `%s`" % key)
+    status = answer.get("status")
+    if not isinstance(status, int) or isinstance(status, bool):
+        raise Invalid("a streamed answer with a body has a whole number as its status")
+    return int(status), header_pairs(answer.get("headers") or ())
+
+
+def header_pairs(headers):
+    """Names and values, from a mapping or from pairs; a value that is a list stands for several of that name."""
+    pairs = []
+    try:
+        for name, value in headers.items() if hasattr(headers, "items") else headers:
+            for one in value if isinstance(value, (list, tuple)) else (value,):
+                pairs.append((header_text(name), header_text(one)))
+    except (TypeError, ValueError):
+        raise Invalid("headers are names with texts, numbers or lists of them") from None
+    return pairs
+
+
+def header_text(value):
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise TypeError
+
+
+class Answer:
+    """A streamed answer. The head of one with a status is sent at once, else before the first chunk."""
+
+    def __init__(self, runner, secret, head):
+        self.runner = runner
+        self.secret = secret
+        self.head = head
+        if head[0]:
+            self.begin()
+
+    def begin(self):
+        if self.head is not None:
+            (status, headers), self.head = self.head, None
+            head = json.dumps({"status": status, "headers": headers}, ensure_ascii=False)
+            self.runner.send(self.secret, b"h", head.encode("utf-8", "replace"))
+
+    def send(self, value):
+        chunk = chunk_of(value)
+        if chunk:
+            self.begin()
+        for at in range(0, len(chunk), CHUNK_MAX):
+            self.runner.send(self.secret, b"c", chunk[at:at + CHUNK_MAX])
+
+    def send_all(self, chunks):
+        for value in chunks:
+            self.send(value)
+        self.begin()
+
+    async def send_async(self, chunks):
+        async for value in chunks:
+            self.send(value)
+        self.begin()
+
+
+def chunk_of(value):
+    """Text is UTF-8, bytes are bytes, anything else is a line of JSON."""
+    try:
+        if isinstance(value, str):
+            return value.encode("utf-8")
+        if isinstance(value, (bytes, bytearray)):
+            return value
+        if isinstance(value, memoryview):
+            return value.tobytes()
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
+        return text.encode("utf-8") + b"\n"
+    except MemoryError:
+        raise
+    except BaseException as error:
+        raise Invalid("a chunk is neither text nor bytes nor JSON: %s" % error) from None
+
+
+class Body:
+    """The body of the request: `read`, iteration and `async for` give each byte once."""
+
+    def __init__(self, runner, secret):
+        self._runner = runner
+        self._secret = secret
+        self._rest = b""
+        self._ended = False
+        self._asked = False
+        self._lock = threading.Lock()
+
+    def read(self, size=-1):
+        """Waits for `size` bytes, or for all of them; fewer come at the end."""
+        if size is None or size < 0:
+            return b"".join(iter(self._next, b""))
+        parts, missing = [], size
+        while missing > 0:
+            part = self._next()
+            if not part:
+                break
+            self._rest, part = part[missing:], part[:missing]
+            missing -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        part = self._next()
+        if not part:
+            raise StopIteration
+        return part
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if not self._rest and not self._ended:
+            with self._lock:
+                self._ask()
+            await readable(CHANNEL)
+        part = self._next()
+        if not part:
+            raise StopAsyncIteration
+        return part
+
+    def close(self):
+        """Ends the body. Nothing of it is in the channel afterwards, whoever waits for it."""
+        if self._asked:
+            self._runner.send(self._secret, b"Q", b"")
+        with self._lock:
+            self._ended = True
+            if self._asked:
+                self._receive()
+            self._rest = b""
+
+    def _next(self):
+        """The next part, or nothing at the end."""
+        with self._lock:
+            if self._rest:
+                part, self._rest = self._rest, b""
+                return part
+            if self._ended:
+                return b""
+            self._ask()
+            return self._receive()
+
+    def _ask(self):
+        if not self._asked:
+            self._asked = True
+            self._runner.send(self._secret, b"B", b"")
+
+    def _receive(self):
+        _, kind, part = self._runner.receive()
+        self._asked = False
+        if kind != b"b":
+            self._ended = True
+        return part
+
+
+async def readable(fd):
+    import asyncio
+    loop = asyncio.get_running_loop()
+    came = loop.create_future()
+    loop.add_reader(fd, lambda: came.done() or came.set_result(None))
+    try:
+        await came
+    finally:
+        loop.remove_reader(fd)
 
 
 def encode(value, limit):

@@ -19,7 +19,6 @@ import preload
 preload.preload()
 
 import asyncio
-from base64 import b64encode
 
 # The bindings are looked up after the search path has become the bundle's.
 import componentize_py_async_support
@@ -29,6 +28,7 @@ import wit_world
 import bundle
 import levels
 import loop
+import stream
 
 DONE = 0
 RAISED = 1
@@ -38,6 +38,7 @@ UNSUPPORTED = 4
 EXITED = 5
 INVALID = 6
 NO_MEMORY = 7
+STREAMED = 8
 
 STACK_BYTES_MAX = 16 << 10
 # Modules and names that import well here and fail when used: a program that mentions them belongs elsewhere.
@@ -53,28 +54,23 @@ _version = 0
 class Context:
     """What the handler learns about its invocation."""
 
-    __slots__ = ("job_id", "function", "version", "deadline_ms", "parameters")
+    __slots__ = ("job_id", "function", "version", "deadline_ms", "parameters", "body")
 
-    def __init__(self, job_id, deadline_ms, parameters):
+    def __init__(self, job_id, deadline_ms, parameters, body):
         self.job_id = job_id
         self.function = _name
         self.version = _version
         self.deadline_ms = deadline_ms
         self.parameters = None if parameters == "null" else _scan(parameters, 0)[0]
+        self.body = stream.Body() if body else None
 
     def __repr__(self):
         return f"Context(job_id={self.job_id!r}, function={self.function!r}, version={self.version!r})"
 
 
-def _default(value):
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return {"$bytes": b64encode(value).decode("ascii")}
-    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-
-
 def _encoder():
     quote = json.encoder.encode_basestring
-    return json.encoder.c_make_encoder({}, _default, quote, None, ":", ",", False, False, False)
+    return json.encoder.c_make_encoder({}, stream.default, quote, None, ":", ",", False, False, False)
 
 
 _encode = _encoder()
@@ -93,7 +89,7 @@ def _dumps(value):
             text.encode("utf-8")
         except UnicodeEncodeError:
             # Lone surrogates have no UTF-8; as escapes they are JSON.
-            return json.dumps(value, default=_default, allow_nan=False)
+            return json.dumps(value, default=stream.default, allow_nan=False)
     return text
 
 
@@ -278,28 +274,63 @@ class WitWorld:
     def compiled(self):
         return bundle.dump()
 
-    def call(self, event, job, deadline_ms, parameters):
+    def call(self, event, job, deadline_ms, parameters, body):
         asyncio.events._set_running_loop(None)
+        context = Context(job, deadline_ms, parameters, body)
         try:
-            result = _handler(_scan(event, 0)[0], Context(job, deadline_ms, parameters))
+            result = _handler(_scan(event, 0)[0], context)
             if type(result) is types.CoroutineType:
-                result = asyncio.run(result)
+                result = asyncio.run(_awaited(result))
+            found = stream.found_in(result)
+            if found is not None:
+                _pour(*found)
+                result = _POURED
         except SystemExit as error:
             return EXITED, _exit_text(error)
         except MemoryError:
             return NO_MEMORY, ""
+        except stream.Invalid as error:
+            return INVALID, str(error)
         except BaseException as error:
             return RAISED, _told(error)
         finally:
+            if body:
+                context.body.close()
             _flush()
-        try:
-            return DONE, _dumps(result)
-        except MemoryError:
-            return NO_MEMORY, ""
-        except (TypeError, ValueError, RecursionError) as error:
-            return INVALID, f"{type(error).__name__}: {error}"
-        except BaseException as error:
-            return RAISED, _told(error)
+        return (STREAMED, "") if result is _POURED else _answer(result)
+
+
+# What a call's result has become where nothing is left to say but how it ended.
+_POURED = object()
+
+
+async def _awaited(coroutine):
+    """What a coroutine returns. Chunks that come asynchronously are sent here: in the loop that they were made in."""
+    result = await coroutine
+    found = stream.found_in(result)
+    if found is None or not stream.is_asynchronous(found[1]):
+        return result
+    await stream.Answer(found[0]).send_async(found[1])
+    return _POURED
+
+
+def _pour(head, chunks):
+    answer = stream.Answer(head)
+    if stream.is_asynchronous(chunks):
+        asyncio.run(answer.send_async(chunks))
+    else:
+        answer.send_all(chunks)
+
+
+def _answer(result):
+    try:
+        return DONE, _dumps(result)
+    except MemoryError:
+        return NO_MEMORY, ""
+    except (TypeError, ValueError, RecursionError) as error:
+        return INVALID, f"{type(error).__name__}: {error}"
+    except BaseException as error:
+        return RAISED, _told(error)
 
 
 def _refuse(*_, **__):
@@ -320,6 +351,9 @@ def _settle():
             setattr(os, name, _refuse)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # A bundle may have modules of these names.
+    for name in ("bundle", "levels", "loop", "preload", "stream"):
+        del sys.modules[name]
     linecache.clearcache()
     _dumps({"warm": [1, 2.5, "é", None, True]})
     gc.collect()

@@ -15,6 +15,7 @@ mod merkle;
 mod price;
 mod rejection;
 mod ticket;
+mod workload;
 
 pub use credits::{Credits, CreditsOverflow};
 pub use digest::{Digest, DigestStream};
@@ -28,3 +29,4 @@ pub use merkle::{MerkleProof, ProofStep, leaf, merkle_proof, merkle_root};
 pub use price::{Counters, PriceOverflow, Prices};
 pub use rejection::Rejection;
 pub use ticket::{Ack, JobStatus, Receipt, Seal, Sealed, Ticket};
+pub use workload::{BackendName, Workload};

@@ -75,6 +75,12 @@ impl Limits {
         Ok(())
     }
 
+    /// What an answer that is streamed may have in all. `output_bytes` bounds an answer that is held in memory; a stream
+    /// never is, so it may be far longer.
+    pub fn stream_bytes(&self) -> u64 {
+        self.output_bytes.max(Self::STREAM_BYTES_MAX)
+    }
+
     /// The most that a job under these limits can use on `cores` cores.
     pub fn counters_max(&self, cores: u32) -> Counters {
         Counters {

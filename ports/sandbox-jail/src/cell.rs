@@ -18,7 +18,7 @@ use piecework_sandbox::{Beside, Freeze, Program};
 use crate::{
     bundle,
     cgroup::{Cgroups, GroupLimits, Slot},
-    channel::{Answer, Channel},
+    channel::Channel,
     interpreter::Interpreter,
     landlock,
     plan::{self, NAMESPACES, Step},
@@ -355,10 +355,9 @@ impl Mould {
 
 async fn standing(mut cell: Cell) -> Result<Cell, String> {
     let reason = match tokio::time::timeout(STANDING_WAIT, cell.channel.greeting()).await {
-        Ok(Answer::Said(b'H', _)) => return Ok(cell),
-        Ok(Answer::Closed) => "it ended at its start",
-        Ok(Answer::Said(..) | Answer::Garbage(_) | Answer::TooLarge) => "its runner said nonsense",
-        Err(_) => "it took too long to start",
+        Ok(Ok(())) => return Ok(cell),
+        Ok(Err(reason)) => reason,
+        Err(_) => "it took too long to start".to_owned(),
     };
     let told = cell.channel.logs().take().text;
     let hint = if cell.process.hit_memory_limit() {

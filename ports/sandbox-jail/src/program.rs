@@ -6,17 +6,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
-use piecework_model::{Counters, Language, Rejection};
+use piecework_model::{Counters, Language};
 use piecework_sandbox::{
-    Call, Finished, Freeze, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program, Raised,
+    Call, Finished, Freeze, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program,
+    runner::{Ended, NotLoaded, load_failed},
 };
-use serde::Deserialize;
 
 use crate::{
     cell::{Cell, Mould, Yard},
-    channel::Answer,
     process::Process,
 };
 
@@ -138,33 +136,27 @@ impl Drop for Guard {
 }
 
 /// How a question ended.
-enum End {
-    Answered(Answer),
+enum End<T> {
+    Answered(T),
     TooLate,
     Stopped,
     OutOfMemory,
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    code: String,
-    message: String,
-}
-
 impl JailInstance {
     async fn load(mut cell: Cell, program: Arc<Program>, line: &Arc<Line>) -> Result<Self, LoadError> {
         let freeze = line.yard.freeze.clone();
-        let settings = settings(&program).to_string();
         let within = Duration::from_millis(program.limits.timeout_ms.into());
-        let guard = Guard(Some(cell.process.clone()));
-        let end = ask(&mut cell, (b'L', &[settings.as_bytes()]), (within, &freeze), &program).await;
+        let mut guard = Guard(Some(cell.process.clone()));
+        let process = cell.process.clone();
+        let loads = cell.channel.load(&program);
+        let end = watched(loads, &process, (within, &freeze), program.limits.memory_bytes).await;
         let failed = |message: String| LoadError::Code(load_failed(message));
         match end {
-            End::Answered(Answer::Said(b'D', _)) => {
-                let mut guard = guard;
+            End::Answered(Ok(())) => {
                 guard.0 = None;
                 Ok(Self {
-                    process: cell.process.clone(),
+                    process,
                     cell,
                     program,
                     line: Arc::downgrade(line),
@@ -172,8 +164,8 @@ impl JailInstance {
                     served: false,
                 })
             }
-            End::Answered(Answer::Said(b'E', refusal)) => Err(LoadError::Code(rejection(&refusal))),
-            End::Answered(Answer::Closed) => {
+            End::Answered(Err(NotLoaded::Refused(rejection))) => Err(LoadError::Code(rejection)),
+            End::Answered(Err(NotLoaded::Closed)) => {
                 drop(guard);
                 let why = why_it_ended(&mut cell).await;
                 Err(failed(match why {
@@ -182,7 +174,7 @@ impl JailInstance {
                     other => format!("{other:?}"),
                 }))
             }
-            End::Answered(Answer::Said(..) | Answer::Garbage(_) | Answer::TooLarge) => {
+            End::Answered(Err(NotLoaded::ByHand)) => {
                 Err(failed("the module wrote to the output channel by hand".to_owned()))
             }
             // Nothing stops a load.
@@ -193,25 +185,23 @@ impl JailInstance {
         }
     }
 
-    async fn outcome(&mut self, end: End, guard: Guard) -> (Outcome, bool) {
-        let limit = self.program.limits.output_bytes;
-        let (outcome, reusable) = match end {
-            End::TooLate => (Outcome::TimedOut, false),
-            End::Stopped => (Outcome::Stopped, false),
-            End::OutOfMemory => (Outcome::OutOfMemory, false),
-            End::Answered(Answer::Said(kind, payload)) => said(kind, payload, limit),
-            End::Answered(Answer::Garbage(what)) => (Outcome::OutputInvalid(what.to_owned()), false),
-            End::Answered(Answer::TooLarge) => (Outcome::OutputTooLarge, false),
-            End::Answered(Answer::Closed) => {
+    async fn outcome(&mut self, end: End<Option<Ended>>, mut guard: Guard) -> (Outcome, bool) {
+        let outcome = match end {
+            End::TooLate => Outcome::TimedOut,
+            End::Stopped => Outcome::Stopped,
+            End::OutOfMemory => Outcome::OutOfMemory,
+            End::Answered(Some(Ended { outcome, reusable })) => {
+                if reusable {
+                    guard.0 = None;
+                    return (outcome, true);
+                }
+                outcome
+            }
+            End::Answered(None) => {
                 drop(guard);
                 return (why_it_ended(&mut self.cell).await, false);
             }
         };
-        if reusable {
-            let mut guard = guard;
-            guard.0 = None;
-            return (outcome, true);
-        }
         drop(guard);
         self.process.ended().await;
         self.cell.channel.late_logs();
@@ -229,25 +219,15 @@ impl Instance for JailInstance {
         self.process.forget_peak();
         let cpu_before_us = self.process.cpu_us();
         let watch = self.freeze.stopwatch();
-        let head = format!(
-            r#"{{"job_id":"{}","deadline_ms":{},"parameters":"#,
-            call.job, call.deadline_ms
-        );
-        let question = [
-            head.as_bytes(),
-            &call.parameters,
-            b",\"event\":".as_slice(),
-            &call.event,
-            b"}".as_slice(),
-        ];
         let limits = self.program.limits;
         let within = call.time_left.min(Duration::from_millis(limits.timeout_ms.into()));
         if let Some(relay) = &self.cell.relay {
             relay.open(call.egress.clone(), limits.egress_bytes);
         }
+        let answers = self.cell.channel.call(&call, &limits);
         let end = tokio::select! {
             biased;
-            end = ask(&mut self.cell, (b'C', &question), (within, &self.freeze), &self.program) => end,
+            end = watched(answers, &self.process, (within, &self.freeze), limits.memory_bytes) => end,
             () = call.stop.cancelled() => End::Stopped,
         };
         let duration = watch.elapsed();
@@ -262,16 +242,21 @@ impl Instance for JailInstance {
         {
             line.prepare();
         }
-        // Read once more: what a killed jail used until it was gone.
-        let peak_bytes = peak_bytes.max(if reusable { 0 } else { self.process.peak_bytes() });
+        // Read once more: what a killed jail used until it was gone. Without cgroups one that is gone tells nothing any more.
+        let (peak_bytes, cpu_us) = match reusable {
+            true => (peak_bytes, cpu_us),
+            false => (
+                peak_bytes.max(self.process.peak_bytes()),
+                cpu_us.max(self.process.cpu_us()),
+            ),
+        };
         let mut logs = self.cell.channel.logs().take();
         logs.add(LogLevel::Info, &asked_of_the_network);
         Finished {
             outcome,
             logs,
             counters: Counters {
-                // Without cgroups a process that is gone tells nothing any more.
-                cpu_us: self.process.cpu_us().max(cpu_us).saturating_sub(cpu_before_us),
+                cpu_us: cpu_us.saturating_sub(cpu_before_us),
                 memory_byte_ms: byte_ms(peak_bytes, duration),
                 egress_bytes: call.egress.bytes(),
             },
@@ -292,22 +277,21 @@ fn byte_ms(bytes: u64, duration: Duration) -> u64 {
     u64::try_from(product.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-async fn ask(
-    cell: &mut Cell,
-    (kind, payload): (u8, &[&[u8]]),
+/// Awaits an answer, for as long as the process may take and within the memory that it may hold.
+async fn watched<T>(
+    answers: impl Future<Output = T>,
+    process: &Process,
     (within, freeze): (Duration, &Freeze),
-    program: &Program,
-) -> End {
-    let output_bytes = usize::try_from(program.limits.output_bytes).unwrap_or(usize::MAX >> 1);
-    let process = cell.process.clone();
-    let answer = freeze.within(within, cell.channel.ask(kind, payload, output_bytes));
+    memory_bytes_max: u64,
+) -> End<T> {
+    let answer = freeze.within(within, answers);
     if process.memory_is_limited() {
         return answer.await.map_or(End::TooLate, End::Answered);
     }
     tokio::select! {
         biased;
         answer = answer => answer.map_or(End::TooLate, End::Answered),
-        () = memory_exceeds(&process, program.limits.memory_bytes) => End::OutOfMemory,
+        () = memory_exceeds(process, memory_bytes_max) => End::OutOfMemory,
     }
 }
 
@@ -319,33 +303,6 @@ async fn memory_exceeds(process: &Process, limit: u64) {
         if process.resident_bytes() > limit {
             return;
         }
-    }
-}
-
-fn said(kind: u8, payload: Vec<u8>, output_bytes_max: u64) -> (Outcome, bool) {
-    match kind {
-        b'O' if payload.len() as u64 > output_bytes_max => (Outcome::OutputTooLarge, false),
-        b'O' => match serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
-            Ok(_) => (Outcome::Returned(Bytes::from(payload)), true),
-            Err(error) => (
-                Outcome::OutputInvalid(format!("the output is not JSON: {error}")),
-                false,
-            ),
-        },
-        b'R' => match serde_json::from_slice::<Raised>(&payload) {
-            Ok(raised) => (Outcome::Raised(raised), true),
-            Err(_) => (Outcome::OutputInvalid("the function forged an error".to_owned()), false),
-        },
-        b'I' => (
-            Outcome::OutputInvalid(String::from_utf8_lossy(&payload).into_owned()),
-            true,
-        ),
-        b'T' => (Outcome::OutputTooLarge, true),
-        b'M' => (Outcome::OutOfMemory, false),
-        _ => (
-            Outcome::OutputInvalid("the function wrote to its output channel by hand".to_owned()),
-            false,
-        ),
     }
 }
 
@@ -379,58 +336,5 @@ fn dead() -> Finished {
         memory_peak_bytes: 0,
         duration: Duration::ZERO,
         reusable: false,
-    }
-}
-
-fn load_failed(message: String) -> Rejection {
-    Rejection::new("function.load_failed", message)
-        .hint("the code outside of the handler runs once, under the function's limits")
-}
-
-fn rejection(bytes: &[u8]) -> Rejection {
-    let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
-        return load_failed("the module forged its own refusal".to_owned());
-    };
-    match refusal.code.as_str() {
-        "function.syntax_error" => {
-            Rejection::new("function.syntax_error", refusal.message).hint("correct that line and deploy again")
-        }
-        "function.no_handler" => Rejection::new("function.no_handler", refusal.message)
-            .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
-        _ => load_failed(refusal.message),
-    }
-}
-
-/// What the runner needs to know of the program.
-fn settings(program: &Program) -> serde_json::Value {
-    let (file, function) = entry(program);
-    let mut env: std::collections::BTreeMap<&str, &str> = [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-        ("HOME", "/tmp"),
-        ("TMPDIR", "/tmp"),
-        ("LANG", "C.UTF-8"),
-    ]
-    .into();
-    env.extend(program.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    serde_json::json!({
-        "file": file,
-        "function": function,
-        "env": env,
-        "name": program.function_name,
-        "version": program.version,
-        "output_bytes": program.limits.output_bytes,
-        "network": !program.egress.is_empty(),
-    })
-}
-
-/// `file` or `file:function`, with the language's defaults.
-fn entry(program: &Program) -> (&str, &str) {
-    let by_default = match program.language {
-        Language::Python => "handler",
-        Language::JavaScript => "default",
-    };
-    match program.handler.as_deref() {
-        None => (program.language.entry_file(), by_default),
-        Some(handler) => handler.rsplit_once(':').unwrap_or((handler, by_default)),
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Answer {
     Exited(String),
     Invalid(String),
     NoMemory,
+    /// The output went through the outlet.
+    Streamed,
 }
 
 #[derive(Debug, Deserialize)]
@@ -36,6 +38,7 @@ impl Answer {
             5 => Self::Exited(text),
             6 => Self::Invalid(text),
             7 => Self::NoMemory,
+            8 => Self::Streamed,
             _ => return Err(format!("the runner answered with the unknown code {code}")),
         })
     }

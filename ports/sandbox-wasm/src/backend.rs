@@ -370,7 +370,10 @@ impl Template {
                 "the module's own code needs more than {} MiB",
                 limits.memory_bytes >> 20
             ),
-            Broken::Died(reason) => format!("the module's own code ended the instance: {reason}"),
+            Broken::Died(reason) | Broken::Invalid(reason) => {
+                format!("the module's own code ended the instance: {reason}")
+            }
+            Broken::TooMuchStreamed => "the module's own code streamed".to_owned(),
         })
     }
 }
@@ -412,6 +415,7 @@ fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
         Answer::Unsupported(reason) => Err(LoadError::Unsupported { reason }),
         Answer::Exited(code) => Err(load_failed(format!("the module exited with code {code}"))),
         Answer::Invalid(reason) => Err(LoadError::Failed(reason)),
+        Answer::Streamed => Err(load_failed("the module's own code streamed".to_owned())),
         Answer::NoMemory => Err(load_failed("the module's own code ran out of memory".to_owned())),
     }
 }
@@ -425,7 +429,7 @@ fn without_place<'a>(message: &'a str, file: &str, line: u32) -> &'a str {
 }
 
 /// Globals of Node and browsers that code for another sandbox may count on.
-const FOREIGN_GLOBALS: [&str; 12] = [
+const FOREIGN_GLOBALS: [&str; 11] = [
     "fetch",
     "require",
     "module",
@@ -434,7 +438,6 @@ const FOREIGN_GLOBALS: [&str; 12] = [
     "__filename",
     "Worker",
     "WebSocket",
-    "ReadableStream",
     "Blob",
     "AbortController",
     "WebAssembly",

@@ -16,12 +16,12 @@ pub(crate) type Ran = (u32,);
 pub(crate) struct Python {
     pub(crate) load: TypedFunc<(String, Vec<u8>), Reply>,
     pub(crate) compiled: TypedFunc<(), (Vec<u8>,)>,
-    pub(crate) call: TypedFunc<(String, String, u64, String), Reply>,
+    pub(crate) call: TypedFunc<(String, String, u64, String, bool), Reply>,
 }
 
 pub(crate) struct JavaScript {
     pub(crate) load: TypedFunc<(String,), Ran>,
-    pub(crate) start: TypedFunc<(String, String, f64, String), Ran>,
+    pub(crate) start: TypedFunc<(String, String, f64, String, bool), Ran>,
     pub(crate) soonest: TypedFunc<(), (f64,)>,
     pub(crate) tick: TypedFunc<(), Ran>,
 }

@@ -11,6 +11,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2:
 
 use crate::{
     clock::{self, Clock, ClockView},
+    flow::{self, Flow},
     logs::Logs,
     meter::Deadline,
     modules::Modules,
@@ -30,6 +31,7 @@ pub(crate) struct Host {
     pub(crate) deadline: Deadline,
     /// What a JavaScript runner said last; Python's answers are return values.
     pub(crate) answer: Option<(u8, String)>,
+    pub(crate) flow: Flow,
     modules: Option<Arc<Modules>>,
     /// The last import that the bundle could not satisfy, while loading.
     pub(crate) missing: Option<String>,
@@ -101,6 +103,7 @@ impl Host {
             memory,
             logs,
             answer: None,
+            flow: Flow::default(),
             modules,
             missing: None,
         })
@@ -137,6 +140,14 @@ pub(crate) fn link_wasi(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     clocks::monotonic_clock::add_to_linker::<Host, Clock>(linker, Host::clock)
 }
 
+/// The imports of runtimes/wasm-python/world.wit.
+pub(crate) fn link_python(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+    let mut root = linker.root();
+    flow::link_head(&mut root, "send-head")?;
+    flow::link_chunk(&mut root, "send-chunk")?;
+    flow::link_body(&mut root, "next-part")
+}
+
 /// The imports of runtimes/wasm-javascript/world.wit, and the engine's module loader.
 pub(crate) fn link_javascript(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut root = linker.root();
@@ -151,6 +162,10 @@ pub(crate) fn link_javascript(linker: &mut Linker<Host>) -> wasmtime::Result<()>
             Ok(())
         },
     )?;
+    flow::link_head(&mut root, "host-head")?;
+    flow::link_chunk(&mut root, "host-chunk")?;
+    flow::link_text(&mut root, "host-text")?;
+    flow::link_body(&mut root, "host-body")?;
     root.func_wrap("host-random", |_: StoreContextMut<'_, Host>, (length,): (u32,)| {
         Ok((random(length as usize),))
     })?;

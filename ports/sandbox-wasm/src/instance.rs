@@ -10,13 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use piecework_model::Limits;
-use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Raised};
+use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Outlet, Raised};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
 use crate::{
     answer::Answer,
     exports::JavaScript,
+    flow::{Cut, cut_short},
     host::{Exited, Host},
     meter::{Deadline, Metered, Usage},
     runtime::{Functions, Guest, Runtime, renew_epoch},
@@ -44,9 +45,12 @@ pub(crate) struct WasmInstance {
 /// Why there is no answer.
 pub(crate) enum Broken {
     OutOfTime,
-    /// By [`Call::stop`].
+    /// By [`Call::stop`], or because nobody reads what is streamed.
     Stopped,
     OutOfMemory,
+    TooMuchStreamed,
+    /// What it streamed is no answer.
+    Invalid(String),
     /// It ended by itself, or the runner's answer was tampered with.
     Died(String),
 }
@@ -71,7 +75,7 @@ impl WasmInstance {
         let time = Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
         let deadline = Deadline::after(time, &self.runtime.ticker.freeze);
         let mut usage = Usage::default();
-        let never = CancellationToken::new();
+        let never = (CancellationToken::new(), Outlet::nowhere());
         let answer = self
             .run(Request::Load(setup, code), (deadline, &never), &mut usage)
             .await?;
@@ -105,7 +109,7 @@ impl WasmInstance {
     async fn run(
         &mut self,
         request: Request,
-        (deadline, stop): (Deadline, &CancellationToken),
+        (deadline, (stop, outlet)): (Deadline, &(CancellationToken, Outlet)),
         usage: &mut Usage,
     ) -> Result<Answer, Broken> {
         let _live = self.runtime.ticker.enter();
@@ -113,12 +117,13 @@ impl WasmInstance {
         host.deadline = deadline;
         host.answer = None;
         host.memory.refused = false;
+        let signs = Arc::clone(&host.flow.signs);
         renew_epoch(&mut self.guest.store);
         let replied = {
+            let ticker = &self.runtime.ticker;
             let asked = pin!(ask(&mut self.guest, &self.runtime, request, deadline));
-            let stopped = pin!(stop.cancelled());
-            let ticker = self.runtime.ticker.clone();
-            match select(Metered::new(asked, usage, deadline, ticker), stopped).await {
+            let cut = pin!(cut_short((stop, outlet), &signs, (ticker, deadline)));
+            match select(Metered::new(asked, usage, deadline, ticker.clone()), cut).await {
                 Either::Left((replied, _)) => Some(replied),
                 Either::Right(_) => None,
             }
@@ -143,25 +148,42 @@ impl WasmInstance {
         }
     }
 
-    fn finished(&mut self, outcome: Outcome, usage: &Usage, duration: Duration) -> Finished {
+    /// What an answer means, together with what was streamed before it.
+    fn outcome(&self, ended: Result<Answer, Broken>) -> (Outcome, bool) {
+        let streams = self.guest.store.data().flow.signs.streams();
+        match ended {
+            Ok(Answer::Streamed) if streams => (Outcome::Streamed, true),
+            Ok(Answer::Done(_) | Answer::Streamed) if streams => by_hand(),
+            Ok(answer) => outcome(answer, self.limits.output_bytes),
+            Err(Broken::OutOfMemory) => (Outcome::OutOfMemory, false),
+            Err(Broken::OutOfTime) => (Outcome::TimedOut, false),
+            Err(Broken::Stopped) => (Outcome::Stopped, false),
+            Err(Broken::TooMuchStreamed) => (Outcome::OutputTooLarge, false),
+            Err(Broken::Invalid(reason)) => (Outcome::OutputInvalid(reason), false),
+            Err(Broken::Died(reason)) => (Outcome::Crashed(reason), false),
+        }
+    }
+
+    fn finished(&mut self, (outcome, reusable): (Outcome, bool), used: Used) -> Finished {
         let memory_bytes = self.guest.store.data().memory.bytes;
-        self.alive = match &outcome {
-            Outcome::Returned(_)
-            | Outcome::Streamed
-            | Outcome::Raised(_)
-            | Outcome::OutputTooLarge
-            | Outcome::OutputInvalid(_) => true,
-            Outcome::TimedOut | Outcome::Stopped | Outcome::OutOfMemory | Outcome::Crashed(_) => false,
-        };
+        self.alive = reusable;
         Finished {
             outcome,
             logs: self.logs(),
-            counters: usage.counters(memory_bytes, duration),
+            counters: used.usage.counters(memory_bytes, used.duration, used.streamed_bytes),
             memory_peak_bytes: memory_bytes,
-            duration,
-            reusable: self.alive,
+            duration: used.duration,
+            reusable,
         }
     }
+}
+
+/// What a call used beside memory.
+#[derive(Default)]
+struct Used {
+    usage: Usage,
+    duration: Duration,
+    streamed_bytes: u64,
 }
 
 #[async_trait]
@@ -174,13 +196,20 @@ impl piecework_sandbox::Instance for WasmInstance {
         let mut usage = Usage::default();
         if !std::mem::take(&mut self.alive) {
             let ended = Outcome::Crashed("the instance has ended".to_owned());
-            return self.finished(ended, &usage, Duration::ZERO);
+            return self.finished((ended, false), Used::default());
         }
-        let stop = call.stop.clone();
-        let ended = self.run(Request::Call(call), (deadline, &stop), &mut usage).await;
-        let duration = watch.elapsed();
-        let outcome = outcome(ended, self.limits.output_bytes);
-        self.finished(outcome, &usage, duration)
+        let flow = &mut self.guest.store.data_mut().flow;
+        flow.begin(&call, self.limits.stream_bytes());
+        let (meter, ends) = (call.egress.clone(), (call.stop.clone(), call.outlet.clone()));
+        let ended = self.run(Request::Call(call), (deadline, &ends), &mut usage).await;
+        self.guest.store.data_mut().flow.end();
+        let used = Used {
+            usage,
+            duration: watch.elapsed(),
+            streamed_bytes: meter.bytes(),
+        };
+        let outcome = self.outcome(ended);
+        self.finished(outcome, used)
     }
 
     fn memory_bytes(&self) -> u64 {
@@ -214,6 +243,7 @@ async fn ask(
                 call.job.to_string(),
                 call.deadline_ms,
                 text(&call.parameters),
+                call.body.is_some(),
             );
             Ok(python.call.call_async(store, told).await?.0)
         }
@@ -227,6 +257,7 @@ async fn ask(
                 call.job.to_string(),
                 call.deadline_ms as f64,
                 text(&call.parameters),
+                call.body.is_some(),
             );
             javascript.start.call_async(&mut *store, told).await?;
             answered(javascript, store, runtime, deadline).await
@@ -266,21 +297,21 @@ fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes.trim_ascii()).into_owned()
 }
 
-fn outcome(ended: Result<Answer, Broken>, output_bytes_max: u64) -> Outcome {
-    match ended {
-        Ok(Answer::Done(output)) if output.len() as u64 > output_bytes_max => Outcome::OutputTooLarge,
-        Ok(Answer::Done(output)) => Outcome::Returned(output.into()),
-        Ok(Answer::Raised(raised)) => Outcome::Raised(raised),
-        Ok(Answer::Invalid(reason)) => Outcome::OutputInvalid(reason),
-        Ok(Answer::Exited(code)) => Outcome::Crashed(format!("the function exited with code {code}")),
-        Ok(Answer::NoMemory) | Err(Broken::OutOfMemory) => Outcome::OutOfMemory,
-        Ok(answer @ (Answer::NoHandler(_) | Answer::Syntax(_) | Answer::Unsupported(_))) => {
-            Outcome::OutputInvalid(format!("the runner answered a call with {answer:?}"))
-        }
-        Err(Broken::OutOfTime) => Outcome::TimedOut,
-        Err(Broken::Stopped) => Outcome::Stopped,
-        Err(Broken::Died(reason)) => Outcome::Crashed(reason),
+fn outcome(answer: Answer, output_bytes_max: u64) -> (Outcome, bool) {
+    match answer {
+        Answer::Done(output) if output.len() as u64 > output_bytes_max => (Outcome::OutputTooLarge, true),
+        Answer::Done(output) => (Outcome::Returned(output.into()), true),
+        Answer::Raised(raised) => (Outcome::Raised(raised), true),
+        Answer::Invalid(reason) => (Outcome::OutputInvalid(reason), true),
+        Answer::Exited(code) => (Outcome::Crashed(format!("the function exited with code {code}")), false),
+        Answer::NoMemory => (Outcome::OutOfMemory, false),
+        Answer::Streamed | Answer::NoHandler(_) | Answer::Syntax(_) | Answer::Unsupported(_) => by_hand(),
     }
+}
+
+fn by_hand() -> (Outcome, bool) {
+    let what = "the function wrote to its output channel by hand".to_owned();
+    (Outcome::OutputInvalid(what), false)
 }
 
 fn says_out_of_memory(raised: &Raised) -> bool {
@@ -293,6 +324,12 @@ fn broken(store: &Store<Host>, error: &wasmtime::Error) -> Broken {
     }
     if let Some(I32Exit(code)) = error.downcast_ref() {
         return Broken::Died(format!("the function exited with code {code}"));
+    }
+    match error.downcast_ref() {
+        Some(Cut::ReaderGone) => return Broken::Stopped,
+        Some(Cut::TooMuch) => return Broken::TooMuchStreamed,
+        Some(Cut::Invalid(reason)) => return Broken::Invalid(reason.clone()),
+        None => {}
     }
     if store.data().memory.refused {
         return Broken::OutOfMemory;

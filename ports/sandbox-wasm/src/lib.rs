@@ -19,6 +19,7 @@ mod clock;
 mod commonjs;
 mod engine;
 mod exports;
+mod flow;
 mod host;
 mod instance;
 mod logs;

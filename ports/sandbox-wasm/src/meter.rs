@@ -88,13 +88,13 @@ fn thread_cpu() -> Duration {
 }
 
 impl Usage {
-    /// Fractions are rounded up. Egress is zero: there is no network.
-    pub(crate) fn counters(&self, memory_bytes: u64, wall: Duration) -> Counters {
+    /// Fractions are rounded up. There is no network: what is egress was streamed.
+    pub(crate) fn counters(&self, memory_bytes: u64, wall: Duration, egress_bytes: u64) -> Counters {
         let byte_us = u128::from(memory_bytes) * wall.as_micros();
         Counters {
             cpu_us: u64::try_from(self.cpu.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX),
             memory_byte_ms: u64::try_from(byte_us.div_ceil(1_000)).unwrap_or(u64::MAX),
-            egress_bytes: 0,
+            egress_bytes,
         }
     }
 }

@@ -55,7 +55,10 @@ impl Runtime {
         let mut linker = Linker::new(&engine);
         host::link_wasi(&mut linker).map_err(WasmError::engine)?;
         let exports = match language {
-            Language::Python => ExportsOf::Python(Indexes::of(&component, exports::PYTHON).map_err(WasmError::engine)?),
+            Language::Python => {
+                host::link_python(&mut linker).map_err(WasmError::engine)?;
+                ExportsOf::Python(Indexes::of(&component, exports::PYTHON).map_err(WasmError::engine)?)
+            }
             Language::JavaScript => {
                 host::link_javascript(&mut linker).map_err(WasmError::engine)?;
                 ExportsOf::JavaScript(Indexes::of(&component, exports::JAVASCRIPT).map_err(WasmError::engine)?)

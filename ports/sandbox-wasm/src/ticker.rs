@@ -112,6 +112,7 @@ impl Ticker {
         Sleep {
             at,
             ticker: Arc::clone(self),
+            set: None,
         }
     }
 }
@@ -192,15 +193,21 @@ impl Shared {
 pub(crate) struct Sleep {
     at: Instant,
     ticker: Arc<Ticker>,
+    /// Whom the alarm wakes. Set once for all polls of one task: they may be many, and alarms stay until they are due.
+    set: Option<Waker>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if Instant::now() >= self.at {
             return Poll::Ready(());
         }
+        if self.set.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.set = Some(cx.waker().clone());
         let alarm = Alarm {
             at: self.at,
             waker: cx.waker().clone(),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    num::NonZeroU32,
     path::PathBuf,
     sync::{
         Arc,
@@ -14,65 +15,12 @@ use std::{
 use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
+pub use piecework_model::BackendName;
 use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Inlet, Logs, Outlet};
-
-/// The isolation technologies, by the names users type.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendName {
-    Wasm,
-    Jail,
-    Oci,
-    Gvisor,
-    Docker,
-    Microvm,
-}
-
-impl BackendName {
-    pub const ALL: [Self; 6] = [
-        Self::Wasm,
-        Self::Jail,
-        Self::Oci,
-        Self::Gvisor,
-        Self::Docker,
-        Self::Microvm,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Wasm => "wasm",
-            Self::Jail => "jail",
-            Self::Oci => "oci",
-            Self::Gvisor => "gvisor",
-            Self::Docker => "docker",
-            Self::Microvm => "microvm",
-        }
-    }
-}
-
-impl fmt::Display for BackendName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for BackendName {
-    type Err = Rejection;
-
-    fn from_str(text: &str) -> Result<Self, Rejection> {
-        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
-            Rejection::new("sandbox.unknown", format!("`{text}` is not a sandbox"))
-                .hint("use auto, wasm, jail, oci, gvisor, docker or microvm; `piecework doctor` says which work here")
-                .field("sandbox")
-        })
-    }
-}
 
 /// One version of one function, ready to load: what an instance is bound to for life.
 #[derive(Clone)]
@@ -188,9 +136,9 @@ pub enum Outcome {
     OutOfMemory,
     /// The process or wasm instance ended by itself: an exit, a signal, a trap.
     Crashed(String),
-    /// More than `limits.output_bytes`.
+    /// More than `limits.output_bytes`, or than [`Limits::stream_bytes`] as a stream.
     OutputTooLarge,
-    /// Not JSON, or written to the output channel by hand.
+    /// Neither JSON nor a stream of chunks under a head, or written to the output channel by hand.
     OutputInvalid(String),
     /// The output went through [`Call::outlet`], all of it.
     Streamed,
@@ -323,7 +271,8 @@ pub trait Loaded: Send + Sync {
     }
 }
 
-/// One live sandbox. Dropping it kills every process in it and frees what it held.
+/// One live sandbox, or one of several handles to it. Dropping the last handle kills every process in it and frees what it
+/// held.
 #[async_trait]
 pub trait Instance: Send {
     /// Runs the handler once. Never fails: whatever happens is an [`Outcome`]. Dropping the future kills the instance.
@@ -331,4 +280,16 @@ pub trait Instance: Send {
 
     /// Bytes that the instance holds at rest.
     fn memory_bytes(&self) -> u64;
+
+    /// How many calls it serves at the same time: one, unless its workload serves several
+    /// ([`piecework_model::Workload::serves_at_once`]).
+    fn concurrency(&self) -> NonZeroU32 {
+        NonZeroU32::MIN
+    }
+
+    /// A further handle to the same sandbox, for a call beside those that run. `None` where [`Self::concurrency`] handles
+    /// are out.
+    fn another(&self) -> Option<Box<dyn Instance>> {
+        None
+    }
 }

@@ -12,6 +12,7 @@
 mod contract;
 mod freeze;
 mod printed;
+pub mod runner;
 mod stream;
 
 pub use contract::*;

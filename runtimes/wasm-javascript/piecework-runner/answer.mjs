@@ -5,6 +5,7 @@ export const RAISED = 1;
 export const NO_HANDLER = 2;
 export const SYNTAX = 3;
 export const INVALID = 6;
+export const STREAMED = 8;
 
 export const RUNNER = "piecework-runner";
 const STACK_LENGTH_MAX = 16384;

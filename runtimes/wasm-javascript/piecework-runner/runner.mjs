@@ -1,14 +1,21 @@
 // Runs a JavaScript function inside the component: loads the handler once, then answers calls.
 
-import { DONE, INVALID, NO_HANDLER, RAISED, SYNTAX, syntax, told } from "./answer.mjs";
+import { DONE, INVALID, NO_HANDLER, RAISED, STREAMED, SYNTAX, syntax, told } from "./answer.mjs";
 import { base64 } from "./base64.mjs";
+import { Invalid, bodyOf, pour, streamIn } from "./flow.mjs";
 import { install as installGlobals } from "./globals.mjs";
+import { install as installResponse } from "./response.mjs";
+import { install as installStreams } from "./streams.mjs";
 import { clearAll, install as installTimers, runDue, soonest } from "./timers.mjs";
 
 // Foreign code could answer in the handler's place with these, so they leave the global object here.
 const host = {
   log: globalThis.hostLog,
   answer: globalThis.hostAnswer,
+  head: globalThis.hostHead,
+  chunk: globalThis.hostChunk,
+  text: globalThis.hostText,
+  body: globalThis.hostBody,
   random: globalThis.hostRandom,
   now: globalThis.hostNow,
   exit: globalThis.hostExit,
@@ -17,6 +24,8 @@ for (const name of Object.keys(globalThis)) if (/^(host|reserved)[A-Z]/.test(nam
 
 installGlobals(host);
 installTimers(host);
+installStreams();
+installResponse();
 
 // The language's own functions, before foreign code may replace them.
 const { parse, stringify } = JSON;
@@ -40,10 +49,13 @@ let handler = null;
 let functionName = "";
 let version = 0;
 let answered = true;
+// Which call runs: what an earlier one left behind sends nothing more.
+let turn = 0;
 
 function answer(code, text) {
   if (answered) return;
   answered = true;
+  turn += 1;
   clearAll();
   host.answer(code, text);
 }
@@ -62,6 +74,30 @@ function toJson(value) {
 }
 
 function returned(value) {
+  let stream;
+  try {
+    stream = streamIn(value);
+  } catch (error) {
+    return failedStream(error);
+  }
+  if (stream) sent(stream);
+  else output(value);
+}
+
+function sent(stream) {
+  const mine = turn;
+  pour(host, stream, toJson, () => turn === mine).then(
+    () => turn === mine && answer(STREAMED, ""),
+    (error) => turn === mine && failedStream(error),
+  );
+}
+
+function failedStream(error) {
+  if (error instanceof Invalid) answer(INVALID, error.message);
+  else raised(error);
+}
+
+function output(value) {
   let text;
   try {
     text = toJson(value);
@@ -100,9 +136,11 @@ export function load(text) {
   return settle();
 }
 
-export function start(event, job, deadline, parameters) {
+export function start(event, job, deadline, parameters, body) {
   answered = false;
+  turn += 1;
   clearAll();
+  const mine = turn;
   try {
     const result = handler(parse(event), {
       job_id: job,
@@ -110,6 +148,7 @@ export function start(event, job, deadline, parameters) {
       version,
       deadline_ms: deadline,
       parameters: parameters === "null" ? null : parse(parameters),
+      body: body ? bodyOf(host, () => turn === mine) : null,
     });
     if (result instanceof Promise) result.then(returned, raised);
     else if (typeof result?.then === "function") Promise.resolve(result).then(returned, raised);

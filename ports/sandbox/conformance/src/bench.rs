@@ -14,7 +14,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use piecework_sandbox::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Program};
+use piecework_sandbox::{
+    Backend, BackendName, Call, EgressMeter, Finished, Instance, LoadError, Loaded, Outcome, Outlet, Program,
+};
 
 /// A case passes, or says why not.
 pub(super) type Check = Result<(), String>;
@@ -33,6 +35,7 @@ pub(super) use ensure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Returned,
+    Streamed,
     Raised,
     TimedOut,
     Stopped,
@@ -47,6 +50,7 @@ impl Kind {
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Returned(_) => Self::Returned,
+            Outcome::Streamed => Self::Streamed,
             Outcome::Raised(_) => Self::Raised,
             Outcome::TimedOut => Self::TimedOut,
             Outcome::Stopped => Self::Stopped,
@@ -124,6 +128,10 @@ impl Bench {
         program
     }
 
+    pub(super) fn name(&self) -> BackendName {
+        self.backend.name()
+    }
+
     /// Whether the backend can do it; one that cannot has its jobs given back instead.
     pub(super) fn freeze(&self, frozen: bool) -> bool {
         self.backend.freeze(frozen)
@@ -196,6 +204,10 @@ impl Running {
         self.instance.call(call(event, &self.limits)).await
     }
 
+    pub(super) fn a_call(&self, event: &str) -> Call {
+        call(event, &self.limits)
+    }
+
     /// Replaces the instance by a fresh one if it may not be used again.
     pub(super) async fn renew(&mut self, reusable: bool) -> Check {
         if !reusable {
@@ -221,14 +233,15 @@ pub(super) fn call(event: &str, limits: &Limits) -> Call {
         stop: CancellationToken::new(),
         egress: EgressMeter::default(),
         body: None,
-        outlet: piecework_sandbox::Outlet::nowhere(),
+        outlet: Outlet::nowhere(),
     }
 }
 
 pub(super) fn output(finished: &Finished) -> Result<Value, String> {
     match &finished.outcome {
         Outcome::Returned(json) => serde_json::from_slice(json).map_err(|error| format!("not JSON: {error}")),
-        Outcome::Raised(_)
+        Outcome::Streamed
+        | Outcome::Raised(_)
         | Outcome::TimedOut
         | Outcome::Stopped
         | Outcome::OutOfMemory

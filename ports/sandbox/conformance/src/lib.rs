@@ -6,9 +6,13 @@
 
 mod answers;
 mod bench;
+mod bodies;
+mod forgeries;
 mod freezing;
 mod limits;
 mod loading;
+mod readers;
+mod streams;
 mod walls;
 
 use std::{future::Future, pin::Pin, sync::Arc};
@@ -180,6 +184,30 @@ table! { $
     walls::variables_of_others_are_out_of_sight,
     walls::scratch_is_never_shared,
     walls::dangerous_calls_are_refused,
+    streams::a_generator_streams,
+    streams::an_asynchronous_generator_streams,
+    streams::a_coroutine_may_return_what_streams,
+    streams::other_things_to_iterate_over_stream,
+    streams::a_streamed_answer_has_its_head,
+    streams::a_head_with_a_status_comes_before_the_first_chunk,
+    streams::a_bad_head_is_invalid,
+    streams::an_error_before_the_first_chunk_is_only_an_error,
+    streams::an_error_in_mid_stream_comes_after_what_was_sent,
+    streams::a_chunk_without_a_form_is_invalid,
+    streams::sixty_four_mebibytes_pass,
+    streams::a_stream_is_bounded,
+    readers::a_reader_that_goes_ends_a_call_that_writes,
+    readers::a_reader_that_goes_ends_a_call_that_is_silent,
+    readers::a_slow_reader_holds_the_writer_up,
+    readers::a_reader_that_never_reads_costs_time_and_no_cpu,
+    readers::a_frozen_stream_goes_on_later,
+    bodies::a_body_goes_in,
+    bodies::a_body_is_read_asynchronously,
+    bodies::a_large_body_comes_back,
+    bodies::a_body_that_is_left_disturbs_no_later_call,
+    bodies::a_body_that_never_comes_is_timed_out,
+    bodies::there_is_no_body_where_none_was_given,
+    forgeries::a_forged_stream_is_no_answer,
     loading::a_syntax_error_is_told_with_its_line,
     loading::a_missing_handler_is_told,
     loading::a_missing_package_is_told,

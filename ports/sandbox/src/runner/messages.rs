@@ -1,0 +1,145 @@
+//! What frames say: settings and calls as JSON, and the answers to them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use piecework_model::{Language, Rejection};
+use serde::{Deserialize, Serialize};
+
+use super::PROTOCOL;
+use crate::{Call, Head, Outcome, Program, Raised};
+
+/// What a runner needs to know of its program.
+#[derive(Serialize)]
+struct Settings<'a> {
+    file: &'a str,
+    function: &'a str,
+    env: BTreeMap<&'a str, &'a str>,
+    name: &'a str,
+    version: u32,
+    output_bytes: u64,
+    /// Whether there is a network while a call runs.
+    network: bool,
+}
+
+/// The payload of a load. `base` are variables of the sandbox itself, which the program's own replace.
+pub(super) fn settings(program: &Program, base: &[(&'static str, &'static str)]) -> Vec<u8> {
+    let (file, function) = entry(program);
+    let mut env: BTreeMap<&str, &str> = base.iter().copied().collect();
+    env.extend(program.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let settings = Settings {
+        file,
+        function,
+        env,
+        name: &program.function_name,
+        version: program.version,
+        output_bytes: program.limits.output_bytes,
+        network: !program.egress.is_empty(),
+    };
+    serde_json::to_vec(&settings).expect("texts and numbers are JSON")
+}
+
+/// `file` or `file:function`, with the language's defaults.
+fn entry(program: &Program) -> (&str, &str) {
+    let by_default = match program.language {
+        Language::Python => "handler",
+        Language::JavaScript => "default",
+    };
+    match program.handler.as_deref() {
+        None => (program.language.entry_file(), by_default),
+        Some(handler) => handler.rsplit_once(':').unwrap_or((handler, by_default)),
+    }
+}
+
+/// The payload of a call, in parts; event and parameters are JSON already.
+pub(super) fn before_parameters(call: &Call) -> String {
+    let body = if call.body.is_some() { r#""body":true,"# } else { "" };
+    format!(
+        r#"{{"job_id":"{}","deadline_ms":{},{body}"parameters":"#,
+        call.job, call.deadline_ms
+    )
+}
+
+#[derive(Deserialize)]
+struct Greeting {
+    protocol: u32,
+}
+
+/// Why a greeting is refused.
+pub(super) fn greeting_fault(payload: &[u8]) -> Option<String> {
+    match serde_json::from_slice::<Greeting>(payload) {
+        Ok(greeting) if greeting.protocol == PROTOCOL => None,
+        Ok(greeting) => Some(format!(
+            "the runner speaks version {} of the protocol, and this build {PROTOCOL}",
+            greeting.protocol
+        )),
+        Err(_) => Some("the runner names no version of the protocol".to_owned()),
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: String,
+    message: String,
+}
+
+pub(super) fn rejection(bytes: &[u8]) -> Rejection {
+    let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
+        return load_failed("the module forged its own refusal".to_owned());
+    };
+    match refusal.code.as_str() {
+        "function.syntax_error" => {
+            Rejection::new("function.syntax_error", refusal.message).hint("correct that line and deploy again")
+        }
+        "function.no_handler" => Rejection::new("function.no_handler", refusal.message)
+            .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
+        _ => load_failed(refusal.message),
+    }
+}
+
+/// `function.load_failed` with this sentence.
+pub fn load_failed(message: String) -> Rejection {
+    Rejection::new("function.load_failed", message)
+        .hint("the code outside of the handler runs once, under the function's limits")
+}
+
+#[derive(Deserialize)]
+struct HeadSaid {
+    status: u16,
+    headers: Vec<(String, String)>,
+}
+
+pub(super) fn head(payload: &[u8]) -> Result<Head, String> {
+    let said: HeadSaid = serde_json::from_slice(payload).map_err(|_| "the function forged a head".to_owned())?;
+    let bytes = |(name, value): (String, String)| (name, Bytes::from(value));
+    Head::checked(said.status, said.headers.into_iter().map(bytes).collect())
+}
+
+/// What an answer to a call says, and whether the runner may be asked again.
+pub(super) fn outcome(kind: u8, payload: Bytes, output_bytes_max: u64) -> (Outcome, bool) {
+    match kind {
+        b'O' if payload.len() as u64 > output_bytes_max => (Outcome::OutputTooLarge, false),
+        b'O' => match serde_json::from_slice::<serde::de::IgnoredAny>(&payload) {
+            Ok(_) => (Outcome::Returned(payload), true),
+            Err(error) => (
+                Outcome::OutputInvalid(format!("the output is not JSON: {error}")),
+                false,
+            ),
+        },
+        b'S' => (Outcome::Streamed, true),
+        b'R' => match serde_json::from_slice::<Raised>(&payload) {
+            Ok(raised) => (Outcome::Raised(raised), true),
+            Err(_) => (Outcome::OutputInvalid("the function forged an error".to_owned()), false),
+        },
+        b'I' => (
+            Outcome::OutputInvalid(String::from_utf8_lossy(&payload).into_owned()),
+            true,
+        ),
+        b'T' => (Outcome::OutputTooLarge, true),
+        b'M' => (Outcome::OutOfMemory, false),
+        _ => (
+            Outcome::OutputInvalid("the function wrote to its output channel by hand".to_owned()),
+            false,
+        ),
+    }
+}
