@@ -43,7 +43,6 @@ pub enum Kind {
     Crashed,
     OutputTooLarge,
     OutputInvalid,
-    Streamed,
 }
 
 impl Kind {
@@ -58,7 +57,6 @@ impl Kind {
             Outcome::Crashed(_) => Self::Crashed,
             Outcome::OutputTooLarge => Self::OutputTooLarge,
             Outcome::OutputInvalid(_) => Self::OutputInvalid,
-            Outcome::Streamed => Self::Streamed,
         }
     }
 }
@@ -247,8 +245,7 @@ pub(super) fn output(finished: &Finished) -> Result<Value, String> {
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_)
-        | Outcome::Streamed => Err(format!("expected an output, got {}", Told(finished))),
+        | Outcome::OutputInvalid(_) => Err(format!("expected an output, got {}", Told(finished))),
     }
 }
 
