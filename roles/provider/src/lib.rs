@@ -321,7 +321,7 @@ impl ProviderLink for Provider {
             paused = self.keeper.gives_back(order.work.backend) => return Err(paused),
             () = overdue(&order.cancel) => cut_short(ticket, began.elapsed(), &egress),
         };
-        // It has to fit into one frame of the link, whatever the function wrote there.
+        // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let status = receipts::status(&finished.outcome);
         let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
@@ -336,6 +336,7 @@ impl ProviderLink for Provider {
             finished,
             cold,
             pull_us,
+            is_cut: false,
         })
     }
 

@@ -222,6 +222,7 @@ impl World {
             finished,
             cold: false,
             pull_us: 0,
+            is_cut: false,
         };
         self.answer(number, sequence, delivery);
     }
