@@ -334,7 +334,7 @@ impl ProviderLink for Provider {
             () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
             never = streams.pass_body() => match never {},
         };
-        // It has to fit into one frame of the link, whatever the function wrote there.
+        // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
         let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);

@@ -1,11 +1,12 @@
-//! What travels over an established link, in borsh.
+//! What travels over an established link, in borsh: all frames of version 2, and the records that version 3 has in common with
+//! it. Their bytes are relied on by programs that are out there: `tests/link/golden` holds them.
 
 use std::{sync::Arc, time::Duration};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{AccountId, Counters, Digest, FunctionId, LeaseId, PublicKey, Receipt, Rejection, Seal, Ticket};
-use piecework_sandbox::{Finished, LoadError, Logs, Outcome, Outlet};
+use piecework_sandbox::{Finished, Inlet, LoadError, Logs, Outcome, Outlet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Delivery, Load, Order, Unsealed, Work};
@@ -33,24 +34,33 @@ pub(super) struct OrderFrame {
     exposure_ucr: u64,
     seal: Option<Seal>,
     work: Work,
-    event: Bytes,
-    parameters: Bytes,
+    pub(super) event: Bytes,
+    pub(super) parameters: Bytes,
 }
 
 impl OrderFrame {
     pub(super) fn new(order: &Order) -> Self {
+        Self {
+            event: order.event.clone(),
+            parameters: order.parameters.clone(),
+            ..Self::bare(order)
+        }
+    }
+
+    /// Without event and parameters.
+    pub(super) fn bare(order: &Order) -> Self {
         Self {
             ticket: order.ticket.clone(),
             payer: order.payer,
             exposure_ucr: order.exposure_ucr,
             seal: order.seal.clone(),
             work: Work::clone(&order.work),
-            event: order.event.clone(),
-            parameters: order.parameters.clone(),
+            event: Bytes::new(),
+            parameters: Bytes::new(),
         }
     }
 
-    pub(super) fn into_order(self, cancel: CancellationToken) -> Order {
+    pub(super) fn into_order(self, cancel: CancellationToken, (body, outlet): (Option<Inlet>, Outlet)) -> Order {
         Order {
             ticket: self.ticket,
             payer: self.payer,
@@ -60,8 +70,8 @@ impl OrderFrame {
             event: self.event,
             parameters: self.parameters,
             cancel,
-            body: None,
-            outlet: Outlet::nowhere(),
+            body,
+            outlet,
         }
     }
 }
@@ -70,7 +80,7 @@ impl OrderFrame {
 pub(super) struct DeliveryFrame {
     receipt: Receipt,
     mark: [u8; 32],
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
     logs: Logs,
     counters: Counters,
     memory_peak_bytes: u64,

@@ -1,13 +1,18 @@
-//! Who is at the other end: Noise NN, then both sign the handshake's hash.
+//! Who is at the other end, and in which version both speak: Noise NN, then both sign the handshake's hash.
+//!
+//! The knock names the lowest version that the provider speaks; the highest is the payload of its Noise message, in the clear
+//! as well. So a controller of version 2, which knows neither, reads a knock of version 2, and the handshake's hash covers
+//! both. A controller that was told a range answers with the version that it chose, as the payload of its Noise message.
+
+use std::{cmp, fmt};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{AccountId, Domain, NetworkId, PublicKey, Rejection, SecretKey, Signature};
 use snow::{Builder, HandshakeState, TransportState};
-use tokio::time::timeout;
 
 use super::{
-    HANDSHAKE_TIMEOUT, LinkFailure, PROTOCOL,
+    HANDSHAKE_TIMEOUT, LinkFailure, PACKET_BYTES_MAX, PROOF_TIMEOUT, PROTOCOL, PROTOCOL_LOWEST,
     secure::{Receiver, Secure, Sender},
     wire::Wire,
 };
@@ -15,16 +20,67 @@ use crate::Profile;
 
 pub(super) const PATTERN: &str = "Noise_NN_25519_ChaChaPoly_BLAKE2s";
 const MAGIC: [u8; 8] = *b"pw-link\0";
-/// A Noise handshake message of NN without a payload.
+/// A Noise handshake message of NN with a version as its payload.
 const NOISE_MESSAGE_MAX: usize = 128;
+/// How a Noise message of NN begins; its payload comes after it.
+const EPHEMERAL_BYTES: usize = 32;
+/// A knock: 46 bytes and a Noise message. Nobody who has proved nothing is given room for more.
+const KNOCK_BYTES_MAX: usize = 256;
+/// The controller's answer in the clear: a Noise message, or a refusal with its sentences.
+const OPENING_BYTES_MAX: usize = 4 << 10;
+/// A provider's proof and what it says of itself, in one frame: 32 labels of 64 bytes, the probes of the sandboxes that there
+/// are with what they say of themselves, an egress policy. Larger ones are refused before they are decoded.
+const HELLO_BYTES_MAX: usize = 32 << 10;
+
+/// The versions of the link that an end speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    pub lowest: u16,
+    pub highest: u16,
+}
+
+impl Versions {
+    pub const OURS: Self = Self {
+        lowest: PROTOCOL_LOWEST,
+        highest: PROTOCOL,
+    };
+
+    /// The highest that both speak.
+    fn common(self, other: Self) -> Option<u16> {
+        let version = self.highest.min(other.highest);
+        (version >= self.lowest.max(other.lowest)).then_some(version)
+    }
+
+    fn has(self, version: u16) -> bool {
+        (self.lowest..=self.highest).contains(&version)
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lowest.cmp(&self.highest) {
+            cmp::Ordering::Equal => write!(f, "version {}", self.highest),
+            cmp::Ordering::Less | cmp::Ordering::Greater => write!(f, "versions {} to {}", self.lowest, self.highest),
+        }
+    }
+}
 
 /// The first words, in the clear.
 #[derive(BorshSerialize, BorshDeserialize)]
 struct Knock {
     magic: [u8; 8],
+    /// The lowest version that the provider speaks.
     protocol: u16,
     network: NetworkId,
     noise: Vec<u8>,
+}
+
+/// A knock that was understood, and the answer to it under way.
+struct Answering {
+    noise: HandshakeState,
+    version: u16,
+    /// Whether the provider named a range, and so reads which version was chosen.
+    is_told: bool,
 }
 
 /// The answer, in the clear as well: whoever cannot speak this protocol must be able to read why.
@@ -93,6 +149,8 @@ enum Verdict {
 pub struct Arrival {
     pub key: PublicKey,
     pub introduction: Introduction,
+    /// In which both speak from here on.
+    pub version: u16,
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
 }
@@ -128,57 +186,62 @@ fn finished(noise: HandshakeState) -> Result<(TransportState, Vec<u8>), LinkFail
 }
 
 /// The controller's half, up to the provider's proof. Whether the provider is welcome is for the caller to find out.
-pub async fn receive(mut wire: Wire, key: &SecretKey, network: NetworkId) -> Result<Arrival, LinkFailure> {
-    timeout(HANDSHAKE_TIMEOUT, async {
-        let knock: Result<Knock, _> = borsh::from_slice(&wire.receive().await?);
-        let noise = match opening(knock.ok(), network) {
-            Ok(noise) => noise,
-            Err(rejection) => {
-                let refused = borsh::to_vec(&Opening::Refused(rejection.clone())).expect("a vector accepts every byte");
-                wire.send(refused.into()).await?;
-                return Err(rejection.into());
-            }
-        };
-        let (noise, answer) = respond(&noise)?;
-        let answer = borsh::to_vec(&Opening::Noise(answer)).expect("a vector accepts every byte");
-        wire.send(answer.into()).await?;
-        let (noise, hash) = finished(noise)?;
-        let (mut sender, mut receiver) = Secure::new(wire, noise).split();
-        sender
-            .send(&Identity::sign(key, &network, &hash, Side::Controller))
-            .await?;
-        let hello: Hello = receiver.receive().await?;
-        hello.identity.verify(&network, &hash, Side::Provider)?;
-        Ok(Arrival {
-            key: hello.identity.key,
-            introduction: hello.introduction,
-            sender,
-            receiver,
-        })
-    })
-    .await
-    .map_err(|_| LinkFailure::Silent)?
+pub async fn receive(wire: Wire, key: &SecretKey, network: NetworkId) -> Result<Arrival, LinkFailure> {
+    let clock = wire.clock.clone();
+    let received = clock.timeout(PROOF_TIMEOUT, receive_proof(wire, key, network)).await;
+    received.ok_or(LinkFailure::Silent)?
 }
 
-fn opening(knock: Option<Knock>, network: NetworkId) -> Result<Vec<u8>, Rejection> {
-    let knock = knock
-        .filter(|knock| knock.magic == MAGIC)
-        .ok_or_else(|| Rejection::new("link.malformed", "this is not the beginning of a provider's link"))?;
-    if knock.protocol != PROTOCOL {
-        let who = if knock.protocol < PROTOCOL {
-            "this provider"
-        } else {
-            "the controller"
-        };
-        return Err(Rejection::new(
-            "link.version",
-            format!(
-                "the provider speaks version {} of the link and the controller version {PROTOCOL}",
-                knock.protocol
-            ),
-        )
-        .hint(format!("update {who}")));
-    }
+async fn receive_proof(mut wire: Wire, key: &SecretKey, network: NetworkId) -> Result<Arrival, LinkFailure> {
+    let knock = wire.receive(PACKET_BYTES_MAX).await?;
+    let answering = match opening(read_knock(&knock), network, Versions::OURS) {
+        Ok(answering) => answering,
+        Err(rejection) => {
+            let refused = borsh::to_vec(&Opening::Refused(rejection.clone())).expect("a vector accepts every byte");
+            wire.send(refused.into()).await?;
+            return Err(rejection.into());
+        }
+    };
+    let version = answering.version;
+    let (noise, answer) = answer(answering)?;
+    let answer = borsh::to_vec(&Opening::Noise(answer)).expect("a vector accepts every byte");
+    wire.send(answer.into()).await?;
+    let (noise, hash) = finished(noise)?;
+    let (mut sender, mut receiver) = Secure::new(wire, noise).split();
+    sender
+        .send(&Identity::sign(key, &network, &hash, Side::Controller))
+        .await?;
+    let hello = receiver.receive_small(HELLO_BYTES_MAX).await?;
+    let mut rest = &hello[..];
+    let identity = Identity::deserialize(&mut rest).map_err(|_| LinkFailure::Protocol("that proves no key"))?;
+    // Before anything else of what a stranger says is decoded.
+    identity.verify(&network, &hash, Side::Provider)?;
+    let introduction = borsh::from_slice(rest).map_err(|_| LinkFailure::Protocol("a frame does not decode"))?;
+    Ok(Arrival {
+        key: identity.key,
+        introduction,
+        version,
+        sender,
+        receiver,
+    })
+}
+
+fn read_knock(bytes: &[u8]) -> Option<Knock> {
+    let knock: Knock = borsh::from_slice(bytes.get(..bytes.len().min(KNOCK_BYTES_MAX))?).ok()?;
+    (knock.magic == MAGIC).then_some(knock)
+}
+
+fn opening(knock: Option<Knock>, network: NetworkId, ours: Versions) -> Result<Answering, Rejection> {
+    let malformed = || Rejection::new("link.malformed", "this is not the beginning of a provider's link");
+    let knock = knock.ok_or_else(malformed)?;
+    // Read before anything that a later version might do otherwise.
+    let highest = knock.noise.get(EPHEMERAL_BYTES..);
+    let highest = highest.and_then(|payload| borsh::from_slice(payload).ok());
+    let theirs = Versions {
+        lowest: knock.protocol,
+        highest: highest.unwrap_or(knock.protocol),
+    };
+    let version = ours.common(theirs).ok_or_else(|| no_common(theirs, ours))?;
     if knock.network != network {
         return Err(Rejection::new(
             "link.other_network",
@@ -186,58 +249,117 @@ fn opening(knock: Option<Knock>, network: NetworkId) -> Result<Vec<u8>, Rejectio
         )
         .hint("use another --data directory for each network"));
     }
-    Ok(knock.noise)
+    let mut payload = [0; NOISE_MESSAGE_MAX];
+    let mut noise = builder().build_responder().map_err(|_| malformed())?;
+    noise
+        .read_message(&knock.noise, &mut payload)
+        .map_err(|_| malformed())?;
+    Ok(Answering {
+        noise,
+        version,
+        is_told: highest.is_some(),
+    })
 }
 
-fn respond(first: &[u8]) -> Result<(HandshakeState, Vec<u8>), LinkFailure> {
-    let mut noise = builder().build_responder().map_err(noise_failure)?;
-    let mut payload = [0; NOISE_MESSAGE_MAX];
-    noise.read_message(first, &mut payload).map_err(noise_failure)?;
+fn no_common(theirs: Versions, ours: Versions) -> Rejection {
+    let who = match theirs.highest < ours.lowest {
+        true => "this provider",
+        false => "the controller",
+    };
+    Rejection::new(
+        "link.version",
+        format!("the provider speaks {theirs} of the link and the controller {ours}"),
+    )
+    .hint(format!("update {who}"))
+}
+
+fn answer(answering: Answering) -> Result<(HandshakeState, Vec<u8>), LinkFailure> {
+    let mut noise = answering.noise;
+    let version = answering.version.to_le_bytes();
+    let payload: &[u8] = if answering.is_told { &version } else { &[] };
     let mut answer = [0; NOISE_MESSAGE_MAX];
-    let length = noise.write_message(&[], &mut answer).map_err(noise_failure)?;
+    let length = noise.write_message(payload, &mut answer).map_err(noise_failure)?;
     Ok((noise, answer[..length].to_vec()))
 }
 
-/// The provider's half. `trusts` decides whether the controller's key is one to work for.
+/// What a provider knows once it is let in.
+pub(super) struct Welcome {
+    pub(super) controller: PublicKey,
+    /// The controller's clock.
+    pub(super) now_ms: u64,
+    pub(super) version: u16,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+}
+
+/// Whether a controller's key is one to work for.
+pub(super) type Trusts<'a> = &'a (dyn Fn(PublicKey) -> Result<(), Rejection> + Send + Sync);
+
+/// The provider's half.
 pub(super) async fn introduce(
+    wire: Wire,
+    key: &SecretKey,
+    network: NetworkId,
+    (introduction, versions): (Introduction, Versions),
+    trusts: Trusts<'_>,
+) -> Result<Welcome, LinkFailure> {
+    let clock = wire.clock.clone();
+    let introduced = introduce_at_ease(wire, key, network, (introduction, versions), trusts);
+    let introduced = clock.timeout(HANDSHAKE_TIMEOUT, introduced).await;
+    introduced.ok_or(LinkFailure::Silent)?
+}
+
+async fn introduce_at_ease(
     mut wire: Wire,
     key: &SecretKey,
     network: NetworkId,
-    introduction: Introduction,
-    trusts: &(dyn Fn(PublicKey) -> Result<(), Rejection> + Send + Sync),
-) -> Result<(PublicKey, u64, Sender, Receiver), LinkFailure> {
-    timeout(HANDSHAKE_TIMEOUT, async {
-        let mut noise = builder().build_initiator().map_err(noise_failure)?;
-        wire.send(knock(&mut noise, PROTOCOL, network)?).await?;
-        let answer = match borsh::from_slice(&wire.receive().await?) {
-            Ok(Opening::Noise(answer)) => answer,
-            Ok(Opening::Refused(rejection)) => return Err(rejection.into()),
-            Err(_) => return Err(LinkFailure::Protocol("the other end is no controller")),
-        };
-        let mut payload = [0; NOISE_MESSAGE_MAX];
-        noise.read_message(&answer, &mut payload).map_err(noise_failure)?;
-        let (noise, hash) = finished(noise)?;
-        let (mut sender, mut receiver) = Secure::new(wire, noise).split();
-        let controller: Identity = receiver.receive().await?;
-        controller.verify(&network, &hash, Side::Controller)?;
-        trusts(controller.key)?;
-        let identity = Identity::sign(key, &network, &hash, Side::Provider);
-        sender.send(&Hello { identity, introduction }).await?;
-        match receiver.receive().await? {
-            Verdict::Welcome { now_ms } => Ok((controller.key, now_ms, sender, receiver)),
-            Verdict::Refused(rejection) => Err(rejection.into()),
-        }
-    })
-    .await
-    .map_err(|_| LinkFailure::Silent)?
+    (introduction, versions): (Introduction, Versions),
+    trusts: Trusts<'_>,
+) -> Result<Welcome, LinkFailure> {
+    let mut noise = builder().build_initiator().map_err(noise_failure)?;
+    wire.send(knock(&mut noise, versions, network)?).await?;
+    let answer = match borsh::from_slice(&wire.receive(OPENING_BYTES_MAX).await?) {
+        Ok(Opening::Noise(answer)) => answer,
+        Ok(Opening::Refused(rejection)) => return Err(rejection.into()),
+        Err(_) => return Err(LinkFailure::Protocol("the other end is no controller")),
+    };
+    let mut payload = [0; NOISE_MESSAGE_MAX];
+    let length = noise.read_message(&answer, &mut payload).map_err(noise_failure)?;
+    // A controller that knows of no range says nothing: it has read the lowest.
+    let version = borsh::from_slice(&payload[..length]).unwrap_or(versions.lowest);
+    if !versions.has(version) {
+        return Err(LinkFailure::Protocol(
+            "the controller chose a version that was not offered",
+        ));
+    }
+    let (noise, hash) = finished(noise)?;
+    let (mut sender, mut receiver) = Secure::new(wire, noise).split();
+    let controller: Identity = receiver.receive().await?;
+    controller.verify(&network, &hash, Side::Controller)?;
+    trusts(controller.key)?;
+    let identity = Identity::sign(key, &network, &hash, Side::Provider);
+    sender.send(&Hello { identity, introduction }).await?;
+    match receiver.receive().await? {
+        Verdict::Welcome { now_ms } => Ok(Welcome {
+            controller: controller.key,
+            now_ms,
+            version,
+            sender,
+            receiver,
+        }),
+        Verdict::Refused(rejection) => Err(rejection.into()),
+    }
 }
 
-fn knock(noise: &mut HandshakeState, protocol: u16, network: NetworkId) -> Result<Bytes, LinkFailure> {
+fn knock(noise: &mut HandshakeState, versions: Versions, network: NetworkId) -> Result<Bytes, LinkFailure> {
+    let highest = versions.highest.to_le_bytes();
+    // As version 2 knocks, where that is all it speaks.
+    let payload: &[u8] = if versions.highest > 2 { &highest } else { &[] };
     let mut first = [0; NOISE_MESSAGE_MAX];
-    let length = noise.write_message(&[], &mut first).map_err(noise_failure)?;
+    let length = noise.write_message(payload, &mut first).map_err(noise_failure)?;
     let knock = Knock {
         magic: MAGIC,
-        protocol,
+        protocol: versions.lowest,
         network,
         noise: first[..length].to_vec(),
     };
@@ -250,19 +372,106 @@ mod tests {
 
     const NETWORK: NetworkId = NetworkId([4; 32]);
 
-    fn refusal_of(protocol: u16, network: NetworkId) -> String {
+    fn opened(lowest: u16, highest: u16, network: NetworkId) -> Result<(u16, bool), Rejection> {
         let mut noise = builder().build_initiator().expect("builds");
-        let bytes = knock(&mut noise, protocol, network).expect("knocks");
-        let knock = borsh::from_slice(&bytes).ok();
-        opening(knock, NETWORK).map_or_else(|refused| refused.code.into_owned(), |_| "open".into())
+        let bytes = knock(&mut noise, Versions { lowest, highest }, network).expect("knocks");
+        assert!(bytes.len() <= KNOCK_BYTES_MAX);
+        let ours = Versions { lowest: 2, highest: 4 };
+        let answering = opening(read_knock(&bytes), NETWORK, ours)?;
+        Ok((answering.version, answering.is_told))
     }
 
     #[test]
-    fn another_protocol_or_network_is_told_so() {
-        assert_eq!(refusal_of(PROTOCOL, NETWORK), "open");
-        assert_eq!(refusal_of(PROTOCOL + 1, NETWORK), "link.version");
-        assert_eq!(refusal_of(PROTOCOL - 1, NETWORK), "link.version");
-        assert_eq!(refusal_of(PROTOCOL, NetworkId([5; 32])), "link.other_network");
-        assert_eq!(opening(None, NETWORK).expect_err("garbage").code, "link.malformed");
+    fn the_highest_common_version_is_spoken() {
+        assert_eq!(opened(2, 2, NETWORK), Ok((2, false)), "as an old provider knocks");
+        assert_eq!(opened(1, 3, NETWORK), Ok((3, true)));
+        assert_eq!(opened(4, 9, NETWORK), Ok((4, true)));
+        assert_eq!(opened(3, 3, NETWORK), Ok((3, true)));
+    }
+
+    #[test]
+    fn ranges_without_a_common_version_are_refused_by_both_numbers() {
+        let newer = opened(5, 7, NETWORK).expect_err("no common version");
+        assert_eq!(newer.code, "link.version");
+        assert!(newer.message.contains("versions 5 to 7") && newer.message.contains("versions 2 to 4"));
+        assert_eq!(newer.hint.as_deref(), Some("update the controller"));
+        let older = opened(1, 1, NETWORK).expect_err("no common version");
+        assert!(older.message.contains("version 1 "), "{}", older.message);
+        assert_eq!(older.hint.as_deref(), Some("update this provider"));
+        let backwards = opened(9, 3, NETWORK).expect_err("no range");
+        assert_eq!(backwards.code, "link.version");
+    }
+
+    #[test]
+    fn another_network_and_garbage_are_told_so() {
+        let other = opened(2, 3, NetworkId([5; 32])).expect_err("another network");
+        assert_eq!(other.code, "link.other_network");
+        let garbage = opening(None, NETWORK, Versions::OURS).map(|_| ()).expect_err("garbage");
+        assert_eq!(garbage.code, "link.malformed");
+    }
+
+    /// What a controller of version 2 did with a knock: it reads the fields and a Noise message with whatever payload.
+    #[test]
+    fn a_controller_of_version_2_reads_a_knock_that_names_a_range() {
+        let mut provider = builder().build_initiator().expect("builds");
+        let bytes = knock(&mut provider, Versions { lowest: 2, highest: 3 }, NETWORK).expect("knocks");
+        let read: Knock = borsh::from_slice(&bytes).expect("four fields and no more");
+        assert_eq!((read.magic, read.protocol, read.network), (MAGIC, 2, NETWORK));
+        let mut controller = builder().build_responder().expect("builds");
+        let (mut payload, mut answer) = ([0; NOISE_MESSAGE_MAX], [0; NOISE_MESSAGE_MAX]);
+        controller
+            .read_message(&read.noise, &mut payload)
+            .expect("one of Noise's");
+        let length = controller.write_message(&[], &mut answer).expect("answers");
+        assert_eq!(
+            provider.read_message(&answer[..length], &mut payload).expect("reads"),
+            0
+        );
+        assert_eq!(provider.get_handshake_hash(), controller.get_handshake_hash());
+    }
+}
+
+/// For `golden`: the handshake as version 2 speaks it, and the knock of version 3.
+#[cfg(test)]
+pub(super) mod golden {
+    use super::*;
+    use crate::link::golden::{NETWORK, introduction, key};
+
+    pub(in crate::link) fn handshake() -> Vec<(String, Vec<u8>)> {
+        let mut kinds = Vec::new();
+        let mut put = |name: &str, bytes: Vec<u8>| kinds.push((format!("handshake {name}"), bytes));
+        let bytes = |value: &dyn Fn() -> std::io::Result<Vec<u8>>| value().expect("bytes");
+        for (name, protocol, noise) in [
+            ("knock", 2, [7; 32].to_vec()),
+            ("knock with a range", 2, [&[7; 32][..], &[3, 0]].concat()),
+        ] {
+            let knock = Knock {
+                magic: MAGIC,
+                protocol,
+                network: NETWORK,
+                noise,
+            };
+            put(name, bytes(&|| borsh::to_vec(&knock)));
+        }
+        let refused = || Rejection::new("link.version", "too old").hint("update this provider");
+        put("noise", bytes(&|| borsh::to_vec(&Opening::Noise(vec![8; 48]))));
+        put("refusal", bytes(&|| borsh::to_vec(&Opening::Refused(refused()))));
+        let identity = |seed, side| Identity::sign(&key(seed), &NETWORK, &[9; 32], side);
+        put("controller", bytes(&|| borsh::to_vec(&identity(1, Side::Controller))));
+        let hello = Hello {
+            identity: identity(2, Side::Provider),
+            introduction: introduction(),
+        };
+        put("hello", bytes(&|| borsh::to_vec(&hello)));
+        put(
+            "welcome",
+            bytes(&|| {
+                borsh::to_vec(&Verdict::Welcome {
+                    now_ms: 1_700_000_000_000,
+                })
+            }),
+        );
+        put("refused", bytes(&|| borsh::to_vec(&Verdict::Refused(refused()))));
+        kinds
     }
 }

@@ -1,5 +1,6 @@
-//! Frames under Noise. A frame travels as one packet after the other, so that a long one over a slow line is not taken
-//! for silence, and nobody has to keep more than a packet before it is known to be genuine.
+//! Frames under Noise: the end of every handshake, and all of a session of version 2. A frame travels as one packet after the
+//! other, so that a long one over a slow line is not taken for silence, and nobody has to keep more than a packet before it
+//! is known to be genuine.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,12 +9,14 @@ use bytes::Bytes;
 use futures::SinkExt as _;
 use parking_lot::Mutex;
 use snow::TransportState;
-use tokio::time::timeout;
 
 use super::{
-    DEAD_AFTER, FRAME_BYTES_MAX, LinkFailure, PACKET_BYTES_MAX,
+    Clock, DEAD_AFTER, LinkFailure, PACKET_BYTES_MAX,
     wire::{Incoming, Outgoing, Wire},
 };
+
+/// One frame of version 2: an event or an output at its largest, and some.
+pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;
 
 /// Noise's tag, and a byte that says whether the frame goes on in the next packet.
 const OVERHEAD: usize = 16 + 1;
@@ -27,14 +30,16 @@ pub(super) struct Secure {
 
 /// What comes in. Any failure ends the session: the cipher's counter has moved.
 pub(super) struct Receiver {
-    incoming: Incoming,
-    noise: Arc<Mutex<TransportState>>,
-    heard: Arc<Mutex<Instant>>,
+    pub(super) incoming: Incoming,
+    pub(super) noise: Arc<Mutex<TransportState>>,
+    pub(super) heard: Arc<Mutex<Instant>>,
+    pub(super) clock: Clock,
 }
 
 pub(super) struct Sender {
-    outgoing: Outgoing,
+    pub(super) outgoing: Outgoing,
     noise: Arc<Mutex<TransportState>>,
+    clock: Clock,
 }
 
 impl Secure {
@@ -50,11 +55,13 @@ impl Secure {
         let sender = Sender {
             outgoing: wire.outgoing,
             noise: noise.clone(),
+            clock: wire.clock.clone(),
         };
         let receiver = Receiver {
             incoming: wire.incoming,
             noise,
-            heard: Arc::new(Mutex::new(Instant::now())),
+            heard: Arc::new(Mutex::new(wire.clock.now())),
+            clock: wire.clock,
         };
         (sender, receiver)
     }
@@ -71,10 +78,8 @@ impl Sender {
         loop {
             let (part, after) = rest.split_at(rest.len().min(PLAIN));
             let packet = seal(&mut self.noise.lock(), part, !after.is_empty())?;
-            timeout(DEAD_AFTER, self.outgoing.send(packet))
-                .await
-                .map_err(|_| LinkFailure::Silent)?
-                .map_err(LinkFailure::Broken)?;
+            let sent = self.clock.timeout(DEAD_AFTER, self.outgoing.send(packet)).await;
+            sent.ok_or(LinkFailure::Silent)?.map_err(LinkFailure::Broken)?;
             if after.is_empty() {
                 return Ok(());
             }
@@ -92,19 +97,31 @@ impl Receiver {
     /// The next frame; `Silent` when no packet comes for [`DEAD_AFTER`]. Not cancel safe: a dropped read may lose a frame.
     pub(super) async fn receive<T: BorshDeserialize>(&mut self) -> Result<T, LinkFailure> {
         let mut frame = Vec::new();
-        loop {
-            let packet = timeout(DEAD_AFTER, super::wire::next(&mut self.incoming))
-                .await
-                .map_err(|_| LinkFailure::Silent)??;
-            let goes_on = open(&mut self.noise.lock(), &packet, &mut frame)?;
-            *self.heard.lock() = Instant::now();
+        while self.part(PACKET_BYTES_MAX, &mut frame).await? {
             if frame.len() > FRAME_BYTES_MAX {
                 return Err(LinkFailure::Protocol("a frame is too large"));
             }
-            if !goes_on {
-                return borsh::from_slice(&frame).map_err(|_| LinkFailure::Protocol("a frame does not decode"));
-            }
         }
+        borsh::from_slice(&frame).map_err(|_| LinkFailure::Protocol("a frame does not decode"))
+    }
+
+    /// The bytes of a frame that fits into one packet of at most this size.
+    pub(super) async fn receive_small(&mut self, bytes_max: usize) -> Result<Vec<u8>, LinkFailure> {
+        let mut frame = Vec::new();
+        match self.part(bytes_max, &mut frame).await? {
+            true => Err(LinkFailure::Protocol("a frame of the handshake is too large")),
+            false => Ok(frame),
+        }
+    }
+
+    /// Adds the next packet's part to the frame; whether the frame goes on after it.
+    async fn part(&mut self, bytes_max: usize, frame: &mut Vec<u8>) -> Result<bool, LinkFailure> {
+        let packet = super::wire::next(&mut self.incoming, bytes_max);
+        let packet = self.clock.timeout(DEAD_AFTER, packet).await;
+        let packet = packet.ok_or(LinkFailure::Silent)??;
+        let goes_on = open(&mut self.noise.lock(), &packet, frame)?;
+        *self.heard.lock() = self.clock.now();
+        Ok(goes_on)
     }
 }
 

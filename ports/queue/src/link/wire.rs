@@ -5,7 +5,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 
-use super::{LinkFailure, PACKET_BYTES_MAX};
+use super::{Clock, LinkFailure, PACKET_BYTES_MAX};
 
 pub(super) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 pub(super) type Outgoing = Pin<Box<dyn Sink<Bytes, Error = String> + Send>>;
@@ -14,6 +14,7 @@ pub(super) type Outgoing = Pin<Box<dyn Sink<Bytes, Error = String> + Send>>;
 pub struct Wire {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
+    pub(super) clock: Clock,
 }
 
 impl Wire {
@@ -24,11 +25,17 @@ impl Wire {
         Self {
             incoming: Box::pin(incoming),
             outgoing: Box::pin(outgoing),
+            clock: Clock::default(),
         }
     }
 
-    pub(super) async fn receive(&mut self) -> Result<Bytes, LinkFailure> {
-        next(&mut self.incoming).await
+    /// Everything that is done over this connection goes by this clock.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    pub(super) async fn receive(&mut self, bytes_max: usize) -> Result<Bytes, LinkFailure> {
+        next(&mut self.incoming, bytes_max).await
     }
 
     pub(super) async fn send(&mut self, message: Bytes) -> Result<(), LinkFailure> {
@@ -36,9 +43,15 @@ impl Wire {
     }
 }
 
-pub(super) async fn next(incoming: &mut Incoming) -> Result<Bytes, LinkFailure> {
-    match incoming.next().await {
-        Some(Ok(message)) if message.len() > PACKET_BYTES_MAX => Err(LinkFailure::Protocol("a message is too large")),
+pub(super) async fn next(incoming: &mut Incoming, bytes_max: usize) -> Result<Bytes, LinkFailure> {
+    checked(incoming.next().await, bytes_max)
+}
+
+/// A packet that came, if it is one of at most this size.
+pub(super) fn checked(came: Option<Result<Bytes, String>>, bytes_max: usize) -> Result<Bytes, LinkFailure> {
+    debug_assert!(bytes_max <= PACKET_BYTES_MAX);
+    match came {
+        Some(Ok(message)) if message.len() > bytes_max => Err(LinkFailure::Protocol("a message is too large")),
         Some(Ok(message)) => Ok(message),
         Some(Err(error)) => Err(LinkFailure::Broken(error)),
         None => Err(LinkFailure::Broken("the other end closed it".into())),

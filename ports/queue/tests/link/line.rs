@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, channel::mpsc};
-use piecework_queue::link::Wire;
+use piecework_queue::link::{Clock, Wire};
 use tokio_util::sync::CancellationToken;
 
 type Packet = Result<Bytes, String>;
@@ -22,12 +22,12 @@ pub struct End {
 }
 
 impl End {
-    fn into_wire(self) -> Wire {
+    fn into_wire(self, clock: &Clock) -> Wire {
         let outgoing = self
             .outgoing
             .sink_map_err(|error| error.to_string())
             .with(|bytes: Bytes| futures::future::ok::<Packet, String>(Ok(bytes)));
-        Wire::new(self.incoming, outgoing)
+        Wire::new(self.incoming, outgoing).with_clock(clock.clone())
     }
 }
 
@@ -45,9 +45,9 @@ fn ends() -> (End, End) {
 }
 
 /// A wire, and its other end.
-pub fn wire() -> (Wire, End) {
+pub fn wire(clock: &Clock) -> (Wire, End) {
     let (near, far) = ends();
-    (near.into_wire(), far)
+    (near.into_wire(clock), far)
 }
 
 /// Whose packets.
@@ -85,15 +85,15 @@ pub struct Line {
 
 impl Line {
     /// `met` is set when the fault has happened; `cut` ends the line.
-    pub fn new(fault: Option<Fault>, slow: Duration, met: &Arc<AtomicBool>, cut: &CancellationToken) -> Self {
-        let ((provider, from_provider), (controller, from_controller)) = (wire(), wire());
+    pub fn new(fault: Option<Fault>, slow: (Clock, Duration), met: &Arc<AtomicBool>, cut: &CancellationToken) -> Self {
+        let ((provider, from_provider), (controller, from_controller)) = (wire(&slow.0), wire(&slow.0));
         let cut = cut.child_token();
         let on = |side| fault.filter(|fault| fault.side == side);
         tokio::spawn(relay(
             from_provider.incoming,
             from_controller.outgoing,
             on(Side::Provider),
-            slow,
+            slow.clone(),
             met.clone(),
             cut.clone(),
         ));
@@ -113,7 +113,7 @@ async fn relay(
     mut from: mpsc::UnboundedReceiver<Packet>,
     mut to: mpsc::UnboundedSender<Packet>,
     fault: Option<Fault>,
-    slow: Duration,
+    (clock, slow): (Clock, Duration),
     met: Arc<AtomicBool>,
     cut: CancellationToken,
 ) {
@@ -125,7 +125,7 @@ async fn relay(
             at += 1;
             met.fetch_or(what.is_some(), Ordering::Relaxed);
             if packet.len() > 1_000 {
-                tokio::time::sleep(slow).await;
+                clock.sleep(slow).await;
             }
             let passes = match what {
                 None => vec![packet],

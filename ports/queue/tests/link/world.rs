@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,13 +18,23 @@ use piecework_model::{
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
-    link::{Agent, Bundles, Fetcher, RemoteProvider, receive},
+    link::{Agent, Bundles, Clock, Fetcher, RemoteProvider, Versions, receive},
 };
-use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome};
+use piecework_sandbox::{BackendName, Finished, Head, Inlet, LoadError, Logs, Outcome, Sent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::line::{Fault, Line};
+
+/// Runs a test by a clock that moves when everything waits.
+pub fn run(test: impl AsyncFnOnce(Clock)) {
+    let (clock, advance) = Clock::paused();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .on_thread_park(advance)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(test(clock));
+}
 
 pub fn network() -> NetworkId {
     NetworkId([3; 32])
@@ -103,6 +113,19 @@ pub enum Behaviour {
     Echo,
     /// The same, once the test says so.
     WaitForWord,
+    /// Streams a head and so many chunks; waits for the test before this part of it, the end being one.
+    Stream { chunks: u64, waits_before: Option<u64> },
+    /// Reads the body, and answers how long it is.
+    Drink,
+    /// Streams without end where the order is number 2, echoes the others.
+    EchoOrStream,
+}
+
+/// The chunk of this number of what is streamed.
+pub fn chunk(at: u64) -> Bytes {
+    static CHUNK: std::sync::LazyLock<Vec<Bytes>> =
+        std::sync::LazyLock::new(|| (0..=u8::MAX).map(|byte| vec![byte; 64 << 10].into()).collect());
+    CHUNK[(at % 256) as usize].clone()
 }
 
 /// A provider that counts what is asked of it.
@@ -111,6 +134,8 @@ pub struct Scripted {
     behaviour: Behaviour,
     seen: Mutex<HashMap<&'static str, usize>>,
     word: watch::Sender<bool>,
+    given: AtomicU64,
+    taken: AtomicU64,
 }
 
 impl Scripted {
@@ -120,6 +145,60 @@ impl Scripted {
 
     pub fn seen(&self, what: &str) -> usize {
         self.seen.lock().get(what).copied().unwrap_or_default()
+    }
+
+    /// Bytes that it has streamed.
+    pub fn given(&self) -> u64 {
+        self.given.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of a body that it has read.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Whether the word came before the order was cancelled.
+    async fn waits(&self, cancel: &CancellationToken) -> bool {
+        let mut word = self.word.subscribe();
+        tokio::select! {
+            _ = word.wait_for(|said| *said) => true,
+            () = cancel.cancelled() => false,
+        }
+    }
+
+    async fn stream(&self, order: &Order, chunks: u64, waits_before: Option<u64>) -> Outcome {
+        for part in 0..chunks.saturating_add(2) {
+            if waits_before == Some(part) && !self.waits(&order.cancel).await {
+                return Outcome::Stopped;
+            }
+            let sent = match part {
+                0 => Sent::Head(Head {
+                    status: 200,
+                    headers: Vec::new(),
+                }),
+                _ if part == chunks + 1 => break,
+                _ => Sent::Chunk(chunk(part - 1)),
+            };
+            let sent = tokio::select! {
+                sent = order.outlet.send(sent) => sent,
+                () = order.cancel.cancelled() => return Outcome::Stopped,
+            };
+            if sent.is_err() {
+                return Outcome::Stopped;
+            }
+            if part > 0 {
+                self.given.fetch_add(chunk(part - 1).len() as u64, Ordering::SeqCst);
+            }
+        }
+        Outcome::Streamed
+    }
+
+    async fn drink(&self, order: &Order) -> Outcome {
+        let mut body = order.body.as_ref().and_then(Inlet::take).expect("a body");
+        while let Some(bytes) = body.recv().await {
+            self.taken.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        }
+        Outcome::Returned(self.taken().to_string().into())
     }
 
     pub fn give_word(&self) {
@@ -149,21 +228,23 @@ impl ProviderLink for Scripted {
     }
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
-        let ticket = order.ticket;
+        let ticket = order.ticket.clone();
         if ticket.sequence == 666 {
             return Err(Rejection::new("ticket.expired", "too late").hint("a hint"));
         }
         self.note("run");
-        if self.behaviour == Behaviour::WaitForWord {
-            let mut word = self.word.subscribe();
-            tokio::select! {
-                _ = word.wait_for(|said| *said) => {}
-                () = order.cancel.cancelled() => {
-                    self.note("cancelled");
-                    return Err(Rejection::new("job.cancelled", "nobody waits"));
-                }
+        let outcome = match self.behaviour {
+            Behaviour::WaitForWord if !self.waits(&order.cancel).await => {
+                self.note("cancelled");
+                return Err(Rejection::new("job.cancelled", "nobody waits"));
             }
-        }
+            Behaviour::Stream { chunks, waits_before } => self.stream(&order, chunks, waits_before).await,
+            Behaviour::EchoOrStream if ticket.sequence == 2 => self.stream(&order, u64::MAX - 2, None).await,
+            Behaviour::Drink => self.drink(&order).await,
+            Behaviour::WaitForWord | Behaviour::Echo | Behaviour::EchoOrStream => {
+                Outcome::Returned(order.event.clone())
+            }
+        };
         Ok(Delivery {
             receipt: Receipt {
                 lease: ticket.lease,
@@ -180,7 +261,7 @@ impl ProviderLink for Scripted {
             },
             mark: [6; 32],
             finished: Finished {
-                outcome: Outcome::Returned(order.event),
+                outcome,
                 logs: Logs::default(),
                 counters: Counters::default(),
                 memory_peak_bytes: 1,
@@ -236,10 +317,16 @@ pub struct World {
     met: Arc<AtomicBool>,
     sessions: Arc<AtomicUsize>,
     slow: Duration,
+    clock: Clock,
 }
 
 impl World {
-    pub fn new(behaviour: Behaviour) -> Self {
+    pub fn new(clock: &Clock, behaviour: Behaviour) -> Self {
+        Self::speaking(clock, Versions::OURS, behaviour)
+    }
+
+    /// With a provider that speaks these versions of the link.
+    pub fn speaking(clock: &Clock, versions: Versions, behaviour: Behaviour) -> Self {
         let provider = Arc::new(Scripted {
             profile: Profile {
                 account: provider_account(),
@@ -247,7 +334,7 @@ impl World {
                 prices: PRICES,
                 cores: 1,
                 memory_bytes: 1,
-                slots: 1,
+                slots: 200,
                 region: "here".into(),
                 labels: Vec::new(),
                 probes: Vec::new(),
@@ -257,9 +344,12 @@ impl World {
             behaviour,
             seen: Mutex::default(),
             word: watch::Sender::new(false),
+            given: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
         });
         let fetcher = Fetcher::default();
-        let agent = Agent::new(provider_key(), network(), [4; 16], provider.clone(), fetcher.clone());
+        let who = (provider_key(), network(), [4; 16]);
+        let agent = Agent::speaking(versions, who, provider.clone(), fetcher.clone());
         Self {
             provider,
             agent,
@@ -271,6 +361,7 @@ impl World {
             met: Arc::default(),
             sessions: Arc::default(),
             slow: Duration::ZERO,
+            clock: clock.clone(),
         }
     }
 
@@ -307,7 +398,7 @@ impl World {
             cut: self.cut.clone(),
             met: self.met.clone(),
             sessions: self.sessions.clone(),
-            slow: self.slow,
+            slow: (self.clock.clone(), self.slow),
             fault,
         }));
         loop {
@@ -315,13 +406,13 @@ impl World {
             if let Some(remote) = remote.filter(|remote| remote.is_linked()) {
                 return remote;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.clock.sleep(Duration::from_millis(10)).await;
         }
     }
 
     /// Lets everything happen that still happens by itself.
     pub async fn settle(&self) {
-        tokio::time::sleep(Duration::from_secs(30)).await;
+        self.clock.sleep(Duration::from_secs(30)).await;
     }
 
     pub fn cut(&self) {
@@ -329,8 +420,13 @@ impl World {
         self.cut.lock().cancel();
     }
 
-    pub async fn mend(&self) {
+    /// Lets the line come back.
+    pub fn repair(&self) {
         self.whole.send_replace(true);
+    }
+
+    pub async fn mend(&self) {
+        self.repair();
         self.settle().await;
     }
 }
@@ -343,7 +439,7 @@ struct Ends {
     cut: Arc<Mutex<CancellationToken>>,
     met: Arc<AtomicBool>,
     sessions: Arc<AtomicUsize>,
-    slow: Duration,
+    slow: (Clock, Duration),
     fault: Option<Fault>,
 }
 
@@ -351,12 +447,12 @@ async fn keep_linked(mut ends: Ends) {
     while ends.whole.wait_for(|whole| *whole).await.is_ok() {
         let cut = CancellationToken::new();
         *ends.cut.lock() = cut.clone();
-        let line = Line::new(ends.fault.take(), ends.slow, &ends.met, &cut);
+        let line = Line::new(ends.fault.take(), ends.slow.clone(), &ends.met, &cut);
         ends.sessions.fetch_add(1, Ordering::Relaxed);
         let far = tokio::spawn(serve(line.controller, ends.kept.clone(), ends.remote.clone()));
         ends.agent.session(line.provider, &|_| Ok(()), || 0).await;
         far.await.expect("no panic");
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        ends.slow.0.sleep(Duration::from_millis(300)).await;
     }
 }
 

@@ -1,8 +1,11 @@
 //! `GET /link`: where providers come in. No token: both ends prove their keys inside (see `piecework_queue::link`).
 
+use std::net::SocketAddr;
+
 use axum::{
+    Extension,
     extract::{
-        State,
+        ConnectInfo, State,
         ws::{Message, WebSocket, WebSocketUpgrade},
     },
     response::Response,
@@ -14,13 +17,18 @@ use piecework_queue::link::{PACKET_BYTES_MAX, READ_BYTES, Wire};
 use super::Shared;
 use crate::providers::hub;
 
-pub(super) async fn upgrade(State(controller): Shared, upgrade: WebSocketUpgrade) -> Response {
+pub(super) async fn upgrade(
+    State(controller): Shared,
+    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     let tasks = controller.tasks.clone();
+    let address = address.map(|Extension(ConnectInfo(address))| address.ip());
     upgrade
         .read_buffer_size(READ_BYTES)
         .max_message_size(PACKET_BYTES_MAX)
         .max_frame_size(PACKET_BYTES_MAX)
-        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller, wire(socket))))
+        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller, wire(socket), address)))
 }
 
 fn wire(socket: WebSocket) -> Wire {

@@ -1,6 +1,6 @@
 //! Providers that connect over a link: authentication, admission, and the jobs of those that leave.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,9 +10,8 @@ use piecework_ledger::{Key, Value};
 use piecework_model::{AccountId, Digest, PublicKey, Rejection};
 use piecework_queue::{
     Profile, ProviderLink as _,
-    link::{Arrival, Bundles, RemoteProvider, Wire, receive},
+    link::{Arrival, Bundles, LinkFailure, Porch, RemoteProvider, Wire, receive},
 };
-use tokio::sync::Semaphore;
 
 use crate::{
     Controller,
@@ -20,27 +19,16 @@ use crate::{
     providers::{seen::Membership, standings},
 };
 
-/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say
-/// nothing keep their places for some seconds only, and nobody waits behind them.
-const HANDSHAKES_MAX: usize = 1_024;
 const SLOTS_MAX: u32 = 10_000;
 const WORDS_MAX: usize = 32;
 const WORD_LENGTH_MAX: usize = 64;
 const PROBE_DETAIL_MAX: usize = 1_000;
 
-/// Each provider's present run.
+/// Each provider's present run, and those who have not said yet who they are.
+#[derive(Default)]
 pub(crate) struct Hub {
     remotes: DashMap<AccountId, Arc<RemoteProvider>>,
-    handshakes: Semaphore,
-}
-
-impl Default for Hub {
-    fn default() -> Self {
-        Self {
-            remotes: DashMap::new(),
-            handshakes: Semaphore::new(HANDSHAKES_MAX),
-        }
-    }
+    porch: Porch,
 }
 
 impl Hub {
@@ -83,40 +71,56 @@ impl Bundles for Kept<'_> {
     }
 }
 
-/// Serves one connection, from its first byte to its end.
-pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
-    let arrival = {
-        let Ok(_turn) = controller.hub.handshakes.try_acquire() else {
-            return tracing::warn!("a link was not answered: {HANDSHAKES_MAX} others are being opened");
-        };
-        match receive(wire, &controller.key, controller.network).await {
-            Ok(arrival) => arrival,
-            Err(failure) => {
-                tracing::debug!(%failure, "a link did not begin");
-                return;
-            }
-        }
+/// Serves one connection, from its first byte to its end. `address`: where it comes from, as far as that is known.
+pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire, address: Option<IpAddr>) {
+    let Some((arrival, remote)) = let_in(&controller, wire, address).await else {
+        return;
     };
     let account = arrival.account();
-    let entered = match admit(&controller, &arrival.introduction.profile.clone(), arrival.key).await {
-        Ok(membership) => controller.hub.enter(&controller, &arrival, membership),
-        Err(rejection) => Err(rejection),
-    };
-    let remote = match entered {
-        Ok(remote) => remote,
-        Err(rejection) => {
-            tracing::info!(provider = %account, code = %rejection.code, "a provider was refused");
-            return arrival.refuse(rejection).await;
-        }
-    };
     tracing::info!(provider = %account, name = remote.profile().name, "a provider is linked");
     let kept = Kept(&*controller.blobs);
     let failure = remote.serve(arrival, &kept, now_ms(), &controller.shutdown).await;
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
-/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger
-/// says.
+/// Those who prove a key and may come in; everybody else is told why not.
+async fn let_in(
+    controller: &Arc<Controller>,
+    wire: Wire,
+    address: Option<IpAddr>,
+) -> Option<(Arrival, Arc<RemoteProvider>)> {
+    let Some(turn) = controller.hub.porch.enter(address) else {
+        tracing::warn!("a link was not answered: too many others are being opened");
+        return None;
+    };
+    let received = tokio::select! {
+        received = receive(wire, &controller.key, controller.network) => received,
+        () = turn.evicted() => Err(LinkFailure::Silent),
+    };
+    let arrival = match received {
+        Ok(arrival) => arrival,
+        Err(failure) => {
+            tracing::debug!(%failure, "a link did not begin");
+            return None;
+        }
+    };
+    turn.proved();
+    let account = arrival.account();
+    let entered = match admit(controller, &arrival.introduction.profile.clone(), arrival.key).await {
+        Ok(membership) => controller.hub.enter(controller, &arrival, membership),
+        Err(rejection) => Err(rejection),
+    };
+    match entered {
+        Ok(remote) => Some((arrival, remote)),
+        Err(rejection) => {
+            tracing::info!(provider = %account, code = %rejection.code, "a provider was refused");
+            arrival.refuse(rejection).await;
+            None
+        }
+    }
+}
+
+/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
 async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {

@@ -8,7 +8,7 @@ use piecework_api::Client;
 use piecework_model::{AccountId, NetworkId, Prices, Rejection, SecretKey};
 use piecework_queue::{
     Profile,
-    link::{LinkFailure, PROTOCOL},
+    link::{LinkFailure, PROTOCOL, PROTOCOL_LOWEST},
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{accept_async, connect_async, tungstenite::Message};
@@ -105,7 +105,7 @@ async fn a_provider_of_another_version_reads_who_has_to_update() {
     let client = Client::new(&machine.url, None).expect("a URL");
     let network = client.ledger_status().await.expect("answers").network;
     for (protocol, hint) in [
-        (PROTOCOL - 1, "update this provider"),
+        (PROTOCOL_LOWEST - 1, "update this provider"),
         (0, "update this provider"),
         (PROTOCOL + 1, "update the controller"),
     ] {
