@@ -2,6 +2,7 @@
 
 use borsh::BorshDeserialize;
 use piecework_model::{AccountId, LeaseId};
+use piecework_store::Put;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -12,12 +13,19 @@ use crate::{
 /// Where a developer's lease is remembered: account -> lease id.
 const LEASES: &str = "lease";
 
-pub(crate) async fn remember_lease(controller: &Controller, developer: AccountId, lease: LeaseId) -> Answer<()> {
-    controller
-        .store
-        .put_value(LEASES, &developer.to_string(), &lease.0)
-        .await
-        .map_err(store)
+/// Which lease a developer's runs are paid from.
+pub(crate) fn lease_of(developer: AccountId, lease: LeaseId) -> Put {
+    Put {
+        space: LEASES.to_owned(),
+        key: developer.to_string(),
+        value: lease.0.to_vec(),
+    }
+}
+
+/// Keeps a value on its own; those of a block of the ledger go together, see [`piecework_store::Projected`].
+pub(crate) async fn keep(controller: &Controller, put: &Put) -> Answer<()> {
+    let kept = controller.store.put_value(&put.space, &put.key, &put.value);
+    kept.await.map_err(store)
 }
 
 pub(crate) async fn remembered_lease(controller: &Controller, developer: AccountId) -> Answer<Option<LeaseId>> {
@@ -50,8 +58,16 @@ pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
 
 /// Keeps a value as JSON.
 pub(crate) async fn put_json<T: Serialize>(controller: &Controller, space: &str, key: &str, value: &T) -> Answer<()> {
-    let bytes = serde_json::to_vec(value).map_err(|error| failed("encode a value", &error))?;
-    controller.store.put_value(space, key, &bytes).await.map_err(store)
+    keep(controller, &json(space, key, value)?).await
+}
+
+/// A value as JSON, to be kept.
+pub(crate) fn json<T: Serialize>(space: &str, key: &str, value: &T) -> Answer<Put> {
+    Ok(Put {
+        space: space.to_owned(),
+        key: key.to_owned(),
+        value: serde_json::to_vec(value).map_err(|error| failed("encode a value", &error))?,
+    })
 }
 
 pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Answer<T> {

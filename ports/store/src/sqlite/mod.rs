@@ -9,6 +9,7 @@ mod filing;
 mod functions;
 mod jobs;
 mod metrics;
+mod project;
 mod projector;
 mod results;
 mod row;
@@ -184,13 +185,7 @@ fn connect_options(path: &Path) -> SqliteConnectOptions {
 /// released: the database keeps its checksum.
 fn migrations() -> Migrator {
     let migration = |version, name: &'static str, sql: &'static str| {
-        Migration::new(
-            version,
-            name.into(),
-            MigrationType::Simple,
-            sql.into_sql_str(),
-            false,
-        )
+        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     };
     Migrator::with_migrations(vec![
         migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),

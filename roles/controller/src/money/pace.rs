@@ -73,7 +73,8 @@ pub(super) fn until_turn(lane: LaneKey, every: Duration, since_start: Duration) 
     // Both are parts of digests.
     let phase = every / PHASES * (u32::from(lane.0.0[0] ^ lane.1.0[0]) % PHASES);
     let now = Duration::from_nanos((since_start.as_nanos() % every.as_nanos()) as u64);
-    if phase >= now { phase - now } else { phase + every - now }
+    // At its very moment it has had this turn.
+    if phase > now { phase - now } else { phase + every - now }
 }
 
 /// Room for lanes that are being settled.
@@ -194,9 +195,9 @@ mod tests {
         let at = |byte, ms| until_turn(lane(byte), EVERY, Duration::from_millis(ms)).as_millis();
         assert_eq!(
             [at(0, 0), at(1, 0), at(2, 0), at(3, 0), at(4, 0)],
-            [0, 100, 200, 300, 0]
+            [400, 100, 200, 300, 400]
         );
-        assert_eq!([at(1, 100), at(1, 101), at(1, 499), at(1, 1_000)], [0, 399, 1, 300]);
+        assert_eq!([at(1, 100), at(1, 101), at(1, 499), at(1, 1_000)], [400, 399, 1, 300]);
         assert_eq!(
             until_turn(lane(1), Duration::ZERO, Duration::ZERO),
             Duration::from_micros(250)

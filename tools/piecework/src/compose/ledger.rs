@@ -12,7 +12,10 @@ use piecework_model::{Credits, OwnerName, SecretKey};
 use piecework_peer::{NewNetwork, http::Explorer};
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Keys, make_private};
+use super::{
+    background::Background,
+    files::{Keys, make_private},
+};
 
 /// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each need a
 /// deposit.
@@ -35,10 +38,12 @@ pub const PARAMS: Params = Params {
 /// Blocks without transactions: rare, so that an idle machine is left alone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// The ledger's only peer, with a network of its own made at the first start.
+/// The ledger's only peer, with a network of its own made at the first start. Its threads come after those that answer
+/// calls, as those of `background` do.
 pub(super) async fn start_peer(
     directory: &Path,
     keys: &Keys,
+    background: &Background,
     shutdown: CancellationToken,
 ) -> Result<piecework_peer::Handle> {
     make_private(directory)?;
@@ -49,8 +54,9 @@ pub(super) async fn start_peer(
     let listen = "127.0.0.1:0".parse().context("a loopback address")?;
     let mut options = piecework_chain_simplex::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
     options.heartbeat = HEARTBEAT;
-    let node = piecework_chain_simplex::start(options)
-        .await
+    let node = background
+        .run(piecework_chain_simplex::start(options))
+        .await?
         .context("the ledger does not start")?;
     Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
 }

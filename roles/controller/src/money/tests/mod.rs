@@ -33,7 +33,7 @@ use self::{
     provider::{COUNTERS, Double, PRICES},
 };
 use crate::{
-    Clock as _, Controller, Options, Tuning,
+    Clock, Controller, Options, Tuning,
     clock::{turned::Turned, within},
     codecs,
     money::outbox::{LaneKey, Outgoing},
@@ -130,10 +130,10 @@ impl World {
         let ledger = Ledger::of(&genesis(providers));
         let lease = open_lease(&ledger);
         let store = Memory::new();
-        let double = |of| Double::new(&format!("account-{of}"), &key(of), ledger.network());
+        let (shutdown, clock) = (CancellationToken::new(), Turned::start());
+        let double = |of| Double::new(&format!("account-{of}"), &key(of), ledger.network(), clock.clone());
         let providers: Vec<Arc<Double>> = (PROVIDER..PROVIDER + providers).map(double).collect();
         let links = providers.iter().map(|double| double.clone() as Arc<dyn ProviderLink>);
-        let (shutdown, clock) = (CancellationToken::new(), Turned::start());
         let options = Options {
             key: key(CONTROLLER),
             account: account(CONTROLLER),

@@ -18,6 +18,8 @@ use piecework_model::{
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome, Probe};
 
+use crate::Clock;
+
 /// One ucr for each microsecond of CPU time.
 pub(super) const PRICES: Prices = Prices {
     start_ucr: 0,
@@ -49,11 +51,12 @@ pub(super) struct Double {
     answers: Mutex<Answers>,
     is_here: AtomicBool,
     asked: AtomicUsize,
+    clock: Arc<dyn Clock>,
     when_running: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Double {
-    pub(super) fn new(name: &str, key: &SecretKey, network: NetworkId) -> Arc<Self> {
+    pub(super) fn new(name: &str, key: &SecretKey, network: NetworkId, clock: Arc<dyn Clock>) -> Arc<Self> {
         let probe = Probe {
             backend: BackendName::Wasm,
             works: true,
@@ -82,6 +85,7 @@ impl Double {
             answers: Mutex::new(Answers::AtOnce),
             is_here: AtomicBool::new(true),
             asked: AtomicUsize::new(0),
+            clock,
             when_running: Mutex::new(None),
         })
     }
@@ -113,7 +117,7 @@ impl Double {
         match answers {
             Answers::AtOnce => Ok(()),
             Answers::After(delay) => {
-                tokio::time::sleep(delay).await;
+                self.clock.sleep(delay).await;
                 Ok(())
             }
             Answers::Never => std::future::pending().await,
