@@ -163,24 +163,112 @@ pub enum Event {
     },
 }
 
+/// What an event says of one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfJob {
+    pub lease: LeaseId,
+    pub provider: AccountId,
+    pub sequence: u64,
+    pub job: JobId,
+    pub change: JobChange,
+}
+
+/// See the [`Event`] of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobChange {
+    Opened,
+    Metered,
+    Received,
+    Paid { price_ucr: u64, commission_ucr: u64 },
+    Claimed { until_height: u64 },
+    Refuted,
+    Released,
+    Mismatched,
+}
+
 impl Event {
     /// The job that it is about, where it is about one.
     pub fn job(&self) -> Option<JobId> {
-        self.lease_job().map(|(_, job)| job)
+        self.of_job().map(|of| of.job)
     }
 
     /// The same with the lease that it was ordered from. A job's id is its controller's word: another lease's payer may say
     /// the same one, and only both together name one job.
     pub fn lease_job(&self) -> Option<(LeaseId, JobId)> {
-        match self {
-            Self::JobOpened { lease, job, .. }
-            | Self::JobMetered { lease, job, .. }
-            | Self::JobReceived { lease, job, .. }
-            | Self::JobPaid { lease, job, .. }
-            | Self::JobClaimed { lease, job, .. }
-            | Self::JobRefuted { lease, job, .. }
-            | Self::JobReleased { lease, job, .. }
-            | Self::MismatchReported { lease, job, .. } => Some((*lease, *job)),
+        self.of_job().map(|of| (of.lease, of.job))
+    }
+
+    /// What it says of a job, where it is about one: for those that follow jobs and nothing else.
+    pub fn of_job(&self) -> Option<OfJob> {
+        let (&lease, &provider, &sequence, &job, change) = match self {
+            Self::JobOpened {
+                lease,
+                provider,
+                sequence,
+                job,
+            } => (lease, provider, sequence, job, JobChange::Opened),
+            Self::JobMetered {
+                lease,
+                provider,
+                sequence,
+                job,
+            } => (lease, provider, sequence, job, JobChange::Metered),
+            Self::JobReceived {
+                lease,
+                provider,
+                sequence,
+                job,
+            } => (lease, provider, sequence, job, JobChange::Received),
+            Self::JobPaid {
+                lease,
+                provider,
+                sequence,
+                job,
+                price_ucr,
+                commission_ucr,
+            } => {
+                let (price_ucr, commission_ucr) = (*price_ucr, *commission_ucr);
+                (
+                    lease,
+                    provider,
+                    sequence,
+                    job,
+                    JobChange::Paid {
+                        price_ucr,
+                        commission_ucr,
+                    },
+                )
+            }
+            Self::JobClaimed {
+                lease,
+                provider,
+                sequence,
+                job,
+                until_height,
+                ..
+            } => {
+                let until_height = *until_height;
+                (lease, provider, sequence, job, JobChange::Claimed { until_height })
+            }
+            Self::JobRefuted {
+                lease,
+                provider,
+                sequence,
+                job,
+            } => (lease, provider, sequence, job, JobChange::Refuted),
+            Self::JobReleased {
+                lease,
+                provider,
+                sequence,
+                job,
+            } => (lease, provider, sequence, job, JobChange::Released),
+            Self::MismatchReported {
+                lease,
+                provider,
+                sequence,
+                job,
+                ..
+            } => (lease, provider, sequence, job, JobChange::Mismatched),
             Self::AccountRegistered { .. }
             | Self::KeyRotated { .. }
             | Self::CreditsTransferred { .. }
@@ -198,8 +286,15 @@ impl Event {
             | Self::PeersChanged { .. }
             | Self::ParamsChanged {}
             | Self::PeerPaid { .. }
-            | Self::RulesChanged { .. } => None,
-        }
+            | Self::RulesChanged { .. } => return None,
+        };
+        Some(OfJob {
+            lease,
+            provider,
+            sequence,
+            job,
+            change,
+        })
     }
 }
 

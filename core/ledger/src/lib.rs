@@ -24,7 +24,7 @@ pub use bounds::{
     CODES_PER_SETTLEMENT_MAX, JOBS_PER_SETTLEMENT_MAX, KEYS_PER_LEASE_MAX, OFFER_BACKENDS_MAX, OFFER_LABELS_MAX,
     OFFER_TEXT_BYTES_MAX, OPEN_JOBS_PER_LEASE_MAX, PROPOSAL_BLOCKS, TICKET_BATCHES_PER_CLAIM_MAX,
 };
-pub use execute::{Applied, BlockContext, Event, Outcome, check, execute};
+pub use execute::{Applied, BlockContext, Event, JobChange, OfJob, Outcome, check, execute};
 pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
 pub use reads::read_set;
 pub use rejections::rejections;

@@ -117,11 +117,7 @@ impl<W: Write> Exporter<'_, W> {
             .iter()
             .filter_map(|outcome| outcome.result.as_ref().ok())
             .flatten();
-        let registered = events.filter_map(|event| match event {
-            Event::AccountRegistered { account } => Some(Key::Account(*account)),
-            _ => None,
-        });
-        self.keys.extend(registered);
+        self.keys.extend(events.filter_map(key_of_new));
         self.last = Some(block);
         Ok(())
     }
@@ -158,5 +154,36 @@ impl<W: Write> Exporter<'_, W> {
             values: self.values,
             head,
         })
+    }
+}
+
+/// The key of a value that the export holds from this event on.
+fn key_of_new(event: &Event) -> Option<Key> {
+    match event {
+        Event::AccountRegistered { account } => Some(Key::Account(*account)),
+        Event::KeyRotated { .. }
+        | Event::CreditsTransferred { .. }
+        | Event::OfferPut { .. }
+        | Event::OfferDropped { .. }
+        | Event::LeaseOpened { .. }
+        | Event::LeaseToppedUp { .. }
+        | Event::PayerDelegated { .. }
+        | Event::JobOpened { .. }
+        | Event::JobMetered { .. }
+        | Event::JobReceived { .. }
+        | Event::JobPaid { .. }
+        | Event::LeaseDraining { .. }
+        | Event::LeaseClosed { .. }
+        | Event::JobClaimed { .. }
+        | Event::JobRefuted { .. }
+        | Event::MismatchReported { .. }
+        | Event::LimitSet { .. }
+        | Event::DebtCovered { .. }
+        | Event::ChangeProposed { .. }
+        | Event::ChangeVoted { .. }
+        | Event::PeersChanged { .. }
+        | Event::ParamsChanged {}
+        | Event::PeerPaid { .. }
+        | Event::JobReleased { .. } => None,
     }
 }

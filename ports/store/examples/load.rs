@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use piecework_store::{Functions, Job, Jobs, Options, Payment, Sqlite};
+use piecework_store::{Functions, Job, Jobs, Options, Payment, Projected, Sqlite};
 use samples::{accepted, account, finished, function, function_id, version};
 
 #[path = "../tests/store/conformance/samples.rs"]
@@ -86,13 +86,16 @@ async fn pay(store: &Sqlite, jobs: &[Job]) {
             height: height as u64,
             commission_ucr: 1,
         };
-        let payments: Vec<Payment> = block.iter().map(payment).collect();
+        let read = Projected {
+            payments: block.iter().map(payment).collect(),
+            ..Projected::at(height as u64)
+        };
         let before = Instant::now();
-        store.mark_paid(&payments, height as u64).await.expect("marked");
+        store.project(&read).await.expect("written");
         latencies.push(before.elapsed());
     }
     print(
-        "mark_paid (latency of 1000)",
+        "project (latency of 1000 payments)",
         jobs.len() as u64,
         (cpu() - cpu_before, began.elapsed()),
         latencies,

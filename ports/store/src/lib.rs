@@ -20,6 +20,7 @@ mod journal;
 mod password;
 mod pending;
 mod port;
+mod projected;
 mod record;
 mod rollup;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use directory::check as check_format;
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
 pub use port::{Audit, Functions, Jobs, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, Values};
+pub use projected::{Projected, Put, Take};
 pub use record::{
     Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
     JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, ResultNote, ResultPolicy,

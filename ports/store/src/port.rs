@@ -5,7 +5,7 @@ use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, Owner
 
 use crate::{
     Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, ResultNote, StoreFailure, Token, User,
+    JobState, JobStep, JournalLag, MetricScope, Page, Point, Policy, Projected, ResultNote, StoreFailure, Token, User,
     Version,
 };
 
@@ -126,16 +126,14 @@ pub trait Jobs: Send + Sync {
     /// Finished jobs that have a settlement and are not paid, oldest first, without output and logs.
     async fn unsettled(&self) -> Result<Vec<Job>, StoreFailure>;
 
-    /// Marks jobs paid and notes the height of the ledger they were read up to, both or neither. Idempotent.
-    async fn mark_paid(&self, payments: &[Payment], projected_height: u64) -> Result<(), StoreFailure>;
-
-    /// Notes in which block the ledger saw a step of a job. Idempotent; the first height of a step stands.
-    async fn note_step(&self, job: JobId, step: JobStep, height: u64) -> Result<(), StoreFailure>;
+    /// Writes all that a block of the ledger changes, and that the ledger was read up to it, in one transaction: all or
+    /// nothing, also over the death of the process. Idempotent. A payment of a job that is not here is passed over.
+    async fn project(&self, block: &Projected) -> Result<(), StoreFailure>;
 
     /// The steps noted of a job.
     async fn steps(&self, job: JobId) -> Result<Vec<(JobStep, u64)>, StoreFailure>;
 
-    /// The height given to the last [`Jobs::mark_paid`]; zero before the first.
+    /// The height given to the last [`Jobs::project`]; zero before the first.
     async fn projected_height(&self) -> Result<u64, StoreFailure>;
 
     /// Deletes settled or never-settling jobs created before `older_than_ms`; gives their number. Metrics stay.

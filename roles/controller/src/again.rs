@@ -14,7 +14,7 @@ where
     loop {
         tokio::select! {
             () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(every) => {}
+            () = controller.clock.sleep(every) => {}
         }
         if let Err(refusal) = round(controller.clone()).await {
             tracing::warn!(what, %refusal, "a round failed");

@@ -3,6 +3,7 @@
 
 use borsh::BorshDeserialize;
 use piecework_model::{AccountId, Format, LeaseId, NetworkId};
+use piecework_store::Put;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -17,8 +18,15 @@ const VALUE: Format = Format::new("value kept by the controller", 1);
 /// Where a developer's lease is remembered: account -> lease id.
 const LEASES: &str = "lease";
 
-pub(crate) async fn remember_lease(controller: &Controller, developer: AccountId, lease: LeaseId) -> Answer<()> {
-    put_json(controller, LEASES, &developer.to_string(), &lease).await
+/// Which lease a developer's runs are paid from.
+pub(crate) fn lease_of(developer: AccountId, lease: LeaseId) -> Answer<Put> {
+    json(LEASES, &developer.to_string(), &lease)
+}
+
+/// Keeps a value on its own; those of a block of the ledger go together, see [`piecework_store::Projected`].
+pub(crate) async fn keep(controller: &Controller, put: &Put) -> Answer<()> {
+    let kept = controller.store.put_value(&put.space, &put.key, &put.value);
+    kept.await.map_err(store)
 }
 
 pub(crate) async fn remembered_lease(controller: &Controller, developer: AccountId) -> Answer<Option<LeaseId>> {
@@ -58,8 +66,16 @@ pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
 
 /// Keeps a value as JSON.
 pub(crate) async fn put_json<T: Serialize>(controller: &Controller, space: &str, key: &str, value: &T) -> Answer<()> {
-    let bytes = to_json(value)?;
-    controller.store.put_value(space, key, &bytes).await.map_err(store)
+    keep(controller, &json(space, key, value)?).await
+}
+
+/// A value as JSON, to be kept.
+pub(crate) fn json<T: Serialize>(space: &str, key: &str, value: &T) -> Answer<Put> {
+    Ok(Put {
+        space: space.to_owned(),
+        key: key.to_owned(),
+        value: to_json(value)?,
+    })
 }
 
 pub(crate) fn to_json<T: Serialize>(value: &T) -> Answer<Vec<u8>> {

@@ -24,7 +24,8 @@ mod telemetry;
 // Decisions without a world: the simulator makes them with the same code.
 pub use calls::outcome::{Observed, ReceiptFault, check_receipt};
 pub use money::lane::LaneState;
-pub use money::settle::{LaneKey, Outgoing, settlement};
+pub use money::outbox::{LaneKey, Outgoing};
+pub use money::settle::settlement;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -39,6 +40,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::router::OpenApiRouter;
 
+pub use clock::{Clock, Machine as MachineClock};
 pub use failure::Answer;
 pub use http::openapi_document;
 
@@ -62,6 +64,10 @@ pub struct Options {
     /// What links in answers begin with, say `http://127.0.0.1:8080`.
     pub base_url: String,
     pub tuning: Tuning,
+    /// Where settlement and what follows the ledger run: threads on which no call waits, best of lower priority.
+    pub background: tokio::runtime::Handle,
+    /// What that waits by.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// An operator's tuning settings.
@@ -168,7 +174,9 @@ pub struct Controller {
     watch: functions::watch::Watch,
     budgets: functions::budget::Budgets,
     rates: accounts::rates::Rates,
-    outbox: money::settle::Outbox,
+    outbox: money::outbox::Outbox,
+    places: money::pace::Places,
+    clock: Arc<dyn Clock>,
     telemetry: telemetry::Telemetry,
     events: tokio::sync::broadcast::Sender<Arc<Announced>>,
     shutdown: CancellationToken,
@@ -220,7 +228,9 @@ impl Controller {
             watch: functions::watch::Watch::default(),
             budgets: functions::budget::Budgets::default(),
             rates: accounts::rates::Rates::default(),
-            outbox: money::settle::Outbox::default(),
+            outbox: money::outbox::Outbox::default(),
+            places: money::pace::Places::default(),
+            clock: options.clock,
             telemetry: telemetry::Telemetry::default(),
             events: tokio::sync::broadcast::channel(EVENTS_BEHIND_MAX).0,
             shutdown,
@@ -239,16 +249,17 @@ impl Controller {
         }
         money::follow::catch_up(&controller).await?;
         money::settle::take_up(&controller).await?;
-        controller.tasks.spawn(money::follow::run(controller.clone()));
-        controller.tasks.spawn(money::settle::run(controller.clone()));
-        controller.tasks.spawn(money::disputes::run(controller.clone()));
-        controller.tasks.spawn(money::closing::run(controller.clone()));
-        controller.tasks.spawn(money::aside::run(controller.clone()));
+        let (tasks, background) = (&controller.tasks, &options.background);
+        tasks.spawn_on(money::follow::run(controller.clone()), background);
+        tasks.spawn_on(money::settle::run(controller.clone()), background);
+        tasks.spawn_on(money::disputes::run(controller.clone()), background);
+        tasks.spawn_on(money::closing::run(controller.clone()), background);
+        tasks.spawn_on(money::aside::run(controller.clone()), background);
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(calls::results::run(controller.clone()));
         controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
         controller.tasks.spawn(providers::seen::tell(controller.clone()));
-        controller.tasks.spawn(money::withheld::run(controller.clone()));
+        tasks.spawn_on(money::withheld::run(controller.clone()), background);
         controller.tasks.spawn(calls::reference::run(controller.clone()));
         calls::queue::take_up(&controller).await?;
         Ok(controller)

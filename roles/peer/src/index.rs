@@ -112,11 +112,31 @@ impl Index {
                 Event::LeaseDraining { lease, until_height } => {
                     known.draining.insert((*until_height, *lease));
                 }
-                other => {
-                    if let Some((lease, job)) = other.lease_job() {
+                Event::JobOpened { .. }
+                | Event::JobMetered { .. }
+                | Event::JobReceived { .. }
+                | Event::JobPaid { .. }
+                | Event::JobClaimed { .. }
+                | Event::JobRefuted { .. }
+                | Event::JobReleased { .. }
+                | Event::MismatchReported { .. } => {
+                    if let Some((lease, job)) = event.lease_job() {
                         known.note_job((job, lease), block.height, live);
                     }
                 }
+                Event::KeyRotated { .. }
+                | Event::CreditsTransferred { .. }
+                | Event::OfferDropped { .. }
+                | Event::LeaseToppedUp { .. }
+                | Event::PayerDelegated { .. }
+                | Event::LeaseClosed { .. }
+                | Event::LimitSet { .. }
+                | Event::DebtCovered { .. }
+                | Event::ChangeProposed { .. }
+                | Event::ChangeVoted { .. }
+                | Event::PeersChanged { .. }
+                | Event::ParamsChanged {}
+                | Event::PeerPaid { .. } => {}
             }
         }
     }

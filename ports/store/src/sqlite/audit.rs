@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use piecework_model::AccountId;
-use sqlx::{QueryBuilder, Row, Sqlite as Engine, sqlite::SqliteRow};
+use sqlx::{QueryBuilder, Row, Sqlite as Engine, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, row::fixed};
 use crate::{Audit, AuditEntry, AuditFilter, Change, Page, StoreFailure};
@@ -48,20 +48,24 @@ fn query(filter: &AuditFilter) -> QueryBuilder<Engine> {
     query
 }
 
+pub(super) async fn insert(writer: &mut SqliteConnection, change: &Change) -> Result<(), StoreFailure> {
+    sqlx::query("INSERT INTO audit (at_ms, actor, owner, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(change.at_ms as i64)
+        .bind(change.actor.map(|actor| actor.0.to_vec()))
+        .bind(change.owner.0.to_vec())
+        .bind(&change.action)
+        .bind(&change.target)
+        .bind(&change.detail)
+        .execute(writer)
+        .await
+        .map_err(StoreFailure::database("recording a change"))?;
+    Ok(())
+}
+
 #[async_trait]
 impl Audit for Sqlite {
     async fn record(&self, change: &Change) -> Result<(), StoreFailure> {
-        sqlx::query("INSERT INTO audit (at_ms, actor, owner, action, target, detail) VALUES ($1, $2, $3, $4, $5, $6)")
-            .bind(change.at_ms as i64)
-            .bind(change.actor.map(|actor| actor.0.to_vec()))
-            .bind(change.owner.0.to_vec())
-            .bind(&change.action)
-            .bind(&change.target)
-            .bind(&change.detail)
-            .execute(&mut *self.shared.writer.lock().await)
-            .await
-            .map_err(StoreFailure::database("recording a change"))?;
-        Ok(())
+        insert(&mut *self.shared.writer.lock().await, change).await
     }
 
     async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditEntry, u64>, StoreFailure> {

@@ -6,19 +6,12 @@ use async_trait::async_trait;
 use piecework_model::{AccountId, FunctionId, JobId};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
-use super::{Shared, Sqlite, begin, bulk::Bulk, commit, row};
+use super::{Shared, Sqlite, begin, commit, row};
 use crate::{
-    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, Jobs, JournalLag, Page, Payment,
+    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, Jobs, JournalLag, Page, Projected,
     StoreFailure,
     claims::{self, KEPT_MS},
     journal::Entry,
-};
-
-const PAID: Bulk = Bulk {
-    operation: "marking jobs paid",
-    before: "UPDATE jobs SET paid_height = paid.column2, commission_ucr = paid.column3, unsettled = 0 FROM (VALUES ",
-    columns: 3,
-    after: ") AS paid WHERE jobs.id = paid.column1",
 };
 
 /// Jobs deleted in one transaction: others who write wait for milliseconds only.
@@ -272,29 +265,8 @@ impl Jobs for Sqlite {
         row::jobs(&rows.map_err(StoreFailure::database("reading unsettled jobs"))?)
     }
 
-    async fn mark_paid(&self, payments: &[Payment], projected_height: u64) -> Result<(), StoreFailure> {
-        self.shared.filed().await?;
-        let mut writer = self.shared.writer.lock().await;
-        let mut transaction = begin(&mut writer).await?;
-        PAID.run(&mut transaction, payments, |row, payment| {
-            row.blob(payment.job.0.to_vec())
-                .number(payment.height)
-                .number(payment.commission_ucr);
-        })
-        .await?;
-        row::set_mark(&mut transaction, "ledger_height", projected_height).await?;
-        commit(transaction).await
-    }
-
-    async fn note_step(&self, job: JobId, step: JobStep, height: u64) -> Result<(), StoreFailure> {
-        sqlx::query("INSERT INTO job_steps (job, step, height) VALUES ($1, $2, $3) ON CONFLICT (job, step) DO NOTHING")
-            .bind(job.0.to_vec())
-            .bind(step.as_str())
-            .bind(height as i64)
-            .execute(&mut *self.shared.writer.lock().await)
-            .await
-            .map_err(StoreFailure::database("noting a job's step"))?;
-        Ok(())
+    async fn project(&self, block: &Projected) -> Result<(), StoreFailure> {
+        self.shared.project(block).await
     }
 
     async fn steps(&self, job: JobId) -> Result<Vec<(JobStep, u64)>, StoreFailure> {

@@ -9,6 +9,7 @@ mod filing;
 mod functions;
 mod jobs;
 mod metrics;
+mod project;
 mod projector;
 mod results;
 mod row;

@@ -109,3 +109,46 @@ async fn half_a_directory_is_not_begun_anew() {
     let store = open().await.expect("whole again");
     assert_eq!(store.open_sealed("a", &sealed).expect("opened"), b"secret");
 }
+
+/// Commits in the write-ahead log: each ends with a frame that says how large the database is after it.
+fn commits(directory: &Path) -> usize {
+    let log = std::fs::read(directory.join("store.sqlite-wal")).expect("a log");
+    let page_bytes = u32::from_be_bytes(log[8..12].try_into().expect("four bytes")) as usize;
+    let frames = log[32..].chunks_exact(24 + page_bytes);
+    frames.filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_of_2000_transfers_is_one_commit() {
+    use crate::{Payment, Projected, Put, Values};
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(Options::new(directory.path())).await.expect("opened");
+    let jobs: Vec<crate::Job> = (0..500)
+        .map(|number| finished(number, function_id(1), account(1)))
+        .collect();
+    for job in &jobs {
+        store.finish(job.clone()).expect("kept");
+    }
+    store.flush().await.expect("filed");
+    let before = commits(directory.path());
+    let lines = (0..4_000).map(|line| Put {
+        space: format!("statement/{}", line % 7),
+        key: format!("{line:08x}"),
+        value: vec![b'x'; 300],
+    });
+    let payments = jobs.iter().map(|job| Payment {
+        job: job.id,
+        height: 1,
+        commission_ucr: 1,
+    });
+    let read = Projected {
+        payments: payments.collect(),
+        puts: lines.collect(),
+        ..Projected::at(1)
+    };
+    store.project(&read).await.expect("written");
+    assert_eq!(commits(directory.path()) - before, 1);
+    let first = store.list_values("statement/0", "", None, 1_000).await.expect("listed");
+    assert_eq!(first.items.len(), 572);
+    assert!(store.unsettled().await.expect("read").is_empty());
+}

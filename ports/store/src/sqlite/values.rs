@@ -1,10 +1,24 @@
 //! Small values by name.
 
 use async_trait::async_trait;
-use sqlx::Row;
+use sqlx::{Row, SqliteConnection};
 
 use super::Sqlite;
 use crate::{Page, StoreFailure, Values};
+
+/// Removes a value and gives what it was.
+pub(super) async fn take(
+    writer: &mut SqliteConnection,
+    space: &str,
+    key: &str,
+) -> Result<Option<Vec<u8>>, StoreFailure> {
+    sqlx::query_scalar("DELETE FROM kept_values WHERE space = $1 AND key = $2 RETURNING value")
+        .bind(space)
+        .bind(key)
+        .fetch_optional(writer)
+        .await
+        .map_err(StoreFailure::database("taking a value"))
+}
 
 #[async_trait]
 impl Values for Sqlite {
@@ -43,12 +57,7 @@ impl Values for Sqlite {
     }
 
     async fn take_value(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreFailure> {
-        sqlx::query_scalar("DELETE FROM kept_values WHERE space = $1 AND key = $2 RETURNING value")
-            .bind(space)
-            .bind(key)
-            .fetch_optional(&mut *self.shared.writer.lock().await)
-            .await
-            .map_err(StoreFailure::database("taking a value"))
+        take(&mut *self.shared.writer.lock().await, space, key).await
     }
 
     async fn list_values(

@@ -9,7 +9,9 @@ use std::{
 };
 
 use piecework_model::JobId;
-use piecework_store::{Functions, Job, JobFilter, JobState, Jobs, MetricScope, Metrics, Options, Sequences, Sqlite};
+use piecework_store::{
+    Functions, Job, JobFilter, JobState, Jobs, MetricScope, Metrics, Options, Projected, Put, Sequences, Sqlite, Values,
+};
 
 use crate::conformance::{
     metrics::{assert_same, raw_points},
@@ -101,6 +103,7 @@ async fn write_until_killed(directory: &Path) {
         tokio::spawn(accept_jobs(store.clone(), base + 1_000_000)),
         tokio::spawn(accept_and_finish_jobs(store.clone(), base + 2_000_000)),
         tokio::spawn(write_others(store.clone(), base + 3_000_000)),
+        tokio::spawn(project_blocks(store.clone())),
     ];
     for task in tasks {
         task.await.expect("runs until killed");
@@ -156,6 +159,45 @@ async fn write_others(store: Arc<Sqlite>, base: u64) {
     }
 }
 
+/// Of each block, so that a kill meets the midst of it.
+const LINES: u64 = 300;
+const STATEMENT: &str = "statement";
+
+fn line_key(height: u64, line: u64) -> String {
+    format!("{height:016x}-{line:08x}")
+}
+
+async fn project_blocks(store: Arc<Sqlite>) {
+    for height in store.projected_height().await.expect("read") + 1.. {
+        let put = |line| Put {
+            space: STATEMENT.to_owned(),
+            key: line_key(height, line),
+            value: vec![b'x'; 200],
+        };
+        let read = Projected {
+            puts: (0..LINES).map(put).collect(),
+            ..Projected::at(height)
+        };
+        store.project(&read).await.expect("written");
+        say("projected", height);
+    }
+}
+
+/// Of every block up to the place in the ledger all lines are there, and of the next one none.
+async fn check_blocks(store: &Sqlite) -> u64 {
+    let place = store.projected_height().await.expect("read");
+    for height in [place.saturating_sub(1).max(1), place, place + 1] {
+        let prefix = format!("{height:016x}-");
+        let page = store
+            .list_values(STATEMENT, &prefix, None, 1_000)
+            .await
+            .expect("listed");
+        let expected = if (1..=place).contains(&height) { LINES } else { 0 };
+        assert_eq!(page.items.len() as u64, expected, "block {height}, read up to {place}");
+    }
+    place
+}
+
 async fn check(store: &Sqlite, printed: &BTreeSet<String>) {
     let unfinished: BTreeSet<JobId> = store
         .unfinished()
@@ -164,6 +206,7 @@ async fn check(store: &Sqlite, printed: &BTreeSet<String>) {
         .iter()
         .map(|job| job.id)
         .collect();
+    let place = check_blocks(store).await;
     for line in printed {
         let (kind, what) = line.split_once(' ').expect("two words");
         match kind {
@@ -186,6 +229,7 @@ async fn check(store: &Sqlite, printed: &BTreeSet<String>) {
                 let found = store.function(what.parse().expect("an id")).await.expect("read");
                 assert!(found.is_some(), "{what} is lost");
             }
+            "projected" => assert!(what.parse::<u64>().expect("a height") <= place, "block {what} is lost"),
             other => panic!("nobody says {other}"),
         }
     }

@@ -14,15 +14,25 @@ pub(crate) async fn record(
     target: impl Into<String>,
     detail: Value,
 ) -> Answer<()> {
-    let change = Change {
+    let change = change((actor, owner), (noun, verb), target, &detail);
+    controller.store.record(&change).await.map_err(store)
+}
+
+/// The entry itself, for whoever writes it together with the change.
+pub(crate) fn change(
+    (actor, owner): (Option<AccountId>, AccountId),
+    (noun, verb): (&'static str, &'static str),
+    target: impl Into<String>,
+    detail: &Value,
+) -> Change {
+    Change {
         at_ms: now_ms(),
         actor,
         owner,
         action: format!("{noun}.{verb}"),
         target: target.into(),
         detail: detail.to_string(),
-    };
-    controller.store.record(&change).await.map_err(store)
+    }
 }
 
 /// A change that an account made to its own things.

@@ -63,7 +63,7 @@ pub(crate) async fn compare(controller: Arc<Controller>, first: First) {
     };
     if let Err(refusal) = compared {
         tracing::warn!(%job, code = %refusal.code, "a result was not compared");
-        pay(&controller, payable).await;
+        withheld::pay_if_usual(&controller, payable).await;
     }
 }
 
@@ -73,7 +73,7 @@ async fn try_compare(controller: &Arc<Controller>, first: &First) -> Answer<()> 
     if result(&first.payable) == result(&second) {
         for payable in opinions {
             standings::note(controller, payable.outgoing.receipt.provider, Finding::Right).await;
-            pay(controller, payable.clone()).await;
+            withheld::pay_if_usual(controller, payable.clone()).await;
         }
         return Ok(());
     }
@@ -92,13 +92,6 @@ async fn try_compare(controller: &Arc<Controller>, first: &First) -> Answer<()> 
 
 fn result(payable: &Payable) -> Digest {
     payable.outgoing.receipt.output
-}
-
-async fn pay(controller: &Controller, payable: Payable) {
-    let job = payable.outgoing.receipt.job;
-    if let Err(refusal) = withheld::pay_if_usual(controller, payable).await {
-        tracing::error!(%job, %refusal, "a receipt that was compared waits for the next start to be paid");
-    }
 }
 
 /// The same work at a provider whose owner has not run it. Refuses if nobody ran it well.
@@ -128,7 +121,7 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
     match payable {
         Some(payable) if payable.outgoing.receipt.status == JobStatus::Ok => Ok(payable),
         Some(payable) => {
-            pay(controller, payable).await;
+            withheld::pay_if_usual(controller, payable).await;
             Err(inconclusive(id))
         }
         None => Err(inconclusive(id)),
@@ -164,7 +157,7 @@ async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third
         if blamed.is_some() {
             standings::note(controller, provider, Finding::Right).await;
         }
-        pay(controller, payable.clone()).await;
+        withheld::pay_if_usual(controller, payable.clone()).await;
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     functions::{self, Live, budget, traffic, watch},
     money::{
         aside,
-        settle::Outgoing,
+        outbox::Outgoing,
         withheld::{self, Payable},
     },
 };
@@ -107,8 +107,13 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
         Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
         Err(refusal) => Some(refusal.code.as_str()),
     };
-    watch::note(controller, &live, watch::End::of(code)).await?;
-    budget::alert(controller, &live).await?;
+    // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
+    if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
+        tracing::error!(function = %live.function.id, %refusal, "no conclusion was drawn for a version");
+    }
+    if let Err(refusal) = budget::alert(controller, &live).await {
+        tracing::error!(function = %live.function.id, %refusal, "a budget's alert was not given");
+    }
     if code.is_none() {
         invocation.streams.end().await;
     }
@@ -143,7 +148,7 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
             };
             controller.tasks.spawn(compare::compare(controller.clone(), first));
         }
-        Some(payable) => withheld::pay_if_usual(controller, payable).await?,
+        Some(payable) => withheld::pay_if_usual(controller, payable).await,
         None => {}
     }
     Ok(done)

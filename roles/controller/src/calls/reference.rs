@@ -184,7 +184,8 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
         let is_measured = (backend, language) == KINDS[0];
         let cpu_us_per_unit = is_measured.then(|| per_unit(payable.outgoing.receipt.counters.cpu_us));
         standings::note(controller, provider, Finding::ReferenceRight { cpu_us_per_unit }).await;
-        return withheld::pay_if_usual(controller, payable).await;
+        withheld::pay_if_usual(controller, payable).await;
+        return Ok(());
     }
     wrong(controller, &payable).await
 }

@@ -21,7 +21,7 @@ use crate::{
     clock::timestamp,
     codecs,
     failure::{chain, refusal, refuse, store},
-    money::follow,
+    money::statements,
     providers::seen::Seen,
 };
 
@@ -168,7 +168,7 @@ pub(super) async fn statement(
         Some(cursor) => statement_cursor(cursor)?,
         None => (None, accounts::on_ledger(&controller, caller.account).await?.posted),
     };
-    let space = follow::statement_space(caller.account);
+    let space = statements::statement_space(caller.account);
     let page = controller
         .store
         .list_values(&space, "", before.as_deref(), limit)
@@ -176,7 +176,7 @@ pub(super) async fn statement(
         .map_err(store)?;
     let mut items = Vec::with_capacity(page.items.len());
     for (_, bytes) in page.items {
-        let line: follow::Line = codecs::from_json(&bytes)?;
+        let line: statements::Line = codecs::from_json(&bytes)?;
         let at = timestamp(line.at_ms);
         if query.from.is_none_or(|from| at >= from) && query.to.is_none_or(|to| at < to) {
             items.push(statement_line(&controller, &line, posted).await?);
@@ -200,7 +200,7 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
     }
 }
 
-async fn statement_line(controller: &Controller, line: &follow::Line, posted: Credits) -> Answer<StatementLine> {
+async fn statement_line(controller: &Controller, line: &statements::Line, posted: Credits) -> Answer<StatementLine> {
     let memo = match line.kind.as_str() {
         "transfer" => {
             let place = line.transaction.to_string();

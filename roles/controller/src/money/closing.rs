@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, CloseLease, DelegatePayer, ExpireLease, Key, Lease, LeaseState, Value};
 use piecework_model::{AccountId, Credits, LeaseId, PublicKey};
+use piecework_store::{Put, Take};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -47,13 +48,14 @@ pub(crate) async fn on_ledger(controller: &Controller, lease: LeaseId) -> Answer
     }
 }
 
-/// The ledger says that a lease drains: nothing new is ordered from it. May be repeated.
-pub(crate) async fn began(controller: &Arc<Controller>, lease: LeaseId, until_height: u64) -> Answer<()> {
+/// The ledger says that a lease drains: nothing new is ordered from it. What is to be kept of it comes back, where it is
+/// this controller's; what is held of it is then to be released. May be repeated.
+pub(crate) async fn began(controller: &Controller, lease: LeaseId, until_height: u64) -> Answer<Option<Put>> {
     let Some(record) = on_ledger(controller, lease).await? else {
-        return Ok(());
+        return Ok(None);
     };
     if !record.payer_keys.contains(&controller.payer) || record.state == LeaseState::Closed {
-        return Ok(());
+        return Ok(None);
     }
     let developer = record.developer;
     controller.leases.end(developer, lease);
@@ -62,32 +64,39 @@ pub(crate) async fn began(controller: &Arc<Controller>, lease: LeaseId, until_he
         developer,
         until_height,
     };
-    codecs::put_json(controller, SPACE, &place(developer, lease), &closing).await?;
-    // There may be no time left for a decision about it.
-    withheld::release_of(controller, lease).await
+    codecs::json(SPACE, &place(developer, lease), &closing).map(Some)
 }
 
-/// The ledger says that a lease is closed. May be repeated.
-pub(crate) async fn ended(controller: &Controller, lease: LeaseId, freed: Credits) -> Answer<()> {
+/// The ledger says that a lease is closed: what is kept of it goes, and is recorded as it does. May be repeated.
+pub(crate) async fn ended(controller: &Controller, lease: LeaseId, freed: Credits) -> Answer<Option<Take>> {
     controller.leases.forget(lease);
     let Some(record) = on_ledger(controller, lease).await? else {
-        return Ok(());
+        return Ok(None);
     };
     let developer = record.developer;
-    let place = place(developer, lease);
-    let noted = controller.store.take_value(SPACE, &place).await.map_err(store)?;
-    if noted.is_some() {
-        let detail = json!({"freed_ucr": freed});
-        audit::record(
-            controller,
+    let detail = json!({"freed_ucr": freed});
+    Ok(Some(Take {
+        space: SPACE.to_owned(),
+        key: place(developer, lease),
+        change: Some(audit::change(
             (None, developer),
             ("lease", "closed"),
             lease.to_string(),
-            detail,
-        )
-        .await?;
+            &detail,
+        )),
+    }))
+}
+
+/// The same for one that the follower has not seen close.
+async fn end(controller: &Controller, lease: LeaseId) -> Answer<()> {
+    let Some(take) = ended(controller, lease, Credits::ZERO).await? else {
+        return Ok(());
+    };
+    let taken = controller.store.take_value(&take.space, &take.key).await;
+    match (taken.map_err(store)?, take.change) {
+        (Some(_), Some(change)) => controller.store.record(&change).await.map_err(store),
+        (Some(_), None) | (None, _) => Ok(()),
     }
-    Ok(())
 }
 
 /// Those of one developer that drain.
@@ -140,7 +149,7 @@ async fn expire(controller: &Controller, closing: &Closing) -> Answer<()> {
                 Ok(_) | Err(_) => Ok(()),
             }
         }
-        Some(_) | None => ended(controller, closing.lease, Credits::ZERO).await,
+        Some(_) | None => end(controller, closing.lease).await,
     }
 }
 
@@ -161,7 +170,11 @@ pub(crate) async fn close(controller: &Arc<Controller>, caller: &Caller, lease: 
     let sent = accounts::send(controller, caller.account, &key, action).await?;
     if let Some(LeaseState::Draining { until_height }) = on_ledger(controller, lease).await?.map(|record| record.state)
     {
-        began(controller, lease, until_height).await?;
+        if let Some(put) = began(controller, lease, until_height).await? {
+            codecs::keep(controller, &put).await?;
+        }
+        // There may be no time left for a decision about it.
+        withheld::release_of(controller, lease).await?;
     }
     let detail = json!({"height": sent.done.height, "transaction": sent.done.id});
     audit::own(
@@ -189,7 +202,9 @@ pub(crate) async fn delegate(
         mailbox: true,
     });
     let sent = accounts::send(controller, caller.account, &key, action).await?;
-    leases::noticed(controller, caller.account, lease).await?;
+    if let Some(put) = leases::noticed(controller, caller.account, lease).await? {
+        codecs::keep(controller, &put).await?;
+    }
     let verb = if add { "payer_added" } else { "payer_removed" };
     let detail = json!({"payer": payer, "height": sent.done.height, "transaction": sent.done.id});
     audit::own(controller, caller.account, ("lease", verb), lease.to_string(), detail).await

@@ -9,9 +9,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use piecework_ledger::{Action, Challenge, Event, Evidence, Key, PayClaims, Value};
+use piecework_ledger::{Action, Challenge, Event, Evidence, JobChange, Key, OfJob, PayClaims, Value};
 use piecework_model::{AccountId, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
 use piecework_queue::Unsealed;
+use piecework_store::Put;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -36,53 +37,54 @@ struct Claimed {
     until_height: u64,
 }
 
-/// Keeps what is claimed of leases that this controller pays from.
-pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<()> {
-    let Event::JobClaimed {
+/// What is to be kept of a claim on a lease that this controller pays from.
+pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<Option<Put>> {
+    let Some(of) = event.of_job() else { return Ok(None) };
+    let until_height = match of.change {
+        JobChange::Claimed { until_height } => until_height,
+        JobChange::Opened
+        | JobChange::Metered
+        | JobChange::Received
+        | JobChange::Paid { .. }
+        | JobChange::Refuted
+        | JobChange::Released
+        | JobChange::Mismatched => return Ok(None),
+    };
+    let OfJob {
+        lease,
+        provider,
+        sequence,
+        job,
+        ..
+    } = of;
+    let Some(Value::Lease(record)) = controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? else {
+        return Ok(None);
+    };
+    if !record.payer_keys.contains(&controller.payer) {
+        return Ok(None);
+    }
+    tracing::warn!(%lease, %provider, %job, until_height, "a provider claims a job on the ledger");
+    let claimed = Claimed {
         lease,
         provider,
         sequence,
         job,
         until_height,
-        ..
-    } = event
-    else {
-        return Ok(());
     };
-    let Some(Value::Lease(record)) = controller.chain.get(&Key::Lease(*lease)).await.map_err(chain)? else {
-        return Ok(());
-    };
-    if !record.payer_keys.contains(&controller.payer) {
-        return Ok(());
-    }
-    tracing::warn!(%lease, %provider, %job, until_height, "a provider claims a job on the ledger");
-    let claimed = Claimed {
-        lease: *lease,
-        provider: *provider,
-        sequence: *sequence,
-        job: *job,
-        until_height: *until_height,
-    };
-    codecs::put_json(controller, SPACE, &format!("{lease}/{provider}/{sequence}"), &claimed).await
+    codecs::json(SPACE, &format!("{lease}/{provider}/{sequence}"), &claimed).map(Some)
 }
 
 /// Whether a payment was for the ticket whose answer this controller took. A claim may be for another one of the job, and
 /// any payer's settlement may name any job: then the job is still to be settled.
 pub(crate) async fn is_of_its_ticket(controller: &Controller, event: &Event) -> Answer<bool> {
-    let Event::JobPaid {
-        lease,
-        provider,
-        sequence,
-        job,
-        ..
-    } = event
-    else {
+    let Some(of) = event.of_job() else {
         return Ok(false);
     };
-    let record = controller.store.job(*job).await.map_err(store)?;
+    let record = controller.store.job(of.job).await.map_err(store)?;
     let taken = record.and_then(|record| record.receipt());
-    Ok(taken
-        .is_some_and(|receipt| (receipt.lease, receipt.provider, receipt.sequence) == (*lease, *provider, *sequence)))
+    Ok(taken.is_some_and(|receipt| {
+        (receipt.lease, receipt.provider, receipt.sequence) == (of.lease, of.provider, of.sequence)
+    }))
 }
 
 /// Whether the job that the event is about ran here, and from this lease.

@@ -1,42 +1,32 @@
 //! Follows the ledger's blocks: marks jobs paid, writes statements, notices leases. Exactly once, also after a crash.
+//!
+//! ```text
+//! block -> read (what it means here) -> one transaction of the store, with the place in the ledger -> what follows from it
+//! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::StreamExt as _;
 use piecework_chain::FinalBlock;
 use piecework_chain_http::view::block_view;
-use piecework_ledger::{Action, Event, Key, SignedTransaction, Value};
-use piecework_model::{AccountId, Credits, JobId, LeaseId};
-use piecework_store::{JobStep, Payment};
-use serde::{Deserialize, Serialize};
+use piecework_ledger::{Action, Event, JobChange, SignedTransaction};
+use piecework_model::{JobId, LeaseId};
+use piecework_store::{JobStep, Payment, Projected};
 
 use crate::{
-    Answer, Controller, accounts, codecs,
+    Answer, Controller, accounts,
     failure::{chain, store},
-    money::{closing, disputes, leases},
+    money::{closing, disputes, leases, statements, withheld},
 };
-
-/// One movement of a statement, as it is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Line {
-    pub(crate) at_ms: u64,
-    pub(crate) height: u64,
-    pub(crate) kind: String,
-    pub(crate) counterparty: Option<AccountId>,
-    pub(crate) jobs: u32,
-    pub(crate) amount: Credits,
-    pub(crate) transaction: piecework_model::Digest,
-}
 
 /// Idle blocks after which the place is noted anyway, so that a start does not read them all again.
 const NOTE_EVERY: u64 = 1_000;
-
-pub(crate) fn statement_space(account: AccountId) -> String {
-    format!("statement/{account}")
-}
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads up to the head that the ledger has now.
 pub(crate) async fn catch_up(controller: &Arc<Controller>) -> Answer<()> {
@@ -48,7 +38,7 @@ pub(crate) async fn catch_up(controller: &Arc<Controller>) -> Answer<()> {
         }
     }
     if head >= from {
-        controller.store.mark_paid(&[], head).await.map_err(store)?;
+        controller.store.project(&Projected::at(head)).await.map_err(store)?;
     }
     Ok(())
 }
@@ -73,7 +63,7 @@ pub(crate) async fn run(controller: Arc<Controller>) {
 async fn pause(controller: &Controller) {
     tokio::select! {
         () = controller.shutdown.cancelled() => {}
-        () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
+        () = controller.clock.sleep(PAUSE) => {}
     }
 }
 
@@ -91,39 +81,28 @@ async fn follow(controller: &Arc<Controller>, from: u64) -> Answer<()> {
     }
 }
 
-/// All that a block means to this controller. May be repeated for the same block.
+/// What a block means here.
+struct Reading {
+    durable: Projected,
+    /// Leases that began to drain: what is held of them is paid.
+    draining: Vec<LeaseId>,
+}
+
+/// Does all that a block means to this controller, with one commit of the store. May be repeated for the same block.
 async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()> {
-    let mut payments = Vec::new();
-    for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
-        let Ok(events) = &outcome.result else { continue };
-        payments.extend(payments_in(controller, block, signed, events).await?);
-        let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
-        write_statements(controller, block, index, signed, events).await?;
-        for event in events {
-            match event {
-                Event::LeaseOpened { lease, developer, .. } => leases::noticed(controller, *developer, *lease).await?,
-                Event::LeaseToppedUp { lease, .. } | Event::PayerDelegated { lease } => {
-                    leases::changed(controller, *lease).await?;
-                }
-                Event::LeaseDraining { lease, until_height } => {
-                    closing::began(controller, *lease, *until_height).await?;
-                }
-                Event::LeaseClosed { lease, freed } => closing::ended(controller, *lease, *freed).await?,
-                Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
-                Event::JobClaimed { .. } => disputes::note(controller, event).await?,
-                _ => {}
-            }
-        }
-        note_steps(controller, block, signed, events).await?;
+    let reading = read(controller, block).await?;
+    let paid = reading.durable.payments.len() as u64;
+    if !reading.durable.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
+        controller.store.project(&reading.durable).await.map_err(store)?;
     }
-    if !payments.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
-        controller
-            .store
-            .mark_paid(&payments, block.height)
-            .await
-            .map_err(store)?;
-        controller.telemetry.paid.inc_by(payments.len() as u64);
+    if paid > 0 {
+        controller.telemetry.paid.inc_by(paid);
         count_billing(controller, block);
+    }
+    for lease in reading.draining {
+        if let Err(refusal) = withheld::release_of(controller, lease).await {
+            tracing::warn!(%lease, %refusal, "held receipts of a closing lease are released by the next round");
+        }
     }
     if !block.transactions.is_empty() {
         controller.announce_block(block_view(block));
@@ -131,40 +110,112 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
     Ok(())
 }
 
+/// Writes nothing that a block is counted by. Budgets and leases in memory follow at once: they only come nearer to what
+/// the ledger says, however often that is.
+async fn read(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<Reading> {
+    let mut reading = Reading {
+        durable: Projected::at(block.height),
+        draining: Vec::new(),
+    };
+    for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
+        let Ok(events) = &outcome.result else { continue };
+        let payments = payments_in(controller, block, signed, events).await?;
+        reading.durable.payments.extend(payments);
+        let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
+        let lines = statements::of(controller, block, index, (signed, events)).await?;
+        reading.durable.puts.extend(lines);
+        for event in events {
+            read_event(controller, event, &mut reading).await?;
+        }
+        let steps = steps_in(controller, block, signed, events).await?;
+        reading.durable.steps.extend(steps);
+    }
+    Ok(reading)
+}
+
+/// What an event means beside payments, steps and statements.
+async fn read_event(controller: &Arc<Controller>, event: &Event, reading: &mut Reading) -> Answer<()> {
+    let durable = &mut reading.durable;
+    match event {
+        Event::LeaseOpened { lease, developer, .. } => {
+            durable
+                .puts
+                .extend(leases::noticed(controller, *developer, *lease).await?);
+        }
+        Event::LeaseToppedUp { lease, .. } | Event::PayerDelegated { lease } => {
+            durable.puts.extend(leases::changed(controller, *lease).await?);
+        }
+        Event::LeaseDraining { lease, until_height } => {
+            if let Some(put) = closing::began(controller, *lease, *until_height).await? {
+                durable.puts.push(put);
+                reading.draining.push(*lease);
+            }
+        }
+        Event::LeaseClosed { lease, freed } => {
+            durable.takes.extend(closing::ended(controller, *lease, *freed).await?);
+        }
+        // Of a user of this controller, and so a write of its own: it compares before it writes, and may be repeated.
+        Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
+        Event::JobClaimed { .. } => durable.puts.extend(disputes::note(controller, event).await?),
+        Event::AccountRegistered { .. }
+        | Event::CreditsTransferred { .. }
+        | Event::OfferPut { .. }
+        | Event::OfferDropped { .. }
+        | Event::JobOpened { .. }
+        | Event::JobMetered { .. }
+        | Event::JobReceived { .. }
+        | Event::JobPaid { .. }
+        | Event::JobRefuted { .. }
+        | Event::MismatchReported { .. }
+        | Event::LimitSet { .. }
+        | Event::DebtCovered { .. }
+        | Event::ChangeProposed { .. }
+        | Event::ChangeVoted { .. }
+        | Event::PeersChanged { .. }
+        | Event::ParamsChanged {}
+        | Event::PeerPaid { .. }
+        | Event::JobReleased { .. } => {}
+    }
+    Ok(())
+}
+
 /// A job's step on the ledger.
 fn step(event: &Event) -> Option<(JobId, JobStep)> {
-    match event {
-        Event::JobOpened { job, .. } => Some((*job, JobStep::Opened)),
-        Event::JobMetered { job, .. } => Some((*job, JobStep::Metered)),
-        Event::JobReceived { job, .. } => Some((*job, JobStep::Received)),
-        _ => None,
-    }
+    let of = event.of_job()?;
+    let step = match of.change {
+        JobChange::Opened => JobStep::Opened,
+        JobChange::Metered => JobStep::Metered,
+        JobChange::Received => JobStep::Received,
+        JobChange::Paid { .. }
+        | JobChange::Claimed { .. }
+        | JobChange::Refuted
+        | JobChange::Released
+        | JobChange::Mismatched => return None,
+    };
+    Some((of.job, step))
 }
 
 /// Steps of jobs that this block does not pay as well: those of the others are found by the block that paid them.
-async fn note_steps(
+async fn steps_in(
     controller: &Controller,
     block: &FinalBlock,
     signed: &SignedTransaction,
     events: &[Event],
-) -> Answer<()> {
+) -> Answer<Vec<(JobId, JobStep)>> {
     let is_own = signed.key == controller.payer;
     let paid: BTreeSet<JobId> = events
         .iter()
         .filter_map(|event| payment(event, block.height).map(|payment| payment.job))
         .collect();
+    let mut steps = Vec::new();
     for event in events {
         let Some((job, step)) = step(event) else { continue };
         // Whoever pays from a lease may name any job; who claims, those that it ran.
         if !paid.contains(&job) && (is_own || disputes::is_of_its_lease(controller, event).await?) {
-            controller
-                .store
-                .note_step(job, step, block.height)
-                .await
-                .map_err(store)?;
+            steps.push((job, step));
         }
     }
-    Ok(())
+    Ok(steps)
 }
 
 /// A place on the ledger.
@@ -241,92 +292,21 @@ async fn payments_in(
 }
 
 fn payment(event: &Event, height: u64) -> Option<Payment> {
-    match event {
-        Event::JobPaid {
-            job, commission_ucr, ..
-        } => Some(Payment {
-            job: *job,
+    let of = event.of_job()?;
+    match of.change {
+        JobChange::Paid { commission_ucr, .. } => Some(Payment {
+            job: of.job,
             height,
-            commission_ucr: *commission_ucr,
+            commission_ucr,
         }),
-        _ => None,
+        JobChange::Opened
+        | JobChange::Metered
+        | JobChange::Received
+        | JobChange::Claimed { .. }
+        | JobChange::Refuted
+        | JobChange::Released
+        | JobChange::Mismatched => None,
     }
-}
-
-async fn write_statements(
-    controller: &Controller,
-    block: &FinalBlock,
-    index: u32,
-    signed: &SignedTransaction,
-    events: &[Event],
-) -> Answer<()> {
-    let payer = match &signed.transaction.action {
-        Action::Settle(settle) => developer_of(controller, settle.lease).await?,
-        Action::PayClaims(pay) => developer_of(controller, pay.lease).await?,
-        _ => None,
-    };
-    for (part, (account, line)) in lines(block, signed, events, payer).into_iter().enumerate() {
-        // Counted down, so that the order of keys is newest first.
-        let key = format!("{:016x}-{:08x}-{part:02x}", u64::MAX - block.height, u32::MAX - index);
-        codecs::put_json(controller, &statement_space(account), &key, &line).await?;
-    }
-    Ok(())
-}
-
-/// What a transaction moved, by account.
-fn lines(
-    block: &FinalBlock,
-    signed: &SignedTransaction,
-    events: &[Event],
-    payer: Option<AccountId>,
-) -> Vec<(AccountId, Line)> {
-    let line = |kind: &str, counterparty, jobs, amount| Line {
-        at_ms: block.timestamp_ms,
-        height: block.height,
-        kind: kind.to_owned(),
-        counterparty,
-        jobs,
-        amount,
-        transaction: signed.id().0,
-    };
-    let mut lines = Vec::new();
-    let mut lanes: BTreeMap<AccountId, (u32, i128, i128)> = BTreeMap::new();
-    for event in events {
-        match event {
-            Event::CreditsTransferred { from, to, amount } => {
-                lines.push((*from, line("transfer", Some(*to), 0, Credits(-amount.0))));
-                lines.push((*to, line("transfer", Some(*from), 0, *amount)));
-            }
-            Event::DebtCovered {
-                sponsor,
-                account,
-                amount,
-            } => {
-                lines.push((*sponsor, line("debt_covered", Some(*account), 0, Credits(-amount.0))));
-                lines.push((*account, line("debt_covered", Some(*sponsor), 0, *amount)));
-            }
-            Event::PeerPaid { owner, amount, .. } => lines.push((*owner, line("peer_share", None, 0, *amount))),
-            Event::JobPaid {
-                provider,
-                price_ucr,
-                commission_ucr,
-                ..
-            } => {
-                let (jobs, paid, earned) = lanes.entry(*provider).or_default();
-                *jobs += 1;
-                *paid += i128::from(*price_ucr);
-                *earned += i128::from(*price_ucr) - i128::from(*commission_ucr);
-            }
-            _ => {}
-        }
-    }
-    for (provider, (jobs, paid, earned)) in lanes {
-        lines.push((provider, line("jobs_earned", payer, jobs, Credits(earned))));
-        if let Some(developer) = payer {
-            lines.push((developer, line("jobs_paid", Some(provider), jobs, Credits(-paid))));
-        }
-    }
-    lines
 }
 
 /// The job's place on the ledger, found by the block that paid it.
@@ -347,11 +327,4 @@ pub(crate) async fn payment_of(
         })
     });
     Ok(found.map(|outcome| (outcome.id.0, block.timestamp_ms)))
-}
-
-async fn developer_of(controller: &Controller, lease: LeaseId) -> Answer<Option<AccountId>> {
-    match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
-        Some(Value::Lease(lease)) => Ok(Some(lease.developer)),
-        Some(_) | None => Ok(None),
-    }
 }

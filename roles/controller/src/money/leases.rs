@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
 use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
+use piecework_store::Put;
 
 use crate::{
     Answer, Controller, accounts, codecs,
@@ -21,8 +22,8 @@ use crate::{
 pub(crate) struct Leases {
     /// Those that new jobs are paid from.
     books: DashMap<AccountId, Arc<Book>>,
-    /// Of leases that drain, or that another controller pays from by now: what ran is still sealed and settled.
-    ending: DashMap<LeaseId, Arc<Book>>,
+    /// Also of leases that drain, or that another controller pays from by now: what ran is still sealed and settled.
+    by_lease: DashMap<LeaseId, Arc<Book>>,
     /// One opening or topping up at a time for each developer.
     opening: DashMap<AccountId, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -84,13 +85,11 @@ const SEQUENCES_STEP: u64 = 10_000;
 
 impl Leases {
     pub(crate) fn books(&self) -> Vec<Arc<Book>> {
-        let open = self.books.iter().map(|entry| entry.value().clone());
-        let ending = self.ending.iter().map(|entry| entry.value().clone());
-        open.chain(ending).collect()
+        self.by_lease.iter().map(|entry| entry.value().clone()).collect()
     }
 
     pub(crate) fn book(&self, lease: LeaseId) -> Option<Arc<Book>> {
-        self.books().into_iter().find(|book| book.lease == lease)
+        self.by_lease.get(&lease).map(|book| book.value().clone())
     }
 
     /// What is promised and not yet in a settlement, told at start for jobs of an earlier run.
@@ -109,14 +108,12 @@ impl Leases {
 
     /// Nothing new is ordered from this lease; what ran is still settled.
     pub(crate) fn end(&self, developer: AccountId, lease: LeaseId) {
-        if let Some((_, book)) = self.books.remove_if(&developer, |_, book| book.lease == lease) {
-            self.ending.insert(lease, book);
-        }
+        self.books.remove_if(&developer, |_, book| book.lease == lease);
     }
 
     /// Nothing is settled from this lease any more.
     pub(crate) fn forget(&self, lease: LeaseId) {
-        self.ending.remove(&lease);
+        self.by_lease.remove(&lease);
         self.books.retain(|_, book| book.lease != lease);
     }
 }
@@ -138,11 +135,16 @@ impl Book {
         Ok(self.lanes.entry(provider).or_insert_with(new).value().clone())
     }
 
-    pub(crate) fn lanes(&self) -> Vec<(AccountId, Arc<Lane>)> {
-        self.lanes
-            .iter()
-            .map(|entry| (*entry.key(), entry.value().clone()))
-            .collect()
+    /// The lane to a provider, where this run has ordered from it.
+    pub(crate) fn known_lane(&self, provider: AccountId) -> Option<Arc<Lane>> {
+        self.lanes.get(&provider).map(|lane| lane.value().clone())
+    }
+
+    /// To receipts, and what is kept for running jobs.
+    #[cfg(test)]
+    pub(crate) fn owed(&self) -> (i128, i128) {
+        let money = self.money.lock();
+        (money.committed, money.reserved)
     }
 
     fn reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
@@ -225,25 +227,47 @@ impl Lane {
         above_ucr: u64,
     ) -> Answer<()> {
         loop {
-            let batch = self.state.lock().take_finished(above_ucr);
-            if batch.is_empty() {
+            let Some(batch) = UnderSeal::take(&self.state, above_ucr) else {
                 return Ok(());
-            }
-            let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.iter().copied().unzip();
+            };
+            let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.tickets.iter().copied().unzip();
             let seal = Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &leaves);
-            let taken = provider.accept_seal(seal, sequences.clone()).await;
-            match taken {
-                Ok(()) => self.state.lock().sealed(&sequences),
+            match provider.accept_seal(seal, sequences.clone()).await {
+                Ok(()) => batch.sealed(&sequences),
                 // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
                 Err(refused) if refused.code == "ticket.bad_seal" => {
                     tracing::warn!(provider = %key.1, %refused, "a provider does not know the tickets that are sealed");
-                    self.state.lock().sealed(&sequences);
+                    batch.sealed(&sequences);
                 }
-                Err(refused) => {
-                    self.state.lock().not_sealed(batch);
-                    return Err(rejected(refused));
-                }
+                Err(refused) => return Err(rejected(refused)),
             }
+        }
+    }
+}
+
+/// Tickets on their way under a seal: sealed again, as they were, unless the provider says that it has the seal. So it is
+/// also where nobody waits for its word any longer.
+struct UnderSeal<'a> {
+    state: &'a Mutex<LaneState>,
+    tickets: Vec<(u64, Digest)>,
+}
+
+impl<'a> UnderSeal<'a> {
+    fn take(state: &'a Mutex<LaneState>, above_ucr: u64) -> Option<Self> {
+        let tickets = state.lock().take_finished(above_ucr);
+        (!tickets.is_empty()).then_some(Self { state, tickets })
+    }
+
+    fn sealed(mut self, sequences: &[u64]) {
+        self.tickets.clear();
+        self.state.lock().sealed(sequences);
+    }
+}
+
+impl Drop for UnderSeal<'_> {
+    fn drop(&mut self) {
+        if !self.tickets.is_empty() {
+            self.state.lock().not_sealed(std::mem::take(&mut self.tickets));
         }
     }
 }
@@ -347,6 +371,7 @@ fn enter(controller: &Controller, developer: AccountId, lease: LeaseId, exposure
         money: Mutex::new(money),
         lanes: DashMap::new(),
     });
+    controller.leases.by_lease.insert(lease, book.clone());
     controller.leases.books.insert(developer, book.clone());
     book
 }
@@ -399,7 +424,7 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
     });
     let sent = accounts::send(controller, developer, &key, action).await?;
     let lease = LeaseId::of(developer, sent.nonce);
-    codecs::remember_lease(controller, developer, lease).await?;
+    codecs::keep(controller, &codecs::lease_of(developer, lease)?).await?;
     let money = Money {
         budget: budget.0,
         committed: 0,
@@ -451,10 +476,11 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
     Ok(())
 }
 
-/// A developer opened or fed a lease, or said who pays from it, by a transaction of his own.
-pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<()> {
+/// A developer opened or fed a lease, or said who pays from it, by a transaction of their own. What is to be kept of it
+/// comes back.
+pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<Option<Put>> {
     let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
-        return Ok(());
+        return Ok(None);
     };
     let is_ours = lease.payer_keys.contains(&controller.payer);
     let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
@@ -462,19 +488,17 @@ pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: L
         Some(book) if book.lease == id && is_ours => book.set_budget(lease.budget),
         Some(book) if book.lease == id => controller.leases.end(developer, id),
         Some(_) => {}
-        None if is_ours && lease.state == LeaseState::Open => {
-            codecs::remember_lease(controller, developer, id).await?;
-        }
+        None if is_ours && lease.state == LeaseState::Open => return codecs::lease_of(developer, id).map(Some),
         None => {}
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The same where only the lease is named.
-pub(crate) async fn changed(controller: &Controller, id: LeaseId) -> Answer<()> {
+pub(crate) async fn changed(controller: &Controller, id: LeaseId) -> Answer<Option<Put>> {
     match controller.chain.get(&Key::Lease(id)).await.map_err(chain)? {
         Some(Value::Lease(lease)) => noticed(controller, lease.developer, id).await,
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(None),
     }
 }
 

@@ -1,67 +1,36 @@
-//! The outbox: receipts wait for company, get the provider's seal, and go to the ledger in one transaction a lane.
+//! Settlement: a lane's receipts wait for company, get the provider's seal, and go to the ledger in one transaction.
 //!
 //! ```text
 //! journal (durable) -> outbox -> seal of tickets, seal of receipts -> Settle -> final -> (follow marks them paid)
 //! ```
 //!
-//! What is here is also in the journal: after a crash it is taken up again, and what was settled already is skipped by
-//! the ledger. No retry limit: a settlement that does not get through is tried until it does.
+//! Each lane that has receipts is served by a task of its own: what a provider does or does not do is felt by its lanes
+//! alone. What is here is also in the journal: after a crash it is taken up again, and what was settled already is skipped
+//! by the ledger. No retry limit: a settlement that does not get through is tried until it does.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dashmap::DashMap;
 use piecework_ledger::{Action, Metered, Settle, SettledJob};
-use piecework_model::{AccountId, Digest, LeaseId, Receipt, Seal};
+use piecework_model::{Digest, Seal};
 use piecework_queue::{ProviderLink, Unsealed};
+use tokio::task::JoinSet;
 
 use crate::{
     Answer, Controller,
+    clock::within,
     failure::{rejected, store},
-    money::{leases, withheld},
+    money::{
+        leases,
+        outbox::{Batch, LaneKey, Outbox, Outgoing},
+        pace::{Unsettled, back_off, until_turn},
+        withheld,
+    },
 };
-
-/// A receipt that waits for its settlement, with the ack's time.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    pub receipt: Receipt,
-    pub mark: [u8; 32],
-    pub price_max_ucr: u64,
-    pub received_at_ms: u64,
-}
-
-pub type LaneKey = (LeaseId, AccountId);
-
-#[derive(Default)]
-pub(crate) struct Outbox(DashMap<LaneKey, Vec<Outgoing>>);
 
 /// Jobs of one transaction: well below the ledger's own limit, large enough that its signature costs nothing a job.
 const SETTLE_JOBS_MAX: usize = 500;
-const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(2);
-
-impl Outbox {
-    pub(crate) fn push(&self, outgoing: Outgoing) {
-        self.0
-            .entry((outgoing.receipt.lease, outgoing.receipt.provider))
-            .or_default()
-            .push(outgoing);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.iter().map(|lane| lane.len()).sum()
-    }
-
-    /// Lanes whose provider is away wait for it: only it can seal its receipts.
-    fn take(&self, is_here: impl Fn(AccountId) -> bool) -> Vec<(LaneKey, Vec<Outgoing>)> {
-        let mut batches = Vec::new();
-        for mut lane in self.0.iter_mut().filter(|lane| is_here(lane.key().1)) {
-            let count = lane.len().min(SETTLE_JOBS_MAX);
-            if count > 0 {
-                batches.push((*lane.key(), lane.drain(..count).collect()));
-            }
-        }
-        batches
-    }
-}
+/// The last settlements at shutdown; what does not get through by then is settled after the next start.
+const LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Puts what an earlier run left unsettled into the outbox; their lanes' leases must be known by then.
 pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
@@ -81,110 +50,207 @@ pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
     Ok(())
 }
 
-/// Settles what waits, again and again; a last time at shutdown.
+/// Gives each lane that has receipts a task, until shutdown; then each settles a last time.
 pub(crate) async fn run(controller: Arc<Controller>) {
+    let mut tasks = JoinSet::new();
     loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => {
-                settle_all(&controller).await;
-                return;
+        let outbox = &controller.outbox;
+        let is_stopping = tokio::select! {
+            () = controller.shutdown.cancelled() => true,
+            () = outbox.news() => false,
+            () = controller.clock.sleep(controller.tuning.settle_every), if outbox.has_parked() => false,
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a lane's settlement panicked; it is tried again");
+                }
+                continue;
             }
-            () = tokio::time::sleep(controller.tuning.settle_every) => {}
+        };
+        let is_here = |provider| controller.link(provider).is_ok();
+        for lane in outbox.take_fresh().into_iter().chain(outbox.take_parked(is_here)) {
+            tasks.spawn(serve(controller.clone(), lane));
         }
-        if !settle_all(&controller).await {
-            tokio::time::sleep(RETRY_AFTER_FAILURE).await;
+        if is_stopping {
+            break;
+        }
+    }
+    let last = async { while tasks.join_next().await.is_some() {} };
+    if within(&*controller.clock, LAST_WITHIN, last).await.is_none() {
+        let jobs = controller.outbox.len();
+        tracing::info!(
+            jobs,
+            "receipts are left for the next start: their providers or the ledger take long"
+        );
+    }
+}
+
+/// However a lane's task ends, unless it has nothing left: the lane gets another one.
+struct Served<'a> {
+    outbox: &'a Outbox,
+    lane: LaneKey,
+    has_more: bool,
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if self.has_more {
+            self.outbox.park(self.lane);
         }
     }
 }
 
-/// Whether all that waited got through. What comes in meanwhile waits for the next turn, unless it is a batch of full size: a
-/// settlement costs the ledger a block, however few jobs are in it.
-async fn settle_all(controller: &Controller) -> bool {
+/// What came of a lane's turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// All that waited when it began is settled.
+    Through,
+    /// Its provider is away: only that can seal its receipts.
+    Away,
+    Failed,
+}
+
+/// Settles one lane, turn by turn, until nothing waits in it, its provider goes away, or shutdown. It waits for nobody else,
+/// and nobody for it.
+async fn serve(controller: Arc<Controller>, lane: LaneKey) {
+    let (outbox, tuning) = (&controller.outbox, &controller.tuning);
+    let mut served = Served {
+        outbox,
+        lane,
+        has_more: true,
+    };
+    let mut failures = 0;
     loop {
-        let batches = controller.outbox.take(|provider| controller.link(provider).is_ok());
-        let is_more = batches.iter().any(|(_, batch)| batch.len() == SETTLE_JOBS_MAX);
-        let settle = batches
-            .into_iter()
-            .map(|(lane, batch)| settle_batch(controller, lane, batch));
-        let done = futures::future::join_all(settle).await;
-        let through = done.into_iter().all(|through| through);
-        if !through || !is_more {
-            return through;
+        let wait = match failures {
+            0 => until_turn(lane, tuning.settle_every, controller.clock.now()),
+            failures => back_off(failures),
+        };
+        let is_stopping = tokio::select! {
+            () = controller.shutdown.cancelled() => true,
+            () = controller.clock.sleep(wait) => false,
+        };
+        // One that fails now would only hold up the shutdown.
+        if is_stopping && failures > 0 {
+            return;
+        }
+        match turn(&controller, lane).await {
+            Turn::Through => failures = 0,
+            Turn::Failed => failures = failures.saturating_add(1),
+            Turn::Away => return,
+        }
+        if failures == 0 && outbox.rest(lane) {
+            served.has_more = false;
+            return;
+        }
+        if is_stopping {
+            return;
         }
     }
 }
 
-async fn settle_batch(controller: &Controller, lane: LaneKey, mut batch: Vec<Outgoing>) -> bool {
-    batch.sort_unstable_by_key(|outgoing| outgoing.receipt.sequence);
-    batch.dedup_by_key(|outgoing| outgoing.receipt.sequence);
-    match try_settle(controller, lane, &batch).await {
-        Ok(()) => true,
-        Err(refusal) => {
-            tracing::error!(lease = %lane.0, provider = %lane.1, jobs = batch.len(), %refusal, "a settlement did not get through");
-            controller.telemetry.settlements_failed.inc();
-            match refusal.code.as_str() {
-                "settle.budget" => feed(controller, lane.0, &batch).await,
-                "lease.closed" => {
-                    return give_up(controller, batch, "its lease closed before it was settled").await;
+/// What comes in meanwhile waits for the next turn, unless a batch was of full size: a settlement costs the ledger a block,
+/// however few jobs are in it.
+async fn turn(controller: &Controller, lane: LaneKey) -> Turn {
+    loop {
+        let Ok(provider) = controller.link(lane.1) else {
+            return Turn::Away;
+        };
+        let mut batch = controller.outbox.take(lane, SETTLE_JOBS_MAX);
+        let is_full = batch.receipts().len() == SETTLE_JOBS_MAX;
+        if batch.receipts().is_empty() {
+            return Turn::Through;
+        }
+        batch.sort();
+        match try_settle(controller, lane, &*provider, batch.receipts()).await {
+            Ok(()) => batch.done(),
+            Err(unsettled) => {
+                if !recover(controller, lane, batch, &unsettled).await {
+                    return Turn::Failed;
                 }
-                "settle.not_payer" => {
-                    return give_up(controller, batch, "this controller pays from its lease no more").await;
-                }
-                _ => {}
             }
-            controller.outbox.0.entry(lane).or_default().extend(batch);
+        }
+        if !is_full {
+            return Turn::Through;
+        }
+    }
+}
+
+/// Whether the batch came to its end all the same; else it is tried again.
+async fn recover(controller: &Controller, lane: LaneKey, batch: Batch<'_>, unsettled: &Unsettled) -> bool {
+    let jobs = batch.receipts().len();
+    tracing::error!(lease = %lane.0, provider = %lane.1, jobs, %unsettled, "a settlement did not get through");
+    controller.telemetry.settlements_failed.inc();
+    let refusal = match unsettled {
+        Unsettled::Refused(refusal) => refusal,
+        Unsettled::SealOverdue | Unsettled::NoPlace | Unsettled::LedgerOverdue => return false,
+    };
+    match refusal.code.as_str() {
+        "settle.budget" => {
+            feed(controller, lane, batch.receipts()).await;
             false
         }
+        "lease.closed" => give_up(controller, batch, "its lease closed before it was settled").await,
+        "settle.not_payer" => give_up(controller, batch, "this controller pays from its lease no more").await,
+        _ => false,
     }
 }
 
 /// This controller cannot pay these any more: their lease closed before their provider came back to seal them, or its
 /// developer took this controller's key away. In its window a provider claims what it has a seal for.
-async fn give_up(controller: &Controller, batch: Vec<Outgoing>, reason: &str) -> bool {
-    for outgoing in batch {
+async fn give_up(controller: &Controller, mut batch: Batch<'_>, reason: &str) -> bool {
+    while let Some(outgoing) = batch.receipts().last() {
         let job = outgoing.receipt.job;
         if let Err(refusal) = withheld::lost(controller, job, reason).await {
             tracing::error!(%job, %refusal, "a job that will not be paid is not noted as such");
-            controller.outbox.push(outgoing);
             return false;
         }
+        batch.done_with_last();
     }
     true
 }
 
 /// The lease had not enough left for these: claims have drawn on it as well.
-async fn feed(controller: &Controller, lease: LeaseId, batch: &[Outgoing]) {
+async fn feed(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) {
     let prices = batch.iter().map(|outgoing| outgoing.receipt.price_ucr);
     let missing = prices.fold(0, u64::saturating_add).max(1);
-    if let Err(refusal) = leases::feed(controller, lease, missing).await {
-        tracing::error!(%lease, %refusal, "a lease cannot be topped up");
+    if let Err(refusal) = leases::feed(controller, lane.0, missing).await {
+        tracing::error!(lease = %lane.0, %refusal, "a lease cannot be topped up");
     }
 }
 
-async fn try_settle(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) -> Answer<()> {
-    let provider = controller.link(lane.1)?;
-    seal_tickets(controller, lane, &*provider).await?;
-    let receipts = batch.iter().map(|outgoing| Unsealed {
-        receipt: outgoing.receipt.clone(),
-        mark: outgoing.mark,
-    });
-    let seal = provider
-        .seal_receipts(lane, receipts.collect())
-        .await
-        .map_err(rejected)?;
-    let done = leases::submit_as_payer(controller, Action::Settle(settlement(lane, batch, &seal))).await?;
+async fn try_settle(
+    controller: &Controller,
+    lane: LaneKey,
+    provider: &dyn ProviderLink,
+    batch: &[Outgoing],
+) -> Result<(), Unsettled> {
+    let places = &controller.places;
+    let clock = &*controller.clock;
+    let seal = places
+        .sealing(clock, lane.1, sealed(controller, lane, provider, batch))
+        .await?;
+    let settle = leases::submit_as_payer(controller, Action::Settle(settlement(lane, batch, &seal)));
+    let done = places.submitting(clock, settle).await?;
     controller.telemetry.settled.inc_by(batch.len() as u64);
     tracing::debug!(lease = %lane.0, jobs = batch.len(), height = done.height, "settled");
     Ok(())
 }
 
-async fn seal_tickets(controller: &Controller, key: LaneKey, provider: &dyn ProviderLink) -> Answer<()> {
-    let book = controller.leases.book(key.0);
-    let lane = book.and_then(|book| book.lanes().into_iter().find(|(account, _)| *account == key.1));
-    match lane {
-        Some((_, lane)) => lane.seal(controller, key, provider, 0).await,
-        None => Ok(()),
+/// The provider gets the seal over its tickets and gives its own over the receipts. Cancel safe.
+async fn sealed(
+    controller: &Controller,
+    lane: LaneKey,
+    provider: &dyn ProviderLink,
+    batch: &[Outgoing],
+) -> Answer<Seal> {
+    if let Some(tickets) = controller.leases.book(lane.0).and_then(|book| book.known_lane(lane.1)) {
+        tickets.seal(controller, lane, provider, 0).await?;
     }
+    let receipts = batch.iter().map(|outgoing| Unsealed {
+        receipt: outgoing.receipt.clone(),
+        mark: outgoing.mark,
+    });
+    let seal = provider.seal_receipts(lane, receipts.collect()).await;
+    seal.map_err(rejected)
 }
 
 /// Receipts of one lane with the provider's seal over them, in ascending order of their sequences, each once.

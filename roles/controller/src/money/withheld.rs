@@ -14,7 +14,10 @@ use std::{sync::Arc, time::Duration};
 use dashmap::DashMap;
 use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
-use piecework_api::held::{Decision, HeldState, HeldView};
+use piecework_api::{
+    errors::Refusal,
+    held::{Decision, HeldState, HeldView},
+};
 use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
 use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
 use piecework_store::{Job, JobFilter};
@@ -28,7 +31,7 @@ use crate::{
     clock::{now_ms, timestamp},
     codecs,
     failure::{refuse, store},
-    money::{leases::Lane, settle::Outgoing},
+    money::{leases::Lane, outbox::Outgoing},
     providers::standings,
 };
 
@@ -127,30 +130,45 @@ impl Payable {
     }
 }
 
-/// Owes the receipt, unless it stands out: then it waits for an operator, or for its time.
-pub(crate) async fn pay_if_usual(controller: &Controller, payable: Payable) -> Answer<()> {
+/// Owes the receipt, unless it stands out: then it waits for an operator, or for its time. Never fails: a provider that has
+/// done the work does not pay for a disk of this controller's, and what cannot be looked at or written down is owed.
+pub(crate) async fn pay_if_usual(controller: &Controller, payable: Payable) {
+    let outlier = match standing_out(controller, &payable).await {
+        Ok(Some(outlier)) => outlier,
+        Ok(None) => return pay(controller, payable),
+        Err(refusal) => return unlooked(controller, payable, &refusal),
+    };
+    let record = payable.record(State::Held, in_words(&outlier));
+    match hold(controller, &record).await {
+        Ok(()) => {
+            controller.withheld.held.insert(record.job, payable);
+        }
+        Err(refusal) => unlooked(controller, payable, &refusal),
+    }
+}
+
+fn unlooked(controller: &Controller, payable: Payable, refusal: &Refusal) {
+    let job = payable.outgoing.receipt.job;
+    tracing::error!(%job, %refusal, "a receipt could not be looked at or held: it is paid");
+    pay(controller, payable);
+}
+
+/// What makes the receipt stand out; where nothing does, it is learned from.
+async fn standing_out(controller: &Controller, payable: &Payable) -> Answer<Option<Outlier>> {
+    match payable.outgoing.receipt.status {
+        JobStatus::Ok | JobStatus::Failed => {}
+        // Whatever they used is bounded by their limits, and the caller sees how they ended.
+        JobStatus::TimedOut | JobStatus::OutOfMemory | JobStatus::Cancelled => return Ok(None),
+    }
     let usage = usage(controller, payable.function).await?;
     let class = class_of(controller, payable.outgoing.receipt.provider);
     let sample = payable.sample();
-    let is_ordinary = match payable.outgoing.receipt.status {
-        JobStatus::Ok | JobStatus::Failed => true,
-        // Whatever they used is bounded by their limits, and the caller sees how they ended.
-        JobStatus::TimedOut | JobStatus::OutOfMemory | JobStatus::Cancelled => false,
-    };
-    let outlier = match is_ordinary {
-        true => usage.lock().outlier(class, &sample),
-        false => None,
-    };
-    match outlier {
-        Some(outlier) => hold(controller, payable, &outlier).await,
-        None => {
-            if is_ordinary {
-                usage.lock().learn(class, sample);
-            }
-            pay(controller, payable);
-            Ok(())
-        }
+    let mut usage = usage.lock();
+    let outlier = usage.outlier(class, &sample);
+    if outlier.is_none() {
+        usage.learn(class, sample);
     }
+    Ok(outlier)
 }
 
 fn pay(controller: &Controller, payable: Payable) {
@@ -200,22 +218,18 @@ async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Ar
         .get_with(version, || Arc::new(Mutex::new(usage))))
 }
 
-async fn hold(controller: &Controller, payable: Payable, outlier: &Outlier) -> Answer<()> {
-    let job = payable.outgoing.receipt.job;
-    let record = payable.record(State::Held, in_words(outlier));
+/// From here on it is held, also after a restart.
+async fn hold(controller: &Controller, record: &Record) -> Answer<()> {
+    let job = record.job;
     tracing::warn!(%job, provider = %record.provider, reason = record.reason, "a receipt is held");
-    codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
+    codecs::put_json(controller, SPACE, &job.to_string(), record).await?;
     controller.telemetry.receipts_held.inc();
     let detail = json!({"provider": record.provider, "price_ucr": record.price_ucr, "reason": record.reason});
-    let flagged = audit::record(
-        controller,
-        (None, record.provider),
-        ("receipt", "held"),
-        job.to_string(),
-        detail,
-    );
-    flagged.await?;
-    controller.withheld.held.insert(job, payable);
+    let who = (None, record.provider);
+    let flagged = audit::record(controller, who, ("receipt", "held"), job.to_string(), detail);
+    if let Err(refusal) = flagged.await {
+        tracing::error!(%job, %refusal, "that a receipt is held is not in the audit record");
+    }
     Ok(())
 }
 
@@ -321,7 +335,8 @@ fn held_for_ms(controller: &Controller) -> u64 {
     u64::try_from(controller.tuning.held_for.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// An operator's decision. Refuses with `receipt.not_held`.
+/// An operator's decision. Refuses with `receipt.not_held`. Where it cannot be written down it is not made: the receipt is
+/// held as before.
 pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
     let Some((_, payable)) = controller.withheld.held.remove(&job) else {
         return refuse("receipt.not_held", "no receipt of this job waits for a decision");
@@ -333,7 +348,10 @@ pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: Jo
             "released"
         }
         Decision::Refuse => {
-            refuse_payment(controller, &payable, "an operator refused it").await?;
+            if let Err(refusal) = refuse_payment(controller, &payable, "an operator refused it").await {
+                controller.withheld.held.insert(job, payable);
+                return Err(refusal);
+            }
             standings::note(controller, provider, Finding::Overclaimed).await;
             "denied"
         }
@@ -365,12 +383,20 @@ pub(crate) async fn release_of(controller: &Controller, lease: LeaseId) -> Answe
     Ok(())
 }
 
+/// Pays what was held; holds it as before where it is not written down that it is not.
 async fn release(controller: &Controller, payable: Payable) -> Answer<()> {
-    let job = payable.outgoing.receipt.job.to_string();
-    controller.store.take_value(SPACE, &job).await.map_err(store)?;
-    let usage = usage(controller, payable.function).await?;
-    let class = class_of(controller, payable.outgoing.receipt.provider);
-    usage.lock().learn(class, payable.sample());
+    let job = payable.outgoing.receipt.job;
+    if let Err(failure) = controller.store.take_value(SPACE, &job.to_string()).await {
+        controller.withheld.held.insert(job, payable);
+        return Err(store(failure));
+    }
+    match usage(controller, payable.function).await {
+        Ok(usage) => {
+            let class = class_of(controller, payable.outgoing.receipt.provider);
+            usage.lock().learn(class, payable.sample());
+        }
+        Err(refusal) => tracing::warn!(%job, %refusal, "nothing is learned from a receipt that was held"),
+    }
     pay(controller, payable);
     Ok(())
 }

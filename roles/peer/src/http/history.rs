@@ -14,7 +14,7 @@ use piecework_api::{
     server::{HttpResult, Query, refuse},
 };
 use piecework_chain::FinalBlock;
-use piecework_ledger::{Action, Event, Key, SignedTransaction, Value};
+use piecework_ledger::{Action, Event, JobChange, Key, SignedTransaction, Value};
 use piecework_model::{AccountId, LeaseId};
 
 use super::{Explorer, Shared, failed, jobs, state, views};
@@ -193,13 +193,18 @@ pub(super) async fn jobs(
 /// Each job is metered once.
 fn metered(block: &Arc<FinalBlock>) -> Vec<(LeaseId, AccountId, piecework_model::JobId)> {
     let results = block.outcomes.iter().filter_map(|outcome| outcome.result.as_ref().ok());
-    let metered = results.flatten().filter_map(|event| match event {
-        Event::JobMetered {
-            lease, provider, job, ..
-        } => Some((*lease, *provider, *job)),
-        _ => None,
+    let of_jobs = results.flatten().filter_map(Event::of_job);
+    let metered = of_jobs.filter(|of| match of.change {
+        JobChange::Metered => true,
+        JobChange::Opened
+        | JobChange::Received
+        | JobChange::Paid { .. }
+        | JobChange::Claimed { .. }
+        | JobChange::Refuted
+        | JobChange::Released
+        | JobChange::Mismatched => false,
     });
-    metered.collect()
+    metered.map(|of| (of.lease, of.provider, of.job)).collect()
 }
 
 /// Whose each lease is, read once an answer.

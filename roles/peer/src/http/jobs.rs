@@ -147,7 +147,25 @@ impl Found {
             }
             Action::OpenJobs(open) => self.provider = Some(open.provider),
             Action::PayClaims(pay) => self.provider = Some(pay.provider),
-            _ => {}
+            Action::Register(_)
+            | Action::RotateKey(_)
+            | Action::Transfer(_)
+            | Action::PutOffer(_)
+            | Action::DropOffer(_)
+            | Action::OpenLease(_)
+            | Action::TopUp(_)
+            | Action::DelegatePayer(_)
+            | Action::CloseLease(_)
+            | Action::ExpireLease(_)
+            | Action::ReleaseJobs(_)
+            | Action::Claim(_)
+            | Action::Challenge(_)
+            | Action::ReportMismatch(_)
+            | Action::SetLimit(_)
+            | Action::CoverDebt(_)
+            | Action::Propose(_)
+            | Action::Vote(_)
+            | Action::PayPeers(_) => {}
         }
     }
 

@@ -7,19 +7,19 @@ use piecework_api::errors::Refusal;
 use piecework_blobs::Files;
 use piecework_chain::Chain;
 use piecework_chain_http::remote;
-use piecework_controller::{Controller, Tuning};
+use piecework_controller::{Controller, MachineClock, Tuning};
 use piecework_ledger::{Genesis, Roles};
 use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
-use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_sink::Courier;
 use piecework_store::Sqlite;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    background::Background,
     files::{load_or_create_key, lock, make_private, write_private},
     formats,
     listen::listen,
@@ -36,6 +36,7 @@ pub struct Lone {
     /// Dropped last: the final settlement needs the ledger.
     chain: Arc<dyn Chain>,
     pub url: String,
+    _background: Background,
     _lock: fs::File,
 }
 
@@ -95,7 +96,16 @@ pub async fn controller(
         tuning: settings.tuning.into(),
         results_to: settings.results_to.clone(),
     };
-    let controller = start(seat, chain.clone(), store, Arc::new(blobs), Vec::new(), &shutdown).await?;
+    let background = Background::start()?;
+    let controller = start(
+        seat,
+        chain.clone(),
+        store,
+        Arc::new(blobs),
+        &shutdown,
+        background.handle(),
+    )
+    .await?;
     write_token(directory, &controller, (&settings.operator, &keys.operator), &url).await?;
     let explorer = Explorer::start(
         piecework_peer::http::Options {
@@ -114,6 +124,7 @@ pub async fn controller(
         shutdown,
         chain,
         url,
+        _background: background,
         _lock: lock,
     })
 }
@@ -165,8 +176,8 @@ pub(super) async fn start(
     chain: Arc<dyn Chain>,
     store: Arc<Sqlite>,
     blobs: Arc<Files>,
-    providers: Vec<Arc<dyn ProviderLink>>,
     shutdown: &CancellationToken,
+    background: Handle,
 ) -> Result<Arc<Controller>> {
     let options = piecework_controller::Options {
         key: seat.keys.clone(),
@@ -177,10 +188,12 @@ pub(super) async fn start(
         blobs,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         sinks: Arc::new(courier(seat.results_to)?),
-        providers,
+        providers: Vec::new(),
         policy: seat.policy,
         base_url: seat.base_url.to_owned(),
         tuning: seat.tuning,
+        background,
+        clock: MachineClock::clock(),
     };
     Controller::start(options, shutdown.clone())
         .await

@@ -12,7 +12,10 @@ use piecework_model::{Credits, OwnerName, SecretKey};
 use piecework_peer::{NewNetwork, http::Explorer};
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Keys, make_private};
+use super::{
+    background::Background,
+    files::{Keys, make_private},
+};
 use crate::places;
 
 /// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each
@@ -36,10 +39,12 @@ pub const PARAMS: Params = Params {
 /// Blocks without transactions: rare, so that an idle machine is left alone.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// The ledger's only peer, with a network of its own made at the first start.
+/// The ledger's only peer, with a network of its own made at the first start. Its threads come after those that answer
+/// calls, as those of `background` do.
 pub(super) async fn start_peer(
     directory: &Path,
     keys: &Keys,
+    background: &Background,
     shutdown: CancellationToken,
 ) -> Result<piecework_peer::Handle> {
     make_private(directory)?;
@@ -51,8 +56,9 @@ pub(super) async fn start_peer(
     let mut options = piecework_chain_node::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
     options.heartbeat = HEARTBEAT;
     options.rules_known = places::rules_known();
-    let node = piecework_chain_node::start(options)
-        .await
+    let node = background
+        .run(piecework_chain_node::start(options))
+        .await?
         .context("cannot start the ledger")?;
     Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
 }

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
-use piecework_controller::{Controller, Tuning};
+use piecework_controller::{Controller, MachineClock, Tuning};
 use piecework_model::{AccountId, EgressPolicy, Network};
 use piecework_packages::Packages;
 use piecework_peer::{caretaker, http::Explorer};
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    background::Background,
     collecting::{Collecting, by_own_peer},
     controller::{courier, not_started, write_token},
     files::{Keys, lock, make_private, refuse_foreign},
@@ -38,6 +39,7 @@ pub struct Machine {
     shutdown: CancellationToken,
     /// Of the provider, if there is one.
     collecting: Option<Collecting>,
+    _background: Background,
     _lock: fs::File,
 }
 
@@ -64,9 +66,10 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let url = format!("http://{}", listener.local_addr()?);
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(directory)?;
+    let background = Background::start()?;
     say("starting the ledger");
     let peer_shutdown = CancellationToken::new();
-    let peer = start_peer(&directory.join("peer"), &keys, peer_shutdown.clone()).await?;
+    let peer = start_peer(&directory.join("peer"), &keys, &background, peer_shutdown.clone()).await?;
     let chain = peer.chain();
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
@@ -115,6 +118,8 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             policy: settings.policy,
             base_url: url.clone(),
             tuning: Tuning::default(),
+            background: background.handle(),
+            clock: MachineClock::clock(),
         },
         shutdown.clone(),
     )
@@ -139,6 +144,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         listener,
         shutdown,
         collecting,
+        _background: background,
         _lock: lock,
     })
 }

@@ -1,6 +1,7 @@
 //! Puts the roles together from concrete parts: the only place that names a backend, a store or an engine.
 
 mod agent;
+mod background;
 mod collecting;
 pub mod control;
 mod controller;

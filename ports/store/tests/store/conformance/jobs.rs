@@ -1,7 +1,11 @@
 //! Jobs, keys, payments, sequences.
 
+use piecework_model::AccountId;
+
 use super::samples::{self, START_MS, unique};
-use piecework_store::{Accepted, Job, JobFilter, JobState, JobStep, Payment, Store};
+use piecework_store::{
+    Accepted, AuditFilter, Change, Job, JobFilter, JobState, JobStep, Payment, Projected, Put, Store, Take,
+};
 
 fn function_of(owner: u64) -> piecework_model::FunctionId {
     samples::function_id(owner)
@@ -268,6 +272,13 @@ pub(super) async fn jobs_are_listed_newest_first_in_pages(store: &dyn Store) {
     );
 }
 
+fn paying(payment: Payment, height: u64) -> Projected {
+    Projected {
+        payments: vec![payment],
+        ..Projected::at(height)
+    }
+}
+
 pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
     let owner = unique();
     let job = samples::finished(unique(), function_of(owner), samples::account(owner));
@@ -285,7 +296,7 @@ pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
         commission_ucr: 7,
     };
     for _ in 0..2 {
-        store.mark_paid(&[payment], 43).await.expect("marked");
+        store.project(&paying(payment, 43)).await.expect("written");
         let paid = store.job(job.id).await.expect("read").expect("there");
         assert_eq!(
             (paid.paid, paid.paid_height, paid.commission_ucr),
@@ -306,7 +317,7 @@ pub(super) async fn a_job_is_unsettled_until_it_is_paid(store: &dyn Store) {
         ..payment
     };
     store
-        .mark_paid(&[unknown], 44)
+        .project(&paying(unknown, 44))
         .await
         .expect("another controller's job is passed over");
     assert_eq!(store.projected_height().await.expect("read"), 44);
@@ -359,10 +370,73 @@ pub(super) async fn the_first_height_of_a_step_stands(store: &dyn Store) {
     let job = samples::job_id(unique());
     assert_eq!(store.steps(job).await.expect("read"), []);
     for (step, height) in [(JobStep::Opened, 7), (JobStep::Received, 9), (JobStep::Opened, 8)] {
-        store.note_step(job, step, height).await.expect("noted");
+        let read = Projected {
+            steps: vec![(job, step)],
+            ..Projected::at(height)
+        };
+        store.project(&read).await.expect("written");
     }
     assert_eq!(
         store.steps(job).await.expect("read"),
         [(JobStep::Opened, 7), (JobStep::Received, 9)]
     );
+}
+
+pub(super) async fn a_block_is_written_with_its_place(store: &dyn Store) {
+    let (space, owner) = (format!("block-{}", unique()), samples::account(unique()));
+    let put = |key: &str, value: &[u8]| Put {
+        space: space.clone(),
+        key: key.to_owned(),
+        value: value.to_vec(),
+    };
+    let take = |key: &str| Take {
+        space: space.clone(),
+        key: key.to_owned(),
+        change: Some(Change {
+            at_ms: 1,
+            actor: None,
+            owner,
+            action: "lease.closed".to_owned(),
+            target: key.to_owned(),
+            detail: "{}".to_owned(),
+        }),
+    };
+    let job = samples::finished(unique(), function_of(unique()), owner);
+    store.finish(job.clone()).expect("kept");
+    store.put_value(&space, "gone", b"0").await.expect("put");
+    let payment = Payment {
+        job: job.id,
+        height: 90,
+        commission_ucr: 1,
+    };
+    let read = Projected {
+        height: 90,
+        payments: vec![payment],
+        steps: vec![(job.id, JobStep::Received)],
+        puts: vec![put("a", b"1"), put("b", b"2"), put("a", b"3")],
+        takes: vec![take("gone"), take("never")],
+    };
+    // Repeated after a crash, it changes nothing more.
+    for _ in 0..2 {
+        store.project(&read).await.expect("written");
+        assert_eq!(store.projected_height().await.expect("read"), 90);
+        let values = store.list_values(&space, "", None, 10).await.expect("listed").items;
+        assert_eq!(
+            values,
+            [("a".to_owned(), b"3".to_vec()), ("b".to_owned(), b"2".to_vec())]
+        );
+        assert_eq!(store.job(job.id).await.expect("read").map(|job| job.paid), Some(true));
+        assert_eq!(store.steps(job.id).await.expect("read"), [(JobStep::Received, 90)]);
+        let recorded = store.audit(&of_owner(owner)).await.expect("read").items;
+        let targets: Vec<&str> = recorded.iter().map(|entry| entry.change.target.as_str()).collect();
+        assert_eq!(targets, ["gone"], "recorded once, and only of what was there");
+    }
+}
+
+fn of_owner(owner: AccountId) -> AuditFilter {
+    AuditFilter {
+        account: Some(owner),
+        limit: 10,
+        ..AuditFilter::default()
+    }
 }

@@ -31,6 +31,7 @@ pub async fn all(store: &dyn Store) {
     jobs::jobs_are_listed_newest_first_in_pages(store).await;
     jobs::a_job_is_unsettled_until_it_is_paid(store).await;
     jobs::the_first_height_of_a_step_stands(store).await;
+    jobs::a_block_is_written_with_its_place(store).await;
     jobs::pruning_keeps_what_is_unsettled(store).await;
     jobs::sequences_never_go_back(store).await;
     results::the_first_note_of_a_job_counts_and_is_read_at_once(store).await;
