@@ -184,6 +184,7 @@ fn key_of_new(event: &Event) -> Option<Key> {
         | Event::PeersChanged { .. }
         | Event::ParamsChanged {}
         | Event::PeerPaid { .. }
+        | Event::RulesChanged { .. }
         | Event::JobReleased { .. } => None,
     }
 }
