@@ -19,13 +19,16 @@ def secret():
         frame = frame.f_back
     return frame.f_locals['secret']
 
-def send(kind, payload):
+def send(frames):
     if wit_world is None:
-        os.write(3, (17 + len(payload)).to_bytes(4, 'little') + secret() + kind + payload)
-    elif kind == b'h':
-        wit_world.send_head(payload.decode())
-    elif kind == b'c':
-        wit_world.send_chunk(payload)
+        # In one write: the agent sees all of it at once.
+        os.write(3, b''.join((17 + len(payload)).to_bytes(4, 'little') + secret() + kind + payload for kind, payload in frames))
+        return
+    for kind, payload in frames:
+        if kind == b'h':
+            wit_world.send_head(payload.decode())
+        elif kind == b'c':
+            wit_world.send_chunk(payload)
 
 HEAD = (b'h', b'{"status":200,"headers":[]}')
 END = (b'S', b'')
@@ -44,11 +47,9 @@ ATTACKS = {
     'a head of its own before the real one': [HEAD, 'stream'],
 }
 def handler(event, context):
-    for attack in ATTACKS[event]:
-        if attack == 'stream':
-            return iter(['honest'])
-        send(*attack)
-    return 'honest'
+    attack = ATTACKS[event]
+    send([frame for frame in attack if frame != 'stream'])
+    return iter(['honest']) if 'stream' in attack else 'honest'
 "#;
 
 /// Takes the secret from what the runner writes. Where there is no `fs` there is nothing to write to.
@@ -76,13 +77,15 @@ export default (event) => {
     fs.writeSync = (fd, frame, ...rest) => {
         if (fd !== 3) return write(fd, frame, ...rest);
         fs.writeSync = write;
-        for (const [kind, payload] of attacks[event]) {
-            const forged = Buffer.alloc(21 + payload.length);
-            forged.writeUInt32LE(17 + payload.length, 0);
-            frame.copy(forged, 4, 4, 20);
-            forged.write(kind + payload, 20, 'latin1');
-            write(3, forged);
-        }
+        const forged = attacks[event].map(([kind, payload]) => {
+            const one = Buffer.alloc(21 + payload.length);
+            one.writeUInt32LE(17 + payload.length, 0);
+            frame.copy(one, 4, 4, 20);
+            one.write(kind + payload, 20, 'latin1');
+            return one;
+        });
+        // In one write: the agent sees all of it at once.
+        write(3, Buffer.concat(forged));
         return write(fd, frame, ...rest);
     };
     return 'honest';
