@@ -136,7 +136,8 @@ impl Index {
                 | Event::ChangeVoted { .. }
                 | Event::PeersChanged { .. }
                 | Event::ParamsChanged {}
-                | Event::PeerPaid { .. } => {}
+                | Event::PeerPaid { .. }
+                | Event::RulesChanged { .. } => {}
             }
         }
     }

@@ -174,6 +174,7 @@ async fn read_event(controller: &Arc<Controller>, event: &Event, reading: &mut R
         | Event::PeersChanged { .. }
         | Event::ParamsChanged {}
         | Event::PeerPaid { .. }
+        | Event::RulesChanged { .. }
         | Event::JobReleased { .. } => {}
     }
     Ok(())

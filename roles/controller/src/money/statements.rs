@@ -74,6 +74,7 @@ fn paying_lease(event: &Event) -> Option<LeaseId> {
         | Event::PeersChanged { .. }
         | Event::ParamsChanged {}
         | Event::PeerPaid { .. }
+        | Event::RulesChanged { .. }
         | Event::JobReleased { .. } => None,
     }
 }
@@ -144,6 +145,7 @@ fn lines(
             | Event::ChangeVoted { .. }
             | Event::PeersChanged { .. }
             | Event::ParamsChanged {}
+            | Event::RulesChanged { .. }
             | Event::JobReleased { .. } => {}
         }
     }

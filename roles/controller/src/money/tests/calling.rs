@@ -14,8 +14,8 @@ use piecework_store::{Function, Version};
 use super::{CONTROLLER, Clock as _, DEVELOPER, World, account, provider::PRICES};
 use crate::{
     calls::{
-        gate::Gate,
         invoke::{self, Done, Invocation, Purpose},
+        streams::Streams,
     },
     clock::{now_ms, within},
     functions::Live,
@@ -75,6 +75,7 @@ fn live() -> Live {
             egress: Default::default(),
             placement: Placement::default(),
             rerun_percent: 0,
+            stream_bytes: 0,
             created_at_ms: 0,
         },
         request: Request {
@@ -89,7 +90,6 @@ fn live() -> Live {
             pinned: None,
         },
         work: Arc::new(work),
-        gate: Arc::new(Gate::new(1)),
         policy: scheduler::Policy::Random,
         secrets: Vec::new(),
         split: None,
@@ -110,6 +110,7 @@ async fn call(world: &World) -> Done {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Call,
+        streams: Streams::default(),
     };
     match invoke::run(world.controller.clone(), invocation).await {
         Ok(done) => done,

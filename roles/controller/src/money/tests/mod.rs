@@ -141,7 +141,7 @@ impl World {
             chain: ledger.clone(),
             store: store.clone(),
             blobs: Arc::new(Nothing),
-            packages: Arc::new(Packages::new(Default::default())),
+            packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: Arc::new(Nothing),
             providers: links.collect(),
             policy: Policy::Random,

@@ -175,6 +175,7 @@ impl ProviderLink for Double {
             },
             cold: false,
             pull_us: 0,
+            is_cut: false,
         })
     }
 
