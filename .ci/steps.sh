@@ -66,9 +66,9 @@ need_tools() {
   has npm || wanted+=(npm)
   has python3 || wanted+=(python3)
   python3 -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
-  python3 -m pip --version >/dev/null 2>&1 || wanted+=(python3-pip)
-  # The jail sandbox runs the system's own interpreters.
+  # The jail sandbox runs the system's own interpreters; packages are resolved in one.
   [ -x /usr/bin/python3 ] || wanted+=(python3)
+  { python3 -m pip --version && /usr/bin/python3 -m pip --version; } >/dev/null 2>&1 || wanted+=(python3-pip)
   if [ ${#wanted[@]} -gt 0 ]; then install_debian "${wanted[@]}"; fi
   printf '%s, node %s, %s\n' "$(cargo --version | cut -d' ' -f1-2)" "$(node --version)" "$(python3 --version)"
 }

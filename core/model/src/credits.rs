@@ -13,7 +13,7 @@ pub struct Credits(pub i128);
 
 /// An amount left the range of 128 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an amount of credits left its range")]
+#[error("an amount of credits is out of range")]
 pub struct CreditsOverflow;
 
 impl Credits {

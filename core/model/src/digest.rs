@@ -32,6 +32,27 @@ impl Digest {
     }
 }
 
+/// The digest of bytes that come in parts: the same as [`Digest::of`] all of them in one piece.
+#[derive(Clone, Default)]
+pub struct DigestStream(Hasher);
+
+impl DigestStream {
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// Of what has come so far.
+    pub fn digest(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for DigestStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("DigestStream").field(&self.digest()).finish()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))

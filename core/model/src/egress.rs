@@ -1,4 +1,4 @@
-//! What a function may reach on the network: its allow list, and which addresses are anybody's to reach.
+//! A function's network allow list, and which addresses are public.
 
 use std::{
     collections::BTreeSet,
@@ -113,8 +113,8 @@ impl EgressList {
 }
 
 fn too_many(message: String) -> Rejection {
-    Rejection::new("egress.too_many", format!("an allow list has {message}"))
-        .hint("name fewer services, or a wildcard as *.example.org:443")
+    Rejection::new("egress.too_many", format!("an allow list may have {message}"))
+        .hint("use fewer entries, or a wildcard like *.example.org:443")
         .field("egress")
 }
 
@@ -160,7 +160,7 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Self, Rejection> {
         let bad = |why: &str| {
             Rejection::new("egress.bad_destination", format!("`{text}` is not HOST:PORT: {why}"))
-                .hint("say api.example.com:443, *.example.org:443 or 203.0.113.7:5432")
+                .hint("use the form api.example.com:443, *.example.org:443 or 203.0.113.7:5432")
                 .field("egress")
         };
         let Some((host, port)) = text.rsplit_once(':') else {
@@ -169,7 +169,7 @@ impl FromStr for Destination {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = match port.parse::<u16>() {
             Ok(port) if port > 0 && digits => port,
-            Ok(_) | Err(_) => return Err(bad("a port is a number from 1 to 65535")),
+            Ok(_) | Err(_) => return Err(bad("the port must be a number from 1 to 65535")),
         };
         let host = parse_host(host).map_err(bad)?;
         Ok(Self { host, port })
@@ -179,24 +179,24 @@ impl FromStr for Destination {
 fn parse_host(host: &str) -> Result<Host, &'static str> {
     let host = host.to_ascii_lowercase();
     if host.contains(':') || host.starts_with('[') {
-        return Err("IPv6 addresses are not taken; give a name");
+        return Err("IPv6 addresses are not supported; use a name");
     }
     if let Ok(address) = host.parse::<Ipv4Addr>() {
         return if INSIDE.contains(IpAddr::V4(address)) {
-            Err("198.18.0.0/15 means names inside a sandbox")
+            Err("198.18.0.0/15 is reserved for names inside a sandbox")
         } else {
             Ok(Host::Address(address))
         };
     }
     match host.strip_prefix("*.") {
         Some(parent) if is_name(parent) => Ok(Host::Below(parent.to_owned())),
-        Some(_) => Err("a wildcard stands for whole labels before a name of at least two, as *.example.org"),
+        Some(_) => Err("a wildcard must come before a name of at least two labels, like *.example.org"),
         None if is_name(&host) => Ok(Host::Name(host)),
-        None => Err("a host is a full name with a dot in it, a wildcard *.NAME or an IPv4 address"),
+        None => Err("the host must be a full name with a dot, a wildcard *.NAME or an IPv4 address"),
     }
 }
 
-/// A name of at least two labels as it stands in the DNS; the last is not a number, which would make it an address to some.
+/// A DNS name of at least two labels; the last is not a number, because some would read that as an address.
 fn is_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -232,7 +232,7 @@ impl BorshDeserialize for Network {
     }
 }
 
-/// The addresses that stand for names inside a sandbox: the block for benchmarks, which nobody routes (RFC 2544).
+/// The addresses that stand for names inside a sandbox: the block for benchmarks, which is not routed (RFC 2544).
 const INSIDE: Network = v4(198, 18, 0, 15);
 
 const fn v4(a: u8, b: u8, c: u8, prefix: u8) -> Network {
@@ -273,7 +273,8 @@ const LINK_LOCAL_V6: Network = v6(0xfe80, 0, 10);
 /// The metadata service of one cloud on IPv6.
 const METADATA_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
 const UNICAST_V6: Network = v6(0x2000, 0, 3);
-/// Within global unicast: protocol assignments with Teredo, documentation (two blocks), and 6to4, which wraps any IPv4 address.
+/// Within global unicast: protocol assignments with Teredo, documentation (two blocks), and 6to4, which wraps any IPv4
+/// address.
 const NOT_PUBLIC_V6: [Network; 4] = [
     v6(0x2001, 0, 23),
     v6(0x2001, 0xdb8, 32),
@@ -282,7 +283,7 @@ const NOT_PUBLIC_V6: [Network; 4] = [
 ];
 
 impl Network {
-    /// Whether the address lies in it. An IPv4 address written as IPv6 counts as what it is.
+    /// Whether the address is in this network. An IPv4 address written as IPv6 counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let shift = |bits: u32| bits.saturating_sub(u32::from(self.prefix));
         match (self.address, address.to_canonical()) {
@@ -310,7 +311,12 @@ impl FromStr for Network {
 
     /// An address alone is a block of one.
     fn from_str(text: &str) -> Result<Self, Rejection> {
-        let bad = || Rejection::new("network.malformed", format!("`{text}` is not a network as 10.0.0.0/8"));
+        let bad = || {
+            Rejection::new(
+                "network.malformed",
+                format!("`{text}` is not a network; use the form 10.0.0.0/8"),
+            )
+        };
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -348,7 +354,8 @@ pub struct EgressPolicy {
 }
 
 impl EgressPolicy {
-    /// Link-local addresses are never permitted, whatever networks are named: clouds hand out machine credentials there.
+    /// Link-local addresses are never permitted, whatever networks are named: clouds hand out machine credentials
+    /// there.
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let never = LINK_LOCAL_V4.contains(address) || LINK_LOCAL_V6.contains(address) || address == METADATA_V6;

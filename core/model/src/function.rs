@@ -51,7 +51,7 @@ impl FromStr for Language {
             "javascript" | "js" => Ok(Self::JavaScript),
             other => Err(Rejection::new(
                 "function.unknown_language",
-                format!("`{other}` is not a language of this platform"),
+                format!("`{other}` is not a supported language"),
             )
             .hint("use `python` or `javascript`")
             .field("language")),
@@ -86,7 +86,7 @@ macro_rules! name {
                 if fits {
                     Ok(Self(text.to_owned()))
                 } else {
-                    Err(Rejection::new($code, concat!("the name of ", $noun, " is 1 to 30 of a-z, 0-9 and -, begins with a letter and does not end with -"))
+                    Err(Rejection::new($code, concat!("the name of ", $noun, " must be 1 to 30 characters from a-z, 0-9 and -, begin with a letter and not end with -"))
                         .field("name"))
                 }
             }

@@ -58,12 +58,12 @@ pub struct Signature(pub [u8; 64]);
 
 /// Somebody else signed, or something else was signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the signature does not verify")]
+#[error("the signature is invalid")]
 pub struct SignatureInvalid;
 
 /// A key's text is not 64 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 64 hex digits")]
+#[error("the key must be 64 hex digits")]
 pub struct BadKey;
 
 impl PublicKey {

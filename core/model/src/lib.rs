@@ -16,7 +16,7 @@ mod rejection;
 mod ticket;
 
 pub use credits::{Credits, CreditsOverflow};
-pub use digest::Digest;
+pub use digest::{Digest, DigestStream};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use function::{FunctionName, Language, OwnerName};
 pub use id::{AccountId, FunctionId, JobId, LeaseId, NetworkId};

@@ -1,4 +1,4 @@
-//! What one invocation may use at most.
+//! Limits of one invocation.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Standard output and error together; more is cut with a marker.
     pub log_bytes: u64,
-    /// Bytes to and from the network together; zero where the network is off.
+    /// Bytes to and from the network together; zero where the network is off. In a ticket also what the job may stream: see
+    /// [`Self::with_stream`].
     #[serde(default)]
     pub egress_bytes: u64,
 }
@@ -37,33 +38,39 @@ impl Limits {
     pub const EGRESS_BYTES_DEFAULT: u64 = 64 << 20;
     /// 16 GiB: what a run of 15 minutes moves on a fast line is no function any more.
     pub const EGRESS_BYTES_MAX: u64 = 16 << 30;
+    /// 16 GiB, as for the network: a streamed answer costs its bytes, so that this bounds a mistake and not a use.
+    pub const STREAM_BYTES_MAX: u64 = 16 << 30;
     /// Below 32 MiB no interpreter starts.
     pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
     /// 4 GiB: what one 32-bit wasm memory can address.
     pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
+    /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
+    pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
 
     /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
                 "function.bad_timeout",
-                format!("a timeout is between 1 and {} ms", Self::TIMEOUT_MS_MAX),
+                format!("the timeout must be between 1 and {} ms", Self::TIMEOUT_MS_MAX),
             )
             .field("timeout_ms"));
         }
         if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
-            return Err(
-                Rejection::new("function.bad_memory", "a memory limit is between 32 and 4096 MiB")
-                    .field("memory_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "function.bad_memory",
+                "the memory limit must be between 32 and 4096 MiB",
+            )
+            .field("memory_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
-            return Err(
-                Rejection::new("egress.bad_limit", "a run moves at most 16384 MiB over the network")
-                    .field("egress_limit_mb"),
-            );
+            return Err(Rejection::new(
+                "egress.bad_limit",
+                "the limit on network traffic must be at most 16384 MiB per run",
+            )
+            .field("egress_limit_mb"));
         }
         Ok(())
     }
@@ -77,8 +84,24 @@ impl Limits {
         }
     }
 
-    /// The most that a job under these limits can cost: what is reserved before it runs.
+    /// Maximum cost of a job under these limits; this amount is reserved before it runs.
     pub fn price_max(&self, prices: &Prices, cores: u32) -> Result<u64, PriceOverflow> {
         prices.price(&self.counters_max(cores))
+    }
+
+    /// As a ticket carries them for a run that may stream `bytes`, its answer and the body of its request together. Streamed
+    /// bytes are counted and billed like those of the network, so the ticket's maximum price covers them too.
+    pub fn with_stream(self, bytes: u64) -> Self {
+        Self {
+            egress_bytes: self.egress_bytes.saturating_add(bytes),
+            ..self
+        }
+    }
+
+    /// What a ticket's limits allow to be streamed beyond these limits, those of its function; `None` where they differ in
+    /// anything else, or allow less.
+    pub fn streamable(&self, ticket: &Self) -> Option<u64> {
+        let bytes = ticket.egress_bytes.checked_sub(self.egress_bytes)?;
+        (self.with_stream(bytes) == *ticket).then_some(bytes)
     }
 }

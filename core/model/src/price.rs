@@ -12,7 +12,7 @@ pub struct Counters {
     pub cpu_us: u64,
     /// Memory held times time: bytes x milliseconds.
     pub memory_byte_ms: u64,
-    /// Bytes sent to and received from the network; zero where it is off.
+    /// Bytes sent to and received from the network; zero if it is off.
     pub egress_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the parties of a job sign: ticket, receipt, ack, and the seal that signs a batch of one kind.
+//! What the parties of a job sign: tickets, receipts and acks, and the seal over a batch of one kind.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Ticket {
     pub lease: LeaseId,
-    /// The only one who may run it and be paid; (lease, provider) is the lane.
+    /// Only this provider may run it and be paid; (lease, provider) is the lane.
     pub provider: AccountId,
     /// Unique in its lane, never used again, not even for a job that was never run.
     pub sequence: u64,
@@ -59,7 +59,7 @@ pub struct Receipt {
     pub duration_us: u64,
 }
 
-/// A mailbox's word that the result arrived.
+/// A mailbox's confirmation that the result arrived.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Ack {
     pub job: JobId,
@@ -87,7 +87,7 @@ struct SealedFields<'a> {
 }
 
 impl Seal {
-    /// Signs the members whose [`leaf`] digests are given.
+    /// Signs the members with these [`leaf`] digests.
     pub fn sign(
         key: &SecretKey,
         domain: Domain,

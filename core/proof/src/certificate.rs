@@ -1,7 +1,7 @@
 //! Finality certificates: more than two thirds of an epoch's peers signed the digest of a block.
 //!
-//! They are made by the consensus engine (commonware's simplex with Ed25519). This is the format alone, so that whoever
-//! checks one needs no engine.
+//! The consensus engine (commonware's simplex with Ed25519) makes them. This module has only the format, so that you
+//! can check one without the engine.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use curve25519_dalek::{EdwardsPoint, edwards::CompressedEdwardsY, scalar::Scalar, traits::IsIdentity as _};
@@ -35,8 +35,8 @@ pub struct Finalization {
 const SIGNERS_MAX: u64 = 1 << 10;
 
 impl Finalization {
-    /// Reads the engine's bytes: varints of epoch, view and parent view; the block's digest; the signers as a count of bits
-    /// (8 bytes, big-endian) and the bits; a varint count of signatures and the signatures.
+    /// Reads the engine's bytes: varints of epoch, view and parent view; the block's digest; the signers as a count of
+    /// bits (8 bytes, big-endian) and the bits; a varint count of signatures and the signatures.
     pub fn from_engine(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let (epoch, view, parent_view) = (reader.varint()?, reader.varint()?, reader.varint()?);
@@ -63,7 +63,7 @@ impl Finalization {
     }
 }
 
-/// The fewest peers of `peers` whose votes are final: more than two thirds.
+/// Number of votes out of `peers` that make a block final: more than two thirds.
 pub fn quorum(peers: usize) -> usize {
     peers - peers.saturating_sub(1) / 3
 }
@@ -108,7 +108,8 @@ impl Certificate {
         fits.then_some(signed)
     }
 
-    /// What each peer signs: the length of the domain, the domain, epoch, view, parent view, digest; numbers as varints.
+    /// What each peer signs: the length of the domain, the domain, epoch, view, parent view, digest; numbers as
+    /// varints.
     fn message(&self, network: &NetworkId, epoch: u64, block: Digest) -> Vec<u8> {
         let domain = [b"piecework/1/consensus/".as_slice(), &network.0, b"_FINALIZE"].concat();
         let mut message = Vec::with_capacity(128);

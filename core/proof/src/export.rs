@@ -29,7 +29,7 @@ pub enum Frame {
     Block(Box<ExportBlock>),
     /// Values of the state after the last block before this frame.
     Values(Vec<Exported>),
-    /// Nothing follows: what is missing after it was not exported.
+    /// End of the export: data missing after it was not exported.
     End {
         blocks: u64,
         head: Digest,
@@ -69,7 +69,7 @@ pub fn read_frames(mut reader: impl Read) -> Result<impl Iterator<Item = Result<
     let mut magic = [0; 8];
     reader.read_exact(&mut magic)?;
     if magic != EXPORT_MAGIC {
-        return Err(Invalid::Malformed("they do not begin like an export").into());
+        return Err(Invalid::Malformed("it does not begin like an export").into());
     }
     Ok(std::iter::from_fn(move || read_frame(&mut reader).transpose()))
 }
@@ -90,7 +90,7 @@ fn read_frame(reader: &mut impl Read) -> Result<Option<Frame>, ReadFailure> {
     if bytes.len() != length as usize {
         return Err(Invalid::Malformed("the last frame is cut off").into());
     }
-    let frame = borsh::from_slice(&bytes).map_err(|_| Invalid::Malformed("a frame does not decode"))?;
+    let frame = borsh::from_slice(&bytes).map_err(|_| Invalid::Malformed("a frame cannot be decoded"))?;
     Ok(Some(frame))
 }
 
@@ -156,11 +156,11 @@ impl<R: StateRoots> Checker<R> {
 
     pub fn frame(&mut self, frame: Frame) -> Result<(), Invalid> {
         if self.ended {
-            return Err(Invalid::Malformed("something follows the closing line"));
+            return Err(Invalid::Malformed("there is data after the closing line"));
         }
         match (frame, &self.genesis) {
             (Frame::Genesis(genesis), None) => self.begin(*genesis),
-            (Frame::Genesis(_), Some(_)) => Err(Invalid::Malformed("there are two geneses")),
+            (Frame::Genesis(_), Some(_)) => Err(Invalid::Malformed("there are two genesis frames")),
             (_, None) => Err(Invalid::Malformed("there is no genesis before the blocks")),
             (Frame::Block(block), Some(genesis)) => {
                 let genesis = genesis.clone();

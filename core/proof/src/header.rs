@@ -12,7 +12,7 @@ pub struct Header {
     pub epoch: u64,
     /// The proposer's clock, never below the parent's.
     pub timestamp_ms: u64,
-    /// Over what came of the transactions: [`crate::outcomes_root`].
+    /// Over the outcomes of the transactions: [`crate::outcomes_root`].
     pub outcomes_root: Digest,
     pub details: Details,
 }

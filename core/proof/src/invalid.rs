@@ -1,4 +1,4 @@
-//! What does not hold, and where.
+//! What is wrong with a proof or an export, and where.
 
 use piecework_ledger::Key;
 use piecework_model::{NetworkId, PublicKey};
@@ -6,50 +6,50 @@ use piecework_model::{NetworkId, PublicKey};
 /// Why a proof or an export is refused. Each names the block that it found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    #[error("these bytes are no proof and no export of a ledger: {0}")]
+    #[error("this is neither a proof nor an export of a ledger: {0}")]
     Malformed(&'static str),
-    #[error("this is of the network {found}, not of {expected}")]
+    #[error("this belongs to network {found}, not to {expected}")]
     OtherNetwork { found: NetworkId, expected: NetworkId },
-    #[error("the genesis is not valid: {0}")]
+    #[error("the genesis is invalid: {0}")]
     Genesis(String),
-    #[error("block {height}: the certificate does not fit the peers of its epoch")]
+    #[error("block {height}: the certificate does not match the peers of its epoch")]
     Certificate { height: u64 },
-    #[error("block {height}: {signed} peers signed the certificate, {needed} are needed")]
+    #[error("block {height}: {signed} peers signed the certificate, but {needed} are needed")]
     TooFewSignatures { height: u64, signed: usize, needed: usize },
-    #[error("block {height}: the signature of peer {peer} in the certificate does not verify")]
+    #[error("block {height}: the signature of peer {peer} in the certificate is invalid")]
     CertificateSignature { height: u64, peer: PublicKey },
-    #[error("block {height}: neither it nor a block after it has a certificate")]
+    #[error("block {height}: neither this block nor a later one has a certificate")]
     NotFinal { height: u64 },
-    #[error("block {height} is missing: block {found} comes in its place")]
+    #[error("block {height} is missing: found block {found} instead")]
     MissingBlock { height: u64, found: u64 },
-    #[error("the export ends after block {height}, without its closing line: it was cut off")]
+    #[error("the export was cut off: it ends after block {height} without its closing line")]
     CutOff { height: u64 },
     #[error("block {height} does not name the block before it as its parent")]
     Parent { height: u64 },
-    #[error("block {height}: {what} in its header is not what it must be")]
+    #[error("block {height}: {what} in the header is wrong")]
     Header { height: u64, what: &'static str },
-    #[error("block {height}: its transactions are not those of its header")]
+    #[error("block {height}: its transactions do not match its header")]
     Transactions { height: u64 },
-    #[error("block {height}: what came of its transactions is not what its header says")]
+    #[error("block {height}: the outcomes of its transactions do not match its header")]
     Outcomes { height: u64 },
-    #[error("block {height}, transaction {index}: replaying it gives another outcome")]
+    #[error("block {height}, transaction {index}: executing it again gives a different outcome")]
     Replay { height: u64, index: usize },
-    #[error("block {height}: replaying it gives another state root")]
+    #[error("block {height}: executing it again gives a different state root")]
     StateRoot { height: u64 },
     #[error("block {height}: the Merkle path does not lead to the root of outcomes")]
     Path { height: u64 },
     #[error("block {height}: the proof of {key:?} does not lead to the state root")]
     StatePath { height: u64, key: Box<Key> },
-    #[error("block {height}: {key:?} is said to be {said}, and the blocks give {found}")]
+    #[error("block {height}: the export says that {key:?} is {said}, but the blocks give {found}")]
     Value {
         height: u64,
         key: Box<Key>,
         said: String,
         found: String,
     },
-    #[error("block {height}: it does not say that the peers change")]
+    #[error("block {height}: it contains no change of the peers")]
     NoPeerChange { height: u64 },
-    #[error("the proof is of {found}, not of {expected}")]
+    #[error("the proof is for {found}, not for {expected}")]
     Other { found: String, expected: String },
     #[error("the state cannot be replayed: {0}")]
     Replica(String),

@@ -1,11 +1,11 @@
-//! What a block commits to, and how anybody checks it who holds no more than the genesis: headers, finality certificates,
-//! proofs of jobs and of values, exports of the whole ledger.
+//! What a block commits to, and how to check it with the genesis alone: headers, finality certificates, proofs of jobs
+//! and of values, exports of the whole ledger.
 //!
 //! ```text
 //! entry of a job -- Merkle --> header.outcomes_root ---.
 //! value of a key -- Merkle --> header.state_root -------+--> header digest <-- certificate <-- peers <-- genesis
 //! ```
-//! docs/ledger-format.md has every byte.
+//! docs/ledger-format.md describes every byte.
 
 mod certificate;
 mod entries;

@@ -5,11 +5,11 @@ use piecework_model::{NetworkId, PublicKey};
 
 use crate::{Entry, Evidence, Invalid};
 
-/// What a checker takes for granted, and what follows from it.
+/// What a checker trusts, and what follows from it.
 ///
-/// Who starts with the genesis alone and follows the changes trusts that of no set of peers that ever was more than two
-/// thirds sign another history, not even long after they left: former peers owe their keys' destruction to nobody. Who
-/// knows today's peers from elsewhere needs no more than them.
+/// If you start with the genesis alone and follow the changes, you trust that no former set of peers ever signs another
+/// history with more than two thirds of its keys, not even long after its peers left: nothing forces them to destroy
+/// their keys. If you know today's peers from another source, you need only them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anchor {
     network: NetworkId,

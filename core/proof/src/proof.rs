@@ -1,4 +1,4 @@
-//! Proofs that somebody takes home: of a job, and of an account or any other value of the state.
+//! Proofs that can be saved and checked later: of a job, and of an account or any other value of the state.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{Account, Key, Value};
@@ -198,7 +198,7 @@ impl Proof {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
         let body = bytes
             .strip_prefix(&PROOF_MAGIC)
-            .ok_or(Invalid::Malformed("they do not begin like a proof"))?;
-        borsh::from_slice(body).map_err(|_| Invalid::Malformed("the proof does not decode"))
+            .ok_or(Invalid::Malformed("it does not begin like a proof"))?;
+        borsh::from_slice(body).map_err(|_| Invalid::Malformed("the proof cannot be decoded"))
     }
 }

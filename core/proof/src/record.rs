@@ -1,4 +1,4 @@
-//! Outcomes as a block carries them: without the ids, which are those of its transactions.
+//! Outcomes as stored in a block: without ids, which follow from its transactions.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,8 @@
-//! The proof that a key of the state has a value, checked against a block's state root without the storage engine.
+//! Proof that a key of the state has a value, checked against a block's state root without the storage engine.
 //!
 //! The state is a log of operations (commonware's QMDB, ordered, `current`): each write of a key is an operation, and a
-//! bitmap says which operations still hold. Leaves of a Merkle mountain range are the operations; where a subtree covers 256
-//! of them, the 256 bits of their status are hashed in. docs/ledger-format.md has the layout.
+//! bitmap says which operations still hold. Leaves of a Merkle mountain range are the operations; where a subtree
+//! covers 256 of them, the 256 bits of their status are hashed in. docs/ledger-format.md has the layout.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{Key, Value};
@@ -35,14 +35,14 @@ pub struct StateProof {
     pub chunk: [u8; 32],
     /// Of the path within the peak, from the leaf up.
     pub siblings: Vec<Digest>,
-    /// What is folded with this operation's peak: the inactive peaks before it as one, active ones before it, inactive ones
-    /// after it, the active ones after it as one.
+    /// What is folded with this operation's peak: the inactive peaks before it as one, active ones before it, inactive
+    /// ones after it, the active ones after it as one.
     pub peaks: Vec<Digest>,
     /// Of the bits of the last, incomplete 256.
     pub partial: Option<Digest>,
 }
 
-/// Where a key lies in the state.
+/// Position of a key in the state.
 pub fn place(key: &Key) -> Digest {
     Digest::of_value("piecework 2026 state key", key)
 }
@@ -51,7 +51,7 @@ fn hash(parts: &[&[u8]]) -> Digest {
     Digest::of(&parts.concat())
 }
 
-/// Where the leaf lies among all nodes of the range.
+/// Position of the leaf among all nodes of the range.
 fn position(location: u64) -> u64 {
     2 * location - u64::from(location.count_ones())
 }

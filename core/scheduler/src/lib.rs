@@ -1,6 +1,6 @@
-//! Decisions about providers: who gets a job, with reasons for each one passed over; whose word is worth what.
+//! Decisions about providers: which one gets a job, why the others were passed over, and how far each is trusted.
 //!
-//! Pure and replayable: the same view, request, policy and seed give the same choice, in whatever order the view is.
+//! Pure and replayable: the same view, request, policy and seed give the same choice, whatever the order of the view.
 
 mod placement;
 mod reasons;
@@ -167,7 +167,8 @@ fn rank(candidate: &Candidate, request: &Request, policy: Policy, seed: u64) -> 
 pub const REFERENCE_CPU_US_PER_UNIT: u32 = 1_000;
 
 /// What the work of one second of the reference machine's core, with the request's memory, costs there: the common
-/// measure of price vectors. A slow machine needs more seconds for it; one that was never measured is taken at its word.
+/// measure of price vectors. A slow machine needs more seconds for it; one that was never measured is taken at its
+/// word.
 fn work_price(candidate: &Candidate, memory_bytes: u64) -> u64 {
     let cpu_us_per_unit = candidate.cpu_us_per_unit.unwrap_or(REFERENCE_CPU_US_PER_UNIT);
     let cpu_us = u64::from(cpu_us_per_unit) * (1_000_000 / u64::from(REFERENCE_CPU_US_PER_UNIT));

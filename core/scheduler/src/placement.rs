@@ -1,4 +1,4 @@
-//! What a developer may ask of the providers that run a function, and what the community knows of them.
+//! What a developer can require of the providers of a function, and what is known about providers.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub enum Policy {
     Cheapest,
 }
 
-/// What the community knows of a provider's word, in ascending order.
+/// How far a provider is trusted, in ascending order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
@@ -59,7 +59,7 @@ macro_rules! words {
 words!(
     Policy,
     "placement.bad_policy",
-    "a policy is random, least-loaded, warm-first or cheapest",
+    "the policy must be random, least-loaded, warm-first or cheapest",
     Random = "random",
     LeastLoaded = "least-loaded",
     WarmFirst = "warm-first",
@@ -86,12 +86,12 @@ impl std::fmt::Display for Trust {
 impl std::str::FromStr for Trust {
     type Err = Rejection;
 
-    /// What a function may ask for: nobody asks for the suspended.
+    /// The classes that a function can require; `suspended` is not one of them.
     fn from_str(text: &str) -> Result<Self, Rejection> {
         [Self::New, Self::Known, Self::Trusted]
             .into_iter()
             .find(|trust| trust.as_str() == text)
-            .ok_or_else(|| Rejection::new("placement.bad_trust", "a trust class is new, known or trusted"))
+            .ok_or_else(|| Rejection::new("placement.bad_trust", "the trust class must be new, known or trusted"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A provider's standing: what became of its results wherever somebody could check them.
+//! A provider's standing: the record of its results that could be checked.
 //!
 //! ```text
 //! new --- right results ---> known --- right results ---> trusted
@@ -45,14 +45,14 @@ const OVERCLAIMS_MAX: u32 = 3;
 /// Right reference results in a row that end a suspension.
 const REDEEMING: u32 = 3;
 
-/// What somebody found.
+/// A finding about a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// The same result as another provider's.
     Right,
     /// Another result than the one that is known, or that others agree on; or a receipt for something else.
     Wrong,
-    /// Another result than one other provider's, and nobody can tell whose is right.
+    /// The result differs from one other provider's, and nobody can tell which is right.
     Doubtful,
     /// A receipt that claims more than was ordered or seen.
     Overclaimed,
@@ -119,8 +119,8 @@ impl Standing {
     }
 }
 
-/// How many percent of a function's jobs run twice at a provider of this trust, where the function asks for `asked`: ten
-/// times as many of a newcomer's as of one whose results were right for long.
+/// How many percent of a function's jobs run twice at a provider of this trust, where the function asks for `asked`:
+/// ten times as many of a newcomer's as of one whose results were right for long.
 pub fn rerun_percent(asked: u32, trust: Trust) -> u32 {
     let times = match trust {
         Trust::Suspended | Trust::New => 10,
@@ -139,8 +139,8 @@ pub enum Verdict {
     Undecided,
 }
 
-/// Who is alone with his result. Without a third one the less trusted is; among equals nobody can tell, nor where all
-/// three differ: then the function is not deterministic.
+/// Finds the provider with the wrong result. Without a third result it is the less trusted one; equal trust, or three
+/// different results (the function is then not deterministic), leave it undecided.
 pub fn verdict<R: PartialEq>(results: [R; 2], trusts: [Trust; 2], third: Option<R>) -> Verdict {
     let [first, second] = results;
     match third {

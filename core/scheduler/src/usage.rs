@@ -1,4 +1,4 @@
-//! What a function usually uses on one class of machine, and which claim stands out from it.
+//! A function's usual resource use on one class of machine, and which claims are outliers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,7 +34,7 @@ pub struct Sample {
     pub counters: Counters,
 }
 
-/// A claim far above what was ever seen of the function on such machines.
+/// A claim far above anything seen from the function on such machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outlier {
     pub counter: Counter,
@@ -54,7 +54,7 @@ pub enum Counter {
 
 /// Remembered of a class: enough to have seen the dear inputs of most functions.
 const SAMPLES_MAX: usize = 128;
-/// Fewer say nothing about what is usual.
+/// Fewer samples say nothing about usual values.
 pub const SAMPLES_MIN: usize = 20;
 /// A claim may be so many times the highest before: inputs differ.
 const TIMES_MAX: u64 = 4;
@@ -81,8 +81,8 @@ impl Counter {
 }
 
 impl Usage {
-    /// The claim of `sample` that stands out, if one does. What other providers claimed counts, where there is enough of
-    /// it: a provider's own past is no witness for it.
+    /// The claim of `sample` that stands out, if one does. What other providers claimed counts, where there is enough
+    /// of it: a provider's own past is no witness for it.
     pub fn outlier(&self, class: MachineClass, sample: &Sample) -> Option<Outlier> {
         let seen = self.classes.get(&class)?;
         let others: Vec<&Sample> = seen.iter().filter(|seen| seen.provider != sample.provider).collect();
@@ -106,7 +106,7 @@ impl Usage {
         })
     }
 
-    /// Takes a claim that was accepted into what is usual.
+    /// Adds an accepted claim to the usual values.
     pub fn learn(&mut self, class: MachineClass, sample: Sample) {
         let seen = self.classes.entry(class).or_default();
         if seen.len() == SAMPLES_MAX {

@@ -1,4 +1,4 @@
-//! `/accounts`, `/sessions`, `/tokens`, `/invites`: who somebody is and what a token may do.
+//! `/accounts`, `/sessions`, `/tokens`, `/invites`: identity, and what a token allows.
 
 use borsh::BorshSerialize;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{ledger::ProofView, schemas::Ucr};
 
-/// What an account may be on the network.
+/// A role of an account on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -31,17 +31,17 @@ impl Role {
     }
 }
 
-/// What a token may do. Each includes nothing of the others, save that `admin` includes all.
+/// What a token allows. Scopes do not include one another, except that `admin` includes all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Create, change, delete functions.
+    /// Create, change and delete functions.
     Deploy,
-    /// Run them, cancel jobs.
+    /// Run functions and cancel jobs.
     Invoke,
-    /// Read functions, jobs, logs, metrics, the statement.
+    /// Read functions, jobs, logs, metrics and the statement.
     View,
-    /// Everything, tokens, transfers and invites included.
+    /// Everything, including tokens, transfers and invites.
     Admin,
 }
 
@@ -66,9 +66,9 @@ impl std::str::FromStr for Scope {
             .into_iter()
             .find(|scope| scope.as_str() == text)
             .ok_or_else(|| {
-                let message = format!("`{text}` is not a scope of tokens");
+                let message = format!("`{text}` is not a token scope");
                 piecework_model::Rejection::new("token.bad_scope", message)
-                    .hint("deploy, invoke, view or admin")
+                    .hint("use deploy, invoke, view or admin")
                     .field("scopes")
             })
     }
@@ -83,22 +83,22 @@ pub struct CreateAccount {
     /// 10 to 200 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// Whoever holds the secret key is the owner; 64 hex digits.
+    /// 64 hex digits; the holder of the secret key owns the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub public_key: Option<PublicKey>,
     /// With `public_key`: the signed Register transaction in the ledger's encoding, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<String>,
-    /// Developer if absent.
+    /// `developer` if absent.
     #[serde(default)]
     pub roles: Vec<Role>,
-    /// Required where the network is not open.
+    /// Required unless the network is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub invite: Option<String>,
 }
 
-/// An account on the ledger. What only its owner and an admin may see is absent for others.
+/// An account on the ledger. Fields that only its owner and admins can see are absent for others.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AccountView {
     #[schema(value_type = String)]
@@ -107,31 +107,31 @@ pub struct AccountView {
     #[schema(value_type = String)]
     pub key: PublicKey,
     pub roles: Vec<Role>,
-    /// Credits owned; below zero where the sponsor lends.
+    /// Credits owned; below zero if the account uses its sponsor's loan.
     #[schema(value_type = Ucr)]
     pub posted_ucr: Credits,
     /// Held for open leases.
     #[schema(value_type = Ucr)]
     pub held_ucr: Credits,
-    /// How far below zero it may go.
+    /// How far below zero the balance may go.
     #[schema(value_type = Ucr)]
     pub limit_ucr: Credits,
-    /// posted + limit - held: what can be spent or held.
+    /// posted + limit - held: the amount that can be spent or held.
     #[schema(value_type = Ucr)]
     pub available_ucr: Credits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sponsor: Option<String>,
-    /// The person that it belongs to: jobs between accounts of one owner pay no commission.
+    /// The account that owns this one: jobs between accounts of one owner pay no commission.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Results of it that the ledger knows to contradict another provider's.
+    /// Number of its results that contradict another provider's, as recorded on the ledger.
     #[serde(default)]
     pub mismatches: u32,
-    /// The next transaction's number.
+    /// Nonce of the next transaction.
     pub nonce: u64,
-    /// The block that this was read at.
+    /// Block at which this was read.
     pub height: u64,
-    /// Where it was asked for with `?proof=true`: id, key and balances as the proof has them, which may be of another block.
+    /// Present with `?proof=true`: id, key and balances as proven, possibly at another block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<ProofView>,
 }
@@ -141,12 +141,12 @@ pub struct AccountView {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct AccountQuery {
-    /// With the proof of the balances.
+    /// Include a proof of the balances.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub proof: bool,
 }
 
-/// `PUT /accounts/{name}/loan`: how far below zero the account may go.
+/// `PUT /accounts/{name}/loan`: sets how far below zero the account may go.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetLoan {
@@ -154,7 +154,7 @@ pub struct SetLoan {
     pub limit_ucr: Credits,
 }
 
-/// `POST /accounts/{name}/loan/payments`: the sponsor pays of what the account owes.
+/// `POST /accounts/{name}/loan/payments`: the sponsor pays part of the account's debt.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PayLoan {
@@ -166,12 +166,12 @@ pub struct PayLoan {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OwnProvider {
-    /// Of a computer that is not registered yet.
+    /// Public key of a computer that is not registered yet.
     #[schema(value_type = String)]
     pub public_key: PublicKey,
 }
 
-/// The caller's word, for the ledger, that an account is its own.
+/// The caller's signed statement, for the ledger, that an account belongs to it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct OwnerView {
     #[schema(value_type = String)]
@@ -180,7 +180,7 @@ pub struct OwnerView {
     pub signature: Signature,
 }
 
-/// `POST /sessions`: a password, or the signature of a challenge.
+/// `POST /sessions`: a password, or a signed challenge.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateSession {
@@ -203,7 +203,7 @@ pub struct CreateChallenge {
     pub name: String,
 }
 
-/// To be signed once, soon. Given for unknown names as well: it tells nobody who exists.
+/// Sign it once, soon. Unknown names get one too, so it does not reveal which accounts exist.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChallengeView {
     pub challenge: String,
@@ -234,7 +234,7 @@ pub fn verify_login(
     key.verify(Domain::Login, network, &Login { name, challenge }, signature)
 }
 
-/// 201 of `POST /sessions` and `POST /tokens`: the only time that a token is shown.
+/// 201 of `POST /sessions` and `POST /tokens`: the only time the token is shown.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenCreated {
     /// Send it as `Authorization: Bearer ...`.
@@ -251,19 +251,19 @@ impl std::fmt::Debug for TokenCreated {
     }
 }
 
-/// A token without its secret.
+/// A token, without its secret.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
-    /// Names it for `DELETE /tokens/{id}`; no secret.
+    /// Identifies it for `DELETE /tokens/{id}`; not a secret.
     pub id: String,
     pub account: String,
-    /// What it is for, in its owner's words.
+    /// The owner's note about its purpose.
     pub label: String,
     pub scopes: Vec<Scope>,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// To the minute.
+    /// Accurate to the minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_at: Option<Timestamp>,
 }
@@ -275,7 +275,7 @@ pub struct CreateToken {
     #[serde(default)]
     #[schema(max_length = 100)]
     pub label: String,
-    /// At least one, none that the asking token lacks.
+    /// At least one; only scopes that the requesting token has.
     pub scopes: Vec<Scope>,
     /// 60 s to a year; 90 days if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -283,18 +283,18 @@ pub struct CreateToken {
     pub expires_in_s: Option<u64>,
 }
 
-/// `POST /invites`: lets one person register.
+/// `POST /invites`: lets one account register.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateInvite {
-    /// What the new account may become; developer if empty.
+    /// Roles of the new account; `developer` if empty.
     #[serde(default)]
     pub roles: Vec<Role>,
-    /// Given to the new account out of the inviter's credits.
+    /// Credits that the new account gets from the inviter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Ucr>)]
     pub grant_ucr: Option<Credits>,
-    /// How far below zero the new account may go: lent by the inviter, who has it held meanwhile.
+    /// How far below zero the new account may go; the inviter's account holds this amount meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Ucr>)]
     pub lend_ucr: Option<Credits>,

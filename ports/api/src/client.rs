@@ -41,10 +41,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A page of blocks ends with the one that fills it: 4 MiB, and one block of up to 8.
 const RAW_BYTES_MAX: usize = 16 << 20;
 
-/// Why a request brought no answer of its type.
+/// Why a request got no response of the expected type.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The server said no.
+    /// The server refused the request.
     #[error("{refusal}")]
     Refused {
         status: u16,
@@ -52,22 +52,33 @@ pub enum ClientError {
         retry_after: Option<Duration>,
     },
     /// No connection, or it broke: whether the request was carried out is unknown.
-    #[error("no connection to {url}: {reason}")]
+    #[error("cannot connect to {url}: {reason}")]
     Connection { url: String, reason: String },
-    /// Something answered, but not this platform.
-    #[error("{url} answered {status} with something that is not Piecework's: {reason}")]
+    /// Something answered, but not a Piecework server.
+    #[error("{url} answered {status}, but not as a Piecework server: {reason}")]
     Foreign { url: String, status: u16, reason: String },
     /// The URL cannot be used.
     #[error("`{url}` is not an http or https URL")]
     BadUrl { url: String },
     /// The client could not be made: no certificates, no entropy.
-    #[error("cannot make an HTTP client: {0}")]
+    #[error("cannot create an HTTP client: {0}")]
     Setup(String),
+}
+
+/// How a function answered.
+#[derive(Debug)]
+pub enum Execution {
+    Whole(Executed),
+    /// A body that breaks off is a job that failed: [`Client::job`] says how.
+    Stream {
+        job: JobId,
+        response: reqwest::Response,
+    },
 }
 
 /// One controller, seen with one token. Cheap to clone; connections are kept.
 ///
-/// No retry: a caller who wants one gives an idempotency key.
+/// No retries: a caller that wants one sends an idempotency key.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -158,19 +169,19 @@ impl Client {
             .await
     }
 
-    /// The whole of it anew.
+    /// Replaces the setting as a whole.
     pub async fn set_results(&self, id: &str, body: &SetResults) -> Result<FunctionView, ClientError> {
         self.json(Method::PUT, &fill(routes::FUNCTION_RESULTS, &[id]), Some(body))
             .await
     }
 
-    /// Lifts the quarantine of a function's versions.
+    /// Ends the quarantine of a function's versions.
     pub async fn release(&self, id: &str) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, &fill(routes::FUNCTION_RELEASE, &[id]), None::<&()>)
             .await
     }
 
-    /// Lets a function take no calls.
+    /// Stops a function: it takes no calls.
     pub async fn stop(&self, id: &str) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, &fill(routes::FUNCTION_STOP, &[id]), None::<&()>)
             .await
@@ -182,7 +193,7 @@ impl Client {
             .await
     }
 
-    /// Brings a deleted function back, by its id or the name it had.
+    /// Restores a deleted function, by its id or former name.
     pub async fn restore(&self, id: &str) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, &fill(routes::FUNCTION_RESTORE, &[id]), None::<&()>)
             .await
@@ -209,6 +220,24 @@ impl Client {
         self.answer(request).await
     }
 
+    /// What the function streams comes as it is streamed: the answer's body is to be read in chunks.
+    pub async fn execute_as_it_comes(&self, id: &str, body: &Execute) -> Result<Execution, ClientError> {
+        let request = self
+            .execute_request(id, body, None)
+            .header("prefer", routes::RESPOND_STREAM);
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        if response.headers().get("preference-applied").is_some() {
+            let job = response.headers().get(routes::JOB_ID_HEADER);
+            let job = job.and_then(|job| job.to_str().ok()?.parse().ok());
+            let job = job.ok_or_else(|| self.foreign(status, "a stream without a job".to_owned()))?;
+            return Ok(Execution::Stream { job, response });
+        }
+        let body = response.bytes().await.map_err(|error| self.lost(&error))?;
+        let done = serde_json::from_slice(&body).map_err(|error| self.foreign(status, error.to_string()))?;
+        Ok(Execution::Whole(done))
+    }
+
     /// Returns once the job is durable.
     pub async fn execute_async(&self, id: &str, body: &Execute, key: Option<&str>) -> Result<Accepted, ClientError> {
         let request = self
@@ -229,7 +258,7 @@ impl Client {
         self.get(routes::JOBS, query).await
     }
 
-    /// With `wait` the server holds the answer until the job is final, at most so long.
+    /// With `wait`, the server waits for the job to finish, at most this long.
     pub async fn job(&self, id: JobId, wait: Option<Duration>) -> Result<JobView, ClientError> {
         let wait_ms = wait.map(|wait| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
         self.get(&fill(routes::JOB, &[&id.to_string()]), &JobQuery { wait_ms })
@@ -291,7 +320,7 @@ impl Client {
         self.get(routes::ACCOUNT_OWN, &()).await
     }
 
-    /// The account's word that the computer with this key is its own; where the controller keeps the account's key.
+    /// Signs that the computer with this key belongs to the account, if the controller keeps the account's key.
     pub async fn own_provider(&self, public_key: PublicKey) -> Result<OwnerView, ClientError> {
         let body = OwnProvider { public_key };
         self.json(Method::POST, routes::ACCOUNT_PROVIDERS, Some(&body)).await

@@ -1,4 +1,4 @@
-//! Refusals on the wire, and the catalogue of every stable code with its status.
+//! Refusals on the wire, and the catalogue of all stable codes with their statuses.
 
 use piecework_model::{JobId, Rejection};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -9,40 +9,40 @@ mod catalogue;
 
 pub use catalogue::{Code, catalogue};
 
-/// The body of every answer that is not 2xx (answers of functions at `/fn/` aside).
+/// Body of every response that is not 2xx (except functions' own responses at `/fn/`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     pub error: Refusal,
 }
 
-/// Why something was refused, or how a job failed.
+/// Why a request was refused, or how a job failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
-    /// Stable: programs may compare it. All codes are in docs/errors.md.
+    /// Stable: programs can rely on it. docs/errors.md lists all codes.
     #[schema(example = "function.not_found")]
     pub code: String,
-    /// A sentence for people; may change.
+    /// Sentence for people; may change.
     pub message: String,
     /// What to do next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// The path of the field to blame, as `env.KEY` or `items[2].name`.
+    /// Path of the invalid field, like `env.KEY` or `items[2].name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// Where several fields are to blame.
+    /// Present if several fields are invalid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldFault>,
-    /// The job that it is about.
+    /// The job concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub job_id: Option<JobId>,
-    /// By code: `function.raised` has `type`, `message`, `stack`; `provider.none` has `reasons`.
+    /// Depends on the code: `function.raised` has `type`, `message`, `stack`; `provider.none` has `reasons`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub details: Option<Value>,
 }
 
-/// One bad field.
+/// One invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldFault {
     pub path: String,

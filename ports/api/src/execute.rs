@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::schemas::Ucr;
 
-/// `POST /execute/{id}`. The values stay text: they are handed to the function as they came.
+/// `POST /execute/{id}`. The values stay text: the function gets them unchanged.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Execute {
@@ -32,12 +32,12 @@ fn null() -> Box<RawValue> {
 pub struct Executed {
     #[schema(value_type = String, example = "job_0123456789abcdef0123456789abcdef")]
     pub job_id: JobId,
-    /// What the function returned.
+    /// The function's return value.
     #[schema(value_type = Value)]
     pub output: Box<RawValue>,
-    /// Whether no instance was waiting.
+    /// Whether a new instance was started for it.
     pub cold: bool,
-    /// Wall time of the handler, with microseconds behind the point.
+    /// Wall time of the handler, with a fraction down to microseconds.
     pub duration_ms: f64,
     #[schema(value_type = Ucr)]
     pub price_ucr: Credits,
@@ -50,38 +50,75 @@ pub struct Accepted {
     pub job_id: JobId,
 }
 
-/// The event of a call at `/fn/{owner}/{name}/...`.
+/// The event of a call at `/fn/{owner}/{name}/...`. Trailers of the request are dropped.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HttpEvent {
     pub method: String,
-    /// What follows the function's name; `/` at least.
+    /// The path after the function's name, percent-decoded; at least `/`.
     pub path: String,
+    /// The same as the client sent it.
+    #[serde(default)]
+    pub raw_path: String,
     /// The last value of each name.
     pub query: BTreeMap<String, String>,
-    /// Lower-case names; `authorization` and `cookie` of the platform are left out.
+    /// Every name and value, in the order of the query.
+    #[serde(default)]
+    pub query_list: Vec<(String, String)>,
+    /// The query as the client sent it, without the `?`; empty if there is none.
+    #[serde(default)]
+    pub raw_query: String,
+    /// Lower-case names; the last value of each. The platform's `authorization` and `cookie` are left out.
     pub headers: BTreeMap<String, String>,
-    /// Parsed where it is JSON, else text; absent where it is not UTF-8.
+    /// Every name and value in their order, without those two; bytes that are not ASCII as in ISO 8859-1.
+    #[serde(default)]
+    pub header_list: Vec<(String, String)>,
+    /// Parsed if it is JSON, otherwise text; absent if it is not UTF-8.
     #[schema(value_type = Option<Value>)]
     pub body: Option<Value>,
-    /// The body where it is not UTF-8.
+    /// The body if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+    /// True where the body is larger than an event: `body` is null, and the function reads it as a stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub body_stream: bool,
 }
 
-/// An explicit HTTP answer: an output at `/fn/` with a whole-number `status` and no other keys than these is taken as one.
-/// Every other output is sent as JSON with status 200, a string as `text/plain`, bytes as `application/octet-stream`.
+/// An explicit HTTP response: an output at `/fn/` with a whole-number `status` and no keys other than these.
+/// Any other output is sent with status 200: a string as `text/plain`, bytes as `application/octet-stream`, the rest as
+/// JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpAnswer {
     /// 200 to 599.
     pub status: u16,
+    /// A list sends the header once for each of its values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
-    /// A string is sent as it is, anything else as JSON.
+    pub headers: BTreeMap<String, HeaderValues>,
+    /// Sent after `headers`, in this order; names may repeat.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub header_list: Vec<(String, String)>,
+    /// A string is sent unchanged, anything else as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub body: Option<Value>,
     /// Bytes; not together with `body`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
+}
+
+/// What a header of an [`HttpAnswer`] says: once, or several times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum HeaderValues {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl HeaderValues {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Several(values) => values,
+        }
+    }
 }

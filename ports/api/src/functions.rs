@@ -16,77 +16,83 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateFunction {
-    /// 1 to 30 of a-z, 0-9 and -; unique among the owner's functions.
+    /// 1 to 30 characters from a-z, 0-9 and -; unique among the owner's functions.
     #[schema(example = "hello", min_length = 1, max_length = 30)]
     pub name: String,
     /// `python` or `javascript`.
     #[schema(example = "python")]
     pub language: String,
-    /// The text of one source file.
+    /// Text of a single source file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "def handler(event, context):\n    return {\"hello\": event}")]
     pub code: Option<String>,
-    /// A tar archive in base64, plain or compressed by gzip or zstd; `main.py` or `main.mjs` at its root.
+    /// Tar archive in base64, plain or compressed with gzip or zstd, with `main.py` or `main.mjs` at its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
     /// `file` or `file:function`; `main.py:handler` and the default export of `main.mjs` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
-    /// Wall time of one run: 1 to 900000, 5000 if never given.
+    /// Time limit of one run: 1 to 900000; 5000 if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 900_000)]
     pub timeout_ms: Option<u32>,
-    /// MiB: 32 to 4096, 128 if never given.
+    /// MiB: 32 to 4096; 128 if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
-    /// Plain variables: shown to the owner. On an update the whole set.
+    /// Environment variables, visible to the owner. An update replaces all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
-    /// Sealed at rest, never shown again, cut out of logs. On an update the whole set.
+    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<BTreeMap<String, String>>,
-    /// `auto` (wasm where the function loads there, else jail) or one backend; a missing one is refused, never replaced.
+    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "auto")]
     pub sandbox: Option<String>,
     /// Record each job on the ledger before it is dispatched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-    /// Whether `/fn/{owner}/{name}` answers callers without a token; the owner pays.
+    /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
-    /// Runs at one time, 1 to 1000; more wait in a bounded queue, then get 429.
+    /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
     pub concurrency: Option<u32>,
-    /// What the function may cost in a calendar month (UTC): calls beyond get 402. 0 takes the budget away.
+    /// Budget per calendar month (UTC); calls beyond it get 402. 0 removes the budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub budget_ucr: Option<u64>,
-    /// What it may reach on the network: `HOST:PORT`, where a host is a name, `*.NAME` or an IPv4 address. Absent or empty: nothing.
+    /// Network allow list: `HOST:PORT`, where the host is a name, `*.NAME` or an IPv4 address. Absent or empty: no
+    /// network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["api.example.com:443"]))]
     pub egress: Option<Vec<String>>,
-    /// MiB that one run may move over the network, both ways together: 1 to 16384, 64 if never given.
+    /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
-    /// Where its jobs may run; each part that is given replaces that part of it. Anywhere if never given.
+    /// MiB that one run may stream at a plain URL, response and large request body together: 0 to 16384, 1024 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
+    /// Where its jobs may run; each part that is present replaces that part. Anywhere if never set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
-    /// Where results go and how long they are kept; the whole of it anew.
+    /// Where results go and how long they are kept; replaces the previous setting as a whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<SetResults>,
-    /// Declares that equal inputs give equal outputs: this share of its jobs runs once more at another provider, at its
-    /// owner's expense, and the results are compared; up to ten times as many where little is known of the provider. 0 if
-    /// absent: it may not be deterministic.
+    /// Declares that equal inputs give equal outputs: this percentage of its jobs runs a second time at another
+    /// provider, at the owner's expense, and the results are compared; up to ten times as many if little is known about
+    /// the provider. 0 if absent: the function may not be deterministic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 100)]
     pub rerun_percent: Option<u32>,
 }
 
-/// `PUT /functions/{id}`: a new version, live at once. Without `code` and `bundle` the code stays.
+/// `PUT /functions/{id}`: creates a new version, live at once. Without `code` and `bundle` the code stays the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpdateFunction {
@@ -99,53 +105,58 @@ pub struct UpdateFunction {
     pub bundle: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
-    /// Wall time of one run: 1 to 900000, 5000 if never given.
+    /// Time limit of one run: 1 to 900000; 5000 if never set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 900_000)]
     pub timeout_ms: Option<u32>,
-    /// MiB: 32 to 4096, 128 if never given.
+    /// MiB: 32 to 4096; 128 if never set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
-    /// Plain variables: shown to the owner. On an update the whole set.
+    /// Environment variables, visible to the owner. An update replaces all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<BTreeMap<String, String>>,
-    /// Sealed at rest, never shown again, cut out of logs. On an update the whole set.
+    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secrets: Option<BTreeMap<String, String>>,
-    /// `auto` (wasm where the function loads there, else jail) or one backend; a missing one is refused, never replaced.
+    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "auto")]
     pub sandbox: Option<String>,
     /// Record each job on the ledger before it is dispatched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-    /// Whether `/fn/{owner}/{name}` answers callers without a token; the owner pays.
+    /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
-    /// Runs at one time, 1 to 1000; more wait in a bounded queue, then get 429.
+    /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
     pub concurrency: Option<u32>,
-    /// What the function may cost in a calendar month (UTC): calls beyond get 402. 0 takes the budget away.
+    /// Budget per calendar month (UTC); calls beyond it get 402. 0 removes the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0)]
     pub budget_ucr: Option<u64>,
-    /// Percent of the calls that the new version gets; the live one keeps the rest and stays live. All if absent.
+    /// Percentage of calls for the new version; the live version keeps the rest and stays live. All calls if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 99)]
     pub canary: Option<u32>,
-    /// As in `POST /functions`; an empty list shuts the network.
+    /// As in `POST /functions`; an empty list turns the network off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Vec<String>>,
-    /// MiB that one run may move over the network, both ways together: 1 to 16384, 64 if never given.
+    /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 16_384)]
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL, its answer and a large request body: 0 to 16384, 1024 if never given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 16_384)]
+    pub stream_limit_mb: Option<u32>,
     /// As in `POST /functions`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementBody>,
-    /// Where results go and how long they are kept; the whole of it anew.
+    /// Where results go and how long they are kept; replaces the previous setting as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<SetResults>,
     /// As in `POST /functions`.
@@ -154,33 +165,36 @@ pub struct UpdateFunction {
     pub rerun_percent: Option<u32>,
 }
 
-/// What a version is run with, as a request gives it: an absent field keeps its value, or its default on a new function.
+/// Settings of a version in a request: an absent field keeps its value, or gets its default in a new function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Wall time of one run: 1 to 900000, 5000 if never given.
+    /// Time limit of one run: 1 to 900000; 5000 if never set.
     pub timeout_ms: Option<u32>,
-    /// MiB: 32 to 4096, 128 if never given.
+    /// MiB: 32 to 4096; 128 if never set.
     pub memory_limit_mb: Option<u32>,
-    /// Plain variables: shown to the owner. On an update the whole set.
+    /// Environment variables, visible to the owner. An update replaces all of them.
     pub env: Option<BTreeMap<String, String>>,
-    /// Sealed at rest, never shown again, cut out of logs. On an update the whole set.
+    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
     pub secrets: Option<BTreeMap<String, String>>,
-    /// `auto` (wasm where the function loads there, else jail) or one backend; a missing one is refused, never replaced.
+    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// refused.
     pub sandbox: Option<String>,
     /// Record each job on the ledger before it is dispatched.
     pub strict: Option<bool>,
-    /// Whether `/fn/{owner}/{name}` answers callers without a token; the owner pays.
+    /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     pub public: Option<bool>,
-    /// Runs at one time, 1 to 1000; more wait in a bounded queue, then get 429.
+    /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     pub concurrency: Option<u32>,
-    /// What the function may cost in a calendar month (UTC); 0 takes the budget away.
+    /// Budget per calendar month (UTC); 0 removes it.
     pub budget_ucr: Option<u64>,
-    /// What it may reach on the network; an empty list shuts it.
+    /// Network allow list; an empty list turns the network off.
     pub egress: Option<Vec<String>>,
-    /// MiB that one run may move over the network, both ways together.
+    /// Limit on network traffic per run in MiB, both directions together.
     pub egress_limit_mb: Option<u32>,
+    /// MiB that one run may stream at a plain URL.
+    pub stream_limit_mb: Option<u32>,
     pub placement: Option<PlacementBody>,
-    /// Where results go and how long they are kept; the whole of it anew.
+    /// Where results go and how long they are kept; replaces the previous setting as a whole.
     pub results: Option<SetResults>,
     pub rerun_percent: Option<u32>,
 }
@@ -199,6 +213,7 @@ impl CreateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -220,6 +235,7 @@ impl UpdateFunction {
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
             egress_limit_mb: self.egress_limit_mb,
+            stream_limit_mb: self.stream_limit_mb,
             placement: self.placement.clone(),
             results: self.results.clone(),
             rerun_percent: self.rerun_percent,
@@ -227,35 +243,35 @@ impl UpdateFunction {
     }
 }
 
-/// Where a function's jobs may run. In a request an absent part stays as it is.
+/// Where a function's jobs may run. In a request, absent parts stay as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlacementBody {
-    /// Only providers that say they are there; empty: anywhere.
+    /// Only providers in this region; empty: anywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "eu-north")]
     pub region: Option<String>,
-    /// Only providers that have all of these; empty: any.
+    /// Only providers with all of these labels; empty: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
-    /// The least trust: `new`, `known` or `trusted`.
+    /// Minimum trust class: `new`, `known` or `trusted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "known")]
     pub trust: Option<String>,
-    /// What a provider may ask for at the most; empty: what the community allows.
+    /// Maximum prices that a provider may charge; empty: the controller's caps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_cap: Option<PriceCap>,
-    /// Only these: names or ids of providers, and `own` for those that belong to the function's owner; empty: any.
+    /// Only these providers: names, ids, or `own` for those that belong to the function's owner; empty: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = json!(["own", "laptop"]))]
     pub pin: Option<Vec<String>>,
-    /// `random`, `least-loaded`, `warm-first`, `cheapest`, or `default` for the community's.
+    /// `random`, `least-loaded`, `warm-first`, `cheapest`, or `default` for the controller's policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "cheapest")]
     pub policy: Option<String>,
 }
 
-/// The dearest prices that a provider may ask for; an absent part is the community's.
+/// Maximum prices that a provider may charge; an absent part uses the controller's cap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PriceCap {
@@ -278,13 +294,13 @@ pub enum FunctionStatus {
     Building,
     /// The newest version does not load; an older one may be live.
     Failed,
-    /// Failed too often in a row; a new version lifts it.
+    /// Crashed too often in a row; a new version ends the quarantine.
     Quarantined,
-    /// Its owner lets it take no calls.
+    /// Stopped by its owner; takes no calls.
     Stopped,
 }
 
-/// A function as its owner sees it: the live version's settings.
+/// A function as its owner sees it, with the live version's settings.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FunctionView {
     #[schema(value_type = String, example = "fn_0123456789abcdef01234567")]
@@ -296,50 +312,53 @@ pub struct FunctionView {
     #[schema(value_type = String)]
     pub language: Language,
     pub status: FunctionStatus,
-    /// Where it answers as a plain URL.
+    /// Its plain URL.
     pub url: String,
     /// The backend that runs it.
     pub sandbox: String,
-    /// Why this backend: what `auto` found, or that it was asked for.
+    /// Why this backend: the finding of `auto`, or that it was requested.
     pub sandbox_reason: String,
     pub handler: Option<String>,
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
     pub env: BTreeMap<String, String>,
-    /// Names alone: values never leave.
+    /// Names only; values are never returned.
     pub secret_names: Vec<String>,
-    /// What was resolved at deploy, as `name==version` or `name@version`.
+    /// Packages resolved at deploy time, as `name==version` or `name@version`.
     pub packages: Vec<String>,
     pub public: bool,
     pub concurrency: u32,
     pub strict: bool,
-    /// What it may reach on the network; empty: nothing.
+    /// Network allow list; empty: no network.
     pub egress: Vec<String>,
-    /// MiB that one run may move over the network; 0 where it is off.
+    /// Limit on network traffic per run in MiB; 0 if the network is off.
     pub egress_limit_mb: u32,
-    /// Where its jobs may run; what is absent asks for nothing.
+    /// MiB that one run may stream at a plain URL.
+    #[serde(default)]
+    pub stream_limit_mb: u32,
+    /// Where its jobs may run; an absent part means no restriction.
     #[serde(default)]
     pub placement: PlacementBody,
-    /// Share of its jobs that run twice and are compared; 0 if it is not declared deterministic.
+    /// Percentage of its jobs that run twice and are compared; 0 if it is not declared deterministic.
     #[serde(default)]
     pub rerun_percent: u32,
     /// Digest of the live version's bundle.
     #[schema(value_type = String)]
     pub code_digest: Digest,
-    /// Where calls are spread over versions.
+    /// Present if calls are split between versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficView>,
-    /// Where the live version takes no calls.
+    /// Present if the live version takes no calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<QuarantineView>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetView>,
-    /// Where results go, unless they stay with their jobs.
+    /// Where results go; absent if they stay with their jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsView>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Where it was deleted and can be restored.
+    /// Present if it was deleted and can be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
 }
@@ -355,12 +374,12 @@ pub struct QuarantineView {
     pub since: Timestamp,
 }
 
-/// What a function may cost in a calendar month.
+/// Budget of a function per calendar month.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BudgetView {
     #[schema(value_type = Ucr)]
     pub budget_ucr: Credits,
-    /// In this month so far.
+    /// Spent so far this month.
     #[schema(value_type = Ucr)]
     pub spent_ucr: Credits,
     pub month_began_at: Timestamp,
@@ -370,7 +389,7 @@ pub struct BudgetView {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetBudget {
-    /// For a calendar month (UTC); 0 takes the budget away.
+    /// Per calendar month (UTC); 0 removes the budget.
     #[schema(minimum = 0)]
     pub budget_ucr: u64,
 }
@@ -379,20 +398,20 @@ pub struct SetBudget {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTraffic {
-    /// Version -> its share of the calls. 1 to 10 versions, shares 0 to 1000, not all zero.
+    /// Version and its share of the calls. 1 to 10 versions, shares 0 to 1000, not all zero.
     #[schema(example = json!({"3": 90, "4": 10}))]
     pub weights: BTreeMap<u32, u32>,
-    /// A version other than the live one that fails more often than this, in thousandths, loses its share. 100 if absent.
+    /// Error rate in thousandths above which a version other than the live one loses its share. 100 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 1000)]
     pub errors_permille_max: Option<u32>,
-    /// Calls of a version before it is judged: 1 to 100000, 20 if absent.
+    /// Number of calls before a version is judged: 1 to 100000; 20 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100_000)]
     pub calls_min: Option<u32>,
 }
 
-/// How calls are spread over versions.
+/// How calls are split between versions.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TrafficView {
     pub versions: Vec<ShareView>,
@@ -407,7 +426,7 @@ pub struct ShareView {
     pub version: u32,
     pub weight: u32,
     pub live: bool,
-    /// Counted since the split was set or the server started. Only of versions other than the live one.
+    /// Counted since the split was set or the server started. Only for versions other than the live one.
     pub calls: u32,
     pub errors: u32,
 }
@@ -427,12 +446,12 @@ pub struct VersionView {
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
     pub packages: Vec<String>,
-    /// What it may reach on the network; empty: nothing.
+    /// Network allow list; empty: no network.
     pub egress: Vec<String>,
     pub created_at: Timestamp,
 }
 
-/// `POST /functions/{id}/rollback`: makes an old version live again.
+/// `POST /functions/{id}/rollback`: makes an older version live again.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
@@ -445,10 +464,10 @@ pub struct Rollback {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct FunctionsQuery {
-    /// Only names that contain this. `search` is taken as well.
+    /// Only names that contain this. `search` works too.
     #[serde(skip_serializing_if = "Option::is_none", alias = "search")]
     pub name: Option<String>,
-    /// Those that were deleted and can be restored, instead of those that are there.
+    /// List deleted functions that can be restored instead of existing ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deleted: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -488,25 +507,25 @@ impl From<piecework_model::Prices> for PricesView {
     }
 }
 
-/// `GET /functions/{id}/quote`: what a run costs before it is run.
+/// `GET /functions/{id}/quote`: the cost of a run, before you run it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct QuoteView {
     pub function: String,
     pub version: u32,
-    /// The dearest prices that a job may be given.
+    /// Maximum prices of a job.
     pub prices: PricesView,
-    /// Charged if it uses nothing.
+    /// Charged even if it uses nothing.
     #[schema(value_type = Ucr)]
     pub price_min_ucr: Credits,
-    /// Reserved before a run: it cannot cost more.
+    /// Reserved before a run; it cannot cost more.
     #[schema(value_type = Ucr)]
     pub price_max_ucr: Credits,
-    /// The median of the last jobs; absent where there is none.
+    /// Median of the last jobs; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Ucr>)]
     pub price_typical_ucr: Option<Credits>,
-    /// Over how many jobs the median was taken.
+    /// Number of jobs in the median.
     pub jobs_seen: u32,
-    /// The ledger's share of each payment, in thousandths; the provider gets the rest.
+    /// Commission on each payment, in thousandths; the provider gets the rest.
     pub commission_permille: u32,
 }

@@ -1,11 +1,11 @@
-//! `/held`: receipts that are not paid, and why; what an operator decides about them.
+//! `/held`: receipts that are not paid, the reasons, and operators' decisions about them.
 
 use jiff::Timestamp;
 use piecework_model::{Credits, JobId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A receipt that is not paid: an operator sees all of them, a job's parties see it in `GET /jobs/{id}`.
+/// A receipt that is not paid. Operators see all of them; a job's parties see it in `GET /jobs/{id}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct HeldView {
     #[schema(value_type = String)]
@@ -19,7 +19,7 @@ pub struct HeldView {
     pub reason: String,
     pub state: HeldState,
     pub since: Timestamp,
-    /// When it is paid if nobody decides.
+    /// When it is paid if no operator decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pays_at: Option<Timestamp>,
 }
@@ -27,13 +27,13 @@ pub struct HeldView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldState {
-    /// Until an operator decides, or its time comes.
+    /// Waits until an operator decides or its time comes.
     Held,
     /// Nothing is owed for it.
     Refused,
 }
 
-/// `POST /held/{job}`, by an operator.
+/// `POST /held/{job}`, operators only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Decide {
@@ -43,8 +43,8 @@ pub struct Decide {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// It is paid.
+    /// Pay it.
     Release,
-    /// It is not, and it counts against its provider.
+    /// Refuse it; it counts against its provider.
     Refuse,
 }

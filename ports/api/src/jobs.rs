@@ -24,7 +24,7 @@ pub enum JobState {
     Failed,
     TimedOut,
     Cancelled,
-    /// Its deadline passed before any provider began.
+    /// Its deadline passed before any provider started it.
     Expired,
 }
 
@@ -68,9 +68,9 @@ impl std::str::FromStr for JobState {
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or_else(|| {
-                let message = format!("`{text}` is not a state of jobs");
+                let message = format!("`{text}` is not a job state");
                 piecework_model::Rejection::new("job.bad_state", message)
-                    .hint("queued, running, succeeded, failed, timed_out, cancelled or expired")
+                    .hint("use queued, running, succeeded, failed, timed_out, cancelled or expired")
                     .field("state")
             })
     }
@@ -81,7 +81,7 @@ impl std::str::FromStr for JobState {
 pub struct JobView {
     #[schema(value_type = String)]
     pub id: JobId,
-    /// The function's name; its id beside it outlives a deletion.
+    /// The function's name. Its id stays valid after a deletion.
     pub function: String,
     #[schema(value_type = String)]
     pub function_id: FunctionId,
@@ -95,66 +95,66 @@ pub struct JobView {
     pub state: JobState,
     pub cold: bool,
     pub created_at: Timestamp,
-    /// From arrival to the start on a provider.
+    /// Time from arrival to the start on a provider.
     pub queued_ms: f64,
-    /// Fetching and loading the code; never billed.
+    /// Time to fetch and load the code; never billed.
     pub pull_ms: f64,
     /// Wall time of the handler.
     pub duration_ms: f64,
     pub cpu_us: u64,
-    /// Memory held times time: bytes x milliseconds.
+    /// Memory used over time: bytes x milliseconds.
     pub memory_byte_ms: u64,
     pub memory_peak_bytes: u64,
     pub egress_bytes: u64,
     #[schema(value_type = Ucr)]
     pub price_ucr: Credits,
-    /// The part of the price that does not go to the provider; known once paid.
+    /// Part of the price that does not go to the provider; known once paid.
     #[schema(value_type = Option<Ucr>)]
     pub commission_ucr: Option<Credits>,
-    /// Whether the result arrived where the developer's mailbox is.
+    /// Whether the result arrived at the developer's mailbox.
     pub received: bool,
-    /// Whether the transfer took place on the ledger.
+    /// Whether the job is paid on the ledger.
     pub paid: bool,
-    /// The block of that transfer.
+    /// Block of the payment.
     pub paid_height: Option<u64>,
-    /// Shown by `GET /jobs/{id}`, left out of lists.
+    /// Only in `GET /jobs/{id}`, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub output: Option<Box<RawValue>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Refusal>,
-    /// Where the output is, where it is not simply in `output`. Shown by `GET /jobs/{id}`, left out of lists.
+    /// Where the output is, if it is not in `output`. Only in `GET /jobs/{id}`, not in lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<ResultView>,
-    /// The job that this one took the place of.
+    /// The job that this one replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub replaces: Option<JobId>,
-    /// The job whose result this one's was compared with.
+    /// The job whose result was compared with this one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub rerun_of: Option<JobId>,
-    /// Why its receipt is not paid, where that was decided or waits to be; only in `GET /jobs/{id}`.
+    /// Why its receipt is not paid, or waits for a decision; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<crate::held::HeldView>,
-    /// Why the other providers did not get it; only in `GET /jobs/{id}`.
+    /// Why other providers did not get the job; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passed_over: Option<PassedOverView>,
 }
 
-/// Why providers did not get a job: at most 20 of them, and how many more.
+/// Why providers did not get a job: at most 20 of them, and counts of the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct PassedOverView {
     pub providers: Vec<PassedOverProvider>,
-    /// Those that are not listed, by reason.
+    /// Providers that are not listed, counted by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PassedOverProvider {
-    /// Its name.
+    /// The provider's name.
     pub provider: String,
     /// `not_pinned`, `silent`, `draining`, `no_backend`, `no_egress`, `too_little_memory`, `too_dear`, `wrong_region`,
     /// `missing_label`, `too_little_trust`, `no_free_slot`, `refused`, `has_run` or `outranked`.
@@ -183,21 +183,21 @@ pub struct JobsQuery {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct JobQuery {
-    /// Hold the answer until the job is final, at most so long (60000 at most).
+    /// Wait for the job to finish, at most this long (maximum 60000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u32>,
 }
 
-/// What happened to a job.
+/// A step in the life of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobEventKind {
-    /// It has a ticket (strict: and is on the ledger).
+    /// It has a ticket (if strict, it is also on the ledger).
     Opened,
     Assigned,
     /// The provider's signed receipt was checked.
     Metered,
-    /// The result arrived: acked.
+    /// The result arrived and was acked.
     Received,
     /// The credits moved.
     Paid,
@@ -207,7 +207,7 @@ pub enum JobEventKind {
     Expired,
     Claimed,
     Refunded,
-    /// Another job took its place.
+    /// Another job replaced it.
     Replaced,
 }
 
@@ -234,19 +234,19 @@ impl JobEventKind {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobEvent {
     pub event: JobEventKind,
-    /// When it happened, by the clock of who saw it.
+    /// When it happened, by the observer's clock.
     pub at: Timestamp,
-    /// The block, its time and the transaction, for what is on the ledger.
+    /// Block, block time and transaction, if it is on the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transaction: Option<String>,
-    /// A sentence: the provider chosen and why, the error, the counters.
+    /// A sentence: the chosen provider and why, the error, the counters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// With `paid`: what moved; the amounts add up to zero.
+    /// With `paid`: the credits that moved; the amounts add up to zero.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<Movement>,
 }
@@ -254,9 +254,9 @@ pub struct JobEvent {
 /// Credits that moved on one account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Movement {
-    /// Name of an account, or `pool:peers`, `pool:insurance`.
+    /// Name of an account, or `pool:peers` or `pool:insurance`.
     pub account: String,
-    /// Below zero for who pays.
+    /// Negative for the payer.
     #[schema(value_type = Ucr)]
     pub amount_ucr: Credits,
 }
@@ -266,17 +266,17 @@ pub struct Movement {
 pub struct JobLogs {
     #[schema(value_type = String)]
     pub job_id: JobId,
-    /// Standard output and error in order, without levels and times.
+    /// Standard output and standard error in order, without levels and times.
     pub text: String,
-    /// The same line by line.
+    /// The same, line by line.
     #[serde(default)]
     pub lines: Vec<LogLineView>,
-    /// Whether the cap cut it; a marker stands where.
+    /// Whether it was truncated; a marker shows where.
     pub truncated: bool,
 }
 
-/// How serious a line is. Standard output is `info`, standard error `error`; a line that begins with `<0>` to `<7>` (syslog's
-/// severities) says so itself, as those of Python's `logging` and of JavaScript's `console` do.
+/// Severity of a line. Standard output is `info`, standard error is `error`. A line can set its own level with a prefix
+/// `<0>` to `<7>` (syslog severities), as lines from Python's `logging` and JavaScript's `console` do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
@@ -299,7 +299,7 @@ impl LogLevel {
     }
 }
 
-/// One line of a job's logs. The job's id is the trace id: every answer that concerns the job has it in `X-Job-Id`.
+/// One line of a job's logs. The job's id is the trace id: every response about the job has it in `X-Job-Id`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LogLineView {
     pub at: Timestamp,
@@ -312,7 +312,7 @@ pub struct LogLineView {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct JobLogsQuery {
-    /// Only lines of this level and above: `debug`, `info`, `warn` or `error`.
+    /// Only lines at this level or above: `debug`, `info`, `warn` or `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub level: Option<LogLevel>,
@@ -327,7 +327,7 @@ pub struct FunctionLogsItem {
     pub state: JobState,
     pub at: Timestamp,
     pub text: String,
-    /// The same line by line.
+    /// The same, line by line.
     #[serde(default)]
     pub lines: Vec<LogLineView>,
     pub truncated: bool,
@@ -338,16 +338,16 @@ pub struct FunctionLogsItem {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct FunctionLogsQuery {
-    /// Only jobs younger than this one: how a reader follows.
+    /// Only jobs newer than this one; use it to follow the logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// Hold the answer until there is something, at most so long (30000 at most).
+    /// Wait until there is something new, at most this long (maximum 30000).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u32>,
-    /// Jobs, 1 to 1000, the newest; 20 if absent.
+    /// Number of newest jobs, 1 to 1000; 20 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// Only lines of this level and above: `debug`, `info`, `warn` or `error`.
+    /// Only lines at this level or above: `debug`, `info`, `warn` or `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(inline)]
     pub level: Option<LogLevel>,

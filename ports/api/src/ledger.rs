@@ -13,26 +13,26 @@ use crate::{errors::Refusal, functions::PricesView, page::PageQuery, schemas::Uc
 pub struct LedgerStatus {
     #[schema(value_type = String)]
     pub network: NetworkId,
-    /// Of the newest final block.
+    /// Height of the newest final block.
     pub height: u64,
     #[schema(value_type = String)]
     pub head: Digest,
     #[schema(value_type = String)]
     pub state_root: Digest,
-    /// When this peer saw it final.
+    /// When this peer saw it become final.
     pub finalized_at: Option<Timestamp>,
     pub peers: Vec<PeerView>,
-    /// Peers that vote.
+    /// Number of voting peers.
     pub peer_count: u32,
-    /// Commission that is kept for the peers and the insurance pool.
+    /// Commission kept for the peers and the insurance pool.
     #[schema(value_type = Ucr)]
     pub pools_ucr: Credits,
-    /// Of that, what waits to be paid out to the peers' owners.
+    /// The part that waits to be paid out to the peers' owners.
     #[serde(default)]
     #[schema(value_type = Ucr)]
     pub peers_pool_ucr: Credits,
     pub commission_permille: u32,
-    /// Transactions that wait here for a block.
+    /// Transactions that wait at this peer for a block.
     pub queued: u32,
 }
 
@@ -44,10 +44,10 @@ pub struct PeerView {
     pub owner: Option<String>,
     pub address: Option<String>,
     pub since_height: u64,
-    /// Absent while it holds; the first block that it makes, where it waits for its turn.
+    /// First block of a peer that has not started yet; absent for a current peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from_height: Option<u64>,
-    /// Whether this is the peer that answers.
+    /// Whether this is the peer that you asked.
     pub here: bool,
 }
 
@@ -61,7 +61,7 @@ pub struct BlockView {
     pub parent: Digest,
     #[schema(value_type = String)]
     pub state_root: Digest,
-    /// The proposer's word, in milliseconds; nothing on the ledger depends on it.
+    /// Reported by the proposer, in milliseconds; nothing on the ledger depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposed_at: Option<Timestamp>,
     #[schema(value_type = Option<String>)]
@@ -79,7 +79,7 @@ pub struct BlockDetail {
     pub items: Vec<TransactionView>,
 }
 
-/// A transaction and what became of it: `GET /ledger/transactions/{id}`.
+/// A transaction and its outcome: `GET /ledger/transactions/{id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TransactionView {
     #[schema(value_type = String)]
@@ -87,12 +87,12 @@ pub struct TransactionView {
     /// `register`, `transfer`, `open_lease`, `settle`, ...
     pub kind: String,
     pub height: u64,
-    /// Its place in the block.
+    /// Position in the block.
     pub index: u32,
     /// The signing account.
     pub sender: String,
     pub nonce: Option<u64>,
-    /// Absent where it was accepted.
+    /// Absent if it was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejection: Option<Refusal>,
     /// A sentence for people.
@@ -106,12 +106,12 @@ pub struct TransactionView {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateTransfer {
-    /// Name or id of the account that receives.
+    /// Name or id of the receiving account.
     pub to: String,
     /// More than zero.
     #[schema(value_type = Ucr)]
     pub amount_ucr: Credits,
-    /// At most 100 characters, none of them control characters. In the statements of both sides, as long as this controller
+    /// At most 100 characters, no control characters. Appears in both sides' statements for as long as this controller
     /// keeps them; not on the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 100)]
@@ -128,7 +128,7 @@ pub struct TransferView {
     pub to: String,
     #[schema(value_type = Ucr)]
     pub amount_ucr: Credits,
-    /// What the sender owns now.
+    /// The sender's new balance.
     #[schema(value_type = Ucr)]
     pub posted_ucr: Credits,
 }
@@ -141,7 +141,7 @@ pub struct StatementQuery {
     /// RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// RFC 3339, not included.
+    /// RFC 3339, exclusive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,16 +157,16 @@ pub struct StatementLine {
     pub height: u64,
     /// `genesis`, `transfer`, `jobs_paid`, `jobs_earned`, `commission`, ...
     pub kind: String,
-    /// The other side, where there is one.
+    /// The other account, if there is one.
     pub counterparty: Option<String>,
-    /// The memo of a transfer.
+    /// Memo of a transfer.
     pub detail: Option<String>,
-    /// How many jobs it pays for.
+    /// Number of jobs that it pays for.
     pub jobs: u32,
-    /// Below zero for money that left.
+    /// Negative for money that left the account.
     #[schema(value_type = Ucr)]
     pub amount_ucr: Credits,
-    /// What was owned afterwards.
+    /// Balance afterwards.
     #[schema(value_type = Ucr)]
     pub posted_ucr: Credits,
     #[schema(value_type = Option<String>)]
@@ -182,7 +182,7 @@ pub struct OfferView {
     pub prices: PricesView,
     pub cores: u32,
     pub memory_bytes: u64,
-    /// For the code of functions.
+    /// Disk space for functions' code.
     pub disk_bytes: u64,
     pub backends: Vec<String>,
     pub region: String,
@@ -197,26 +197,26 @@ pub struct OfferView {
 #[serde(rename_all = "snake_case")]
 pub enum ProviderState {
     Ready,
-    /// Ends what it runs, takes nothing new.
+    /// Finishes running jobs and takes no new ones.
     Draining,
-    /// Its owner's work comes first at the moment.
+    /// Paused, because its owner needs the computer.
     Paused,
-    /// No link is up: it gets no jobs until it comes back.
+    /// Not connected; gets no jobs until it comes back.
     Gone,
 }
 
-/// A provider as the controller sees it: `GET /providers`.
+/// A provider as seen by the controller: `GET /providers`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProviderView {
     #[schema(value_type = String)]
     pub id: AccountId,
     pub name: String,
     pub state: ProviderState,
-    /// In its owner's words.
+    /// As named by its owner.
     pub region: String,
     pub labels: Vec<String>,
     pub backends: Vec<String>,
-    /// Jobs it runs at one time.
+    /// Maximum number of concurrent jobs.
     pub slots: u32,
     pub running: u32,
     pub warm_instances: u32,
@@ -229,19 +229,19 @@ pub struct ProviderView {
     pub standing: StandingView,
 }
 
-/// What came of a provider's results wherever somebody could check them.
+/// Record of a provider's results that could be checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct StandingView {
     /// `suspended`, `new`, `known` or `trusted`.
     pub trust: String,
-    /// Of 1000.
+    /// From 0 to 1000.
     pub score: u32,
     pub right: u64,
     pub wrong: u64,
-    /// Receipts refused for claiming more than was ordered or seen.
+    /// Receipts refused because they claimed more than was ordered or observed.
     pub overclaimed: u64,
-    /// CPU microseconds for a unit of the reference job: lower is faster.
+    /// CPU microseconds per unit of the reference job; lower is faster.
     pub cpu_us_per_unit: Option<u32>,
 }
 
@@ -251,82 +251,82 @@ pub struct LeaseView {
     #[schema(value_type = String)]
     pub id: LeaseId,
     pub developer: String,
-    /// The one function it is for; all of the developer's where absent.
+    /// The only function it pays for; absent for all functions of the developer.
     pub function: Option<String>,
-    /// The one provider it is with; the network where absent.
+    /// The only provider it pays; absent for the whole network.
     pub provider: Option<String>,
     #[schema(value_type = Ucr)]
     pub budget_ucr: Credits,
     #[schema(value_type = Ucr)]
     pub used_ucr: Credits,
-    /// For jobs on their way.
+    /// Reserved for jobs in progress.
     #[schema(value_type = Ucr)]
     pub reserved_ucr: Credits,
     /// `open`, `draining` or `closed`.
     pub state: String,
     pub opened_at_height: Option<u64>,
-    /// Of a draining one: what is not spent is free again after this block.
+    /// For a draining lease: the unspent part is free again after this block.
     pub expires_at_height: Option<u64>,
-    /// Blocks that it drains for.
+    /// Number of blocks that it drains for.
     pub window_blocks: Option<u32>,
-    /// Whose tickets and settlements it pays: controllers.
+    /// Keys of the controllers whose tickets and settlements it pays.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
     pub payer_keys: Vec<PublicKey>,
 }
 
-/// `GET /leases/terms`: what a lease says that this controller runs jobs from, for developers who sign theirs themselves.
+/// `GET /leases/terms`: the terms that a lease needs for this controller to use it, for developers who sign their own.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LeaseTerms {
     #[schema(value_type = String)]
     pub controller: AccountId,
-    /// The controller's key: it signs tickets and acks.
+    /// The controller's key, which signs tickets and acks.
     #[schema(value_type = String)]
     pub payer_key: PublicKey,
-    /// The dearest prices that a job may be given.
+    /// Maximum prices of a job.
     pub price_caps: PricesView,
-    /// What may be at stake on one provider before it is sealed.
+    /// Maximum unsealed debt to one provider.
     pub exposure_ucr: u64,
-    /// What the controller holds at a time for those whose keys it keeps.
+    /// Amount that the controller holds at a time for accounts whose keys it keeps.
     pub budget_ucr: u64,
 }
 
-/// `POST /leases/{id}/payers`: another controller pays from the lease, and acks, from now on.
+/// `POST /leases/{id}/payers`: lets another controller pay from the lease and ack results.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddPayer {
-    /// The controller's public key.
+    /// Public key of the controller.
     #[schema(value_type = String)]
     pub key: PublicKey,
 }
 
-/// Which of the jobs of one id.
+/// Selects one of several jobs with the same id.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerJobQuery {
-    /// Of this lease; of the first that named the id if absent.
+    /// The job of this lease; if absent, of the lease that used the id first.
     pub lease: Option<String>,
 }
 
-/// `GET /ledger/jobs/{id}`: what the ledger itself has of a job.
+/// `GET /ledger/jobs/{id}`: a job as recorded on the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LedgerJob {
     #[schema(value_type = String)]
     pub id: JobId,
     #[schema(value_type = Option<String>)]
     pub lease: Option<LeaseId>,
-    /// Other leases whose payers have said the same id, in the order in which the ledger saw them: jobs of their own.
+    /// Other leases with a different job of the same id, in the order in which the ledger saw them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<String>)]
     pub other_leases: Vec<LeaseId>,
     pub developer: Option<String>,
     pub provider: Option<String>,
     pub paid: bool,
-    /// What a settlement said of it: code, input, counters, output, price.
+    /// What a settlement says about it: code, input, counters, output, price.
     #[schema(value_type = Option<Value>)]
     pub settled: Option<Value>,
-    /// In the order of the ledger.
+    /// In ledger order.
     pub events: Vec<LedgerJobEvent>,
 }
 
@@ -335,44 +335,44 @@ pub struct LedgerJob {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct JobProofQuery {
-    /// Heights of the blocks that speak of the job, with commas between, at most 8: for a job so old that this peer remembers
-    /// no block of it. `/jobs/{id}/history` names them.
+    /// Heights of the blocks that mention the job, separated by commas, at most 8: needed for a job so old that this
+    /// peer no longer remembers its blocks. `/jobs/{id}/history` lists them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocks: Option<String>,
 }
 
-/// `GET /jobs/{id}/proof`: what can be taken home and checked without this peer.
+/// `GET /jobs/{id}/proof`: a proof that you can save and check without this peer.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobProofView {
     #[schema(value_type = String)]
     pub job: JobId,
-    /// One for each block that metered or paid the job: mostly one.
+    /// One for each block that metered or paid the job, usually one.
     pub parts: Vec<JobProofPart>,
     #[serde(flatten)]
     pub proof: ProofView,
 }
 
-/// What one block did to a job.
+/// Changes of a job in one block.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct JobProofPart {
     pub height: u64,
-    /// The block's own time.
+    /// Time of the block.
     pub at: Timestamp,
-    /// Lease, provider, sequence, steps, and what the receipt says.
+    /// Lease, provider, sequence, steps and the receipt's contents.
     #[schema(value_type = Value)]
     pub entry: Value,
 }
 
-/// A proof: all that is beside it is only a reading of it.
+/// A proof. The fields beside it only describe it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ProofView {
     #[schema(value_type = String)]
     pub network: NetworkId,
-    /// The last block that the proof speaks of.
+    /// Last block in the proof.
     pub proven_height: u64,
-    /// The length of the proof.
+    /// Length of the proof in bytes.
     pub bytes: u32,
-    /// In hex: docs/ledger-format.md says what is in it, `piecework ledger verify` checks it.
+    /// In hex. docs/ledger-format.md describes it; `piecework ledger verify` checks it.
     pub proof: String,
 }
 
@@ -382,7 +382,7 @@ pub struct LedgerJobEvent {
     /// `job_opened`, `job_metered`, `job_received`, `job_paid`, ...
     pub kind: String,
     pub height: u64,
-    /// The block's own time.
+    /// Time of the block.
     pub at: Timestamp,
     #[schema(value_type = String)]
     pub transaction: Digest,
@@ -390,19 +390,19 @@ pub struct LedgerJobEvent {
     pub body: Value,
 }
 
-/// Which page of the ledger's history: `GET /ledger/transactions`, `/ledger/jobs`, `/ledger/leases`.
+/// Page of the ledger's history: `GET /ledger/transactions`, `/ledger/jobs`, `/ledger/leases`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
-    /// Items on the page: 1 to 1000, 100 if absent; jobs at most 100.
+    /// Items per page: 1 to 1000, for jobs at most 100; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
-    /// Only what concerns this account: a name or an id.
+    /// Only entries for this account: a name or an id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
 }
@@ -415,49 +415,50 @@ impl HistoryQuery {
     }
 }
 
-/// How many blocks, from where: `GET /ledger/raw/blocks`.
+/// Range of blocks: `GET /ledger/raw/blocks`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct BlocksQuery {
-    /// The first height, at least 1.
+    /// First height, at least 1.
     pub from: u64,
-    /// At most 256; fewer where they are large.
+    /// At most 256; fewer if they are large.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
-    /// Wait so long for the first of them to become final, at most 30,000; the page may still be empty.
+    /// How long to wait for the first one to become final, at most 30,000; the page may still be empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u32>,
 }
 
-/// From which state: `GET /ledger/raw/values/{key}`.
+/// State to read from: `GET /ledger/raw/values/{key}`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct ValueQuery {
-    /// That of this block or a later one; refused with `ledger.behind` where this peer does not have it within two seconds.
+    /// The state at this block or a later one; refused with `ledger.behind` if this peer does not have it within two
+    /// seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<u64>,
 }
 
-/// Where the stream begins: `GET /ledger/events`.
+/// Start of the stream: `GET /ledger/events`.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct BlockEventsQuery {
-    /// The first height; the next block if absent.
+    /// First height; the next block if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
 }
 
-/// 202 of `POST /ledger/transactions` with `Prefer: respond-async`: queued, or known already.
+/// 202 of `POST /ledger/transactions` with `Prefer: respond-async`: queued, or already known.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TransactionAccepted {
     #[schema(value_type = String)]
     pub id: Digest,
     #[schema(value_type = String)]
     pub network: NetworkId,
-    /// The block that holds it, if one does; it may be one that refused it.
+    /// The block that contains it, if any; the block may have refused it.
     pub height: Option<u64>,
 }
 
@@ -465,6 +466,6 @@ pub struct TransactionAccepted {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubmitTransaction {
-    /// The signed transaction in the ledger's encoding, in hex.
+    /// Signed transaction in the ledger's encoding, in hex.
     pub transaction: String,
 }

@@ -20,7 +20,7 @@ pub mod schemas;
 #[cfg(feature = "server")]
 pub mod server;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Execution};
 pub use errors::{ErrorBody, Refusal, parse_body, status_of};
 pub use page::{List, PageQuery};
 

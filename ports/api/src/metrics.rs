@@ -13,21 +13,21 @@ use crate::schemas::Ucr;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct MetricsQuery {
-    /// RFC 3339; an hour ago if absent.
+    /// Start time in RFC 3339; an hour ago if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Timestamp>,
-    /// RFC 3339, not included; now if absent.
+    /// End time in RFC 3339, exclusive; now if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
-    /// `minute`, `hour` or `day`; the finest that gives at most 1500 points if absent.
+    /// `minute`, `hour` or `day`; if absent, the finest step that gives at most 1500 points.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
-    /// Of a function: only this version.
+    /// Only this version of the function.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u32>,
 }
 
-/// The counters over a span of time; steps in which nothing happened are left out.
+/// Counters over a period; steps in which nothing happened are left out.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MetricsView {
     pub from: Timestamp,
@@ -39,11 +39,11 @@ pub struct MetricsView {
 /// One step.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct MetricsPoint {
-    /// Where the step begins.
+    /// Start of the step.
     pub at: Timestamp,
-    /// Jobs that ended in it.
+    /// Number of jobs.
     pub count: u64,
-    /// Those of them that did not succeed.
+    /// Number of those jobs that did not succeed.
     pub errors: u64,
     pub cold: u64,
     /// cold / count.
@@ -58,7 +58,7 @@ pub struct MetricsPoint {
     pub price_ucr: Credits,
 }
 
-/// The data of one server-sent event of `GET /events`; its `event:` line repeats `kind`.
+/// Data of one server-sent event of `GET /events`; the `event:` line repeats `kind`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StreamEvent {
     /// `job`, `block` or `provider`.

@@ -1,13 +1,13 @@
-//! Lists: a page of items and where the next one begins.
+//! Lists: a page of items, and where the next page begins.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-/// A page of a list, newest first where time orders it.
+/// A page of a list, newest first if the list is ordered by time.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct List<T> {
     pub items: Vec<T>,
-    /// Give it as `cursor` to get the next page; absent on the last one.
+    /// Pass it as `cursor` to get the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
@@ -33,16 +33,16 @@ impl<T> List<T> {
     }
 }
 
-/// Which page of a list.
+/// Page of a list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
-    /// Items on the page: 1 to 1000, 100 if absent.
+    /// Items per page: 1 to 1000; 100 if absent.
     #[param(minimum = 1, maximum = 1000)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-    /// The `next` of the page before.
+    /// The `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
 }

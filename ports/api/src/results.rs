@@ -6,25 +6,26 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// `PUT /functions/{id}/results`, and `results` of a deploy: the whole of it. Empty: results stay with their jobs.
+/// `PUT /functions/{id}/results`, and `results` of a deploy; replaces the setting as a whole. Empty: results stay with
+/// their jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SetResults {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<SinkBody>,
-    /// Seconds from a job's beginning after which its output goes; with its job's record if absent.
+    /// Seconds after the start of a job after which its output is deleted; if absent, together with the job's record.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub ttl_s: Option<u64>,
 }
 
-/// A place of the developer's own for results. Private addresses are refused unless the operator allows them, redirects not
-/// followed. Whoever answers with a status of 200 to 299 has the result; 410 says never again; anything else is tried again for
-/// a day. What opens the door is sealed at rest and never shown.
+/// The developer's destination for results. Private addresses are refused unless the operator allows them; redirects
+/// are not followed. A status of 200 to 299 means that the result was delivered, 410 means do not try again, and
+/// anything else is retried for a day. Credentials are encrypted at rest and never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum SinkBody {
-    /// `PUT` of each output; `{job}` in the URL stands for the job's id, which is appended where it is not in it.
+    /// `PUT` of each output; `{job}` in the URL is replaced by the job's id, which is appended if it is missing.
     Http {
         #[schema(example = "https://results.example.org/in/{job}.json")]
         url: String,
@@ -32,7 +33,7 @@ pub enum SinkBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token: Option<String>,
     },
-    /// `POST` of what became of each job, failures too, signed as Standard Webhooks has it.
+    /// `POST` of each job's outcome, failures too, signed according to Standard Webhooks.
     Webhook {
         url: String,
         /// `whsec_` and base64, or any text.
@@ -49,10 +50,10 @@ pub enum SinkBody {
         prefix: Option<String>,
         access_key: String,
         secret_key: String,
-        /// Of a credential that was lent for a time.
+        /// For a temporary credential.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session_token: Option<String>,
-        /// When the credential ends: results wait for another one then.
+        /// When the credential expires; results then wait for a new one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires_at: Option<Timestamp>,
     },
@@ -78,7 +79,7 @@ pub struct ResultsView {
     pub ttl_s: Option<u64>,
 }
 
-/// A sink without what opens it.
+/// A sink without its credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SinkView {
     /// `http`, `webhook` or `s3`.
@@ -89,13 +90,13 @@ pub struct SinkView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ResultState {
-    /// With the job, until it expires.
+    /// Kept with the job until it expires.
     Kept,
-    /// On its way to the function's sink; with the job until then.
+    /// On its way to the function's sink; kept with the job until it is delivered.
     Delivering,
-    /// At the sink, and no longer with the job.
+    /// Delivered to the sink and no longer kept with the job.
     Delivered,
-    /// The sink does not take it: it stays with the job.
+    /// Not accepted by the sink; kept with the job.
     Undelivered,
     Expired,
 }
@@ -104,9 +105,9 @@ pub enum ResultState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResultView {
     pub state: ResultState,
-    /// Deliveries tried.
+    /// Number of delivery attempts.
     pub attempts: u32,
-    /// Where it went, or what the sink said last.
+    /// Where it went, or the sink's last response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

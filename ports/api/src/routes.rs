@@ -1,16 +1,16 @@
-//! Every path of the HTTP interface, as the router and the client both spell it.
+//! Every path of the HTTP interface, shared by router and client.
 
 pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
-/// How calls are spread over versions.
+/// How calls are split between versions.
 pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";
-/// What a function may cost in a month.
+/// A function's monthly budget.
 pub const FUNCTION_BUDGET: &str = "/functions/{id}/budget";
 /// Where results go and how long they are kept.
 pub const FUNCTION_RESULTS: &str = "/functions/{id}/results";
-/// Lifts a quarantine.
+/// Ends a quarantine.
 pub const FUNCTION_RELEASE: &str = "/functions/{id}/release";
 pub const FUNCTION_STOP: &str = "/functions/{id}/stop";
 pub const FUNCTION_START: &str = "/functions/{id}/start";
@@ -21,15 +21,16 @@ pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
 pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
 
 pub const EXECUTE: &str = "/execute/{id}";
-/// The function as a plain URL, without and with a path of its own.
+/// The function's plain URL: bare, with a slash, and with a path.
 pub const PLAIN: &str = "/fn/{owner}/{name}";
+pub const PLAIN_ROOT: &str = "/fn/{owner}/{name}/";
 pub const PLAIN_PATH: &str = "/fn/{owner}/{name}/{*path}";
 
 pub const JOBS: &str = "/jobs";
 pub const JOB: &str = "/jobs/{id}";
 pub const JOB_HISTORY: &str = "/jobs/{id}/history";
 pub const JOB_PROOF: &str = "/jobs/{id}/proof";
-/// What the function returned, as it is.
+/// The function's output, unchanged.
 pub const JOB_RESULT: &str = "/jobs/{id}/result";
 pub const JOB_LOGS: &str = "/jobs/{id}/logs";
 
@@ -39,15 +40,15 @@ pub const METRICS_SYSTEM: &str = "/metrics/system";
 
 pub const ACCOUNTS: &str = "/accounts";
 pub const ACCOUNT: &str = "/accounts/{name}";
-/// What an operator set for an account.
+/// Limits that an operator set for an account.
 pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
 pub const ACCOUNT_LOAN: &str = "/accounts/{name}/loan";
 pub const ACCOUNT_LOAN_PAYMENTS: &str = "/accounts/{name}/loan/payments";
 /// The account that the token belongs to.
 pub const ACCOUNT_OWN: &str = "/account";
-/// A new key for the token's account, where the controller keeps it.
+/// A new key for the token's account, if the controller keeps the key.
 pub const ACCOUNT_ROTATE_KEY: &str = "/account/rotate-key";
-/// Vouches for a computer of one's own.
+/// Signs that a computer belongs to the caller.
 pub const ACCOUNT_PROVIDERS: &str = "/account/providers";
 pub const SESSIONS: &str = "/sessions";
 pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
@@ -76,13 +77,13 @@ pub const LEDGER_STATUS: &str = "/ledger/status";
 pub const LEDGER_BLOCKS: &str = "/ledger/blocks";
 /// By height or by digest.
 pub const LEDGER_BLOCK: &str = "/ledger/blocks/{height}";
-/// The block in the encoding of the wire.
+/// The block in its wire encoding.
 pub const LEDGER_BLOCK_RAW: &str = "/ledger/blocks/{height}/raw";
-/// Blocks in the encoding of the wire, as soon as there are some.
+/// Blocks in their wire encoding, as soon as there are any.
 pub const LEDGER_RAW_BLOCKS: &str = "/ledger/raw/blocks";
-/// A value of the state in the encoding of the wire; the key is in hex.
+/// A value of the state in its wire encoding; the key is in hex.
 pub const LEDGER_RAW_VALUE: &str = "/ledger/raw/values/{key}";
-/// Values of the state with their proofs, in the encoding of the wire; the keys are a list of them, in hex.
+/// Values of the state with their proofs, in their wire encoding; the keys are a list in hex.
 pub const LEDGER_RAW_PROOFS: &str = "/ledger/raw/proofs/{keys}";
 /// Server-sent events: each block as it becomes final.
 pub const LEDGER_EVENTS: &str = "/ledger/events";
@@ -102,15 +103,17 @@ pub const LEDGER_GENESIS: &str = "/ledger/genesis";
 pub const EVENTS: &str = "/events";
 pub const HEALTHZ: &str = "/healthz";
 pub const READYZ: &str = "/readyz";
-/// A WebSocket: where providers come in.
+/// WebSocket to which providers connect.
 pub const LINK: &str = "/link";
 pub const OPENAPI: &str = "/openapi.json";
 
-/// The header whose repetition repeats the answer and not the work.
+/// A request that repeats this header's value gets the first response and does no work.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// `Prefer: respond-async` answers 202 with the job's id at once.
 pub const RESPOND_ASYNC: &str = "respond-async";
-/// On every answer of `/fn/` and `/execute/`, failures included.
+/// `Prefer: respond-stream` passes on what the function streams as it comes, and confirms it in `Preference-Applied`.
+pub const RESPOND_STREAM: &str = "respond-stream";
+/// On every response of `/fn/` and `/execute/`, including failures.
 pub const JOB_ID_HEADER: &str = "x-job-id";
 
 /// Puts `values` in place of the route's `{...}` in order, percent-encoded; a `{*...}` keeps its slashes.

@@ -1,4 +1,4 @@
-//! The canonical form of a function's files: one tar whose bytes depend on the names and contents alone.
+//! The canonical form of a function's files: a tar whose bytes depend only on names and contents.
 
 use std::{
     collections::BTreeMap,
@@ -173,7 +173,7 @@ impl Bundle {
             let name = entry.file_name();
             let name = name
                 .to_str()
-                .ok_or_else(|| bad_path(&name.to_string_lossy(), "it is not UTF-8"))?;
+                .ok_or_else(|| bad_path(&name.to_string_lossy(), "it is not valid UTF-8"))?;
             if SKIPPED.contains(&name) || (resolved_later && name == "node_modules") {
                 continue;
             }
@@ -221,8 +221,8 @@ fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejectio
         let mut entry = entry.map_err(|error| broken(error, limits))?;
         entries_left = entries_left.checked_sub(1).ok_or_else(|| too_many(limits))?;
         let name = entry.path_bytes().into_owned();
-        let name =
-            std::str::from_utf8(&name).map_err(|_| bad_path(&String::from_utf8_lossy(&name), "it is not UTF-8"))?;
+        let name = std::str::from_utf8(&name)
+            .map_err(|_| bad_path(&String::from_utf8_lossy(&name), "it is not valid UTF-8"))?;
         let path = name.trim_start_matches("./").to_owned();
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {}
@@ -296,7 +296,7 @@ fn check_path(path: &str) -> Result<(), Rejection> {
         return complain("it is longer than 400 bytes");
     }
     if path.chars().any(|c| c.is_control() || c == '\\') {
-        return complain("it has a control character or a backslash");
+        return complain("it contains a control character or a backslash");
     }
     if !Path::new(path)
         .components()
@@ -318,7 +318,7 @@ fn bad_path(path: &str, reason: &str) -> Rejection {
     let shown: String = path.chars().filter(|c| !c.is_control()).take(100).collect();
     Rejection::new(
         "bundle.bad_path",
-        format!("the bundle's path `{shown}` is refused: {reason}"),
+        format!("the bundle contains the invalid path `{shown}`: {reason}"),
     )
     .hint("use relative paths of regular files, such as `lib/names.py`")
     .field("bundle")
@@ -327,25 +327,25 @@ fn bad_path(path: &str, reason: &str) -> Rejection {
 fn not_regular(path: &str) -> Rejection {
     bad_path(
         path,
-        "it is neither a regular file nor a folder (links and devices are not taken)",
+        "it is neither a regular file nor a folder (links and devices are not supported)",
     )
 }
 
 fn too_large(limits: &BundleLimits) -> Rejection {
     Rejection::new(
         "bundle.too_large",
-        format!("the bundle holds more than {} MiB", limits.bytes >> 20),
+        format!("the bundle is larger than {} MiB", limits.bytes >> 20),
     )
-    .hint("leave out what the function does not read when it runs")
+    .hint("leave out files that the function does not need when it runs")
     .field("bundle")
 }
 
 fn too_many(limits: &BundleLimits) -> Rejection {
     Rejection::new(
         "bundle.too_many_files",
-        format!("the bundle holds more than {} files", limits.files),
+        format!("the bundle has more than {} files", limits.files),
     )
-    .hint("leave out what the function does not read when it runs")
+    .hint("leave out files that the function does not need when it runs")
     .field("bundle")
 }
 
@@ -360,6 +360,6 @@ fn unreadable(error: io::Error) -> Rejection {
         "bundle.bad_archive",
         format!("the bundle is not a tar, tar.gz or tar.zst: {reason}"),
     )
-    .hint("make it with `tar -czf bundle.tar.gz -C FOLDER .`")
+    .hint("create it with `tar -czf bundle.tar.gz -C FOLDER .`")
     .field("bundle")
 }

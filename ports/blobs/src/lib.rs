@@ -35,7 +35,7 @@ pub trait Blobs: Send + Sync {
 pub enum BlobsError {
     #[error("blob {0} is not kept here")]
     NotFound(Digest),
-    /// The kept bytes are not those of the digest; somebody must bring the blob back from elsewhere.
+    /// The stored bytes do not match the digest; restore the blob from elsewhere.
     #[error("blob {digest} is corrupt: {reason}")]
     Corrupt { digest: Digest, reason: String },
     #[error("no room: {needed_bytes} bytes are needed and {quota_bytes} are allowed")]
@@ -70,7 +70,7 @@ impl BlobsError {
     }
 }
 
-/// Runs blocking work off the async threads; a panic in it goes on here.
+/// Runs blocking work off the async threads; a panic in it is resumed here.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,

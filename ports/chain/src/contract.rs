@@ -1,4 +1,4 @@
-//! What the rest of the platform sees of the ledger.
+//! The ledger's interface for the rest of the platform.
 
 use std::sync::Arc;
 
@@ -17,15 +17,16 @@ pub trait Chain: Send + Sync {
 
     fn status(&self) -> ChainStatus;
 
-    /// Checks against the latest final state (and what waits before it of the same sender) and queues. The rejection comes
-    /// at once; acceptance does not yet mean that it will be executed. Submitting again what is queued or final is no error.
+    /// Checks against the latest final state (and what waits before it of the same sender) and queues. The rejection
+    /// comes at once; acceptance does not yet mean that it will be executed. Submitting again what is queued or final
+    /// is no error.
     ///
     /// Rejects with what [`piecework_ledger::check`] says, and `mempool.full`, `mempool.nonce_taken`,
     /// `transaction.too_large`. Cancel safe.
     async fn submit(&self, tx: SignedTransaction) -> Result<TransactionId, SubmitError>;
 
-    /// Submits and waits until final; a rejection by the block is a rejection as well. Idempotent: what is final already is
-    /// returned as it was. Dropping the future stops the waiting, not the transaction.
+    /// Submits and waits until final; a rejection by the block is a rejection as well. Idempotent: what is final
+    /// already is returned as it was. Dropping the future stops the waiting, not the transaction.
     async fn submit_and_wait(&self, tx: SignedTransaction) -> Result<Final, SubmitError>;
 
     /// From the latest final state.
@@ -45,8 +46,8 @@ pub trait Chain: Send + Sync {
     /// remember only the latest ones.
     async fn transaction(&self, id: TransactionId) -> Result<Option<(u64, u32)>, ChainFailure>;
 
-    /// All final blocks from `from` (at least 1) on, in order, each once: history first, then live. Pulls: a slow reader
-    /// holds nothing but its place and reads from disk. Ends when the chain stops.
+    /// All final blocks from `from` (at least 1) on, in order, each once: history first, then live. Pulls: a slow
+    /// reader holds nothing but its place and reads from disk. Ends when the chain stops.
     fn blocks_from(&self, from: u64) -> BoxStream<'static, Arc<FinalBlock>>;
 }
 
@@ -58,7 +59,8 @@ pub trait Node: Send + Sync {
     /// Resolves when the peer has stopped by itself, with the reason. Cancel safe.
     async fn failed(&self) -> ChainFailure;
 
-    /// Stops and waits until the directory is free. What is final is already on disk; what is queued is forgotten.
+    /// Stops and waits until the directory is free. Final blocks are already on disk; queued transactions are
+    /// forgotten.
     async fn shutdown(self: Box<Self>) -> Result<(), ChainFailure>;
 }
 

@@ -21,11 +21,11 @@ const TRIES_MAX: usize = 1_000;
 /// Why an export ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportFailure {
-    #[error("the export cannot be written")]
+    #[error("cannot write the export")]
     Write(#[from] io::Error),
     #[error(transparent)]
     Chain(#[from] ChainFailure),
-    #[error("the ledger ended while it was read")]
+    #[error("the ledger stopped while it was being read")]
     Ended,
 }
 

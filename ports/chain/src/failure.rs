@@ -1,4 +1,4 @@
-//! What the world can do to a chain.
+//! Failures of a chain that come from outside.
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -8,16 +8,16 @@ use piecework_model::Rejection;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ChainFailure {
     #[error(
-        "the directory {directory:?} belongs to another network or another peer key; give this one its own directory"
+        "the directory {directory:?} belongs to another network or another peer key; use a separate directory for this one"
     )]
     ForeignDirectory { directory: PathBuf },
-    #[error("the ledger in {directory:?} cannot be read: {detail}; restore it, or start a new peer with a new key")]
+    #[error("cannot read the ledger in {directory:?}: {detail}; restore it, or start a new peer with a new key")]
     Corrupt { directory: PathBuf, detail: String },
     #[error("another process uses the ledger in {directory:?}")]
     Locked { directory: PathBuf },
-    #[error("no space is left for the ledger; what was final is kept: make room and start again")]
+    #[error("no space is left for the ledger; everything final is safe; free some space and start again")]
     DiskFull { detail: String },
-    #[error("the ledger's directory {path:?} cannot be used")]
+    #[error("cannot use the ledger's directory {path:?}")]
     Directory {
         path: PathBuf,
         #[source]
@@ -29,21 +29,21 @@ pub enum ChainFailure {
         #[source]
         source: Arc<io::Error>,
     },
-    #[error("the genesis is not valid")]
+    #[error("the genesis file is invalid")]
     Genesis(#[source] Rejection),
-    #[error("peer {peer} of the genesis has no usable key or address: {detail}")]
+    #[error("peer {peer} in the genesis file has an invalid key or address: {detail}")]
     Peer { peer: String, detail: String },
-    #[error("the consensus key is not one of the genesis peers'")]
+    #[error("this peer's consensus key is not in the genesis file")]
     NotAPeer,
     #[error(
-        "the network has taken this peer out; blocks from {height} on are made without it. To come back, start a new peer with a new key"
+        "the network has removed this peer; it has no part in blocks from {height} on. To return, start a new peer with a new key"
     )]
     Removed { height: u64 },
     #[error("no peer of the ledger answers: {detail}")]
     Unreachable { detail: String },
-    #[error("{url} is a peer of another network than the genesis file's")]
+    #[error("{url} is a peer of another network than the one in the genesis file")]
     OtherNetwork { url: String },
-    #[error("`{url}` cannot be used as a peer's URL: {detail}")]
+    #[error("`{url}` is not a valid peer URL: {detail}")]
     BadUrl { url: String, detail: String },
     #[error("the chain stopped: {detail}")]
     Stopped { detail: String },

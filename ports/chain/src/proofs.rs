@@ -40,10 +40,7 @@ fn certified(
         return Ok(None);
     }
     let read = Finalization::from_engine(&block.certificate).ok_or_else(|| ChainFailure::Stopped {
-        detail: format!(
-            "the certificate of block {} is in no form that this program knows",
-            block.height
-        ),
+        detail: format!("the certificate of block {} has an unknown format", block.height),
     })?;
     Ok(Some(Finality {
         descendants: std::mem::take(descendants),

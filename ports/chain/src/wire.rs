@@ -1,4 +1,4 @@
-//! Blocks and values as they travel between a peer and a program that follows it. The encoding is borsh.
+//! Blocks and values in transit between a peer and a program that follows it. The encoding is borsh.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{SignedTransaction, Value};
@@ -7,7 +7,8 @@ use piecework_proof::{Header, Record, StateProof, outcomes_root, transactions_ro
 
 use crate::{ChainStatus, FinalBlock};
 
-/// The answer to a question for blocks: where the ledger is, and as many blocks as fit, in order of height without gaps.
+/// The answer to a question for blocks: where the ledger is, and as many blocks as fit, in order of height without
+/// gaps.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Page {
     pub head: Head,
@@ -52,9 +53,9 @@ pub struct ProvenValues {
     pub values: Vec<Option<(Value, StateProof)>>,
 }
 
-/// The roots in the header are not those of the block's transactions and outcomes: somebody changed them.
+/// The roots in the header do not match the block's transactions and outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("block {height} does not hold what its header says")]
+#[error("block {height} does not match its header")]
 pub struct Tampered {
     pub height: u64,
 }

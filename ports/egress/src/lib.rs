@@ -1,7 +1,8 @@
-//! Carries a sandboxed function's connections to what its allow list names, and to nothing else.
+//! Carries a sandboxed function's connections to the hosts on its allow list, and nowhere else.
 //!
 //! The function sits in a network namespace where every address leads to listening sockets that were passed out to this
-//! side. Nothing in the namespace leads anywhere else, so whatever the function does, it talks to a [`Relay`] or to nobody.
+//! side. Nothing in the namespace leads anywhere else, so whatever the function does, it talks to a [`Relay`] or to
+//! nobody.
 //!
 //! ```text
 //! function: asks for a name ---> names socket: on the list? resolves to a permitted address?
@@ -10,7 +11,7 @@
 //!                                    `-> resolved and checked here, connected, bytes counted both ways
 //! call ends -------------------> every connection is cut; what was moved and asked for is told
 //! ```
-//! No TLS is ended here: certificates are checked by the function, end to end.
+//! TLS is not terminated here: the function checks certificates, end to end.
 
 mod log;
 mod names;
@@ -65,8 +66,8 @@ impl Egress {
         &self.policy
     }
 
-    /// Whether a function may be connected to this address: a public one that is not this machine's own, or one in a network
-    /// that the provider names. Services of this machine often trust what comes from itself.
+    /// Whether a function may be connected to this address: a public one that is not this machine's own, or one in a
+    /// network that the provider names. Services of this machine often trust what comes from itself.
     fn permits(&self, address: IpAddr) -> bool {
         self.policy.permits(address) && (self.policy.names(address) || !is_own(address))
     }

@@ -1,4 +1,4 @@
-//! What a call asked of the network and whether it got it: lines for the job's logs, each said once.
+//! What a call requested from the network, and whether it was allowed: lines for the job's logs, each written once.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 

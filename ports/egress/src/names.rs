@@ -10,7 +10,7 @@ use std::{
 
 /// Names that one instance may ask for; a wildcard would allow any number.
 const NAMES_MAX: usize = 1_024;
-/// 198.18.0.0/15 is nobody's; .0.0 is left out.
+/// 198.18.0.0/15 is not assigned to anybody; .0.0 is left out.
 const FIRST: u32 = 0xc612_0001;
 
 const HEADER_BYTES: usize = 12;
@@ -44,7 +44,7 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// `None` for what is no plain question.
+    /// `None` unless it is a plain question.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         let header: [u8; HEADER_BYTES] = *packet.first_chunk()?;
         let is_query = header[2] & 0b1111_1000 == 0;

@@ -1,4 +1,4 @@
-//! One instance's way out: its doors are attended for life, and lead somewhere only while a call runs.
+//! One instance's network access: its listening sockets live as long as the instance, and forward only during a call.
 
 use std::{
     io,
@@ -31,7 +31,7 @@ use crate::{
 const CONNECTIONS_MAX: usize = 64;
 /// Connections of one call in all, those that were refused among them.
 const CONNECTIONS_PER_CALL_MAX: u32 = 4_096;
-/// Questions for names of one instance at one time; more are lost, and asked again by whoever waits.
+/// Concurrent name queries of one instance; more are dropped, and the resolver inside asks again.
 const QUESTIONS_MAX: usize = 16;
 const LOOKUP_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -68,13 +68,13 @@ struct Running {
 /// Why a connection was not made.
 type Reason = &'static str;
 
-const NOT_LISTED: Reason = "refused: it is not on the function's allow list";
-const NOT_PERMITTED: Reason = "refused: it has no address that functions may reach";
+const NOT_LISTED: Reason = "refused: not on the function's allow list";
+const NOT_PERMITTED: Reason = "refused: no address that functions may reach";
 const NO_SUCH_NAME: Reason = "the name does not resolve";
 const TOO_MANY_NAMES: Reason = "refused: the instance has asked for too many names";
 const TOO_MANY: Reason = "refused: too many connections";
-const BUSY: Reason = "refused: the provider carries too many connections";
-const UNREACHABLE: Reason = "allowed, but nothing answers there";
+const BUSY: Reason = "refused: the provider has too many connections";
+const UNREACHABLE: Reason = "allowed, but no answer";
 const USED_UP: Reason = "cut: the run's limit of network bytes is used up";
 
 impl Relay {
@@ -114,7 +114,7 @@ impl Relay {
         *self.way.call.lock() = Some(Arc::new(running));
     }
 
-    /// Cuts every connection and tells what was asked for. When it returns the meter stands still.
+    /// Cuts every connection and returns what was requested. When it returns, the meter has stopped.
     pub async fn close(&self) -> String {
         let running = self.way.call.lock().take();
         let Some(running) = running else {
@@ -348,7 +348,8 @@ async fn relay(inside: TcpStream, outside: TcpStream, running: &Running) -> Resu
     .map(drop)
 }
 
-/// Moves bytes one way until their end, which is passed on. A broken connection ends this way only: the other sees it itself.
+/// Moves bytes one way until their end, which is passed on. A broken connection ends this way only: the other sees it
+/// itself.
 async fn pump(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, running: &Running) -> Result<(), Cut> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {

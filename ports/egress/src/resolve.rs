@@ -1,4 +1,4 @@
-//! Asks the world for a name's addresses.
+//! Resolves a name's addresses.
 
 use std::{io, net::IpAddr};
 

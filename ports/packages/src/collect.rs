@@ -1,24 +1,43 @@
-//! Gathers what a tool installed.
+//! Reads what the resolver handed out, and checks that all of it came from the index.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::Path,
+    io::{Cursor, Read as _},
 };
 
 use bytes::Bytes;
+use piecework_model::{Language, Rejection};
 use serde_json::Value;
 
-use crate::{Options, ResolveError, Resolved, tool};
+use crate::{Options, ResolveError, Resolved, index, manifest, shown};
 
-/// The files below `packages/`, their versions by the metadata directories that pip leaves.
-pub(crate) async fn python(work: &Path, options: &Options) -> Result<Resolved, ResolveError> {
-    let files = gather(work, "packages", options).await?;
-    let versions = files
+const NPM_LOCK: &str = "package-lock.json";
+
+/// The packages in the archive. Rejects with `packages.too_large`, `packages.direct_reference` or `packages.bad_requirement`.
+pub(crate) fn resolved(language: Language, archive: Bytes, options: &Options) -> Result<Resolved, ResolveError> {
+    let mut files = read(archive, options)?;
+    match language {
+        Language::Python => python(files),
+        Language::JavaScript => {
+            let lock = files.remove(NPM_LOCK);
+            javascript(files, lock.as_deref(), options)
+        }
+    }
+}
+
+/// The versions by the metadata directories that pip leaves. Beside them lies `direct_url.json` (PEP 610) where a package came
+/// from anywhere but an index.
+fn python(files: BTreeMap<String, Bytes>) -> Result<Resolved, ResolveError> {
+    within(&files, "packages/")?;
+    if let Some(path) = files.keys().find(|path| path.ends_with(".dist-info/direct_url.json")) {
+        let name = path.split('/').nth(1).unwrap_or_default();
+        return Err(direct(name.split(".dist-info").next().unwrap_or(name)).into());
+    }
+    let versions: BTreeSet<String> = files
         .iter()
         .filter(|(path, _)| path.ends_with(".dist-info/METADATA"))
-        .filter_map(|(_, text)| dist(text));
-    let versions: BTreeSet<String> = versions.collect();
+        .filter_map(|(_, text)| dist(text))
+        .collect();
     let native = files.keys().any(|path| is_native_python(path));
     Ok(Resolved {
         folder: "packages",
@@ -28,18 +47,37 @@ pub(crate) async fn python(work: &Path, options: &Options) -> Result<Resolved, R
     })
 }
 
-/// The files below `node_modules/`, their versions by the lock file that npm leaves.
-pub(crate) async fn javascript(work: &Path, options: &Options) -> Result<Resolved, ResolveError> {
-    let files = gather(work, "node_modules", options).await?;
-    let lock = tokio::fs::read(work.join("package-lock.json"))
-        .await
-        .map_err(ResolveError::io("read npm's lock file"))?;
-    let lock: Value = serde_json::from_slice(&lock)
-        .map_err(|error| ResolveError::io("read npm's lock file")(io::Error::other(error)))?;
+/// The versions by npm's lock file, which also says where each package came from.
+fn javascript(
+    mut files: BTreeMap<String, Bytes>,
+    lock: Option<&[u8]>,
+    options: &Options,
+) -> Result<Resolved, ResolveError> {
+    within(&files, "node_modules/")?;
+    files.remove("node_modules/.package-lock.json");
+    let lock: Value =
+        serde_json::from_slice(lock.unwrap_or(b"{}")).map_err(|_| ResolveError::jail("npm's lock file is not JSON"))?;
     let locked = lock["packages"].as_object().into_iter().flatten();
-    let versions: BTreeSet<String> = locked
-        .filter_map(|(path, package)| npm_version(path, package))
-        .collect();
+    let mut versions = BTreeSet::new();
+    for (path, package) in locked {
+        // The manifest itself has no name here.
+        let Some((_, name)) = path.rsplit_once("node_modules/") else {
+            if path.is_empty() {
+                continue;
+            }
+            return Err(direct(path).into());
+        };
+        if let Some(wanted) = specifiers(package).find(|(_, range)| !is_from_index(range)) {
+            return Err(direct(wanted.0).into());
+        }
+        let elsewhere = package["resolved"]
+            .as_str()
+            .is_some_and(|url| !index::is_on_registry(&options.env, url));
+        if elsewhere || package["link"] == Value::Bool(true) {
+            return Err(direct(name).into());
+        }
+        versions.extend(package["version"].as_str().map(|version| format!("{name}=={version}")));
+    }
     let native = files.keys().any(|path| path.ends_with(".node"));
     Ok(Resolved {
         folder: "node_modules",
@@ -47,6 +85,78 @@ pub(crate) async fn javascript(work: &Path, options: &Options) -> Result<Resolve
         native,
         files,
     })
+}
+
+/// What a locked package asks for, by name.
+fn specifiers(package: &Value) -> impl Iterator<Item = (&str, &str)> {
+    ["dependencies", "optionalDependencies", "peerDependencies"]
+        .into_iter()
+        .filter_map(|kind| package[kind].as_object())
+        .flatten()
+        .filter_map(|(name, range)| Some((name.as_str(), range.as_str()?)))
+}
+
+/// A range of versions, also under another name (`npm:name@range`).
+fn is_from_index(range: &str) -> bool {
+    match range.strip_prefix("npm:") {
+        Some(alias) => alias
+            .rsplit_once('@')
+            .is_none_or(|(_, range)| manifest::is_range(range)),
+        None => manifest::is_range(range),
+    }
+}
+
+fn direct(name: &str) -> Rejection {
+    let name = shown(name);
+    Rejection::new(
+        "packages.direct_reference",
+        format!("`{name}` was not to be taken from the package index but from a URL, a repository or a path"),
+    )
+    .hint("use packages whose dependencies are all on the index, or put the package into the bundle")
+}
+
+/// Regular files of an archive that a sandbox wrote: nothing about it is believed.
+fn read(archive: Bytes, options: &Options) -> Result<BTreeMap<String, Bytes>, ResolveError> {
+    let mut files = BTreeMap::new();
+    let mut bytes = 0_u64;
+    let mut entries = tar::Archive::new(Cursor::new(archive.clone()));
+    for entry in entries.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        if !entry.header().entry_type().is_file() {
+            return Err(ResolveError::jail("the archive holds more than files"));
+        }
+        let path = String::from_utf8(entry.path_bytes().into_owned()).map_err(broken)?;
+        bytes = bytes.saturating_add(entry.size());
+        if bytes > options.bytes_max || files.len() >= options.files_max {
+            return Err(too_large(options).into());
+        }
+        // A slice of the archive where the entry is whole, so that the packages lie in memory once.
+        let start = usize::try_from(entry.raw_file_position()).map_err(broken)?;
+        let end = start.saturating_add(usize::try_from(entry.size()).map_err(broken)?);
+        let content = match archive.get(start..end) {
+            Some(_) => archive.slice(start..end),
+            None => {
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content).map_err(broken)?;
+                content.into()
+            }
+        };
+        files.insert(path, content);
+    }
+    Ok(files)
+}
+
+fn broken(error: impl std::fmt::Display) -> ResolveError {
+    ResolveError::jail(format!("the archive of the packages cannot be read: {error}"))
+}
+
+/// Paths that the bundle takes; it checks each of them again.
+fn within(files: &BTreeMap<String, Bytes>, folder: &str) -> Result<(), ResolveError> {
+    let fits = |path: &String| path.starts_with(folder) && !path.split('/').any(|part| matches!(part, "" | "." | ".."));
+    match files.keys().find(|path| !fits(path)) {
+        None => Ok(()),
+        Some(path) => Err(ResolveError::jail(format!("the archive names `{}`", shown(path)))),
+    }
 }
 
 /// `lib.so`, `lib.so.6`: code for this kind of machine.
@@ -65,75 +175,102 @@ fn dist(metadata: &[u8]) -> Option<String> {
     Some(format!("{}=={}", field("Name: ")?.trim(), field("Version: ")?.trim()))
 }
 
-fn npm_version(path: &str, package: &Value) -> Option<String> {
-    let (_, name) = path.rsplit_once("node_modules/")?;
-    Some(format!("{name}=={}", package["version"].as_str()?))
+pub(crate) fn too_large(options: &Options) -> Rejection {
+    let (bytes, files) = (options.bytes_max >> 20, options.files_max);
+    Rejection::new(
+        "packages.too_large",
+        format!("the packages take more than {bytes} MiB or {files} files"),
+    )
+    .hint("use fewer or smaller packages")
 }
 
-async fn gather(work: &Path, folder: &'static str, options: &Options) -> Result<BTreeMap<String, Bytes>, ResolveError> {
-    let (work, caps) = (work.to_owned(), options.clone());
-    let gathering = move || {
-        let mut files = BTreeMap::new();
-        let mut bytes = 0;
-        let all = walk(&work.join(folder), folder, &mut |path, file| {
-            bytes += file.metadata()?.len();
-            if bytes > caps.bytes_max || files.len() >= caps.files_max {
-                return Err(io::Error::other(TooLarge));
-            }
-            files.insert(path, fs::read(file.path())?.into());
-            Ok(())
-        });
-        match all {
-            Ok(()) => Ok(files),
-            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<TooLarge>()) => {
-                Err(tool::too_large(&caps).into())
-            }
-            Err(error) => Err(ResolveError::io("read the installed packages")(error)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(files: &[(&str, &str)]) -> Bytes {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            // By hand: the library refuses to write `..`.
+            header.as_gnu_mut().expect("a GNU header").name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            tar.append(&header, content.as_bytes()).expect("appends");
         }
-    };
-    tokio::task::spawn_blocking(gathering)
-        .await
-        .map_err(|error| ResolveError::io("read the installed packages")(error.into()))?
-}
+        tar.into_inner().expect("ends").into()
+    }
 
-#[derive(Debug, thiserror::Error)]
-#[error("more than allowed was installed")]
-struct TooLarge;
-
-/// Calls `visit` with each regular file below `folder`. Links are passed over: nothing outside is ever read.
-fn walk(
-    folder: &Path,
-    prefix: &str,
-    visit: &mut impl FnMut(String, &fs::DirEntry) -> io::Result<()>,
-) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        // A tool may delete a folder while its disk is measured; pip makes none when every marker excluded its package.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let path = format!("{prefix}/{name}");
-        let kind = entry.file_type()?;
-        if kind.is_dir() && name != "__pycache__" {
-            walk(&entry.path(), &path, visit)?;
-        } else if kind.is_file() && path != "node_modules/.package-lock.json" {
-            visit(path, &entry)?;
+    fn code(language: Language, files: &[(&str, &str)]) -> String {
+        match resolved(language, archive(files), &Options::default()).expect_err("refused") {
+            ResolveError::Rejected(rejection) => rejection.code.into_owned(),
+            ResolveError::Jail(reason) => reason,
+            ResolveError::Io { operation, .. } => operation.into(),
         }
     }
-    Ok(())
-}
 
-/// Bytes of the regular files below `folder`, as far as they can be seen while a tool changes them.
-pub(crate) fn bytes_below(folder: &Path) -> u64 {
-    let mut bytes = 0;
-    // A file that vanished meanwhile ends this measurement early; the next comes soon.
-    let _ = walk(folder, "", &mut |_, file| {
-        bytes += file.metadata().map_or(0, |metadata| metadata.len());
-        Ok(())
-    });
-    bytes
+    #[test]
+    fn a_wheel_that_was_not_taken_from_the_index_is_refused_by_name() {
+        let files = [
+            ("packages/evil/__init__.py", ""),
+            (
+                "packages/evil-1.0.dist-info/direct_url.json",
+                "{\"url\":\"http://127.0.0.1/\"}",
+            ),
+        ];
+        assert_eq!(code(Language::Python, &files), "packages.direct_reference");
+    }
+
+    #[test]
+    fn an_npm_package_from_a_repository_a_path_or_another_host_is_refused() {
+        for place in [
+            "git+ssh://git@example.org/x.git#1",
+            "file:../etc",
+            "https://example.org/x.tgz",
+        ] {
+            let lock =
+                serde_json::json!({"packages": {"": {}, "node_modules/x": {"version": "1.0.0", "resolved": place}}});
+            let files = [("package-lock.json", &*lock.to_string())];
+            assert_eq!(
+                code(Language::JavaScript, &files),
+                "packages.direct_reference",
+                "{place}"
+            );
+        }
+        let asked = serde_json::json!({"packages": {"": {}, "node_modules/x": {"version": "1.0.0",
+            "dependencies": {"fine": "^1.0.0", "other": "npm:fine@^1", "inner": "http://127.0.0.1/inner.tgz"}}}});
+        let files = [("package-lock.json", &*asked.to_string())];
+        assert_eq!(code(Language::JavaScript, &files), "packages.direct_reference");
+        let linked = serde_json::json!({"packages": {"": {}, "../etc": {}, "node_modules/etc": {"link": true}}});
+        let files = [("package-lock.json", &*linked.to_string())];
+        assert_eq!(code(Language::JavaScript, &files), "packages.direct_reference");
+    }
+
+    #[test]
+    fn an_archive_with_paths_elsewhere_is_not_believed() {
+        for path in ["../x", "packages/../../x", "/etc/passwd", "node_modules/x"] {
+            assert!(
+                code(Language::Python, &[(path, "")]).starts_with("the archive names"),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn content_is_what_the_archive_says() {
+        let files = [
+            ("packages/a.py", "A = 1\n"),
+            ("packages/a-1.dist-info/METADATA", "Name: a\nVersion: 1\n\n"),
+        ];
+        let resolved = resolved(Language::Python, archive(&files), &Options::default()).expect("fine");
+        assert_eq!(resolved.versions, ["a==1"]);
+        assert_eq!(resolved.files["packages/a.py"], "A = 1\n");
+        let small = Options {
+            bytes_max: 5,
+            ..Options::default()
+        };
+        assert!(matches!(super::resolved(Language::Python, archive(&files), &small),
+            Err(ResolveError::Rejected(rejection)) if rejection.code == "packages.too_large"));
+    }
 }

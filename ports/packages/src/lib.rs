@@ -1,41 +1,41 @@
-//! Resolves the packages a bundle declares with pip and npm, running none of their code.
+//! Resolves the packages that a bundle declares, with pip and npm, in a jail.
 //!
-//! Only wheels are taken from pip and no npm script runs; both tools work in a temporary directory with an environment
-//! of their own. The manifest is untrusted: only names and version ranges of the operator's package index get through.
+//! ```text
+//! manifest: names and versions alone --> jail: resolver.py runs the tool --> archive --> all of it from the index? --> files
+//! ```
+//! A stranger writes the manifest and strangers write the packages. So the tools run as nobody in a sandbox of their own, on
+//! a bounded disk, and reach the operator's index hosts and nothing else; what comes out is checked like any input.
 
 mod collect;
+mod index;
+mod jailed;
 mod manifest;
 mod requirements;
-mod tool;
+mod turns;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use piecework_model::{Language, Rejection};
-use tokio::{process::Command, sync::Semaphore};
+use piecework_model::{AccountId, Language, Rejection};
+use piecework_sandbox::Backend;
 
 pub use requirements::check as check_requirements;
 
 /// How packages are resolved.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A Python that has pip. Wheels with compiled code are chosen for its version.
-    pub python: PathBuf,
-    pub npm: PathBuf,
-    /// What the tools see besides a home of their own: see [`ENV_PASSED`]. `PATH` must be in it.
+    /// What the tools see of the operator's environment: see [`ENV_PASSED`]. `PATH` must be in it.
     pub env: BTreeMap<String, String>,
-    /// Where downloads are kept between deployments; without it nothing is.
-    pub cache: Option<PathBuf>,
     /// Wall time of one resolution; a deploying developer waits for it.
     pub timeout: Duration,
     /// All resolved files together.
     pub bytes_max: u64,
     pub files_max: usize,
 }
+
+/// Makes the jail of one resolution; `None` where none works here. It blocks for some 50 ms and is called within a tokio
+/// runtime. Its egress may lead to any address: only the operator's index hosts are on a resolution's list.
+pub type Jails = Arc<dyn Fn() -> Option<Arc<dyn Backend>> + Send + Sync>;
 
 /// The variables worth handing from the operator's environment to the tools: the way to the package index.
 pub const ENV_PASSED: [&str; 20] = [
@@ -61,16 +61,10 @@ pub const ENV_PASSED: [&str; 20] = [
     "npm_config_cafile",
 ];
 
-/// Two tools at once leave a small machine room to serve.
-const RESOLUTIONS_AT_ONCE: usize = 2;
-
 impl Default for Options {
     fn default() -> Self {
         Self {
-            python: "python3".into(),
-            npm: "npm".into(),
             env: BTreeMap::from([("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]),
-            cache: None,
             timeout: Duration::from_secs(120),
             bytes_max: 192 << 20,
             files_max: 25_000,
@@ -94,10 +88,13 @@ pub struct Resolved {
 /// Why packages were not resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
-    /// `packages.bad_requirement`, `packages.unresolvable`, `packages.tool_missing`, `packages.timeout`,
-    /// `packages.too_large`.
+    /// `packages.bad_requirement`, `packages.direct_reference`, `packages.unresolvable`, `packages.tool_missing`,
+    /// `packages.no_jail`, `packages.timeout`, `packages.too_large`.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// The jail failed, or what came out of it is not what the resolver writes.
+    #[error("resolve packages in a jail: {0}")]
+    Jail(String),
     #[error("{operation}: {source}")]
     Io {
         operation: &'static str,
@@ -110,27 +107,33 @@ impl ResolveError {
     pub(crate) fn io(operation: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::Io { operation, source }
     }
+
+    pub(crate) fn jail(reason: impl Into<String>) -> Self {
+        Self::Jail(reason.into())
+    }
 }
 
 /// Resolves packages with the tools of this machine.
-#[derive(Debug)]
 pub struct Packages {
     options: Options,
-    turns: Semaphore,
+    jails: Jails,
+    turns: turns::Turns,
 }
 
 impl Packages {
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, jails: Jails) -> Self {
         Self {
             options,
-            turns: Semaphore::new(RESOLUTIONS_AT_ONCE),
+            jails,
+            turns: turns::Turns::new(),
         }
     }
 
     /// The packages that `files` (a bundle's, by path) declare in `requirements.txt` or `package.json`; `None` if they
-    /// declare none. Takes up to the timeout. Cancel safe: dropping it kills the tool and deletes what it wrote.
+    /// declare none. Waits for the account's turn, then takes up to the timeout. Cancel safe: dropping it ends the jail.
     pub async fn resolve(
         &self,
+        account: AccountId,
         language: Language,
         files: &BTreeMap<String, Bytes>,
     ) -> Result<Option<Resolved>, ResolveError> {
@@ -146,82 +149,36 @@ impl Packages {
                 .transpose()?
                 .flatten(),
         };
-        let Some(declared) = declared else { return Ok(None) };
-        let _turn = self.turns.acquire().await.expect("the semaphore is never closed");
-        let work = tempfile::Builder::new()
-            .prefix("piecework-packages-")
-            .tempdir()
-            .map_err(ResolveError::io("make a directory for packages"))?;
-        match language {
-            Language::Python => self.pip(&declared, work.path()).await.map(Some),
-            Language::JavaScript => self.npm(&declared, work.path()).await.map(Some),
-        }
-    }
-
-    async fn pip(&self, requirements: &str, work: &Path) -> Result<Resolved, ResolveError> {
-        write(work, "requirements.txt", requirements).await?;
-        let mut command = Command::new(&self.options.python);
-        command.args([
-            "-I",
-            "-m",
-            "pip",
-            "install",
-            "--only-binary=:all:",
-            "--target",
-            "packages",
-            "--no-compile",
-        ]);
-        command.args([
-            "--no-input",
-            "--no-color",
-            "--disable-pip-version-check",
-            "--no-warn-script-location",
-        ]);
-        command.args(["--root-user-action=ignore", "--requirement", "requirements.txt"]);
-        match &self.options.cache {
-            Some(cache) => command.arg("--cache-dir").arg(cache.join("pip")),
-            None => command.arg("--no-cache-dir"),
-        };
-        tool::run(command, "pip", &self.options, work).await?;
-        collect::python(work, &self.options).await
-    }
-
-    async fn npm(&self, manifest: &str, work: &Path) -> Result<Resolved, ResolveError> {
-        write(work, "package.json", manifest).await?;
-        let mut command = Command::new(&self.options.npm);
-        command.args([
-            "install",
-            "--ignore-scripts",
-            "--omit=dev",
-            "--no-audit",
-            "--no-fund",
-            "--no-bin-links",
-        ]);
-        command.args([
-            "--no-update-notifier",
-            "--no-progress",
-            "--color=false",
-            "--loglevel=error",
-        ]);
-        match &self.options.cache {
-            Some(cache) => command.arg("--cache").arg(cache.join("npm")),
-            None => command.arg("--cache").arg(work.join("npm-cache")),
-        };
-        tool::run(command, "npm", &self.options, work).await?;
-        collect::javascript(work, &self.options).await
+        let Some(manifest) = declared else { return Ok(None) };
+        let _turn = self.turns.take(account).await;
+        let jails = self.jails.clone();
+        let jail = blocking(move || jails()).await?.ok_or_else(no_jail)?;
+        let archive = jailed::run(&*jail, language, &manifest, &self.options).await?;
+        let options = self.options.clone();
+        blocking(move || collect::resolved(language, archive, &options))
+            .await?
+            .map(Some)
     }
 }
 
-async fn write(work: &Path, name: &str, text: &str) -> Result<(), ResolveError> {
-    tokio::fs::write(work.join(name), text)
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ResolveError> {
+    tokio::task::spawn_blocking(work)
         .await
-        .map_err(ResolveError::io("write the list of packages"))
+        .map_err(|error| ResolveError::io("resolve packages")(error.into()))
+}
+
+fn no_jail() -> Rejection {
+    Rejection::new(
+        "packages.no_jail",
+        "this function declares packages, and the server has no jail to resolve them in",
+    )
+    .hint("ask the operator to run `piecework doctor` on the server, or deploy with the packages in the bundle")
 }
 
 /// The one code for a manifest that asks for more than names and versions.
 pub(crate) fn bad_requirement(message: String, field: &str) -> Rejection {
     Rejection::new("packages.bad_requirement", message)
-        .hint("name packages of the package index with versions, such as `requests==2.32.3`; no options, URLs or paths")
+        .hint("list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed")
         .field(field)
 }
 

@@ -68,7 +68,7 @@ fn is_name(name: &str) -> bool {
 }
 
 /// Versions, ranges and tags. No `/` and no `:`: no path, no URL, no `user/repository`, no `file:`.
-fn is_range(range: &str) -> bool {
+pub(crate) fn is_range(range: &str) -> bool {
     let path_like = range.starts_with('.')
         || range.starts_with("~.")
         || range.to_ascii_lowercase().ends_with(".tgz")
@@ -82,7 +82,7 @@ fn is_range(range: &str) -> bool {
 }
 
 fn bad(reason: String) -> Rejection {
-    bad_requirement(format!("package.json is refused: {reason}"), "package.json")
+    bad_requirement(format!("package.json is invalid: {reason}"), "package.json")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ const TEXT_BYTES_MAX: usize = 256 << 10;
 
 /// The requirements, checked and one per line; `None` if there are none.
 pub(crate) fn read(text: &[u8]) -> Result<Option<String>, Rejection> {
-    let text = std::str::from_utf8(text).map_err(|_| bad("it is not UTF-8".into()))?;
+    let text = std::str::from_utf8(text).map_err(|_| bad("it is not valid UTF-8".into()))?;
     check(text).map(|lines| {
         if lines.is_empty() {
             None
@@ -89,7 +89,7 @@ fn is_requirement(text: &str) -> bool {
 }
 
 fn bad(reason: String) -> Rejection {
-    bad_requirement(format!("requirements.txt is refused: {reason}"), "requirements.txt")
+    bad_requirement(format!("requirements.txt is invalid: {reason}"), "requirements.txt")
 }
 
 #[cfg(test)]

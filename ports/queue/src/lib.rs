@@ -68,6 +68,9 @@ pub struct Delivery {
     pub cold: bool,
     /// Time to fetch and unpack the bundle and to start the instance: never billed.
     pub pull_us: u64,
+    /// Parts of the streamed answer, or of the request's body, were lost with a session of the link: the outlet has not had all
+    /// that the receipt covers, and will not. The receipt stands; whoever reads the answer has to be told that it broke off.
+    pub is_cut: bool,
 }
 
 /// A provider's refusal to begin: the job did not run and nothing is owed.

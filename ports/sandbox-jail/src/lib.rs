@@ -60,6 +60,8 @@ pub struct Options {
     pub cores: u32,
     /// Where functions with an allow list may go; none: they do not load here.
     pub egress: Option<Arc<Egress>>,
+    /// Whether interpreters wait for programs that may come: some MiB each, for a quicker first start.
+    pub ahead: bool,
 }
 
 impl Options {
@@ -71,6 +73,7 @@ impl Options {
             scratch: "/tmp".into(),
             cores: 1,
             egress: None,
+            ahead: true,
         }
     }
 }
@@ -131,14 +134,16 @@ impl Jail {
             freeze: Freeze::default(),
             standing: Mutex::default(),
         });
-        let ahead = Arc::downgrade(&yard);
-        tokio::spawn(async move {
-            for language in Language::ALL {
-                if let Some(yard) = ahead.upgrade() {
-                    yard.prepare(language, &Limits::DEFAULT, false).await;
+        if options.ahead {
+            let ahead = Arc::downgrade(&yard);
+            tokio::spawn(async move {
+                for language in Language::ALL {
+                    if let Some(yard) = ahead.upgrade() {
+                        yard.prepare(language, &Limits::DEFAULT, false).await;
+                    }
                 }
-            }
-        });
+            });
+        }
         Ok(Self {
             yard,
             scratch: options.scratch,

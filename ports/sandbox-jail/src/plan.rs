@@ -20,8 +20,10 @@ pub(crate) const FUNCTION: &str = "/function";
 const INSIDE_ID: u32 = 1000;
 /// No function needs more open files; each costs kernel memory.
 const OPEN_FILES_MAX: u64 = 1024;
-/// Files and directories below /tmp.
-const SCRATCH_INODES_MAX: u64 = 4096;
+/// Files and directories below /tmp: one for each so many bytes of its size, which is more than a tree of sources needs, and
+/// at least so many. Each costs the kernel about 1 KiB.
+const SCRATCH_BYTES_PER_INODE: u64 = 16 << 10;
+const SCRATCH_INODES_MIN: u64 = 4096;
 
 /// The namespaces of every jail; the user namespace is entered last, so that it owns none of the others.
 pub(crate) const NAMESPACES: u64 = (libc::CLONE_NEWNS
@@ -183,10 +185,8 @@ fn descriptors(script: &mut Script, jail: &Jail) {
 
 fn mounts(script: &mut Script, jail: &Jail) {
     let plain = libc::MS_NOSUID | libc::MS_NODEV;
-    let options = format!(
-        "size={},nr_inodes={SCRATCH_INODES_MAX},mode=1777",
-        jail.disk_bytes.max(4096)
-    );
+    let inodes = (jail.disk_bytes / SCRATCH_BYTES_PER_INODE).max(SCRATCH_INODES_MIN);
+    let options = format!("size={},nr_inodes={inodes},mode=1777", jail.disk_bytes.max(4096));
     script.mount(
         "mount /tmp",
         [text("tmpfs"), text("/tmp"), text("tmpfs")],

@@ -117,32 +117,54 @@ pub struct Call {
     pub time_left: Duration,
     /// Ends the call early with [`Outcome::Stopped`], its counters and its logs.
     pub stop: CancellationToken,
-    /// Counts what this call moves over the network, for whoever cancels it too.
+    /// Counts what this call moves over the network and streams, for whoever cancels it too.
     pub egress: EgressMeter,
-    /// The body of the request, where it is too large for the event or its length is not known.
+    /// The body of the request, where it is too large for the event or its length is not known: `context.body`.
     pub body: Option<Inlet>,
-    /// Where the answer goes while the call runs, where the function streams it. When nobody reads any more the call ends
-    /// with [`Outcome::Stopped`].
+    /// Where the answer goes while the call runs, where the function streams it. From its head on, the call ends with
+    /// [`Outcome::Stopped`] as soon as nobody reads any more, also while the function writes nothing; before that only
+    /// [`Self::stop`] ends it. Time spent waiting for the reader counts towards the timeout and takes no CPU.
     pub outlet: Outlet,
 }
 
-/// Bytes moved over the network so far, to and fro; clones count together.
+/// Bytes moved so far, over the network and as a streamed answer; clones count together.
 #[derive(Clone, Debug, Default)]
-pub struct EgressMeter(Arc<AtomicU64>);
+pub struct EgressMeter(Arc<Moved>);
+
+#[derive(Debug, Default)]
+struct Moved {
+    network: AtomicU64,
+    streamed: AtomicU64,
+}
 
 impl EgressMeter {
+    /// All that is billed: over the network, to and fro, and streamed.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        let network = self.0.network.load(Ordering::Acquire);
+        network.saturating_add(self.streamed_bytes())
     }
 
-    /// Counts `bytes` unless the sum would exceed `limit`; whether it counted.
-    pub fn take(&self, bytes: u64, limit: u64) -> bool {
-        self.0
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| {
-                sum.checked_add(bytes).filter(|sum| *sum <= limit)
-            })
-            .is_ok()
+    pub fn streamed_bytes(&self) -> u64 {
+        self.0.streamed.load(Ordering::Acquire)
     }
+
+    /// Counts `bytes` of the network unless their sum would exceed `limit`; whether it counted.
+    pub fn take(&self, bytes: u64, limit: u64) -> bool {
+        count(&self.0.network, bytes, limit)
+    }
+
+    /// Counts `bytes` of a streamed answer unless their sum would exceed `limit`; whether it counted. The network's limit is
+    /// apart: a function without a network streams all the same.
+    pub fn take_streamed(&self, bytes: u64, limit: u64) -> bool {
+        count(&self.0.streamed, bytes, limit)
+    }
+}
+
+fn count(sum: &AtomicU64, bytes: u64, limit: u64) -> bool {
+    sum.fetch_update(Ordering::AcqRel, Ordering::Acquire, |sum| {
+        sum.checked_add(bytes).filter(|sum| *sum <= limit)
+    })
+    .is_ok()
 }
 
 /// What stands at the end of logs that were cut.
@@ -217,6 +239,7 @@ pub struct Finished {
     pub outcome: Outcome,
     /// Standard output and error in order, cut with a marker at `limits.log_bytes`.
     pub logs: Logs,
+    /// The bytes of a streamed answer are among `egress_bytes`, also those of one that ended badly.
     pub counters: Counters,
     pub memory_peak_bytes: u64,
     /// Wall time of the handler.

@@ -1,8 +1,8 @@
-//! Delivers over HTTP, and goes nowhere it must not.
+//! Delivers over HTTP, and never to a forbidden address.
 //!
-//! A name is resolved here and only addresses that the operator's policy permits are connected to, so a name that changes
-//! between the check and the connection leads nowhere else. Redirects are not followed, proxies of the environment not used,
-//! and of an answer nothing but the status is read.
+//! A name is resolved here and only addresses that the operator's policy permits are connected to, so a name that
+//! changes between the check and the connection leads nowhere else. Redirects are not followed, proxies of the
+//! environment not used, and of an answer nothing but the status is read.
 
 use std::{error::Error as _, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -161,7 +161,7 @@ fn undelivered(error: &reqwest::Error) -> Undelivered {
     }
     Undelivered::NoAnswer(match (error.is_timeout(), error.is_connect()) {
         (true, _) => "it did not answer in time",
-        (false, true) => "no connection came about",
+        (false, true) => "it could not be reached",
         (false, false) => "the connection broke",
     })
 }

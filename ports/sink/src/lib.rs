@@ -1,7 +1,7 @@
-//! Carries a job's result to where its developer wants it: an HTTP endpoint, an S3 bucket, a webhook.
+//! Delivers a job's result to its developer's sink: an HTTP endpoint, an S3 bucket or a webhook.
 //!
-//! The developer names the address and the controller's machine connects there, so an address is judged when it is set and
-//! again at each connection: see [`courier`]. Delivery is at least once; the job's id tells a repetition.
+//! The developer names the address and the controller's machine connects there, so an address is judged when it is set
+//! and again at each connection: see [`courier`]. Delivery is at least once; the job's id tells a repetition.
 
 mod courier;
 mod place;
@@ -22,14 +22,14 @@ pub struct Parcel {
     pub digest: Digest,
     /// JSON text of what the function returned; none where it returned nothing, which only a webhook hears of.
     pub output: Option<Bytes>,
-    /// JSON text of what became of the job, output or error included: what a webhook is told.
+    /// JSON text with the job's outcome, including output or error: the body of a webhook.
     pub report: Bytes,
 }
 
 /// Why a result did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undelivered {
-    #[error("the name leads to no address that results may be sent to")]
+    #[error("the name resolves to no address that results may be sent to")]
     Forbidden,
     #[error("the credential has expired")]
     CredentialExpired,
@@ -40,7 +40,7 @@ pub enum Undelivered {
 }
 
 impl Undelivered {
-    /// Whether trying again cannot help: the address is not allowed, or whoever is there said 410, never again.
+    /// Whether a retry is pointless: the address is not allowed, or the sink answered 410.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Forbidden | Self::Answered(410) => true,
@@ -52,7 +52,8 @@ impl Undelivered {
 /// Brings results to their sinks.
 #[async_trait]
 pub trait Deliver: Send + Sync {
-    /// Rejects with `result.bad_sink` what can never be delivered to, and with `result.private_address` what must not be.
+    /// Rejects with `result.bad_sink` what can never be delivered to, and with `result.private_address` what must not
+    /// be.
     fn check(&self, sink: &Sink) -> Result<(), piecework_model::Rejection>;
 
     /// `Ok` once the sink has said that it has the result. Takes half a minute at most.

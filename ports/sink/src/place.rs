@@ -1,4 +1,4 @@
-//! Where results go, as a developer sets it, with what opens the door there.
+//! Where results go, as set by a developer, with the credentials for it.
 
 use std::{fmt, net::IpAddr};
 
@@ -16,10 +16,10 @@ pub enum Sink {
         /// Sent as `Authorization: Bearer`.
         token: Option<String>,
     },
-    /// `POST` of what became of the job, failures too, as the Standard Webhooks specification has it.
+    /// `POST` of the job's outcome, failures too, according to the Standard Webhooks specification.
     Webhook {
         url: String,
-        /// Signs what is sent, if there is one.
+        /// Signs the body, if present.
         secret: Option<String>,
     },
     /// An object `PREFIX` + job id + `.json` for each output.
@@ -80,22 +80,24 @@ impl Sink {
     pub(crate) fn check(&self, policy: &EgressPolicy) -> Result<(), Rejection> {
         let url = self.address().replace(JOB, "job");
         if self.address().len() > URL_LENGTH_MAX {
-            return Err(bad(format!("a URL has at most {URL_LENGTH_MAX} characters")));
+            return Err(bad(format!("the URL has more than {URL_LENGTH_MAX} characters")));
         }
         permitted(&parse(&url)?, policy)?;
         match self {
             Self::Http { .. } => Ok(()),
             Self::Webhook { secret, .. } => crate::sign::key(secret.as_deref())
                 .map(drop)
-                .ok_or_else(|| bad("a secret that begins with whsec_ goes on in base64")),
+                .ok_or_else(|| bad("a secret that begins with whsec_ must continue in base64")),
             Self::S3 { bucket, prefix, .. } => {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
                 if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(plain) {
-                    return Err(bad("a bucket's name has 3 to 63 letters, digits, dots and dashes"));
+                    return Err(bad(
+                        "the bucket's name must be 3 to 63 letters, digits, dots and dashes",
+                    ));
                 }
                 match prefix.len() <= 512 && !prefix.starts_with('/') {
                     true => Ok(()),
-                    false => Err(bad("a prefix has at most 512 bytes and begins with no slash")),
+                    false => Err(bad("the prefix must have at most 512 bytes and not begin with a slash")),
                 }
             }
         }
@@ -107,16 +109,16 @@ pub(crate) const JOB: &str = "{job}";
 const URL_LENGTH_MAX: usize = 2_048;
 
 fn bad(why: impl fmt::Display) -> Rejection {
-    Rejection::new("result.bad_sink", format!("results cannot go there: {why}")).field("results")
+    Rejection::new("result.bad_sink", format!("results cannot be sent there: {why}")).field("results")
 }
 
 pub(crate) fn parse(url: &str) -> Result<Url, Rejection> {
     let parsed = Url::parse(url).map_err(|error| bad(format!("`{url}`: {error}")))?;
     if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
-        return Err(bad("the URL begins with https:// or http://"));
+        return Err(bad("the URL must begin with https:// or http://"));
     }
     if !parsed.username().is_empty() || parsed.password().is_some() {
-        return Err(bad("a name or password does not belong into the URL; give a token"));
+        return Err(bad("the URL must not contain a user name or password; use a token"));
     }
     Ok(parsed)
 }
@@ -128,7 +130,7 @@ pub(crate) fn permitted(url: &Url, policy: &EgressPolicy) -> Result<(), Rejectio
     match address {
         Ok(address) if !policy.permits(address) => Err(Rejection::new(
             "result.private_address",
-            format!("{address} is not a public address, and results are not sent there"),
+            format!("{address} is not a public address, so results cannot be sent there"),
         )
         .hint("the operator can allow private networks with `--results-to NETWORK`")
         .field("results")),

@@ -1,4 +1,4 @@
-//! The signature of a webhook, as the Standard Webhooks specification has it: HMAC-SHA256 over `id.timestamp.body`.
+//! The signature of a webhook according to the Standard Webhooks specification: HMAC-SHA256 over `id.timestamp.body`.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};

@@ -208,7 +208,7 @@ async fn whoever_does_not_take_it_is_asked_again_unless_he_says_never() {
         .deliver(&http(silent), &parcel())
         .await
         .expect_err("nobody listens");
-    assert_eq!(said, Undelivered::NoAnswer("no connection came about"));
+    assert_eq!(said, Undelivered::NoAnswer("it could not be reached"));
 }
 
 const REGION: &str = "eu-test-1";

@@ -1,4 +1,4 @@
-//! The data directory: whose it is, which format it has, and that one process uses it.
+//! The data directory: its marker, its format, and its lock for one process.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},

@@ -1,4 +1,4 @@
-//! What can go wrong while keeping something, by kind.
+//! What can go wrong in the store, by kind.
 
 use std::{io, path::PathBuf};
 
@@ -7,46 +7,47 @@ use std::{io, path::PathBuf};
 /// `Conflict` and `NotFound` answer the caller's own wish and change nothing; every other variant belongs to the world.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreFailure {
-    #[error("{what} is taken already")]
+    #[error("{what} already exists")]
     Conflict { what: &'static str },
     #[error("there is no such {what}")]
     NotFound { what: &'static str },
     /// Nothing was written; the same call succeeds once there is space.
-    #[error("the disk that holds the data directory is full; free some space, nothing else is needed")]
+    #[error("the disk with the data directory is full; free some space")]
     DiskFull,
-    /// Too many jobs wait for the tables; the caller may try again in a second.
-    #[error("{jobs} jobs ({bytes} bytes) wait to be filed, which is the limit; try again in a second")]
+    /// Too many jobs wait for the tables; the caller may retry in a second.
+    #[error("the limit of {jobs} jobs ({bytes} bytes) waiting to be stored is reached; retry in a second")]
     Overloaded { jobs: u64, bytes: u64 },
-    #[error("one job's record of {bytes} bytes is above the limit of {limit}")]
+    #[error("the job's record of {bytes} bytes is larger than the limit of {limit}")]
     TooLarge { bytes: usize, limit: usize },
     #[error("another process uses the data directory {directory}; stop it first")]
     Locked { directory: PathBuf },
     #[error(
-        "{directory} holds files that no piecework store has written; name an empty directory, or one of an earlier run"
+        "{directory} contains files that are not from a Piecework store; use an empty directory, or one of an earlier run"
     )]
     Foreign { directory: PathBuf },
     #[error(
-        "the data in {directory} has format {found}, this program knows up to {known}; run the newer program, or restore a backup"
+        "the data in {directory} has format {found}, but this program supports only formats up to {known}; run the newer program, or restore a backup"
     )]
     Newer { directory: PathBuf, found: u32, known: u32 },
-    #[error("{what} is damaged at byte {position}; restore it from a backup, or move it away to go on without")]
+    #[error("{what} is damaged at byte {position}; restore it from a backup, or move it away to continue without it")]
     Corrupt { what: String, position: u64 },
-    /// It was there in an earlier run: going on would begin anew and forget what the rest remembers.
-    #[error("{path} is gone; restore it from a backup, or move the whole directory away to begin anew")]
+    /// It existed in an earlier run: to continue would start over and forget what the rest remembers.
+    #[error("{path} is missing; restore it from a backup, or move the whole directory away to start over")]
     Gone { path: PathBuf },
     /// Short, cut, changed, or sealed under another key or for another context.
-    #[error("sealed bytes cannot be opened: they were changed, or sealed elsewhere or for something else")]
+    #[error("cannot decrypt sealed data: it was changed, or was sealed elsewhere or for another purpose")]
     SealBroken,
     #[error("the master key file is not 32 bytes long; restore it from a backup")]
     BadMasterKey,
-    #[error("the master key is not the one that sealed this data; restore it from a backup")]
+    #[error("the master key does not match this data; restore it from a backup")]
     OtherMasterKey,
-    #[error("the random source of the system gave nothing")]
+    #[error("the system's random source failed")]
     NoEntropy,
-    #[error("a password could not be hashed")]
+    #[error("cannot hash a password")]
     PasswordHash,
-    /// A sync to disk failed earlier: what was written since is uncertain, so nothing more is accepted before a restart.
-    #[error("the journal could not be brought to disk and is closed until the next start")]
+    /// A sync to disk failed earlier: what was written since is uncertain, so nothing more is accepted before a
+    /// restart.
+    #[error("the journal could not be written to disk and is closed until the next start")]
     JournalClosed,
     #[error("{operation} failed")]
     Io {
@@ -60,7 +61,7 @@ pub enum StoreFailure {
         #[source]
         source: sqlx::Error,
     },
-    #[error("a stored {what} cannot be read")]
+    #[error("cannot read a stored {what}")]
     Undecodable { what: &'static str },
 }
 

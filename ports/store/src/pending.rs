@@ -1,4 +1,4 @@
-//! What is in the journal and not in the tables yet, so that reads see it at once.
+//! Entries that are in the journal but not in the tables yet, so that reads see them at once.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

@@ -1,4 +1,4 @@
-//! The port: what the controller asks of its durable memory.
+//! The port: what the controller needs from its durable storage.
 
 use async_trait::async_trait;
 use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
@@ -45,8 +45,8 @@ pub trait Tokens: Send + Sync {
 pub trait Functions: Send + Sync {
     /// Writes both or neither; `version.version` must be `function.live_version`. `Conflict` if the owner has the name.
     async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure>;
-    /// Adds the next version and, with `live`, makes it live in the same step; the number is given here, `version.version`
-    /// is not read.
+    /// Adds the next version and, with `live`, makes it live in the same step; the number is given here,
+    /// `version.version` is not read.
     async fn add_version(&self, version: &Version, live: bool) -> Result<u32, StoreFailure>;
     /// Makes an existing version live; `NotFound` if there is none.
     async fn set_live(&self, function: FunctionId, version: u32, now_ms: u64) -> Result<(), StoreFailure>;
@@ -150,17 +150,18 @@ pub trait Jobs: Send + Sync {
 /// Where results are that are not simply with their jobs.
 #[async_trait]
 pub trait Results: Send + Sync {
-    /// Keeps a job's first note; to be called before [`Jobs::finish`] of the job, and as durable as it. A second one is dropped.
+    /// Keeps a job's first note; to be called before [`Jobs::finish`] of the job, and as durable as it. A second one is
+    /// dropped.
     fn begin_result(&self, note: ResultNote) -> Result<(), StoreFailure>;
 
-    /// Replaces what a note says and, unless `keep_output`, takes the output from the job, both or neither. Nothing where the
-    /// job has no note.
+    /// Replaces what a note says and, unless `keep_output`, takes the output from the job, both or neither. Nothing
+    /// where the job has no note.
     async fn note_result(&self, note: &ResultNote, keep_output: bool) -> Result<(), StoreFailure>;
 
     async fn result(&self, job: JobId) -> Result<Option<ResultNote>, StoreFailure>;
 
-    /// Owed ones whose time has come, oldest first; `but_of` are functions to leave out, a few dozen at most. The job of a
-    /// note need not be there: a crash can come between the note and the job.
+    /// Owed ones whose time has come, oldest first; `but_of` are functions to leave out, a few dozen at most. The job
+    /// of a note need not be there: a crash can come between the note and the job.
     async fn due_results(
         &self,
         now_ms: u64,

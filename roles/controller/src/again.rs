@@ -1,10 +1,11 @@
-//! What a controller does again and again beside serving.
+//! A controller's periodic background work.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{Answer, Controller};
 
-/// A round each `every`, the first after it, until shutdown. A round that failed is logged, and the next one tries again.
+/// A round each `every`, the first after it, until shutdown. A round that failed is logged, and the next one tries
+/// again.
 pub(crate) async fn again<F, R>(controller: Arc<Controller>, every: Duration, what: &'static str, round: F)
 where
     F: Fn(Arc<Controller>) -> R,

@@ -41,8 +41,8 @@ pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
         Some(known) if known == now => Ok(()),
         Some(_) => refuse(
             "ledger.other_network",
-            "the store belongs to another ledger than the one that was started: restore what was moved or deleted, \
-             or move the whole directory away to begin anew",
+            "the store belongs to another ledger than the one that was started; restore what was moved or deleted, \
+             or move the whole directory away to start over",
         ),
         None => controller.store.put_value(SPACE, SPACE, &now).await.map_err(store),
     }

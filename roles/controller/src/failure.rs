@@ -1,4 +1,4 @@
-//! What a caller may see of what went wrong, and what only the log does.
+//! Splits failures into what the caller may see and what only the log gets.
 
 use std::fmt::Display;
 
@@ -7,7 +7,8 @@ use piecework_chain::{ChainFailure, SubmitError};
 use piecework_model::Rejection;
 use piecework_store::StoreFailure;
 
-/// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the log.
+/// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the
+/// log.
 pub type Answer<T> = Result<T, Box<Refusal>>;
 
 pub(crate) use piecework_api::{
@@ -15,7 +16,7 @@ pub(crate) use piecework_api::{
     server::{refusal, refuse},
 };
 
-/// For `map_err`: a rejection of somebody's becomes the caller's.
+/// For `map_err`: turns a rejection from below into the caller's.
 pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
     Box::new(rejection.into())
 }
@@ -23,17 +24,14 @@ pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
 /// A failure of ours: logged here, once; the caller learns that it is not to blame.
 pub(crate) fn failed(operation: &'static str, cause: &dyn Display) -> Box<Refusal> {
     tracing::error!(operation, %cause, "operation failed");
-    Refusal::new(
-        "server.failed",
-        "something broke on the server's side; its log says what",
-    )
-    .hint("try again")
-    .into()
+    Refusal::new("server.failed", "something failed on the server; its log says what")
+        .hint("retry later")
+        .into()
 }
 
 fn disk_full() -> Box<Refusal> {
     Refusal::new("server.disk_full", "the server's disk is full; nothing was stored")
-        .hint("try again when the operator has made room")
+        .hint("retry when the operator has freed some space")
         .into()
 }
 
@@ -43,10 +41,10 @@ pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
             tracing::error!("the disk of the data directory is full");
             disk_full()
         }
-        StoreFailure::Overloaded { .. } => Refusal::new("server.busy", "the server has as much to do as it takes")
-            .hint("try again in a second")
+        StoreFailure::Overloaded { .. } => Refusal::new("server.busy", "the server is overloaded")
+            .hint("retry in a second")
             .into(),
-        StoreFailure::TooLarge { .. } => refusal("body.too_large", "the job's record is over the limit"),
+        StoreFailure::TooLarge { .. } => refusal("body.too_large", "the job's record is larger than the limit"),
         other => failed("store", &other),
     }
 }
@@ -56,8 +54,8 @@ pub(crate) fn chain(failure: ChainFailure) -> Box<Refusal> {
     if let ChainFailure::DiskFull { .. } = failure {
         return disk_full();
     }
-    Refusal::new("ledger.unavailable", "the ledger does not answer now; nothing was lost")
-        .hint("try again in a moment")
+    Refusal::new("ledger.unavailable", "the ledger does not answer; nothing was lost")
+        .hint("retry in a moment")
         .into()
 }
 

@@ -5,8 +5,8 @@
 //!                                                                          `-> outbox -> Settle -> ledger -> paid
 //! ```
 //!
-//! The ledger is not on the path of a call: the lease was opened before, the settlement follows within a second. What a
-//! caller was told is in the store's journal before he is told.
+//! The ledger is not on the path of a call: the lease was opened before, the settlement follows within a second. A
+//! result is in the store's journal before the caller gets it.
 
 mod accounts;
 mod again;
@@ -21,7 +21,7 @@ mod providers;
 mod telemetry;
 
 // Decisions without a world: the simulator makes them with the same code.
-pub use calls::outcome::{ReceiptFault, check_receipt};
+pub use calls::outcome::{Observed, ReceiptFault, check_receipt};
 pub use money::lane::LaneState;
 pub use money::settle::{LaneKey, Outgoing, settlement};
 
@@ -47,7 +47,7 @@ pub struct Options {
     pub key: SecretKey,
     /// The controller's account, which gets its share of the commission.
     pub account: AccountId,
-    /// The account of who runs the controller: the owner of the providers in this process, and who pays reference jobs.
+    /// The operator's account: owns the providers in this process, and pays reference jobs.
     pub operator: AccountId,
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
@@ -63,12 +63,12 @@ pub struct Options {
     pub tuning: Tuning,
 }
 
-/// What an operator may turn.
+/// An operator's tuning settings.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// Registration without an invite.
     pub open_registration: bool,
-    /// Receipts wait so long for company before they are settled.
+    /// How long receipts wait for others before they are settled.
     pub settle_every: Duration,
     /// What a lease is opened and topped up with, as far as the account covers it.
     pub budget_step_ucr: u64,
@@ -76,30 +76,31 @@ pub struct Tuning {
     pub exposure_ucr: u64,
     /// The dearest prices a lease allows.
     pub price_caps: Prices,
-    /// A call waits so long for a provider to come (back) before it gets 503.
+    /// How long a call waits for a provider to connect before it gets 503.
     pub provider_wait: Duration,
-    /// Asynchronous jobs that wait at the most; more get 503.
+    /// Maximum number of waiting asynchronous jobs; more get 503.
     pub queued_jobs_max: usize,
-    /// A job that nobody began after this long expires.
+    /// A job that no provider has started after this long expires.
     pub queue_timeout: Duration,
     /// Crashes of one version in a row, no other end between them, after which it is quarantined. Few enough that a
     /// broken version costs little, enough that a bad input or two does not stop a good one.
     pub quarantine_after: u32,
     /// They must come within this time.
     pub quarantine_window: Duration,
-    /// Requests a second that one account may send on the long run, where nothing else is set for it; no limit if absent.
+    /// Requests a second that one account may send on the long run, where nothing else is set for it; no limit if
+    /// absent.
     pub requests_per_s: Option<u32>,
     /// Requests that one account may send at once; twice the rate if absent.
     pub burst: Option<u32>,
-    /// A provider that is known gets a reference job this often; a new one more, a trusted one less. Zero: nobody does.
+    /// How often a known provider gets a reference job; new ones more often, trusted ones less often. Zero: never.
     pub reference_every: Duration,
-    /// A receipt that stands out is paid after this long if no operator refuses it.
+    /// A held receipt is paid after this long unless an operator refuses it.
     pub held_for: Duration,
     /// A deleted function can be restored for this long.
     pub restore_window: Duration,
     /// Job records, outputs and logs older than this are deleted.
     pub retention: Duration,
-    /// A result that its sink has not taken so long after its job began stays with the job.
+    /// A result that its sink has not accepted this long after the job began stays with the job.
     pub delivery_window: Duration,
 }
 
@@ -172,7 +173,7 @@ pub struct Controller {
     tasks: TaskTracker,
 }
 
-/// An event and who may see it: everybody, or one developer (and operators).
+/// An event and its audience: everybody, or one developer (and operators).
 pub(crate) struct Announced {
     pub(crate) audience: Option<AccountId>,
     pub(crate) event: piecework_api::metrics::StreamEvent,
@@ -251,8 +252,8 @@ impl Controller {
         Ok(controller)
     }
 
-    /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running requests end and settles
-    /// what waits.
+    /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running requests end and
+    /// settles what waits.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, beside: OpenApiRouter) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let app = http::router(self.clone(), beside).into_make_service_with_connect_info::<SocketAddr>();
@@ -264,7 +265,7 @@ impl Controller {
         Ok(())
     }
 
-    /// The way to a provider. Refuses with `provider.none` where it is not connected now.
+    /// The connection to a provider. Refuses with `provider.none` if it is not connected.
     pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
         let seen = self.providers.by_account(provider);
         match seen.filter(|seen| seen.link.is_linked()) {
@@ -273,7 +274,7 @@ impl Controller {
         }
     }
 
-    /// The name under which somebody is known on the ledger; the id where nobody is.
+    /// The account's name on the ledger, or its id if it has none.
     pub(crate) async fn account_name(&self, account: AccountId) -> String {
         match self.store.user_by_account(account).await {
             Ok(Some(user)) => user.name.to_string(),

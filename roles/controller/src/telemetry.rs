@@ -1,4 +1,4 @@
-//! Counters for Prometheus, from what really happened.
+//! Counters for Prometheus.
 
 use std::sync::atomic::AtomicU64;
 

@@ -1,10 +1,10 @@
-//! What a peer's owner hands to the others: who it is, its keys, where it can be reached.
+//! A peer's card for the others: its owner, keys and address.
 
 use piecework_ledger::{AddPeer, Change, GenesisPeer};
 use piecework_model::{AccountId, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
-/// A peer, as those who make a genesis file or vote it in need to know it. Nothing in it is secret.
+/// A peer's data for a genesis file or for voting it in. Contains no secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
@@ -15,12 +15,12 @@ pub struct Card {
     pub peer_key: PublicKey,
     /// `host:port` that other peers will dial.
     pub address: String,
-    /// For a network that runs already; a genesis needs none.
+    /// For a running network; a genesis file needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
 }
 
-/// The peer's own word that it wants to join, for this owner.
+/// The peer's own signed request to join, for this owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -63,17 +63,21 @@ impl Card {
     /// What the peers of `network` vote on. Rejects with `card.no_request` and `card.other_network`.
     pub fn change(&self, network: NetworkId) -> Result<Change, Rejection> {
         let Some(request) = &self.request else {
-            return Err(
-                Rejection::new("card.no_request", "the card does not ask to join a running network")
-                    .hint("its owner makes a new one with `piecework peer card` after `piecework peer join`"),
-            );
+            return Err(Rejection::new(
+                "card.no_request",
+                "the card contains no request to join a running network",
+            )
+            .hint("the peer's owner must create a new card with `piecework peer card` after `piecework peer join`"));
         };
         if request.network != network {
             return Err(Rejection::new(
                 "card.other_network",
-                format!("the card is for network {}, this one is {network}", request.network),
+                format!(
+                    "the card is for network {}, but this network is {network}",
+                    request.network
+                ),
             )
-            .hint("its owner joins this network, and makes a new card"));
+            .hint("the peer's owner must join this network and create a new card"));
         }
         Ok(Change::AddPeer(AddPeer {
             key: self.peer_key,

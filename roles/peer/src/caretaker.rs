@@ -1,7 +1,7 @@
-//! What is anybody's business on the ledger, and so nobody's: a peer does it by itself.
+//! Maintenance of the ledger that is no one account's duty; a peer does it automatically.
 //!
-//! The peers' share of the commissions is paid out when there is enough of it, and leases whose window is over are closed
-//! where their controller, who is the first to do so, is gone. Several peers may do the same: the ledger does it once.
+//! Pays out the peers' share of the commissions when there is enough of it, and closes leases whose window is over and
+//! whose controller (which normally does it) is gone. Several peers may do the same: it takes effect once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::Index;
 
-/// What a peer's owner wants of it.
+/// What the owner of a peer wants it to do.
 #[derive(Clone, Debug)]
 pub struct Payout {
     /// The owner's account, and its key.
@@ -103,7 +103,7 @@ async fn send(
     chain.submit_and_wait(signed).await.map(drop)
 }
 
-/// Closes leases whose window is over and whose controller has not done it, until `shutdown`. Any key will do to sign.
+/// Closes leases whose window is over and whose controller has not closed them, until `shutdown`. Any key can sign.
 pub(crate) async fn expire_leases(
     index: Arc<Index>,
     chain: Arc<dyn Chain>,

@@ -1,8 +1,8 @@
-//! What the ledger's state cannot be asked for, gathered from its blocks: who has an account, who made an offer, which
-//! leases there are, which blocks speak of a job.
+//! An index of what the ledger's state cannot answer, built from its blocks: which accounts, offers and leases exist,
+//! and which blocks mention a job.
 //!
-//! Lives in memory and is read again at each start, newest blocks first and skipping those that hold nothing. Values are
-//! never kept here, only where to look for them.
+//! Lives in memory and is read again at each start, newest blocks first and skipping those that hold nothing. Values
+//! are never kept here, only where to look for them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

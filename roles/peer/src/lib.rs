@@ -39,13 +39,13 @@ pub struct NewNetwork {
 /// Why a peer does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerFailure {
-    #[error("{path:?} cannot be read or written")]
+    #[error("cannot read or write {path:?}")]
     File {
         path: PathBuf,
         #[source]
         source: std::io::Error,
     },
-    #[error("{path:?} is not a key: 64 hex digits are expected")]
+    #[error("{path:?} is not a key: expected 64 hex digits")]
     BadKey { path: PathBuf },
     #[error("{path:?} is not a genesis file")]
     BadGenesis {
@@ -53,9 +53,9 @@ pub enum PeerFailure {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the genesis is not valid")]
+    #[error("the genesis file is invalid")]
     Genesis(#[source] Rejection),
-    #[error("{path:?} is there already; a directory keeps to one network")]
+    #[error("{path:?} already exists; use one directory per network")]
     GenesisExists { path: PathBuf },
     #[error(transparent)]
     Chain(#[from] ChainFailure),
@@ -114,8 +114,8 @@ pub fn genesis_of(
     Ok(genesis)
 }
 
-/// Puts the genesis file of a network that others made into this directory, with this peer's key beside it. Durable when it
-/// returns. The same genesis again is no error; another one is.
+/// Puts the genesis file of a network that others made into this directory, with this peer's key beside it. Durable
+/// when it returns. The same genesis again is no error; another one is.
 pub fn join(directory: &std::path::Path, genesis: &Genesis) -> Result<Member, PeerFailure> {
     genesis.state().map_err(PeerFailure::Genesis)?;
     files::load_or_create_key(directory)?;

@@ -1,4 +1,4 @@
-//! The peers' votes, as an owner casts them: proposals on the ledger, and the transactions that make and carry them.
+//! The votes of peers' owners: proposals on the ledger, and the transactions that create and support them.
 
 use piecework_chain::{Chain, ChainFailure, Final, SubmitError};
 use piecework_ledger::{
@@ -6,25 +6,25 @@ use piecework_ledger::{
 };
 use piecework_model::{AccountId, OwnerName, Rejection, SecretKey};
 
-/// What somebody proposed, and who is for it.
+/// A proposal, and who supports it.
 #[derive(Clone, Debug)]
 pub struct Open {
     pub proposer: AccountId,
     pub proposal: Proposal,
 }
 
-/// The peers that hold and those that come.
+/// The current and the next peers.
 pub async fn committee(chain: &dyn Chain) -> Result<Committee, ChainFailure> {
     match chain.get(&Key::Committee).await? {
         Some(Value::Committee(committee)) => Ok(committee),
         Some(_) | None => Err(ChainFailure::Stopped {
-            detail: "the ledger names no peers".to_owned(),
+            detail: "the ledger has no peers".to_owned(),
         }),
     }
 }
 
-/// What the owners of the present peers propose and have not carried yet, in the order of their accounts. Those that have
-/// expired are left out.
+/// What the owners of the present peers propose and have not carried yet, in the order of their accounts. Those that
+/// have expired are left out.
 pub async fn proposals(chain: &dyn Chain) -> Result<Vec<Open>, ChainFailure> {
     let height = chain.status().height;
     let mut owners: Vec<AccountId> = committee(chain)
@@ -46,7 +46,7 @@ pub async fn proposals(chain: &dyn Chain) -> Result<Vec<Open>, ChainFailure> {
     Ok(open)
 }
 
-/// Proposes, or votes where somebody has proposed the same already. Final when it returns.
+/// Proposes a change, or votes if the same was already proposed. Final when it returns.
 pub async fn support(
     chain: &dyn Chain,
     key: &SecretKey,
@@ -77,8 +77,8 @@ pub async fn vote(
         .into_iter()
         .find(|open| open.proposer == proposer);
     let Some(open) = open else {
-        return Err(Rejection::new("proposal.unknown", "this account proposes nothing now")
-            .hint("`piecework peer proposals` lists what is proposed")
+        return Err(Rejection::new("proposal.unknown", "this account has no open proposal")
+            .hint("list proposals with `piecework peer proposals`")
             .into());
     };
     let vote = Vote {
@@ -96,8 +96,8 @@ pub async fn account_named(chain: &dyn Chain, name: &OwnerName) -> Result<Option
     }
 }
 
-/// The owner's account, registered if nobody has the name; the key must be its. Rejects with `account.other_key` and what
-/// the ledger says.
+/// The owner's account, registered if nobody has the name; the key must be its. Rejects with `account.other_key` and
+/// what the ledger says.
 pub async fn enrol(
     chain: &dyn Chain,
     key: &SecretKey,
@@ -129,18 +129,17 @@ pub async fn enrol(
 async fn own(chain: &dyn Chain, account: AccountId, key: &SecretKey, name: &OwnerName) -> Result<u64, SubmitError> {
     match chain.get(&Key::Account(account)).await? {
         Some(Value::Account(found)) if found.key == key.public() => Ok(found.nonce),
-        Some(_) | None => Err(Rejection::new(
-            "account.other_key",
-            format!("the account `{name}` has another key than this one"),
-        )
-        .hint("take another name, or the key that belongs to it")
-        .into()),
+        Some(_) | None => Err(
+            Rejection::new("account.other_key", format!("the account `{name}` has a different key"))
+                .hint("use another name, or the key of this account")
+                .into(),
+        ),
     }
 }
 
 async fn send(chain: &dyn Chain, key: &SecretKey, owner: &OwnerName, action: Action) -> Result<Final, SubmitError> {
     let Some(sender) = account_named(chain, owner).await? else {
-        return Err(Rejection::new("account.unknown", format!("the ledger knows no account `{owner}`")).into());
+        return Err(Rejection::new("account.unknown", format!("the ledger has no account `{owner}`")).into());
     };
     let nonce = own(chain, sender, key, owner).await?;
     let transaction = Transaction { sender, nonce, action };

@@ -1,11 +1,12 @@
-//! What a provider is owed and how it gets it by itself: sealed tickets that it ran, with its receipts, until they are paid.
+//! What a provider is owed, and how it collects it without its controller: sealed tickets with receipts, until they are
+//! paid.
 //!
 //! ```text
 //! ran -> sealed -> (paid by a settlement) -> forgotten
 //!           '----> unpaid for too long, or the lease drains -> Claim -> window -> PayClaims -> forgotten
 //! ```
-//! Decisions only: time and what the ledger shows come in, transactions go out. A seal covers a batch, so the leaves of a
-//! whole batch are kept until the last of its jobs is paid.
+//! Decisions only: time and what the ledger shows come in, transactions go out. A seal covers a batch, so the leaves of
+//! a whole batch are kept until the last of its jobs is paid.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,10 +17,11 @@ use piecework_ledger::{
 };
 use piecework_model::{AccountId, Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Seal, Signature, Ticket};
 
-/// Jobs remembered for each lease, at some 700 bytes each: seconds of a busy machine, hours of a quiet one. Past that the
-/// oldest are forgotten: a payer who settles nothing for so long is not worth more memory.
+/// Jobs remembered for each lease, at some 700 bytes each: seconds of a busy machine, hours of a quiet one. Past that
+/// the oldest are forgotten: a payer who settles nothing for so long is not worth more memory.
 const JOBS_PER_LEASE_MAX: usize = 50_000;
-/// A job whose ticket nobody sealed so long after cannot be claimed; a payer that comes back settles it without this paper.
+/// A job whose ticket nobody sealed so long after cannot be claimed; a payer that comes back settles it without this
+/// paper.
 const UNSEALED_KEPT_MS: u64 = 3_600_000;
 /// Of one claim: some 250 KB, so that it fits a block beside other transactions.
 const JOBS_PER_CLAIM_MAX: usize = 500;
@@ -59,8 +61,8 @@ struct Batch {
     unpaid: u32,
 }
 
-/// One lane of this provider as the ledger shows it. The lane is to be read before the lease and the records: a sequence
-/// that is taken, and of which no record is seen later, is done with.
+/// One lane of this provider as the ledger shows it. The lane is to be read before the lease and the records: a
+/// sequence that is taken, and of which no record is seen later, is done with.
 pub struct Shown<'a> {
     /// Not above that of any of the reads.
     pub height: u64,
@@ -76,7 +78,7 @@ pub struct Shown<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     pub now_ms: u64,
-    /// A job that is unpaid for so long is claimed.
+    /// A job that is unpaid for this long is claimed.
     pub claim_after_ms: u64,
 }
 
@@ -228,7 +230,8 @@ impl Papers {
         }
     }
 
-    /// The ledger refused a claim for what is in it: the next one is half as long; a single job is given up, and returned.
+    /// The ledger refused a claim for what is in it: the next one is half as long; a single job is given up, and
+    /// returned.
     pub fn refused(&mut self, claim: &Claim) -> Option<Receipt> {
         let lane = self.lanes.get_mut(&claim.lease)?;
         let sequences: Vec<u64> = claimed(claim).collect();

@@ -1,8 +1,8 @@
-//! Looks at the ledger for what this provider is owed, and claims it where the payer does not settle.
+//! Checks the ledger for what this provider is owed, and claims it if the payer does not settle.
 //!
-//! Losing sight of the ledger changes nothing: the papers stay until it shows that they are paid. They are written to disk
-//! only once some have waited for [`WRITTEN_AFTER_MS`]: a payer that settles within a second costs no writing, and a crash
-//! of this provider then loses nothing either, since that payer has the receipts as well.
+//! Losing sight of the ledger changes nothing: the papers stay until it shows that they are paid. They are written to
+//! disk only once some have waited for [`WRITTEN_AFTER_MS`]: a payer that settles within a second costs no writing, and
+//! a crash of this provider then loses nothing either, since that payer has the receipts as well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +49,8 @@ impl Claiming {
 }
 
 const EVERY: Duration = Duration::from_secs(1);
-/// A lease is looked at when its first job has waited so long: what is settled within seconds costs a question a minute.
+/// A lease is looked at when its first job has waited so long: what is settled within seconds costs a question a
+/// minute.
 const LOOKED_AT_AFTER_MS: u64 = 30_000;
 const WRITTEN_AFTER_MS: u64 = 10_000;
 /// The first bytes of the file: its format.

@@ -1,4 +1,4 @@
-//! Which sequences were begun, on disk: a provider that restarts runs none of them again.
+//! The sequences that were begun, on disk: after a restart the provider runs none of them again.
 //!
 //! Records of 29 bytes, appended as jobs begin and not synced: they outlive the process, and a power cut may lose the
 //! last seconds. What is lost then can only cost the provider work: the ledger pays a sequence once whatever happens.

@@ -1,6 +1,6 @@
-//! Keeps the owner's rules: looks at the machine, and freezes, thaws and refuses accordingly.
+//! Enforces the owner's rules: watches the machine, and freezes, thaws or refuses jobs accordingly.
 //!
-//! A thread of its own, since it must be in time when everything else is late.
+//! Runs on its own thread, because it must be on time when everything else is late.
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const IDLE_LOOK: Duration = Duration::from_millis(250);
 /// And while there is nothing to look for: a change of the rules wakes it.
 const NO_RULES_LOOK: Duration = Duration::from_secs(5);
-/// A job that stands still for this long is given back, so that it is done elsewhere.
+/// A job that is frozen for this long is given back, so that it runs elsewhere.
 const GIVE_BACK_AFTER: Duration = Duration::from_secs(5);
 
 /// What the thread is called, for whoever sets priorities: all else may wait for others, but not who makes it do so.
@@ -43,7 +43,7 @@ pub(crate) struct Keeper {
     watches: AtomicBool,
     thread: Mutex<Option<Thread>>,
     looks: watch::Sender<u64>,
-    /// For the link: the controller shall hear at once.
+    /// For the link: tells the controller at once.
     pub(crate) stirred: Notify,
     /// Backends that cannot be frozen: their jobs are given back at once.
     unfreezable: Vec<BackendName>,
@@ -250,7 +250,7 @@ mod tests {
         let refused = keeper.admit().expect_err("frozen");
         assert_eq!(
             (&*refused.code, refused.message.as_str()),
-            ("provider.paused", "the computer runs on its battery")
+            ("provider.paused", "the computer runs on battery")
         );
         keeper.follow(Verdict::default(), &[]);
         keeper.admit().expect("open again");

@@ -1,4 +1,4 @@
-//! What has been ordered in each lane: no sequence runs twice, and what is not under a seal stays within the exposure.
+//! Orders per lane: no sequence runs twice, and unsealed work stays within the exposure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -116,13 +116,13 @@ impl Lanes {
         let lane = lanes.entry(ticket.lease).or_default();
         lane.payer = order.payer;
         if lane.has_begun(ticket.sequence) {
-            return Err(Rejection::new("ticket.replayed", "this sequence has run"));
+            return Err(Rejection::new("ticket.replayed", "this sequence has already run"));
         }
         let at_stake_ucr = lane.at_stake_ucr.saturating_add(ticket.price_max_ucr);
         if order.seal.is_none() && at_stake_ucr > order.exposure_ucr {
             return Err(Rejection::new(
                 "ticket.unsealed",
-                "too much is unsealed in this lane: seal what has run",
+                "too much work is unsealed in this lane; seal finished jobs first",
             ));
         }
         if let Some(journal) = &self.journal {

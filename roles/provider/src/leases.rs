@@ -1,10 +1,10 @@
-//! The leases that orders come from: whether what is earned there could still be claimed when nobody settles it.
+//! Checks the leases that orders come from: could the pay still be claimed if nobody settles it?
 //!
 //! ```text
 //! first order of a lease -> the ledger is asked -> remembered -- some seconds later, at the next order --> asked again
 //! ```
-//! A developer who closes a lease gets what is left of it after the lease's window; what is not claimed by then is lost. So
-//! the window must leave time for the job and for a claim, and nothing new begins once it runs.
+//! A developer who closes a lease gets what is left of it after the lease's window; what is not claimed by then is
+//! lost. So the window must leave time for the job and for a claim, and nothing new begins once it runs.
 
 use std::{
     collections::HashMap,
@@ -19,12 +19,12 @@ use piecework_queue::Refusal;
 
 use crate::collect::Ledger;
 
-/// What a claim needs at the least: a lease that drains is noticed within half a minute, and a ledger in full swing makes
-/// some thirty blocks a second.
+/// What a claim needs at the least: a lease that drains is noticed within half a minute, and a ledger in full swing
+/// makes some thirty blocks a second.
 pub const WINDOW_BLOCKS_MIN: u32 = 1_000;
 
-/// A lease that was looked at within this time is not looked at again: so long a closing one may still get orders, which
-/// its window has room for.
+/// A lease that was looked at within this time is not looked at again: so long a closing one may still get orders,
+/// which its window has room for.
 const FRESH: Duration = Duration::from_secs(5);
 /// An order waits so long for the ledger's answer about a lease that is new here.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -63,15 +63,15 @@ pub fn check(lease: &Lease, ticket: &Ticket, payer: &PublicKey, window_blocks_mi
         LeaseState::Draining { until_height } => {
             return refuse(
                 "lease.draining",
-                format!("the lease is closing until block {until_height} and takes nothing new"),
+                format!("the lease is closing until block {until_height} and takes no new jobs"),
             );
         }
-        LeaseState::Closed => return refuse("lease.closed", "the lease is closed and pays nothing".into()),
+        LeaseState::Closed => return refuse("lease.closed", "the lease is closed and cannot pay".into()),
     }
     if !lease.payer_keys.contains(payer) {
         return refuse(
             "ticket.unknown_payer",
-            "the ticket's signer is no payer of its lease".into(),
+            "the ticket's signer is not a payer of its lease".into(),
         );
     }
     if lease.provider.is_some_and(|only| only != ticket.provider) {
@@ -82,7 +82,7 @@ pub fn check(lease: &Lease, ticket: &Ticket, payer: &PublicKey, window_blocks_mi
         return refuse(
             "lease.short_window",
             format!(
-                "the lease's window is {} blocks, and this provider needs {needed} to run this job and claim it",
+                "the lease's window is {} blocks, but this provider needs {needed} to run this job and claim it",
                 lease.window_blocks
             ),
         );
@@ -104,8 +104,8 @@ impl Leases {
         }
     }
 
-    /// See [`check`]; `lease.unknown` where the ledger has no such lease. Where the ledger cannot be seen the order stands:
-    /// its exposure bounds what that can cost.
+    /// See [`check`]; `lease.unknown` where the ledger has no such lease. Where the ledger cannot be seen the order
+    /// stands: its exposure bounds what that can cost.
     pub async fn admit(&self, ticket: &Ticket, payer: &PublicKey) -> Result<(), Refusal> {
         let seen = match self.known(ticket.lease) {
             Some(seen) => seen,
@@ -122,7 +122,7 @@ impl Leases {
                 }
                 checked => checked,
             },
-            Seen::Nothing => Err(Rejection::new("lease.unknown", "the ledger shows no such lease")),
+            Seen::Nothing => Err(Rejection::new("lease.unknown", "the ledger has no such lease")),
             Seen::Dark => Ok(()),
         }
     }

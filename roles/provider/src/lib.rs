@@ -15,6 +15,7 @@ mod orders;
 pub mod owner;
 mod pool;
 pub mod receipts;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
@@ -48,6 +49,7 @@ use crate::{
     owner::{Hold, Rules, Standing},
     pool::Pools,
     receipts::Receipts,
+    streams::Streams,
 };
 pub use crate::{keeper::KEEPER_THREAD, machine::can_watch};
 
@@ -303,28 +305,30 @@ impl ProviderLink for Provider {
         };
         let (cold, pull) = (lease.cold, pulled.elapsed());
         let egress = EgressMeter::default();
+        let (mut streams, ends) = Streams::of(&order);
         let call = Call {
             job: ticket.job,
             event: order.event.clone(),
             parameters: order.parameters.clone(),
             deadline_ms: now + u64::from(ticket.limits.timeout_ms),
             time_left: Duration::from_millis(u64::from(ticket.limits.timeout_ms)),
-            stop: order.cancel.clone(),
+            stop: ends.stop,
             egress: egress.clone(),
-            body: order.body.clone(),
-            outlet: order.outlet.clone(),
+            body: ends.body,
+            outlet: ends.outlet,
         };
-        let began = Instant::now();
+        let (began, stop) = (Instant::now(), call.stop.clone());
         let mut finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
             paused = self.keeper.gives_back(order.work.backend) => return Err(paused),
-            () = overdue(&order.cancel) => cut_short(ticket, began.elapsed(), &egress),
+            () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
+            never = streams.pass_body() => match never {},
         };
         // It has to fit into one frame of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
-        let status = receipts::status(&finished.outcome);
-        let (receipt, mark) = self.receipts.write(ticket, &finished, status, self.profile.cores);
+        let streamed = streams.end(&mut finished, &egress);
+        let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
@@ -336,6 +340,7 @@ impl ProviderLink for Provider {
             finished,
             cold,
             pull_us,
+            is_cut: false,
         })
     }
 

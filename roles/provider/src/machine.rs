@@ -16,7 +16,7 @@ const TICK_US: u64 = 10_000;
 /// What changes slowly is read this seldom.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Where to look, and what was seen lately.
+/// Where to look, and recent observations.
 pub(crate) struct Machine {
     began: Instant,
     /// A control group whose load alone is the owner's; none: all that is not this provider.
@@ -99,8 +99,8 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Fields of the first line of `/proc/stat`: user, nice, system and both kinds of interrupts. Guests are in user time; what the
-/// hypervisor took is nobody's.
+/// Fields of the first line of `/proc/stat`: user, nice, system and both kinds of interrupts. Guests are in user time;
+/// time taken by the hypervisor belongs to no process.
 const BUSY: [usize; 5] = [0, 1, 2, 5, 6];
 /// Idle, and waiting for disks.
 const IDLE: [usize; 2] = [3, 4];
@@ -133,8 +133,8 @@ fn own_memory_bytes() -> u64 {
     resident.and_then(|kib| kib.trim().parse::<u64>().ok()).unwrap_or(0) << 10
 }
 
-/// A supply that is plugged in says so. Without one that could be, a battery that empties tells; a computer with neither is
-/// always plugged in.
+/// A supply that is plugged in says so. Without one that could be, a battery that empties tells; a computer with
+/// neither is always plugged in.
 fn on_battery(supplies: &Path) -> bool {
     let (mut plugs, mut plugged, mut discharging) = (false, false, false);
     for supply in fs::read_dir(supplies).into_iter().flatten().flatten() {

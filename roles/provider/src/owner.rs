@@ -12,7 +12,8 @@ use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 use piecework_model::Rejection;
 use serde::{Deserialize, Serialize};
 
-/// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks of
+/// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks
+/// of
 /// 10 ms say something.
 const WINDOW: Duration = Duration::from_millis(60);
 /// Half a core within the window: somebody works here. In thousandths of a core.
@@ -32,9 +33,9 @@ const QUIET_FOR: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// Give way while other programs work.
+    /// Give way while other programs are busy.
     pub when_idle: bool,
-    /// Give way while the computer runs on its battery.
+    /// Give way while the computer runs on battery.
     pub on_mains: bool,
     /// Begin jobs only then, in local time.
     pub hours: Option<Hours>,
@@ -77,8 +78,8 @@ impl FromStr for Hours {
         match parsed {
             Some((from, to)) if from != to => Ok(Self { from, to }),
             Some(_) | None => Err(
-                Rejection::new("provider.bad_hours", format!("`{text}` are no hours of a day"))
-                    .hint("write them like 22:00-07:00"),
+                Rejection::new("provider.bad_hours", format!("`{text}` is not a range of hours"))
+                    .hint("use the form 22:00-07:00"),
             ),
         }
     }
@@ -162,21 +163,21 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Told => f.write_str("its owner paused it: `piecework provider resume` ends that"),
+            Self::Told => f.write_str("paused by the owner; end that with `piecework provider resume`"),
             Self::Busy(mcores) => write!(
                 f,
-                "other programs use {}.{} cores: jobs stand still until they are done",
+                "other programs use {}.{} cores; jobs are frozen until they are done",
                 mcores / 1_000,
                 mcores % 1_000 / 100
             ),
             Self::Settling => write!(
                 f,
-                "the computer was needed a moment ago: it goes on after {} s of quiet",
+                "the owner used the computer a moment ago; jobs continue after {} s of quiet",
                 QUIET_FOR.as_secs()
             ),
-            Self::OnBattery => f.write_str("the computer runs on its battery"),
+            Self::OnBattery => f.write_str("the computer runs on battery"),
             Self::OutsideHours(hours) => write!(f, "it is not between {hours}"),
-            Self::MemoryFull => f.write_str("it holds as much memory as it may"),
+            Self::MemoryFull => f.write_str("it uses all the memory it may"),
         }
     }
 }

@@ -4,12 +4,12 @@ use piecework_model::{
     AccountId, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{Refusal, Unsealed};
-use piecework_sandbox::{Finished, Outcome};
+use piecework_sandbox::{Finished, Outcome, Streamed};
 
 pub struct Receipts {
     key: SecretKey,
     network: NetworkId,
-    /// Marks receipts of one's own: whoever asks for a seal must bring the mark, so nothing need be remembered.
+    /// Marks the provider's own receipts: a request for a seal must bring the mark, so nothing needs to be remembered.
     mark_key: [u8; 32],
 }
 
@@ -19,8 +19,8 @@ impl Receipts {
         Self { key, network, mark_key }
     }
 
-    /// States what the job used, bounded by the ticket's limits and price.
-    pub fn write(&self, ticket: &Ticket, finished: &Finished, status: JobStatus, cores: u32) -> (Receipt, [u8; 32]) {
+    /// States what the job used, with what it streamed among its egress, bounded by the ticket's limits and price.
+    pub fn write(&self, ticket: &Ticket, finished: &Finished, streamed: &Streamed, cores: u32) -> (Receipt, [u8; 32]) {
         let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
         let price_ucr = ticket
             .prices
@@ -34,8 +34,8 @@ impl Receipts {
             job: ticket.job,
             code: ticket.code,
             input: ticket.input,
-            output: output_digest(&finished.outcome),
-            status,
+            output: output_digest(&finished.outcome, streamed),
+            status: status(&finished.outcome),
             counters,
             price_ucr,
             duration_us: u64::try_from(finished.duration.as_micros()).unwrap_or(u64::MAX),
@@ -58,7 +58,7 @@ impl Receipts {
             if !mine || (receipt.lease, receipt.provider) != lane {
                 return Err(Rejection::new(
                     "receipt.not_mine",
-                    "a receipt was not written by this provider in this lane",
+                    "a receipt was not issued by this provider in this lane",
                 ));
             }
             leaves.push(receipt.leaf());
@@ -75,7 +75,8 @@ fn bounded(used: Counters, max: Counters) -> Counters {
     }
 }
 
-fn output_digest(outcome: &Outcome) -> Digest {
+/// Also of a run that failed in the middle of its stream: what was streamed until then.
+fn output_digest(outcome: &Outcome, streamed: &Streamed) -> Digest {
     match outcome {
         Outcome::Returned(output) => Digest::of(output),
         Outcome::Streamed
@@ -85,11 +86,11 @@ fn output_digest(outcome: &Outcome) -> Digest {
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Digest::of(b""),
+        | Outcome::OutputInvalid(_) => streamed.digest,
     }
 }
 
-pub fn status(outcome: &Outcome) -> JobStatus {
+fn status(outcome: &Outcome) -> JobStatus {
     match outcome {
         Outcome::Returned(_) | Outcome::Streamed => JobStatus::Ok,
         Outcome::TimedOut => JobStatus::TimedOut,
@@ -127,7 +128,7 @@ mod tests {
     fn row_5_a_receipt_never_exceeds_its_ticket() {
         let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
         let ticket = order(0).ticket;
-        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), JobStatus::Ok, 2);
+        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), &Streamed::default(), 2);
         assert_eq!(receipt.price_ucr, ticket.price_max_ucr);
         assert_eq!(receipt.counters.cpu_us, ticket.limits.counters_max(2).cpu_us);
     }
@@ -138,7 +139,7 @@ mod tests {
         let receipts = Receipts::new(key.clone(), NETWORK);
         let ticket = order(0).ticket;
         let lane = (ticket.lease, ticket.provider);
-        let (receipt, mark) = receipts.write(&ticket, &finished(10), JobStatus::Ok, 2);
+        let (receipt, mark) = receipts.write(&ticket, &finished(10), &Streamed::default(), 2);
         let mine = Unsealed {
             receipt: receipt.clone(),
             mark,

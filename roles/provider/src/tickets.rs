@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection};
+use piecework_model::{Counters, Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection, Ticket};
 use piecework_queue::{Order, Profile, Refusal};
 
-/// Rejects what was not ordered by a known payer, for this provider, in time, at its prices, for this code and input.
+/// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
+/// input.
 pub fn check(
     order: &Order,
     profile: &Profile,
@@ -16,34 +17,55 @@ pub fn check(
     let ticket = &order.ticket;
     let refuse = |code, message: &str| Err(Rejection::new(code, message));
     if !payers.contains(&order.payer) {
-        return refuse("ticket.unknown_payer", "this controller is not one of this provider's");
+        return refuse(
+            "ticket.unknown_payer",
+            "this provider does not work for this controller",
+        );
     }
     if ticket.provider != profile.account {
         return refuse("ticket.other_provider", "the ticket is for another provider");
     }
     if ticket.deadline_ms < now_ms {
-        return refuse("ticket.expired", "the ticket's deadline is over");
+        return refuse("ticket.expired", "the ticket's deadline is past");
     }
-    if ticket.code != order.work.code || ticket.limits != order.work.limits {
-        return refuse("ticket.other_code", "the ticket is for other code or other limits");
-    }
+    let stream_bytes = order.work.limits.streamable(&ticket.limits);
+    let Some(stream_bytes) = stream_bytes.filter(|_| ticket.code == order.work.code) else {
+        return refuse("ticket.other_code", "the ticket is for different code or limits");
+    };
     if ticket.input != input_digest(order) {
-        return refuse("ticket.other_input", "the ticket is for another input");
+        return refuse("ticket.other_input", "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
-        return refuse("ticket.underpriced", "the ticket pays less than this provider asks");
+        return refuse("ticket.underpriced", "the ticket pays less than this provider charges");
+    }
+    if !pays_for(ticket, stream_bytes) {
+        return refuse(
+            "ticket.underpriced",
+            "the ticket's maximum does not pay for what the job may stream",
+        );
     }
     match &order.seal {
         None => Ok(()),
         Some(seal) => seal
             .verify(&order.payer, Domain::Tickets, network, &[ticket.leaf()])
-            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not fit the ticket")),
+            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not match the ticket")),
     }
 }
 
-/// The id of a lease says who opened it, so no controller's word is needed.
+/// A run never streams more than its ticket could pay for.
+fn pays_for(ticket: &Ticket, stream_bytes: u64) -> bool {
+    let streamed = Counters {
+        egress_bytes: stream_bytes,
+        ..Counters::default()
+    };
+    let price = ticket.prices.price(&streamed);
+    stream_bytes == 0 || price.is_ok_and(|price| price <= ticket.price_max_ucr)
+}
+
+/// The id of a lease proves who opened it, so there is no need to trust a controller.
 fn is_free(profile: &Profile, lease: LeaseId) -> bool {
-    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds to try.
+    /// A lease takes the number of its opening among its owner's transactions; as many as this take some milliseconds
+    /// to try.
     const NONCES_MAX: u64 = 1 << 14;
     let opened = |owner| (0..NONCES_MAX).any(|nonce| LeaseId::of(owner, nonce) == lease);
     profile.free_for.is_some_and(opened)
@@ -55,8 +77,11 @@ fn input_digest(order: &Order) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use piecework_model::{AccountId, Prices, Seal, SecretKey};
+    use piecework_queue::Work;
 
     use super::*;
     use crate::orders::{NETWORK, NOW_MS, order, payer, profile};
@@ -98,6 +123,14 @@ mod tests {
             "ticket.other_code"
         );
         assert_eq!(
+            code_of(|order| order.work = Arc::new(Work {
+                limits: order.ticket.limits.with_stream(1),
+                ..(*order.work).clone()
+            })),
+            "ticket.other_code",
+            "less than the function has"
+        );
+        assert_eq!(
             code_of(|order| order.event = Bytes::from_static(b"[]")),
             "ticket.other_input"
         );
@@ -109,6 +142,14 @@ mod tests {
             code_of(|order| order.ticket.prices.cpu_ucr_per_s -= 1),
             "ticket.underpriced"
         );
+    }
+
+    #[test]
+    fn a_ticket_may_let_a_job_stream_what_it_can_pay_for() {
+        let streams =
+            |mib: u64| move |order: &mut Order| order.ticket.limits = order.work.limits.with_stream(mib << 20);
+        assert_eq!(code_of(streams(90)), "ran", "10 ucr each, 1,000 in all");
+        assert_eq!(code_of(streams(100)), "ticket.underpriced");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! The commands and what each accepts; `run` hands over to the command's own file.
+//! The commands and their options; `run` dispatches to the command's own file.
 
 use clap::{Parser, Subcommand};
 
 use crate::{commands::*, failure::Failure, tether};
 
-/// Serverless functions that anybody's computer can run, each run paid by a receipt on an open ledger.
+/// Run serverless functions on anyone's computer, and pay for each run on an open ledger.
 #[derive(Debug, Parser)]
 #[command(
     name = "piecework",
@@ -162,7 +162,7 @@ mod tests {
             "piecework account rotate-key --key a --new-key b",
             "piecework logs hello --level warn --follow",
             "piecework new hello --language javascript",
-            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict --allow api.example.com:443 --allow *.example.org:443 --egress-limit 1GiB",
+            "piecework deploy p --name n --language python --timeout 5s --memory 128MiB --sandbox wasm --env A=1 --env B=2 --secret K=V --strict --allow api.example.com:443 --allow *.example.org:443 --egress-limit 1GiB --stream-limit 0",
             "piecework dev p",
             "piecework call hello {} --async",
             "piecework call hello -",

@@ -1,4 +1,4 @@
-//! How a command ends: its exit code and what it says on standard error.
+//! How a command ends: its exit code and its message on standard error.
 
 use std::{fmt, process::ExitCode, time::Duration};
 
@@ -8,14 +8,14 @@ use piecework_model::Rejection;
 use piecework_peer::PeerFailure;
 use piecework_store::StoreFailure;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The function ran and failed: 1.
     Function(Box<Refusal>),
-    /// What was typed, or a file that it names, cannot be used: 2.
+    /// The command line, or a file that it names, is not usable: 2.
     Usage(String),
-    /// The server said no: 3.
+    /// The server refused: 3.
     Refused {
         refusal: Box<Refusal>,
         retry_after: Option<Duration>,
@@ -31,6 +31,17 @@ impl Failure {
         Self::Usage(sentence.into())
     }
 
+    /// What a job's record says of its end.
+    pub fn of_job(refusal: Box<Refusal>) -> Self {
+        match is_of_the_function(&refusal.code) {
+            true => Self::Function(refusal),
+            false => Self::Refused {
+                refusal,
+                retry_after: None,
+            },
+        }
+    }
+
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Function(_) => 1,
@@ -40,7 +51,7 @@ impl Failure {
         })
     }
 
-    /// The stable code: the server's, where it said no, or that of what failed here.
+    /// The stable code: the server's if it refused, or that of the local failure.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
@@ -62,8 +73,8 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
     peer().or_else(chain).or_else(store).or_else(rejection)
 }
 
-/// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes back as
-/// a failure with a code and a sentence: its own words are for a log of `debug`.
+/// The ledger's engine answers what the world does to it, such as a full disk, with a panic. Each is caught, and comes
+/// back as a failure with a code and a sentence: its own words are for a log of `debug`.
 pub fn keep_engine_panics_quiet() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -75,7 +86,7 @@ pub fn keep_engine_panics_quiet() {
     }));
 }
 
-/// Codes that mean: it ran, and it was the function's fault.
+/// Codes of failures caused by the function itself.
 fn is_of_the_function(code: &str) -> bool {
     matches!(
         code,
@@ -130,7 +141,7 @@ impl fmt::Display for Failure {
             Self::Refused { refusal, retry_after } => {
                 write_refusal(f, refusal)?;
                 match retry_after {
-                    Some(after) => write!(f, "\n  try again in {} s", after.as_secs().max(1)),
+                    Some(after) => write!(f, "\n  retry in {} s", after.as_secs().max(1)),
                     None => Ok(()),
                 }
             }
@@ -138,7 +149,7 @@ impl fmt::Display for Failure {
             Self::NoConnection { url, reason } if url.is_empty() => f.write_str(reason),
             Self::NoConnection { url, reason } => write!(
                 f,
-                "no connection to {url}: {reason}\n  start it here with `piecework up`, or choose another with `piecework login URL`"
+                "cannot connect to {url}: {reason}\n  start a server with `piecework up`, or log in to another with `piecework login URL`"
             ),
             Self::Local(error) => match self.code() {
                 Some(code) => write!(f, "{code}: {}", sentence(error, code)),
@@ -148,7 +159,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// All causes; a rejection whose code is said already without it, and with what to do.
+/// All causes; a rejection whose code is already shown appears without it, and with its hint.
 fn sentence(error: &anyhow::Error, said: &str) -> String {
     let causes = error.chain().map(|cause| match cause.downcast_ref::<Rejection>() {
         Some(rejection) if rejection.code == said => match &rejection.hint {
@@ -228,10 +239,10 @@ mod tests {
             url: "h".into(),
             detail: "no scheme".into(),
         };
-        let failure = Failure::Local(anyhow::Error::new(listen).context("the ledger does not start"));
+        let failure = Failure::Local(anyhow::Error::new(listen).context("cannot start the ledger"));
         let said = failure.to_string();
         assert!(
-            said.starts_with("chain.bad_url: the ledger does not start: `h`"),
+            said.starts_with("chain.bad_url: cannot start the ledger: `h`"),
             "{said}"
         );
         let used = Rejection::new("directory.in_use", "a sentence").hint("do this");

@@ -26,22 +26,22 @@ pub fn read(path: &Path) -> Result<Option<SecretKey>, Failure> {
         .mode();
     if mode & 0o077 != 0 {
         return Err(Failure::usage(format!(
-            "others can read {0}: a key is for its owner alone\n  `chmod 600 {0}`, and think of who has read it",
+            "other users can read {0}\n  run `chmod 600 {0}`; if somebody may have read it, replace the key",
             path.display()
         )));
     }
     let mut seed = [0; 32];
     hex::decode_to_slice(text.trim(), &mut seed)
-        .map_err(|_| Failure::usage(format!("{} is no key: it holds not 64 hex digits", path.display())))?;
+        .map_err(|_| Failure::usage(format!("{} is not a key: expected 64 hex digits", path.display())))?;
     Ok(Some(SecretKey::from_seed(seed)))
 }
 
-/// The key in the file; refused where there is none.
+/// The key in the file; an error if there is none.
 pub fn existing(path: &Path) -> Result<SecretKey, Failure> {
-    read(path)?.ok_or_else(|| Failure::usage(format!("there is no key in {}", path.display())))
+    read(path)?.ok_or_else(|| Failure::usage(format!("no key in {}", path.display())))
 }
 
-/// The key in the file; a new one where there is none.
+/// The key in the file; a new one if there is none.
 pub fn existing_or_new(path: &Path) -> Result<SecretKey, Failure> {
     if let Some(key) = read(path)? {
         return Ok(key);
@@ -49,7 +49,7 @@ pub fn existing_or_new(path: &Path) -> Result<SecretKey, Failure> {
     let key = SecretKey::from_seed(rand::rng().random());
     write_new(path, &hex::encode(key.to_seed())).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!(
-        "a new key is in {}: whoever has it has the account, and nobody can restore it",
+        "created a new key in {}: back it up and keep it secret; it is the account, and nobody can restore it",
         path.display()
     );
     Ok(key)

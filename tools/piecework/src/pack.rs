@@ -11,7 +11,8 @@ use piecework_blobs::{Bundle, BundleLimits};
 
 use crate::failure::Failure;
 
-/// Version control, caches, editors' droppings, what is resolved from a manifest, and files that hold secrets by custom.
+/// Version control, caches, editors' droppings, what is resolved from a manifest, and files that hold secrets by
+/// custom.
 const LEFT_OUT: &[&str] = &[
     ".git",
     ".hg",
@@ -62,7 +63,8 @@ pub fn folder(folder: &Path) -> Result<(Bytes, usize), Failure> {
     Ok((bundle.pack().tar, count))
 }
 
-/// When anything of `folder` (or the file) was last changed, and how many entries there are: a cheap mark of its content.
+/// When anything of `folder` (or the file) was last changed, and how many entries there are: a cheap mark of its
+/// content.
 pub fn mark(path: &Path) -> Result<(std::time::SystemTime, usize), Failure> {
     let meta = fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?;
     let modified = meta.modified().context("this file system keeps no times")?;
@@ -111,7 +113,7 @@ impl Walk {
     fn enter(&mut self, folder: &Path, prefix: &str, depth: usize) -> Result<(), Failure> {
         if depth > DEPTH_MAX {
             return Err(Failure::usage(format!(
-                "{prefix} lies more than {DEPTH_MAX} folders deep"
+                "{prefix} is more than {DEPTH_MAX} folders deep"
             )));
         }
         let cannot = || format!("cannot list {}", folder.display());
@@ -119,7 +121,7 @@ impl Walk {
             let name = entry.with_context(cannot)?.file_name();
             let name = name
                 .to_str()
-                .ok_or_else(|| Failure::usage(format!("{prefix}{name:?} is not a UTF-8 name")))?;
+                .ok_or_else(|| Failure::usage(format!("{prefix}{name:?} is not valid UTF-8")))?;
             if !is_ignored(name, &self.ignored) {
                 self.take(&folder.join(name), &format!("{prefix}{name}"), depth)?;
             }
@@ -130,10 +132,10 @@ impl Walk {
     fn take(&mut self, path: &Path, name: &str, depth: usize) -> Result<(), Failure> {
         let real = path
             .canonicalize()
-            .map_err(|_| Failure::usage(format!("{name} is a link that leads nowhere")))?;
+            .map_err(|_| Failure::usage(format!("{name} is a broken symbolic link")))?;
         if !real.starts_with(&self.root) {
             return Err(Failure::usage(format!(
-                "{name} is a link that leads out of the folder, to {}: copy it in, or leave it out with {IGNORE_FILE}",
+                "{name} is a symbolic link that leads out of the folder, to {}: copy the target into the folder, or exclude the link with {IGNORE_FILE}",
                 real.display()
             )));
         }
@@ -152,7 +154,7 @@ impl Walk {
         let limits = BundleLimits::UPLOAD;
         if self.bytes > limits.bytes || self.files.len() >= limits.files {
             return Err(Failure::usage(format!(
-                "too much to deploy at {name}: a folder may have {} MiB in {} files; leave things out with {IGNORE_FILE}",
+                "too much to deploy at {name}: a folder may have at most {} MiB in {} files; exclude files with {IGNORE_FILE}",
                 limits.bytes >> 20,
                 limits.files
             )));

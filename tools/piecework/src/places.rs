@@ -1,4 +1,4 @@
-//! Where things lie on this machine, and the only place where the environment is read.
+//! Locations on this machine, and the only place where the environment is read.
 
 use std::{env, ffi::OsString, path::PathBuf};
 
@@ -39,7 +39,7 @@ fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
         .filter(|path| path.is_absolute());
     match named {
         Some(path) => Ok(path),
-        None => Ok(env::home_dir().context("no home directory: set HOME")?.join(below_home)),
+        None => Ok(env::home_dir().context("no home directory; set HOME")?.join(below_home)),
     }
 }
 

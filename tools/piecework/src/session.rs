@@ -34,8 +34,8 @@ struct Known {
     local: Option<(String, String)>,
 }
 
-/// The environment first, then the login, then what runs on this machine. A remembered token is only ever sent to the URL
-/// that it was remembered for.
+/// The environment first, then the login, then what runs on this machine. A remembered token is only ever sent to the
+/// URL that it was remembered for.
 fn choose(known: Known) -> Option<Choice> {
     let login = known.login.map(|login| (login.url, login.token));
     let url = known
@@ -56,8 +56,8 @@ fn choose(known: Known) -> Option<Choice> {
 pub fn connect() -> Result<Client, Failure> {
     let choice = choose(known()?).ok_or_else(|| Failure::NoConnection {
         url: String::new(),
-        reason: "nothing runs on this machine and no login is remembered\n  \
-                 start it here with `piecework up`, or choose another with `piecework login URL`"
+        reason: "no server runs on this machine and no login is remembered\n  \
+                 start one with `piecework up`, or log in with `piecework login URL`"
             .into(),
     })?;
     Ok(Client::new(&choice.url, choice.token)?)
@@ -90,7 +90,7 @@ pub fn remembered() -> Result<Option<Login>, Failure> {
     let Some(text) = read_line(&path)? else { return Ok(None) };
     serde_json::from_str(&text).map(Some).map_err(|error| {
         Failure::usage(format!(
-            "{} is no login: {error}\n  `piecework logout` removes it",
+            "{} is not a login file: {error}\n  remove it with `piecework logout`",
             path.display()
         ))
     })

@@ -1,4 +1,4 @@
-//! What people see: tables, amounts, times; or JSON where `--json` asks for it.
+//! Output for people: tables, amounts and times; or JSON with `--json`.
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
@@ -27,6 +27,17 @@ pub fn text(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::Error::new(error).into()),
         _ => Ok(()),
+    }
+}
+
+/// Bytes on standard output, as they are and at once; `false` once nobody reads them any more.
+pub fn bytes_are_read(bytes: &[u8]) -> Result<bool, Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow::Error::new(error).into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is deployed: one file, a folder, or text; its name and language where they need not be typed.
+//! The source of a deployment: a file, a folder or text, with its name and language if they can be inferred.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ pub fn read(path: &Path, language: Option<Language>) -> Result<Source, Failure> 
             .lock()
             .take(FILE_BYTES_MAX + 1)
             .read_to_string(&mut text);
-        input.context("standard input is not UTF-8 text")?;
+        input.context("standard input is not valid UTF-8")?;
         return inline(text, language);
     }
     let meta = fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?;
@@ -49,7 +49,7 @@ pub fn read(path: &Path, language: Option<Language>) -> Result<Source, Failure> 
 /// Code given as text needs its language said.
 pub fn inline(code: String, language: Option<Language>) -> Result<Source, Failure> {
     let language =
-        language.ok_or_else(|| Failure::usage("say the language of inline code: --language python|javascript"))?;
+        language.ok_or_else(|| Failure::usage("inline code needs a language: add --language python|javascript"))?;
     let summary = show::bytes(code.len() as u64);
     Ok(Source {
         name: None,
@@ -63,7 +63,7 @@ pub fn inline(code: String, language: Option<Language>) -> Result<Source, Failur
 fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Source, Failure> {
     if bytes > FILE_BYTES_MAX {
         return Err(Failure::usage(format!(
-            "{} is over 4 MiB: deploy a folder",
+            "{} is over 4 MiB; deploy a folder instead",
             path.display()
         )));
     }
@@ -75,7 +75,7 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
     });
     let language = language.ok_or_else(|| {
         Failure::usage(format!(
-            "{}: neither .py, .mjs nor .js; say --language python|javascript",
+            "{} does not end in .py, .mjs or .js; add --language python|javascript",
             path.display()
         ))
     })?;
@@ -93,7 +93,7 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
 /// A file's text.
 pub fn read_text(path: &Path) -> Result<String, Failure> {
     let bytes = fs::read(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let text = String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8 text", path.display()))?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{} is not valid UTF-8", path.display()))?;
     Ok(text)
 }
 
@@ -121,10 +121,10 @@ fn language_of(folder: &Path) -> Result<Language, Failure> {
         (true, false) => Ok(Language::Python),
         (false, true) => Ok(Language::JavaScript),
         (true, true) => Err(Failure::usage(
-            "the folder has main.py and main.mjs: say --language python|javascript",
+            "the folder has both main.py and main.mjs; add --language python|javascript",
         )),
         (false, false) => Err(Failure::usage(format!(
-            "{} has neither main.py nor main.mjs: `piecework new NAME --language python` makes a folder to start from",
+            "{} has neither main.py nor main.mjs; create a starter folder with `piecework new NAME --language python`",
             folder.display()
         ))),
     }

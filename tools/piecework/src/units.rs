@@ -7,8 +7,7 @@ use piecework_model::{PublicKey, Rejection};
 
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad =
-        || format!("`{text}` is not a duration: write a whole number with ms, s, m, h or d, like 500ms, 5s or 2m");
+    let bad = || format!("`{text}` is not a duration: use a whole number with ms, s, m, h or d, like 500ms, 5s or 2m");
     let (digits, unit) = split(text);
     let number: u64 = digits.parse().map_err(|_| bad())?;
     let unit_ms: u64 = match unit {
@@ -30,21 +29,29 @@ pub fn timeout_ms(text: &str) -> Result<u32, String> {
 
 /// `128MiB`, `1GiB`; whole MiB.
 pub fn memory_mb(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a size: write whole MiB or GiB, like 128MiB or 1GiB");
+    let bad = || format!("`{text}` is not a size: use whole MiB or GiB, like 128MiB or 1GiB");
     let (digits, unit) = split(text);
     let number: u32 = digits.parse().map_err(|_| bad())?;
     match unit {
         "MiB" | "mib" | "M" | "m" => Ok(number),
         "GiB" | "gib" | "G" | "g" => number.checked_mul(1_024).ok_or_else(bad),
-        "MB" | "GB" | "mb" | "gb" => Err(format!("`{text}`: sizes are powers of two here, write MiB or GiB")),
+        "MB" | "GB" | "mb" | "gb" => Err(format!("`{text}` is not a size: use MiB or GiB (powers of two)")),
         _ => Err(bad()),
+    }
+}
+
+/// As [`memory_mb`], or 0 for nothing.
+pub fn stream_mb(text: &str) -> Result<u32, String> {
+    match text {
+        "0" => Ok(0),
+        _ => memory_mb(text),
     }
 }
 
 /// Whole `ucr`, as `250` or `250ucr`, or credits as `1.5cr`.
 pub fn credits_ucr(text: &str) -> Result<i128, String> {
     let bad =
-        || format!("`{text}` is not an amount: write whole micro-credits like 250 or 250ucr, or credits like 1.5cr");
+        || format!("`{text}` is not an amount: use whole micro-credits like 250 or 250ucr, or credits like 1.5cr");
     if let Some(credits) = text
         .strip_suffix("ucr")
         .or(text.strip_suffix("cr").is_none().then_some(text))
@@ -62,7 +69,8 @@ pub fn credits_ucr(text: &str) -> Result<i128, String> {
 
 /// `cpu=300,start=2`: the most that a provider may ask for; `none` for no caps.
 pub fn price_cap(text: &str) -> Result<PriceCap, String> {
-    let bad = || format!("`{text}` are no price caps: write like cpu=300,start=2, of start, cpu, memory and egress");
+    let bad =
+        || format!("`{text}` is not a list of price caps: use start, cpu, memory and egress, like cpu=300,start=2");
     let mut cap = PriceCap::default();
     for part in text.split(',').filter(|part| *part != "none") {
         let (name, ucr) = part.split_once('=').ok_or_else(bad)?;
@@ -80,12 +88,12 @@ pub fn price_cap(text: &str) -> Result<PriceCap, String> {
 
 /// An amount that a budget can be.
 pub fn budget_ucr(text: &str) -> Result<u64, String> {
-    u64::try_from(credits_ucr(text)?).map_err(|_| format!("`{text}` is more than any budget"))
+    u64::try_from(credits_ucr(text)?).map_err(|_| format!("`{text}` is larger than any possible budget"))
 }
 
 /// `20%`, `2.5%`: in thousandths.
 pub fn permille(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a percentage: write 0% to 100%, like 5% or 2.5%");
+    let bad = || format!("`{text}` is not a percentage: use 0% to 100%, like 5% or 2.5%");
     let number = text.strip_suffix('%').ok_or_else(bad)?;
     let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
     let digits = format!("{whole}{tenth}");
@@ -100,14 +108,14 @@ pub fn permille(text: &str) -> Result<u32, String> {
 pub fn version(text: &str) -> Result<u32, String> {
     let number = text.strip_prefix('v').unwrap_or(text).parse().ok();
     let positive = number.filter(|number| *number > 0);
-    positive
-        .ok_or_else(|| format!("`{text}` is not a version: write a number like 3, as `piecework versions` shows it"))
+    positive.ok_or_else(|| format!("`{text}` is not a version: use a number like 3, as shown by `piecework versions`"))
 }
 
 /// Where to listen, in numbers: a name may stand for several addresses.
 pub fn address(text: &str) -> Result<std::net::SocketAddr, String> {
-    text.parse()
-        .map_err(|_| format!("`{text}` is not ADDR:PORT: write an address and a port up to 65535, like 127.0.0.1:7433"))
+    text.parse().map_err(|_| {
+        format!("`{text}` is not ADDR:PORT: use a numeric address and a port up to 65535, like 127.0.0.1:7433")
+    })
 }
 
 /// `v3=90` or `3=90`: a version and its share.
@@ -115,14 +123,14 @@ pub fn share(text: &str) -> Result<(u32, u32), String> {
     let parsed = text
         .split_once('=')
         .and_then(|(version, share)| Some((self::version(version).ok()?, share.parse().ok()?)));
-    parsed.ok_or_else(|| format!("`{text}` is no share of a version: write v3=90"))
+    parsed.ok_or_else(|| format!("`{text}` is not a version's share: use the form v3=90"))
 }
 
 /// `NAME=VALUE`; the value may be empty and hold further `=`.
 pub fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is not of the form NAME=VALUE")),
+        _ => Err(format!("`{text}` does not have the form NAME=VALUE")),
     }
 }
 
@@ -138,7 +146,7 @@ pub fn results(path: &str) -> Result<SetResults, String> {
 /// 64 hex digits.
 pub fn public_key(text: &str) -> Result<PublicKey, String> {
     text.parse()
-        .map_err(|_| format!("`{text}` is no public key: 64 hex digits are expected"))
+        .map_err(|_| format!("`{text}` is not a public key: expected 64 hex digits"))
 }
 
 /// A noun of the platform, with its rejection's hint where it has one.
@@ -194,6 +202,7 @@ mod tests {
     fn sizes_are_powers_of_two() {
         assert_eq!(memory_mb("128MiB"), Ok(128));
         assert_eq!(memory_mb("1GiB"), Ok(1_024));
+        assert_eq!((stream_mb("0"), stream_mb("2GiB")), (Ok(0), Ok(2_048)));
         assert!(memory_mb("128MB").expect_err("decimal").contains("MiB"));
         for bad in ["128", "MiB", "", "4294967295GiB", "1.5GiB"] {
             assert!(memory_mb(bad).is_err(), "{bad}");

@@ -54,7 +54,7 @@ impl World {
         self.faults.partition = half.collect();
     }
 
-    /// All faults end; only who has vanished stays away.
+    /// All faults end; only a vanished controller stays away.
     fn calm(&mut self) {
         let down = self.faults.down.clone();
         self.faults = Faults {

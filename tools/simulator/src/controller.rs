@@ -8,13 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_controller::{LaneState, Outgoing, check_receipt, settlement};
+use piecework_controller::{LaneState, Observed, Outgoing, check_receipt, settlement};
 use piecework_ledger::{Action, Challenge, Event, Evidence, LeaseState};
 use piecework_model::{
     AccountId, Digest, Domain, FunctionId, JobId, Language, Receipt, Rejection, Seal, Sealed, Ticket, merkle_proof,
 };
 use piecework_queue::{Delivery, Order, Unsealed, Work, input_digest};
-use piecework_sandbox::BackendName;
+use piecework_sandbox::{BackendName, Streamed};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -248,7 +248,12 @@ impl World {
         let Some(running) = self.controller.running.get(&place) else {
             return; // given up, or answered before
         };
-        let observed_us = (self.now - running.since_ms) * 1_000;
+        let observed = Observed {
+            us: (self.now - running.since_ms) * 1_000,
+            cores: CORES,
+            streamed: Streamed::default(),
+            streamable_bytes: 0,
+        };
         let (lane, sequence) = place;
         let delivery = match answer {
             Ok(delivery) => *delivery,
@@ -263,7 +268,7 @@ impl World {
             }
         };
         let outcome = &delivery.finished.outcome;
-        let checked = check_receipt(&running.ticket, &delivery.receipt, outcome, observed_us, CORES);
+        let checked = check_receipt(&running.ticket, &delivery.receipt, outcome, &observed);
         if checked.is_err() && self.bug != Some(Bug::ControllerBelievesReceipts) {
             self.report.lies += 1;
             self.trace(|| format!("not believed {place:?}: {checked:?}"));

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use piecework_ledger::{Action, BatchTicket, Claim, Key, Value};
-use piecework_model::{AccountId, Counters, JobStatus, LeaseId, NetworkId, Rejection};
+use piecework_model::{AccountId, Counters, LeaseId, NetworkId, Rejection};
 use piecework_provider::{
     claims::{Papers, Patience, Shown},
     lanes::Lanes,
@@ -16,7 +16,7 @@ use piecework_provider::{
     tickets,
 };
 use piecework_queue::{Delivery, Order, Profile};
-use piecework_sandbox::{Finished, Outcome};
+use piecework_sandbox::{Finished, Outcome, Streamed};
 use rand::RngExt as _;
 
 use crate::{
@@ -208,7 +208,9 @@ impl World {
             duration: Duration::from_micros(honest.cpu_us),
             reusable: true,
         };
-        let (receipt, mark) = provider.receipts.write(&order.ticket, &finished, JobStatus::Ok, CORES);
+        let (receipt, mark) = provider
+            .receipts
+            .write(&order.ticket, &finished, &Streamed::default(), CORES);
         provider.lanes.finish(&receipt);
         provider
             .papers
@@ -222,6 +224,7 @@ impl World {
             finished,
             cold: false,
             pull_us: 0,
+            is_cut: false,
         };
         self.answer(number, sequence, delivery);
     }

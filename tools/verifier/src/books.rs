@@ -140,12 +140,12 @@ impl Books {
         events.iter().try_for_each(|event| self.event(&entry, event))
     }
 
-    /// After a block: nothing was made or lost, and nobody holds or owes more than he may.
+    /// After a block: no credits were created or lost, and no account holds or owes more than it may.
     pub fn balance(&self) -> Checked {
         let posted: Ucr = self.accounts.values().map(|account| account.posted).sum();
         ensure(
             posted + self.peers_pool + self.insurance == self.supply,
-            "credits were made or lost",
+            "credits were created or lost",
         )?;
         let covered = |account: &Balance| account.held >= 0 && account.posted + account.limit >= account.held;
         ensure(self.accounts.values().all(covered), "an account holds more than it has")?;
@@ -186,17 +186,22 @@ impl Books {
     pub fn account(&mut self, id: &Id) -> Result<&mut Balance, String> {
         self.accounts
             .get_mut(id)
-            .ok_or_else(|| "an account is not there".to_owned())
+            .ok_or_else(|| "an account does not exist".to_owned())
     }
 
     fn lease(&mut self, id: &Id) -> Result<&mut Lease, String> {
-        self.leases.get_mut(id).ok_or_else(|| "a lease is not there".to_owned())
+        self.leases
+            .get_mut(id)
+            .ok_or_else(|| "a lease does not exist".to_owned())
     }
 
     /// The lease, of which the sender must be the developer.
     fn own_lease(&mut self, id: &Id, sender: Id) -> Result<&mut Lease, String> {
         let lease = self.lease(id)?;
-        ensure(lease.developer == sender, "a lease is not its sender's")?;
+        ensure(
+            lease.developer == sender,
+            "a lease does not belong to the transaction's sender",
+        )?;
         Ok(lease)
     }
 
@@ -238,7 +243,7 @@ impl Books {
                 let peers = self.peers(entry.height);
                 let due = entry.peers_pool / peers.len().max(1) as Ucr;
                 let own = peers.get(peer) == Some(owner);
-                ensure(own && *amount == due, "a peer was paid another sum than its share")?;
+                ensure(own && *amount == due, "a peer was paid an amount other than its share")?;
                 self.peers_pool -= amount;
                 self.account(owner)?.posted += amount;
                 ensure(self.peers_pool >= 0, "peers were paid more than they earned")
@@ -254,7 +259,7 @@ impl Books {
             (Event::JobOpened(_), Action::OpenJobs { .. })
             | (Event::JobReceived(_), Action::Settle(_) | Action::Claim { .. })
             | (Event::MismatchReported(..), Action::ReportMismatch { .. }) => Ok(()),
-            _ => Err("an event is not what its transaction asks for".to_owned()),
+            _ => Err("an event does not match its transaction".to_owned()),
         }
     }
 
@@ -270,7 +275,7 @@ impl Books {
         }
         fresh.owner = owner.as_ref().map(|(owner, _)| *owner);
         let before = self.accounts.insert(signed.transaction.sender, fresh);
-        ensure(before.is_none(), "an account is made twice")
+        ensure(before.is_none(), "an account is created twice")
     }
 
     fn lend(&mut self, sender: Id, event: &Event, action: &Action) -> Checked {
@@ -291,7 +296,7 @@ impl Books {
                 let lends = sender == *sponsor || (sender == *account && growth <= 0);
                 ensure(
                     lends && own.sponsor.is_none_or(|known| known == *sponsor),
-                    "a limit is not its sponsor's",
+                    "a limit was not set by its sponsor",
                 )?;
                 own.limit = *limit;
                 own.sponsor = (*limit > 0).then_some(*sponsor);
@@ -322,7 +327,7 @@ impl Books {
                 sponsor.held -= amount;
                 Ok(())
             }
-            _ => Err("a loan is not as it was asked for".to_owned()),
+            _ => Err("a loan does not match its transaction".to_owned()),
         }
     }
 
@@ -341,7 +346,7 @@ impl Books {
                 let asked = *lease == lease_id(&sender, transaction.nonce) && *budget == open.budget;
                 ensure(
                     asked && *developer == sender && *budget > 0,
-                    "a lease is not as it was asked for",
+                    "a lease does not match its transaction",
                 )?;
                 self.account(developer)?.held += budget;
                 let fresh = Lease {
@@ -353,7 +358,7 @@ impl Books {
                     used: 0,
                     until: None,
                 };
-                ensure(self.leases.insert(*lease, fresh).is_none(), "a lease is made twice")
+                ensure(self.leases.insert(*lease, fresh).is_none(), "a lease is created twice")
             }
             (
                 Event::LeaseToppedUp { lease, amount },
@@ -393,14 +398,14 @@ impl Books {
                 let over = own.until.is_some_and(|until| entry.height > until) && !claimed;
                 ensure(over, "a lease ends before its time")?;
                 let left = own.budget - own.used;
-                ensure(left == *freed, "a lease frees another sum than what is left of it")?;
+                ensure(left == *freed, "a lease returns an amount other than its unspent part")?;
                 // Nothing is left to be paid, and nothing to be freed again.
                 own.budget = own.used;
                 let developer = own.developer;
                 self.account(&developer)?.held -= freed;
                 Ok(())
             }
-            _ => Err("a lease is not as it was asked for".to_owned()),
+            _ => Err("a lease does not match its transaction".to_owned()),
         }
     }
 
@@ -410,33 +415,33 @@ impl Books {
                 let said = paper(entry.signed, place).ok_or("a job is metered without a receipt")?;
                 ensure(
                     said.price_ucr <= said.price_max_ucr,
-                    "a receipt is above its ticket's price",
+                    "a receipt's price is above its ticket's maximum",
                 )?;
                 self.metered.insert(lane_place(place), said.price_ucr);
                 Ok(())
             }
             (Event::JobClaimed(place, price, until), Action::Claim { .. }) => {
                 let said = paper(entry.signed, place).map(|said| said.price_ucr);
-                ensure(said == Some(*price), "a job is claimed at another price")?;
+                ensure(said == Some(*price), "a job is claimed at a different price")?;
                 self.claims.insert(lane_place(place), *until);
                 Ok(())
             }
             (Event::JobRefuted(place), Action::Challenge { .. }) => {
                 self.claims.remove(&lane_place(place));
                 self.metered.remove(&lane_place(place));
-                ensure(self.done.insert(lane_place(place)), "what is done with is refuted")
+                ensure(self.done.insert(lane_place(place)), "a finished job is refuted")
             }
             (Event::JobReleased(place), Action::ReleaseJobs { .. }) => {
                 let at = lane_place(place);
                 let has_paper = self.metered.contains_key(&at) || self.claims.contains_key(&at);
                 ensure(!has_paper, "a job that ran is released")?;
-                ensure(self.done.insert(at), "what is done with is released")
+                ensure(self.done.insert(at), "a finished job is released")
             }
             (Event::JobPaid(place, price, commission), Action::Settle(_) | Action::PayClaims { .. }) => {
                 self.check_price(entry, place, *price)?;
                 self.pay(place, *price, *commission)
             }
-            _ => Err("a job is not treated as was asked for".to_owned()),
+            _ => Err("a job's events do not match its transaction".to_owned()),
         }
     }
 
@@ -454,7 +459,7 @@ impl Books {
         let told = said.map(|said| said.price_ucr).or(known);
         ensure(
             within && told == Some(price),
-            "a job is paid another price than its receipt's",
+            "a job is paid at a price other than its receipt's",
         )
     }
 
@@ -470,7 +475,7 @@ impl Books {
         let lane = self.lanes.entry((place.lease, place.provider)).or_default();
         lane.paid += price;
         let owed = (lane.paid * Ucr::from(rate) / 1_000_000 - lane.commission).clamp(0, price);
-        ensure(owed == Ucr::from(commission), "a commission is not what the rate gives")?;
+        ensure(owed == Ucr::from(commission), "a commission does not match the rate")?;
         let before = shares(lane.commission);
         lane.commission += owed;
         let after = shares(lane.commission);
@@ -492,8 +497,8 @@ impl Books {
     }
 }
 
-/// Of a lane's whole commission: half to the peers, a quarter to the controller, a quarter to the insurance; odd ucr go to
-/// insurance, peers, controller, in this order.
+/// Of a lane's whole commission: half to the peers, a quarter to the controller, a quarter to the insurance; odd ucr go
+/// to insurance, peers, controller, in this order.
 fn shares(commission: Ucr) -> [Ucr; 3] {
     [commission / 2, (commission + 1) / 4, (commission + 3) / 4]
 }

@@ -1,8 +1,8 @@
-//! A second check of an exported ledger, by other means than the first: it shares no code with the ledger, only the format.
+//! A second, independent check of an exported ledger: it shares only the format with the ledger, no code.
 //!
-//! It does not execute the contracts. It checks what a bank's auditor would: that every block is signed by the peers, that
-//! nothing in it was changed, that whoever asked for something may, that providers signed their receipts, and that the
-//! balances which follow from it are those that the state has.
+//! It does not execute the contracts. It checks what an auditor would: that the peers signed every block, that nothing
+//! in it was changed, that every sender was entitled to its transaction, that providers signed their receipts, and that
+//! the resulting balances match the state.
 
 mod books;
 mod format;
@@ -23,19 +23,19 @@ const FRAME_BYTES_MAX: u32 = 64 << 20;
 /// What is wrong, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
-    #[error("the file cannot be read: {0}")]
+    #[error("cannot read the file: {0}")]
     Read(#[from] io::Error),
-    #[error("the file is no export: {0}")]
+    #[error("the file is not an export: {0}")]
     Format(String),
-    #[error("block {height} is missing: {found} comes in its place")]
+    #[error("block {height} is missing: found block {found} instead")]
     Missing { height: u64, found: u64 },
     #[error("block {height}: {what}")]
     Block { height: u64, what: String },
-    #[error("block {height}: {votes} peers signed, {needed} are needed")]
+    #[error("block {height}: {votes} peers signed, but {needed} are needed")]
     TooFewSignatures { height: u64, votes: usize, needed: usize },
     #[error("block {height}, transaction {index}: {what}")]
     Transaction { height: u64, index: usize, what: String },
-    #[error("block {height}: the state says of {name} {said}, the blocks give {found}")]
+    #[error("block {height}: the state says that {name} is {said}, but the blocks give {found}")]
     Value {
         height: u64,
         name: String,
@@ -85,17 +85,17 @@ pub fn check(mut reader: impl Read) -> Result<Checked, Wrong> {
     let mut check = Check::begin(&genesis);
     while let Some(frame) = frame(&mut reader)? {
         if check.ended {
-            return Err(Wrong::Format("something follows the end".into()));
+            return Err(Wrong::Format("there is data after the end".into()));
         }
         match frame {
-            Frame::Genesis(_) => return Err(Wrong::Format("there are two geneses".into())),
+            Frame::Genesis(_) => return Err(Wrong::Format("there are two genesis frames".into())),
             Frame::Block(block) => check.block(&block)?,
             Frame::Values(values) => values.iter().try_for_each(|value| check.value(value))?,
             Frame::End { blocks, head } => check.end(blocks, head)?,
         }
     }
     if !check.ended {
-        return Err(check.wrong("nothing follows it: the export was cut off"));
+        return Err(check.wrong("the export was cut off here"));
     }
     check.checked.accounts = check.books.accounts.len();
     Ok(check.checked)
@@ -116,7 +116,7 @@ fn frame(reader: &mut impl Read) -> Result<Option<Frame>, Wrong> {
     reader.take(length.into()).read_to_end(&mut bytes)?;
     borsh::from_slice(&bytes)
         .map(Some)
-        .map_err(|error| Wrong::Format(format!("a part does not decode: {error}")))
+        .map_err(|error| Wrong::Format(format!("a part cannot be decoded: {error}")))
 }
 
 impl Check {
@@ -165,20 +165,20 @@ impl Check {
             return wrong("its parent is not the block before it");
         }
         if header.epoch != height / self.epoch_blocks {
-            return wrong("its epoch is not that of its height");
+            return wrong("its epoch does not match its height");
         }
         if header.timestamp_ms < self.last_ms {
-            return wrong("its time is before that of the block before it");
+            return wrong("its time is earlier than that of the block before it");
         }
         if header.details.previous_busy != self.last_busy {
-            return wrong("the last block with transactions is another than it says");
+            return wrong("it names the wrong last block with transactions");
         }
         let leaves = block.transactions.iter().map(trees::leaf).collect();
         if trees::root(leaves) != header.details.transactions_root {
-            return wrong("its transactions are not those of its header");
+            return wrong("its transactions do not match its header");
         }
         if block.outcomes.len() != block.transactions.len() || trees::outcomes_root(block) != header.outcomes_root {
-            return wrong("what came of its transactions is not what its header says");
+            return wrong("the outcomes of its transactions do not match its header");
         }
         self.certificate(block)?;
         self.enter(block)?;
@@ -206,7 +206,7 @@ impl Check {
         match trees::votes(certificate, &self.checked.network, header, &peers) {
             None => Err(Wrong::Block {
                 height,
-                what: "its certificate is not of its peers".into(),
+                what: "its certificate is not from its peers".into(),
             }),
             Some(votes) if votes < needed => Err(Wrong::TooFewSignatures { height, votes, needed }),
             Some(_) => {

@@ -1,4 +1,4 @@
-//! `piecework-verifier FILE [NETWORK]`: checks what `piecework ledger export` wrote. Exit code 0: all of it holds; 3: not.
+//! `piecework-verifier FILE [NETWORK]`: checks a file from `piecework ledger export`. Exit code 0: valid; 3: not valid.
 
 use std::{env, fs::File, io::BufReader, process::ExitCode};
 
@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         [file] => (file, None),
         [file, network] => (file, Some(network.trim_start_matches("net_"))),
         _ => {
-            eprintln!("piecework-verifier FILE [NETWORK]: an export, and the id that its network must have");
+            eprintln!("piecework-verifier FILE [NETWORK]: check an export; NETWORK is the expected network id");
             return ExitCode::from(2);
         }
     };
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     match piecework_verifier::check(opened) {
         Ok(checked) if network.is_some_and(|network| network != hex::encode(checked.network)) => {
-            eprintln!("refused: this is the network net_{}", hex::encode(checked.network));
+            eprintln!("refused: this is network net_{}", hex::encode(checked.network));
             ExitCode::from(3)
         }
         Ok(checked) => {

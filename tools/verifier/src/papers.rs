@@ -61,11 +61,11 @@ impl Books {
     pub fn authorize(&mut self, from: &Signed) -> Checked {
         let transaction = &from.transaction;
         let good = signed(&from.key, "transaction", &self.network, transaction, &from.signature);
-        ensure(good, "a transaction's signature does not verify")?;
+        ensure(good, "a transaction's signature is invalid")?;
         match &transaction.action {
             Action::Register { .. } => {
                 let own = account_id(&from.key) == transaction.sender && transaction.nonce == 0;
-                ensure(own, "an id is not of its key")
+                ensure(own, "an id does not match its key")
             }
             Action::ExpireLease { .. } | Action::PayClaims { .. } => Ok(()),
             Action::Settle(Settle { lease, .. })
@@ -75,15 +75,15 @@ impl Books {
             | Action::ReportMismatch { lease, .. } => {
                 let pays = |lease: &Lease| lease.payers.contains(&from.key);
                 let own = self.leases.get(lease).is_some_and(pays);
-                ensure(own, "a payer is none of the lease's")
+                ensure(own, "a payer is not a payer of the lease")
             }
             _ => {
                 let own = self.account(&transaction.sender)?;
+                ensure(own.key == from.key, "a transaction is not signed by its sender")?;
                 ensure(
-                    own.key == from.key,
-                    "a transaction is signed by another than its sender",
+                    own.nonce == transaction.nonce,
+                    "a transaction appears twice or too early",
                 )?;
-                ensure(own.nonce == transaction.nonce, "a transaction comes twice or too early")?;
                 own.nonce += 1;
                 Ok(())
             }
@@ -132,9 +132,9 @@ impl Books {
 
     /// A payer of the lease, or one that it had, sealed the tickets. For how long a former one counts is not looked at.
     fn check_tickets(&self, lease: Id, provider: Id, batch: &TicketBatch) -> Checked {
-        let known = self.leases.get(&lease).ok_or("a lease is not there")?;
+        let known = self.leases.get(&lease).ok_or("a lease does not exist")?;
         let pays = known.payers.contains(&batch.payer) || known.former_payers.contains(&batch.payer);
-        ensure(pays, "a ticket's payer is none of the lease's")?;
+        ensure(pays, "a ticket's payer is not a payer of the lease")?;
         let leaves = batch.tickets.iter().map(|ticket| match ticket {
             BatchTicket::Claimed(job) => leaf(&job.ticket),
             BatchTicket::Other(leaf) => *leaf,

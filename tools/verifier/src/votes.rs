@@ -33,7 +33,7 @@ impl Books {
         let transaction = &entry.signed.transaction;
         let sender = transaction.sender;
         let owners: Vec<Id> = self.peers(entry.height).values().copied().collect();
-        ensure(owners.contains(&sender), "a vote is of no peer's owner")?;
+        ensure(owners.contains(&sender), "a vote is not from the owner of a peer")?;
         match (event, &transaction.action) {
             (Event::ChangeProposed { .. }, Action::Propose { change }) => {
                 let proposal = Proposal {
@@ -44,7 +44,7 @@ impl Books {
                 Ok(())
             }
             (Event::ChangeVoted { .. }, Action::Vote { proposer, change }) => {
-                let proposal = self.proposals.get_mut(proposer).ok_or("a vote is for nothing")?;
+                let proposal = self.proposals.get_mut(proposer).ok_or("a vote is for no proposal")?;
                 let same = tagged("piecework 2026 change", &proposal.change) == *change;
                 ensure(same, "a vote is for another change")?;
                 proposal.votes.insert(sender);
@@ -59,7 +59,7 @@ impl Books {
                 let votes = owners.iter().filter(|owner| carried.votes.contains(*owner)).count();
                 ensure(
                     3 * votes > 2 * owners.len(),
-                    "a change has no more than two thirds of the votes",
+                    "a change lacks more than two thirds of the votes",
                 )?;
                 self.carry(entry.height, event, carried.change)
             }
@@ -71,19 +71,22 @@ impl Books {
         match change {
             Change::SetParams(params) => {
                 self.params = params;
-                return ensure(*event == Event::ParamsChanged, "another change than was voted for");
+                return ensure(
+                    *event == Event::ParamsChanged,
+                    "a change differs from the one that was voted for",
+                );
             }
             Change::AddPeer(key, owner, ..) => next.insert(key, owner),
             Change::RemovePeer(key) => next.remove(&key),
         };
         let Event::PeersChanged { from_height, peers } = event else {
-            return Err("another change than was voted for".to_owned());
+            return Err("a change differs from the one that was voted for".to_owned());
         };
         let last = self.peers.last().map_or(0, |(from, _)| *from);
         let keys: Vec<Key> = next.keys().copied().collect();
         ensure(
             keys == *peers && *from_height > height && height >= last,
-            "the peers are others than were voted for",
+            "the peers differ from those that were voted for",
         )?;
         self.peers.push((*from_height, next));
         Ok(())

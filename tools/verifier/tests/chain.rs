@@ -144,21 +144,21 @@ async fn everything_the_ledger_does_is_in_the_books() {
         block.transactions.push(block.transactions[0].clone());
         block.outcomes.push(block.outcomes[0].clone());
     });
-    refused(again, "comes twice").await;
+    refused(again, "appears twice").await;
     let more = forged(&bytes, transfer, |block| {
         events(block, |events| match &mut events[0] {
             Event::CreditsTransferred { amount, .. } => *amount = Credits(amount.0 + 1),
             other => panic!("{other:?}"),
         });
     });
-    refused(more, "not what its transaction asks for").await;
+    refused(more, "does not match its transaction").await;
     let elsewhere = forged(&bytes, transfer, |block| {
         events(block, |events| match &mut events[0] {
             Event::CreditsTransferred { to, .. } => *to = account(4),
             other => panic!("{other:?}"),
         });
     });
-    refused(elsewhere, "not what its transaction asks for").await;
+    refused(elsewhere, "does not match its transaction").await;
     let bonus = forged(&bytes, transfer, |block| {
         events(block, |events| {
             events.push(Event::PeerPaid {
@@ -168,7 +168,7 @@ async fn everything_the_ledger_does_is_in_the_books() {
             });
         });
     });
-    refused(bonus, "another sum than its share").await;
+    refused(bonus, "an amount other than its share").await;
     let paid_twice = forged(&bytes, settlement, |block| {
         events(block, |events| {
             let paid = events.iter().rfind(|event| matches!(event, Event::JobPaid { .. }));
@@ -185,14 +185,14 @@ async fn everything_the_ledger_does_is_in_the_books() {
             }
         });
     });
-    refused(dear, "another price than its receipt's").await;
+    refused(dear, "a price other than its receipt's").await;
     let unsigned = forged(&bytes, settlement, |block| {
         let Action::Settle(settle) = &mut block.transactions[0].transaction.action else {
             panic!("a settlement was there");
         };
         settle.jobs[0].price_max_ucr += 1;
     });
-    refused(unsigned, "signature does not verify").await;
+    refused(unsigned, "signature is invalid").await;
 }
 
 /// The export with one block changed, and nothing signed anew.
@@ -221,8 +221,8 @@ fn founded(bytes: &[u8], change: impl FnOnce(&mut Genesis)) -> Vec<u8> {
     out
 }
 
-/// Each thing that can be wrong with a block, whether its peers signed it or not: its code, and that the second verifier
-/// does not take it either.
+/// Each thing that can be wrong with a block, whether its peers signed it or not: its code, and that the second
+/// verifier does not take it either.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_of_an_export_has_its_code() {
     let directory = tempfile::tempdir().unwrap();

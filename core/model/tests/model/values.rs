@@ -135,3 +135,30 @@ fn a_secret_key_is_not_printed() {
     assert_eq!(format!("{key:?}"), "SecretKey(..)");
     assert_eq!(SecretKey::from_seed(key.to_seed()).public(), key.public());
 }
+
+#[test]
+fn parts_hash_like_the_whole() {
+    let whole: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    let mut stream = DigestStream::default();
+    assert_eq!(stream.digest(), Digest::of(b""));
+    for part in whole.chunks(7_001) {
+        stream.update(part);
+    }
+    assert_eq!(stream.digest(), Digest::of(&whole));
+}
+
+#[test]
+fn what_a_ticket_lets_a_run_stream_is_what_it_adds_to_its_functions_limits() {
+    let limits = Limits {
+        egress_bytes: 5,
+        ..Limits::DEFAULT
+    };
+    assert_eq!(limits.streamable(&limits.with_stream(7)), Some(7));
+    assert_eq!(limits.streamable(&limits), Some(0));
+    let other = Limits {
+        timeout_ms: 1,
+        ..limits.with_stream(7)
+    };
+    assert_eq!(limits.streamable(&other), None, "another limit differs");
+    assert_eq!(limits.streamable(&Limits::DEFAULT), None, "less than the function has");
+}

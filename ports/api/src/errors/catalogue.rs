@@ -1,4 +1,4 @@
-//! Every stable code: status, when it is given, what to do. docs/errors.md is made from this table.
+//! Every stable code with its status and its cause. docs/errors.md is generated from this table.
 
 mod ledger;
 
@@ -20,27 +20,27 @@ pub fn catalogue() -> impl Iterator<Item = &'static Code> {
 }
 
 const PLATFORM: &[Code] = &[
-    code(422, "account.bad_name", "a name is not 1 to 30 of a-z, 0-9 and -"),
+    code(
+        422,
+        "account.bad_name",
+        "the name is not 1 to 30 characters from a-z, 0-9 and -",
+    ),
     code(
         422,
         "account.bad_password",
-        "a password is shorter than 10 or longer than 200 characters",
+        "the password is shorter than 10 or longer than 200 characters",
     ),
     code(
         422,
         "account.bad_registration",
-        "a signed registration does not decode or does not fit the name and key",
+        "the signed registration cannot be decoded or does not match the name and key",
     ),
-    code(
-        422,
-        "account.bad_signature",
-        "a transaction's signature does not verify",
-    ),
-    code(409, "account.exists", "the name or the key is taken"),
+    code(422, "account.bad_signature", "the transaction's signature is invalid"),
+    code(409, "account.exists", "the name or key is already taken"),
     code(
         402,
         "account.insufficient_credits",
-        "the account cannot cover the most that the run can cost; nothing ran",
+        "the account cannot cover the maximum cost of the run; nothing ran",
     ),
     code(404, "account.not_found", "no account has this name"),
     code(
@@ -51,12 +51,12 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "account.unknown",
-        "a transaction names an account that is not on the ledger",
+        "the transaction names an account that is not on the ledger",
     ),
     code(
         401,
         "auth.bad_credentials",
-        "name, password, challenge or signature is wrong",
+        "the name, password, challenge or signature is wrong",
     ),
     code(401, "auth.bad_token", "the token is unknown, expired or revoked"),
     code(
@@ -67,53 +67,53 @@ const PLATFORM: &[Code] = &[
     code(
         429,
         "auth.rate_limited",
-        "too many attempts to log in under this name; see Retry-After",
+        "too many login attempts for this name; see Retry-After",
     ),
-    code(403, "auth.operator", "only an operator may do this"),
-    code(403, "auth.scope", "the token lacks the scope that this needs"),
+    code(403, "auth.operator", "only an operator can do this"),
+    code(403, "auth.scope", "the token lacks the scope that this request needs"),
     code(
         409,
         "account.other_key",
-        "the account has another key than the one that was given",
+        "the account has a different key than the one given",
     ),
-    code(422, "block.bad_height", "a height is not a whole number"),
-    code(404, "block.not_found", "the ledger has no block of this height yet"),
+    code(422, "block.bad_height", "the height is not a whole number"),
+    code(404, "block.not_found", "the ledger has no block at this height yet"),
     code(
         422,
         "card.no_request",
-        "a peer's card does not ask to join a running network",
+        "the peer's card contains no request to join a running network",
     ),
-    code(422, "card.other_network", "a peer's card asks to join another network"),
-    code(408, "body.too_slow", "the body did not arrive whole in time"),
-    code(422, "body.bad_encoding", "base64 that does not decode"),
+    code(
+        422,
+        "card.other_network",
+        "the peer's card asks to join another network",
+    ),
+    code(408, "body.too_slow", "the body did not arrive in time"),
+    code(422, "body.bad_encoding", "the base64 cannot be decoded"),
     code(
         422,
         "body.malformed",
-        "the body is not the JSON that this endpoint takes; `field` says where",
+        "the body is not the JSON that this endpoint expects; `field` says where",
     ),
     code(
         413,
         "body.too_large",
-        "the body is over the limit that the message names",
+        "the body is larger than the limit in the message",
     ),
     code(
         422,
         "bundle.bad_archive",
-        "the bundle is no tar archive, plain or compressed by gzip or zstd",
+        "the bundle is not a tar archive (plain, gzip or zstd)",
     ),
     code(
         422,
         "bundle.bad_path",
-        "an entry of the bundle leaves it or is no file, folder or link inside it",
+        "an entry of the bundle is outside it, or is not a file, folder or link inside it",
     ),
-    code(422, "bundle.no_entry", "the bundle lacks the handler's file"),
-    code(
-        413,
-        "bundle.too_large",
-        "the bundle has more bytes or files than are taken",
-    ),
-    code(413, "bundle.too_many_files", "the bundle has more files than are taken"),
-    code(422, "cursor.malformed", "a cursor is not the `next` of a page"),
+    code(422, "bundle.no_entry", "the bundle does not contain the handler's file"),
+    code(413, "bundle.too_large", "the bundle has too many bytes or files"),
+    code(413, "bundle.too_many_files", "the bundle has too many files"),
+    code(422, "cursor.malformed", "the cursor is not the `next` of a page"),
     code(
         422,
         "egress.bad_destination",
@@ -122,80 +122,89 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "egress.bad_limit",
-        "a run's limit of network bytes is not between 1 and 16384 MiB",
+        "the limit on network bytes per run is not between 1 and 16384 MiB",
     ),
     code(
         422,
         "egress.private_address",
-        "the allow list names an address that no provider lets functions reach",
+        "the allow list names an address that no provider allows",
     ),
     code(
         422,
         "egress.too_many",
-        "an allow list has more than 64 destinations or 12 different ports",
+        "the allow list has more than 64 destinations or 12 different ports",
     ),
     code(
         409,
         "egress.unavailable",
-        "no provider here runs functions that reach the network",
+        "no provider runs functions that need the network",
     ),
     code(
         422,
         "function.bad_code",
-        "neither or both of code and bundle were given, or the code is empty",
+        "exactly one of code and bundle is required, and the code must not be empty",
     ),
     code(
         422,
         "function.bad_concurrency",
-        "a concurrency is not between 1 and 1000",
+        "the concurrency is not between 1 and 1000",
     ),
     code(
         402,
         "function.budget_spent",
-        "what the function may cost in this month is spent, or its running jobs could spend it; nothing ran",
+        "the function's budget for this month is spent, or its running jobs may spend the rest; nothing ran",
     ),
-    code(422, "function.bad_env", "the name or size of a variable is not taken"),
+    code(422, "function.bad_env", "a variable's name or size is invalid"),
     code(
         422,
         "function.bad_handler",
-        "a handler is not of the form file or file:function",
+        "the handler does not have the form file or file:function",
     ),
     code(
         422,
         "function.bad_memory",
-        "a memory limit is not between 32 and 4096 MiB",
+        "the memory limit is not between 32 and 4096 MiB",
     ),
-    code(422, "function.bad_name", "a name is not 1 to 30 of a-z, 0-9 and -"),
-    code(422, "function.bad_timeout", "a timeout is not between 1 and 900000 ms"),
+    code(
+        422,
+        "function.bad_name",
+        "the name is not 1 to 30 characters from a-z, 0-9 and -",
+    ),
+    code(422, "function.bad_stream_limit", "the stream limit is over 16384 MiB"),
+    code(
+        422,
+        "function.bad_timeout",
+        "the timeout is not between 1 and 900000 ms",
+    ),
     code(
         502,
         "function.crashed",
-        "the function's process ended by itself: an exit, a signal, a trap",
+        "the function's process ended unexpectedly: an exit, a signal or a trap",
     ),
     code(
         409,
         "function.exists",
-        "the owner has a function of this name; PUT makes a new version",
+        "you already have a function with this name; use PUT to create a new version",
     ),
-    code(422, "function.load_failed", "the code raises while it is imported"),
-    code(422, "function.no_handler", "the code has no handler of that name"),
+    code(422, "function.load_failed", "the code raised while it was imported"),
+    code(422, "function.no_handler", "the code has no handler with that name"),
+    code(404, "function.not_found", "you have no function with this id or name"),
+    code(502, "function.out_of_memory", "the run exceeded its memory limit"),
     code(
-        404,
-        "function.not_found",
-        "no function of the caller has this id or name",
+        409,
+        "function.not_deleted",
+        "the function is not deleted, so there is nothing to restore",
     ),
+    code(502, "function.output_invalid", "the output is not JSON"),
     code(
         502,
-        "function.out_of_memory",
-        "the run needed more than its memory limit",
+        "function.output_too_large",
+        "the output is larger than the limit, or the run streamed more than its stream limit",
     ),
-    code(409, "function.not_deleted", "the function is there: nothing to restore"),
-    code(502, "function.output_invalid", "the output is not JSON"),
-    code(502, "function.output_too_large", "the output is over the limit"),
     code(
         409,
         "function.quarantined",
-        "the version crashed too often in a row and takes no calls until a new version or a release",
+        "the version crashed too often in a row; it takes no calls until you deploy a new version or release it",
     ),
     code(
         502,
@@ -205,50 +214,54 @@ const PLATFORM: &[Code] = &[
     code(
         409,
         "function.stopped",
-        "its owner has stopped the function; it takes no calls until it is started",
+        "the owner stopped the function; it takes no calls until it is started",
     ),
     code(
         422,
         "function.syntax_error",
-        "the code does not parse; the message has file and line",
+        "the code cannot be parsed; the message has file and line",
     ),
-    code(
-        504,
-        "function.timed_out",
-        "the run took longer than its timeout; it was ended",
-    ),
+    code(504, "function.timed_out", "the run exceeded its timeout and was ended"),
     code(
         429,
         "function.too_many",
-        "as many runs as the function may have are running and waiting; see Retry-After",
+        "concurrency limit reached and queue full; see Retry-After",
     ),
     code(
         422,
         "function.unknown_language",
         "the language is not python or javascript",
     ),
-    code(409, "idempotency.conflict", "the key was used with another request"),
-    code(422, "idempotency.bad_key", "a key is 1 to 200 visible ASCII characters"),
-    code(422, "id.malformed", "an id is not of its form"),
-    code(422, "invite.bad", "an invite is unknown, used or expired"),
     code(
-        403,
-        "invite.required",
-        "the network takes no accounts without an invite",
+        409,
+        "idempotency.conflict",
+        "the key was already used with a different request",
     ),
-    code(422, "job.bad_state", "a state of jobs is not one of the seven"),
+    code(
+        422,
+        "idempotency.bad_key",
+        "the key is not 1 to 200 visible ASCII characters",
+    ),
+    code(422, "id.malformed", "the id does not have the right form"),
+    code(422, "invite.bad", "the invite is unknown, used or expired"),
+    code(403, "invite.required", "this network requires an invite to register"),
+    code(422, "job.bad_state", "the job state is not one of the seven"),
     code(502, "job.cancelled", "the job was cancelled while the caller waited"),
-    code(504, "job.expired", "no provider began before the deadline"),
-    code(409, "job.finished", "the job is over and cannot be cancelled"),
-    code(409, "job.not_finished", "the job has not ended: it has no result yet"),
-    code(404, "job.not_found", "no job of the caller has this id"),
+    code(504, "job.expired", "no provider started the job before its deadline"),
+    code(409, "job.finished", "the job has finished and cannot be cancelled"),
+    code(
+        409,
+        "job.not_finished",
+        "the job has not finished, so it has no result yet",
+    ),
+    code(404, "job.not_found", "you have no job with this id"),
     code(
         402,
         "lease.none",
-        "no lease pays for the developer's runs, and only who holds the account's key can open one",
+        "you have no open lease, and only the holder of the account's key can open one",
     ),
-    code(404, "lease.not_found", "the ledger has no lease of this id"),
-    code(422, "lease.bad_budget", "a budget is not above zero"),
+    code(404, "lease.not_found", "the ledger has no lease with this id"),
+    code(422, "lease.bad_budget", "the budget is not above zero"),
     code(409, "lease.closed", "the lease takes no more jobs"),
     code(
         402,
@@ -258,50 +271,46 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "lease.not_yours",
-        "a transaction's signer is no party of the lease",
+        "the transaction's signer is not a party to the lease",
     ),
     code(
         422,
         "lease.unknown",
-        "a transaction names a lease that is not on the ledger",
+        "the transaction names a lease that is not on the ledger",
     ),
     code(
         503,
         "ledger.behind",
-        "this peer has not seen the block that was asked for yet; another may have",
+        "this peer has not seen the requested block yet; another one may have",
     ),
     code(
         503,
         "ledger.indexing",
-        "this peer still reads the history that the list is made from",
+        "this peer is still reading the history that the list is built from",
     ),
     code(
         503,
         "ledger.other_network",
-        "the store goes with another ledger; the controller does not start",
+        "the store belongs to another ledger; the controller does not start",
     ),
     code(
         503,
         "ledger.unavailable",
-        "the ledger does not answer now; nothing was lost",
+        "the ledger does not answer; nothing was lost; retry later",
     ),
     code(
         409,
         "link.already_connected",
         "another program with this provider's key is connected",
     ),
-    code(
-        422,
-        "link.bad_profile",
-        "what a provider says of itself is out of bounds",
-    ),
+    code(422, "link.bad_profile", "the provider's profile is out of bounds"),
     code(
         422,
         "link.malformed",
-        "a connection to `/link` does not begin as a link does",
+        "the connection to `/link` did not start with a valid handshake",
     ),
     code(409, "link.no_offer", "the provider has no offer on the ledger"),
-    code(403, "link.other_key", "the provider's account has another key"),
+    code(403, "link.other_key", "the provider's account has a different key"),
     code(
         409,
         "link.other_network",
@@ -310,47 +319,61 @@ const PLATFORM: &[Code] = &[
     code(
         409,
         "link.other_prices",
-        "the provider asks for other prices than its offer on the ledger says",
+        "the provider's prices differ from its offer on the ledger",
     ),
     code(
         404,
         "link.unknown_provider",
-        "the ledger has no account of this provider",
+        "the ledger has no account for this provider",
     ),
     code(
         403,
         "link.untrusted_controller",
-        "the controller has another key than the one that the provider knows",
+        "the controller has a different key than the one the provider knows",
     ),
     code(
         426,
         "link.version",
         "provider and controller speak different versions of the link",
     ),
-    code(405, "method.not_allowed", "the path exists, the method on it does not"),
+    code(
+        405,
+        "method.not_allowed",
+        "the path exists, but does not support this method",
+    ),
     code(
         422,
         "metrics.bad_range",
-        "from is not before to, or there would be more than 1500 points",
+        "from is not before to, or the range has more than 1500 points",
     ),
-    code(422, "metrics.bad_step", "a step is not minute, hour or day"),
+    code(422, "metrics.bad_step", "the step is not minute, hour or day"),
     code(422, "offer.deposit", "the account does not cover the offer's deposit"),
     code(422, "offer.unknown", "there is no such offer"),
     code(
         422,
         "packages.bad_requirement",
-        "requirements.txt or package.json asks for more than named packages with versions",
+        "requirements.txt or package.json asks for something other than named packages with versions",
+    ),
+    code(
+        422,
+        "packages.direct_reference",
+        "a package, or one that it depends on, is not on the package index but at a URL, in a repository or at a path",
+    ),
+    code(
+        409,
+        "packages.no_jail",
+        "packages are declared and the server has no working jail to resolve them in",
     ),
     code(504, "packages.timeout", "pip or npm did not finish in time"),
     code(
         409,
         "packages.tool_missing",
-        "packages are declared and pip or npm is not on the server",
+        "the function declares packages, but pip or npm is not installed on the server",
     ),
     code(
         413,
         "packages.too_large",
-        "the resolved packages have more bytes or files than are taken",
+        "the resolved packages have too many bytes or files",
     ),
     code(
         422,
@@ -361,45 +384,49 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "placement.bad_label",
-        "a function asks for more than 32 labels, or for one that is not 1 to 64 characters",
+        "the function asks for more than 32 labels, or for a label that is not 1 to 64 characters",
     ),
     code(
         422,
         "placement.bad_pin",
-        "a function is pinned to more than 100 providers",
+        "the function is pinned to more than 100 providers",
     ),
     code(
         422,
         "placement.bad_policy",
-        "a policy is not random, least-loaded, warm-first, cheapest or default",
+        "the policy is not random, least-loaded, warm-first, cheapest or default",
     ),
-    code(422, "placement.bad_region", "a region is longer than 64 characters"),
+    code(422, "placement.bad_region", "the region is longer than 64 characters"),
     code(
         422,
         "placement.bad_rerun",
         "the share of jobs that run twice is over 100 percent",
     ),
-    code(422, "placement.bad_trust", "a trust class is not new, known or trusted"),
+    code(
+        422,
+        "placement.bad_trust",
+        "the trust class is not new, known or trusted",
+    ),
     code(
         422,
         "placement.unknown_provider",
-        "a function is pinned to a name that no provider has",
+        "the function is pinned to an unknown provider",
     ),
     code(
         503,
         "provider.bad_result",
-        "what the provider sent is not the result that was ordered, and no other provider could take the job",
+        "the provider sent something other than the ordered result, and no other provider could take the job",
     ),
     code(
         503,
         "provider.disk_failed",
-        "the provider cannot read or write its own disk",
+        "the provider cannot read or write its disk",
     ),
     code(503, "provider.disk_full", "the provider's disk is full"),
     code(
         503,
         "provider.lost",
-        "the provider went away while the job was with it, and no other could take it",
+        "the provider was lost while it had the job, and no other provider could take it",
     ),
     code(
         503,
@@ -409,102 +436,110 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "query.malformed",
-        "a query parameter is unknown or not of its type; `field` says which",
+        "a query parameter is unknown or has the wrong type; `field` says which",
     ),
-    code(422, "rate.bad_limits", "a limit of an account is out of its range"),
+    code(422, "rate.bad_limits", "a limit of the account is out of range"),
     code(
         429,
         "rate.limited",
-        "the account, or the address, sends more requests a second than it may; see Retry-After",
+        "the account or address sends too many requests; see Retry-After",
     ),
-    code(409, "receipt.not_held", "no receipt of this job waits for a decision"),
+    code(
+        409,
+        "receipt.not_held",
+        "no receipt of this job is waiting for a decision",
+    ),
     code(
         422,
         "result.bad_sink",
-        "results cannot be sent to such a place; the message says why",
+        "results cannot be sent there; the message says why",
     ),
     code(
         422,
         "result.bad_ttl",
-        "results are kept for a second at least and no longer than their jobs",
+        "results must be kept for at least a second and no longer than their jobs",
     ),
     code(
         404,
         "result.elsewhere",
-        "the result was delivered to its function's sink and is not kept here",
+        "the result was delivered to the function's sink and is not kept here",
     ),
     code(
         410,
         "result.expired",
-        "the result was kept as long as its function said",
+        "the result has expired, as the function's settings say",
     ),
     code(
         404,
         "result.not_kept",
-        "the job returned nothing, or more than is kept of synchronous calls",
+        "the job returned nothing, or more than is kept for synchronous calls",
     ),
     code(
         422,
         "result.private_address",
-        "results are sent to no address that is not public, unless the operator allows it",
+        "results cannot be sent to a private address unless the operator allows it",
     ),
     code(
         409,
         "sandbox.unavailable",
-        "the sandbox that was asked for does not work here; nothing else was taken in its place",
+        "the requested sandbox does not work here; no other was used instead",
     ),
-    code(422, "sandbox.unknown", "there is no sandbox of this name"),
+    code(422, "sandbox.unknown", "there is no sandbox with this name"),
     code(
         409,
         "sandbox.unsupported",
-        "the sandbox that was asked for cannot run this code; another may",
+        "the requested sandbox cannot run this code; another one may",
     ),
-    code(
-        503,
-        "server.busy",
-        "the server has as much to do as it takes; see Retry-After",
-    ),
+    code(503, "server.busy", "the server is overloaded; see Retry-After"),
     code(507, "server.disk_full", "the server's disk is full; nothing was stored"),
     code(
         500,
         "server.failed",
-        "something broke on the server's side; its log says what",
+        "something failed on the server; its log says what",
     ),
-    code(422, "token.bad_expiry", "an expiry is not between 60 s and a year"),
+    code(422, "token.bad_expiry", "the expiry is not between 60 s and a year"),
     code(
         422,
         "token.bad_scope",
-        "a scope is not deploy, invoke, view or admin, or there is none",
+        "the scope is not deploy, invoke, view or admin, or is missing",
     ),
-    code(404, "token.not_found", "no token of the caller has this id"),
-    code(403, "token.scope_not_held", "a token cannot give what it does not hold"),
+    code(404, "token.not_found", "you have no token with this id"),
+    code(
+        403,
+        "token.scope_not_held",
+        "a token cannot grant a scope that it does not have",
+    ),
     code(
         422,
         "traffic.bad_weights",
-        "a split names no version, too many, or shares that are out of range or all zero",
+        "the split names no version or too many, or its shares are out of range or all zero",
     ),
     code(
         504,
         "transaction.pending",
-        "the transaction is queued and not final yet; ask for it by its id",
+        "the transaction is queued but not final yet; query it by its id",
     ),
-    code(404, "transaction.not_found", "the ledger has no transaction of this id"),
+    code(
+        404,
+        "transaction.not_found",
+        "the ledger has no transaction with this id",
+    ),
     code(
         422,
         "transfer.bad_memo",
-        "a memo is over 100 characters or has control characters",
+        "the memo is over 100 characters or contains control characters",
     ),
     code(
         402,
         "transfer.insufficient",
         "posted + limit - held does not cover the amount",
     ),
-    code(422, "transfer.not_positive", "an amount is not above zero"),
-    code(422, "transfer.self", "sender and receiver are one account"),
+    code(422, "transfer.not_positive", "the amount is not above zero"),
+    code(422, "transfer.self", "sender and receiver are the same account"),
     code(
         422,
         "value.bad_key",
-        "a key of the state is not the ledger's encoding in hex",
+        "the state key is not the ledger's encoding in hex",
     ),
     code(404, "version.not_found", "the function has no such version"),
 ];
@@ -524,7 +559,7 @@ mod tests {
     fn codes_are_unique_and_of_one_form() {
         let mut seen = BTreeSet::new();
         for Code { code, status, when } in catalogue() {
-            assert!(seen.insert(code), "{code} stands twice");
+            assert!(seen.insert(code), "{code} is listed twice");
             let (noun, reason) = code
                 .split_once('.')
                 .unwrap_or_else(|| panic!("{code} is not noun.reason"));
@@ -539,8 +574,8 @@ mod tests {
         codes.sort_by_key(|entry| entry.code);
         let mut page = String::from(
             "# Errors\n\nEvery refusal is `{\"error\": {\"code\", \"message\", \"hint\"?, \"field\"?, \"fields\"?, \"job_id\"?, \
-             \"details\"?}}` with the\nstatus below. Codes are stable; messages are for people and may change. This list is \
-             made from the table in\nports/api (`UPDATE_GOLDEN=1 cargo test -p piecework-api` writes it).\n\n\
+             \"details\"?}}` with the\nstatus below. Codes are stable. Messages are for people and may change. This list is \
+             generated from the table in\nports/api by `UPDATE_GOLDEN=1 cargo test -p piecework-api`.\n\n\
              | code | status | when |\n|---|---|---|\n",
         );
         for Code { code, status, when } in codes {

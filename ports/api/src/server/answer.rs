@@ -1,4 +1,4 @@
-//! How answers and refusals look on the wire.
+//! Responses and refusals on the wire.
 
 use axum::{
     Json,
@@ -71,13 +71,13 @@ impl IntoResponse for HttpError {
     }
 }
 
-/// The page of a whole list. Refuses with `cursor.malformed` what is no cursor of it.
+/// The page of a whole list. Refuses an invalid cursor with `cursor.malformed`.
 pub fn page<T>(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> HttpResult<Json<List<T>>> {
     match List::page(items, query, key) {
         Some(list) => Ok(Json(list)),
         None => Err(HttpError(refusal(
             "cursor.malformed",
-            "a cursor is the `next` of a page",
+            "pass the `next` of a page as cursor",
         ))),
     }
 }
@@ -100,7 +100,7 @@ pub async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
     let (mut read, mut bytes) = (0, BytesMut::new());
     while let Some(part) = parts.next().await {
         let part =
-            part.map_err(|error| refusal("body.malformed", format!("the body did not arrive whole: {error}")))?;
+            part.map_err(|error| refusal("body.malformed", format!("the body did not arrive completely: {error}")))?;
         read += part.len();
         if read <= bytes_max {
             bytes.extend_from_slice(&part);
@@ -111,7 +111,7 @@ pub async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
     if read > bytes_max {
         return Err(HttpError(refusal(
             "body.too_large",
-            format!("the body is over the limit of {bytes_max} bytes"),
+            format!("the body is larger than the limit of {bytes_max} bytes"),
         )));
     }
     Ok(bytes.freeze())

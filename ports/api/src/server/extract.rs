@@ -37,13 +37,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> HttpResult<Self> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(_) => Ok(refuse("path.not_found", "the path cannot be read")?),
+            Err(_) => Ok(refuse("path.not_found", "the path is not valid")?),
         }
     }
 }
 
-/// Where a request comes from, as far as limits tell callers apart: an IPv4 address, or the /64 of an IPv6 address, since
-/// whoever has one address there has all of them. Behind a proxy it is the proxy's.
+/// Where a request comes from, as far as limits tell callers apart: an IPv4 address, or the /64 of an IPv6 address,
+/// since whoever has one address there has all of them. Behind a proxy it is the proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(pub IpAddr);
 

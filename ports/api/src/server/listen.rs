@@ -1,4 +1,4 @@
-//! Serves a router to strangers: bounded connections, bounded time for a request's head and for a reader who does not read.
+//! Serves a router to strangers, with bounded connections and bounded time for request headers and slow readers.
 
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,8 +27,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1,024 connections of some 20 KiB each; 128 of one caller, for a controller's pool behind one address; half a minute
-    /// for everything slow.
+    /// 1,024 connections of some 20 KiB each; 128 of one caller, for a controller's pool behind one address; half a
+    /// minute for everything slow.
     fn default() -> Self {
         Self {
             connections_max: 1_024,
@@ -46,8 +46,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// After the machine has run out of descriptors or memory for a connection.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` resolves, then lets running requests end. A connection above a limit is closed unanswered: an
-/// answer would cost what the limit saves. HTTP/1.1 only.
+/// Serves until `shutdown` resolves, then lets running requests end. A connection above a limit is closed unanswered:
+/// an answer would cost what the limit saves. HTTP/1.1 only.
 pub async fn serve(
     listener: TcpListener,
     app: Router,

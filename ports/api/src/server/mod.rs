@@ -1,5 +1,5 @@
-//! What every HTTP server of the platform does alike: answers, refusals, bodies, extractors, and a listener that patient
-//! and impatient strangers cannot wear out.
+//! What all HTTP servers of the platform share: responses, refusals, bodies, extractors, and a listener that strangers
+//! cannot exhaust.
 
 mod answer;
 mod extract;

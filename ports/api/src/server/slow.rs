@@ -1,4 +1,4 @@
-//! A connection that gives up on a reader who does not read.
+//! A connection that closes if the client does not read.
 
 use std::{
     io,
@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// Fails a write that makes no progress within `patience`. Reads are bounded elsewhere: headers by the server, bodies by
-/// their handlers.
+/// Fails a write that makes no progress within `patience`. Reads are bounded elsewhere: headers by the server, bodies
+/// by their handlers.
 pub(super) struct Patient {
     stream: TcpStream,
     patience: Duration,

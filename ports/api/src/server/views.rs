@@ -1,4 +1,4 @@
-//! From the ledger's values to what the API shows; a controller and a peer show the same.
+//! Converts the ledger's values to API views; a controller and a peer show the same.
 
 use piecework_ledger::{Account, Lease, LeaseState, Subject};
 use piecework_model::{AccountId, LeaseId};

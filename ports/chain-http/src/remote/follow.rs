@@ -1,4 +1,4 @@
-//! Reads each block as it becomes final, at one peer after another, and tells whoever waits for it.
+//! Reads each block as it becomes final, from one peer after another, and notifies those waiting for it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,7 +19,8 @@ use piecework_chain::{ChainFailure, ChainStatus, Final, FinalBlock, wire};
 
 pub(super) type Verdict = Result<Final, Rejection>;
 
-/// A peer answers an empty page after this long; then the next one is asked, in case it is only this one that stands still.
+/// A peer answers an empty page after this long; then the next one is asked, in case it is only this one that stands
+/// still.
 const POLL_MS: u32 = 5_000;
 /// And what its answer may take beyond that.
 const POLL_WITHIN: Duration = Duration::from_secs(10);
@@ -138,7 +139,7 @@ impl Ledger {
         // Before the first block was seen, the digest is a peer's word.
         if blocks.first().is_some_and(|first| !follows(&head.block, first)) {
             return Err(Trouble::Other(
-                "it tells another history than was seen before".to_owned(),
+                "its history differs from what was seen before".to_owned(),
             ));
         }
         for block in &blocks {

@@ -8,11 +8,11 @@
 //! Any of the peers may go and come back: a question goes to the next one, a transaction that waits is sent again (the
 //! same bytes: nothing happens twice), and an answer never comes from a state older than one that was seen before.
 //!
-//! **What is trusted.** The peers whose URLs are given: that what they show as final is final, and that a value is what the
-//! state holds. What one peer alone cannot do unnoticed: change a block's transactions or outcomes (its digest covers
-//! them), answer for another network (every answer names it, and the genesis file says which is right), or, when asked
-//! after another peer, tell a different history from there on (each block must name the last one seen as its parent). Use
-//! peers of your own or of several owners; certificates are not checked here, a job's proof is checked by
+//! **What is trusted.** The peers whose URLs are given: that what they show as final is final, and that a value is what
+//! the state holds. What one peer alone cannot do unnoticed: change a block's transactions or outcomes (its digest
+//! covers them), answer for another network (every answer names it, and the genesis file says which is right), or, when
+//! asked after another peer, tell a different history from there on (each block must name the last one seen as its
+//! parent). Use peers of your own or of several owners; certificates are not checked here, a job's proof is checked by
 //! `piecework job ID --proof`.
 
 mod follow;
@@ -79,8 +79,8 @@ pub(crate) struct Ledger {
     closed: CancellationToken,
 }
 
-/// Follows the ledger through its peers. Returns once one of them has answered; fails where none does within the patience,
-/// or where all that do are of another network.
+/// Follows the ledger through its peers. Returns once one of them has answered; fails if none does within the patience,
+/// or if all that do belong to another network.
 pub async fn connect(options: Options) -> Result<Arc<dyn Chain>, ChainFailure> {
     let network = options.genesis.network_id();
     let peers = Peers::new(&options.peers, network, options.patience)?;

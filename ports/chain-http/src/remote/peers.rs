@@ -1,4 +1,4 @@
-//! Whom to ask, and whom next.
+//! Which peer to ask, and which one next.
 
 use std::{
     fmt,
@@ -45,7 +45,7 @@ pub(super) struct Peer {
     network: NetworkId,
 }
 
-/// Why one peer did not answer what was asked.
+/// Why one peer did not answer a request.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// No, and another would say the same.
@@ -62,7 +62,7 @@ impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "{refusal}"),
-            Self::Foreign(url) => write!(f, "{url} is of another network"),
+            Self::Foreign(url) => write!(f, "{url} belongs to another network"),
             Self::Other(reason) | Self::Busy(reason) => f.write_str(reason),
         }
     }
@@ -188,7 +188,7 @@ impl Peer {
     }
 
     fn decode<T: BorshDeserialize>(&self, bytes: &[u8]) -> Result<T, Trouble> {
-        borsh::from_slice(bytes).map_err(|_| Trouble::Other(format!("{} answers in no form that is known", self.url())))
+        borsh::from_slice(bytes).map_err(|_| Trouble::Other(format!("{} answers in an unknown format", self.url())))
     }
 
     fn check_network(&self, network: NetworkId) -> Result<(), Trouble> {

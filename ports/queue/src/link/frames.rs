@@ -113,6 +113,7 @@ impl From<DeliveryFrame> for Delivery {
             },
             cold: frame.cold,
             pull_us: frame.pull_us,
+            is_cut: false,
         }
     }
 }

@@ -189,6 +189,7 @@ impl ProviderLink for Scripted {
             },
             cold: false,
             pull_us: 0,
+            is_cut: false,
         })
     }
 

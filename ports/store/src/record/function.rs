@@ -108,7 +108,15 @@ pub struct Version {
     /// Share of its jobs that run twice, of a version that is declared deterministic; 0 of others.
     #[serde(default)]
     pub rerun_percent: u32,
+    /// What one of its runs may stream, at a plain URL.
+    #[serde(default = "stream_bytes_default")]
+    pub stream_bytes: u64,
     pub created_at_ms: u64,
+}
+
+/// Of versions that were written before there was such a limit.
+fn stream_bytes_default() -> u64 {
+    Limits::STREAM_BYTES_DEFAULT
 }
 
 impl std::fmt::Debug for Version {

@@ -1,4 +1,4 @@
-//! The record of changes: who changed what, written once the change is done.
+//! The audit log: who changed what, written once the change is done.
 
 use piecework_model::AccountId;
 use piecework_store::Change;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{Answer, Controller, clock::now_ms, failure::store};
 
-/// Records a change that is done. Where this fails the change stands and its caller is told of the failure.
+/// Records a completed change. If this fails, the change stays and its caller gets the failure.
 pub(crate) async fn record(
     controller: &Controller,
     (actor, owner): (Option<AccountId>, AccountId),
@@ -25,7 +25,7 @@ pub(crate) async fn record(
     controller.store.record(&change).await.map_err(store)
 }
 
-/// A change that an account made to what is its own.
+/// A change that an account made to its own things.
 pub(crate) async fn own(
     controller: &Controller,
     account: AccountId,

@@ -1,4 +1,4 @@
-//! Who is asking: bearer tokens, password and challenge logins, scopes.
+//! Authentication: bearer tokens, password and challenge logins, scopes.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,7 +21,7 @@ use crate::{
     failure::{failed, refuse, store},
 };
 
-/// Somebody whose token was found good.
+/// A caller with a valid token.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) account: AccountId,
@@ -39,7 +39,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network may do this")
+        refuse("auth.operator", "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -69,12 +69,12 @@ struct Attempts {
 const CALLER_TTL: Duration = Duration::from_secs(60);
 const CALLERS_MAX: u64 = 100_000;
 const CHALLENGE_TTL: Duration = Duration::from_secs(120);
-/// More at a time only come from somebody who fills memory.
+/// More at a time only come from an attempt to fill memory.
 const CHALLENGES_MAX: usize = 10_000;
 /// Failed logins for one name before it has to wait: guessing a password takes ages at this rate.
 const ATTEMPTS_MAX: u32 = 10;
 const ATTEMPTS_WINDOW: Duration = Duration::from_secs(60);
-/// Whoever tries many names at once waits for himself, and leaves the cores to others.
+/// A caller that tries many names at once queues behind itself and leaves the cores to others.
 const VERIFYING_MAX: usize = 2;
 const NAMES_WATCHED_MAX: usize = 10_000;
 pub(crate) const SESSION_TTL_MS: u64 = 30 * 86_400_000;
@@ -135,7 +135,7 @@ impl Auth {
         if entry.left == 0 {
             return refuse(
                 "auth.rate_limited",
-                "too many attempts to log in under this name; wait a minute",
+                "too many login attempts for this name; wait a minute",
             );
         }
         entry.left -= 1;
@@ -191,7 +191,7 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
         return refuse("auth.bad_token", "the token is unknown, expired or revoked");
     };
     let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token's account is gone");
+        return refuse("auth.bad_token", "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
@@ -251,7 +251,12 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
             let verify = |key| verify_login(&key, &controller.network, &session.name, challenge, signature).is_ok();
             fresh && key.is_some_and(verify)
         }
-        _ => return refuse("body.malformed", "give either password, or challenge and signature"),
+        _ => {
+            return refuse(
+                "body.malformed",
+                "send either a password, or a challenge and a signature",
+            );
+        }
     };
     match user {
         Some(user) if proven => {
@@ -260,14 +265,14 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
         }
         _ => refuse(
             "auth.bad_credentials",
-            "name, password, challenge or signature is wrong",
+            "the name, password, challenge or signature is wrong",
         ),
     }
 }
 
 /// Takes as long for an unknown name as for a known one.
 async fn verify_password(password: String, hash: Option<String>) -> Answer<bool> {
-    /// Of a random password nobody knows.
+    /// Hash of a random password that nobody knows.
     const NOBODY: &str =
         "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$y6Yd2Bfpzzd1T2cDkMfJgLDyMPk1aBL6Yk0N3ZS0wHs";
     let known = hash.is_some();

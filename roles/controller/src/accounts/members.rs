@@ -61,8 +61,8 @@ struct Invite {
     expires_at_ms: u64,
 }
 
-/// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few turns,
-/// so that nothing grows with their number.
+/// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few
+/// turns, so that nothing grows with their number.
 pub(crate) struct Turns([tokio::sync::Mutex<()>; 64]);
 
 impl Default for Turns {
@@ -120,7 +120,10 @@ pub(crate) async fn proof(controller: &Controller, account: AccountId) -> Answer
     let proof = account_proof(&*controller.chain, account, &controller.peer_changes).await;
     match proof.map_err(chain)? {
         Some(proof) => Ok(value_proof_view(proof)),
-        None => refuse("ledger.unavailable", "the block of this state has no certificate yet"),
+        None => refuse(
+            "ledger.unavailable",
+            "the block of this state has no certificate yet; retry in a moment",
+        ),
     }
 }
 
@@ -155,14 +158,14 @@ pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -
     Ok(Some(finish_rotation(controller, account).await?.unwrap_or(key)))
 }
 
-/// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the key, and
-/// says the command that signs with it.
+/// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the
+/// key, and says the command that signs with it.
 pub(crate) async fn own_key(controller: &Controller, account: AccountId, command: &str) -> Answer<SecretKey> {
     match custodial_key(controller, account).await? {
         Some(key) => Ok(key),
         None => Err(
-            Refusal::new("account.bad_signature", "only you hold this account's key")
-                .hint(format!("sign with it: `piecework {command}`"))
+            Refusal::new("account.bad_signature", "only you have this account's key")
+                .hint(format!("sign with it by running `piecework {command}`"))
                 .into(),
         ),
     }
@@ -179,8 +182,8 @@ fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answe
 
 /// Gives an account whose key the controller keeps another one.
 ///
-/// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a crash
-/// between the two. Refuses with `account.bad_signature` where the owner keeps the key.
+/// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a
+/// crash between the two. Refuses with `account.bad_signature` where the owner keeps the key.
 pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> Answer<PublicKey> {
     let old = own_key(controller, account, "account rotate-key --key FILE --new-key FILE").await?;
     let new = SecretKey::from_seed(rand::rng().random());
@@ -206,8 +209,8 @@ pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> A
     Ok(new.public())
 }
 
-/// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where the
-/// controller does not keep its key.
+/// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where
+/// the controller does not keep its key.
 pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
     let own = own_key(controller, owner, "provide --mine --owner-key FILE").await?;
     let account = AccountId::of(key);
@@ -336,14 +339,14 @@ async fn register_invited(
 ) -> Answer<AccountId> {
     let roles = granted_roles(body, invite)?;
     if controller.store.user_by_name(&name).await.map_err(store)?.is_some() {
-        return refuse("account.exists", format!("the name `{name}` is taken"));
+        return refuse("account.exists", format!("the name `{name}` is already taken"));
     }
     match (&body.password, &body.public_key, &body.registration) {
         (Some(password), None, None) => register_with_password(controller, name, password, roles).await,
         (None, Some(key), Some(registration)) => register_with_key(controller, name, *key, registration, roles).await,
         _ => refuse(
             "body.malformed",
-            "give either password, or public_key with registration",
+            "send either a password, or public_key with registration",
         ),
     }
 }
@@ -389,7 +392,7 @@ async fn register_with_password(
     roles: Roles,
 ) -> Answer<AccountId> {
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
-        return refuse("account.bad_password", "a password has 10 to 200 characters");
+        return refuse("account.bad_password", "the password must have 10 to 200 characters");
     }
     let password = password.to_owned();
     let hash = tokio::task::spawn_blocking(move || piecework_store::hash_password(&password))
@@ -441,7 +444,7 @@ async fn register_with_key(
     match &signed.transaction.action {
         Action::Register(register)
             if signed.key == key && register.name == name && register.roles == ledger_roles(roles) => {}
-        _ => return bad("the registration does not fit the name, the roles and the key"),
+        _ => return bad("the registration does not match the name, the roles and the key"),
     }
     // The ledger asks this only of accounts that it does not know yet.
     if signed.verify(&controller.network).is_err() {
@@ -481,7 +484,7 @@ async fn enter(controller: &Controller, signed: SignedTransaction, user: User) -
 async fn remember(controller: &Controller, user: User) -> Answer<AccountId> {
     match controller.store.insert_user(&user).await {
         Ok(()) => Ok(user.account),
-        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is taken"),
+        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is already taken"),
         Err(failure) => Err(store(failure)),
     }
 }
@@ -491,7 +494,7 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
         if controller.tuning.open_registration {
             return Ok(None);
         }
-        return refuse("invite.required", "this network takes no accounts without an invite");
+        return refuse("invite.required", "this network requires an invite to register");
     };
     let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
     let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else {
@@ -505,7 +508,8 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
     }
 }
 
-/// What the inviter promised; where his credits no longer cover it the account still exists, and the log says so.
+/// What the inviter promised. If the inviter's credits no longer cover it, the account still exists, and the log says
+/// so.
 async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
     let Some(key) = custodial_key(controller, invite.inviter).await? else {
         return Ok(());
@@ -539,11 +543,11 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
         .iter()
         .any(|role| matches!(role, Role::Peer | Role::Controller));
     if privileged && !caller.operator {
-        return refuse("auth.scope", "only an operator invites peers and controllers");
+        return refuse("auth.scope", "only an operator can invite peers and controllers");
     }
     let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
-        return refuse("token.bad_expiry", "an expiry is between 60 s and a year");
+        return refuse("token.bad_expiry", "the expiry must be between 60 s and a year");
     }
     // A provider's offer needs a deposit before it has earned anything.
     let becomes_provider = body.roles.contains(&Role::Provider);
@@ -555,7 +559,7 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     let grant = body.grant_ucr.unwrap_or(deposit);
     let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
     if grant.is_negative() || lend.is_negative() {
-        return refuse("transfer.not_positive", "neither a grant nor a loan is below zero");
+        return refuse("transfer.not_positive", "a grant or a loan cannot be negative");
     }
     if grant.is_positive() || lend.is_positive() {
         // Nobody else could keep the promise when somebody registers.

@@ -1,4 +1,4 @@
-//! Who is asking: accounts, their tokens and logins, how often they may ask, and the record of what they changed.
+//! Accounts: tokens and logins, rate limits, and the audit log of changes.
 
 pub(crate) mod audit;
 pub(crate) mod auth;

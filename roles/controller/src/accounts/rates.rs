@@ -1,4 +1,4 @@
-//! What an operator set for an account: requests a second with a burst, and its weight against others.
+//! Limits that an operator sets for an account: requests per second with a burst, and its weight against others.
 
 use std::{
     sync::Arc,
@@ -77,8 +77,8 @@ impl Rates {
         let bucket = self.0.get_with(counted, full);
         let taken = bucket.lock().take((rate, burst), now);
         taken.map_err(|wait| {
-            let message = format!("more than {rate} requests a second, and more than {burst} at once");
-            let hint = format!("try again in {} ms", wait.as_millis().max(1));
+            let message = format!("too many requests: the limit is {rate} per second with bursts of {burst}");
+            let hint = format!("retry in {} ms", wait.as_millis().max(1));
             Box::new(Refusal::new("rate.limited", message).hint(hint))
         })
     }
@@ -112,10 +112,10 @@ pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answe
 pub(crate) async fn set(controller: &Controller, account: AccountId, limits: AccountLimits) -> Answer<()> {
     let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
     if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
-        return refuse("rate.bad_limits", "a rate and a burst are 1 to 100000");
+        return refuse("rate.bad_limits", "the rate and the burst must be 1 to 100000");
     }
     if !within(limits.weight, WEIGHT_MAX) {
-        return refuse("rate.bad_limits", "a weight is 1 to 100");
+        return refuse("rate.bad_limits", "the weight must be 1 to 100");
     }
     codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
     for counted in [Counted::Account(account), Counted::Public(account)] {

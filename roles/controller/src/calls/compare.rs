@@ -20,7 +20,10 @@ use serde_json::json;
 use crate::{
     Answer, Controller,
     accounts::audit,
-    calls::invoke::{self, Invocation, Purpose},
+    calls::{
+        invoke::{self, Invocation, Purpose},
+        streams::{Answering, Streams},
+    },
     clock::now_ms,
     failure::{refuse, rejected},
     functions::Live,
@@ -114,6 +117,10 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
         purpose: Purpose::Rerun {
             of: first.payable.outgoing.receipt.job,
             has_run: has_run.collect(),
+        },
+        streams: Streams {
+            answer: Answering::Discard,
+            body: None,
         },
     };
     let id = invocation.id;

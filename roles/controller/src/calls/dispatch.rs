@@ -24,7 +24,8 @@ use crate::{
     calls::{
         inflight::Aboard,
         invoke::{Invocation, Purpose},
-        outcome::{ReceiptFault, check_logs, check_receipt},
+        outcome::{Observed, ReceiptFault, check_logs, check_receipt},
+        streams::{self, Seen as Streams},
     },
     clock::now_ms,
     failure::refusal,
@@ -47,6 +48,7 @@ const PROVIDER_POLL: Duration = Duration::from_millis(50);
 /// A job that a provider has run.
 pub(crate) struct Ran {
     pub(crate) delivery: Delivery,
+    pub(crate) streams: Streams,
     pub(crate) ticket: Ticket,
     /// Whether the receipt is in order; what comes of it if not.
     pub(crate) checked: Result<(), ReceiptFault>,
@@ -211,7 +213,11 @@ impl Search<'_> {
             let profile = provider.profile();
             (profile.account, profile.prices_for(live.function.owner), profile.cores)
         };
-        let price_max_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
+        let streamable_bytes = invocation
+            .streams
+            .allowance(&live.work.limits, live.version.stream_bytes);
+        let limits = live.work.limits.with_stream(streamable_bytes);
+        let price_max_ucr = limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
         let budget = budget::hold(controller, live, price_max_ucr).await?;
         let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
         let book = reservation.book().clone();
@@ -224,7 +230,7 @@ impl Search<'_> {
             job: invocation.id,
             code: live.work.code,
             input: input_digest(&invocation.event, &invocation.parameters),
-            limits: live.work.limits,
+            limits,
             prices,
             price_max_ucr,
             deadline_ms: invocation.deadline_ms,
@@ -257,11 +263,16 @@ impl Search<'_> {
             outlet: Outlet::nowhere(),
         };
         let began = Instant::now();
-        let mut delivery = match provider.run(order).await {
+        let carried_out = streams::carry_out(&*provider, order, &invocation.streams, streamable_bytes);
+        let (delivered, streams) = carried_out.await;
+        let mut delivery = match delivered {
             Ok(delivery) => delivery,
             Err(refused) => {
                 lane.refused(sequence);
                 keep_aside(controller, invocation, &ticket, reservation);
+                if invocation.streams.is_spent() {
+                    return Err(broken_off(invocation, refused));
+                }
                 // The provider saw it first: the next order is from another lease.
                 if !leases::has_ended(controller, book.lease, &refused.code).await {
                     self.refused(account, sequence, refused).await;
@@ -271,23 +282,32 @@ impl Search<'_> {
         };
         let observed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         delivery.finished.outcome.cut_error_text();
-        let checked = check_logs(&ticket, &delivery.finished.logs).and_then(|()| {
-            let Delivery { receipt, finished, .. } = &delivery;
-            check_receipt(&ticket, receipt, &finished.outcome, observed_us, cores)
-        });
+        let observed = Observed {
+            us: observed_us,
+            cores,
+            streamed: streams.streamed,
+            streamable_bytes,
+        };
+        let checked = match streams.is_over {
+            true => Err(ReceiptFault::TooMuchOutput),
+            false => check_logs(&ticket, &delivery.finished.logs).and_then(|()| {
+                let Delivery { receipt, finished, .. } = &delivery;
+                check_receipt(&ticket, receipt, &finished.outcome, &observed)
+            }),
+        };
         if let Err(fault) = checked {
             tracing::error!(job = %invocation.id, provider = %account, %fault, "a receipt was refused");
             controller.telemetry.receipts_refused.inc();
             if !fault.leaves_result() {
                 standings::note(controller, account, Finding::Wrong).await;
                 keep_aside(controller, invocation, &ticket, reservation);
-                self.not_as_ordered(account, sequence, fault);
-                return Ok(None);
+                return self.not_as_ordered(account, sequence, fault).map(|()| None);
             }
             standings::note(controller, account, Finding::Overclaimed).await;
         }
         Ok(Some(Ran {
             delivery,
+            streams,
             ticket,
             checked,
             budget,
@@ -323,16 +343,20 @@ impl Search<'_> {
         }
     }
 
-    /// What came is not the result of this job, so the job goes to somebody else. Its ticket stays unsealed: there is no
-    /// claim to be made of it.
-    fn not_as_ordered(&mut self, provider: AccountId, sequence: u64, fault: ReceiptFault) {
+    /// What came is not the result of this job, so the job goes to somebody else, unless its caller has seen some of it. Its
+    /// ticket stays unsealed: there is no claim to be made of it.
+    fn not_as_ordered(&mut self, provider: AccountId, sequence: u64, fault: ReceiptFault) -> Answer<()> {
         let refusal = Refusal::new(
             "provider.bad_result",
             format!("the provider's result was refused: {fault}"),
         );
-        self.refusals
-            .push((provider, Box::new(refusal.job(self.invocation.id))));
+        let refusal = Box::new(refusal.job(self.invocation.id));
+        if self.invocation.streams.is_spent() {
+            return Err(refusal);
+        }
+        self.refusals.push((provider, refusal));
         self.replaces = Some(sequence);
+        Ok(())
     }
 
     fn note_running(&self, provider: AccountId) {
@@ -349,6 +373,18 @@ impl Search<'_> {
             tracing::warn!(%error, job = %invocation.id, "the state of a job was not noted");
         }
     }
+}
+
+/// The provider went in the middle of a stream, and what is gone of it cannot be had again.
+fn broken_off(invocation: &Invocation, refused: Rejection) -> Box<Refusal> {
+    let mut refusal = Refusal::new(refused.code, refused.message);
+    if matches!(&*refusal.code, "provider.lost" | "provider.paused") {
+        "provider.lost".clone_into(&mut refusal.code);
+        "the provider went away in the middle of the job's stream".clone_into(&mut refusal.message);
+        refusal.hint =
+            Some("part of the answer or of the request was passed on, so the job is not run again".to_owned());
+    }
+    Box::new(refusal.job(invocation.id))
 }
 
 /// A ticket that is on the ledger and came to nothing: its record keeps its most aside until it is freed.

@@ -30,6 +30,7 @@ use crate::{
         logs,
         outcome::{Verdict, judge},
         results,
+        streams::Streams,
     },
     clock::now_ms,
     failure::store,
@@ -54,6 +55,7 @@ pub(crate) struct Invocation {
     /// Out of the durable queue: waits for a place as long as it takes, keeps its output whatever its size.
     pub(crate) accepted: bool,
     pub(crate) purpose: Purpose,
+    pub(crate) streams: Streams,
 }
 
 /// Why a job runs.
@@ -73,6 +75,7 @@ pub(crate) enum Purpose {
 /// What a caller gets of a job that ran.
 pub(crate) struct Done {
     pub(crate) id: JobId,
+    /// None where it was passed on as it came.
     pub(crate) output: Option<Bytes>,
     pub(crate) error: Option<Box<Refusal>>,
     pub(crate) cold: bool,
@@ -104,21 +107,23 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
     let live = invocation.live.clone();
-    let done = invoke(controller, invocation).await;
+    let done = invoke(controller, &invocation).await;
     let code = match &done {
         Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
         Err(refusal) => Some(refusal.code.as_str()),
     };
     watch::note(controller, &live, watch::End::of(code)).await?;
     budget::alert(controller, &live).await?;
+    if code.is_none() {
+        invocation.streams.end().await;
+    }
     done
 }
 
-async fn invoke(controller: &Arc<Controller>, invocation: Invocation) -> Answer<Done> {
+async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer<Done> {
     let arrived = Instant::now();
     let live = invocation.live.clone();
-    let (event, parameters) = (invocation.event.clone(), invocation.parameters.clone());
-    let aboard = controller.inflight.board(queued_record(&invocation));
+    let aboard = controller.inflight.board(queued_record(invocation));
     let gate = async {
         if invocation.accepted {
             Ok(live.gate.enter_patiently().await)
@@ -126,21 +131,33 @@ async fn invoke(controller: &Arc<Controller>, invocation: Invocation) -> Answer<
             live.gate.enter().await
         }
     };
-    let _place = in_time(&invocation, &aboard, gate).await??;
+    let _place = in_time(invocation, &aboard, gate).await??;
     let _turn = in_time(
-        &invocation,
+        invocation,
         &aboard,
         controller.fair.enter(live.function.owner, live.weight),
     )
     .await?;
-    let ran = dispatch(controller, &invocation, &aboard).await?;
-    let (done, payable) = conclude(controller, &invocation, arrived, ran)?;
+    let ran = match dispatch(controller, invocation, &aboard).await {
+        Ok(ran) => ran,
+        Err(refusal) => {
+            if invocation.streams.has_passed() {
+                // The caller has seen some of it and is told no more: the job tells why it broke off.
+                let job = aboard.flight.queued.lock().clone();
+                conclude_unrun(controller, job, &refusal).await?;
+            }
+            return Err(refusal);
+        }
+    };
+    let (done, payable) = conclude(controller, invocation, arrived, ran)?;
+    // A body that was taken in is gone: its job cannot run twice.
+    let may_compare = invocation.streams.body.is_none();
     match payable {
-        Some(payable) if compare::is_sampled(controller, &live, &payable.outgoing.receipt) => {
+        Some(payable) if may_compare && compare::is_sampled(controller, &live, &payable.outgoing.receipt) => {
             let first = First {
                 live,
-                event,
-                parameters,
+                event: invocation.event.clone(),
+                parameters: invocation.parameters.clone(),
                 payable,
             };
             controller.tasks.spawn(compare::compare(controller.clone(), first));
@@ -197,7 +214,7 @@ fn conclude(
 ) -> Answer<(Done, Option<Payable>)> {
     let live = &invocation.live;
     let (delivery, ticket) = (ran.delivery, ran.ticket);
-    let mut verdict = judge(&delivery, &ticket.limits);
+    let mut verdict = judge(&delivery, &ticket.limits, &ran.streams);
     if let Some(error) = &mut verdict.error {
         logs::redact_error(error, &live.secrets);
     }

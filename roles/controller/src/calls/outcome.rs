@@ -3,9 +3,11 @@
 use piecework_api::errors::Refusal;
 use piecework_model::{Digest, JobStatus, Receipt, Ticket};
 use piecework_queue::Delivery;
-use piecework_sandbox::{Logs, Outcome};
+use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
 use serde_json::{json, value::RawValue};
+
+use crate::calls::streams::{Collected, Seen};
 
 /// What a run came to, for the caller and the record.
 pub(crate) struct Verdict {
@@ -57,13 +59,24 @@ pub(crate) fn check_logs(ticket: &Ticket, logs: &Logs) -> Result<(), ReceiptFaul
     }
 }
 
+/// What the controller saw of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// From the order to the delivery.
+    pub us: u64,
+    /// Of the provider.
+    pub cores: u32,
+    pub streamed: Streamed,
+    /// What of the ticket's limit of bytes is there for streams; the rest is the network's, which is not seen from here.
+    pub streamable_bytes: u64,
+}
+
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
 pub fn check_receipt(
     ticket: &Ticket,
     receipt: &Receipt,
     outcome: &Outcome,
-    observed_us: u64,
-    cores: u32,
+    observed: &Observed,
 ) -> Result<(), ReceiptFault> {
     let same = receipt.lease == ticket.lease
         && receipt.provider == ticket.provider
@@ -74,14 +87,7 @@ pub fn check_receipt(
     if !same {
         return Err(ReceiptFault::OtherJob);
     }
-    let output = match outcome {
-        Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
-            return Err(ReceiptFault::TooMuchOutput);
-        }
-        Outcome::Returned(output) => Digest::of(output),
-        _ => Digest::of(b""),
-    };
-    if receipt.output != output {
+    if receipt.output != output(ticket, outcome, &observed.streamed)? {
         return Err(ReceiptFault::OtherOutput);
     }
     let priced = ticket
@@ -92,21 +98,68 @@ pub fn check_receipt(
     if receipt.price_ucr > ticket.price_max_ucr || !priced || moved_too_much {
         return Err(ReceiptFault::OverTicket);
     }
-    let wall_us = observed_us + OBSERVED_SLACK_US;
+    let network_max = ticket.limits.egress_bytes.saturating_sub(observed.streamable_bytes);
+    let moved_max = network_max.saturating_add(observed.streamed.both_ways());
+    let wall_us = observed.us + OBSERVED_SLACK_US;
     let memory_max = u128::from(ticket.limits.memory_bytes) * u128::from(wall_us.div_ceil(1_000));
-    let over = receipt.counters.cpu_us > wall_us.saturating_mul(u64::from(cores))
+    let over = receipt.counters.cpu_us > wall_us.saturating_mul(u64::from(observed.cores))
         || u128::from(receipt.counters.memory_byte_ms) > memory_max
+        || receipt.counters.egress_bytes > moved_max
         || receipt.duration_us > wall_us;
     if over { Err(ReceiptFault::OverObserved) } else { Ok(()) }
 }
 
+/// The digest that the receipt has to name: of an output in one piece, or of whatever was streamed until the run ended.
+fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Digest, ReceiptFault> {
+    match outcome {
+        Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
+            Err(ReceiptFault::TooMuchOutput)
+        }
+        // One or the other: the caller cannot have both.
+        Outcome::Returned(_) if streamed.begun => Err(ReceiptFault::OtherOutput),
+        Outcome::Returned(output) => Ok(Digest::of(output)),
+        Outcome::Streamed
+        | Outcome::Raised(_)
+        | Outcome::TimedOut
+        | Outcome::Stopped
+        | Outcome::OutOfMemory
+        | Outcome::Crashed(_)
+        | Outcome::OutputTooLarge
+        | Outcome::OutputInvalid(_) => Ok(streamed.digest),
+    }
+}
+
 /// Puts the outcome into words. An output that is not JSON, whoever made it, is the function's fault.
-pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Verdict {
-    let failed = |state, code: &'static str, message: String| Verdict {
+pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen: &Seen) -> Verdict {
+    let failed = |state, code: &str, message: String| Verdict {
         state,
         output: None,
         error: Some(Box::new(Refusal::new(code, message).job(delivery.receipt.job))),
     };
+    let too_large = || {
+        failed(
+            JobState::Failed,
+            "function.output_too_large",
+            match seen.streamed.begun {
+                true => format!(
+                    "the answer was stopped after {} bytes: it is over the limit of what may be streamed or collected",
+                    seen.streamed.bytes
+                ),
+                false => format!("the output is over the limit of {} bytes", limits.output_bytes),
+            },
+        )
+    };
+    if seen.output == Collected::TooLarge {
+        return too_large();
+    }
+    if let Some(fault) = &seen.answer_fault {
+        return failed(JobState::Failed, &fault.code, fault.message.clone());
+    }
+    if let Some(fault) = &seen.body_fault
+        && delivery.receipt.status != JobStatus::Ok
+    {
+        return failed(JobState::Cancelled, &fault.code, fault.message.clone());
+    }
     if delivery.receipt.status == JobStatus::Cancelled {
         return failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into());
     }
@@ -125,7 +178,10 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
         },
         Outcome::Streamed => Verdict {
             state: JobState::Succeeded,
-            output: None,
+            output: match &seen.output {
+                Collected::Whole(bytes) => Some(Collected::to_json(bytes)),
+                Collected::Nothing | Collected::TooLarge => None,
+            },
             error: None,
         },
         Outcome::Raised(raised) => {
@@ -160,11 +216,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits) -> Ve
             "function.crashed",
             format!("the function's process ended: {how}"),
         ),
-        Outcome::OutputTooLarge => failed(
-            JobState::Failed,
-            "function.output_too_large",
-            format!("the output is over the limit of {} bytes", limits.output_bytes),
-        ),
+        Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(
             JobState::Failed,
             "function.output_invalid",
@@ -187,6 +239,17 @@ mod tests {
         egress_ucr_per_mib: 10,
     };
     const OBSERVED_US: u64 = 10_000;
+    const OBSERVED: Observed = Observed {
+        us: OBSERVED_US,
+        cores: 2,
+        streamed: Streamed {
+            begun: false,
+            digest: Digest([0; 32]),
+            bytes: 0,
+            body_bytes: 0,
+        },
+        streamable_bytes: 0,
+    };
 
     fn ticket() -> Ticket {
         Ticket {
@@ -231,7 +294,7 @@ mod tests {
         let mut receipt = receipt();
         change(&mut receipt);
         let output = Outcome::Returned(Bytes::from_static(b"1"));
-        check_receipt(&ticket(), &receipt, &output, OBSERVED_US, 2).err()
+        check_receipt(&ticket(), &receipt, &output, &OBSERVED).err()
     }
 
     #[test]
@@ -284,8 +347,54 @@ mod tests {
             ..receipt()
         };
         let outcome = Outcome::Returned(output);
-        let checked = check_receipt(&ticket(), &receipt, &outcome, OBSERVED_US, 2);
+        let checked = check_receipt(&ticket(), &receipt, &outcome, &OBSERVED);
         assert_eq!(checked, Err(ReceiptFault::TooMuchOutput));
+    }
+
+    #[test]
+    fn a_receipt_of_a_stream_names_what_came_through_and_no_more_bytes() {
+        let streamed = Streamed {
+            begun: true,
+            digest: Digest::of(b"abc"),
+            bytes: 3,
+            body_bytes: 4,
+        };
+        let observed = Observed {
+            streamed,
+            streamable_bytes: 1_000,
+            ..OBSERVED
+        };
+        let network_bytes = 10;
+        let mut ticket = ticket();
+        ticket.limits.egress_bytes = network_bytes + 1_000;
+        let fault_of = |outcome: Outcome, change: fn(&mut Receipt)| {
+            let mut receipt = receipt();
+            receipt.output = Digest::of(b"abc");
+            receipt.counters.egress_bytes = network_bytes + 7;
+            change(&mut receipt);
+            check_receipt(&ticket, &receipt, &outcome, &observed).err()
+        };
+        for honest in [Outcome::Streamed, Outcome::Stopped, Outcome::TimedOut] {
+            assert_eq!(fault_of(honest, |_| ()), None);
+        }
+        assert_eq!(
+            fault_of(Outcome::Streamed, |receipt| receipt.output = Digest::of(b"ab")),
+            Some(ReceiptFault::OtherOutput)
+        );
+        assert_eq!(
+            fault_of(Outcome::Streamed, |receipt| receipt.counters.egress_bytes += 1),
+            Some(ReceiptFault::OverObserved)
+        );
+        assert_eq!(
+            fault_of(Outcome::Streamed, |receipt| receipt.counters.egress_bytes = 1_011),
+            Some(ReceiptFault::OverTicket)
+        );
+        let both = Outcome::Returned(Bytes::from_static(b"abc"));
+        assert_eq!(
+            fault_of(both, |_| ()),
+            Some(ReceiptFault::OtherOutput),
+            "an output beside a stream"
+        );
     }
 
     #[test]

@@ -9,7 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, Controller,
-    calls::invoke::{self, Invocation, Purpose},
+    calls::{
+        invoke::{self, Invocation, Purpose},
+        streams::Streams,
+    },
     failure::{refuse, store},
     functions,
 };
@@ -139,6 +142,7 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancella
         created_at_ms: job.created_at_ms,
         accepted: true,
         purpose: Purpose::Call,
+        streams: Streams::default(),
     };
     invoke::run(controller.clone(), invocation).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Deploying: from what was uploaded to a version that has been loaded in its sandbox.
+//! Deploying: from an upload to a version that was loaded in its sandbox.
 //!
 //! ```text
 //! body -> bundle -> packages resolved -> blob kept -> loaded in wasm, else jail (or in what was asked for) -> version
@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -59,6 +59,7 @@ struct Draft {
     egress: EgressList,
     placement: Placement,
     rerun_percent: u32,
+    stream_bytes: u64,
 }
 
 /// `POST /functions`.
@@ -70,6 +71,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let egress = egress(&settings)?.unwrap_or_default();
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
+    let stream_bytes = stream_bytes(&settings, Limits::STREAM_BYTES_DEFAULT)?;
     let placement = placement::changed(controller, Placement::default(), settings.placement).await?;
     let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
@@ -85,9 +87,9 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
-        return refuse("function.bad_code", "give exactly one of code and bundle");
+        return refuse("function.bad_code", "send exactly one of code and bundle");
     };
-    let code = keep(controller, language, bundle).await?;
+    let code = keep(controller, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -101,6 +103,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         egress,
         placement,
         rerun_percent,
+        stream_bytes,
     };
     let now = now_ms();
     let id = FunctionId(rand::rng().random());
@@ -148,8 +151,8 @@ fn deployed(version: &Version) -> serde_json::Value {
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
     Err(
-        Refusal::new("function.exists", format!("you have a function `{name}` already"))
-            .hint("PUT /functions/{id} (or `piecework deploy` again) makes a new version of it")
+        Refusal::new("function.exists", format!("you already have a function `{name}`"))
+            .hint("create a new version with PUT /functions/{id} or `piecework deploy`")
             .into(),
     )
 }
@@ -157,7 +160,7 @@ fn exists<T>(name: &FunctionName) -> Answer<T> {
 async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
     match functions::by_id(controller, id).await? {
         Some(live) => Ok(live),
-        None => refuse("function.not_found", "the function was deleted meanwhile"),
+        None => refuse("function.not_found", "the function was deleted in the meantime"),
     }
 }
 
@@ -185,11 +188,11 @@ pub(crate) async fn update(
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
     let code = match new_code {
-        Some(bundle) => keep(controller, language, bundle).await?,
+        Some(bundle) => keep(controller, function.owner, language, bundle).await?,
         None if language != old.language => {
             return refuse(
                 "function.bad_code",
-                "another language needs other code: give code or bundle",
+                "a new language needs new code; send code or bundle",
             );
         }
         None => Code {
@@ -205,6 +208,7 @@ pub(crate) async fn update(
         handler,
         placement,
         rerun_percent: placement::rerun_percent(settings.rerun_percent, old.rerun_percent)?,
+        stream_bytes: stream_bytes(&settings, old.stream_bytes)?,
         limits: limits(&settings, &egress, old.limits)?,
         egress,
         sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
@@ -316,7 +320,10 @@ pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name
     let is_meant = |function: &Function| function.id.to_string() == id_or_name || function.name.as_str() == id_or_name;
     let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
         let live = functions::own(controller, caller, id_or_name).await?;
-        return refuse("function.not_deleted", format!("`{}` is there", live.function.name));
+        return refuse(
+            "function.not_deleted",
+            format!("`{}` is not deleted", live.function.name),
+        );
     };
     match controller.store.restore_function(function.id, now_ms()).await {
         Ok(_) => {}
@@ -383,7 +390,7 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
     match settings.egress_limit_mb {
         Some(0) => refuse(
             "egress.bad_limit",
-            "a run moves at least 1 MiB over the network, or needs no allow list",
+            "the limit on network traffic must be at least 1 MiB; for no network, leave the allow list empty",
         ),
         _ if egress.is_empty() => Ok(0),
         Some(mib) => Ok(u64::from(mib) << 20),
@@ -392,10 +399,18 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
     }
 }
 
+fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
+    let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
+    match bytes <= Limits::STREAM_BYTES_MAX {
+        true => Ok(bytes),
+        false => refuse("function.bad_stream_limit", "a run streams at most 16384 MiB"),
+    }
+}
+
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
         Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
-            refuse("function.bad_concurrency", "a concurrency is between 1 and 1000")
+            refuse("function.bad_concurrency", "the concurrency must be between 1 and 1000")
         }
         concurrency => Ok(concurrency),
     }
@@ -422,7 +437,7 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
     }
     refuse(
         "function.bad_handler",
-        "a handler is `file` or `file:function`, say `main.py:handler`",
+        "the handler must have the form `file` or `file:function`, like `main.py:handler`",
     )
 }
 
@@ -434,18 +449,18 @@ fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMa
     };
     let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
     if variables.len() > ENV_VARIABLES_MAX || bytes > ENV_BYTES_MAX {
-        return bad("*", "at most 256 variables of 64 KiB together");
+        return bad("*", "there may be at most 256 variables with 64 KiB in total");
     }
     for (name, value) in &variables {
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !plain {
             return bad(
                 name,
-                "a variable's name is letters, digits and _, and does not begin with a digit",
+                "a variable's name must consist of letters, digits and _, and not begin with a digit",
             );
         }
         if value.contains('\0') {
-            return bad(name, "a variable's value holds no zero byte");
+            return bad(name, "a variable's value must not contain a zero byte");
         }
     }
     Ok(variables)
@@ -465,7 +480,7 @@ async fn bundle(
         .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return refuse("function.bad_code", "give exactly one of code and bundle"),
+        (Some(_), Some(_)) => return refuse("function.bad_code", "send exactly one of code and bundle"),
         (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
@@ -477,7 +492,7 @@ async fn bundle(
     if bundle.get(&entry).is_none() {
         return refuse(
             "bundle.no_entry",
-            format!("the bundle lacks `{entry}`, the handler's file"),
+            format!("the bundle does not contain the handler's file `{entry}`"),
         );
     }
     Ok(Some(bundle))
@@ -491,10 +506,10 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> Answer<Code> {
+async fn keep(controller: &Controller, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
     let resolved = controller
         .packages
-        .resolve(language, bundle.files())
+        .resolve(account, language, bundle.files())
         .await
         .map_err(unresolved)?;
     let (bundle, packages) = match resolved {
@@ -516,7 +531,7 @@ async fn keep(controller: &Controller, language: Language, bundle: Bundle) -> An
 fn unresolved(error: ResolveError) -> Box<Refusal> {
     match error {
         ResolveError::Rejected(rejection) => rejected(rejection),
-        ResolveError::Io { .. } => failed("resolve packages", &error),
+        ResolveError::Io { .. } | ResolveError::Jail(_) => failed("resolve packages", &error),
     }
 }
 
@@ -563,6 +578,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         egress: draft.egress,
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
+        stream_bytes: draft.stream_bytes,
         created_at_ms: now_ms(),
     })
 }

@@ -1,10 +1,10 @@
-//! Finding a function: the live version, its gate and its work order, kept ready for the next call.
+//! Finds a function: its live version, gate and work order, kept ready for the next call.
 
 use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, FunctionId, FunctionName, OwnerName};
+use piecework_model::{AccountId, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request};
@@ -49,6 +49,11 @@ impl Live {
         }
     }
 
+    /// Of a run that streams as much as it may.
+    pub(crate) fn limits_max(&self) -> Limits {
+        self.work.limits.with_stream(self.version.stream_bytes)
+    }
+
     fn quarantine(&self) -> Option<&Quarantine> {
         self.function.policy.quarantined.get(&self.version.version)
     }
@@ -58,16 +63,16 @@ impl Live {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
             let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
-                .hint("its owner starts it with `piecework function NAME --start`");
+                .hint("the owner can start it with `piecework function NAME --start`");
             return Err(Box::new(refusal));
         }
         let Some(why) = self.quarantine() else { return Ok(()) };
         let message = format!(
-            "version {} of `{}` ended {} times in a row with {} and takes no calls",
+            "version {} of `{}` failed {} times in a row with {} and takes no calls",
             self.version.version, self.function.name, why.failures, why.code
         );
         let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
-            .hint("its owner deploys a new version, rolls back, or lifts it with `piecework function NAME --release`");
+            .hint("the owner can deploy a new version, roll back, or run `piecework function NAME --release`");
         Err(Box::new(refusal))
     }
 }
@@ -106,7 +111,7 @@ impl Cache {
         }
     }
 
-    /// Held by whoever makes a new version.
+    /// Held while a new version is made.
     pub(crate) fn turn(&self, function: FunctionId) -> Arc<tokio::sync::Mutex<()>> {
         self.turns.get_with(function, Arc::default)
     }
@@ -116,7 +121,7 @@ impl Cache {
         self.live.invalidate_all();
     }
 
-    /// The function changed: the next call reads it anew.
+    /// The function changed: the next call reads it again.
     pub(crate) fn forget(&self, function: &Function) {
         self.live.invalidate(&function.id);
         self.names
@@ -127,7 +132,7 @@ impl Cache {
 pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
         "function.not_found",
-        format!("no function of yours has the id or name `{what}`"),
+        format!("you have no function with the id or name `{what}`"),
     )
 }
 
@@ -157,7 +162,7 @@ pub(crate) async fn named(controller: &Controller, owner: &OwnerName, name: &Fun
     ready(controller, function).await
 }
 
-/// The caller's function by id or name; somebody else's only if it is public. Otherwise it is not found.
+/// The caller's function, by id or name, or a public function of another owner. Anything else is not found.
 pub(crate) async fn callable(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
     let live = find(controller, caller, id_or_name).await?;
     if live.function.owner == caller.account || live.function.public {
@@ -260,8 +265,8 @@ async fn split(controller: &Controller, function: &Function, limits: AccountLimi
     Ok(Some(split))
 }
 
-/// Changes a function's policy in one step: `change` gets it and the live version, and says whether there is anything to
-/// keep. When it returns, the next call goes by it.
+/// Changes a function's policy in one step: `change` gets it and the live version, and says whether there is anything
+/// to keep. When it returns, the next call goes by it.
 pub(crate) async fn change_policy(
     controller: &Controller,
     id: FunctionId,
@@ -272,7 +277,7 @@ pub(crate) async fn change_policy(
     change_policy_in_turn(controller, id, change).await
 }
 
-/// As [`change_policy`], for who has the function's turn.
+/// Like [`change_policy`], for a caller that has the function's turn.
 pub(crate) async fn change_policy_in_turn(
     controller: &Controller,
     id: FunctionId,
@@ -385,7 +390,7 @@ pub(crate) async fn deleted(controller: &Controller, caller: &Caller) -> Answer<
         .map_err(store)
 }
 
-/// The caller's own function, or one that was deleted, by its id: what ran stays his to see.
+/// The caller's function, even if it was deleted, by its id: its owner can still see past runs.
 pub(crate) async fn own_ever(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<FunctionId> {
     if let Ok(id) = id_or_name.parse()
         && let Some((function, Some(_))) = controller.store.function_ever(id).await.map_err(store)?

@@ -1,4 +1,4 @@
-//! A draft is loaded by a provider that may run it, before its deployment is answered.
+//! Has a provider load a draft before the deployment is answered.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     providers::seen::Wanted,
 };
 
-/// The reason of a version whose developer named the sandbox.
+/// The stored reason if the developer named the sandbox.
 pub(crate) const ASKED_FOR: &str = "it was asked for";
 
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.
@@ -63,11 +63,11 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         }
         Err(_) => {
             let message = format!(
-                "no provider has the sandbox `{backend}` working for {}; nothing else was taken",
+                "no provider has a working sandbox `{backend}` for {}; no other was used instead",
                 work.language
             );
             return Err(Refusal::new("sandbox.unavailable", message)
-                .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
+                .hint("run `piecework doctor` to see why, or use `--sandbox auto`")
                 .into());
         }
     };
@@ -94,7 +94,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         let provider = match site.provider(&work).await? {
             Ok(provider) => provider,
             Err(reasons) => {
-                said.push(format!("{backend}: no provider has it working for {}", work.language));
+                said.push(format!("{backend} does not work for {} on any provider", work.language));
                 others = others.or(Some(reasons).filter(more_than_the_sandbox));
                 continue;
             }
@@ -114,7 +114,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         Some(reasons) => Err(dispatch::no_provider(site.controller, &reasons).await),
         None => refuse(
             "sandbox.unavailable",
-            format!("no sandbox takes this code: {}", said.join("; ")),
+            format!("no sandbox can run this code: {}", said.join("; ")),
         ),
     }
 }
@@ -123,25 +123,23 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
 pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
     let all = controller.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
-        return Err(
-            Refusal::new("provider.none", "no provider is connected: nobody can load the code")
-                .hint("start one with `piecework provide`, then deploy again")
-                .into(),
-        );
+        return Err(Refusal::new(
+            "provider.none",
+            "no provider is connected, so the code cannot be loaded",
+        )
+        .hint("start one with `piecework provide`, then deploy again")
+        .into());
     }
     if all.iter().any(|seen| seen.lets_reach(list)) {
         return Ok(());
     }
     let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
     let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
-        None => refusal(
-            "egress.unavailable",
-            "no provider here runs functions that reach the network",
-        ),
+        None => refusal("egress.unavailable", "no provider runs functions that need the network"),
         Some(address) => {
-            let message = format!("{address} is not a public address, and no provider lets functions reach it");
+            let message = format!("{address} is not a public address, and no provider allows it");
             Refusal::new("egress.private_address", message)
-                .hint("a provider names private networks with `--egress-to NETWORK`")
+                .hint("a provider can allow private networks with `--egress-to NETWORK`")
                 .into()
         }
     };

@@ -1,4 +1,4 @@
-//! Functions and their versions: deployed, loaded, kept ready for the next call, given traffic, and watched.
+//! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
 pub(crate) mod deploy;
 mod live;

@@ -1,4 +1,4 @@
-//! Where a function's jobs may run: what its developer asked for, and what the scheduler is told of it.
+//! Where a function's jobs may run: the developer's rules, translated for the scheduler.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     match asked {
         Some(percent) if percent > 100 => Err(Refusal::new(
             "placement.bad_rerun",
-            "a share is between 1 and 100 percent, or 0 for none",
+            "the share must be between 1 and 100 percent, or 0 for none",
         )
         .field("rerun_percent")
         .into()),
@@ -78,7 +78,11 @@ fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
 
 fn region_of(region: String) -> Answer<Option<String>> {
     if region.chars().count() > WORD_LENGTH_MAX {
-        return refused("placement.bad_region", "region", "a region has at most 64 characters");
+        return refused(
+            "placement.bad_region",
+            "region",
+            "the region has more than 64 characters",
+        );
     }
     Ok(Some(region).filter(|region| !region.is_empty()))
 }
@@ -86,7 +90,7 @@ fn region_of(region: String) -> Answer<Option<String>> {
 fn labels_of(labels: Vec<String>) -> Answer<BTreeSet<String>> {
     let is_word = |label: &String| !label.is_empty() && label.chars().count() <= WORD_LENGTH_MAX;
     if labels.len() > LABELS_MAX || !labels.iter().all(is_word) {
-        let message = "at most 32 labels of 1 to 64 characters";
+        let message = "there may be at most 32 labels of 1 to 64 characters";
         return refused("placement.bad_label", "labels", message);
     }
     Ok(labels.into_iter().collect())
@@ -106,7 +110,7 @@ async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pi
         return refused(
             "placement.bad_pin",
             "pin",
-            "a function is pinned to at most 100 providers",
+            "a function can be pinned to at most 100 providers",
         );
     }
     let mut pin = Pin::default();
@@ -137,10 +141,10 @@ async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId
     {
         return Ok(account);
     }
-    let message = format!("no provider is called `{name}`");
+    let message = format!("there is no provider named `{name}`");
     Err(Refusal::new("placement.unknown_provider", message)
         .field("placement.pin")
-        .hint("`piecework offers` lists the providers; `own` stands for your own")
+        .hint("list providers with `piecework offers`; `own` means your own")
         .into())
 }
 

@@ -1,4 +1,4 @@
-//! Spreading a function's calls over its versions, and what else its owner decides about it.
+//! Splits a function's calls between its versions, and other decisions of its owner.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -64,15 +64,15 @@ fn bad<T>(message: impl Into<String>) -> Answer<T> {
 fn checked(body: &SetTraffic) -> Answer<Traffic> {
     let weights = &body.weights;
     if weights.is_empty() || weights.len() > VERSIONS_MAX {
-        return bad(format!("give 1 to {VERSIONS_MAX} versions with their shares"));
+        return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
     }
     if weights.values().any(|share| *share > SHARE_MAX) || weights.values().all(|share| *share == 0) {
-        return bad(format!("shares are 0 to {SHARE_MAX}, and not all of them zero"));
+        return bad(format!("shares must be 0 to {SHARE_MAX}, and not all zero"));
     }
     let errors_permille_max = body.errors_permille_max.unwrap_or(ERRORS_PERMILLE_DEFAULT);
     let calls_min = body.calls_min.unwrap_or(CALLS_MIN_DEFAULT);
     if errors_permille_max > ERRORS_PERMILLE_MAX || !CALLS_MIN.contains(&calls_min) {
-        return bad("errors_permille_max is 0 to 1000, calls_min 1 to 100000");
+        return bad("errors_permille_max must be 0 to 1000, and calls_min 1 to 100000");
     }
     Ok(Traffic {
         weights: weights.clone(),
@@ -92,10 +92,10 @@ pub(crate) fn canary(percent: u32, live: u32, canary: u32) -> Traffic {
     }
 }
 
-/// Refuses with `traffic.bad_weights` what is no percentage.
+/// Refuses an invalid percentage with `traffic.bad_weights`.
 pub(crate) fn check_canary(percent: Option<u32>) -> Answer<()> {
     match percent {
-        Some(percent) if !CANARY_PERCENT.contains(&percent) => bad("a canary gets 1 to 99 percent of the calls"),
+        Some(percent) if !CANARY_PERCENT.contains(&percent) => bad("a canary must get 1 to 99 percent of the calls"),
         Some(_) | None => Ok(()),
     }
 }
@@ -173,7 +173,7 @@ pub(crate) async fn release(controller: &Controller, caller: &Caller, function: 
     Ok(())
 }
 
-/// `POST /functions/{id}/stop` and `/start`: whether it takes calls. What runs goes on to its end. Idempotent.
+/// `POST /functions/{id}/stop` and `/start`: sets whether it takes calls. Running jobs finish. Idempotent.
 pub(crate) async fn set_stopped(controller: &Controller, caller: &Caller, live: &Live, stopped: bool) -> Answer<()> {
     let function = &live.function;
     let changed = functions::change_policy(controller, function.id, |policy, _| {
@@ -220,7 +220,7 @@ pub(crate) fn view(controller: &Controller, function: &Function) -> Option<Traff
     })
 }
 
-/// The view where there is no split: everything to the live version.
+/// The view without a split: all calls go to the live version.
 pub(crate) fn undivided(function: &Function) -> TrafficView {
     TrafficView {
         versions: vec![ShareView {

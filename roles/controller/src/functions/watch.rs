@@ -1,8 +1,9 @@
-//! How versions fare: one that keeps killing its instances is quarantined, a canary that fails too often loses its share.
+//! Watches versions: one that keeps killing its instances is quarantined, and a canary that fails too often loses its
+//! share.
 //!
-//! What counts towards quarantine is what costs the provider an instance that nobody pays for: a crash, memory beyond the
-//! limit, code that no longer loads. An exception is an answer, and a timeout is paid for by whoever set it; neither counts.
-//! Counts are in memory: a restart begins them anew, what was decided stays.
+//! What counts towards quarantine is what costs the provider an instance that nobody pays for: a crash, memory beyond
+//! the limit, code that no longer loads. An exception is an answer, and a timeout is paid for by whoever set it;
+//! neither counts. Counts are in memory: a restart begins them anew, what was decided stays.
 
 use std::{
     sync::Arc,

@@ -1,4 +1,4 @@
-//! `/accounts`, `/sessions`, `/tokens`, `/invites`: who somebody is and what a token may do.
+//! `/accounts`, `/sessions`, `/tokens`, `/invites`: identity, and what a token allows.
 
 use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
@@ -30,7 +30,7 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
     Ok(AccountView::of(id, &account, height, sponsor, owner))
 }
 
-/// Registers: with a password the controller keeps the key, with a public key its owner does.
+/// Registers an account. With a password the controller keeps the key; with a public key its owner does.
 #[utoipa::path(post, path = routes::ACCOUNTS, tag = "accounts", request_body = CreateAccount, security(()), responses(
     (status = 201, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<Created<AccountView>> {
@@ -39,8 +39,8 @@ pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<
     Ok(Created(view(&controller, account).await?))
 }
 
-/// An account on the ledger, by name or id: open to all, as the ledger is. With `proof=true`, what shows its balances to
-/// anybody who holds the genesis file.
+/// Shows an account on the ledger, by name or id. Needs no token, because the ledger is public. With `proof=true`, adds
+/// a proof of the balances that anyone with the genesis file can check.
 #[utoipa::path(get, path = routes::ACCOUNT, tag = "accounts", params(("name" = String, Path), AccountQuery), security(()),
     responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
@@ -56,14 +56,15 @@ pub(super) async fn show(
     Ok(Json(view))
 }
 
+/// Shows the caller's account.
 #[utoipa::path(get, path = routes::ACCOUNT_OWN, tag = "accounts", responses(
     (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn own(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Json<AccountView>> {
     Ok(Json(view(&controller, authenticated.0.account).await?))
 }
 
-/// How far below zero the account may go: the caller, its sponsor, has so much held meanwhile. Raised by the sponsor alone,
-/// lowered by either side, never below what is owed or in use.
+/// Sets how far below zero the account may go. The caller is its sponsor, whose account holds this amount meanwhile.
+/// Only the sponsor can raise it; either side can lower it, but never below what is owed or in use.
 #[utoipa::path(put, path = routes::ACCOUNT_LOAN, tag = "accounts", params(("name" = String, Path)), request_body = SetLoan,
     responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn set_loan(
@@ -79,7 +80,7 @@ pub(super) async fn set_loan(
     Ok(Json(view(&controller, account).await?))
 }
 
-/// The caller, who lends to the account, pays of what it owes; the loan is smaller by as much.
+/// Pays part of the account's debt. The caller is its sponsor, and the loan shrinks by the same amount.
 #[utoipa::path(post, path = routes::ACCOUNT_LOAN_PAYMENTS, tag = "accounts", params(("name" = String, Path)),
     request_body = PayLoan, responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn pay_loan(
@@ -95,7 +96,8 @@ pub(super) async fn pay_loan(
     Ok(Json(view(&controller, account).await?))
 }
 
-/// Gives the caller's account a new key, where the controller keeps it; other accounts post a transaction that their owner signed.
+/// Gives the caller's account a new key, if the controller keeps the key. Otherwise the owner posts a signed
+/// transaction.
 #[utoipa::path(post, path = routes::ACCOUNT_ROTATE_KEY, tag = "accounts", responses(
     (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn rotate_key(
@@ -107,7 +109,8 @@ pub(super) async fn rotate_key(
     Ok(Json(view(&controller, caller.account).await?))
 }
 
-/// Signs for the ledger that a computer's account is the caller's own: its jobs for the caller pay no commission then.
+/// Signs, for the ledger, that a computer's account belongs to the caller, so that the caller's jobs there pay no
+/// commission.
 #[utoipa::path(post, path = routes::ACCOUNT_PROVIDERS, tag = "accounts", request_body = OwnProvider, responses(
     (status = 200, body = OwnerView), (status = "default", body = ErrorBody)))]
 pub(super) async fn own_provider(
@@ -122,6 +125,7 @@ pub(super) async fn own_provider(
     ))
 }
 
+/// Creates a challenge to sign for logging in with a key.
 #[utoipa::path(post, path = routes::SESSION_CHALLENGES, tag = "accounts", request_body = CreateChallenge, security(()),
     responses((status = 201, body = ChallengeView), (status = "default", body = ErrorBody)))]
 pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {
@@ -135,7 +139,8 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
     }))
 }
 
-/// Logs in by password or by a signed challenge; the token may do everything the account may, for 30 days.
+/// Logs in with a password or a signed challenge. The token is valid for 30 days and allows everything the account may
+/// do.
 #[utoipa::path(post, path = routes::SESSIONS, tag = "accounts", request_body = CreateSession, security(()), responses(
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<Created<TokenCreated>> {
@@ -162,6 +167,7 @@ const TOKEN_TTL_DEFAULT_S: u64 = 90 * 86_400;
 const TOKEN_TTL_S: std::ops::RangeInclusive<u64> = 60..=365 * 86_400;
 const LABEL_LENGTH_MAX: usize = 100;
 
+/// Creates a token. Its secret is shown only once.
 #[utoipa::path(post, path = routes::TOKENS, tag = "accounts", request_body = CreateToken, responses(
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn create_token(
@@ -173,20 +179,26 @@ pub(super) async fn create_token(
     let body: CreateToken = read_body(body, BODY_BYTES_MAX).await?;
     let seconds = body.expires_in_s.unwrap_or(TOKEN_TTL_DEFAULT_S);
     if !TOKEN_TTL_S.contains(&seconds) {
-        return Ok(refuse("token.bad_expiry", "an expiry is between 60 s and a year")?);
+        return Ok(refuse(
+            "token.bad_expiry",
+            "the expiry must be between 60 s and a year",
+        )?);
     }
     if body.scopes.is_empty() {
         return Ok(refuse(
             "token.bad_scope",
-            "a token needs at least one scope: deploy, invoke, view or admin",
+            "a token needs at least one scope; use deploy, invoke, view or admin",
         )?);
     }
     if body.label.chars().count() > LABEL_LENGTH_MAX {
-        return Ok(refuse("body.malformed", "a label has at most 100 characters")?);
+        return Ok(refuse("body.malformed", "the label is over 100 characters")?);
     }
     let all = caller.scopes.contains(&Scope::Admin);
     if let Some(scope) = body.scopes.iter().find(|scope| !all && !caller.scopes.contains(scope)) {
-        let message = format!("a token cannot give `{}`, which it does not hold", scope.as_str());
+        let message = format!(
+            "a token cannot grant the scope `{}`, which it does not have",
+            scope.as_str()
+        );
         return Ok(refuse("token.scope_not_held", message)?);
     }
     let expires = Some(now_ms() + seconds * 1_000);
@@ -207,7 +219,7 @@ pub(super) async fn create_token(
     }))
 }
 
-/// Oldest first.
+/// Lists the caller's tokens, oldest first.
 #[utoipa::path(get, path = routes::TOKENS, tag = "accounts", params(PageQuery), responses(
     (status = 200, body = List<TokenView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list_tokens(
@@ -224,6 +236,7 @@ pub(super) async fn list_tokens(
     page(views, &query, |token: &TokenView| token.id.clone())
 }
 
+/// Revokes a token.
 #[utoipa::path(delete, path = routes::TOKEN, tag = "accounts", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn delete_token(
@@ -240,7 +253,7 @@ pub(super) async fn delete_token(
     {
         return Ok(refuse(
             "token.not_found",
-            format!("no token of yours has the id `{id}`"),
+            format!("you have no token with the id `{id}`"),
         )?);
     }
     controller.auth.forget(&id);
@@ -248,6 +261,7 @@ pub(super) async fn delete_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Creates an invite for one new account.
 #[utoipa::path(post, path = routes::INVITES, tag = "accounts", request_body = CreateInvite, responses(
     (status = 201, body = InviteCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn invite(

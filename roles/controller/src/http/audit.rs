@@ -1,4 +1,4 @@
-//! `/audit`, `/accounts/{name}/limits`: who changed what; what an operator sets for an account.
+//! `/audit` and `/accounts/{name}/limits`: the audit log, and limits that an operator sets for an account.
 
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{
@@ -19,7 +19,7 @@ use crate::{
     failure::{refuse, store},
 };
 
-/// Who changed what, newest first. An operator's token sees everything, another what its account did or owns.
+/// Lists changes, newest first. An operator's token sees everything, any other token sees what its account did or owns.
 #[utoipa::path(get, path = routes::AUDIT, tag = "accounts", params(AuditQuery), responses(
     (status = 200, body = List<AuditView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
@@ -29,7 +29,7 @@ pub(super) async fn list(
 ) -> HttpResult<Json<List<AuditView>>> {
     let caller = authenticated.with(Scope::View)?;
     let before = match query.cursor.as_deref().map(str::parse::<u64>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -72,7 +72,7 @@ async fn view(controller: &Controller, entry: AuditEntry) -> AuditView {
     }
 }
 
-/// What is set for an account; its owner and operators may see it.
+/// Shows an account's limits, to its owner and to operators.
 #[utoipa::path(get, path = routes::ACCOUNT_LIMITS, tag = "accounts", params(("name" = String, Path)), responses(
     (status = 200, body = AccountLimits), (status = "default", body = ErrorBody)))]
 pub(super) async fn limits(
@@ -88,7 +88,7 @@ pub(super) async fn limits(
     Ok(Json(rates::limits(&controller, account).await?))
 }
 
-/// Sets an account's limits in place of those before; operators only.
+/// Replaces an account's limits; operators only.
 #[utoipa::path(put, path = routes::ACCOUNT_LIMITS, tag = "accounts", params(("name" = String, Path)),
     request_body = AccountLimits, responses(
     (status = 200, body = AccountLimits), (status = "default", body = ErrorBody)))]

@@ -1,4 +1,4 @@
-//! `/events`: what happens, as it happens.
+//! `/events`: a live stream of events.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,8 +15,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::{Authenticated, HttpResult, Shared};
 
-/// Server-sent events: blocks with transactions, providers that come and go, and the caller's jobs (an operator: everybody's). A reader that is too
-/// slow loses the oldest.
+/// Streams server-sent events: blocks with transactions, providers that connect or leave, and the caller's jobs (for
+/// operators, everybody's). A reader that is too slow loses the oldest events.
 #[utoipa::path(get, path = routes::EVENTS, tag = "metrics", responses(
     (status = 200, body = StreamEvent, content_type = "text/event-stream"), (status = "default", body = ErrorBody)))]
 pub(super) async fn stream(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Response> {

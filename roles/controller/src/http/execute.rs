@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -19,13 +19,14 @@ use piecework_api::{
 use piecework_model::{Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
-use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body};
+use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
 use crate::{
     Controller,
     accounts::auth::Caller,
     calls::{
         invoke::{self, Done, Invocation, Purpose},
-        queue, results,
+        passing, queue, results,
+        streams::{Answering, Streams},
     },
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
@@ -40,7 +41,10 @@ const DEADLINE_HEADER: &str = "x-deadline-ms";
 const DEADLINE_MS_MAX: u64 = 86_400_000;
 
 /// Runs the function once. `Prefer: respond-async` answers 202 as soon as the job is durable; `Idempotency-Key` makes a
-/// repetition answer what the first one did; `X-Deadline-Ms` bounds the wait for a provider.
+/// repetition answer what the first one did; `X-Deadline-Ms` bounds the wait for a provider. What the function streams is
+/// collected into `output`, up to the output limit. With `Prefer: respond-stream`, and without an `Idempotency-Key`, it is
+/// the answer's body as it comes; then `Preference-Applied: respond-stream` is on the answer, and a job that fails in the
+/// middle breaks the connection off.
 #[utoipa::path(post, path = routes::EXECUTE, tag = "jobs", request_body = Execute,
     params(("id" = String, Path), ("Idempotency-Key" = Option<String>, Header), ("Prefer" = Option<String>, Header),
         ("X-Deadline-Ms" = Option<u64>, Header)),
@@ -72,11 +76,15 @@ pub(super) async fn execute(
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        streams: Streams::default(),
     };
-    if wants_async(&headers) {
+    if wants(&headers, routes::RESPOND_ASYNC) {
         invocation.live.check_takes_calls()?;
         budget::check(&controller, &invocation.live).await?;
         return accept(&controller, caller, invocation, deadline).await;
+    }
+    if wants(&headers, routes::RESPOND_STREAM) && invocation.idempotency.is_none() {
+        return as_it_comes(controller, invocation).await;
     }
     let done = match invocation.idempotency.clone() {
         Some(key) => once(&controller, invocation, key).await?,
@@ -85,12 +93,30 @@ pub(super) async fn execute(
     answer(done)
 }
 
-fn wants_async(headers: &HeaderMap) -> bool {
+/// The stream's own head is for a URL of the function's: here its type is all that counts.
+async fn as_it_comes(controller: Arc<Controller>, mut invocation: Invocation) -> HttpResult<Response> {
+    let (passing, passed) = passing::channel(false);
+    invocation.streams.answer = Answering::Pass(passing);
+    let streaming::Responded {
+        mut response,
+        is_stream,
+    } = streaming::respond(controller, invocation, (passed, false), answer).await?;
+    if is_stream {
+        *response.status_mut() = StatusCode::OK;
+        let headers = response.headers_mut();
+        let kept = [header::CONTENT_TYPE, HeaderName::from_static(routes::JOB_ID_HEADER)];
+        let kept = kept.map(|name| headers.remove(&name).map(|value| (name, value)));
+        *headers = kept.into_iter().flatten().collect();
+        headers.insert("preference-applied", HeaderValue::from_static(routes::RESPOND_STREAM));
+    }
+    Ok(response)
+}
+
+fn wants(headers: &HeaderMap, preference: &str) -> bool {
     headers.get_all("prefer").iter().any(|value| {
-        value.to_str().is_ok_and(|text| {
-            text.split(',')
-                .any(|part| part.trim().eq_ignore_ascii_case(routes::RESPOND_ASYNC))
-        })
+        value
+            .to_str()
+            .is_ok_and(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(preference)))
     })
 }
 
@@ -273,5 +299,6 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        streams: Streams::default(),
     }
 }

@@ -76,6 +76,7 @@ impl FromRequestParts<Arc<Controller>> for MayDeploy {
     }
 }
 
+/// Creates a function.
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
     (status = 201, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
@@ -89,6 +90,7 @@ pub(super) async fn create(
     Ok(Created(views::function(&controller, &live).await?))
 }
 
+/// Lists the caller's functions.
 #[utoipa::path(get, path = routes::FUNCTIONS, tag = "functions", params(FunctionsQuery), responses(
     (status = 200, body = List<FunctionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
@@ -105,7 +107,7 @@ pub(super) async fn list(
     let mut after: Option<FunctionName> = match &query.cursor {
         Some(cursor) => match cursor.parse() {
             Ok(name) => Some(name),
-            Err(_) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+            Err(_) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
         },
         None => None,
     };
@@ -153,12 +155,14 @@ async fn deleted(
     Ok(List::all(items))
 }
 
+/// Shows a function, by name or id.
 #[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(State(controller): Shared, MayView { live, .. }: MayView) -> HttpResult<Json<FunctionView>> {
     Ok(Json(views::function(&controller, &live).await?))
 }
 
+/// Creates a new version of a function.
 #[utoipa::path(put, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)),
     request_body = UpdateFunction, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
@@ -172,6 +176,7 @@ pub(super) async fn update(
     Ok(Json(views::function(&controller, &live).await?))
 }
 
+/// Deletes a function. Its jobs stay on record.
 #[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(State(controller): Shared, MayDeploy { caller, live }: MayDeploy) -> HttpResult<StatusCode> {
@@ -179,7 +184,7 @@ pub(super) async fn remove(State(controller): Shared, MayDeploy { caller, live }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Newest first.
+/// Lists a function's versions, newest first.
 #[utoipa::path(get, path = routes::FUNCTION_VERSIONS, tag = "functions", params(("id" = String, Path), PageQuery), responses(
     (status = 200, body = List<VersionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn versions(
@@ -197,6 +202,7 @@ pub(super) async fn versions(
     Ok(Json(List { items: views, next }))
 }
 
+/// Makes an older version live again.
 #[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions", params(("id" = String, Path)),
     request_body = Rollback, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
@@ -225,14 +231,14 @@ fn traffic_of(controller: &Controller, live: &Live) -> TrafficView {
     traffic::view(controller, &live.function).unwrap_or_else(|| traffic::undivided(&live.function))
 }
 
-/// How calls are spread over versions, and how those beside the live one fare.
+/// Shows how calls are split between versions, and the error rates of the versions that are not live.
 #[utoipa::path(get, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
 pub(super) async fn traffic(State(controller): Shared, MayView { live, .. }: MayView) -> HttpResult<Json<TrafficView>> {
     Ok(Json(traffic_of(&controller, &live)))
 }
 
-/// Spreads calls over versions. The live one stays live: what loses its share to failures loses it to that one.
+/// Splits calls between versions. The live version stays live and gets the share of a version that fails too often.
 #[utoipa::path(put, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)),
     request_body = SetTraffic, responses(
     (status = 200, body = TrafficView), (status = "default", body = ErrorBody)))]
@@ -247,7 +253,7 @@ pub(super) async fn set_traffic(
     Ok(Json(traffic_of(&controller, &live)))
 }
 
-/// All calls to the live version.
+/// Sends all calls to the live version again.
 #[utoipa::path(delete, path = routes::FUNCTION_TRAFFIC, tag = "functions", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn end_traffic(
@@ -258,7 +264,7 @@ pub(super) async fn end_traffic(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Sets or takes away what the function may cost in a month; no new version.
+/// Sets or removes the function's monthly budget, without a new version.
 #[utoipa::path(put, path = routes::FUNCTION_BUDGET, tag = "functions", params(("id" = String, Path)),
     request_body = SetBudget, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
@@ -272,7 +278,8 @@ pub(super) async fn set_budget(
     changed(&controller, &live).await
 }
 
-/// Sets where a function's results go and how long they are kept, the whole of it anew; no new version.
+/// Sets where a function's results go and how long they are kept, without a new version. Replaces the setting as a
+/// whole.
 #[utoipa::path(put, path = routes::FUNCTION_RESULTS, tag = "functions", params(("id" = String, Path)),
     request_body = SetResults, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
@@ -286,7 +293,7 @@ pub(super) async fn set_results(
     changed(&controller, &live).await
 }
 
-/// Lifts the quarantine of a function's versions.
+/// Ends the quarantine of a function's versions.
 #[utoipa::path(post, path = routes::FUNCTION_RELEASE, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn release(
@@ -297,7 +304,7 @@ pub(super) async fn release(
     changed(&controller, &live).await
 }
 
-/// From now on the function takes no calls: they are refused with `function.stopped`. What runs goes on to its end.
+/// Stops the function: new calls are refused with `function.stopped`, running jobs finish.
 #[utoipa::path(post, path = routes::FUNCTION_STOP, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn stop(
@@ -308,7 +315,7 @@ pub(super) async fn stop(
     changed(&controller, &live).await
 }
 
-/// Lets a stopped function take calls again.
+/// Starts a stopped function: it takes calls again.
 #[utoipa::path(post, path = routes::FUNCTION_START, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn start(
@@ -319,7 +326,7 @@ pub(super) async fn start(
     changed(&controller, &live).await
 }
 
-/// Brings back a function that was deleted in the last days: by its id, or the last one deleted of a name.
+/// Restores a recently deleted function, by its id or by its name (the last one deleted).
 #[utoipa::path(post, path = routes::FUNCTION_RESTORE, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn restore(
@@ -335,6 +342,7 @@ pub(super) async fn restore(
 /// Jobs whose median price is told.
 const QUOTE_JOBS: u32 = 100;
 
+/// Shows the cost of a run before you run it.
 #[utoipa::path(get, path = routes::FUNCTION_QUOTE, tag = "functions", params(("id" = String, Path)), responses(
     (status = 200, body = QuoteView), (status = "default", body = ErrorBody)))]
 pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: MayView) -> HttpResult<Json<QuoteView>> {
@@ -342,7 +350,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
     let profiles: Vec<_> = all.iter().map(|seen| seen.link.profile()).collect();
     let dearest = profiles
         .iter()
-        .max_by_key(|profile| live.work.limits.price_max(&profile.prices, profile.cores).ok());
+        .max_by_key(|profile| live.limits_max().price_max(&profile.prices, profile.cores).ok());
     let Some(profile) = dearest else {
         return Ok(refuse("provider.none", "no provider has an offer")?);
     };
@@ -371,8 +379,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         prices: profile.prices.into(),
         price_min_ucr: Credits::from(profile.prices.price(&Counters::default()).map_err(out_of_range)?),
         price_max_ucr: Credits::from(
-            live.work
-                .limits
+            live.limits_max()
                 .price_max(&profile.prices, profile.cores)
                 .map_err(out_of_range)?,
         ),
@@ -388,6 +395,7 @@ const LOGS_WAIT_MS_MAX: u32 = 30_000;
 const LOGS_DEFAULT: u32 = 20;
 const LOGS_MAX: u32 = 1_000;
 
+/// Shows the logs of a function's newest jobs, oldest line first.
 #[utoipa::path(get, path = routes::FUNCTION_LOGS, tag = "functions",
     params(("id" = String, Path), FunctionLogsQuery), responses(
     (status = 200, body = List<FunctionLogsItem>), (status = "default", body = ErrorBody)))]

@@ -13,7 +13,7 @@ use piecework_model::JobId;
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, read_body};
 use crate::{failure::rejected, money::withheld};
 
-/// Receipts that wait for a decision, and those that were refused, oldest first; operators only.
+/// Lists receipts that wait for a decision, and refused ones, oldest first; operators only.
 #[utoipa::path(get, path = routes::HELD, tag = "jobs", params(PageQuery), responses(
     (status = 200, body = List<HeldView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
@@ -26,7 +26,7 @@ pub(super) async fn list(
     Ok(Json(List { items, next }))
 }
 
-/// Pays a held receipt, or refuses it for good; operators only.
+/// Pays a held receipt or refuses it for good; operators only.
 #[utoipa::path(post, path = routes::HELD_JOB, tag = "jobs", params(("job" = String, Path)), request_body = Decide,
     responses((status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn decide(

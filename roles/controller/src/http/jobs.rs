@@ -36,7 +36,7 @@ const WAIT_MS_MAX: u32 = 60_000;
 const PAGES_SEARCHED_MAX: u32 = 20;
 
 fn not_found<T>(id: &str) -> Answer<T> {
-    refuse("job.not_found", format!("no job of yours has the id `{id}`"))
+    refuse("job.not_found", format!("you have no job with the id `{id}`"))
 }
 
 /// The record, from the store or, while it runs, from the list of those on their way.
@@ -61,6 +61,7 @@ async fn find(controller: &Controller, caller: &Caller, id: &str) -> Answer<Job>
     }
 }
 
+/// Lists the caller's jobs, newest first.
 #[utoipa::path(get, path = routes::JOBS, tag = "jobs", params(JobsQuery), responses(
     (status = 200, body = List<JobView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
@@ -76,7 +77,7 @@ pub(super) async fn list(
     let state: Option<piecework_api::jobs::JobState> =
         query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -138,6 +139,7 @@ fn merged(flying: Vec<Job>, page: Page<Job, JobId>) -> Vec<Job> {
     jobs.into_values().rev().collect()
 }
 
+/// Shows a job. With `wait_ms`, waits for it to finish.
 #[utoipa::path(get, path = routes::JOB, tag = "jobs", params(("id" = String, Path), JobQuery), responses(
     (status = 200, body = JobView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
@@ -164,7 +166,7 @@ pub(super) async fn show(
     Ok(Json(view))
 }
 
-/// What the function returned, as it is. Where the job failed, its error.
+/// Returns the function's output unchanged, or the error if the job failed.
 #[utoipa::path(get, path = routes::JOB_RESULT, tag = "jobs", params(("id" = String, Path)), responses(
     (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
 pub(super) async fn result(
@@ -177,7 +179,7 @@ pub(super) async fn result(
     Ok(([(header::CONTENT_TYPE, "application/json")], output).into_response())
 }
 
-/// Cancels a job that has not ended. What it has used until then is billed.
+/// Cancels a job that has not finished. What it has used so far is billed.
 #[utoipa::path(delete, path = routes::JOB, tag = "jobs", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn cancel(
@@ -192,10 +194,11 @@ pub(super) async fn cancel(
     let was_left = controller.store.cancel(job.id).await.map_err(store)?.is_some();
     match was_under_way || was_left {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Ok(refuse("job.finished", "the job is over and cannot be cancelled")?),
+        false => Ok(refuse("job.finished", "the job has finished and cannot be cancelled")?),
     }
 }
 
+/// Shows a job's logs.
 #[utoipa::path(get, path = routes::JOB_LOGS, tag = "jobs", params(("id" = String, Path), JobLogsQuery), responses(
     (status = 200, body = JobLogs), (status = "default", body = ErrorBody)))]
 pub(super) async fn logs(
@@ -215,6 +218,7 @@ pub(super) async fn logs(
     }))
 }
 
+/// Lists a job's steps, oldest first.
 #[utoipa::path(get, path = routes::JOB_HISTORY, tag = "jobs", params(("id" = String, Path)), responses(
     (status = 200, body = List<JobEvent>), (status = "default", body = ErrorBody)))]
 pub(super) async fn history(

@@ -1,4 +1,4 @@
-//! `/leases`: what is held to pay for runs, how it ends, and who may draw on it.
+//! `/leases`: credits held to pay for runs, closing them, and who may use them.
 
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{
@@ -18,7 +18,7 @@ use crate::{
     money::closing,
 };
 
-/// The caller's leases: the one that pays for runs, and those that are closing.
+/// Lists the caller's leases: the one that pays for runs, and those that are closing.
 #[utoipa::path(get, path = routes::LEASES, tag = "ledger", params(PageQuery), responses(
     (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(
@@ -62,8 +62,8 @@ fn lease_id(text: &str) -> Answer<LeaseId> {
     text.parse().map_err(rejected)
 }
 
-/// What a lease has to say so that this controller runs jobs from it. For developers who keep their own keys: for others it
-/// opens and feeds leases by itself.
+/// Shows the terms that a lease needs for this controller to use it. For developers who keep their own keys; for others
+/// the controller opens and tops up leases itself.
 #[utoipa::path(get, path = routes::LEASE_TERMS, tag = "ledger", responses(
     (status = 200, body = LeaseTerms), (status = "default", body = ErrorBody)))]
 pub(super) async fn terms(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Json<LeaseTerms>> {
@@ -78,8 +78,8 @@ pub(super) async fn terms(State(controller): Shared, authenticated: Authenticate
     }))
 }
 
-/// Closes a lease of the caller's: nothing new is ordered from it, and what is not spent is free again once its window is
-/// over (`expires_at_height`). The next call opens another one.
+/// Closes one of the caller's leases: no new jobs are ordered from it, and the unspent part is free again when its
+/// window is over (`expires_at_height`). The next call opens another lease.
 #[utoipa::path(post, path = routes::LEASE_CLOSE, tag = "ledger", params(("id" = String, Path)), responses(
     (status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
 pub(super) async fn close(
@@ -93,7 +93,7 @@ pub(super) async fn close(
     Ok(shown(&controller, id).await?)
 }
 
-/// Lets another controller pay from a lease of the caller's: it goes on where this one is lost.
+/// Lets another controller pay from one of the caller's leases, so that it can continue if this controller is lost.
 #[utoipa::path(post, path = routes::LEASE_PAYERS, tag = "ledger", params(("id" = String, Path)), request_body = AddPayer,
     responses((status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
 pub(super) async fn add_payer(
@@ -109,7 +109,7 @@ pub(super) async fn add_payer(
     Ok(shown(&controller, id).await?)
 }
 
-/// Takes that away. What the key has sealed can be claimed for one window more.
+/// Revokes a controller's key. What the key has sealed can be claimed for one more window.
 #[utoipa::path(delete, path = routes::LEASE_PAYER, tag = "ledger", params(("id" = String, Path), ("key" = String, Path)),
     responses((status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove_payer(
@@ -120,7 +120,7 @@ pub(super) async fn remove_payer(
     let caller = authenticated.with(Scope::Admin)?;
     let id = lease_id(&id)?;
     let Ok(key) = key.parse::<PublicKey>() else {
-        return Ok(refuse("lease.payer_unknown", "a payer key is 64 hex digits")?);
+        return Ok(refuse("lease.payer_unknown", "the payer key must be 64 hex digits")?);
     };
     closing::delegate(&controller, caller, id, (key, false)).await?;
     Ok(shown(&controller, id).await?)

@@ -1,4 +1,4 @@
-//! `/transfers`, `/statement`, `/offers`, `/providers`: money, and who is there.
+//! `/transfers`, `/statement`, `/offers`, `/providers`: money and providers.
 
 use axum::{Json, body::Body, extract::State, http::HeaderMap};
 use piecework_api::{
@@ -45,8 +45,8 @@ fn is_memo(text: &str) -> bool {
     text.chars().count() <= MEMO_LENGTH_MAX && !text.chars().any(char::is_control)
 }
 
-/// Moves credits; answered when it is final on the ledger. A repetition with the same `Idempotency-Key` moves nothing and
-/// answers what the first one did.
+/// Transfers credits and responds when the transfer is final on the ledger. If you repeat the request with the same
+/// `Idempotency-Key`, nothing moves and you get the first response.
 #[utoipa::path(post, path = routes::TRANSFERS, tag = "ledger", request_body = CreateTransfer,
     params(("Idempotency-Key" = Option<String>, Header)), responses(
     (status = 201, body = TransferView), (status = "default", body = ErrorBody)))]
@@ -61,11 +61,11 @@ pub(super) async fn transfer(
     if body.memo.as_deref().is_some_and(|memo| !is_memo(memo)) {
         return Ok(refuse(
             "transfer.bad_memo",
-            "a memo has at most 100 characters and no control characters",
+            "the memo is over 100 characters or contains control characters",
         )?);
     }
     if !body.amount_ucr.is_positive() {
-        let mut refused = refusal("transfer.not_positive", "an amount is above zero");
+        let mut refused = refusal("transfer.not_positive", "the amount must be above zero");
         refused.field = Some("amount_ucr".into());
         return Err(refused.into());
     }
@@ -144,17 +144,17 @@ async fn earlier_transfer(controller: &Controller, space: &str, key: &Idempotenc
     match remembered {
         Some(earlier) if earlier.request != key.request => refuse(
             "idempotency.conflict",
-            "the idempotency key was used with another request",
+            "the idempotency key was already used with a different request",
         ),
         Some(Remembered { answer: Some(view), .. }) => Ok(view),
         Some(_) | None => refuse(
             "server.busy",
-            "what the first transfer with this key did is not known yet: see the statement",
+            "the outcome of the first transfer with this key is not known yet; check the statement",
         ),
     }
 }
 
-/// What moved on the caller's account, newest first.
+/// Lists the movements on the caller's account, newest first.
 #[utoipa::path(get, path = routes::STATEMENT, tag = "ledger", params(StatementQuery), responses(
     (status = 200, body = List<StatementLine>), (status = "default", body = ErrorBody)))]
 pub(super) async fn statement(
@@ -200,7 +200,7 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
         .and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
     match parsed {
         Some((key, posted)) => Ok((Some(key), Credits(posted))),
-        None => refuse("cursor.malformed", "a cursor is the `next` of a page"),
+        None => refuse("cursor.malformed", "pass the `next` of a page as cursor"),
     }
 }
 
@@ -226,6 +226,7 @@ async fn statement_line(controller: &Controller, line: &follow::Line, posted: Cr
     })
 }
 
+/// Lists the providers' offers on the ledger.
 #[utoipa::path(get, path = routes::OFFERS, tag = "ledger", params(PageQuery), security(()), responses(
     (status = 200, body = List<OfferView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn offers(
@@ -255,6 +256,7 @@ pub(super) async fn offers(
     page(items, &query, |offer| offer.provider_id.to_string())
 }
 
+/// Lists the providers that this controller knows.
 #[utoipa::path(get, path = routes::PROVIDERS, tag = "ledger", params(PageQuery), responses(
     (status = 200, body = List<ProviderView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn providers(

@@ -29,7 +29,8 @@ const HOUR_MS: u64 = 3_600_000;
 const POINTS_MAX: u64 = 1_500;
 const STEPS: [(&str, u64); 3] = [("minute", 60_000), ("hour", HOUR_MS), ("day", 24 * HOUR_MS)];
 
-/// One function's counters, or one version's; a deleted one's by its id. A job counts in the step in which it was created.
+/// Shows the counters of a function or of one version; of a deleted function by its id. A job counts in the step in
+/// which it was created.
 #[utoipa::path(get, path = routes::METRICS_FUNCTION, tag = "metrics", params(("id" = String, Path), MetricsQuery),
     responses((status = 200, body = MetricsView), (status = "default", body = ErrorBody)))]
 pub(super) async fn function(
@@ -46,6 +47,7 @@ pub(super) async fn function(
     Ok(Json(points(&controller, scope, &query).await?))
 }
 
+/// Shows the counters of the whole system.
 #[utoipa::path(get, path = routes::METRICS_SYSTEM, tag = "metrics", params(MetricsQuery),
     responses((status = 200, body = MetricsView), (status = "default", body = ErrorBody)))]
 pub(super) async fn system(
@@ -71,7 +73,7 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
     if (to - from) / step > POINTS_MAX {
         return refuse(
             "metrics.bad_range",
-            format!("that would be more than {POINTS_MAX} points: take a longer step"),
+            format!("the range has more than {POINTS_MAX} points; use a longer step"),
         );
     }
     let points = controller.store.points(scope, from, to, step).await.map_err(store)?;
@@ -91,10 +93,13 @@ fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
             .find(|(_, step)| span_ms / step <= POINTS_MAX)
             .or(Some(STEPS[2])),
     };
-    found.map_or_else(|| refuse("metrics.bad_step", "a step is minute, hour or day"), Ok)
+    found.map_or_else(
+        || refuse("metrics.bad_step", "the step must be minute, hour or day"),
+        Ok,
+    )
 }
 
-/// Prometheus text. Tells nothing of single functions or people, so it needs no token.
+/// Metrics as Prometheus text. They reveal nothing about single functions or accounts, so they need no token.
 #[utoipa::path(get, path = routes::METRICS, tag = "metrics", security(()), responses(
     (status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn prometheus(State(controller): Shared) -> Response {
@@ -102,13 +107,13 @@ pub(super) async fn prometheus(State(controller): Shared) -> Response {
     ([(header::CONTENT_TYPE, KIND)], telemetry::prometheus_text(&controller)).into_response()
 }
 
-/// Whether the process answers.
+/// Tells whether the process is alive.
 #[utoipa::path(get, path = routes::HEALTHZ, tag = "metrics", security(()), responses((status = 200, body = Health)))]
 pub(super) async fn healthz() -> Json<Health> {
     Json(health("ok"))
 }
 
-/// Whether a call would succeed: the store, the ledger and a provider are there.
+/// Tells whether a call would succeed: the store, the ledger and a provider are available.
 #[utoipa::path(get, path = routes::READYZ, tag = "metrics", security(()), responses(
     (status = 200, body = Health), (status = 503, body = Health)))]
 pub(super) async fn readyz(State(controller): Shared) -> (StatusCode, Json<Health>) {

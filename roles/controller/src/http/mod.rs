@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod event;
 mod events;
 mod execute;
 mod functions;
@@ -12,6 +13,7 @@ mod ledger;
 mod link;
 mod metrics;
 mod plain;
+mod streaming;
 pub(crate) mod views;
 
 use std::sync::Arc;
@@ -52,7 +54,7 @@ pub(crate) const BODY_BYTES_MAX: usize = 256 << 10;
 #[openapi(
     info(
         title = "Piecework",
-        description = "Functions on computers that would otherwise idle; every run leaves a signed receipt on a ledger.",
+        description = "Serverless functions on computers that would otherwise be idle; every run leaves a signed receipt on a ledger.",
         license(name = "Apache-2.0")
     ),
     modifiers(&Bearer),
@@ -151,8 +153,9 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
     };
     let plain = Router::new()
         .route(routes::LINK, get(link::upgrade))
-        .route(routes::PLAIN, any(plain::root))
-        .route(routes::PLAIN_PATH, any(plain::below))
+        .route(routes::PLAIN, any(plain::call))
+        .route(routes::PLAIN_ROOT, any(plain::call))
+        .route(routes::PLAIN_PATH, any(plain::call))
         .with_state(controller);
     router
         .route(routes::OPENAPI, get(openapi))
@@ -164,13 +167,13 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
 
 async fn not_found(uri: Uri) -> HttpError {
     let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
-    HttpError(refusal.hint("/openapi.json lists what there is").into())
+    HttpError(refusal.hint("see /openapi.json for all paths").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
         "method.not_allowed",
-        format!("{} does not take {method}", uri.path()),
+        format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
 }
@@ -200,7 +203,7 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
                     "auth.missing_token",
                     "the request has no `Authorization: Bearer` header",
                 );
-                let hint = "log in with `piecework login`, or send the token that `up` wrote";
+                let hint = "log in with `piecework login`, or send the token that `piecework up` wrote";
                 Err(HttpError(refusal.hint(hint).into()))
             }
         }

@@ -1,4 +1,4 @@
-//! From records to what the API shows.
+//! Converts records to API views.
 
 use piecework_api::{
     accounts as api_accounts,
@@ -74,6 +74,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         strict: version.strict,
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
+        stream_limit_mb: mib(version.stream_bytes),
         placement: crate::functions::placement::view(controller, &version.placement).await,
         rerun_percent: version.rerun_percent,
         code_digest: version.code,

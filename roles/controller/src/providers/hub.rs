@@ -1,4 +1,4 @@
-//! Providers that come over a link: who they are, whether they may, and the jobs of those that go.
+//! Providers that connect over a link: authentication, admission, and the jobs of those that leave.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use crate::{
     providers::{seen::Membership, standings},
 };
 
-/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say nothing
-/// keep their places for some seconds only, and nobody waits behind them.
+/// Handshakes under way at once. Whoever comes on top is let go at once and tries again by itself: those that say
+/// nothing keep their places for some seconds only, and nobody waits behind them.
 const HANDSHAKES_MAX: usize = 1_024;
 const SLOTS_MAX: u32 = 10_000;
 const WORDS_MAX: usize = 32;
@@ -115,7 +115,8 @@ pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire) {
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
-/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
+/// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger
+/// says.
 async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
@@ -129,7 +130,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
         );
     };
     if account.key != key {
-        return Err(Rejection::new("link.other_key", "the account has another key"));
+        return Err(Rejection::new("link.other_key", "the account has a different key"));
     }
     let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
         return Err(Rejection::new(
@@ -140,7 +141,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
     if offer.prices != profile.prices {
         return Err(Rejection::new(
             "link.other_prices",
-            "the provider asks for other prices than its offer on the ledger says",
+            "the provider's prices differ from its offer on the ledger",
         ));
     }
     let standing = standings::of(controller, profile.account).await;
@@ -169,7 +170,7 @@ fn well_formed(profile: &Profile) -> Result<(), Rejection> {
         true => Ok(()),
         false => Err(Rejection::new(
             "link.bad_profile",
-            "what the provider says of itself is out of bounds",
+            "the provider's profile is out of bounds",
         )),
     }
 }

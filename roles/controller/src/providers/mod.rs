@@ -1,4 +1,4 @@
-//! Providers as this controller sees them: linked, measured, trusted, and tried with reference jobs.
+//! Providers as seen by this controller: connected, measured, trusted, and tested with reference jobs.
 
 pub(crate) mod hub;
 pub(crate) mod reference;

@@ -1,5 +1,5 @@
-//! The reference job: small, paid by the operator, its result known before. A new provider earns its first credits with it
-//! and shows that it computes; its CPU time measures the machine. Repeated rarely, and unannounced.
+//! The reference job: small, paid by the operator, with a known result. A new provider earns its first credits with it
+//! and proves that it computes; the CPU time measures the machine. Repeated rarely and unannounced.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +19,7 @@ use crate::{
     calls::{
         gate::Gate,
         invoke::{self, Invocation, Purpose},
+        streams::Streams,
     },
     clock::now_ms,
     failure::{blobs, rejected},
@@ -32,8 +33,8 @@ const NAME: &str = "piecework-reference";
 
 /// Steps of the generator: some tens of milliseconds in an interpreter in wasm, less than a millisecond here.
 const ROUNDS: u32 = 200_000;
-/// Of these rounds is the unit that machines are measured by, so that the machine that prices are compared by does a unit
-/// in about [`scheduler::REFERENCE_CPU_US_PER_UNIT`].
+/// Of these rounds is the unit that machines are measured by, so that the machine that prices are compared by does a
+/// unit in about [`scheduler::REFERENCE_CPU_US_PER_UNIT`].
 const ROUNDS_PER_UNIT: u32 = 10_000;
 
 const JAVASCRIPT: &str = "export default ({ seed, rounds }) => {
@@ -64,7 +65,7 @@ const KINDS: [(BackendName, Language); 4] = [
 
 /// At once: a thousand providers that come back together are not all tested in one second.
 const AT_ONCE_MAX: usize = 8;
-/// Between two looks at who is due.
+/// Interval between checks for due providers.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A provider that could not take it, or an operator who could not pay it, is asked again after this long.
 const AGAIN_AFTER: Duration = Duration::from_secs(20);
@@ -83,8 +84,8 @@ impl Default for References {
     }
 }
 
-/// How long after one reference job the next is due: who is suspended may soon show that it was a mistake, who was right
-/// for long is asked least.
+/// How long after one reference job the next is due: who is suspended may soon show that it was a mistake, who was
+/// right for long is asked least.
 fn interval(every: Duration, trust: Trust) -> Duration {
     match trust {
         Trust::Suspended => every / 36,
@@ -99,7 +100,7 @@ fn is_due(standing: &Standing, every: Duration, now_ms: u64) -> bool {
     standing.reference_at_ms == 0 || now_ms.saturating_sub(standing.reference_at_ms) >= interval_ms
 }
 
-/// Sends reference jobs to whom they are due, until shutdown.
+/// Sends due reference jobs, until shutdown.
 pub(crate) async fn run(controller: Arc<Controller>) {
     let every = controller.tuning.reference_every;
     if every.is_zero() {
@@ -169,6 +170,7 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(controller, invocation).await?;
     standings::note_reference(controller, provider, created_at_ms).await;
@@ -306,6 +308,8 @@ fn version(work: &Work) -> Version {
         egress: Default::default(),
         placement: Placement::default(),
         rerun_percent: 0,
+        // Its answer is a number.
+        stream_bytes: 0,
         created_at_ms: 0,
     }
 }

@@ -1,4 +1,4 @@
-//! The providers as the scheduler sees them.
+//! The scheduler's view of the providers.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -100,7 +100,7 @@ impl Drop for Slot {
     }
 }
 
-/// The version that somebody looks for a provider for.
+/// The version that needs a provider.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     pub(crate) version: (FunctionId, u32),

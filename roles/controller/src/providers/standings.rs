@@ -1,4 +1,4 @@
-//! Each provider's standing: at hand for every decision, durable with each finding.
+//! Each provider's standing: in memory for every decision, stored with every finding.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub(crate) async fn of(controller: &Controller, provider: AccountId) -> Answer<K
     Ok(entry.or_insert_with(|| Arc::new(Mutex::new(standing))).clone())
 }
 
-/// Of a provider that is a part of this process: nobody checks one's own word.
+/// Of a provider in this process: the controller does not check itself.
 pub(crate) fn own(controller: &Controller, provider: AccountId) -> Known {
     let standing = Standing {
         score: SCORE_MAX,

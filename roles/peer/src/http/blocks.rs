@@ -31,7 +31,7 @@ pub(super) fn raw_answer<T: borsh::BorshSerialize>(value: &T) -> Response {
     ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
 }
 
-/// Where the ledger is, and who keeps it.
+/// Shows the ledger's height, its peers and its pools.
 #[utoipa::path(get, path = routes::LEDGER_STATUS, tag = "ledger", security(()), responses(
     (status = 200, body = LedgerStatus), (status = "default", body = ErrorBody)))]
 pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerStatus>> {
@@ -53,7 +53,7 @@ pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerSta
     }))
 }
 
-/// Newest first; heights that hold nothing are there too.
+/// Lists blocks, newest first, including empty ones.
 #[utoipa::path(get, path = routes::LEDGER_BLOCKS, tag = "ledger", params(PageQuery), security(()), responses(
     (status = 200, body = List<BlockView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn list(State(explorer): Shared, Query(query): Query<PageQuery>) -> HttpResult<Json<List<BlockView>>> {
@@ -61,7 +61,7 @@ pub(super) async fn list(State(explorer): Shared, Query(query): Query<PageQuery>
     let from = match query.cursor.as_deref().map(str::parse::<u64>) {
         None => head,
         Some(Ok(height)) => height.min(head),
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
     };
     let mut items = Vec::new();
     let last = from.saturating_sub(u64::from(query.limit()) - 1).max(1);
@@ -85,7 +85,7 @@ async fn find(explorer: &Explorer, which: &str) -> HttpResult<Arc<FinalBlock>> {
     } else {
         return Ok(refuse(
             "block.bad_height",
-            "a block is named by its height, a whole number, or its digest, 64 hex digits",
+            "use a block's height (a whole number) or its digest (64 hex digits)",
         )?);
     };
     match found {
@@ -97,7 +97,7 @@ async fn find(explorer: &Explorer, which: &str) -> HttpResult<Arc<FinalBlock>> {
     }
 }
 
-/// One block with its transactions, by height or by digest.
+/// Shows a block with its transactions, by height or by digest.
 #[utoipa::path(get, path = routes::LEDGER_BLOCK, tag = "ledger", params(("height" = String, Path)), security(()),
     responses((status = 200, body = BlockDetail), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(State(explorer): Shared, Path(which): Path<String>) -> HttpResult<Json<BlockDetail>> {
@@ -113,7 +113,7 @@ pub(super) async fn show(State(explorer): Shared, Path(which): Path<String>) -> 
     }))
 }
 
-/// One block as programs read it: header, transactions, outcomes, certificate, in borsh.
+/// Returns a block for programs: header, transactions, outcomes and certificate, in borsh.
 #[utoipa::path(get, path = routes::LEDGER_BLOCK_RAW, tag = "ledger", params(("height" = String, Path)), security(()),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
     (status = "default", body = ErrorBody)))]
@@ -129,7 +129,7 @@ const PAGE_BYTES_MAX: usize = 4 << 20;
 /// Longer than a heartbeat, shorter than what proxies take for a dead connection.
 const WAIT_MS_MAX: u32 = 30_000;
 
-/// Blocks from a height on, as programs read them; waits for the first of them if it is asked to.
+/// Returns blocks from a height on, for programs, in borsh. Can wait for the first one.
 #[utoipa::path(get, path = routes::LEDGER_RAW_BLOCKS, tag = "ledger", params(BlocksQuery), security(()),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
     (status = "default", body = ErrorBody)))]
@@ -155,7 +155,8 @@ pub(super) async fn raw_page(State(explorer): Shared, Query(query): Query<Blocks
     Ok(raw_answer(&wire::Page { head, blocks }))
 }
 
-/// Server-sent events: `block`, with a BlockView and the height as its id, from a height on or as they become final.
+/// Streams server-sent events: `block`, with a BlockView and the height as its id, from a given height or as blocks
+/// become final.
 #[utoipa::path(get, path = routes::LEDGER_EVENTS, tag = "ledger", params(BlockEventsQuery), security(()), responses(
     (status = 200, body = BlockView, content_type = "text/event-stream"), (status = "default", body = ErrorBody)))]
 pub(super) async fn events(State(explorer): Shared, Query(query): Query<BlockEventsQuery>) -> Response {

@@ -1,7 +1,7 @@
 //! `/ledger/transactions` and `/ledger/jobs` as lists: the history from its newest block down.
 //!
-//! Nothing is kept for them: a page reads blocks, passing over those that hold nothing, until it is full or has looked at
-//! enough, and says where the next one begins.
+//! Nothing is kept for them: a page reads blocks, passing over those that hold nothing, until it is full or has looked
+//! at enough, and says where the next one begins.
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
@@ -19,8 +19,8 @@ use piecework_model::{AccountId, LeaseId};
 
 use super::{Explorer, Shared, failed, jobs, state, views};
 
-/// Transactions or jobs that one page looks at, most of which it passes over where those of one account are asked for. A
-/// page ends with the block in which this many are reached.
+/// Transactions or jobs that one page looks at, most of which it passes over where those of one account are asked for.
+/// A page ends with the block in which this many are reached.
 const LOOKED_AT_MAX: usize = 5_000;
 /// A job shows all its changes: a hundred of them are some hundred kilobytes.
 const JOBS_MAX: u32 = 100;
@@ -63,7 +63,7 @@ impl Place {
         match cursor.map(str::parse::<Self>) {
             None => Ok(Self::last_of(head)),
             Some(Ok(place)) if place.height <= head => Ok(place),
-            Some(Ok(_) | Err(())) => Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+            Some(Ok(_) | Err(())) => Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
         }
     }
 
@@ -96,8 +96,8 @@ async fn account_of(explorer: &Explorer, query: &HistoryQuery) -> HttpResult<Opt
     }
 }
 
-/// Newest first. With `account`, those that it sent, and transfers and settlements to it; a page may then be short, or
-/// empty, and still have a `next`.
+/// Lists transactions, newest first. With `account`, those it sent, and transfers and settlements to it; a page may
+/// then be short or empty and still have a `next`.
 #[utoipa::path(get, path = routes::LEDGER_TRANSACTIONS, tag = "ledger", params(HistoryQuery), security(()), responses(
     (status = 200, body = List<TransactionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn transactions(
@@ -153,8 +153,8 @@ fn concerns(signed: &SignedTransaction, account: AccountId) -> bool {
     signed.transaction.sender == account || to == Some(account)
 }
 
-/// Jobs in the order in which the ledger learned what they used, newest first. With `account`, those of one developer or
-/// provider; a page may then be short, or empty, and still have a `next`.
+/// Lists jobs in the order in which they were metered on the ledger, newest first. With `account`, those of one
+/// developer or provider; a page may then be short or empty and still have a `next`.
 #[utoipa::path(get, path = routes::LEDGER_JOBS, tag = "ledger", params(HistoryQuery), security(()), responses(
     (status = 200, body = List<LedgerJob>), (status = "default", body = ErrorBody)))]
 pub(super) async fn jobs(

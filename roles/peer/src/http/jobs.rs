@@ -1,4 +1,4 @@
-//! `/ledger/jobs/{id}`: what the ledger itself has of a job, whichever controller ran it.
+//! `/ledger/jobs/{id}`: a job as recorded on the ledger, whichever controller ran it.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,8 +15,8 @@ use piecework_model::{AccountId, JobId, LeaseId};
 
 use super::{Explorer, Shared, failed, views};
 
-/// A job's changes, and what its settlement says of it: of `lease`, or of the lease that named the id first. A job's id is
-/// its controller's word; other leases that say the same one have jobs of their own, and are listed.
+/// Shows a job's changes and its settlement. Controllers choose job ids, so different leases can have different jobs
+/// with the same id: `lease` selects one, else the lease that used the id first; the others are listed.
 #[utoipa::path(get, path = routes::LEDGER_JOB, tag = "ledger", params(("id" = String, Path), LedgerJobQuery), security(()),
     responses((status = 200, body = LedgerJob), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(
@@ -38,16 +38,13 @@ pub(super) async fn show(
     Ok(Json(job))
 }
 
-/// Leases of an answer: whoever has an account can open one more.
+/// Leases in a response; anybody with an account can open more.
 const OTHERS_MAX: usize = 16;
 
 pub(super) fn missing(text: &str) -> HttpError {
-    let refusal = Refusal::new(
-        "job.not_found",
-        format!("this peer knows of no settlement of job {text}"),
-    );
+    let refusal = Refusal::new("job.not_found", format!("this peer knows no settlement of job {text}"));
     HttpError(Box::new(refusal.hint(
-        "a job is here once its receipt is settled; of very old ones only their blocks are, which the controller names",
+        "a job appears once its receipt is settled; for a very old job, ask the controller for its blocks",
     )))
 }
 

@@ -1,10 +1,10 @@
-//! How many transactions one address may bring.
+//! Rate limit on transactions from one address.
 //!
-//! A transaction of a known account costs its sender nothing until it is executed, and a registration nothing at all: so
-//! the flood is bounded where it enters. One address gets so many a second, registrations far fewer; beyond that stand the
-//! mempool's own bounds (by sender, by number, by bytes). Whoever commands thousands of addresses can still fill the
-//! mempool with registrations: against that a community takes them from its controllers alone, by a rate of none for all
-//! others. Addresses that the operator trusts are not counted.
+//! A transaction of a known account costs its sender nothing until it is executed, and a registration nothing at all:
+//! so the flood is bounded where it enters. One address gets so many a second, registrations far fewer; beyond that
+//! stand the mempool's own bounds (by sender, by number, by bytes). Whoever commands thousands of addresses can still
+//! fill the mempool with registrations: against that a community takes them from its controllers alone, by a rate of
+//! none for all others. Addresses that the operator trusts are not counted.
 
 use std::{collections::HashSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -77,7 +77,7 @@ impl Limiter {
             return Ok(());
         }
         let refusal = Refusal::new("rate.limited", format!("too many {what} from this address"));
-        Err(HttpError(Box::new(refusal.hint("try again in a second"))))
+        Err(HttpError(Box::new(refusal.hint("retry in a second"))))
     }
 }
 

@@ -3,9 +3,8 @@
 //! [`Explorer::routes`] are the same wherever the ledger is shown: a peer serves them on an address of its own with
 //! [`serve`], a controller beside its own routes.
 //!
-//! Nobody is asked who he is: the ledger is open to read, and a transaction carries its own authority. So everything here
-//! is bounded: bodies in size and time, pages and raw answers in size, waits in time, transactions by the address that
-//! they come from.
+//! There is no authentication: the ledger is public, and a transaction carries its own authority. So everything here is
+//! bounded: bodies in size and time, pages and raw responses in size, waits in time, transactions by source address.
 
 mod blocks;
 mod history;
@@ -162,7 +161,7 @@ pub fn description() -> OpenApiRouter {
 #[derive(utoipa::OpenApi)]
 #[openapi(info(
     title = "Piecework ledger peer",
-    description = "The ledger as one of its peers shows it: blocks, transactions, accounts, jobs.",
+    description = "The ledger as seen by one of its peers: blocks, transactions, accounts, jobs.",
     license(name = "Apache-2.0")
 ))]
 struct Document;
@@ -217,7 +216,7 @@ fn health(status: &str) -> Health {
 }
 
 async fn not_found(uri: Uri) -> HttpError {
-    let hint = "/openapi.json lists what there is";
+    let hint = "see /openapi.json for all paths";
     HttpError(Box::new(
         Refusal::new("path.not_found", format!("there is nothing at {}", uri.path())).hint(hint),
     ))
@@ -226,7 +225,7 @@ async fn not_found(uri: Uri) -> HttpError {
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
         "method.not_allowed",
-        format!("{} does not take {method}", uri.path()),
+        format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
 }
@@ -235,18 +234,15 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 async fn read_in_time<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
     match tokio::time::timeout(BODY_WITHIN, read_body(body, bytes_max)).await {
         Ok(read) => read,
-        Err(_) => Err(HttpError(refusal(
-            "body.too_slow",
-            "the body did not arrive whole in time",
-        ))),
+        Err(_) => Err(HttpError(refusal("body.too_slow", "the body did not arrive in time"))),
     }
 }
 
 /// The world's affair: logged here, once.
 fn failed(failure: ChainFailure) -> HttpError {
     tracing::warn!(cause = %failure, "the ledger does not answer");
-    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer now; nothing was lost");
-    HttpError(Box::new(refusal.hint("try again in a moment")))
+    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer; nothing was lost");
+    HttpError(Box::new(refusal.hint("retry in a moment")))
 }
 
 fn not_taken(error: SubmitError) -> HttpError {

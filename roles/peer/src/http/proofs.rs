@@ -20,7 +20,7 @@ const KEYS_HEX_MAX: usize = 8 << 10;
 /// Blocks that can speak of one job, each in its own: opened, metered, received, paid, and a claim's.
 const BLOCKS_MAX: usize = 8;
 
-/// What shows to anybody who holds the genesis file that the ledger metered and paid this job.
+/// Returns a proof that the ledger metered and paid this job. Anyone with the genesis file can check it.
 #[utoipa::path(get, path = routes::JOB_PROOF, tag = "ledger", params(("id" = String, Path), JobProofQuery), security(()), responses(
     (status = 200, body = JobProofView), (status = "default", body = ErrorBody)))]
 pub(super) async fn job(
@@ -53,7 +53,7 @@ fn heights(blocks: &str) -> HttpResult<Vec<u64>> {
         Ok(heights) if heights.len() <= BLOCKS_MAX => Ok(heights),
         Ok(_) | Err(_) => Ok(refuse(
             "block.bad_height",
-            format!("`blocks` are at most {BLOCKS_MAX} heights with commas between"),
+            format!("`blocks` must be at most {BLOCKS_MAX} heights, separated by commas"),
         )?),
     }
 }
@@ -64,12 +64,13 @@ pub(super) async fn of_account(explorer: &Explorer, account: AccountId) -> HttpR
         Some(proof) => Ok(view::value_proof_view(proof)),
         None => Ok(refuse(
             "ledger.unavailable",
-            "the block of this state has no certificate yet",
+            "the block of this state has no certificate yet; retry in a moment",
         )?),
     }
 }
 
-/// Values of one state, each with its proof, in borsh; `keys` is a list of keys in the ledger's encoding, in hex.
+/// Returns values of one state, each with its proof, in borsh; `keys` is a list of keys in the ledger's encoding, in
+/// hex.
 #[utoipa::path(get, path = routes::LEDGER_RAW_PROOFS, tag = "ledger", params(("keys" = String, Path)), security(()),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
     (status = "default", body = ErrorBody)))]
@@ -79,7 +80,7 @@ pub(super) async fn raw(State(explorer): Shared, Path(keys): Path<String>) -> Ht
     let Some(keys) = keys.filter(|keys| keys.len() <= KEYS_MAX) else {
         return Ok(refuse(
             "value.bad_key",
-            "keys are a list of at most 64 in the ledger's encoding, in hex",
+            "`keys` must be a list of at most 64 keys in the ledger's encoding, in hex",
         )?);
     };
     let proven = explorer.chain.prove(&keys).await.map_err(failed)?;

@@ -1,5 +1,5 @@
-//! `/ledger/accounts`, `/ledger/offers`, `/ledger/leases`, `/ledger/peers`, `/ledger/params`, `/ledger/genesis`, and the raw
-//! value of any key.
+//! `/ledger/accounts`, `/ledger/offers`, `/ledger/leases`, `/ledger/peers`, `/ledger/params`, `/ledger/genesis`, and
+//! the raw value of any key.
 
 use axum::{Json, extract::State, response::Response};
 use piecework_api::{
@@ -19,7 +19,7 @@ use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, proofs,
 /// A key in hex; a lane's is the longest.
 const KEY_HEX_MAX: usize = 512;
 
-/// A value of the state as programs read it, in borsh.
+/// Returns a value of the state, in borsh.
 #[utoipa::path(get, path = routes::LEDGER_RAW_VALUE, tag = "ledger", params(("key" = String, Path), ValueQuery),
     security(()), responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
     (status = "default", body = ErrorBody)))]
@@ -32,11 +32,14 @@ pub(super) async fn value(
     let Some(key) = bytes.and_then(|bytes| borsh::from_slice::<Key>(&bytes).ok()) else {
         return Ok(refuse(
             "value.bad_key",
-            "a key is the ledger's encoding of one, in hex",
+            "the key must be in the ledger's encoding, in hex",
         )?);
     };
     if !explorer.reach(query.at_least.unwrap_or(0), BEHIND_WITHIN).await {
-        return Ok(refuse("ledger.behind", "this peer has not seen that block yet")?);
+        return Ok(refuse(
+            "ledger.behind",
+            "this peer has not seen the requested block yet",
+        )?);
     }
     let height = explorer.chain.status().height;
     let value = explorer.chain.get(&key).await.map_err(failed)?;
@@ -98,21 +101,21 @@ async fn peer_view(
     }
 }
 
-/// Who keeps the ledger, now and next.
+/// Lists the current and the next peers.
 #[utoipa::path(get, path = routes::LEDGER_PEERS, tag = "ledger", security(()), responses(
     (status = 200, body = List<PeerView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn peers(State(explorer): Shared) -> HttpResult<Json<List<PeerView>>> {
     Ok(Json(List::all(peer_views(&explorer).await?)))
 }
 
-/// The rules in force.
+/// Shows the rules in force.
 #[utoipa::path(get, path = routes::LEDGER_PARAMS, tag = "ledger", security(()), responses(
     (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
 pub(super) async fn params(State(explorer): Shared) -> HttpResult<Json<Params>> {
     Ok(Json(params_of(&explorer).await?))
 }
 
-/// The file that the network began with. Trust it only as far as you trust this peer: its digest is the network's id.
+/// Returns the network's genesis file. Trust it only as far as you trust this peer; its digest is the network's id.
 #[utoipa::path(get, path = routes::LEDGER_GENESIS, tag = "ledger", security(()), responses(
     (status = 200, body = serde_json::Value), (status = "default", body = ErrorBody)))]
 pub(super) async fn genesis(State(explorer): Shared) -> Json<piecework_ledger::Genesis> {
@@ -147,7 +150,8 @@ async fn account_view(explorer: &Explorer, id: AccountId) -> HttpResult<Option<A
     }
 }
 
-/// By name or id; with `proof=true`, what shows its balances to anybody who holds the genesis file.
+/// Shows an account, by name or id. With `proof=true`, adds a proof of the balances that anyone with the genesis file
+/// can check.
 #[utoipa::path(get, path = routes::LEDGER_ACCOUNT, tag = "ledger", params(("name" = String, Path), AccountQuery), security(()),
     responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn account(
@@ -173,7 +177,7 @@ fn page(explorer: &Explorer, query: &PageQuery, offers: bool) -> HttpResult<(Vec
     let from = match query.cursor.as_deref().map(str::parse::<AccountId>) {
         None => AccountId([0; 20]),
         Some(Ok(id)) => id,
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
     };
     let limit = query.limit() as usize;
     let mut ids = explorer.index.ids(offers, from, limit + 1);
@@ -181,7 +185,7 @@ fn page(explorer: &Explorer, query: &PageQuery, offers: bool) -> HttpResult<(Vec
     Ok((ids, next.map(|id| id.to_string())))
 }
 
-/// All accounts, in the order of their ids.
+/// Lists all accounts, in the order of their ids.
 #[utoipa::path(get, path = routes::LEDGER_ACCOUNTS, tag = "ledger", params(PageQuery), security(()), responses(
     (status = 200, body = List<AccountView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn accounts(
@@ -196,7 +200,7 @@ pub(super) async fn accounts(
     Ok(Json(List { items, next }))
 }
 
-/// The offers that stand, in the order of their providers' ids.
+/// Lists current offers, in the order of their providers' ids.
 #[utoipa::path(get, path = routes::LEDGER_OFFERS, tag = "ledger", params(PageQuery), security(()), responses(
     (status = 200, body = List<OfferView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn offers(
@@ -214,7 +218,7 @@ pub(super) async fn offers(
     Ok(Json(List { items, next }))
 }
 
-/// All leases, the newest first; with `account`, those of one developer.
+/// Lists all leases, newest first; with `account`, those of one developer.
 #[utoipa::path(get, path = routes::LEDGER_LEASES, tag = "ledger", params(HistoryQuery), security(()), responses(
     (status = 200, body = List<LeaseView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn leases(
@@ -225,7 +229,7 @@ pub(super) async fn leases(
     let from = match query.cursor.as_deref().map(lease_cursor) {
         None => None,
         Some(Some(place)) => Some(place),
-        Some(None) => return Ok(refuse("cursor.malformed", "a cursor is the `next` of a page")?),
+        Some(None) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
     };
     let developer = match &query.account {
         Some(name) => Some(account_id(&explorer, name).await?),
@@ -257,12 +261,15 @@ impl Explorer {
     pub(super) fn check_complete(&self) -> HttpResult<()> {
         match self.index.is_complete() {
             true => Ok(()),
-            false => Ok(refuse("ledger.indexing", "this peer still reads the ledger's history")?),
+            false => Ok(refuse(
+                "ledger.indexing",
+                "this peer is still reading the ledger's history",
+            )?),
         }
     }
 }
 
-/// One lease.
+/// Shows a lease.
 #[utoipa::path(get, path = routes::LEDGER_LEASE, tag = "ledger", params(("id" = String, Path)), security(()), responses(
     (status = 200, body = LeaseView), (status = "default", body = ErrorBody)))]
 pub(super) async fn lease(State(explorer): Shared, Path(text): Path<String>) -> HttpResult<Json<LeaseView>> {

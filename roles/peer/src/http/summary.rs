@@ -1,4 +1,4 @@
-//! What a transaction did, in a few words: for the explorer's lists.
+//! A short summary of a transaction, for the explorer's lists.
 
 use std::collections::BTreeMap;
 

@@ -22,10 +22,10 @@ use super::{Explorer, Shared, failed, not_taken, read_in_time, views};
 
 /// The largest transaction in hex, and the JSON around it.
 const BODY_BYTES_MAX: usize = 1_100_000;
-/// Longer than a block takes on a busy network; whoever wants to wait longer asks again.
+/// Longer than a block takes on a busy network; a caller that wants to wait longer asks again.
 const FINAL_WITHIN: Duration = Duration::from_secs(30);
 
-/// Where a transaction is on the ledger, whatever came of it.
+/// Shows a transaction on the ledger and its outcome.
 #[utoipa::path(get, path = routes::LEDGER_TRANSACTION, tag = "ledger", params(("id" = String, Path)), security(()),
     responses((status = 200, body = TransactionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(State(explorer): Shared, Path(id): Path<String>) -> HttpResult<Json<TransactionView>> {
@@ -48,8 +48,8 @@ async fn view(explorer: &Explorer, height: u64, index: u32) -> HttpResult<Option
     Ok(views::transaction(&mut names, &block, index as usize).await)
 }
 
-/// Takes a signed transaction of anybody's, in the ledger's encoding; answered when it is final, or with
-/// `Prefer: respond-async` as soon as it is queued. The same transaction again is no error.
+/// Accepts a signed transaction from anyone, in the ledger's encoding. Responds when it is final, or with `Prefer:
+/// respond-async` as soon as it is queued. Sending the same transaction again is not an error.
 #[utoipa::path(post, path = routes::LEDGER_TRANSACTIONS, tag = "ledger", request_body = SubmitTransaction, security(()),
     params(("Prefer" = Option<String>, Header)), responses((status = 201, body = TransactionView),
     (status = 202, body = TransactionAccepted), (status = "default", body = ErrorBody)))]
@@ -80,7 +80,7 @@ pub(super) async fn submit(
         Some(view) => Ok(Created(view).into_response()),
         None => Ok(refuse(
             "ledger.unavailable",
-            "the block of the transaction cannot be read now",
+            "cannot read the transaction's block at the moment",
         )?),
     }
 }
@@ -109,7 +109,7 @@ async fn queue(explorer: &Explorer, signed: SignedTransaction) -> HttpResult<Tra
 fn pending(id: TransactionId) -> Refusal {
     Refusal::new(
         "transaction.pending",
-        format!("transaction {} is queued, and not final yet", id.0),
+        format!("transaction {} is queued but not final yet", id.0),
     )
-    .hint("ask for it by its id, or send it again: nothing happens twice")
+    .hint("query it by its id, or send it again; it takes effect only once")
 }

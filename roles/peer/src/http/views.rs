@@ -33,7 +33,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// The id where nobody is known by it, or the ledger does not answer.
+    /// The id if the account has no name or the ledger does not answer.
     pub(super) async fn of(&mut self, account: AccountId) -> String {
         if let Some(name) = self.known.get(&account) {
             return name.clone();

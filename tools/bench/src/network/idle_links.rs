@@ -124,7 +124,7 @@ const PRICES: Prices = Prices {
     egress_ucr_per_mib: 1_000_000,
 };
 
-/// An account with an offer that nobody's price caps allow, so that no job comes.
+/// An account with an offer above all price caps, so that it gets no jobs.
 async fn enrol(url: String, token: String, network: NetworkId, index: usize) -> Result<SecretKey> {
     let key = SecretKey::from_seed(*blake3::hash(format!("idle {index} {network}").as_bytes()).as_bytes());
     let client = Client::new(&url, Some(token))?;

@@ -13,16 +13,16 @@ use super::{
 };
 use crate::{failure::Failure, keyfile, session, show};
 
-/// Show an account's credits, or give yours another key
+/// Show an account's credits, or change your account's key
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Account {
-    /// [default: your own]
+    /// Name of the account [default: your own]
     name: Option<String>,
-    /// Check the proof of its balances: path in the state, block, certificate
+    /// Fetch and check the proof of the balances: path in the state, block, certificate
     #[arg(long)]
     proof: bool,
-    /// Keep the proof in a file, for `piecework ledger verify`
+    /// Save the proof to a file, for `piecework ledger verify`
     #[arg(short, long, value_name = "FILE", requires = "proof")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -33,12 +33,12 @@ pub struct Account {
 
 #[derive(Debug, clap::Subcommand)]
 enum Change {
-    /// Give your account another key: the controller's to make, or your own with --key and --new-key
+    /// Replace your account's key: the controller makes the new one, or give your own with --key and --new-key
     RotateKey {
-        /// The key that the account has now
+        /// File with the account's current key
         #[arg(long, value_name = "FILE", requires = "new_key")]
         key: Option<PathBuf>,
-        /// The key that it gets; made where there is none
+        /// File with the new key; created if it does not exist
         #[arg(long, value_name = "FILE", requires = "key")]
         new_key: Option<PathBuf>,
     },
@@ -75,7 +75,7 @@ impl Account {
         let shown = view.proof.ok_or(Invalid::Malformed("there is none"))?;
         let proof = verify::read(&shown, self.output.as_deref())?;
         let Proof::Value(proof) = proof else {
-            return Err(Invalid::Malformed("the proof is of no account").into());
+            return Err(Invalid::Malformed("the proof is not for an account").into());
         };
         verify::account(&self.trusted.ground(Some(client)).await?, &proof, &name, json)
     }

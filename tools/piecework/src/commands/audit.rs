@@ -4,13 +4,13 @@ use piecework_api::audit::AuditQuery;
 
 use crate::{failure::Failure, session, show};
 
-/// List changes, newest first: an operator's token shows everybody's, others their own
+/// List changes, newest first; operators see everybody's, others only their own
 #[derive(Debug, clap::Args)]
 pub struct Audit {
-    /// Only actions that begin so, like function. or token.created
+    /// Only actions with this prefix, like function. or token.created
     #[arg(long, value_name = "TEXT")]
     action: Option<String>,
-    /// Only what was done to this function, token or account
+    /// Only changes to this function, token or account
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
     #[command(flatten)]
@@ -40,7 +40,7 @@ impl Audit {
             ]
         });
         let header = ["AT", "WHO", "DID", "TO", "OF", "DETAIL"];
-        show::table(header, rows.collect(), "nothing was changed yet")?;
+        show::table(header, rows.collect(), "no changes yet")?;
         super::more(list.next.as_deref());
         Ok(())
     }

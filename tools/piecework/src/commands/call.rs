@@ -1,10 +1,10 @@
 //! `piecework call`: one run; the output on standard output, everything else on standard error.
 
-use std::{io::Read as _, path::Path};
+use std::{io::Read as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use piecework_api::{
-    Client,
+    Client, Execution,
     execute::{Execute, Executed},
     jobs::JobLogsQuery,
 };
@@ -13,23 +13,27 @@ use serde_json::value::RawValue;
 
 use crate::{failure::Failure, session, show, source};
 
+/// A job whose stream broke off is written down before, or when its client is found to be gone.
+const JOB_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
 /// Run a function
 #[derive(Debug, clap::Args)]
 pub struct Call {
+    /// Name or id of the function
     name: String,
     /// The event: JSON, @FILE, or - for standard input [default: null]
     #[arg(value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
-    /// JSON for `context.parameters`
+    /// JSON value for `context.parameters`
     #[arg(long, value_name = "JSON")]
     parameters: Option<String>,
-    /// Return with the job's id once it is safely queued
+    /// Return the job's id as soon as the job is safely queued
     #[arg(long = "async")]
     later: bool,
-    /// Repeating a call with the same key gets the same answer and runs once
+    /// Idempotency key: repeated calls with the same key run once and get the same response
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Nothing but the output
+    /// Print nothing except the output
     #[arg(long, short)]
     quiet: bool,
 }
@@ -54,11 +58,46 @@ impl Call {
                 show::text(&format!("{}\n", accepted.job_id))
             };
         }
-        let answer = client.execute(&self.name, &body, key).await.map_err(Failure::from);
-        match answer {
-            Ok(done) => self.done(&client, &done, json).await,
+        // An answer that is to be repeated, or to be JSON, is one piece.
+        let answer = match json || key.is_some() {
+            true => client.execute(&self.name, &body, key).await.map(Execution::Whole),
+            false => client.execute_as_it_comes(&self.name, &body).await,
+        };
+        let ended = match answer.map_err(Failure::from) {
+            Ok(Execution::Whole(done)) => return self.done(&client, &done, json).await,
+            Ok(Execution::Stream { job, response }) => self.stream(&client, job, response).await,
+            Err(failure) => Err(failure),
+        };
+        match ended {
+            Ok(()) => Ok(()),
             Err(failure) => self.failed(&client, failure).await,
         }
+    }
+
+    /// Prints what comes as it comes, exactly.
+    async fn stream(&self, client: &Client, job: JobId, mut response: reqwest::Response) -> Result<(), Failure> {
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if !show::bytes_are_read(&chunk)? => return Ok(()),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(broken) => return Err(why_broken(client, job, &broken).await),
+            }
+        }
+        if self.quiet {
+            return Ok(());
+        }
+        print_logs(client, job).await?;
+        match client.job(job, None).await.map_err(Failure::from) {
+            Ok(view) => {
+                let start = if view.cold { "cold" } else { "warm" };
+                let (took, price) = (show::ms(view.duration_ms), show::ucr(view.price_ucr));
+                eprintln!("{job} {start} {took} {price}");
+            }
+            Err(Failure::Refused { refusal, .. }) if refusal.code == "auth.scope" => eprintln!("{job}"),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     async fn done(&self, client: &Client, done: &Executed, json: bool) -> Result<(), Failure> {
@@ -82,6 +121,18 @@ impl Call {
             print_logs(client, job).await?;
         }
         Err(failure)
+    }
+}
+
+/// The job knows why its stream broke off.
+async fn why_broken(client: &Client, job: JobId, broken: &reqwest::Error) -> Failure {
+    let said = client.job(job, Some(JOB_ENDS_WITHIN)).await;
+    match said.ok().and_then(|view| view.error) {
+        Some(error) => Failure::of_job(Box::new(error.job(job))),
+        None => Failure::NoConnection {
+            url: client.base().to_owned(),
+            reason: format!("the answer broke off: {broken}"),
+        },
     }
 }
 
@@ -110,7 +161,7 @@ fn event(given: &str) -> Result<Box<RawValue>, Failure> {
         std::io::stdin()
             .lock()
             .read_to_string(&mut text)
-            .context("standard input is not UTF-8 text")?;
+            .context("standard input is not valid UTF-8")?;
         return value(&text, "standard input");
     }
     match given.strip_prefix('@') {
@@ -122,7 +173,7 @@ fn event(given: &str) -> Result<Box<RawValue>, Failure> {
 fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text.trim()).map_err(|error| {
         Failure::usage(format!(
-            "{what} is not JSON: {error}\n  a text needs its quotes: '\"text\"'; a file is @FILE"
+            "{what} is not JSON: {error}\n  put a text in quotes: '\"text\"'; for a file use @FILE"
         ))
     })
 }

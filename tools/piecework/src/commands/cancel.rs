@@ -4,10 +4,10 @@ use piecework_model::JobId;
 
 use crate::{failure::Failure, session, units};
 
-/// Cancel a job that is queued or running
+/// Cancel a queued or running job
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
-    /// Like job_0123...
+    /// Job id, like job_0123...
     #[arg(value_parser = units::noun::<JobId>)]
     id: JobId,
 }

@@ -14,7 +14,7 @@ use crate::{
     show, units,
 };
 
-/// Run functions on a ledger that peers elsewhere keep
+/// Run a controller that uses a ledger kept by other peers
 #[derive(Debug, clap::Args)]
 pub struct Controller {
     #[command(subcommand)]
@@ -29,7 +29,7 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Look at the settings
+    /// Show the settings
     Config {
         #[command(subcommand)]
         action: Config,
@@ -38,35 +38,35 @@ enum Action {
 
 #[derive(Debug, clap::Subcommand)]
 enum Config {
-    /// Print all that is in force, the defaults too
+    /// Print all settings in force, including defaults
     Show {
         #[command(flatten)]
         place: Place,
     },
 }
 
-/// Make the keys and the settings of a new controller
+/// Create the keys and settings of a new controller
 #[derive(Debug, clap::Args)]
 struct Init {
-    /// The HTTP API of a ledger peer; repeat it for several: when one is gone, the next is asked
+    /// HTTP API of a ledger peer; repeat for several: if one fails, the next is used
     #[arg(long = "peer", value_name = "URL", required = true)]
     peers: Vec<String>,
-    /// The network's genesis file, or the URL of a peer that shows it
+    /// Genesis file of the network, or the URL of a peer that serves it
     #[arg(long, value_name = "FILE|URL")]
     genesis: Option<String>,
-    /// The network's id, as somebody said whom you trust; needed with a URL
+    /// Network id, from a source that you trust; required with a URL
     #[arg(long, value_name = "ID", requires = "genesis")]
     network: Option<String>,
-    /// Its account on the ledger
+    /// Name of the controller's account on the ledger
     #[arg(long, default_value = "controller", value_parser = units::noun::<OwnerName>)]
     name: OwnerName,
-    /// The account of who runs it
+    /// Name of the operator's account
     #[arg(long, value_name = "NAME", default_value = "operator", value_parser = units::noun::<OwnerName>)]
     operator: OwnerName,
-    /// Where to listen
+    /// Listen address
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433")]
     listen: SocketAddr,
-    /// Under which people reach it, if that is another
+    /// Public URL, if different from the listen address
     #[arg(long, default_value = "")]
     url: String,
     #[command(flatten)]
@@ -75,10 +75,10 @@ struct Init {
 
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// Where all state is kept [default: piecework-controller below the user's data directory]
+    /// Data directory [default: piecework-controller in the user's data directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The settings, if they lie elsewhere [default: controller.toml in DIR]
+    /// Settings file [default: controller.toml in DIR]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -113,7 +113,7 @@ impl Controller {
 }
 
 const HEAD: &str = "\
-# A controller's settings; `piecework controller config show` prints all that is in force.
+# Settings of a controller; `piecework controller config show` prints all settings in force.
 ";
 
 impl Init {
@@ -133,7 +133,7 @@ impl Init {
             let path = directory.join(GENESIS_FILE);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        eprintln!("the settings are in {}; these are its accounts:", path.display());
+        eprintln!("settings are in {}; the controller's accounts:", path.display());
         show::text(&format!(
             "{}={}\n{}={}\n",
             settings.operator,
@@ -151,13 +151,13 @@ async fn run(place: &Place) -> Result<(), Failure> {
     let (directory, settings) = (place.directory()?, place.settings()?);
     let path = directory.join(GENESIS_FILE);
     let genesis = piecework_peer::read_genesis(&path)
-        .with_context(|| format!("the network's genesis file is expected at {}", path.display()))?;
+        .with_context(|| format!("put the network's genesis file at {}", path.display()))?;
     let began = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
     let controller = compose::controller(&directory, &settings, genesis, &say).await?;
     let stop = stopped();
     println!("ready {}", controller.url);
     controller.serve(stop).await?;
-    eprintln!("stopped; everything is kept in {}", directory.display());
+    eprintln!("stopped; all state is in {}", directory.display());
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use crate::{failure::Failure, session};
 
-/// Remove a function; its jobs stay on record
+/// Delete a function; its jobs stay on record
 #[derive(Debug, clap::Args)]
 pub struct Delete {
+    /// Name or id of the function
     name: String,
 }
 

@@ -17,16 +17,16 @@ use crate::{
     units,
 };
 
-/// Deploy a file, a folder or inline code; a name that exists gets a new version
+/// Deploy a file, a folder or inline code; an existing function gets a new version
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
     /// A .py, .mjs or .js file, a folder with main.py or main.mjs, or - for standard input
     #[arg(required_unless_present = "code")]
     path: Option<PathBuf>,
-    /// The code itself
+    /// Inline code
     #[arg(long, conflicts_with = "path")]
     code: Option<String>,
-    /// The function's name [default: the file's or folder's]
+    /// Name of the function [default: the name of the file or folder]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -36,54 +36,58 @@ pub struct Deploy {
 /// What a version is run with.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
-    /// python or javascript [default: by the file's ending, or main.py or main.mjs in the folder]
+    /// python or javascript [default: from the file's extension, or from main.py or main.mjs in the folder]
     #[arg(long, value_name = "L", value_parser = units::noun::<Language>)]
     pub language: Option<Language>,
-    /// Longest run, like 500ms, 5s or 2m; at most 15m [default: 5s]
+    /// Time limit of a run, like 500ms, 5s or 2m; at most 15m [default: 5s]
     #[arg(long, value_parser = units::timeout_ms)]
     pub timeout: Option<u32>,
-    /// Most memory, 32MiB to 4GiB [default: 128MiB]
+    /// Memory limit, 32MiB to 4GiB [default: 128MiB]
     #[arg(long, value_parser = units::memory_mb)]
     pub memory: Option<u32>,
-    /// auto, or the one backend that may run it [default: auto]
+    /// Sandbox: auto, or the name of a backend [default: auto]
     #[arg(long, value_name = "auto|BACKEND")]
     pub sandbox: Option<String>,
-    /// FILE or FILE:FUNCTION [default: main.py:handler, or the default export of main.mjs]
+    /// Handler: FILE or FILE:FUNCTION [default: main.py:handler, or the default export of main.mjs]
     #[arg(long)]
     pub handler: Option<String>,
-    /// A variable; may be repeated. On a new version the whole set is replaced
+    /// Set an environment variable; may be repeated; replaces all variables of the version before
     #[arg(long, value_name = "K=V", value_parser = units::assignment)]
     pub env: Vec<(String, String)>,
-    /// A variable that is sealed at rest and never shown; may be repeated
+    /// Set a variable that is encrypted at rest and never shown; may be repeated
     #[arg(long, value_name = "K=V", value_parser = units::assignment)]
     pub secret: Vec<(String, String)>,
-    /// Runs at one time, 1 to 1000
+    /// Maximum number of concurrent runs, 1 to 1000
     #[arg(long, value_name = "N")]
     pub concurrency: Option<u32>,
-    /// What the function may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
+    /// Budget per calendar month, like 250 or 1.5cr; 0 for no budget
     #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
     pub budget: Option<u64>,
-    /// Give the new version this percentage of the calls and leave the live one live
+    /// Send this percentage of calls to the new version and keep the current one live
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
     pub canary: Option<u32>,
     /// Record each job on the ledger before it runs
     #[arg(long)]
     pub strict: bool,
-    /// What it may reach on the network; may be repeated, replaces the whole set; `none` shuts it [default: none]
+    /// Allow network access to this host; may be repeated, replaces the whole list; `none` blocks all [default: none]
     #[arg(long, value_name = "HOST:PORT")]
     pub allow: Vec<String>,
-    /// Most that one run may move over the network, 1MiB to 16GiB [default: 64MiB]
+    /// Limit on network traffic per run, 1MiB to 16GiB [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     pub egress_limit: Option<u32>,
-    /// Where results go and how long they are kept, as JSON in a file (docs/functions.md); `none` for as usual
+    /// Maximum size that one run may stream at the function's URL, 0 to 16GiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::stream_mb)]
+    pub stream_limit: Option<u32>,
+    /// JSON file that says where results go and how long they are kept (see docs/functions.md); `none` for the default
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     pub results: Option<SetResults>,
-    /// Let anybody call its URL without a token, at your expense
+    /// Let anyone call the URL without a token, at your expense
     #[arg(long)]
     pub public: bool,
     #[command(flatten)]
     pub placement: Placement,
-    /// It is deterministic: run this share of its jobs twice, at your expense, and compare; 0 lifts it [default: 0]
+    /// Declare the function deterministic: run this percentage of its jobs twice, at your expense, and compare; 0 turns
+    /// it off [default: 0]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100))]
     pub rerun: Option<u32>,
 }
@@ -91,22 +95,24 @@ pub struct Settings {
 /// Where its jobs may run. What is not said stays as it was.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Placement {
-    /// Only providers of this region; `any` lifts it [default: any]
+    /// Run only on providers in this region; `any` removes the rule [default: any]
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
-    /// Only providers with this label; may be repeated, replaces the whole set; `none` empties it
+    /// Run only on providers with this label; may be repeated, replaces the whole list; `none` removes all
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
-    /// Only providers of at least this trust [default: new]
+    /// Run only on providers with at least this trust class: new, known or trusted [default: new]
     #[arg(long, value_name = "new|known|trusted")]
     pub trust: Option<String>,
-    /// Only providers no dearer, like cpu=300,start=2 (ucr; start, cpu, memory, egress); `none` lifts it
+    /// Run only on providers that charge no more than this, like cpu=300,start=2 (in ucr; start, cpu, memory, egress);
+    /// `none` removes the caps
     #[arg(long, value_name = "CAPS", value_parser = units::price_cap)]
     pub price_cap: Option<PriceCap>,
-    /// Only this provider, or `own` for yours; may be repeated, replaces the whole set; `none` lifts it
+    /// Run only on this provider, or `own` for your own; may be repeated, replaces the whole list; `none` removes the
+    /// rule
     #[arg(long, value_name = "PROVIDER|own")]
     pub pin: Vec<String>,
-    /// random, least-loaded, warm-first or cheapest [default: the community's]
+    /// How to choose a provider: random, least-loaded, warm-first or cheapest [default: the controller's policy]
     #[arg(long, value_name = "POLICY")]
     pub policy: Option<String>,
 }
@@ -136,10 +142,11 @@ impl Deploy {
                 self.settings.language,
             )?,
         };
-        let name = self
-            .name
-            .or_else(|| source.name.clone())
-            .ok_or_else(|| Failure::usage("the path gives no name of 1 to 30 of a-z, 0-9 and -: say --name"))?;
+        let name = self.name.or_else(|| source.name.clone()).ok_or_else(|| {
+            Failure::usage(
+                "the path does not give a valid function name (1 to 30 characters from a-z, 0-9 and -); add --name",
+            )
+        })?;
         let client = session::connect()?;
         progress.set_message(format!("deploying {name} ({})", source.summary));
         let view = send(&client, &name, source, &self.settings).await;
@@ -179,6 +186,7 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         budget_ucr: settings.budget,
         egress: listed(&settings.allow),
         egress_limit_mb: settings.egress_limit,
+        stream_limit_mb: settings.stream_limit,
         placement: settings.placement.body(),
         results: settings.results.clone(),
         rerun_percent: settings.rerun,
@@ -213,6 +221,7 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         canary,
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
+        stream_limit_mb: create.stream_limit_mb,
         placement: create.placement,
         results: create.results,
         rerun_percent: create.rerun_percent,
@@ -228,7 +237,7 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;
     }
     if let Some(traffic) = &view.traffic {
-        show::text(&format!("calls go to {}\n", super::traffic::shares(traffic)))?;
+        show::text(&format!("calls are split {}\n", super::traffic::shares(traffic)))?;
     }
     if !view.egress.is_empty() {
         show::text(&format!(

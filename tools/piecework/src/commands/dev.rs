@@ -17,12 +17,12 @@ const LOGS_WAIT_MS: u32 = 20_000;
 /// Room for `-dev` in 30.
 const NAME_MAX: usize = 26;
 
-/// Watch a file or folder: each save makes a new version of NAME-dev; logs and errors are shown
+/// Watch a file or folder: deploy each save as NAME-dev, and show logs and errors
 #[derive(Debug, clap::Args)]
 pub struct Dev {
-    /// A file or a folder, as for `deploy`
+    /// A file or folder, as for `deploy`
     path: PathBuf,
-    /// The function's name before `-dev` [default: the file's or folder's]
+    /// Name of the function, without `-dev` [default: the name of the file or folder]
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ impl Dev {
         let client = session::connect()?;
         let mut seen = pack::mark(&self.path)?;
         let name = self.deploy_first(&client).await?;
-        eprintln!("watching {}; ctrl-c ends", self.path.display());
+        eprintln!("watching {}; press Ctrl-C to stop", self.path.display());
         let mut follow = Box::pin(follow_logs(client.clone(), name.clone()));
         loop {
             tokio::select! {

@@ -13,26 +13,26 @@ use crate::{
     places,
 };
 
-/// A network of separate processes on this machine: ledger peers, a controller, providers
+/// Run a whole network on this machine, one process per ledger peer, controller and provider
 #[derive(Debug, clap::Args)]
 pub struct Devnet {
-    /// Ledger peers; 4 go on when one is gone [default: 4]
+    /// Number of ledger peers; 4 tolerate the loss of one [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=16))]
     peers: Option<u16>,
-    /// Providers [default: 3]
+    /// Number of providers [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=16))]
     providers: Option<u16>,
-    /// Where all state is kept [default: piecework-devnet below the user's data directory]
+    /// Data directory [default: piecework-devnet in the user's data directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Where the controller listens; port 0 takes a free one [default: 127.0.0.1:7433]
+    /// Listen address of the controller; port 0 picks a free port [default: 127.0.0.1:7433]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
 }
 
 impl Devnet {
-    /// Prints `ready URL` on standard output once a call would succeed; progress goes to standard error, what the processes
-    /// say to DIR/logs.
+    /// Prints `ready URL` on standard output once a call would succeed; progress goes to standard error, what the
+    /// processes say to DIR/logs.
     pub async fn run(self) -> Result<(), Failure> {
         let directory = match self.data {
             Some(directory) => directory,
@@ -46,12 +46,12 @@ impl Devnet {
         let began = Instant::now();
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
         let ready = |answers: Answers<'_>| {
-            say("ready; Ctrl-C stops all of it");
+            say("ready; press Ctrl-C to stop everything");
             eprint!("{}", next_steps(&directory, &answers));
             println!("ready {}", answers.controller);
         };
         compose::devnet(&directory, wanted, &say, ready, stopped()).await?;
-        eprintln!("stopped; everything is kept in {}", directory.display());
+        eprintln!("stopped; all state is in {}", directory.display());
         Ok(())
     }
 }

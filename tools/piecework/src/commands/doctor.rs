@@ -4,7 +4,7 @@ use piecework_sandbox::{BackendName, Probe};
 
 use crate::{compose, failure::Failure, places, show};
 
-/// Probe every sandbox backend: what works here, and why the rest does not
+/// Test every sandbox backend on this machine and explain what does not work
 #[derive(Debug, clap::Args)]
 pub struct Doctor {}
 
@@ -30,7 +30,7 @@ impl Doctor {
             return Ok(());
         }
         Err(Failure::usage(
-            "no sandbox works here: nothing can be run on this machine",
+            "no sandbox works here, so this machine cannot run functions",
         ))
     }
 }
@@ -39,10 +39,10 @@ impl Doctor {
 fn absent(backend: BackendName) -> Probe {
     let detail = match backend {
         BackendName::Wasm => match places::runtimes() {
-            Some(folder) => format!("no component in {}: run runtimes/build.sh", folder.display()),
-            None => "no components were found: run runtimes/build.sh, or set PIECEWORK_RUNTIMES".to_owned(),
+            Some(folder) => format!("no wasm component in {}; run runtimes/build.sh", folder.display()),
+            None => "no wasm components found; run runtimes/build.sh, or set PIECEWORK_RUNTIMES".to_owned(),
         },
-        BackendName::Jail => "neither python3 nor node was found: install one of them".to_owned(),
+        BackendName::Jail => "neither python3 nor node found; install one of them".to_owned(),
         BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
             "not in this build".to_owned()
         }

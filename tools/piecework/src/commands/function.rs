@@ -7,23 +7,24 @@ use piecework_api::{
 
 use crate::{failure::Failure, session, show, units};
 
-/// Show a function, or change what needs no new version
+/// Show a function, or change settings that need no new version
 #[derive(Debug, clap::Args)]
 pub struct Function {
+    /// Name or id of the function
     name: String,
-    /// Let a quarantined version take calls again
+    /// Release a quarantined version, so that it takes calls again
     #[arg(long)]
     release: bool,
-    /// Take no calls from now on; what runs goes on to its end
+    /// Stop taking calls; running jobs finish
     #[arg(long, conflicts_with = "start")]
     stop: bool,
-    /// Take calls again
+    /// Take calls again after --stop
     #[arg(long)]
     start: bool,
-    /// What it may cost in a calendar month, like 250 or 1.5cr; 0 for no budget
+    /// Budget per calendar month, like 250 or 1.5cr; 0 for no budget
     #[arg(long, value_name = "AMOUNT", value_parser = units::budget_ucr)]
     budget: Option<u64>,
-    /// Where results go and how long they are kept, as JSON in a file (docs/functions.md); `none` for as usual
+    /// JSON file that says where results go and how long they are kept (see docs/functions.md); `none` for the default
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     results: Option<SetResults>,
 }
@@ -72,6 +73,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("public", show::yes(view.public)),
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
+        ("streams", format!("up to {} MiB", view.stream_limit_mb)),
         ("placement", placement(&view.placement)),
         (
             "deterministic",
@@ -135,7 +137,7 @@ fn status(view: &FunctionView) -> String {
     let status = format!("{:?}", view.status).to_lowercase();
     match &view.quarantine {
         Some(why) => format!(
-            "{status} since {}: {} times {} in a row; deploy a new version, or --release",
+            "{status} since {}: {} times {} in a row; deploy a new version, or use --release",
             show::time(why.since),
             why.failures,
             why.code

@@ -7,10 +7,10 @@ use crate::{failure::Failure, session, show};
 /// List your functions
 #[derive(Debug, clap::Args)]
 pub struct Functions {
-    /// Only names that contain this
+    /// Only functions whose name contains this
     #[arg(long, value_name = "TEXT", alias = "search")]
     name: Option<String>,
-    /// Those that were deleted and can be restored
+    /// Only deleted functions that can still be restored
     #[arg(long)]
     deleted: bool,
     #[command(flatten)]
@@ -46,7 +46,7 @@ impl Functions {
         show::table(
             header,
             rows.collect(),
-            "no functions yet: `piecework new hello --language python`",
+            "no functions yet; create one with `piecework new hello --language python`",
         )?;
         super::more(list.next.as_deref());
         Ok(())

@@ -5,13 +5,13 @@ use piecework_model::JobId;
 
 use crate::{failure::Failure, session, show, units};
 
-/// List receipts that stand out and wait for a decision, and those that were refused (operators)
+/// List suspicious receipts that wait for a decision, and refused ones (operators only)
 #[derive(Debug, clap::Args)]
 pub struct Held {
     /// Pay the receipt of this job
     #[arg(long, value_name = "JOB", value_parser = units::noun::<JobId>, conflicts_with = "refuse")]
     release: Option<JobId>,
-    /// Never pay the receipt of this job; it counts against its provider
+    /// Refuse the receipt of this job; it is never paid and counts against its provider
     #[arg(long, value_name = "JOB", value_parser = units::noun::<JobId>)]
     refuse: Option<JobId>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `piecework invite`: a code that lets one person register.
+//! `piecework invite`: a code that lets one account register.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use piecework_model::Credits;
 
 use crate::{failure::Failure, session, show, units};
 
-/// Make an invite for one new account
+/// Create an invite for one new account
 #[derive(Debug, clap::Args)]
 pub struct Invite {
-    /// What it may become: developer, provider, peer or controller; may be repeated [default: developer]
+    /// Role of the new account: developer, provider, peer or controller; may be repeated [default: developer]
     #[arg(long, value_parser = role)]
     role: Vec<Role>,
-    /// Credits that it gets from yours
+    /// Credits that the new account gets from yours
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr)]
     grant: Option<i128>,
-    /// Credits that it may owe: lent, and held, by you
+    /// Credits that the new account may owe; your account holds this amount
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr)]
     lend: Option<i128>,
-    /// How long it can be used
+    /// How long the invite is valid
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = units::duration)]
     expires: Duration,
 }

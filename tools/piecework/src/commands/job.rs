@@ -14,21 +14,21 @@ use serde::Serialize;
 use super::verify::{self, Trusted};
 use crate::{failure::Failure, session, show, units};
 
-/// Show a job: its receipt, and opened, metered, received, paid with the credits that moved
+/// Show a job: its receipt, its steps from opened to paid, and the credits that moved
 #[derive(Debug, clap::Args)]
 pub struct Job {
-    /// Like job_0123...
+    /// Job id, like job_0123...
     #[arg(value_parser = units::noun::<JobId>)]
     id: JobId,
-    /// Check the proof that it was metered and paid: receipt, Merkle path, block, certificate
+    /// Fetch and check the proof that the job was metered and paid: receipt, Merkle path, block, certificate
     #[arg(long)]
     proof: bool,
-    /// Keep the proof in a file, for `piecework ledger verify`
+    /// Save the proof to a file, for `piecework ledger verify`
     #[arg(short, long, value_name = "FILE", requires = "proof")]
     output: Option<PathBuf>,
     #[command(flatten)]
     trusted: Trusted,
-    /// Print what it printed
+    /// Print the job's logs
     #[arg(long, conflicts_with = "proof")]
     logs: bool,
 }
@@ -59,7 +59,7 @@ impl Job {
         show::table(
             ["STEP", "AT", "BLOCK", "BLOCK'S TIME", "WHAT"],
             history.iter().map(step).collect(),
-            "nothing happened to it yet",
+            "nothing has happened to it yet",
         )
     }
 }
@@ -84,7 +84,7 @@ impl Job {
     async fn check(&self, client: &Client, json: bool) -> Result<(), Failure> {
         let shown = self.shown(client).await?;
         let Proof::Job(proof) = verify::read(&shown.proof, self.output.as_deref())? else {
-            return Err(Invalid::Malformed("the proof is of no job").into());
+            return Err(Invalid::Malformed("the proof is not for a job").into());
         };
         let ground = self.trusted.ground(Some(client)).await?;
         verify::job(&ground, &proof, self.id, json)

@@ -7,10 +7,10 @@ use crate::{failure::Failure, session, show, units};
 /// List jobs, newest first
 #[derive(Debug, clap::Args)]
 pub struct Jobs {
-    /// Only this function's
+    /// Only jobs of this function
     #[arg(long, value_name = "NAME")]
     function: Option<String>,
-    /// Only in this state: queued, running, succeeded, failed, timed_out, cancelled or expired
+    /// Only jobs in this state: queued, running, succeeded, failed, timed_out, cancelled or expired
     #[arg(long, value_parser = units::noun::<JobState>)]
     state: Option<JobState>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `piecework leases`: what is held to pay for runs, how it ends, and who may draw on it.
+//! `piecework leases`: credits held to pay for runs, closing them, and who may use them.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use piecework_model::{Credits, LeaseId, PublicKey};
 use super::signed;
 use crate::{failure::Failure, keyfile, session, show, units};
 
-/// List your leases, close one, or say who pays from it
+/// List your leases, or open, close and delegate one
 #[derive(Debug, clap::Args)]
 pub struct Leases {
     #[command(flatten)]
@@ -26,38 +26,38 @@ pub struct Leases {
 
 #[derive(Debug, clap::Subcommand)]
 enum Change {
-    /// Hold credits to pay for runs, where you keep your account's key yourself; for others the controller does it
+    /// Open a lease that holds credits for runs (only if you keep your account's key; otherwise the controller does it)
     Open {
-        /// How much [default: what the controller holds at a time for others]
+        /// Amount to hold [default: the amount that the controller uses for other accounts]
         #[arg(value_parser = units::credits_ucr)]
         amount: Option<i128>,
-        /// Your account's key
+        /// File with your account's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
-    /// Hold more in a lease, where you keep your account's key yourself; for others the controller does it
+    /// Add credits to a lease (only if you keep your account's key; otherwise the controller does it)
     TopUp {
-        /// How much more
+        /// Amount to add
         #[arg(value_parser = units::credits_ucr)]
         amount: i128,
-        /// Your account's key
+        /// File with your account's key
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
-        /// The lease [default: the one that is open]
+        /// Lease id [default: your open lease]
         #[arg(long, value_name = "LEASE", value_parser = units::noun::<LeaseId>)]
         lease: Option<LeaseId>,
     },
-    /// Close a lease: it takes no new runs, and what is not spent is yours again when its window is over. The next run
+    /// Close a lease: it takes no new runs, and the unspent credits return when its window is over. The next run
     /// opens another
     Close {
         #[command(flatten)]
         of: Of,
     },
-    /// Let another controller pay from a lease, and ack, in a lost one's place; or no longer
+    /// Let another controller pay from a lease and ack results, for example when yours is lost; or revoke that
     Delegate {
-        /// The controller's public key [default: of the one that is logged in to]
+        /// Public key of the controller [default: the one you are logged in to]
         payer: Option<PublicKey>,
-        /// Take the key away
+        /// Revoke the key
         #[arg(long)]
         remove: bool,
         #[command(flatten)]
@@ -68,10 +68,10 @@ enum Change {
 /// Whose turn it is to sign, and for what.
 #[derive(Debug, clap::Args)]
 struct Of {
-    /// The lease [default: the one that is open]
+    /// Lease id [default: your open lease]
     #[arg(long, value_name = "LEASE", value_parser = units::noun::<LeaseId>)]
     lease: Option<LeaseId>,
-    /// Your account's key, where you keep it yourself
+    /// File with your account's key, if you keep it yourself
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -125,7 +125,7 @@ async fn chosen(client: &Client, named: Option<LeaseId>) -> Result<LeaseId, Fail
 
 fn found(open: Option<LeaseView>) -> Result<LeaseId, Failure> {
     open.map(|lease| lease.id)
-        .ok_or_else(|| Failure::usage("no lease is open; `piecework leases` lists yours"))
+        .ok_or_else(|| Failure::usage("you have no open lease; list yours with `piecework leases`"))
 }
 
 /// With a key file the transaction is signed here, and the controller is asked for nothing but to pass it on.
@@ -140,7 +140,7 @@ const HEARD_WITHIN: Duration = Duration::from_secs(10);
 async fn open(client: &Client, key: &Path, amount: Option<i128>, json: bool) -> Result<(), Failure> {
     if let Some(open) = open_here(client).await? {
         return Err(Failure::usage(format!(
-            "{} is open already; `piecework leases top-up AMOUNT --key FILE` adds to it",
+            "{} is already open; add to it with `piecework leases top-up AMOUNT --key FILE`",
             open.id
         )));
     }
@@ -167,7 +167,7 @@ async fn open(client: &Client, key: &Path, amount: Option<i128>, json: bool) -> 
         .any(|known| known.id == lease)
     {
         if Instant::now() > deadline {
-            eprintln!("the controller has not heard of it yet; until then runs are refused with lease.none");
+            eprintln!("the controller does not see the lease yet; until it does, runs are refused with lease.none");
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -195,7 +195,7 @@ fn told(view: &LeaseView, json: bool, what: &str) -> Result<(), Failure> {
         return show::json(view);
     }
     let left = show::ucr_long(Credits(view.budget_ucr.0 - view.used_ucr.0));
-    show::text(&format!("{} {what}: it holds {left}\n", view.id))
+    show::text(&format!("{} {what}; it holds {left}\n", view.id))
 }
 
 async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
@@ -212,7 +212,7 @@ async fn close(client: &Client, of: &Of, json: bool) -> Result<(), Failure> {
         .expires_at_height
         .map_or_else(|| "its window".to_owned(), |height| format!("block {height}"));
     show::text(&format!(
-        "{lease} is closing: what is not spent of {rest} is yours again after {until}\n"
+        "{lease} is closing; the unspent part of {rest} returns to you after {until}\n"
     ))
 }
 
@@ -239,7 +239,7 @@ async fn delegate(client: &Client, of: &Of, (payer, add): (&PublicKey, bool), js
         return show::json(&view);
     }
     let payers: Vec<String> = view.payer_keys.iter().map(PublicKey::to_string).collect();
-    show::text(&format!("{lease} is paid from by {}\n", payers.join(", ")))
+    show::text(&format!("{lease} can be used by {}\n", payers.join(", ")))
 }
 
 async fn list(client: &Client, query: &PageQuery, json: bool) -> Result<(), Failure> {
@@ -272,7 +272,7 @@ async fn list(client: &Client, query: &PageQuery, json: bool) -> Result<(), Fail
     show::table(
         header,
         rows.collect(),
-        "no leases: the first run opens one, or `piecework leases open` where you keep your account's key yourself",
+        "no leases; the first run opens one, or run `piecework leases open` if you keep your account's key yourself",
     )?;
     super::more(list.next.as_deref());
     Ok(())

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::verify::{self, Trusted};
 use crate::{failure::Failure, session, show};
 
-/// Look at the ledger
+/// Inspect the ledger
 #[derive(Debug, clap::Args)]
 pub struct Ledger {
     #[command(subcommand)]
@@ -21,28 +21,35 @@ pub struct Ledger {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Height, head, peers
+    /// Show height, head and peers
     Status,
-    /// Blocks, newest first
+    /// List blocks, newest first
     Blocks {
         #[command(flatten)]
         page: super::Page,
     },
-    /// One block with its transactions
-    Block { height: u64 },
-    /// One transaction
+    /// Show a block and its transactions
+    Block {
+        /// Height of the block
+        height: u64,
+    },
+    /// Show a transaction
     Transaction {
-        /// 64 hex digits
+        /// Transaction id, 64 hex digits
         id: String,
     },
-    /// Write the whole ledger to a file that anybody can check
-    Export { file: PathBuf },
-    /// Check an export, or a proof that was kept, with the genesis alone: signatures, paths, certificates, every block again
+    /// Export the whole ledger to a file that anyone can verify
+    Export {
+        /// Output file
+        file: PathBuf,
+    },
+    /// Verify an export or a saved proof with the genesis file alone: signatures, paths, certificates; executes every
+    /// block again
     Verify {
-        /// What `ledger export`, `job --proof -o` or `account --proof -o` wrote
+        /// File written by `ledger export`, `job --proof -o` or `account --proof -o`
         #[arg(required_unless_present = "url", conflicts_with = "url")]
         file: Option<PathBuf>,
-        /// Read the ledger from a peer or a controller instead
+        /// Read the ledger from this peer or controller instead of a file
         #[arg(long)]
         url: Option<String>,
         #[command(flatten)]
@@ -91,7 +98,7 @@ async fn export(client: &Client, file: &Path, json: bool) -> Result<(), Failure>
 async fn verify_url(url: &str, trusted: &Trusted, json: bool) -> Result<(), Failure> {
     let client = Client::new(url, None)?;
     let ground = trusted.ground(Some(&client)).await?;
-    let folder = tempfile::tempdir().context("there is no room for the export")?;
+    let folder = tempfile::tempdir().context("not enough space for the export")?;
     let path = folder.path().join("ledger");
     verify::write_export(&client, ground.genesis.clone(), &path).await?;
     verify::export(path, Some(ground), json).await
@@ -119,7 +126,7 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
         ),
         (
             "to the peers",
-            format!("{} wait to be paid out", show::ucr_long(status.peers_pool_ucr)),
+            format!("{} waiting to be paid out", show::ucr_long(status.peers_pool_ucr)),
         ),
         ("transactions waiting", status.queued.to_string()),
     ];

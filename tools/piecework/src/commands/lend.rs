@@ -9,18 +9,18 @@ use piecework_model::Credits;
 use super::{account, signed};
 use crate::{failure::Failure, keyfile, session, show, units};
 
-/// Let an account owe, as its sponsor: what you lend is held of your credits; or pay what it owes
+/// Let another account owe credits, as its sponsor (your account holds the amount), or pay off its debt
 #[derive(Debug, clap::Args)]
 pub struct Lend {
-    /// Whose sponsor you are, or become; your own name, to give back a limit that you do not need
+    /// Account to lend to; your own name, to give back a limit that you do not need
     name: String,
-    /// How much it may owe in all: 0 ends it, once nothing is owed
+    /// Total that the account may owe; 0 ends the loan, once nothing is owed
     #[arg(value_parser = units::credits_ucr)]
     limit: Option<i128>,
-    /// Pay so much of what it owes out of what is held: the loan becomes smaller, and is not asked back
+    /// Pay this much of the debt from the held credits; the loan shrinks and is not repaid
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr, conflicts_with = "limit")]
     cover: Option<i128>,
-    /// Your account's key, where you keep it yourself
+    /// File with your account's key, if you keep it yourself
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ impl Lend {
             (None, Some(amount)) => Change::Cover(Credits(amount)),
             (None, None) => {
                 return Err(Failure::usage(
-                    "how much may it owe? `piecework lend NAME AMOUNT`, or `--cover AMOUNT`",
+                    "give an amount: `piecework lend NAME AMOUNT`, or `--cover AMOUNT`",
                 ));
             }
         };

@@ -4,20 +4,21 @@ use piecework_api::audit::AccountLimits;
 
 use crate::{failure::Failure, session, show};
 
-/// Show or set an account's rate limit and its weight against others; only operators set them
+/// Show or set an account's rate limit and weight; only operators can set them
 #[derive(Debug, clap::Args)]
 pub struct Limits {
+    /// Name of the account
     name: String,
-    /// Requests a second on the long run
+    /// Sustained requests per second
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
-    /// Requests at once [default: twice the rate]
+    /// Burst size, in requests [default: twice the rate]
     #[arg(long, value_name = "N")]
     burst: Option<u32>,
-    /// Share of the slots while they are short, 1 to 100
+    /// Weight when slots are scarce, 1 to 100
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
-    /// Back to the defaults
+    /// Restore the defaults
     #[arg(long, conflicts_with_all = ["rate", "burst", "weight"])]
     reset: bool,
 }

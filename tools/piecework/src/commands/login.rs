@@ -1,4 +1,4 @@
-//! `piecework login`: proves who one is and remembers the token.
+//! `piecework login`: authenticates and remembers the token.
 
 use std::{
     io::{BufRead as _, IsTerminal as _},
@@ -20,24 +20,24 @@ use crate::{
     units,
 };
 
-/// Log in to a controller and remember it
+/// Log in to a controller and remember the login
 #[derive(Debug, clap::Args)]
 pub struct Login {
-    /// Where the controller answers, like http://127.0.0.1:7433
+    /// URL of the controller, like http://127.0.0.1:7433
     url: String,
-    /// A token, as `tokens create` prints it
+    /// Token, as printed by `tokens create`
     #[arg(long, value_name = "T", conflicts_with_all = ["invite", "name"])]
     token: Option<String>,
-    /// Prove it by the key in this file instead of a password; registering makes one where there is none
+    /// Log in with the key in this file instead of a password; with --invite or --register a missing key is created
     #[arg(long, value_name = "FILE", requires = "name")]
     key: Option<PathBuf>,
-    /// Register first, with this invite
+    /// Register first with this invite
     #[arg(long, value_name = "CODE", requires = "name")]
     invite: Option<String>,
-    /// The account's name; the password is asked for, or read from standard input
+    /// Name of the account; the password is read from a prompt or from standard input
     #[arg(long)]
     name: Option<String>,
-    /// Register first, where the network takes everybody
+    /// Register first without an invite, if the network allows it
     #[arg(long, requires = "name")]
     register: bool,
 }
@@ -161,7 +161,7 @@ fn secret(what: &str) -> Result<String, Failure> {
     };
     let line = line.trim_end_matches(['\r', '\n']).to_owned();
     if line.is_empty() {
-        Err(Failure::usage(format!("no {what} was given")))
+        Err(Failure::usage(format!("no {what} given")))
     } else {
         Ok(line)
     }

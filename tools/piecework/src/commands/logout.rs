@@ -11,7 +11,7 @@ impl Logout {
         let said = if session::forget()? {
             "logged out"
         } else {
-            "there was no login"
+            "not logged in"
         };
         eprintln!("{said}");
         Ok(())

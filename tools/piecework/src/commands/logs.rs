@@ -11,18 +11,18 @@ use crate::{failure::Failure, session, show};
 /// The server holds the request so long when there is nothing new.
 const WAIT_MS: u32 = 20_000;
 
-/// Show what a function's newest jobs printed, or one job
+/// Show the logs of a function's newest jobs, or of one job
 #[derive(Debug, clap::Args)]
 pub struct Logs {
-    /// A function, or a job's id
+    /// Name of a function, or id of a job
     name: String,
-    /// Only lines of this level and above: debug, info, warn or error
+    /// Only lines at this level or above: debug, info, warn or error
     #[arg(long, value_parser = level)]
     level: Option<LogLevel>,
-    /// Go on with what comes
+    /// Keep printing new lines
     #[arg(long, short)]
     follow: bool,
-    /// Jobs to begin with, 1 to 1000
+    /// Number of past jobs to start with, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
 }

@@ -8,15 +8,15 @@ use crate::{failure::Failure, session, show, units};
 /// Show counts, errors and latencies over time
 #[derive(Debug, clap::Args)]
 pub struct Metrics {
-    /// A function [default: the whole system]
+    /// Name of a function [default: the whole system]
     name: Option<String>,
     /// Only this version of the function
     #[arg(long, value_name = "N", requires = "name")]
     version: Option<u32>,
-    /// How far back
+    /// How far back to look
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = units::duration)]
     since: std::time::Duration,
-    /// minute, hour or day
+    /// Interval: minute, hour or day
     #[arg(long)]
     step: Option<String>,
 }

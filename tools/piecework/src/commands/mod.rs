@@ -47,10 +47,10 @@ use piecework_api::PageQuery;
 /// Which page of a list.
 #[derive(Debug, clap::Args)]
 pub struct Page {
-    /// Items on the page, 1 to 1000
+    /// Items per page, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Where the page begins, as the one before said
+    /// Start of the page, as printed by the page before
     #[arg(long, value_name = "C")]
     cursor: Option<String>,
 }

@@ -7,16 +7,16 @@ use piecework_model::{FunctionName, Language};
 
 use crate::{failure::Failure, units};
 
-/// Make a folder with a starter function
+/// Create a folder with a starter function
 #[derive(Debug, clap::Args)]
 pub struct New {
-    /// The function's name: 1 to 30 of a-z, 0-9 and -
+    /// Name of the function: 1 to 30 characters from a-z, 0-9 and -
     #[arg(value_parser = units::noun::<FunctionName>)]
     name: FunctionName,
     /// python or javascript
     #[arg(long, value_parser = units::noun::<Language>)]
     language: Language,
-    /// Where the folder is made
+    /// Directory in which to create the folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     into: PathBuf,
 }
@@ -25,7 +25,7 @@ impl New {
     pub fn run(self) -> Result<(), Failure> {
         let folder = self.into.join(self.name.as_str());
         fs::create_dir(&folder).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Failure::usage(format!("{} is there already", folder.display())),
+            io::ErrorKind::AlreadyExists => Failure::usage(format!("{} already exists", folder.display())),
             _ => anyhow::Error::new(error)
                 .context(format!("cannot make {}", folder.display()))
                 .into(),
@@ -33,7 +33,7 @@ impl New {
         for (file, text) in starter(self.language) {
             fs::write(folder.join(file), text).with_context(|| format!("cannot write {file}"))?;
         }
-        eprintln!("made {0}; deploy it with `piecework deploy {0}`", folder.display());
+        eprintln!("created {0}; deploy it with `piecework deploy {0}`", folder.display());
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
-//! `piecework offers`: who runs functions, at which prices.
+//! `piecework offers`: the providers' offers and prices.
 
 use crate::{failure::Failure, session, show};
 
-/// List the offers on the ledger
+/// List the providers' offers on the ledger
 #[derive(Debug, clap::Args)]
 pub struct Offers {
     #[command(flatten)]

@@ -18,98 +18,98 @@ use crate::{
     show, units,
 };
 
-/// Let this computer run jobs and earn; needs no open port
+/// Let this computer run jobs and earn credits; needs no open port
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = false)]
 pub struct Provide {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Where the controller answers, like https://piecework.example.org; may be repeated to fall back on
+    /// URL of the controller, like https://piecework.example.org; repeat for fallbacks
     #[arg(long, value_name = "URL")]
     controller: Vec<String>,
-    /// Needed the first time: from `piecework invite --role provider`
+    /// Invite code, required the first time; from `piecework invite --role provider`
     #[arg(long, value_name = "CODE")]
     invite: Option<String>,
-    /// The address of a ledger peer that is asked about payments when the controller is gone; may be repeated
+    /// URL of a ledger peer to use for payments when the controller is gone; may be repeated
     #[arg(long, value_name = "URL")]
     ledger: Vec<String>,
-    /// Claim a finished job on the ledger when it is unpaid for so many seconds
+    /// Claim a finished job on the ledger after it has been unpaid for this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = compose::CLAIM_AFTER_S,
         value_parser = clap::value_parser!(u32).range(1..=86_400))]
     claim_after: u32,
-    /// Refuse jobs of leases that a developer could close and empty within fewer blocks, beside a block for each second
-    /// that the job may take
+    /// Refuse jobs of leases that a developer could close and empty within fewer blocks (plus one block for each second
+    /// that the job may take)
     #[arg(long, value_name = "BLOCKS", default_value_t = compose::WINDOW_BLOCKS_MIN)]
     window_min: u32,
-    /// Where the key and all state are kept [default: piecework-provider below the user's data directory]
+    /// Data directory, including the key [default: piecework-provider in the user's data directory]
     #[arg(long, value_name = "DIR", global = true)]
     data: Option<PathBuf>,
-    /// Settings, if they lie elsewhere; options go before them [default: provider.toml in DIR, if it is there]
+    /// Settings file; options override it [default: provider.toml in DIR, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// What it is called; taken when it first joins [default: the host's name]
+    /// Name of this provider; used when it first joins [default: the host name]
     #[arg(long)]
     name: Option<String>,
-    /// Where it stands, in the community's words [default: anywhere]
+    /// Region of this computer, as the community calls it [default: anywhere]
     #[arg(long)]
     region: Option<String>,
-    /// Something that functions may ask for; may be repeated
+    /// Label that functions can ask for; may be repeated
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
-    /// Cores that it gives [default: all]
+    /// Number of cores to use [default: all]
     #[arg(long, value_name = "N")]
     cores: Option<u32>,
-    /// Memory that it gives; no job begins while it holds more [default: all]
+    /// Memory to use; no job starts while more is in use [default: all]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     memory: Option<u32>,
-    /// Disk for the code of functions; the longest unused goes first [default: 8GiB]
+    /// Disk space for functions' code; the least recently used goes first [default: 8GiB]
     #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
     disk: Option<u32>,
-    /// Give way while other programs work: jobs stand still, and go elsewhere if that lasts
+    /// Give way while other programs are busy: freeze jobs, and give them back if that lasts
     #[arg(long)]
     when_idle: bool,
-    /// Give way while the computer runs on its battery
+    /// Give way while the computer runs on battery
     #[arg(long)]
     on_mains: bool,
-    /// Begin jobs only then, in local time, like 22:00-07:00
+    /// Start jobs only during these hours, in local time, like 22:00-07:00
     #[arg(long, value_name = "FROM-TO", value_parser = units::noun::<Hours>)]
     hours: Option<Hours>,
-    /// With --when-idle: only the load of this control group counts, like /sys/fs/cgroup/user.slice
+    /// With --when-idle: count only the load of this control group, like /sys/fs/cgroup/user.slice
     #[arg(long, value_name = "DIR")]
     owner_group: Option<PathBuf>,
-    /// Jobs at once [default: 64 for each core; most of them wait for something]
+    /// Number of concurrent jobs [default: 64 per core, because most jobs wait for something]
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
-    /// Let functions that list what they reach go to the public network from here
+    /// Let functions reach the public network from here, limited to their allow lists
     #[arg(long)]
     egress: bool,
-    /// A private network, like 10.0.0.0/8, that functions may reach too if they list it; may be repeated
+    /// Private network, like 10.0.0.0/8, that functions may also reach if their allow list names it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     egress_to: Vec<Network>,
-    /// It is your own: belongs to the account that is logged in here (`piecework login`), whose jobs pay no commission on it.
-    /// Said when it first joins
+    /// Make this computer belong to the account that is logged in here (`piecework login`), whose jobs pay no
+    /// commission on it; used when it first joins
     #[arg(long)]
     mine: bool,
-    /// With --mine: the account's key, where you keep it yourself
+    /// With --mine: file with your account's key, if you keep it yourself
     #[arg(long, value_name = "FILE", requires = "mine")]
     owner_key: Option<PathBuf>,
-    /// Jobs of the account that it belongs to cost nothing
+    /// Charge nothing for jobs of the account that this computer belongs to
     #[arg(long)]
     free_for_owner: bool,
-    /// Price of a second of one core, in ucr
+    /// Price per core-second, in ucr
     #[arg(long, value_name = "UCR")]
     price_cpu: Option<u64>,
-    /// Price of a GiB of memory for a second, in ucr
+    /// Price per GiB-second of memory, in ucr
     #[arg(long, value_name = "UCR")]
     price_memory: Option<u64>,
-    /// Price of a start, in ucr
+    /// Price per start, in ucr
     #[arg(long, value_name = "UCR")]
     price_start: Option<u64>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Look at the settings
+    /// Show the settings
     Config {
         #[command(subcommand)]
         action: Config,
@@ -118,7 +118,7 @@ enum Action {
 
 #[derive(Debug, clap::Subcommand)]
 enum Config {
-    /// Print all that is in force, the defaults too
+    /// Print all settings in force, including defaults
     Show,
 }
 
@@ -135,7 +135,7 @@ impl Provide {
             return show::text(&settings::text(&in_force(settings, &terms))?);
         }
         if settings.controllers.is_empty() {
-            return Err(Failure::usage("where is the controller? give --controller URL"));
+            return Err(Failure::usage("no controller given; add --controller URL"));
         }
         let provision = Provision {
             directory,
@@ -244,7 +244,7 @@ fn terms(settings: &ProviderSettings) -> Terms {
     terms
 }
 
-/// The settings with what was left to this computer filled in.
+/// The settings, with defaults of this computer filled in.
 fn in_force(settings: ProviderSettings, terms: &Terms) -> ProviderSettings {
     let in_mib = |bytes: u64| u32::try_from(bytes >> 20).ok();
     let mut shown = ProviderSettings {

@@ -11,7 +11,7 @@ use crate::{
     places, session, show, units,
 };
 
-/// Look at the providers; speak to the one on this computer
+/// Show the providers, and control the one on this computer
 #[derive(Debug, clap::Args)]
 pub struct Provider {
     #[command(subcommand)]
@@ -20,37 +20,37 @@ pub struct Provider {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// This computer's provider if one runs, and each provider that the controller knows
+    /// Show this computer's provider, if it runs, and every provider that the controller knows
     Status(Own),
-    /// What the providers have earned
+    /// Show what the providers have earned
     Earnings,
-    /// Why this computer's provider gets no jobs
+    /// Explain why this computer's provider gets no jobs
     WhyIdle(Own),
-    /// This computer takes no new jobs; running ones end
+    /// Take no new jobs on this computer; finish running ones
     Drain(Own),
-    /// This computer's jobs stand still at once, and go elsewhere if that lasts
+    /// Freeze this computer's jobs now; they run elsewhere if that lasts
     Pause(Own),
-    /// This computer takes jobs again
+    /// Take jobs on this computer again
     Resume(Own),
-    /// When this computer gives way to its owner; without options, as it is. Holds until `provide` is started again
+    /// Show or change when this computer gives way to its owner; changes last until `provide` is restarted
     Limits(Limits),
 }
 
-/// What shall be otherwise from now on.
+/// Rules to change.
 #[derive(Debug, clap::Args)]
 struct Limits {
     #[command(flatten)]
     own: Own,
-    /// Give way while other programs work
+    /// Give way while other programs are busy
     #[arg(long, value_name = "BOOL")]
     when_idle: Option<bool>,
-    /// Give way while the computer runs on its battery
+    /// Give way while the computer runs on battery
     #[arg(long, value_name = "BOOL")]
     on_mains: Option<bool>,
-    /// Begin jobs only then, in local time, like 22:00-07:00; `any` for no such limit
+    /// Start jobs only during these hours, in local time, like 22:00-07:00; `any` for no limit
     #[arg(long, value_name = "FROM-TO", value_parser = or_any(units::noun::<Hours>))]
     hours: Option<Change<Hours>>,
-    /// Begin no job while it holds more; `any` for no such limit
+    /// Start no job while more memory is in use; `any` for no limit
     #[arg(long, value_name = "SIZE", value_parser = or_any(units::memory_mb))]
     memory: Option<Change<u32>>,
 }
@@ -82,7 +82,7 @@ fn or_any<T: Clone + Send + Sync + 'static>(
 /// Which provider of this computer.
 #[derive(Debug, clap::Args)]
 struct Own {
-    /// Its data directory [default: as `provide` has it]
+    /// Data directory of the provider [default: as for `provide`]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -99,7 +99,7 @@ impl Own {
     async fn must(&self, word: Word) -> Result<AgentStatus, Failure> {
         self.ask(word).await?.ok_or_else(|| Failure::NoConnection {
             url: String::new(),
-            reason: "no provider runs on this computer: start it with `piecework provide`".into(),
+            reason: "no provider runs on this computer; start one with `piecework provide`".into(),
         })
     }
 }
@@ -139,13 +139,13 @@ impl Limits {
         }
         let yes = |holds| if holds { "yes" } else { "no" };
         show::text(&format!(
-            "gives way while other programs work   {}\ngives way on battery                  {}\nbegins jobs                           {}\nholds at most                         {}\n",
+            "gives way while other programs are busy  {}\ngives way on battery                     {}\nstarts jobs                              {}\nmaximum memory                           {}\n",
             yes(rules.when_idle),
             yes(rules.on_mains),
             rules.hours.map_or("at any hour".to_owned(), |hours| hours.to_string()),
             rules
                 .memory_bytes
-                .map_or("what it needs".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+                .map_or("no limit".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
         ))
     }
 }
@@ -212,8 +212,8 @@ fn show_own(status: &AgentStatus, json: bool) -> Result<(), Failure> {
     let link = status.linked_to.as_deref().unwrap_or("none");
     let state = match (&status.linked_to, status.draining, status.paused) {
         (_, true, _) => "draining",
-        (None, false, _) => "not linked",
-        (Some(_), false, true) => "paused (`piecework provider why-idle` says why)",
+        (None, false, _) => "not connected",
+        (Some(_), false, true) => "paused (see `piecework provider why-idle`)",
         (Some(_), false, false) => "ready",
     };
     show::text(&format!(
@@ -236,7 +236,7 @@ fn why_idle(status: &AgentStatus, json: bool) -> Result<(), Failure> {
         return show::json(&status.why_idle);
     }
     if status.why_idle.is_empty() {
-        return show::text("nothing holds it back: it gets jobs when there are any that fit it\n");
+        return show::text("nothing prevents it from getting jobs; there are none that it can run\n");
     }
     show::text(&format!("{}\n", status.why_idle.join("\n")))
 }

@@ -2,9 +2,10 @@
 
 use crate::{failure::Failure, session, show};
 
-/// Say what a run costs before it is run
+/// Show what a run costs before you run it
 #[derive(Debug, clap::Args)]
 pub struct Quote {
+    /// Name or id of the function
     name: String,
 }
 
@@ -30,7 +31,7 @@ impl Quote {
             (
                 "commission",
                 format!(
-                    "{}.{} % of it",
+                    "{}.{} % of the price",
                     quote.commission_permille / 10,
                     quote.commission_permille % 10
                 ),

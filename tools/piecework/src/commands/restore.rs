@@ -2,10 +2,10 @@
 
 use crate::{failure::Failure, session, show};
 
-/// Bring back a function that was deleted in the last 7 days
+/// Restore a function deleted in the last 7 days
 #[derive(Debug, clap::Args)]
 pub struct Restore {
-    /// The name it had, or its id
+    /// Former name or id of the function
     name: String,
 }
 

@@ -2,10 +2,12 @@
 
 use crate::{failure::Failure, session, show, units};
 
-/// Make an old version live again
+/// Make an older version live again
 #[derive(Debug, clap::Args)]
 pub struct Rollback {
+    /// Name or id of the function
     name: String,
+    /// Version to make live, like 3
     #[arg(value_parser = units::version)]
     version: u32,
 }

@@ -1,4 +1,4 @@
-//! Transactions of people who keep their account's key themselves: signed here, passed on by whoever answers.
+//! Transactions for accounts whose owners keep the key: signed here, forwarded by the server.
 
 use anyhow::Context as _;
 use piecework_api::{

@@ -8,13 +8,13 @@ use crate::{failure::Failure, session, show};
 /// List the movements on your account, newest first
 #[derive(Debug, clap::Args)]
 pub struct Statement {
-    /// As CSV, every page
+    /// Print all pages as CSV
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// RFC 3339, like 2026-11-01T00:00:00Z
+    /// Start time in RFC 3339, like 2026-11-01T00:00:00Z
     #[arg(long)]
     from: Option<Timestamp>,
-    /// RFC 3339, not included
+    /// End time in RFC 3339, exclusive
     #[arg(long)]
     to: Option<Timestamp>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `piecework tokens`: what may act in one's name.
+//! `piecework tokens`: tokens that act for the caller's account.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use piecework_api::{
 
 use crate::{failure::Failure, session, show, units};
 
-/// List, make and revoke tokens
+/// List, create and revoke tokens
 #[derive(Debug, clap::Args)]
 pub struct Tokens {
     #[command(subcommand)]
@@ -23,15 +23,15 @@ enum Action {
         #[command(flatten)]
         page: super::Page,
     },
-    /// Make a token; it is shown this once
+    /// Create a token; it is shown only once
     Create {
-        /// deploy, invoke, view or admin; may be repeated
+        /// Scope: deploy, invoke, view or admin; may be repeated
         #[arg(long, required = true, value_parser = units::noun::<Scope>)]
         scope: Vec<Scope>,
-        /// What it is for
+        /// Note about the token's purpose
         #[arg(long, default_value = "")]
         label: String,
-        /// How long it is good, up to 365d
+        /// How long the token is valid, up to 365d
         #[arg(long, value_name = "TIME", default_value = "90d", value_parser = units::duration)]
         expires: Duration,
     },

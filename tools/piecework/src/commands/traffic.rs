@@ -1,23 +1,24 @@
-//! `piecework traffic`: how calls are spread over versions.
+//! `piecework traffic`: how calls are split between versions.
 
 use piecework_api::functions::{SetTraffic, TrafficView};
 
 use crate::{failure::Failure, session, show, units};
 
-/// Show or set how a function's calls are spread over its versions
+/// Show or set how a function's calls are split between its versions
 #[derive(Debug, clap::Args)]
 pub struct Traffic {
+    /// Name or id of the function
     name: String,
-    /// Shares like v3=90 v4=10; none shows how it is
+    /// Shares, like v3=90 v4=10; without any, show the current split
     #[arg(value_name = "VERSION=SHARE", value_parser = units::share)]
     shares: Vec<(u32, u32)>,
-    /// A version that is not live and fails more often loses its share [default: 10%]
+    /// Error rate above which a version that is not live loses its share [default: 10%]
     #[arg(long, value_name = "PERCENT", value_parser = units::permille, requires = "shares")]
     max_errors: Option<u32>,
-    /// Calls of a version before it is judged [default: 20]
+    /// Number of calls before a version is judged [default: 20]
     #[arg(long, value_name = "N", requires = "shares")]
     min_calls: Option<u32>,
-    /// All calls to the live version again
+    /// Send all calls to the live version again
     #[arg(long, conflicts_with = "shares")]
     end: bool,
 }

@@ -15,18 +15,18 @@ use crate::{failure::Failure, keyfile, session, show, units};
 /// Send credits to an account
 #[derive(Debug, clap::Args)]
 pub struct Transfer {
-    /// The account that receives
+    /// Account to send to
     to: String,
-    /// Whole micro-credits like 250, or credits like 1.5cr
+    /// Amount: whole micro-credits like 250, or credits like 1.5cr
     #[arg(value_parser = units::credits_ucr, allow_hyphen_values = true)]
     amount: i128,
-    /// At most 100 characters; both sides see it in their statements
+    /// Memo, at most 100 characters; both sides see it in their statements
     #[arg(long)]
     memo: Option<String>,
-    /// Repeating a transfer with the same key moves the credits once
+    /// Idempotency key: repeated transfers with the same key move the credits once
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Your account's key, where you keep it yourself
+    /// File with your account's key, if you keep it yourself
     #[arg(long, value_name = "FILE", conflicts_with_all = ["memo", "idempotency_key"])]
     key: Option<PathBuf>,
 }

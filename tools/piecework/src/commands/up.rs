@@ -9,28 +9,28 @@ use piecework_scheduler::Policy;
 
 use crate::{compose, failure::Failure, places, units};
 
-/// Controller, ledger peer and provider in one process
+/// Run controller, ledger peer and provider in one process
 #[derive(Debug, clap::Args)]
 pub struct Up {
-    /// Where all state is kept [default: piecework below the user's data directory]
+    /// Data directory [default: piecework in the user's data directory]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Where to listen; port 0 takes a free one
+    /// Listen address; port 0 picks a free port
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433", value_parser = units::address)]
     pub listen: SocketAddr,
-    /// Run no jobs on this machine: leave them to computers that join with `piecework provide`
+    /// Run no jobs on this machine; leave them to computers that join with `piecework provide`
     #[arg(long)]
     pub no_provider: bool,
-    /// A private network, like 10.0.0.0/8, that functions may reach if they list it; may be repeated
+    /// Private network, like 10.0.0.0/8, that functions may reach if their allow list names it; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub egress_to: Vec<Network>,
-    /// A private network, like 10.0.0.0/8, that functions may have their results sent to; may be repeated
+    /// Private network, like 10.0.0.0/8, that results may be sent to; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub results_to: Vec<Network>,
-    /// Run no function that reaches the network
+    /// Refuse functions that need the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
-    /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest
+    /// Default policy for choosing a provider: random, least-loaded, warm-first or cheapest
     #[arg(long, value_name = "POLICY", default_value = "warm-first", value_parser = units::noun::<Policy>)]
     pub policy: Policy,
 }
@@ -60,13 +60,13 @@ impl Up {
         let stop = stopped();
         println!("ready {}", machine.url);
         machine.serve(stop).await.map_err(Failure::Local)?;
-        eprintln!("stopped; everything is kept in {}", directory.display());
+        eprintln!("stopped; all state is in {}", directory.display());
         Ok(())
     }
 }
 
-/// Resolves at Ctrl-C or a polite kill, both of which are heard from this call on: make it before `ready` is said, since
-/// whoever reads that may stop what runs at once.
+/// Resolves at Ctrl-C or a polite kill, both of which are heard from this call on: make it before `ready` is said,
+/// since whoever reads that may stop what runs at once.
 pub fn stopped() -> impl Future<Output = ()> {
     let interrupted = signal(SignalKind::interrupt());
     let terminated = signal(SignalKind::terminate());

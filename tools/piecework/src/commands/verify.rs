@@ -21,23 +21,23 @@ use serde_json::json;
 
 use crate::{compose, failure::Failure, places, session, show};
 
-/// Whom to believe.
+/// What to trust.
 #[derive(Debug, clap::Args)]
 pub struct Trusted {
-    /// The network's genesis file; without it that of this machine's own peer, else what the server shows
+    /// Genesis file of the network [default: that of the peer on this machine, else the one the server shows]
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// A peer's key, known from elsewhere; may be repeated. Certificates must then be of these peers, whatever a proof says of
-    /// how the peers changed
+    /// Key of a peer, from a source that you trust; may be repeated. Certificates must then be signed by these peers;
+    /// what a proof says about changes of the peers is ignored
     #[arg(long = "peer", value_name = "KEY", value_parser = key)]
     peers: Vec<PublicKey>,
 }
 
 fn key(text: &str) -> Result<PublicKey, String> {
-    text.parse().map_err(|_| "a key is 64 hex digits".to_owned())
+    text.parse().map_err(|_| "the key must be 64 hex digits".to_owned())
 }
 
-/// What a check stands on, and where it came from.
+/// The basis of a check, and where it came from.
 pub struct Ground {
     pub genesis: Genesis,
     source: String,
@@ -57,7 +57,7 @@ impl From<ReadFailure> for Failure {
     fn from(failure: ReadFailure) -> Self {
         match failure {
             ReadFailure::Invalid(invalid) => invalid.into(),
-            ReadFailure::Io(error) => Self::Local(anyhow::Error::new(error).context("the file cannot be read")),
+            ReadFailure::Io(error) => Self::Local(anyhow::Error::new(error).context("cannot read the file")),
         }
     }
 }
@@ -83,24 +83,25 @@ impl From<ExportFailure> for Failure {
 fn read_genesis(path: &Path) -> Result<Genesis, Failure> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::usage(format!("{} is no genesis file: {error}", path.display())))
+        .map_err(|error| Failure::usage(format!("{} is not a genesis file: {error}", path.display())))
 }
 
 /// As the server shows it.
 pub async fn genesis_of(client: &Client) -> Result<Genesis, Failure> {
     let shown = client.genesis().await?;
-    serde_json::from_str(shown.get()).map_err(|error| Failure::usage(format!("that is no genesis file: {error}")))
+    serde_json::from_str(shown.get())
+        .map_err(|error| Failure::usage(format!("the server did not send a valid genesis file: {error}")))
 }
 
 impl Trusted {
-    /// `client`: whom to ask where this machine has no genesis file.
+    /// `client` is asked if this machine has no genesis file.
     pub async fn ground(&self, client: Option<&Client>) -> Result<Ground, Failure> {
         let own = places::default_data_dir()?.join("peer/genesis.json");
         let file = self.genesis.clone().or_else(|| own.exists().then_some(own));
         let (genesis, source) = match (file, client) {
             (Some(path), _) => (read_genesis(&path)?, path.display().to_string()),
             (None, Some(client)) => (genesis_of(client).await?, format!("shown by {}", client.base())),
-            (None, None) => return Err(Failure::usage("--genesis FILE: which network is it to be of?")),
+            (None, None) => return Err(Failure::usage("no genesis file known; add --genesis FILE")),
         };
         let peers = self.peers.clone();
         Ok(Ground { genesis, source, peers })
@@ -122,14 +123,14 @@ impl Ground {
         ]
     }
 
-    /// In a sentence: whose signatures were counted.
+    /// Whose signatures were counted, as a sentence.
     fn peers_row(&self, changes: usize) -> String {
         match (self.peers.is_empty(), changes) {
-            (false, _) => format!("the {} that you named", self.peers.len()),
-            (true, 0) => "those of the genesis".to_owned(),
+            (false, _) => format!("the {} given with --peer", self.peers.len()),
+            (true, 0) => "those in the genesis".to_owned(),
             (true, changes) => format!(
-                "those of the genesis, then {changes} changes, each voted for by the set before it. This holds unless more \
-                 than two thirds of a former set sign another history; --peer KEY asks for peers that you know"
+                "those in the genesis, then {changes} changes, each approved by the set before it. This can be trusted unless more \
+                 than two thirds of a former set sign another history; to rely on peers you know, use --peer KEY"
             ),
         }
     }
@@ -137,7 +138,7 @@ impl Ground {
 
 /// The proof that a server shows, kept in a file where one is named: before it is checked, so that it can be looked at.
 pub fn read(shown: &ProofView, keep: Option<&Path>) -> Result<Proof, Failure> {
-    let bytes = hex::decode(&shown.proof).map_err(|_| Invalid::Malformed("they are not in hex"))?;
+    let bytes = hex::decode(&shown.proof).map_err(|_| Invalid::Malformed("it is not in hex"))?;
     if let Some(path) = keep {
         fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -215,7 +216,7 @@ fn value(ground: &Ground, proof: &ValueProof, json: bool) -> Result<(), Failure>
     }
     proof.verify_with(&anchor)?;
     let Some((id, account)) = proof.account() else {
-        return Err(Invalid::Malformed("the proof is of no account").into());
+        return Err(Invalid::Malformed("the proof is not for an account").into());
     };
     if json {
         return show::json(&json!({
@@ -238,7 +239,7 @@ fn value(ground: &Ground, proof: &ValueProof, json: bool) -> Result<(), Failure>
     show::fields(&rows)
 }
 
-/// Checks a file: a proof that was taken home, or an export of the whole ledger.
+/// Checks a file: a saved proof, or an export of the whole ledger.
 pub async fn file(path: &Path, trusted: &Trusted, json: bool) -> Result<(), Failure> {
     let begin = beginning(path)?;
     let client = session::connect().ok();
@@ -248,14 +249,14 @@ pub async fn file(path: &Path, trusted: &Trusted, json: bool) -> Result<(), Fail
         let ground = trusted.ground(client.as_ref()).await?;
         return match proof {
             Proof::Job(proof) => {
-                let id = proof.job().ok_or(Invalid::Malformed("the proof is of no job"))?;
+                let id = proof.job().ok_or(Invalid::Malformed("the proof is not for a job"))?;
                 job(&ground, &proof, id, json)
             }
             Proof::Value(proof) => value(&ground, &proof, json),
         };
     }
     if begin != EXPORT_MAGIC {
-        return Err(Invalid::Malformed("they begin like neither").into());
+        return Err(Invalid::Malformed("it begins like neither").into());
     }
     // An export brings its genesis; a file that was named says which it must be.
     let ground = match &trusted.genesis {
@@ -271,7 +272,7 @@ fn beginning(path: &Path) -> Result<[u8; 8], Failure> {
     let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     match file.read_exact(&mut begin) {
         Ok(()) => Ok(begin),
-        Err(_) => Err(Invalid::Malformed("there are fewer than 8").into()),
+        Err(_) => Err(Invalid::Malformed("it has fewer than 8 bytes").into()),
     }
 }
 
@@ -280,7 +281,7 @@ pub async fn export(path: PathBuf, ground: Option<Ground>, json: bool) -> Result
     let expected = ground.as_ref().map(|ground| ground.genesis.network_id());
     let check = tokio::task::spawn_blocking(move || -> Result<Verified, Failure> {
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let folder = tempfile::tempdir().context("there is no room for a replica of the state")?;
+        let folder = tempfile::tempdir().context("not enough space for a copy of the state")?;
         let mut checker = Checker::new(compose::replica(folder.path())?);
         for frame in read_frames(BufReader::new(file))? {
             let frame = frame?;
@@ -294,7 +295,7 @@ pub async fn export(path: PathBuf, ground: Option<Ground>, json: bool) -> Result
         }
         Ok(checker.finish()?)
     });
-    let verified = check.await.context("the check ended in the middle")??;
+    let verified = check.await.context("the check stopped early")??;
     show_verified(&verified, ground.as_ref(), json)
 }
 
@@ -309,31 +310,28 @@ fn show_verified(verified: &Verified, ground: Option<&Ground>, json: bool) -> Re
         ..
     } = verified;
     let genesis = match ground {
-        Some(ground) => format!("{}, and in the export", ground.source),
-        None => "in the export: --genesis FILE compares it, or compare the network's id yourself".to_owned(),
+        Some(ground) => format!("{}, same as in the export", ground.source),
+        None => "from the export; compare it with --genesis FILE, or compare the network id yourself".to_owned(),
     };
     show::fields(&[
         (
             "blocks",
-            format!("{blocks}, executed again: outcomes and state roots are the same"),
+            format!("{blocks}, executed again with the same outcomes and state roots"),
         ),
         (
             "transactions",
-            format!("{transactions}, {refused} of them refused as the blocks say"),
+            format!("{transactions}, of which {refused} refused, as the blocks say"),
         ),
         (
             "certificates",
             format!(
-                "{} with {} signatures, of the peers of their time ({} votes on peers)",
+                "{} with {} signatures, by the peers of their time ({} changes of the peers)",
                 verified.certificates, verified.certificate_signatures, verified.peer_changes
             ),
         ),
         (
             "balances",
-            format!(
-                "{} values are what the blocks give, and lead to the state root",
-                verified.values
-            ),
+            format!("{} values match the blocks and the state root", verified.values),
         ),
         ("head", verified.head.to_string()),
         ("state root", verified.state_root.to_string()),

@@ -5,6 +5,7 @@ use crate::{failure::Failure, session, show};
 /// List a function's versions
 #[derive(Debug, clap::Args)]
 pub struct Versions {
+    /// Name or id of the function
     name: String,
     #[command(flatten)]
     page: super::Page,

@@ -50,13 +50,13 @@ pub struct Provision {
     /// Needed the first time.
     pub invite: Option<String>,
     pub terms: Terms,
-    /// Who says that it is his own, where it is somebody's.
+    /// Signs for the computer's owner, if it has one.
     pub owner: Option<OwnersWord>,
     /// Whether its owner's jobs cost nothing.
     pub free_for_owner: bool,
 }
 
-/// Whoever is logged in vouches for a computer when it first joins.
+/// The logged-in account signs for a computer when it first joins.
 pub struct OwnersWord {
     pub client: Client,
     /// Where the owner keeps the account's key and not the controller.
@@ -78,7 +78,7 @@ impl OwnersWord {
     }
 }
 
-/// In the directory of a computer that is somebody's own: whose.
+/// File in a provider's directory with its owner's account.
 const OWNER: &str = "owner";
 
 /// Whose jobs cost nothing here.
@@ -87,12 +87,12 @@ fn free_for(provision: &Provision) -> Result<Option<AccountId>> {
         return Ok(None);
     }
     let path = provision.directory.join(OWNER);
-    let owner = fs::read_to_string(path).context("this computer is nobody's own: it joined without --mine")?;
+    let owner = fs::read_to_string(path).context("this computer belongs to nobody: it joined without --mine")?;
     Ok(Some(owner.trim().parse()?))
 }
 
-/// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens. A full
-/// disk is said by its code.
+/// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens. A
+/// full disk is said by its code.
 pub async fn provide(
     provision: Provision,
     say: Arc<dyn Fn(&str) + Send + Sync>,
@@ -104,9 +104,9 @@ pub async fn provide(
         .map_err(|error| match is_full(&error) {
             true => Rejection::new(
                 "provider.disk_full",
-                format!("the disk of {} is full", directory.display()),
+                format!("the disk with {} is full", directory.display()),
             )
-            .hint("make room there, and start again")
+            .hint("free some space there and start again")
             .into(),
             false => error,
         })
@@ -119,7 +119,7 @@ async fn join_and_run(
 ) -> Result<()> {
     let directory = &provision.directory;
     make_private(directory)?;
-    cores::confine(provision.terms.cores).context("the cores cannot be limited")?;
+    cores::confine(provision.terms.cores).context("cannot limit the cores")?;
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
     let shutdown = CancellationToken::new();
@@ -138,7 +138,7 @@ async fn join_and_run(
         None => collect(first_genesis(&client, network, directory).await?)?,
     };
     let name = enrol(&client, &key, network, &provision).await?;
-    say(&format!("this computer is provider `{name}` of {}", client.base()));
+    say(&format!("this computer is provider `{name}` at {}", client.base()));
     let ready = format!("ready {name}");
 
     let fetcher = Fetcher::default();
@@ -154,7 +154,7 @@ async fn join_and_run(
         collector: collecting.collector.clone(),
         bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
     };
-    say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+    say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
     let provider = start_provider(
         seat,
         Terms {
@@ -166,9 +166,9 @@ async fn join_and_run(
     )
     .await?;
     publish(&client, &key, network, &provider, disk_bytes).await?;
-    say("the offer stands on the ledger");
+    say("the offer is on the ledger");
     if provision.terms.rules.when_idle {
-        cores::come_later().context("the priority cannot be lowered")?;
+        cores::come_later().context("cannot lower the priority")?;
     }
 
     let agent = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
@@ -190,7 +190,7 @@ async fn join_and_run(
             }
             let next = match again_in {
                 Some(again_in) => format!("trying again in {:.1} s", again_in.as_secs_f64()),
-                None => "left out from now on".to_owned(),
+                None => "not trying it again".to_owned(),
             };
             told(&format!("{url}: {failure}{hint}; {next}"));
         }
@@ -214,7 +214,7 @@ fn no_link(failure: LinkFailure) -> anyhow::Error {
         LinkFailure::Refused(rejection) => anyhow::Error::new(rejection),
         other @ (LinkFailure::Broken(_) | LinkFailure::Silent | LinkFailure::Protocol(_)) => other.into(),
     };
-    cause.context("provider and controller do not work together")
+    cause.context("provider and controller cannot work together")
 }
 
 async fn finish(shutdown: &CancellationToken, collecting: Option<Collecting>) -> Result<()> {
@@ -237,9 +237,9 @@ fn kept_genesis(directory: &Path) -> Result<Option<Genesis>> {
     match fs::read(&path) {
         Ok(bytes) => {
             let genesis = serde_json::from_slice(&bytes);
-            Ok(Some(
-                genesis.with_context(|| format!("{} is no genesis", path.display()))?,
-            ))
+            Ok(Some(genesis.with_context(|| {
+                format!("{} is not a genesis file", path.display())
+            })?))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
@@ -250,9 +250,9 @@ fn kept_genesis(directory: &Path) -> Result<Option<Genesis>> {
 async fn first_genesis(client: &Client, network: NetworkId, directory: &Path) -> Result<Genesis> {
     let shown = client.ledger_genesis().await?;
     let text = shown.to_string();
-    let genesis: Genesis = serde_json::from_value(shown).context("what the controller shows is no genesis")?;
+    let genesis: Genesis = serde_json::from_value(shown).context("the controller did not send a valid genesis file")?;
     if genesis.network_id() != network {
-        bail!("the controller shows the genesis of another network than its own");
+        bail!("the controller sent the genesis file of another network");
     }
     super::files::write_private(&directory.join(GENESIS_FILE), &text)?;
     Ok(genesis)
@@ -278,7 +278,7 @@ async fn drained(
         }
     };
     if tokio::time::timeout(PATIENCE, all_done).await.is_err() {
-        say("some jobs did not end: the controller orders them elsewhere");
+        say("some jobs did not finish; the controller orders them elsewhere");
     }
 }
 
@@ -292,7 +292,7 @@ async fn watch(agent: Arc<Agent>, ready: String, say: Arc<dyn Fn(&str) + Send + 
         if linked.borrow_and_update().is_none() {
             continue;
         }
-        say("linked: jobs may come");
+        say("connected; jobs may come");
         if let Some(ready) = ready.take()
             && let Err(error) = crate::show::text(&format!("{ready}\n"))
         {
@@ -306,13 +306,13 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The client of the first controller that answers; who has joined before waits until one does.
+/// The client of the first controller that answers; a provider that has joined before waits until one does.
 async fn answering(urls: &[String], is_patient: bool, say: &(dyn Fn(&str) + Send + Sync)) -> Result<Client> {
     const AGAIN_AFTER: Duration = Duration::from_secs(10);
     loop {
         match reachable(urls, say).await {
             Err(_) if is_patient => {
-                say("no controller answers: asking again in 10 s; what is unpaid is claimed meanwhile")
+                say("no controller answers; trying again in 10 s; unpaid jobs are claimed meanwhile")
             }
             answered => return answered,
         }
@@ -357,8 +357,8 @@ fn keep_to_network(directory: &Path, network: NetworkId) -> Result<()> {
     }
 }
 
-/// At each URL the controller that was met first is the one to work for, by its key. The file has a line for each, the key
-/// and the URL; a key without a URL holds everywhere.
+/// At each URL the controller that was met first is the one to work for, by its key. The file has a line for each, the
+/// key and the URL; a key without a URL holds everywhere.
 fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(&str, PublicKey) -> Result<(), Rejection> {
     let path = directory.join("controllers");
     let turn = Mutex::new(());
@@ -372,9 +372,12 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(&str, PublicKey
         } else if !of_url.contains(&&*key.to_string()) {
             return Err(Rejection::new(
                 "link.untrusted_controller",
-                format!("the controller has another key than before: {key}"),
+                format!("the controller has a different key than before: {key}"),
             )
-            .hint(format!("if that is right, add the key as a line to {}", path.display())));
+            .hint(format!(
+                "if you trust the new key, add it as a line to {}",
+                path.display()
+            )));
         }
         provider.trust(key);
         Ok(())
@@ -410,7 +413,7 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
     let id = AccountId::of(&key.public());
     match client.account(&id.to_string()).await {
         Ok(account) if provision.owner.is_some() && account.owner.is_none() => bail!(
-            "this computer joined as nobody's own, which cannot be changed: join with another --data directory and a new invite"
+            "this computer joined without --mine, which cannot be changed; join again with another --data directory and a new invite"
         ),
         Ok(account) => return Ok(account.name),
         Err(ClientError::Refused { .. }) => {}
@@ -421,7 +424,7 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
         Some(word) => Some(
             word.vouch(&key.public(), network)
                 .await
-                .context("the owner does not vouch for it")?,
+                .context("cannot confirm the owner of this computer")?,
         ),
         None => None,
     };
@@ -449,7 +452,10 @@ async fn enrol(client: &Client, key: &SecretKey, network: NetworkId, provision: 
         invite: provision.invite.clone(),
         ..CreateAccount::default()
     };
-    let account = client.create_account(&body).await.context("the account was not made")?;
+    let account = client
+        .create_account(&body)
+        .await
+        .context("cannot create the account")?;
     if let Some((owner, _)) = owner {
         super::files::write_private(&provision.directory.join(OWNER), &owner.to_string())?;
     }
@@ -487,7 +493,7 @@ async fn publish(
     };
     let sent = client.submit(&body).await;
     sent.context(
-        "the offer was not taken: its deposit comes from what the invite granted (`piecework invite --role provider`)",
+        "the offer was refused; its deposit comes from the credits of the invite (`piecework invite --role provider`)",
     )?;
     Ok(())
 }
@@ -525,7 +531,7 @@ impl Blobs for Pulled {
             true => Ok(bytes),
             false => Err(BlobsError::Corrupt {
                 digest: *digest,
-                reason: "the controller sent other bytes".into(),
+                reason: "the controller sent bytes that do not match the digest".into(),
             }),
         }
     }

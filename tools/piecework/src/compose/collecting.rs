@@ -1,4 +1,4 @@
-//! What a provider is owed, looked after from its first moment on: also while no controller answers.
+//! Collects what a provider is owed, from its start on, even while no controller answers.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ impl Collecting {
     /// Until shutdown.
     pub(super) fn start(key: &SecretKey, claiming: Claiming, shutdown: &CancellationToken) -> Result<Self> {
         let collector = Collector::open(key.clone(), AccountId::of(&key.public()), claiming);
-        let collector = Arc::new(collector.context("the papers of unpaid jobs cannot be read")?);
+        let collector = Arc::new(collector.context("cannot read the receipts of unpaid jobs")?);
         let task = tokio::spawn(collector.clone().run(shutdown.clone()));
         Ok(Self { collector, task })
     }

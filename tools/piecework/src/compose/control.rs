@@ -1,4 +1,4 @@
-//! A running agent's control socket: its owner asks and tells, on this machine only.
+//! A running agent's control socket, for its owner on this machine only.
 //!
 //! `DIR/control.sock`, mode 0600: one line with a word in (`limits` with JSON behind it), one line of JSON out.
 
@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What an agent says of itself.
+/// An agent's status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AgentStatus {
     pub name: String,
@@ -29,10 +29,10 @@ pub struct AgentStatus {
     pub orders: usize,
     pub idle_instances: u32,
     pub owed: Owed,
-    /// Its owner's work comes first at this moment.
+    /// Paused for the owner's work.
     pub paused: bool,
     pub rules: Rules,
-    /// Why it would get no job at this moment; empty if it may.
+    /// Why it gets no jobs at the moment; empty if it can.
     pub why_idle: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ pub struct Owed {
     pub claimable_jobs: u64,
 }
 
-/// What its owner may say to it.
+/// Commands from the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
     Status,
@@ -160,16 +160,16 @@ fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentSta
 
 fn why_idle(provider: &Provider, linked: bool, load: Load) -> Vec<String> {
     let reasons = [
-        (!linked, "no link to a controller is up"),
-        (load.draining, "it drains: `piecework provider resume` ends that"),
-        (load.running >= provider.profile().slots, "every slot is taken"),
+        (!linked, "not connected to a controller"),
+        (load.draining, "draining; end that with `piecework provider resume`"),
+        (load.running >= provider.profile().slots, "all slots are taken"),
     ];
     let holding = reasons.into_iter().filter(|(holds, _)| *holds);
     let holds = provider.holds().into_iter().map(|hold| hold.to_string());
     holding.map(|(_, reason)| reason.to_owned()).chain(holds).collect()
 }
 
-/// Says a word to the agent of `directory`. `None` where none runs there.
+/// Sends a command to the agent of `directory`. `None` if none runs there.
 pub async fn ask(directory: &Path, word: Word) -> Result<Option<AgentStatus>> {
     let Ok(stream) = UnixStream::connect(directory.join(SOCKET)).await else {
         return Ok(None);
@@ -179,6 +179,6 @@ pub async fn ask(directory: &Path, word: Word) -> Result<Option<AgentStatus>> {
     let mut line = String::new();
     BufReader::new(read).read_line(&mut line).await?;
     Ok(Some(
-        serde_json::from_str(&line).context("the agent's answer cannot be read")?,
+        serde_json::from_str(&line).context("cannot read the agent's answer")?,
     ))
 }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     files::{load_or_create_key, lock, make_private, write_private},
     listen::listen,
+    sandboxes,
 };
 use crate::{places, settings::ControllerSettings};
 
@@ -75,14 +76,14 @@ pub async fn controller(
     say(&format!("looking for the ledger at {}", settings.peers.join(", ")));
     let chain = remote::connect(remote::Options::new(settings.peers.clone(), genesis.clone()))
         .await
-        .context("the ledger cannot be reached")?;
+        .context("cannot reach the ledger")?;
     let (account, operator) = enrol(&*chain, settings, &keys).await?;
     let shutdown = CancellationToken::new();
     say("starting the controller");
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
-        .context("the store does not open")?;
-    let blobs = Files::open(directory.join("blobs")).context("the bundles' directory does not open")?;
+        .context("cannot open the store")?;
+    let blobs = Files::open(directory.join("blobs")).context("cannot open the directory of bundles")?;
     let seat = Seat {
         keys: &keys.controller,
         account,
@@ -115,7 +116,7 @@ pub async fn controller(
     })
 }
 
-/// Both accounts on the ledger: made if nobody has their names. Answers the controller's, then the operator's.
+/// Both accounts on the ledger, created if their names are free. Returns the controller's, then the operator's.
 async fn enrol(
     chain: &dyn Chain,
     settings: &ControllerSettings,
@@ -139,7 +140,7 @@ async fn enrol(
     Ok((controller, operator))
 }
 
-/// As whom a controller acts, and where it answers.
+/// A controller's identity and address.
 pub(super) struct Seat<'a> {
     pub(super) keys: &'a SecretKey,
     pub(super) account: AccountId,
@@ -151,10 +152,10 @@ pub(super) struct Seat<'a> {
     pub(super) results_to: Vec<Network>,
 }
 
-/// Whoever brings results to their sinks.
+/// Delivers results to their sinks.
 pub(super) fn courier(results_to: Vec<Network>) -> Result<Courier> {
     let policy = EgressPolicy { private: results_to };
-    Courier::new(policy).context("this machine's trusted certificates cannot be read")
+    Courier::new(policy).context("cannot read this machine's trusted certificates")
 }
 
 pub(super) async fn start(
@@ -172,7 +173,7 @@ pub(super) async fn start(
         chain,
         store,
         blobs,
-        packages: Arc::new(Packages::new(places::package_options())),
+        packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         sinks: Arc::new(courier(seat.results_to)?),
         providers,
         policy: seat.policy,
@@ -184,7 +185,7 @@ pub(super) async fn start(
         .map_err(|refusal| not_started(*refusal))
 }
 
-/// What a controller said no to as it began.
+/// A refusal during a controller's start.
 pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
     let refusal = Rejection {
         code: refusal.code.into(),
@@ -192,7 +193,7 @@ pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
         hint: refusal.hint,
         field: refusal.field,
     };
-    anyhow::Error::new(refusal).context("the controller does not start")
+    anyhow::Error::new(refusal).context("cannot start the controller")
 }
 
 /// Makes the operator a user and leaves a token for the command line; an existing one stays.

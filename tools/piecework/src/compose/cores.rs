@@ -1,4 +1,5 @@
-//! Keeps this process, and all that it starts from then on, to some of the machine's cores, and behind everybody else on them.
+//! Keeps this process, and all that it starts from then on, to some of the machine's cores, and behind everybody else
+//! on them.
 
 use std::fs;
 
@@ -29,7 +30,8 @@ pub(super) fn confine(cores: u32) -> Result<()> {
 
 /// Others get the cores first, even before anything is frozen; but for the thread that looks after that.
 pub(super) fn come_later() -> Result<()> {
-    /// A ninth of everybody else's share: whoever works here reaches the load that freezes jobs, and the link stays alive.
+    /// A ninth of everybody else's share: whoever works here reaches the load that freezes jobs, and the link stays
+    /// alive.
     const NICE: i32 = 10;
     for process in family() {
         for thread in threads(process)? {
@@ -67,7 +69,8 @@ fn family() -> Vec<Pid> {
     family
 }
 
-/// Those that run already keep what they had: each is told. New ones have what their maker has. Empty once it has ended.
+/// Those that run already keep what they had: each is told. New ones have what their maker has. Empty once it has
+/// ended.
 fn threads(process: Pid) -> Result<Vec<Pid>> {
     let Ok(found) = fs::read_dir(format!("/proc/{process}/task")) else {
         return Ok(Vec::new());

@@ -16,9 +16,9 @@ pub fn make_private(directory: &Path) -> Result<()> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
-            damaged(format!("{} is no directory", directory.display()))
+            damaged(format!("{} is not a directory", directory.display()))
         }
-        _ => anyhow::Error::new(error).context(format!("cannot make the directory {}", directory.display())),
+        _ => anyhow::Error::new(error).context(format!("cannot create the directory {}", directory.display())),
     })
 }
 
@@ -37,7 +37,7 @@ pub(super) fn lock(directory: &Path) -> Result<fs::File> {
         Err(fs::TryLockError::WouldBlock) => {
             let used = format!("another `piecework` uses {}", directory.display());
             Err(Rejection::new("directory.in_use", used)
-                .hint("stop it, or give another --data")
+                .hint("stop it, or use another --data")
                 .into())
         }
         Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the data directory"),
@@ -55,12 +55,9 @@ pub(super) fn refuse_foreign(directory: &Path) -> Result<()> {
     if is_empty || names.iter().any(|name| name == LOCK) {
         return Ok(());
     }
-    let foreign = format!(
-        "{} has files in it that `piecework up` has not made",
-        directory.display()
-    );
+    let foreign = format!("{} has files that `piecework up` did not create", directory.display());
     Err(Rejection::new("directory.foreign", foreign)
-        .hint("give an empty directory, or one that does not exist yet")
+        .hint("use an empty directory, or one that does not exist yet")
         .into())
 }
 
@@ -78,7 +75,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Those of the data directory `data`. A network that was made with them needs them: then a missing one is an error.
+    /// Those of the data directory `data`. A network that was made with them needs them: then a missing one is an
+    /// error.
     pub(super) fn load_or_create(data: &Path) -> Result<Self> {
         let directory = data.join("keys");
         make_private(&directory)?;
@@ -86,7 +84,7 @@ impl Keys {
         let key = |name: &str| {
             let path = directory.join(format!("{name}.key"));
             if in_use && !path.exists() {
-                return Err(damaged(format!("{} is gone", path.display())));
+                return Err(damaged(format!("{} is missing", path.display())));
             }
             load_or_create_key(&path)
         };

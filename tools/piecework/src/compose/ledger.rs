@@ -1,4 +1,4 @@
-//! This machine's ledger peer, and the network that a first start makes.
+//! This machine's ledger peer, and the network created at the first start.
 
 use std::{
     path::Path,
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::{Keys, make_private};
 
-/// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each need a
-/// deposit.
+/// About a hundred thousand hours of one core: enough to try it out, and to invite thousands of providers, who each
+/// need a deposit.
 pub(super) const OPERATOR_GRANT: Credits = Credits(100_000 * Credits::ONE.0);
 
 /// Covers the deposit of the provider's offer.
@@ -43,15 +43,15 @@ pub(super) async fn start_peer(
 ) -> Result<piecework_peer::Handle> {
     make_private(directory)?;
     if !directory.join("genesis.json").exists() {
-        piecework_peer::create_genesis(directory, new_network(keys)?).context("the network cannot be made")?;
+        piecework_peer::create_genesis(directory, new_network(keys)?).context("cannot create the network")?;
     }
-    let member = piecework_peer::member(directory).context("the ledger's directory cannot be used")?;
+    let member = piecework_peer::member(directory).context("cannot use the ledger's directory")?;
     let listen = "127.0.0.1:0".parse().context("a loopback address")?;
     let mut options = piecework_chain_node::Options::new(member.ledger, member.genesis.clone(), member.key, listen);
     options.heartbeat = HEARTBEAT;
     let node = piecework_chain_node::start(options)
         .await
-        .context("the ledger does not start")?;
+        .context("cannot start the ledger")?;
     Ok(piecework_peer::Service::run(node, member.genesis, shutdown))
 }
 

@@ -11,9 +11,9 @@ pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListe
     TcpListener::bind(address).await.map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => {
-                "another program listens there: stop it, or choose another port; 0 takes a free one"
+                "another program listens there; stop it, or choose another port (0 picks a free one)"
             }
-            _ => "choose an address of this machine and a port that you may use",
+            _ => "choose an address of this machine and a port that you are allowed to use",
         };
         Rejection::new(
             "listen.refused",

@@ -21,6 +21,7 @@ use super::{
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
+    sandboxes,
 };
 use crate::places;
 
@@ -67,11 +68,11 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let chain = peer.chain();
     let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
         .await
-        .context("the store does not open")?;
+        .context("cannot open the store")?;
     // Code is its owner's affair, whoever made the data directory and with what rights.
     make_private(&directory.join("blobs"))?;
     make_private(&directory.join("unpacked"))?;
-    let blobs = Arc::new(Files::open(directory.join("blobs")).context("the bundles' directory does not open")?);
+    let blobs = Arc::new(Files::open(directory.join("blobs")).context("cannot open the directory of bundles")?);
     let unpacked = directory.join("unpacked");
     let terms = Terms {
         egress: settings.egress,
@@ -81,7 +82,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
     let mut collecting = None;
     if settings.provides {
-        say("probing the sandboxes (the first time on a machine, the interpreters are compiled: up to a minute)");
+        say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
         let collects = Collecting::start(&keys.provider, by_own_peer(&chain, directory.join("papers")), &shutdown)?;
         let seat = Seat {
             key: &keys.provider,
@@ -106,7 +107,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             chain,
             store,
             blobs,
-            packages: Arc::new(Packages::new(places::package_options())),
+            packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
             sinks: Arc::new(courier(settings.results_to)?),
             providers,
             policy: settings.policy,

@@ -30,16 +30,16 @@ pub struct Peer {
 /// The peer of `directory`, which has its genesis file. `say` is told what takes time.
 pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str)) -> Result<Peer> {
     let member = piecework_peer::member(directory)
-        .context("the peer's directory cannot be used; `piecework peer join` puts a genesis file there")?;
+        .context("cannot use the peer's directory; `piecework peer join` puts a genesis file there")?;
     let listener = listen(settings.api, "`api`").await?;
     let url = format!("http://{}", listener.local_addr()?);
     if !member.is_founder() {
-        say("the genesis does not name this peer: it follows once the others have voted it in");
+        say("this peer is not in the genesis file; it takes part once the others have voted it in");
     }
     let (genesis, key) = (member.genesis.clone(), member.key.clone());
     let node = piecework_chain_node::start(engine_options(member, settings))
         .await
-        .context("the ledger does not start")?;
+        .context("cannot start the ledger")?;
     let shutdown = CancellationToken::new();
     let peer = piecework_peer::Service::run(node, genesis.clone(), shutdown.clone());
     let explorer = Explorer::start(

@@ -92,7 +92,7 @@ impl Terms {
 impl Terms {
     /// The same with no more disk than there is room for below `directory`, what `unpacked` holds there counted in.
     pub(super) fn with_room(self, directory: &Path, unpacked: &Path) -> Result<Self> {
-        let disk = rustix::fs::statvfs(directory).context("the disk's room cannot be read")?;
+        let disk = rustix::fs::statvfs(directory).context("cannot read the free disk space")?;
         let room = disk
             .f_bavail
             .saturating_mul(disk.f_frsize)
@@ -157,7 +157,7 @@ pub(super) async fn start_provider(
         rules: terms.rules,
         owner_group: terms.owner_group,
     };
-    Provider::start(options, shutdown.clone()).context("the provider's journal cannot be opened")
+    Provider::start(options, shutdown.clone()).context("cannot open the provider's journal")
 }
 
 async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn Backend>>, Vec<Probe>)> {
@@ -168,12 +168,12 @@ async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn B
         .map(|(backend, _)| backend.clone())
         .collect();
     if working.is_empty() {
-        bail!("no sandbox works here; `piecework doctor` says why");
+        bail!("no sandbox works here; run `piecework doctor` to see why");
     }
     Ok((working, backends.into_iter().map(|(_, probe)| probe).collect()))
 }
 
-/// What the ledger shall say of this provider.
+/// This provider's offer for the ledger.
 pub(super) fn offer(profile: &Profile, disk_bytes: u64, height: u64) -> PutOffer {
     let working = profile.probes.iter().filter(|probe| probe.works);
     PutOffer {
@@ -205,7 +205,7 @@ pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Pro
         return Ok(());
     }
     let Some(Value::Account(account)) = chain.get(&Key::Account(profile.account)).await? else {
-        bail!("the provider's account is not on the ledger: was the genesis file changed?");
+        bail!("the provider's account is not on the ledger; was the genesis file changed?");
     };
     let action = Action::PutOffer(wanted);
     let transaction = Transaction {
@@ -217,6 +217,6 @@ pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Pro
     chain
         .submit_and_wait(signed)
         .await
-        .context("the provider's offer was not taken")?;
+        .context("the provider's offer was refused")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A copy of the ledger's state for who checks an export.
+//! A copy of the ledger's state for checking an export.
 
 use std::path::Path;
 
@@ -7,5 +7,5 @@ use piecework_proof::StateRoots;
 
 /// Works in an empty folder, which is of no use afterwards.
 pub fn replica(folder: &Path) -> Result<impl StateRoots> {
-    piecework_chain_node::replica(folder.to_owned()).context("the state cannot be replayed")
+    piecework_chain_node::replica(folder.to_owned()).context("cannot replay the state")
 }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use piecework_egress::Egress;
 use piecework_model::EgressPolicy;
+use piecework_packages::Jails;
 use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
 use piecework_sandbox_wasm::Wasm;
@@ -46,7 +47,7 @@ fn wasm() -> Option<Arc<dyn Backend>> {
     match Wasm::new(options) {
         Ok(wasm) => Some(Arc::new(wasm)),
         Err(error) => {
-            tracing::warn!(%error, "the wasm sandbox does not start");
+            tracing::warn!(%error, "cannot start the wasm sandbox");
             None
         }
     }
@@ -59,10 +60,31 @@ fn jail(egress: Option<EgressPolicy>) -> Option<Arc<dyn Backend>> {
     match Jail::new(options) {
         Ok(jail) => Some(Arc::new(jail)),
         Err(error) => {
-            tracing::warn!(%error, "the jail does not start");
+            tracing::warn!(%error, "cannot start the jail");
             None
         }
     }
+}
+
+/// Jails in which packages are resolved, one for each resolution. They may reach any address, private ones too: a resolution's
+/// list holds the operator's own index hosts alone.
+pub fn package_jails() -> Jails {
+    Arc::new(|| {
+        let mut options = piecework_sandbox_jail::Options::new(own_executable()?);
+        options.search = places::search_path();
+        options.ahead = false;
+        let everywhere = ["0.0.0.0/0", "::/0"].map(|network| network.parse().expect("a network"));
+        options.egress = Some(Egress::new(EgressPolicy {
+            private: everywhere.into(),
+        }));
+        match Jail::new(options) {
+            Ok(jail) => Some(Arc::new(jail) as Arc<dyn Backend>),
+            Err(error) => {
+                tracing::warn!(%error, "no jail to resolve packages in");
+                None
+            }
+        }
+    })
 }
 
 fn own_executable() -> Option<PathBuf> {

@@ -15,39 +15,40 @@ use crate::failure::Failure;
 pub struct ControllerSettings {
     /// Its account on the ledger; registered at the first start if nobody has the name.
     pub name: OwnerName,
-    /// The account of who runs it.
+    /// The operator's account.
     pub operator: OwnerName,
     pub listen: SocketAddr,
-    /// What links in its answers begin with; `http://` and the address it listens on, if empty.
+    /// Base of links in responses; if empty, `http://` and the listen address.
     #[serde(default)]
     pub url: String,
-    /// The HTTP APIs of ledger peers, the preferred one first. Several of several owners: the next is asked when one is gone.
+    /// HTTP APIs of ledger peers, preferred one first. Use several of different owners: if one fails, the next is used.
     pub peers: Vec<String>,
-    /// How a provider is chosen where a function does not say: random, least-loaded, warm-first or cheapest.
+    /// Default policy for choosing a provider: random, least-loaded, warm-first or cheapest.
     #[serde(default)]
     pub policy: Policy,
-    /// Private networks, like 10.0.0.0/8, that functions may have their results sent to.
+    /// Private networks, like 10.0.0.0/8, that results may be sent to.
     #[serde(default)]
     pub results_to: Vec<Network>,
     #[serde(default)]
     pub tuning: Tuned,
 }
 
-/// What an operator may turn.
+/// An operator's tuning settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tuned {
-    /// Whether people register without an invite.
+    /// Whether anyone can register without an invite.
     pub open_registration: bool,
-    /// How long receipts wait for company before they are settled: longer is fewer bytes on the ledger, shorter is sooner paid.
+    /// How long receipts wait for others before they are settled: longer means fewer bytes on the ledger, shorter means
+    /// sooner paid.
     pub settle_every_ms: u64,
     /// After how long job records, outputs and logs are deleted.
     pub retention_days: u64,
-    /// How often a known provider gets a reference job that the operator pays; nobody does if 0.
+    /// How often a known provider gets a reference job, paid by the operator; 0 for never.
     pub reference_every_s: u64,
-    /// A receipt that stands out is paid after this long, unless an operator refuses it.
+    /// A held receipt is paid after this long unless an operator refuses it.
     pub held_for_s: u64,
-    /// What one account may ask a second on the long run; no limit if 0.
+    /// Sustained requests per second of one account; 0 for no limit.
     pub requests_per_s: u32,
 }
 

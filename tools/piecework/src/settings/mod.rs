@@ -36,7 +36,7 @@ pub fn path<S: Settings>(directory: &Path, named: Option<&Path>) -> PathBuf {
 pub fn read<S: Settings>(path: &Path) -> Result<S, Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!(
-            "cannot read {}: {error}\n  the role's `init` writes it",
+            "cannot read {}: {error}\n  create it with the role's `init` command",
             path.display()
         ))
     })?;
@@ -66,7 +66,7 @@ pub fn write<S: Settings>(path: &Path, settings: &S, head: &str) -> Result<(), F
             Ok(written.with_context(|| format!("cannot write {}", path.display()))?)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::usage(format!(
-            "{} is there already: edit it, or take another --data directory",
+            "{} already exists; edit it, or use another --data directory",
             path.display()
         ))),
         Err(error) => Err(anyhow::Error::new(error)
@@ -80,7 +80,7 @@ fn within(key: &str, value: u64, least: u64, most: u64) -> Result<(), Failure> {
     match (least..=most).contains(&value) {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "`{key}` is {value}; it is between {least} and {most}"
+            "`{key}` is {value}; it must be between {least} and {most}"
         ))),
     }
 }
@@ -91,7 +91,7 @@ fn check_url(key: &str, url: &str) -> Result<(), Failure> {
     match parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "`{key}` is `{url}`; a URL like http://peer.example.org:7441 is expected"
+            "`{key}` is `{url}`; expected a URL like http://peer.example.org:7441"
         ))),
     }
 }

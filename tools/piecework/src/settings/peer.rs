@@ -12,34 +12,34 @@ use crate::failure::Failure;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerSettings {
-    /// The account that votes for this peer and gets its share.
+    /// The account that votes for this peer and receives its share.
     pub owner: OwnerName,
-    /// `host:port` under which the other peers dial it.
+    /// `host:port` at which the other peers reach it.
     pub address: String,
-    /// Where it listens for the other peers.
+    /// Listen address for the other peers.
     pub listen: SocketAddr,
-    /// Where its HTTP API listens, for controllers and for people.
+    /// Listen address of the HTTP API, for controllers and people.
     pub api: SocketAddr,
-    /// The longest time between blocks when nothing happens. All peers of a network use the same: blocks are the ledger's
-    /// clock, and each empty one costs some disk.
+    /// The longest time between blocks when nothing happens. All peers of a network use the same: blocks are the
+    /// ledger's clock, and each empty one costs some disk.
     #[serde(default = "heartbeat_ms")]
     pub heartbeat_ms: u64,
     #[serde(default)]
     pub payout: PayoutSettings,
     #[serde(default)]
     pub limits: PeerLimits,
-    /// Peers of today, where those of the genesis file may be gone.
+    /// Current peers, in case those in the genesis file are gone.
     #[serde(default)]
     pub contacts: Vec<ContactSettings>,
 }
 
-/// When the peers' share of the commissions is paid out, where the owner's key lies in the peer's directory.
+/// When the peers' share of the commissions is paid out, if the owner's key is in the peer's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PayoutSettings {
-    /// Seconds between two looks; 0 for never. It costs a transaction.
+    /// Seconds between checks; 0 for never. A payout costs a transaction.
     pub every_s: u32,
-    /// In ucr: what each peer must get at the least, so that there is more to it than the transaction.
+    /// In ucr: minimum payout per peer, so that it is worth a transaction.
     pub least_ucr: u64,
 }
 
@@ -52,19 +52,19 @@ impl Default for PayoutSettings {
     }
 }
 
-/// What strangers may ask of the API.
+/// Limits for strangers at the API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerLimits {
-    /// Of one address, a second; bursts of ten seconds' worth are taken. Each costs a signature's check.
+    /// Per address and second, with bursts of ten seconds' worth. Each costs a signature check.
     pub transactions_per_s: u32,
-    /// New accounts among them: they cost nobody anything. 0 takes none.
+    /// New accounts among them, which cost their sender nothing. 0 accepts none.
     pub registrations_per_s: u32,
     /// Open connections; each holds some 20 KiB.
     pub connections_max: usize,
-    /// Of one address.
+    /// Per address.
     pub connections_per_caller_max: usize,
-    /// Addresses whose transactions are not counted: the owner's own controllers.
+    /// Addresses whose transactions are not counted, for the owner's own controllers.
     pub trusted: Vec<IpAddr>,
 }
 
@@ -142,7 +142,7 @@ fn check_address(key: &str, address: &str) -> Result<(), Failure> {
     match parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "`{key}` is `{address}`; a host and a port are expected, like peer.example.org:7440"
+            "`{key}` is `{address}`; expected a host and a port, like peer.example.org:7440"
         ))),
     }
 }

@@ -1,4 +1,4 @@
-//! `provider.toml`: what this computer gives, and when; each option of `piecework provide` goes before it.
+//! `provider.toml`: what this computer provides, and when; options of `piecework provide` override it.
 
 use std::path::PathBuf;
 
@@ -12,20 +12,20 @@ use crate::failure::Failure;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderSettings {
-    /// Where controllers answer; the first that does is used.
+    /// URLs of controllers; the first that answers is used.
     pub controllers: Vec<String>,
-    /// Taken when it first joins; the host's name if absent.
+    /// Used when it first joins; the host name if absent.
     pub name: Option<String>,
-    /// Where it stands, in the community's words.
+    /// Region, as the community calls it.
     pub region: Option<String>,
     pub labels: Vec<String>,
     /// All if absent.
     pub cores: Option<u32>,
-    /// What it offers, and what jobs, sandboxes and the program may hold before no job begins; all if absent.
+    /// Memory to offer and to use: no job starts while jobs, sandboxes and program use more; all if absent.
     pub memory_mib: Option<u32>,
-    /// Disk for the code of functions; the longest unused goes first. 8192 if absent.
+    /// Disk space for functions' code; the least recently used goes first. 8192 if absent.
     pub disk_mib: Option<u32>,
-    /// Jobs at once; 64 for each core if absent.
+    /// Concurrent jobs; 64 per core if absent.
     pub slots: Option<u32>,
     pub owner: OwnerSettings,
     pub egress: EgressSettings,
@@ -36,19 +36,19 @@ pub struct ProviderSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnerSettings {
-    /// Give way while other programs work.
+    /// Give way while other programs are busy.
     pub when_idle: bool,
-    /// Give way while the computer runs on its battery.
+    /// Give way while the computer runs on battery.
     pub on_mains: bool,
-    /// Begin jobs only then, in local time; at any hour if absent.
+    /// Start jobs only during these hours, in local time; at any time if absent.
     pub hours: Option<Hours>,
-    /// With `when_idle`: only the load of this control group counts.
+    /// With `when_idle`: count only the load of this control group.
     pub group: Option<PathBuf>,
-    /// Jobs of the account that the computer belongs to cost nothing.
+    /// Charge nothing for jobs of the account that this computer belongs to.
     pub free: bool,
 }
 
-/// Where functions that list what they reach may go from here.
+/// Where functions with an allow list may connect from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EgressSettings {
@@ -90,7 +90,7 @@ impl Settings for ProviderSettings {
         {
             let group = group.display();
             return Err(Failure::usage(format!(
-                "`owner.group`: {group} is no control group whose load can be read"
+                "`owner.group`: cannot read the load of control group {group}"
             )));
         }
         if self.owner.group.is_some() && !self.owner.when_idle {

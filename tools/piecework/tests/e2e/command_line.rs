@@ -101,7 +101,7 @@ async fn a_key_registers_logs_in_and_is_rotated() {
     ended(
         &home.run(&["login", &url, "--name", "ada", "--key", key]),
         2,
-        "there is no key in",
+        "no key in",
     );
     home.ok(&["login", &url, "--name", "ada", "--key", key, "--invite", invite.trim()]);
     let before = home.json(&["account", "--json"]);
@@ -164,7 +164,7 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
     ended(
         &home.run(&["leases", "open", "--key", key]),
         2,
-        "is open already; `piecework leases top-up",
+        "is already open; add to it with `piecework leases top-up",
     );
     let called = home.call_when_fed("hello");
     let job = called["job_id"].as_str().expect("an id");
@@ -183,7 +183,7 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
     );
     ended(&home.run(&["invite", "--grant", "5"]), 3, "account.bad_signature");
     home.ok(&["invite", "--grant", "0"]);
-    ended(&home.run(&["lend", "operator"]), 2, "how much may it owe?");
+    ended(&home.run(&["lend", "operator"]), 2, "give an amount");
     ended(&home.run(&["lend", "operator", "1000"]), 3, "account.bad_signature");
     let borrower = home.json(&["lend", "operator", "1000", "--key", key, "--json"]);
     assert_eq!(borrower["limit_ucr"], 1_000, "{borrower}");
@@ -346,7 +346,7 @@ async fn each_end_has_its_exit_code() {
     ended(&home.run(&["call", "raises", "not json"]), 2, "not JSON");
     ended(&home.run(&["deploy", "nowhere"]), 2, "cannot open nowhere");
     ended(&home.run(&["call", "raises", "@nowhere"]), 2, "cannot open nowhere");
-    ended(&home.run(&["call", "nothing"]), 3, "has the id or name `nothing`");
+    ended(&home.run(&["call", "nothing"]), 3, "with the id or name `nothing`");
     ended(&home.run(&["rollback", "raises", "v9"]), 3, "version.not_found: ");
     ended(&home.run(&["rollback", "raises", "last"]), 2, "`last` is not a version");
     ended(&home.run(&["transfer", "provider", "-5"]), 2, "`-5` is not an amount");

@@ -63,7 +63,7 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
         (Box::new(remove("store/master.key")), "master.key is gone"),
         (
             Box::new(write("store/master.key", &[7; 32])),
-            "the master key is not the one",
+            "the master key does not match",
         ),
         (Box::new(write("store/master.key", b"short")), "is not 32 bytes long"),
         (Box::new(remove("store/store.sqlite")), "store.sqlite is gone"),
@@ -75,7 +75,7 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
             Box::new(write("store/VERSION", b"piecework store 99\n")),
             "run the newer program",
         ),
-        (Box::new(remove("store/VERSION")), "no piecework store has written"),
+        (Box::new(remove("store/VERSION")), "not from a Piecework store"),
         (
             Box::new(|root: &Path| {
                 fs::remove_dir_all(root.join("blobs")).expect("removed");

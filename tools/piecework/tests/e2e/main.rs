@@ -1,6 +1,7 @@
 //! The platform as its users meet it: `piecework up` as a process, HTTP, kill -9.
 
 mod bad_input;
+mod carried_whole;
 mod claims;
 mod command_line;
 mod computer;
@@ -26,6 +27,7 @@ mod results;
 mod rogue;
 mod small_disk;
 mod strangers;
+mod streams;
 mod takeover;
 mod threats;
 mod tiny_disk;

@@ -244,7 +244,7 @@ fn what_is_wrong_with_settings_or_files_is_said_before_anything_starts() {
     refused(
         &["peer", "join", other, "--data", ada.data()],
         2,
-        "keeps to one network",
+        "use one directory per network",
     );
 
     let shown = done(&["peer", "config", "show", "--data", ada.data()]);

@@ -312,6 +312,7 @@ fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
         },
         cold: false,
         pull_us: 0,
+        is_cut: false,
     }
 }
 

@@ -121,6 +121,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
             ..Placement::default()
         },
         rerun_percent: 5,
+        stream_bytes: 9,
         created_at_ms: START_MS + 5,
     }
 }

@@ -1,14 +1,14 @@
-//! `piecework peer card`: what others need to know of a peer.
+//! `piecework peer card`: what others need to know about a peer.
 
 use piecework_model::AccountId;
 
 use super::{Place, card_of, local};
 use crate::{failure::Failure, show, units};
 
-/// Print what others need to know of this peer: nothing in it is secret
+/// Print this peer's card: what others need to know about it, nothing secret
 #[derive(Debug, clap::Args)]
 pub struct ShowCard {
-    /// The owner's account, if it has had another key before
+    /// Id of the owner's account, if its key was replaced
     #[arg(long, value_name = "ID", value_parser = units::noun::<AccountId>)]
     account: Option<AccountId>,
     #[command(flatten)]

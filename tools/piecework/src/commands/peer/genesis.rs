@@ -1,4 +1,4 @@
-//! `piecework peer genesis`: where a network begins.
+//! `piecework peer genesis`: creates a network.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -9,41 +9,41 @@ use piecework_peer::Card;
 
 use crate::{compose, failure::Failure, show, units};
 
-/// Make the genesis file of a new network from the cards of its first peers
+/// Create the genesis file of a new network from the cards of its first peers
 #[derive(Debug, clap::Args)]
 pub struct MakeGenesis {
-    /// What people call the network
+    /// Name of the network
     #[arg(long)]
     name: String,
-    /// A peer's card; one for each
+    /// Cards of the peers, one file each
     #[arg(value_name = "CARD", required = true)]
     cards: Vec<PathBuf>,
-    /// What each owner of a peer gets
+    /// Credits for each owner of a peer
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr, default_value = "0")]
     owners: i128,
-    /// Another account, like ada=KEY:100cr or ada=KEY:0:controller; may be repeated
+    /// Additional account, like ada=KEY:100cr or ada=KEY:0:controller; may be repeated
     #[arg(long = "grant", value_name = "NAME=KEY:AMOUNT[:ROLE]", value_parser = grant)]
     grants: Vec<Grant>,
-    /// What is kept of each payment
+    /// Commission on each payment
     #[arg(long, value_name = "PERCENT", value_parser = units::permille, default_value = "3%")]
     commission: u32,
-    /// How many blocks a claim waits and a closed lease drains
+    /// Number of blocks that a claim waits and a closed lease drains
     #[arg(long, value_name = "BLOCKS", default_value_t = compose::PARAMS.window_blocks)]
     window: u32,
-    /// How many blocks the same peers hold; a change comes with the epoch after the next
+    /// Length of an epoch in blocks; a change of the peers takes effect with the epoch after the next
     #[arg(long, value_name = "BLOCKS", default_value_t = compose::PARAMS.epoch_blocks)]
     epoch: u32,
-    /// What an offer holds while it stands
+    /// Deposit that is held for each offer
     #[arg(long, value_name = "AMOUNT", value_parser = units::credits_ucr, default_value = "1cr")]
     offer_deposit: i128,
-    /// Where to write it; standard output if absent
+    /// Output file [default: standard output]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 /// `ada=KEY:100cr`, `c=KEY:0:controller`.
 fn grant(text: &str) -> Result<Grant, String> {
-    const FORM: &str = "NAME=KEY:AMOUNT or NAME=KEY:AMOUNT:ROLE is expected";
+    const FORM: &str = "expected NAME=KEY:AMOUNT or NAME=KEY:AMOUNT:ROLE";
     let (name, rest) = text.split_once('=').ok_or(FORM)?;
     let (key, rest) = rest.split_once(':').ok_or(FORM)?;
     let (amount, roles) = rest.split_once(':').unwrap_or((rest, "developer"));
@@ -99,7 +99,7 @@ impl MakeGenesis {
 fn read_card(path: &PathBuf) -> Result<Card, Failure> {
     let text = fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("cannot read the card {}: {error}", path.display())))?;
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{} is no card: {error}", path.display())))
+    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{} is not a card: {error}", path.display())))
 }
 
 /// One account for each owner, however many peers are theirs.
@@ -109,7 +109,7 @@ fn owners(cards: &[Card], amount: Credits) -> Result<Vec<Grant>, Failure> {
         let known = *keys.entry(&card.owner).or_insert(card.owner_key);
         if known != card.owner_key {
             return Err(Failure::usage(format!(
-                "two cards name the owner `{}` with different keys",
+                "two cards have the owner `{}` with different keys",
                 card.owner
             )));
         }

@@ -13,19 +13,19 @@ use crate::{
     show, units,
 };
 
-/// Make the keys and the settings of a new peer
+/// Create the keys and settings of a new peer
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// The account that votes for the peer and gets its share
+    /// Name of the account that votes for the peer and receives its share
     #[arg(long, value_name = "NAME", value_parser = units::noun::<OwnerName>)]
     owner: OwnerName,
-    /// Under which the other peers reach it, like peer.example.org:7440
+    /// Address at which the other peers reach this one, like peer.example.org:7440
     #[arg(long, value_name = "HOST:PORT")]
     address: String,
-    /// Where it listens for the other peers
+    /// Listen address for the other peers
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7440")]
     listen: SocketAddr,
-    /// Where its HTTP API listens, for controllers and for people
+    /// Listen address of the HTTP API, for controllers and people
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7441")]
     api: SocketAddr,
     #[command(flatten)]
@@ -33,8 +33,8 @@ pub struct Init {
 }
 
 const HEAD: &str = "\
-# A ledger peer's settings; `piecework peer config show` prints all that is in force.
-# `heartbeat_ms` must be the same at all peers of a network.
+# Settings of a ledger peer; `piecework peer config show` prints all settings in force.
+# `heartbeat_ms` must be the same on all peers of a network.
 ";
 
 impl Init {
@@ -47,7 +47,7 @@ impl Init {
         settings::write(&path, &settings, HEAD)?;
         keyfile::existing_or_new(&owner_key_path(&directory))?;
         let (card, _) = card_of(&directory, &settings)?;
-        eprintln!("the settings are in {}; this is the peer's card:", path.display());
+        eprintln!("settings are in {}; the peer's card:", path.display());
         show::json(&card)
     }
 }

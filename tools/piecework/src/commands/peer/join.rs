@@ -1,4 +1,4 @@
-//! `piecework peer join`: a network's genesis file, taken up.
+//! `piecework peer join`: installs a network's genesis file.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use piecework_peer::membership;
 use super::{Place, card_of, fetch_genesis, local, not_taken, unreachable};
 use crate::{failure::Failure, show};
 
-/// Take up a network's genesis file; on a network that runs, also make the owner's account
+/// Install a network's genesis file; on a running network, also register the owner's account
 #[derive(Debug, clap::Args)]
 pub struct Join {
-    /// The genesis file, or the URL of a peer that shows it
+    /// Genesis file, or the URL of a peer that serves it
     #[arg(value_name = "FILE|URL")]
     genesis: String,
-    /// The network's id, as somebody said whom you trust; needed with a URL
+    /// Network id, from a source that you trust; required with a URL
     #[arg(long, value_name = "ID")]
     network: Option<String>,
     #[command(flatten)]
@@ -34,7 +34,7 @@ impl Join {
         let network = genesis.network_id();
         eprintln!("{} belongs to network {network}", directory.display());
         if member.is_founder() {
-            eprintln!("it is one of the first peers: start it with `piecework peer run`");
+            eprintln!("it is one of the first peers; start it with `piecework peer run`");
             return Ok(());
         }
         let (mut card, key) = card_of(&directory, &settings)?;
@@ -55,8 +55,8 @@ impl Join {
         }
         card.request(&key, network, account);
         eprintln!(
-            "the others have to vote it in: hand them this card, for `piecework peer propose add CARD`;\n\
-             start it with `piecework peer run` when they have"
+            "the other peers must vote it in: send them this card for `piecework peer propose add CARD`;\n\
+             when they have, start it with `piecework peer run`"
         );
         show::json(&card)
     }

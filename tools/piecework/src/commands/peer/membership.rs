@@ -13,14 +13,14 @@ use serde_json::json;
 use super::{Place, local, not_taken, owner_key_path, unreachable};
 use crate::{failure::Failure, keyfile, show, units};
 
-/// List what is proposed, and who keeps the ledger
+/// List open proposals and the current peers
 #[derive(Debug, clap::Args)]
 pub struct Proposals {
     #[command(flatten)]
     desk: Desk,
 }
 
-/// Propose a change, or vote for it where somebody has proposed the same
+/// Propose a change, or vote for it if somebody else proposed the same
 #[derive(Debug, clap::Args)]
 pub struct Propose {
     #[command(subcommand)]
@@ -29,23 +29,24 @@ pub struct Propose {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A new peer
+    /// Add a peer
     Add {
-        /// What its owner's `piecework peer join` printed
+        /// Card printed by the new peer's `piecework peer join`
         card: PathBuf,
         #[command(flatten)]
         desk: Desk,
     },
-    /// That a peer goes
+    /// Remove a peer
     Remove {
-        /// Its consensus key
+        /// Consensus key of the peer
         #[arg(value_parser = units::public_key)]
         key: PublicKey,
         #[command(flatten)]
         desk: Desk,
     },
-    /// Other rules, like window_blocks=7200
+    /// Change rules, like window_blocks=7200
     Params {
+        /// Rules and their new values
         #[arg(value_name = "NAME=VALUE", required = true, value_parser = units::assignment)]
         changes: Vec<(String, String)>,
         #[command(flatten)]
@@ -53,10 +54,10 @@ enum What {
     },
 }
 
-/// Vote for what an account proposes
+/// Vote for an account's proposal
 #[derive(Debug, clap::Args)]
 pub struct Vote {
-    /// Name or id of the account
+    /// Name or id of the account that made the proposal
     proposer: String,
     #[command(flatten)]
     desk: Desk,
@@ -67,7 +68,7 @@ pub struct Vote {
 struct Desk {
     #[command(flatten)]
     place: Place,
-    /// The peer's API to use; may be repeated [default: this peer's own]
+    /// HTTP API of the peer to use; may be repeated [default: this peer's own]
     #[arg(long, value_name = "URL")]
     url: Vec<String>,
 }
@@ -118,7 +119,7 @@ impl Owner {
     async fn tell(&self, done: Final) -> Result<(), Failure> {
         let carried = done.events.iter().find_map(|event| match event {
             Event::PeersChanged { from_height, .. } => {
-                Some(format!("carried: the peers change with block {from_height}"))
+                Some(format!("carried: the peers change at block {from_height}"))
             }
             Event::ParamsChanged {} => Some("carried: the rules have changed".to_owned()),
             _ => None,
@@ -138,7 +139,7 @@ impl Propose {
                 let text =
                     fs::read_to_string(&card).with_context(|| format!("cannot read the card {}", card.display()))?;
                 let card: Card = serde_json::from_str(&text)
-                    .map_err(|error| Failure::usage(format!("{} is no card: {error}", card.display())))?;
+                    .map_err(|error| Failure::usage(format!("{} is not a card: {error}", card.display())))?;
                 let owner = desk.open().await?;
                 owner.support(card.change(owner.chain.network())?).await
             }
@@ -164,7 +165,7 @@ fn changed(present: &Params, changes: &[(String, String)]) -> Result<Params, Fai
         };
         *field = serde_json::from_str(text).unwrap_or_else(|_| json!(text));
     }
-    serde_json::from_value(value).map_err(|error| Failure::usage(format!("not a value for a parameter: {error}")))
+    serde_json::from_value(value).map_err(|error| Failure::usage(format!("invalid value for a parameter: {error}")))
 }
 
 impl Vote {
@@ -177,7 +178,7 @@ impl Vote {
                 let known = membership::account_named(&*owner.chain, &name)
                     .await
                     .map_err(unreachable)?;
-                known.ok_or_else(|| Failure::usage(format!("the ledger knows no account `{name}`")))?
+                known.ok_or_else(|| Failure::usage(format!("the ledger has no account `{name}`")))?
             }
         };
         let done = membership::vote(&*owner.chain, &owner.key, &owner.name, proposer).await;
@@ -211,11 +212,7 @@ impl Proposals {
                 ]
             })
             .collect();
-        show::table(
-            ["PROPOSER", "WHAT", "VOTES", "UNTIL BLOCK"],
-            rows,
-            "nothing is proposed",
-        )?;
+        show::table(["PROPOSER", "WHAT", "VOTES", "UNTIL BLOCK"], rows, "no open proposals")?;
         let rows = present
             .iter()
             .map(|peer| {

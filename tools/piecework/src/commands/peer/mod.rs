@@ -1,4 +1,4 @@
-//! `piecework peer`: run a ledger peer, and have a say in who runs the others.
+//! `piecework peer`: run a ledger peer, and vote on the others.
 
 mod card;
 mod genesis;
@@ -22,7 +22,7 @@ use crate::{
     show,
 };
 
-/// Keep the ledger, together with others
+/// Run a ledger peer, together with others
 #[derive(Debug, clap::Args)]
 pub struct Peer {
     #[command(subcommand)]
@@ -36,7 +36,7 @@ enum Action {
     Genesis(genesis::MakeGenesis),
     Join(join::Join),
     Run(run::Run),
-    /// Look at the settings
+    /// Show the settings
     Config {
         #[command(subcommand)]
         action: Config,
@@ -48,7 +48,7 @@ enum Action {
 
 #[derive(Debug, clap::Subcommand)]
 enum Config {
-    /// Print all that is in force, the defaults too
+    /// Print all settings in force, including defaults
     Show {
         #[command(flatten)]
         place: Place,
@@ -76,10 +76,10 @@ impl Peer {
 /// Whose directory and which settings.
 #[derive(Debug, clap::Args)]
 pub struct Place {
-    /// Where keys, settings and the ledger are kept [default: piecework-peer below the user's data directory]
+    /// Data directory with keys, settings and the ledger [default: piecework-peer in the user's data directory]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The settings, if they lie elsewhere [default: peer.toml in DIR]
+    /// Settings file [default: peer.toml in DIR]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -143,14 +143,15 @@ fn not_taken(error: SubmitError) -> Failure {
     }
 }
 
-/// A genesis file, or the one that a peer shows; then only if it is that of `network`, which somebody who is trusted said.
+/// A genesis file, or the one that a peer shows; then only if it is that of `network`, which somebody who is trusted
+/// said.
 pub async fn fetch_genesis(source: &str, network: Option<&str>) -> Result<Genesis, Failure> {
     let is_url = source.starts_with("http://") || source.starts_with("https://");
     let genesis = match is_url {
         true => {
             let client = piecework_api::Client::new(source, None)?;
             let shown = client.ledger_genesis().await?;
-            serde_json::from_value(shown).context("what the peer shows is no genesis")?
+            serde_json::from_value(shown).context("the peer did not send a valid genesis file")?
         }
         false => piecework_peer::read_genesis(Path::new(source)).map_err(local)?,
     };
@@ -158,10 +159,10 @@ pub async fn fetch_genesis(source: &str, network: Option<&str>) -> Result<Genesi
     match network {
         Some(wanted) if wanted == id => Ok(genesis),
         Some(wanted) => Err(Failure::usage(format!(
-            "{source} is the genesis of network {id}, not of {wanted}"
+            "{source} has the genesis of network {id}, not of {wanted}"
         ))),
         None if is_url => Err(Failure::usage(format!(
-            "{source} shows network {id}\n  if those who run it told you the same, say it again with --network {id}"
+            "{source} belongs to network {id}\n  if its operators told you this id over another channel, repeat the command with --network {id}"
         ))),
         None => Ok(genesis),
     }

@@ -23,7 +23,7 @@ impl Run {
         say(&format!("the API is at {}; waiting for the other peers", peer.url));
         let ready = |url: &str| println!("ready {url}");
         peer.serve(ready, stopped()).await?;
-        eprintln!("stopped; everything is kept in {}", directory.display());
+        eprintln!("stopped; all state is in {}", directory.display());
         Ok(())
     }
 }

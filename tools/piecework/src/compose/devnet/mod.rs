@@ -6,8 +6,8 @@
 //! stop -> providers, then the controller, then the peers; what does not end in time is killed
 //! ```
 //!
-//! Each child is in a process group of its own, so that Ctrl-C reaches it through here, in this order; and the kernel kills
-//! it when this process dies.
+//! Each child is in a process group of its own, so that Ctrl-C reaches it through here, in this order; and the kernel
+//! kills it when this process dies.
 
 mod plan;
 mod process;
@@ -57,7 +57,7 @@ pub async fn devnet(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     // What starts a process again is typed anywhere.
-    let directory = &std::path::absolute(directory).context("the current directory cannot be read")?;
+    let directory = &std::path::absolute(directory).context("cannot read the current directory")?;
     make_private(directory)?;
     let _lock = lock(directory)?;
     let plan = Plan::load_or_make(directory, wanted)?;
@@ -144,7 +144,7 @@ impl Network {
         let invite = client
             .create_invite(&invite)
             .await
-            .context("no invite for a provider")?;
+            .context("cannot create an invite for a provider")?;
         let (name, directory) = self.named("provider", number);
         let (cores, memory) = self.share();
         let more = [

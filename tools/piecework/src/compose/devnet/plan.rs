@@ -73,7 +73,7 @@ impl Plan {
                 "devnet.other_network",
                 format!("the network in {} has {is} {what}", directory.display()),
             )
-            .hint("leave the option out, or take another --data directory for another network")),
+            .hint("leave the option out, or use another --data directory for another network")),
             false => Ok(()),
         };
         let peers = wanted.peers.is_some_and(|peers| peers != self.peers);
@@ -106,7 +106,7 @@ impl Plan {
         let genesis = genesis(&cards, &keys)?;
         for number in 1..=self.peers {
             let joined = piecework_peer::join(&peer_directory(directory, number), &genesis);
-            joined.context("a peer does not take the genesis")?;
+            joined.context("a peer refused the genesis file")?;
         }
         let text = serde_json::to_string_pretty(&genesis).context("plain data")?;
         write_private(&controller.join("genesis.json"), &text)?;
@@ -125,12 +125,12 @@ fn check_empty(directory: &Path) -> Result<(), Failure> {
         Some(name) => Err(Rejection::new(
             "devnet.foreign_directory",
             format!(
-                "{} holds {}, and no whole network",
+                "{} contains {} but not a complete network",
                 directory.display(),
                 name.to_string_lossy()
             ),
         )
-        .hint("take another --data directory, or remove what is there if nobody needs it")
+        .hint("use another --data directory, or delete the contents if nobody needs them")
         .into()),
     }
 }
@@ -203,8 +203,8 @@ fn genesis(cards: &[Card], keys: &ControllerKeys) -> Result<Genesis, Failure> {
     )?)
 }
 
-/// Held until all are known, so that none is given twice. Whoever takes one in the moment between is told of by the role
-/// that cannot listen.
+/// Held until all are known, so that none is given twice. Whoever takes one in the moment between is told of by the
+/// role that cannot listen.
 struct FreePorts(Vec<TcpListener>);
 
 impl FreePorts {

@@ -69,19 +69,19 @@ impl Process {
 
     /// Resolves with its line `ready URL`; fails if it ends before.
     pub async fn ready(&mut self) -> Result<()> {
-        while let Some(line) = self.said.next_line().await.context("its output cannot be read")? {
+        while let Some(line) = self.said.next_line().await.context("cannot read its output")? {
             if let Some(url) = line.strip_prefix("ready ") {
                 self.url = Some(url.to_owned());
                 return Ok(());
             }
         }
-        self.status = Some(self.child.wait().await.context("it cannot be waited for")?);
+        self.status = Some(self.child.wait().await.context("cannot wait for it")?);
         Err(self.did_not_start())
     }
 
     /// Fails if it has ended.
     pub fn check(&mut self) -> Result<()> {
-        self.status = self.child.try_wait().context("it cannot be waited for")?;
+        self.status = self.child.try_wait().context("cannot wait for it")?;
         match self.status {
             Some(_) => Err(self.did_not_start()),
             None => Ok(()),
@@ -92,7 +92,7 @@ impl Process {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n  ");
-        anyhow!("{} did not start; its log ends:\n  {end}", self.name)
+        anyhow!("{} did not start; end of its log:\n  {end}", self.name)
     }
 
     pub fn has_ended(&self) -> bool {
@@ -103,11 +103,11 @@ impl Process {
     pub async fn ended(&mut self) -> String {
         let waited = self.child.wait().await;
         let Ok(status) = waited else {
-            return format!("{} cannot be waited for", self.name);
+            return format!("cannot wait for {}", self.name);
         };
         self.status = Some(status);
         format!(
-            "{} has ended ({status}); the network goes on without it\n    start it again with: {}",
+            "{} has ended ({status}); the network continues without it\n    start it again with: {}",
             self.name, self.command
         )
     }
@@ -123,7 +123,7 @@ impl Process {
         let killed = self.child.kill().await;
         Some(match killed {
             Ok(()) => format!("{} did not stop and was killed", self.name),
-            Err(error) => format!("{} cannot be killed: {error}", self.name),
+            Err(error) => format!("cannot kill {}: {error}", self.name),
         })
     }
 

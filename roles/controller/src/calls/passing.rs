@@ -1,0 +1,208 @@
+//! From a job to the HTTP answer of its caller: the parts of a streamed answer, as they come.
+//!
+//! ```text
+//! job: begin -> chunk* -> end      handler: head -> body frames -> well-formed end
+//!                 '-> dropped                           '-> connection reset
+//! ```
+//! The end is said only when the job is written down as succeeded. A stream that just stops was broken off.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use piecework_api::errors::Refusal;
+use piecework_sandbox::{Head, Sent};
+use tokio::sync::mpsc;
+
+use crate::calls::answer::AnswerHead;
+
+/// Parts that wait for the connection to take them.
+const PASSED_WAITING_MAX: usize = 2;
+
+/// A client that takes nothing for this long is gone: it holds a slot of a provider.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a caller gets of a streamed answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Comes first.
+    Head(AnswerHead),
+    Chunk(Bytes),
+    /// All of it came, and the job succeeded.
+    End,
+}
+
+/// The job's end.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    to: mpsc::Sender<Passed>,
+    begun: AtomicBool,
+    /// The answer to this request has no body, whatever the function streams.
+    bodyless: AtomicBool,
+}
+
+/// `bodyless`: the request was a HEAD.
+pub(crate) fn channel(bodyless: bool) -> (Passing, mpsc::Receiver<Passed>) {
+    let (to, receiver) = mpsc::channel(PASSED_WAITING_MAX);
+    let passing = Passing {
+        to,
+        begun: AtomicBool::new(false),
+        bodyless: AtomicBool::new(bodyless),
+    };
+    (passing, receiver)
+}
+
+/// Why a part was not passed on.
+#[derive(Debug, PartialEq)]
+pub(crate) enum NotPassed {
+    /// The caller went away.
+    Gone,
+    /// The function's head is none; the caller has seen nothing yet.
+    Invalid(Box<Refusal>),
+}
+
+impl Passing {
+    /// Whether the caller has seen something: then the job cannot begin anew.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+
+    /// Waits until the caller takes it. A stream without a head begins with an empty one; a second head is dropped.
+    pub(crate) async fn pass(&self, part: Sent) -> Result<(), NotPassed> {
+        match part {
+            Sent::Head(_) if self.has_begun() => Ok(()),
+            Sent::Head(head) => self.begin(&head).await,
+            Sent::Chunk(chunk) => {
+                if !self.has_begun() {
+                    self.begin(&Head::default()).await?;
+                }
+                match self.bodyless.load(Ordering::Acquire) {
+                    true => Ok(()),
+                    false => self.send(Passed::Chunk(chunk)).await,
+                }
+            }
+        }
+    }
+
+    async fn begin(&self, head: &Head) -> Result<(), NotPassed> {
+        let head = AnswerHead::of_stream(head).map_err(NotPassed::Invalid)?;
+        self.begun.store(true, Ordering::Release);
+        if head.is_bodyless() {
+            self.bodyless.store(true, Ordering::Release);
+        }
+        self.send(Passed::Head(head)).await
+    }
+
+    /// The job is written down and went well.
+    pub(crate) async fn end(&self) {
+        if self.has_begun() {
+            // Nobody there: then nobody has to hear of it.
+            let _ = self.send(Passed::End).await;
+        }
+    }
+
+    /// Resolves when the caller of a stream that has begun went away.
+    pub(crate) async fn gone(&self) {
+        if self.has_begun() && !self.bodyless.load(Ordering::Acquire) {
+            self.to.closed().await;
+        } else {
+            std::future::pending().await
+        }
+    }
+
+    async fn send(&self, passed: Passed) -> Result<(), NotPassed> {
+        match tokio::time::timeout(CLIENT_PATIENCE, self.to.send(passed)).await {
+            Ok(sent) => sent.map_err(|_| NotPassed::Gone),
+            Err(_) => Err(NotPassed::Gone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(text: &'static str) -> Sent {
+        Sent::Chunk(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn head(status: u16) -> (Sent, Passed) {
+        let head = Head {
+            status,
+            ..Head::default()
+        };
+        let parsed = AnswerHead::of_stream(&head).expect("a head");
+        (Sent::Head(head), Passed::Head(parsed))
+    }
+
+    async fn all(mut passed: mpsc::Receiver<Passed>) -> Vec<Passed> {
+        let mut all = Vec::new();
+        while let Some(part) = passed.recv().await {
+            all.push(part);
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_a_head_gets_one_and_only_a_job_that_went_well_ends() {
+        let (passing, passed) = channel(false);
+        let read = tokio::spawn(all(passed));
+        assert!(!passing.has_begun());
+        passing.pass(chunk("a")).await.expect("read");
+        passing.pass(Sent::Head(Head::default())).await.expect("dropped");
+        passing.pass(chunk("b")).await.expect("read");
+        assert!(passing.has_begun());
+        passing.end().await;
+        drop(passing);
+        let parts = ["a", "b"].map(|text| Passed::Chunk(Bytes::from_static(text.as_bytes())));
+        let [a, b] = parts;
+        let due = vec![head(0).1, a, b, Passed::End];
+        assert_eq!(read.await.expect("no panic"), due);
+    }
+
+    #[tokio::test]
+    async fn a_unary_answer_leaves_nothing() {
+        let (passing, passed) = channel(false);
+        passing.end().await;
+        drop(passing);
+        assert_eq!(all(passed).await, vec![]);
+    }
+
+    #[tokio::test]
+    async fn without_a_body_the_run_goes_on_and_its_chunks_are_dropped() {
+        for (is_head, status) in [(true, 200), (false, 204), (false, 205), (false, 304)] {
+            let (passing, mut passed) = channel(is_head);
+            let (sent, due) = head(status);
+            passing.pass(sent).await.expect("read");
+            assert_eq!(passed.recv().await, Some(due));
+            drop(passed);
+            assert_eq!(passing.pass(chunk("a")).await, Ok(()), "{status}");
+            assert!(futures::poll!(Box::pin(passing.gone())).is_pending(), "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_goes_away_is_noticed_while_nothing_comes() {
+        let (passing, passed) = channel(false);
+        passing.pass(Sent::Head(Head::default())).await.expect("room");
+        drop(passed);
+        passing.gone().await;
+        assert_eq!(passing.pass(chunk("a")).await, Err(NotPassed::Gone));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_none_is_not_shown() {
+        let (passing, _passed) = channel(false);
+        let refused = passing.pass(Sent::Head(Head {
+            status: 101,
+            ..Head::default()
+        }));
+        let Err(NotPassed::Invalid(refusal)) = refused.await else {
+            panic!("it passed")
+        };
+        assert_eq!(refusal.code, "function.output_invalid");
+        assert!(!passing.has_begun(), "the caller can still be told");
+    }
+}
