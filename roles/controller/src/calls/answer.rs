@@ -1,7 +1,7 @@
 //! From what a function answers to status, headers and body: pure. A function decides about its answer, not about the
 //! connection or the platform's headers.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::{errors::Refusal, execute::HttpAnswer, routes};
@@ -15,7 +15,8 @@ const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
 /// The head of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AnswerHead {
-    pub(crate) status: StatusCode,
+    /// 200 to 599.
+    pub(crate) status: u16,
     /// Without a length.
     pub(crate) headers: HeaderMap,
     /// What the function says that the body comes to: only a stream, or a HEAD, is sent with it.
@@ -32,7 +33,7 @@ pub(crate) struct WholeAnswer {
 impl AnswerHead {
     fn ok(kind: HeaderValue) -> Self {
         Self {
-            status: StatusCode::OK,
+            status: 200,
             headers: HeaderMap::from_iter([(header::CONTENT_TYPE, kind)]),
             length: None,
         }
@@ -45,7 +46,7 @@ impl AnswerHead {
             return Err(invalid("a status is 200 to 599"));
         }
         let mut head = Self {
-            status: StatusCode::from_u16(status).map_err(|_| invalid("no such status"))?,
+            status,
             headers: HeaderMap::new(),
             length: None,
         };
@@ -69,10 +70,8 @@ impl AnswerHead {
 
     /// Whether an answer with this status never has a body.
     pub(crate) fn is_bodyless(&self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-        )
+        // No content, reset content, not modified.
+        matches!(self.status, 204 | 205 | 304)
     }
 
     /// A stream that does not say what it is is what its first chunk looks like.
@@ -222,7 +221,7 @@ mod tests {
         ];
         for (output, status, kind, body) in table {
             let answer = answer(output);
-            assert_eq!(answer.head.status.as_u16(), status, "{output}");
+            assert_eq!(answer.head.status, status, "{output}");
             assert_eq!(values(&answer.head, "content-type"), [kind], "{output}");
             assert_eq!(answer.body, body.as_bytes(), "{output}");
         }
@@ -294,7 +293,7 @@ mod tests {
             let headers = headers.iter().map(pair).collect();
             let mut head = AnswerHead::of_stream(&Head { status: 0, headers }).expect("a head");
             head.guess_kind(chunk);
-            assert_eq!(head.status, StatusCode::OK);
+            assert_eq!(head.status, 200);
             values(&head, "content-type").join(" ")
         };
         let text = "text/plain; charset=utf-8";

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use bytes::Bytes;
@@ -126,7 +126,7 @@ pub(super) fn whole(done: Done, is_head: bool) -> HttpResult<Response> {
 fn with_head(id: JobId, head: AnswerHead, body: Body, with_length: bool) -> Response {
     let is_bodyless = head.is_bodyless();
     let mut response = Response::new(body);
-    *response.status_mut() = head.status;
+    *response.status_mut() = StatusCode::from_u16(head.status).expect("a checked head has a status from 200 to 599");
     *response.headers_mut() = head.headers;
     if let Some(length) = head.length
         && with_length
