@@ -1,8 +1,5 @@
 //! The wall clock, read in one place; and the clock that is waited by, which is handed in.
 
-#[cfg(test)]
-pub(crate) mod turned;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},

@@ -14,5 +14,5 @@ pub(crate) mod pace;
 pub(crate) mod settle;
 pub(crate) mod statements;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod withheld;

@@ -155,7 +155,7 @@ fn untested_examples(path: &str, text: &str) -> Vec<Finding> {
 
 /// Integration tests, examples, and build scripts (which cargo talks to by variables). A conformance suite is a test
 /// that other crates run.
-fn is_test(path: &str) -> bool {
+pub(super) fn is_test(path: &str) -> bool {
     ["/tests/", "/benches/", "/examples/", "/conformance"]
         .iter()
         .any(|part| path.contains(part))

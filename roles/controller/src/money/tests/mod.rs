@@ -7,6 +7,7 @@ mod ledger;
 mod memory;
 mod provider;
 mod settling;
+pub(crate) mod turned;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,10 +32,11 @@ use self::{
     ledger::Ledger,
     memory::Memory,
     provider::{COUNTERS, Double, PRICES},
+    turned::Turned,
 };
 use crate::{
     Clock, Controller, Options, Tuning,
-    clock::{turned::Turned, within},
+    clock::within,
     codecs,
     money::outbox::{LaneKey, Outgoing},
 };

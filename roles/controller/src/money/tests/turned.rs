@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::Clock;
+use crate::clock::Clock;
 
 /// More than any chain of tasks that wake one another in these tests, each of which takes one.
 const YIELDS: usize = 100;
