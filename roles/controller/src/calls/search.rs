@@ -41,7 +41,7 @@ pub(super) struct Search<'a> {
     /// Its place in the waiting room, once it has waited.
     arrival: Option<u64>,
     /// What those said that have refused, or failed to deliver what was ordered.
-    refusals: Vec<Box<Refusal>>,
+    refusals: Vec<Refusal>,
     /// Whether a provider went away with it, and nobody has taken it since.
     was_lost: bool,
     /// Why nobody could take it when it was last asked.
@@ -211,7 +211,7 @@ impl<'a> Search<'a> {
     /// Nobody takes it, and waiting does not help: what the caller is told.
     async fn nobody(&mut self, reasons: &Reasons) -> Box<Refusal> {
         if let Some(said) = self.refusals.pop() {
-            return said;
+            return Box::new(said);
         }
         let mut refusal = reasons::no_provider(self.controller, reasons).await;
         if self.was_lost {
@@ -253,7 +253,7 @@ impl<'a> Search<'a> {
             "provider.draining" | "provider.none" => slot.was_refused(false),
             _ => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
-                self.refusals.push(Box::new(Refusal::from(refused).job(job)));
+                self.refusals.push(Refusal::from(refused).job(job));
                 self.label.refused.push(provider);
             }
         }
@@ -266,9 +266,9 @@ impl<'a> Search<'a> {
             "provider.bad_result",
             format!("the provider's result was refused: {fault}"),
         );
-        let refusal = Box::new(refusal.job(self.invocation.id));
+        let refusal = refusal.job(self.invocation.id);
         if self.invocation.streams.is_spent() {
-            return Err(refusal);
+            return Err(Box::new(refusal));
         }
         self.refusals.push(refusal);
         self.label.refused.push(provider);
