@@ -152,6 +152,11 @@ pub trait ProviderLink: Send + Sync {
         Vec::new()
     }
 
+    /// Whether its program streams. One that does not takes tickets without an allowance for streams alone.
+    fn takes_streams(&self) -> bool {
+        true
+    }
+
     /// Whether a job can be sent to it at this moment.
     fn is_linked(&self) -> bool {
         true

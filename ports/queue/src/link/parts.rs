@@ -14,6 +14,8 @@ pub(super) const CONTROL_BYTES_MAX: usize = 8 << 20;
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// An event, its parameters or an output.
 pub(super) const BYTES_MAX: usize = 32 << 20;
+/// An event with its parameters: what is left of a message is for the rest of an order.
+pub(super) const EVENT_BYTES_MAX: usize = BYTES_MAX - (1 << 20);
 /// What is this small is kept without a place in the [`Budget`].
 const SMALL_BYTES: usize = 64 << 10;
 /// How much is read at once: what comes may be less than what was told.

@@ -193,6 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     Said::Answer(kind, payload) => return Ok((kind, payload)),
                     Said::Head(head) => part = Some(Sent::Head(messages::head(&head).map_err(Broken::Invalid)?)),
                     Said::Chunk(chunk) => part = Some(flow.chunk(chunk, incoming)?),
+                    // A runner asks once it has read the part before: else its questions would pile up here, unread.
+                    Said::WantsBody if !outgoing.is_empty() => {
+                        return Err(Fault::Garbage("the function asks for a part before it took the last").into());
+                    }
                     Said::WantsBody => flow.body.want()?,
                     Said::LeavesBody => flow.body.leave(outgoing, incoming.secret()),
                 }

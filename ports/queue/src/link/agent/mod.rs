@@ -64,6 +64,8 @@ struct Run {
     /// They were taken: what came of the run is told, and its answer is not whole.
     is_cut: AtomicBool,
     is_carried: AtomicBool,
+    /// Keeps the way of the request's body open until all of it has arrived.
+    body: Mutex<Option<mpsc::Sender<bytes::Bytes>>>,
     result: watch::Sender<Option<RunResult>>,
 }
 
@@ -75,6 +77,7 @@ impl Run {
             has_passed: AtomicBool::new(has_passed),
             is_cut: AtomicBool::new(false),
             is_carried: AtomicBool::new(false),
+            body: Mutex::default(),
             result: watch::Sender::new(None),
         })
     }

@@ -110,9 +110,11 @@ impl Session {
                 has_body,
             } => {
                 let event_bytes = event_bytes as usize;
-                let (mut both, _held) = reader
+                let (mut both, held) = reader
                     .bytes(event_bytes.saturating_add(parameters_bytes as usize))
                     .await?;
+                // It has arrived: from here on the provider's slots bound it.
+                drop(held);
                 order.parameters = both.split_off(event_bytes);
                 order.event = both;
                 self.order(*order, has_body, (reader, to)).await
@@ -134,13 +136,17 @@ impl Session {
         let id = OrderId::of(&order.ticket);
         let (body, inlet) = Inlet::channel();
         let (run, begins) = self.agent.take(order, has_body.then_some(inlet), true);
+        if begins {
+            // Whatever becomes of this stream, a body that broke off does not look like its end to the function.
+            *run.body.lock() = Some(body.clone());
+        }
         let carried = self.carry(id, &run, &mut to);
         if !(has_body && begins) {
             return carried.await;
         }
         tokio::select! {
             carried = carried => carried,
-            failure = take_body(reader, body) => Err(failure),
+            failure = take_body(reader, body, &run) => Err(failure),
         }
     }
 
@@ -344,7 +350,7 @@ fn gone() -> LinkFailure {
 }
 
 /// Reads a request's body as fast as the function takes it. Ends by itself only when the stream is cut.
-async fn take_body(mut reader: Reader<'_, ReadHalf<Stream>>, body: mpsc::Sender<Bytes>) -> LinkFailure {
+async fn take_body(mut reader: Reader<'_, ReadHalf<Stream>>, body: mpsc::Sender<Bytes>, run: &Run) -> LinkFailure {
     loop {
         match reader.chunk(CHUNK_BYTES_MAX).await {
             Ok(chunk) if chunk.is_empty() => break,
@@ -358,6 +364,7 @@ async fn take_body(mut reader: Reader<'_, ReadHalf<Stream>>, body: mpsc::Sender<
         }
     }
     drop(body);
+    run.body.lock().take();
     std::future::pending().await
 }
 

@@ -24,6 +24,7 @@ use super::{
     Arrival, Clock, DEAD_AFTER, GRACE, LinkFailure,
     ending::Ending,
     frames::{Answer, Ask, OrderId},
+    parts::EVENT_BYTES_MAX,
 };
 use crate::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 
@@ -425,6 +426,10 @@ impl ProviderLink for RemoteProvider {
         {
             let mut state = self.state.lock();
             let session = state.session.clone().ok_or_else(not_connected)?;
+            if order.event.len() + order.parameters.len() > EVENT_BYTES_MAX {
+                let message = "the event is larger than a link carries";
+                return Err(Rejection::new("body.too_large", message).hint("send less, or stream the body"));
+            }
             if order.body.is_some() && matches!(session, Outgoing::Whole(_)) {
                 let old = "the provider's program is too old to take a request's body as a stream";
                 return Err(Rejection::new("link.version", old).hint("update the provider"));
@@ -475,6 +480,10 @@ impl ProviderLink for RemoteProvider {
             Answer::Sealed(result) => result,
             Answer::Checked(_) | Answer::Accepted(_) => Err(lost()),
         }
+    }
+
+    fn takes_streams(&self) -> bool {
+        !matches!(self.state.lock().session, Some(Outgoing::Whole(_)))
     }
 
     fn forget(&self, function: FunctionId, version: u32) {
