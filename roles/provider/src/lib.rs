@@ -330,7 +330,10 @@ impl ProviderLink for Provider {
         let mut finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
-            paused = self.keeper.gives_back(order.work.backend) => return Err(paused),
+            paused = self.keeper.gives_back(order.work.backend) => {
+                self.lanes.refused(ticket);
+                return Err(paused);
+            }
             () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
             never = streams.pass_body() => match never {},
         };

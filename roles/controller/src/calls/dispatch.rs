@@ -71,12 +71,18 @@ impl Search<'_> {
             let profile = provider.profile();
             (profile.account, profile.prices_for(live.function.owner), profile.cores)
         };
-        let streamable_bytes = invocation
-            .streams
-            .allowance(&live.work.limits, live.version.stream_bytes);
+        let streamable_bytes = match provider.takes_streams() {
+            true => invocation
+                .streams
+                .allowance(&live.work.limits, live.version.stream_bytes),
+            false => 0,
+        };
         let limits = live.work.limits.with_stream(streamable_bytes);
         let price_max_ucr = limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
-        let budget = budget::hold(controller, live, price_max_ucr).await?;
+        // Of a monthly budget without what it might stream: that is billed when it was, and would refuse calls for what
+        // hardly any of them spends.
+        let usual_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
+        let budget = budget::hold(controller, live, usual_ucr).await?;
         let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
         let book = reservation.book().clone();
         let lane = book.lane(controller, account).await?;
@@ -94,10 +100,14 @@ impl Search<'_> {
             deadline_ms: invocation.deadline_ms,
             replaces: self.replaces,
         };
+        self.sealed_for = None;
         let seal = match self.wants_seal.take() == Some(account) {
             true => Some(sealed_alone(controller, &ticket)),
             false => stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?,
         };
+        if seal.is_some() {
+            self.sealed_for = Some(account);
+        }
         if live.version.strict
             && let Err(refusal) = open_on_ledger(controller, &ticket).await
         {
@@ -116,7 +126,8 @@ impl Search<'_> {
             work: live.work.clone(),
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
-            cancel: self.aboard.flight.cancel.clone(),
+            // Of this order alone: a provider that breaks its bounds must not end the job.
+            cancel: self.aboard.flight.cancel.child_token(),
             body: None,
             outlet: Outlet::nowhere(),
         };

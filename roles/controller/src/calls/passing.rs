@@ -41,6 +41,8 @@ pub(crate) struct Passing {
     begun: AtomicBool,
     /// The answer to this request has no body, whatever the function streams.
     bodyless: AtomicBool,
+    /// A part was not passed on: what the caller has is not the whole answer.
+    broken: AtomicBool,
 }
 
 /// `bodyless`: the request was a HEAD.
@@ -50,6 +52,7 @@ pub(crate) fn channel(bodyless: bool) -> (Passing, mpsc::Receiver<Passed>) {
         to,
         begun: AtomicBool::new(false),
         bodyless: AtomicBool::new(bodyless),
+        broken: AtomicBool::new(false),
     };
     (passing, receiver)
 }
@@ -95,9 +98,14 @@ impl Passing {
         self.send(Passed::Head(head)).await
     }
 
+    /// Nothing is passed on any more, and the stream does not end well.
+    pub(crate) fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
     /// The job is written down and went well.
     pub(crate) async fn end(&self) {
-        if self.has_begun() {
+        if self.has_begun() && !self.broken.load(Ordering::Acquire) {
             // Nobody there: then nobody has to hear of it.
             let _ = self.send(Passed::End).await;
         }

@@ -36,6 +36,8 @@ pub(super) struct Search<'a> {
     pub(super) replaces: Option<u64>,
     /// A provider that will take no ticket without a seal of its own.
     pub(super) wants_seal: Option<AccountId>,
+    /// Who has been sent a ticket with a seal of its own last.
+    pub(super) sealed_for: Option<AccountId>,
     claim: Claim,
     label: Label,
     /// Its place in the waiting room, once it has waited.
@@ -70,6 +72,7 @@ impl<'a> Search<'a> {
             aboard,
             replaces: None,
             wants_seal: None,
+            sealed_for: None,
             claim: Claim {
                 developer: live.function.owner,
                 weight: live.weight,
@@ -248,7 +251,8 @@ impl<'a> Search<'a> {
                 self.replaces = Some(sequence);
                 slot.was_refused(false);
             }
-            "ticket.unsealed" => self.wants_seal = Some(provider),
+            // Once: each such ticket can be claimed for.
+            "ticket.unsealed" if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
             "provider.no_slot" => slot.was_refused(true),
             "provider.draining" | "provider.none" => slot.was_refused(false),
             _ => {

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
@@ -12,12 +14,19 @@ use piecework_model::{Limits, Rejection};
 use piecework_queue::{Delivery, Order, ProviderLink};
 use piecework_sandbox::{CancellationToken, Inlet, Outlet, Sent, StreamMeter, Streamed};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use crate::calls::{
     passing::{NotPassed, Passing},
     upload::Upload,
 };
+
+/// Beyond the function's timeout a caller may take so long to read what has been sent: well within the time after which a
+/// remote provider that has said nothing is taken for lost, and its run would go unpaid.
+const LATE_AFTER: Duration = Duration::from_secs(60);
 
 /// What hangs on a job beside its event.
 #[derive(Default)]
@@ -120,9 +129,14 @@ pub(crate) async fn carry_out(
         order.body = Some(inlet);
         (upload, sender)
     });
+    // A body is counted here when it is sent and at the provider when it arrives: what is on its way between must not make
+    // an honest answer too much. What the receipt bills is bounded by the ticket all the same.
+    let body_bytes_max = streams.body.as_ref().map_or(0, Upload::bytes_max);
+    let patience = Duration::from_millis(order.ticket.limits.timeout_ms.into()) + LATE_AFTER;
     let mut intake = Intake {
         answer: &streams.answer,
-        meter: StreamMeter::new(allowed_bytes),
+        meter: StreamMeter::new(allowed_bytes.saturating_add(body_bytes_max)),
+        late: Instant::now() + patience,
         stop: order.cancel.clone(),
         output_bytes_max: order.ticket.limits.output_bytes,
         output: Collected::Nothing,
@@ -152,6 +166,8 @@ pub(crate) async fn carry_out(
 struct Intake<'a> {
     answer: &'a Answering,
     meter: StreamMeter,
+    /// From here on a caller who still reads is waited for no more: the run has ended, and its provider wants its receipt.
+    late: Instant,
     stop: CancellationToken,
     output_bytes_max: u64,
     output: Collected,
@@ -225,7 +241,10 @@ impl Intake<'_> {
         match self.answer {
             Answering::Discard => {}
             Answering::Pass(_) if self.is_gone => {}
-            Answering::Pass(passing) => match passing.pass(part).await {
+            Answering::Pass(passing) => match timeout_at(self.late, passing.pass(part))
+                .await
+                .unwrap_or(Err(NotPassed::Gone))
+            {
                 Ok(()) => {}
                 Err(NotPassed::Gone) => self.caller_went(),
                 Err(NotPassed::Invalid(refusal)) => {
@@ -238,6 +257,9 @@ impl Intake<'_> {
     }
 
     fn caller_went(&mut self) {
+        if let Answering::Pass(passing) = self.answer {
+            passing.break_off();
+        }
         self.is_gone = true;
         self.stop.cancel();
     }

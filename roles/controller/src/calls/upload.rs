@@ -90,6 +90,10 @@ impl Upload {
     /// Sends it to a run from its beginning, counted by `meter`; `false` where it broke off: see [`Self::fault`]. Cancel
     /// safe: what was not sent is sent to the next run.
     pub(crate) async fn pump(&self, into: &mpsc::Sender<Bytes>, meter: &StreamMeter) -> bool {
+        // It broke off for an earlier run: its rest is no whole body.
+        if self.fault().is_some() {
+            return false;
+        }
         let mut source = self.0.source.lock().await;
         for part in source.kept.clone() {
             if !self.counts(meter, &part) || into.send(part).await.is_err() {

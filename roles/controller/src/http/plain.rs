@@ -26,6 +26,10 @@ use crate::{
     functions,
 };
 
+/// An event as JSON: a body as base64 with all headers fits. A text of control characters grows sixfold, and would be more
+/// than a link carries.
+const EVENT_BYTES_MAX: usize = 24 << 20;
+
 pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Request) -> HttpResult<Response> {
     let (parts, body) = request.into_parts();
     let Some(target) = event::target(parts.uri.path()) else {
@@ -59,6 +63,9 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
     let body = take_body(body, live.version.stream_bytes).await?;
     let event = event::event(target.raw_path, &parts, body.for_event());
     let event = serde_json::to_vec(&event).map_err(|error| failed("write an event", &error))?;
+    if event.len() > EVENT_BYTES_MAX {
+        return Err(refusal("body.too_large", "the request is too large for an event").into());
+    }
     let is_head = parts.method == Method::HEAD;
     let (passing, passed) = passing::channel(is_head);
     let mut invocation = execute::plain_invocation(live, event.into());
