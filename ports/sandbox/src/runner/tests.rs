@@ -302,6 +302,26 @@ async fn a_runner_that_answers_before_its_body_came_is_not_asked_again() {
     assert_eq!(ended, self::ended(Outcome::Returned("1".into()), false));
 }
 
+/// Each question is answered in a few bytes more: unread, they would grow without bound on this side.
+#[tokio::test]
+async fn a_runner_that_asks_for_its_body_and_reads_nothing_ends_its_call() {
+    let (mut channel, mut runner) = pair();
+    let call = call();
+    let flood = async {
+        runner.hears(b'C').await;
+        loop {
+            runner.says(b'B', b"").await;
+            runner.says(b'Q', b"").await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = channel.call(&call, &Limits::DEFAULT) => ended.expect("an answer"),
+        () = flood => unreachable!("it never stops"),
+    };
+    assert!(matches!(ended.outcome, Outcome::OutputInvalid(_)), "{ended:?}");
+    assert!(!ended.reusable);
+}
+
 /// The agent stops reading when its reader does: what is on the way is a few chunks, whatever the runner would send.
 #[tokio::test]
 async fn a_flood_waits_for_its_reader() {

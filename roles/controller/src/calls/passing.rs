@@ -171,6 +171,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_with_a_hole_does_not_end_well() {
+        let (passing, passed) = channel(false);
+        let read = tokio::spawn(all(passed));
+        passing.pass(chunk("a")).await.expect("read");
+        passing.break_off();
+        passing.end().await;
+        drop(passing);
+        assert_eq!(
+            read.await.expect("no panic"),
+            vec![head(0).1, Passed::Chunk(Bytes::from_static(b"a"))]
+        );
+    }
+
+    #[tokio::test]
     async fn a_unary_answer_leaves_nothing() {
         let (passing, passed) = channel(false);
         passing.end().await;
