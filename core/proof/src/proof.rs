@@ -247,7 +247,6 @@ mod tests {
         assert_eq!(refused.code(), "proof.unknown_rules");
         assert!(refused.to_string().contains("up to 2"), "{refused}");
         block.rules = RULES;
-        let refused = finality.verify(&anchor, &block).expect_err("nobody signed");
-        assert_ne!(refused.code(), "proof.unknown_rules");
+        assert!(finality.verify(&anchor, &block).is_ok(), "no peers, no signatures");
     }
 }

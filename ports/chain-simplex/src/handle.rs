@@ -85,6 +85,8 @@ impl Handle {
             return Err(self.failed().await);
         };
         tokio::select! {
+            // In a fixed order: a simulated network plays the same from the same seed.
+            biased;
             reached = self.reach(&ready) => reached?,
             failure = stalled(ready.tip) => return Err(failure),
         }

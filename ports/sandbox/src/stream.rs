@@ -312,9 +312,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_hashed_in_its_order_and_what_is_too_much_ends_it() {
-        let (outlet, mut parts) = Outlet::channel();
+        let (plain, mut parts) = Outlet::channel();
         let meter = StreamMeter::new(7);
-        let outlet = outlet.metered(&meter);
+        let outlet = plain.metered(&meter);
         assert_eq!(meter.streamed(), Streamed::default());
         outlet.send(Sent::Head(Head::default())).await.expect("read");
         outlet.send(chunk("abc")).await.expect("read");
@@ -338,7 +338,7 @@ mod tests {
             Err(ReaderGone),
             "it is closed"
         );
-        drop(outlet);
+        drop((plain, outlet));
         assert_eq!(parts.recv().await, Some(Sent::Head(Head::default())));
         assert_eq!((parts.recv().await, parts.recv().await), (Some(chunk("abc")), None));
     }

@@ -177,10 +177,10 @@ fn answer(mut stream: TcpStream, files: &Mutex<BTreeMap<String, Vec<u8>>>) {
 fn wheel(name: &str, modules: &[(&str, &str)], requires: &str) -> Vec<u8> {
     let script = r#"
 import sys, json, zipfile, io
-name, requires, modules = sys.argv[1:]
+name, requires = sys.argv[1:]
 info, out = f"{name}-1.2.3.dist-info", io.BytesIO()
 with zipfile.ZipFile(out, "w") as wheel:
-    for path, text in json.loads(modules):
+    for path, text in json.load(sys.stdin):
         wheel.writestr(path, text)
     meta = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n" + (f"Requires-Dist: {requires}\n" if requires else "")
     wheel.writestr(f"{info}/METADATA", meta)
@@ -189,10 +189,16 @@ with zipfile.ZipFile(out, "w") as wheel:
 sys.stdout.buffer.write(out.getvalue())
 "#;
     let modules = serde_json::to_string(modules).expect("JSON");
-    let made = Command::new("python3")
-        .args(["-c", script, name, requires, &modules])
-        .output()
-        .expect("runs");
+    let mut maker = Command::new("python3")
+        .args(["-c", script, name, requires])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = maker.stdin.take().expect("piped");
+    stdin.write_all(modules.as_bytes()).expect("takes the modules");
+    drop(stdin);
+    let made = maker.wait_with_output().expect("runs");
     assert!(made.status.success());
     made.stdout
 }

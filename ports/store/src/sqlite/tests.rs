@@ -102,7 +102,7 @@ async fn half_a_directory_is_not_begun_anew() {
 
     std::fs::rename(place("store.sqlite"), place("elsewhere")).expect("moved");
     let gone = open().await.err().expect("refused");
-    assert!(gone.to_string().contains("store.sqlite is gone"), "{gone}");
+    assert!(gone.to_string().contains("store.sqlite is missing"), "{gone}");
     assert!(!place("store.sqlite").exists(), "no new database was made");
     std::fs::rename(place("elsewhere"), place("store.sqlite")).expect("moved");
 

@@ -47,11 +47,11 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
         |path: &'static str, text: &'static [u8]| move |root: &Path| fs::write(root.join(path), text).expect("written");
     type Damage<'a> = Box<dyn Fn(&Path) + 'a>;
     let cases: Vec<(Damage, &str)> = vec![
-        (Box::new(remove_all("keys")), "operator.key is gone"),
+        (Box::new(remove_all("keys")), "operator.key is missing"),
         (Box::new(write("keys/operator.key", b"zz")), "operator.key is not a key"),
         (
             Box::new(remove_all("peer")),
-            "ledger.other_network: the controller does not start: the store belongs to another ledger",
+            "ledger.other_network: cannot start the controller: the store belongs to another ledger",
         ),
         (Box::new(remove("peer/peer.key")), "peer.key"),
         (
@@ -60,13 +60,13 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
         ),
         (Box::new(remove_all("peer/ledger/chain")), "its data is gone"),
         (Box::new(flip_a_byte_of_the_newest_block), "cannot be read: block "),
-        (Box::new(remove("store/master.key")), "master.key is gone"),
+        (Box::new(remove("store/master.key")), "master.key is missing"),
         (
             Box::new(write("store/master.key", &[7; 32])),
             "the master key does not match",
         ),
         (Box::new(write("store/master.key", b"short")), "is not 32 bytes long"),
-        (Box::new(remove("store/store.sqlite")), "store.sqlite is gone"),
+        (Box::new(remove("store/store.sqlite")), "store.sqlite is missing"),
         (
             Box::new(write("store/store.sqlite", &[7; 8_192])),
             "the database is damaged",
