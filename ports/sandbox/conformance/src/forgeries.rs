@@ -25,6 +25,8 @@ def send(frames):
         os.write(3, b''.join((17 + len(payload)).to_bytes(4, 'little') + secret() + kind + payload for kind, payload in frames))
         return
     for kind, payload in frames:
+        if kind == b'S':
+            return  # Here the end is the handler's return: there is no way to say it before.
         if kind == b'h':
             wit_world.send_head(payload.decode())
         elif kind == b'c':

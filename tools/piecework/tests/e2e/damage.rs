@@ -59,7 +59,10 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
             "genesis.json\" is not a genesis file",
         ),
         (Box::new(remove_all("peer/ledger/chain")), "its data is gone"),
-        (Box::new(flip_a_byte_of_the_newest_block), "cannot be read: block "),
+        (
+            Box::new(flip_a_byte_of_the_newest_block),
+            ": corrupt or gone, as is all up to the last",
+        ),
         (Box::new(remove("store/master.key")), "master.key is missing"),
         (
             Box::new(write("store/master.key", &[7; 32])),

@@ -111,7 +111,7 @@ async fn goes_on(machine: &Machine, fixture: &Fixture) {
     let twice = machine.get("/functions/twice").await.ok();
     assert_eq!(
         (&twice["version"], &twice["concurrency"]),
-        (&json!(2), &json!(7)),
+        (&json!(3), &json!(7)),
         "{twice}"
     );
     let called = machine.call("twice", json!({"n": 21})).await.ok();

@@ -243,7 +243,10 @@ async fn pour(machine: &Machine, mib: u64) {
     let mut parts = response.bytes_stream();
     let mut bytes = 0;
     while let Some(part) = parts.next().await {
-        bytes += part.expect("whole").len() as u64;
+        match part {
+            Ok(part) => bytes += part.len() as u64,
+            Err(error) => panic!("{error} after {bytes} bytes: {}", ended(machine, &job).await),
+        }
     }
     assert_eq!(bytes, mib << 20);
     assert_eq!(ended(machine, &job).await["egress_bytes"], json!(bytes));
@@ -425,8 +428,9 @@ async fn a_generator_streams_through_a_provider_in_a_namespace_of_its_own() {
     let there = json!({"placement": {"pin": ["afar"]}});
     deploy(&machine, "count", "python", COUNT, there.clone()).await;
     deploy(&machine, "events", "javascript", EVENTS, there.clone()).await;
-    deploy(&machine, "pour", "python", POUR, there.clone()).await;
-    deploy(&machine, "take", "python", TAKE, there).await;
+    let jailed = json!({"placement": {"pin": ["afar"]}, "sandbox": "jail"});
+    deploy(&machine, "pour", "python", POUR, jailed.clone()).await;
+    deploy(&machine, "take", "python", TAKE, jailed).await;
 
     let response = open(&machine, "count?n=1000").await;
     let job = job_of(&response);
