@@ -3,7 +3,7 @@
 use axum::{
     body::{Body, HttpBody as _},
     extract::{Request, State},
-    http::Method,
+    http::{Method, header},
     response::Response,
 };
 use bytes::{Bytes, BytesMut};
@@ -60,7 +60,8 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
     if anyone.0.is_none() {
         rates::count(&controller, Counted::Public(live.function.owner), &live.limits)?;
     }
-    let body = take_body(body, live.version.stream_bytes).await?;
+    let is_asked_for = parts.headers.contains_key(header::EXPECT);
+    let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
     let event = event::event(target.raw_path, &parts, body.for_event());
     let event = serde_json::to_vec(&event).map_err(|error| failed("write an event", &error))?;
     if event.len() > EVENT_BYTES_MAX {
@@ -113,12 +114,17 @@ impl Taken {
 
 /// What fits into an event is read; of what is longer the beginning at the most. Refuses with `body.too_large` what is
 /// longer than the function may stream, as soon as that is known.
-async fn take_body(body: Body, streamed_max: u64) -> HttpResult<Taken> {
+async fn take_body(body: Body, streamed_max: u64, is_asked_for: bool) -> HttpResult<Taken> {
     let declared = body.size_hint().exact();
     if streamed_max <= INPUT_BYTES_MAX as u64 || declared.is_some_and(|bytes| bytes <= INPUT_BYTES_MAX as u64) {
         return read_bytes(body, INPUT_BYTES_MAX).await.map(Taken::Whole);
     }
     if declared.is_some_and(|bytes| bytes > streamed_max) {
+        // A client that sends without being asked sees a reset and no answer unless its body is read; a little of it is.
+        if !is_asked_for {
+            // Whatever comes of it, the request is refused below.
+            let _ = read_bytes(body, 0).await;
+        }
         return Err(upload::too_large(streamed_max).into());
     }
     let broken = |error: axum::Error| refusal("body.malformed", format!("the body did not arrive whole: {error}"));
@@ -171,7 +177,7 @@ mod tests {
             (chunked(EVENT + 1), 0, Err("body.too_large")),
         ];
         for (nth, (body, limit, due)) in table.into_iter().enumerate() {
-            let taken = match take_body(body, limit).await {
+            let taken = match take_body(body, limit, true).await {
                 Ok(Taken::Whole(_)) => Ok(None),
                 Ok(Taken::Streamed(upload)) => Ok(Some(upload.bytes_max())),
                 Err(HttpError(refusal)) => Err(refusal.code.clone()),
