@@ -69,7 +69,8 @@ pub struct Delivery {
     /// Time to fetch and unpack the bundle and to start the instance: never billed.
     pub pull_us: u64,
     /// Parts of the streamed answer, or of the request's body, were lost with a session of the link: the outlet has not had all
-    /// that the receipt covers, and will not. The receipt stands; whoever reads the answer has to be told that it broke off.
+    /// that the receipt covers, and will not. The reader of the answer has to be told that it broke off. Whether a receipt that
+    /// cannot be checked is paid is the controller's decision (today it is not: decision 021).
     pub is_cut: bool,
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! admit: the provider has a slot free -> Slot
 //! wait:  -> Waiting -> Word::Slot when its turn comes
-//!                   -> Word::Nobody where no provider can take it for PATIENCE and a caller waits
+//!                   -> Word::Nobody where no provider can take it for `Tuning::provider_wait` and a caller waits
 //! Slot dropped -> the room gives it to the next at once, and wakes that one alone
 //! ```
 //! Who is next is decided by [`piecework_scheduler::Room`]. Here are its lock, the tasks that it wakes, and the watch over

@@ -33,7 +33,7 @@ use crate::{
     functions::{self, Live, budget},
 };
 
-/// A synchronous caller waits this long for a provider to begin, unless he says otherwise.
+/// A synchronous caller waits this long for a provider to begin, unless its `X-Deadline-Ms` says otherwise.
 const DEADLINE_MS: u64 = 30_000;
 /// Milliseconds from now until which the job must have begun.
 const DEADLINE_HEADER: &str = "x-deadline-ms";
