@@ -132,7 +132,7 @@ impl<E: Runtime, T: Transport> Consensus<E, T> {
                 rules = comes.rules,
                 from_height = comes.from_height,
                 known = self.admission.shared.rules_known,
-                "the peers have voted for rules that this program does not know: update it before they begin"
+                "the peers voted for ledger rules that this program does not support; update it before they take effect"
             );
             if !self.admission.board.reach(comes.from_height - 1).await {
                 // The chain is stopping, and with it whoever waits here.
@@ -181,7 +181,7 @@ impl<E: Runtime, T: Transport> Consensus<E, T> {
         }
         tracing::info!(
             first_block = first,
-            "this peer's directory is new: it follows, and votes from a later epoch on"
+            "this peer's directory is new: the peer follows now and votes from a later epoch"
         );
         Part::Follows
     }

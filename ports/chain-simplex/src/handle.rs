@@ -149,7 +149,10 @@ impl Handle {
                     detail: format!("block {next}: final and not there, and there is no other peer"),
                 };
             }
-            tracing::warn!(block = next, "is final and not here; the other peers are asked for it");
+            tracing::warn!(
+                block = next,
+                "is final but missing here; requesting it from the other peers"
+            );
         }
     }
 

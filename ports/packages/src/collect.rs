@@ -110,7 +110,7 @@ fn direct(name: &str) -> Rejection {
     let name = shown(name);
     Rejection::new(
         "packages.direct_reference",
-        format!("`{name}` was not to be taken from the package index but from a URL, a repository or a path"),
+        format!("`{name}` comes from a URL, a repository or a path instead of the package index"),
     )
     .hint("use packages whose dependencies are all on the index, or put the package into the bundle")
 }

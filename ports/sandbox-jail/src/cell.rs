@@ -171,7 +171,7 @@ impl Yard {
             Language::Python | Language::JavaScript => Ok(()),
         };
         if let Err(reason) = prepared {
-            tracing::warn!(reason, %language, "nothing could be started ahead");
+            tracing::warn!(reason, %language, "starting an instance ahead of calls failed");
         }
     }
 

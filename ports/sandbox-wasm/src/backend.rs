@@ -289,7 +289,7 @@ impl ProbeBundle {
 impl Drop for ProbeBundle {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, "a probe's bundle stays behind");
+            tracing::warn!(%error, "removing a probe's bundle failed");
         }
     }
 }

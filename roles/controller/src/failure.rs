@@ -54,7 +54,7 @@ pub(crate) fn chain(failure: ChainFailure) -> Box<Refusal> {
     if let ChainFailure::DiskFull { .. } = failure {
         return disk_full();
     }
-    Refusal::new("ledger.unavailable", "the ledger does not answer; nothing was lost")
+    Refusal::new("ledger.unavailable", "the ledger does not answer; nothing is lost")
         .hint("retry in a moment")
         .into()
 }

@@ -53,11 +53,11 @@ pub async fn pay_out(chain: Arc<dyn Chain>, payout: Payout, shutdown: Cancellati
             () = tokio::time::sleep(payout.every) => {}
         }
         match pay_once(&*chain, &payout).await {
-            Ok(Some(each)) => tracing::info!(%each, "the peers' share is paid out"),
+            Ok(Some(each)) => tracing::info!(%each, "paid the peers' share"),
             Ok(None) => {}
             // Another peer was first, or another transaction of the owner's.
-            Err(SubmitError::Rejected(rejection)) => tracing::debug!(%rejection, "the peers' share is not paid out"),
-            Err(SubmitError::Failed(failure)) => tracing::warn!(%failure, "the peers' share is not paid out"),
+            Err(SubmitError::Rejected(rejection)) => tracing::debug!(%rejection, "paying the peers' share failed"),
+            Err(SubmitError::Failed(failure)) => tracing::warn!(%failure, "paying the peers' share failed"),
         }
     }
 }
@@ -120,7 +120,7 @@ pub(crate) async fn expire_leases(
             match expire(&*chain, &key, lease).await {
                 Ok(true) => index.closed(lease),
                 Ok(false) => {}
-                Err(failure) => tracing::warn!(%lease, %failure, "a lease whose window is over does not close"),
+                Err(failure) => tracing::warn!(%lease, %failure, "closing a lease after its window failed"),
             }
         }
     }
@@ -141,7 +141,7 @@ async fn expire(chain: &dyn Chain, key: &SecretKey, lease: LeaseId) -> Result<bo
     let sender = AccountId::of(&key.public());
     match send(chain, (sender, 0), key, action).await {
         Ok(()) => {
-            tracing::info!(%lease, "a lease whose window was over is closed");
+            tracing::info!(%lease, "closed a lease after its window ended");
             Ok(true)
         }
         Err(SubmitError::Rejected(rejection)) => Ok(rejection.code == "lease.closed"),

@@ -189,7 +189,7 @@ pub(crate) async fn run(
     let history = async {
         match read_history(&index, &*chain, head).await {
             Ok(()) => index.0.lock().is_complete = true,
-            Err(failure) => tracing::warn!(%failure, "the ledger's history could not be read; lists stay refused"),
+            Err(failure) => tracing::warn!(%failure, "reading the ledger's history failed; list requests stay refused"),
         }
     };
     tokio::select! {

@@ -132,14 +132,14 @@ impl Collector {
             None => match (self.claiming.ledger)().await {
                 Ok(chain) => chain,
                 Err(failure) => {
-                    tracing::warn!(%failure, "the ledger cannot be seen: what is unpaid waits");
+                    tracing::warn!(%failure, "the ledger is not reachable; unpaid jobs wait");
                     return;
                 }
             },
         };
         for lease in leases {
             if let Err(failure) = self.look(&*chain, lease).await {
-                tracing::warn!(%lease, %failure, "the ledger does not say what is paid");
+                tracing::warn!(%lease, %failure, "reading paid jobs from the ledger failed");
             }
         }
         *seen = Some(chain);
@@ -217,14 +217,14 @@ impl Collector {
     fn taken(&self, action: &Action, state: LeaseState) {
         if let Action::Claim(claim) = action {
             let jobs = crate::claims::claimed(claim).count();
-            tracing::warn!(lease = %claim.lease, jobs, ?state, "the payer has not settled: jobs are claimed on the ledger");
+            tracing::warn!(lease = %claim.lease, jobs, ?state, "the payer has not settled; claiming jobs on the ledger");
             self.papers.lock().accepted(claim.lease);
         }
     }
 
     /// Either what is in the claim was refused, or only its place in the order of transactions: then it is sent again.
     fn refused(&self, action: &Action, rejection: &Rejection) {
-        tracing::warn!(%rejection, "the ledger did not take a claim");
+        tracing::warn!(%rejection, "the ledger refused a claim");
         let of_content = ["claim.", "settle.", "lease.", "transaction.too_large"];
         let Action::Claim(claim) = action else { return };
         if !of_content.iter().any(|prefix| rejection.code.starts_with(prefix)) {
@@ -254,7 +254,7 @@ impl Collector {
                     holds_any: waits,
                 };
             }
-            Err(error) => tracing::error!(%error, "the papers of unpaid jobs cannot be written"),
+            Err(error) => tracing::error!(%error, "writing the evidence for unpaid jobs failed"),
         }
     }
 }

@@ -64,7 +64,7 @@ impl Written {
             Ok(()) => self.length += RECORD as u64,
             Err(_) => {
                 if let Err(error) = self.file.set_len(self.length) {
-                    tracing::error!(%error, "half a record stays in the journal of begun jobs");
+                    tracing::error!(%error, "an incomplete record stays in the journal of begun jobs");
                 }
             }
         }

@@ -220,7 +220,7 @@ impl Keeper {
                 backend.freeze(frozen);
             }
             let why = verdict.holds.first().map(ToString::to_string).unwrap_or_default();
-            tracing::info!(frozen, why, "sandboxes stand still or go on");
+            tracing::info!(frozen, why, "froze or resumed the sandboxes");
         }
         self.state.send_modify(|state| {
             state.verdict = verdict;

@@ -135,7 +135,7 @@ impl Lanes {
         if let Some(journal) = self.journal.as_ref().filter(|journal| journal.is_long())
             && let Err(error) = journal.shorten(all_begun(&lanes))
         {
-            tracing::warn!(%error, "the journal of begun jobs cannot be written anew: it grows");
+            tracing::warn!(%error, "compacting the journal of begun jobs failed; it keeps growing");
         }
         Ok(())
     }

@@ -186,7 +186,7 @@ async fn look(ledger: &Ledger, id: LeaseId) -> Seen {
         Ok(Err(failure)) => failure.to_string(),
         Err(_) => "no peer answers".to_owned(),
     };
-    tracing::warn!(lease = %id, failure, "a lease cannot be looked at: its orders are taken");
+    tracing::warn!(lease = %id, failure, "reading a lease failed; accepting its orders");
     Seen::Dark
 }
 

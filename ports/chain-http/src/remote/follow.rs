@@ -122,7 +122,7 @@ async fn follow(ledger: &Ledger) {
             Ok(_) => {}
             Err(trouble) => {
                 if ledger.peers.turn_from(at) {
-                    tracing::warn!(peer = peer.url(), %trouble, "the ledger is followed at another peer");
+                    tracing::warn!(peer = peer.url(), %trouble, "switched to another peer of the ledger");
                 }
                 ledger.moved.notify_waiters();
                 sleep(AGAIN_AFTER).await;

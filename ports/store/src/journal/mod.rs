@@ -193,7 +193,7 @@ impl Journal {
             if let Err(error) = self.sync() {
                 // After a failed sync the kernel may have dropped the pages: trying again would claim what is not so.
                 self.closed.store(true, Ordering::Release);
-                tracing::error!(%error, "syncing the journal failed, it takes nothing more until the next start");
+                tracing::error!(%error, "syncing the journal failed; it accepts no records until a restart");
                 self.synced_watch.send_modify(|_| {});
                 return;
             }

@@ -182,7 +182,7 @@ fn cut_off(directory: &Path, stored: &Stored, later: &[u64], recovered: &mut Rec
         .map_err(StoreFailure::io("cutting the journal's torn tail"))?;
     tracing::info!(
         bytes = stored.bytes.len() as u64 - length,
-        "torn end of the journal cut off"
+        "removed an incomplete record from the end of the journal"
     );
     recovered.starts.push(stored.start);
     Ok(())

@@ -227,7 +227,7 @@ async fn drop_ended(writer: &mut SqliteConnection, batch: &mut Batch) -> Result<
         row.blob(job.id.0.to_vec());
     });
     let ended: HashSet<JobId> = rows.await?.iter().map(|row| job_id(row, 0)).collect::<Result<_, _>>()?;
-    tracing::warn!(jobs = ended.len(), "second outcomes of jobs dropped");
+    tracing::warn!(jobs = ended.len(), "dropped duplicate outcomes of jobs");
     batch.finished.retain(|job| !ended.contains(&job.id));
     Ok(())
 }

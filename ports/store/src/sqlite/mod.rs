@@ -141,7 +141,7 @@ impl Drop for Sqlite {
         self.shared.journal.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a thread of the store has panicked");
+                tracing::error!("a store thread panicked");
             }
         }
     }

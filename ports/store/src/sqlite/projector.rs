@@ -211,7 +211,7 @@ fn report(shared: &Shared, filed: Result<(), StoreFailure>, end: u64) -> Result<
             projection.progress.send_modify(|progress| progress.filed = end);
             projection.space.notify_all();
             if let Err(error) = shared.journal.discard_before(end) {
-                tracing::warn!(%error, "a filed journal segment could not be removed, it goes at the next start");
+                tracing::warn!(%error, "removing a finished journal segment failed; retrying at the next start");
             }
             Ok(())
         }
@@ -219,7 +219,7 @@ fn report(shared: &Shared, filed: Result<(), StoreFailure>, end: u64) -> Result<
             let disk_full = matches!(failure, StoreFailure::DiskFull);
             projection.disk_full.store(disk_full, Ordering::Release);
             projection.progress.send_modify(|progress| progress.failures += 1);
-            tracing::warn!(code = failure.code(), error = ?failure, "filing jobs failed, it is tried again");
+            tracing::warn!(code = failure.code(), error = ?failure, "moving jobs from the journal to the database failed; retrying");
             Err(failure)
         }
     }
@@ -244,6 +244,6 @@ async fn expire_keys(shared: &Shared) {
         .execute(&mut *shared.writer.lock().await)
         .await;
     if let Err(error) = deleted {
-        tracing::warn!(%error, "old idempotency keys could not be removed, it is tried again");
+        tracing::warn!(%error, "removing old idempotency keys failed; retrying");
     }
 }

@@ -521,7 +521,7 @@ async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) 
         });
         match send(controller, invite.inviter, &key, action).await {
             Ok(sent) => moved(controller, invite.inviter, to, invite.grant, &sent).await?,
-            Err(refusal) => tracing::warn!(%refusal, account = %to, "an invite's grant was not paid"),
+            Err(refusal) => tracing::warn!(%refusal, account = %to, "paying an invite's grant failed"),
         }
     }
     if invite.lend.is_positive() {
@@ -530,7 +530,7 @@ async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) 
             limit: invite.lend,
         });
         if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
-            tracing::warn!(%refusal, account = %to, "an invite's loan was not made");
+            tracing::warn!(%refusal, account = %to, "granting an invite's loan failed");
         }
     }
     Ok(())

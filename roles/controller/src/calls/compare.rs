@@ -62,7 +62,7 @@ pub(crate) async fn compare(controller: Arc<Controller>, first: First) {
         () = controller.shutdown.cancelled() => return,
     };
     if let Err(refusal) = compared {
-        tracing::warn!(%job, code = %refusal.code, "a result was not compared");
+        tracing::warn!(%job, code = %refusal.code, "comparing a result failed");
         withheld::pay_if_usual(&controller, payable).await;
     }
 }
@@ -80,7 +80,7 @@ async fn try_compare(controller: &Arc<Controller>, first: &First) -> Answer<()> 
     let third = match rerun(controller, first, &opinions).await {
         Ok(third) => Some(third),
         Err(refusal) => {
-            tracing::info!(code = %refusal.code, "there is no third opinion");
+            tracing::info!(code = %refusal.code, "no third provider is available to compare results");
             None
         }
     };
@@ -133,7 +133,7 @@ fn inconclusive(job: JobId) -> Box<Refusal> {
 }
 
 async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third: Option<Payable>, found: Verdict) {
-    tracing::warn!(job = %first.outgoing.receipt.job, ?found, "two results of one input contradict one another");
+    tracing::warn!(job = %first.outgoing.receipt.job, ?found, "two providers returned different results for the same input");
     match (found, &third) {
         (Verdict::First, Some(other)) => blame(controller, first, other).await,
         (Verdict::Second, Some(other)) => blame(controller, second, other).await,
@@ -169,7 +169,7 @@ async fn blame(controller: &Controller, wrong: &Payable, other: &Payable) {
         other.outgoing.receipt.job
     );
     if let Err(refusal) = withheld::refuse_payment(controller, wrong, &reason).await {
-        tracing::error!(%provider, %refusal, "a wrong result was not marked: a restart would pay it");
+        tracing::error!(%provider, %refusal, "marking a wrong result failed; a restart would pay it");
     }
     report(controller, wrong, other).await;
 }
@@ -190,7 +190,7 @@ async fn undecided(controller: &Controller, first: &Payable, second: &Payable) {
         detail,
     );
     if let Err(refusal) = told.await {
-        tracing::warn!(%refusal, "a contradiction was not recorded for its owner");
+        tracing::warn!(%refusal, "recording a contradiction for the function's owner failed");
     }
 }
 
@@ -210,7 +210,7 @@ async fn report(controller: &Controller, doubted: &Payable, other: &Payable) {
         }
         Err(refusal) => {
             let provider = doubted.outgoing.receipt.provider;
-            tracing::warn!(%provider, code = %refusal.code, "a contradiction is not on the ledger: it counts here alone");
+            tracing::warn!(%provider, code = %refusal.code, "recording a contradiction on the ledger failed; it counts only at this controller");
         }
     }
 }

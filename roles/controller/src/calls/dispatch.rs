@@ -165,7 +165,7 @@ impl Search<'_> {
             }),
         };
         if let Err(fault) = checked {
-            tracing::error!(job = %invocation.id, provider = %account, %fault, "a receipt was refused");
+            tracing::error!(job = %invocation.id, provider = %account, %fault, "refused a receipt");
             controller.telemetry.receipts_refused.inc();
             if !fault.leaves_result() {
                 standings::note(controller, account, Finding::Wrong).await;
@@ -199,7 +199,7 @@ impl Search<'_> {
                 .store
                 .set_state(invocation.id, JobState::Running, Some(provider))
         {
-            tracing::warn!(%error, job = %invocation.id, "the state of a job was not noted");
+            tracing::warn!(%error, job = %invocation.id, "recording a job's state failed");
         }
     }
 }

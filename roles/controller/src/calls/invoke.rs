@@ -109,10 +109,10 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
     if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
-        tracing::error!(function = %live.function.id, %refusal, "no conclusion was drawn for a version");
+        tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
     if let Err(refusal) = budget::alert(controller, &live).await {
-        tracing::error!(function = %live.function.id, %refusal, "a budget's alert was not given");
+        tracing::error!(function = %live.function.id, %refusal, "sending a budget alert failed");
     }
     if code.is_none() {
         invocation.streams.end().await;

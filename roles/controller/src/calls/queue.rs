@@ -114,7 +114,7 @@ pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> An
 pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
     let unfinished = controller.store.unfinished().await.map_err(store)?;
     if !unfinished.is_empty() {
-        tracing::info!(jobs = unfinished.len(), "accepted jobs of an earlier run go on");
+        tracing::info!(jobs = unfinished.len(), "resumed jobs accepted before the restart");
     }
     for job in unfinished {
         start(controller, job);
@@ -157,7 +157,7 @@ async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancellation
     };
     let Err(refusal) = outcome else { return };
     if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal).await {
-        tracing::error!(error = %lost, "the end of a job was not written; it will be run again at the next start");
+        tracing::error!(error = %lost, "recording the end of a job failed; it will run again after a restart");
     }
 }
 

@@ -140,7 +140,7 @@ async fn check(controller: &Arc<Controller>, seen: &Arc<Seen>) {
         () = controller.shutdown.cancelled() => return,
     };
     let provider = seen.link.profile().account;
-    tracing::warn!(%provider, code = %refusal.code, message = refusal.message, "a reference job did not run");
+    tracing::warn!(%provider, code = %refusal.code, message = refusal.message, "a reference job failed");
     tokio::select! {
         () = controller.shutdown.cancelled() => {}
         () = tokio::time::sleep(AGAIN_AFTER) => {}

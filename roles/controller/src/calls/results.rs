@@ -130,7 +130,7 @@ pub(crate) fn ended(controller: &Controller, function: &Function) {
 pub(crate) async fn run(controller: Arc<Controller>) {
     loop {
         if let Err(refusal) = look(&controller).await {
-            tracing::warn!(%refusal, "results wait: the store does not answer");
+            tracing::warn!(%refusal, "the store does not answer; results wait for delivery");
         }
         tokio::select! {
             () = controller.shutdown.cancelled() => return,
@@ -168,7 +168,7 @@ async fn look(controller: &Arc<Controller>) -> Answer<()> {
                 () = owned.shutdown.cancelled() => Ok(()),
             };
             if let Err(refusal) = delivered {
-                tracing::warn!(job = %note.job, %refusal, "a result waits: the store does not answer");
+                tracing::warn!(job = %note.job, %refusal, "the store does not answer; a result waits for delivery");
             }
             owned.deliveries.flying.lock().land(&note);
             owned.deliveries.wake.notify_one();
@@ -247,7 +247,7 @@ async fn put_off(controller: &Controller, note: ResultNote, job: &Job, why: &Und
 }
 
 async fn give_up(controller: &Controller, note: ResultNote, why: &str) -> Answer<()> {
-    tracing::warn!(job = %note.job, why, attempts = note.attempts, "a result stays here: its sink does not take it");
+    tracing::warn!(job = %note.job, why, attempts = note.attempts, "a sink did not accept a result; the result stays with the job");
     controller.telemetry.results_undelivered.inc();
     let undelivered = ResultNote {
         state: ResultState::Undelivered,

@@ -242,12 +242,12 @@ impl<'a> Search<'a> {
         let (job, provider) = (self.invocation.id, slot.seen().link.profile().account);
         match &*refused.code {
             "provider.lost" => {
-                tracing::warn!(%job, %provider, "a provider was lost: its job is ordered elsewhere");
+                tracing::warn!(%job, %provider, "lost a provider; moving its job to another provider");
                 self.replaces = Some(sequence);
                 self.was_lost = true;
             }
             "provider.paused" => {
-                tracing::info!(%job, %provider, "a provider's owner came back: its job is ordered elsewhere");
+                tracing::info!(%job, %provider, "the owner of a provider needs it; moving its job to another provider");
                 self.replaces = Some(sequence);
                 slot.was_refused(false);
             }

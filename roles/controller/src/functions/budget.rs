@@ -206,7 +206,7 @@ pub(crate) async fn alert(controller: &Controller, live: &Live) -> Answer<()> {
     let Some(percent) = due else { return Ok(()) };
     let function = &live.function;
     let detail = json!({"percent": percent, "budget_ucr": budget_ucr, "spent_ucr": spent_ucr});
-    tracing::warn!(function = %function.id, percent, "a function's budget is going");
+    tracing::warn!(function = %function.id, percent, "a function has used much of its budget");
     controller.announce_function("budget", function, &detail);
     audit::record(
         controller,

@@ -187,7 +187,7 @@ async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: 
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, code, failures, "a version is quarantined");
+        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
         controller.announce_function("quarantine", function, &detail);
         let owner = (None, function.owner);
         audit::record(controller, owner, ("quarantine", "set"), function.name.as_str(), detail).await?;
@@ -212,7 +212,7 @@ async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial
     if news.await? {
         let detail = json!({"version": version, "calls": trial.calls, "errors": trial.errors,
             "errors_permille_max": traffic.errors_permille_max});
-        tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "a canary is rolled back");
+        tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "rolled back a canary version");
         controller.announce_function("traffic", function, &detail);
         let owner = (None, function.owner);
         audit::record(

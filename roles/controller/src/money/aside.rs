@@ -117,7 +117,7 @@ async fn is_done(controller: &Controller, opened: &Opened) -> Answer<bool> {
             if let Some((_, price_max_ucr)) = controller.aside.0.remove(&(lease, provider, sequence)) {
                 controller.leases.forgive(lease, price_max_ucr);
             }
-            tracing::info!(%lease, %provider, sequence, "what a job that came to nothing kept aside is free");
+            tracing::info!(%lease, %provider, sequence, "released the reservation of a job that did not run");
             Ok(true)
         }
         Err(refusal)

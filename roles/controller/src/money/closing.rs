@@ -127,7 +127,7 @@ async fn round(controller: &Controller) -> Answer<()> {
             if closing.until_height < controller.chain.status().height
                 && let Err(refusal) = expire(controller, &closing).await
             {
-                tracing::warn!(lease = %closing.lease, %refusal, "a lease whose window is over does not close yet");
+                tracing::warn!(lease = %closing.lease, %refusal, "a lease cannot be closed yet although its window ended");
             }
         }
         after = page.next;

@@ -139,7 +139,7 @@ async fn is_paid(controller: &Controller, claimed: &Claimed) -> bool {
         Ok(_) => true,
         Err(refusal) if matches!(refusal.code.as_str(), "claim.none" | "lease.closed") => true,
         Err(refusal) => {
-            tracing::warn!(job = %claimed.job, %refusal, "a claim whose window is over is not paid yet");
+            tracing::warn!(job = %claimed.job, %refusal, "a claim is not paid yet although its window ended");
             false
         }
     }
@@ -150,7 +150,7 @@ async fn is_ended(controller: &Controller, claimed: &Claimed) -> bool {
     match refute(controller, claimed).await {
         Ok(is_ended) => is_ended,
         Err(refusal) => {
-            tracing::warn!(job = %claimed.job, provider = %claimed.provider, %refusal, "a claim is not answered yet");
+            tracing::warn!(job = %claimed.job, provider = %claimed.provider, %refusal, "a claim has not been answered yet");
             false
         }
     }
@@ -183,7 +183,7 @@ async fn refute(controller: &Controller, claimed: &Claimed) -> Answer<bool> {
     let seal = link.seal_receipts(lane, vec![unsealed]).await.map_err(rejected)?;
     let challenge = refutation((claimed.lease, claimed.provider, claimed.sequence), receipt, &seal);
     let done = leases::submit_as_payer(controller, Action::Challenge(challenge)).await?;
-    tracing::info!(job = %claimed.job, provider = %claimed.provider, height = done.height, "a claim is refuted");
+    tracing::info!(job = %claimed.job, provider = %claimed.provider, height = done.height, "a claim was refuted");
     Ok(true)
 }
 

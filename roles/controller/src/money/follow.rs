@@ -49,7 +49,7 @@ pub(crate) async fn run(controller: Arc<Controller>) {
         let from = match controller.store.projected_height().await {
             Ok(height) => height + 1,
             Err(error) => {
-                tracing::error!(%error, "the place in the ledger cannot be read");
+                tracing::error!(%error, "reading the last followed block failed");
                 pause(&controller).await;
                 continue;
             }
@@ -101,7 +101,7 @@ async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()>
     }
     for lease in reading.draining {
         if let Err(refusal) = withheld::release_of(controller, lease).await {
-            tracing::warn!(%lease, %refusal, "held receipts of a closing lease are released by the next round");
+            tracing::warn!(%lease, %refusal, "releasing held receipts of a closing lease failed; retrying in the next round");
         }
     }
     if !block.transactions.is_empty() {

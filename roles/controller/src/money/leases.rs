@@ -236,7 +236,7 @@ impl Lane {
                 Ok(()) => batch.sealed(&sequences),
                 // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
                 Err(refused) if refused.code == "ticket.bad_seal" => {
-                    tracing::warn!(provider = %key.1, %refused, "a provider does not know the tickets that are sealed");
+                    tracing::warn!(provider = %key.1, %refused, "a provider does not have the tickets to be sealed");
                     batch.sealed(&sequences);
                 }
                 Err(refused) => return Err(rejected(refused)),

@@ -38,7 +38,7 @@ pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
     if !unsettled.is_empty() {
         tracing::info!(
             jobs = unsettled.len(),
-            "receipts of an earlier run wait for their settlement"
+            "receipts from before the restart wait for settlement"
         );
     }
     for job in unsettled {
@@ -61,7 +61,7 @@ pub(crate) async fn run(controller: Arc<Controller>) {
             () = controller.clock.sleep(controller.tuning.settle_every), if outbox.has_parked() => false,
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!(%error, "a lane's settlement panicked; it is tried again");
+                    tracing::error!(%error, "a lane's settlement panicked; retrying");
                 }
                 continue;
             }
@@ -79,7 +79,7 @@ pub(crate) async fn run(controller: Arc<Controller>) {
         let jobs = controller.outbox.len();
         tracing::info!(
             jobs,
-            "receipts are left for the next start: their providers or the ledger take long"
+            "stopped before all receipts were settled; the rest are settled after the next start"
         );
     }
 }
@@ -177,7 +177,7 @@ async fn turn(controller: &Controller, lane: LaneKey) -> Turn {
 /// Whether the batch came to its end all the same; else it is tried again.
 async fn recover(controller: &Controller, lane: LaneKey, batch: Batch<'_>, unsettled: &Unsettled) -> bool {
     let jobs = batch.receipts().len();
-    tracing::error!(lease = %lane.0, provider = %lane.1, jobs, %unsettled, "a settlement did not get through");
+    tracing::error!(lease = %lane.0, provider = %lane.1, jobs, %unsettled, "a settlement failed");
     controller.telemetry.settlements_failed.inc();
     let refusal = match unsettled {
         Unsettled::Refused(refusal) => refusal,
@@ -200,7 +200,7 @@ async fn give_up(controller: &Controller, mut batch: Batch<'_>, reason: &str) ->
     while let Some(outgoing) = batch.receipts().last() {
         let job = outgoing.receipt.job;
         if let Err(refusal) = withheld::lost(controller, job, reason).await {
-            tracing::error!(%job, %refusal, "a job that will not be paid is not noted as such");
+            tracing::error!(%job, %refusal, "recording that a job will not be paid failed");
             return false;
         }
         batch.done_with_last();
@@ -213,7 +213,7 @@ async fn feed(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) {
     let prices = batch.iter().map(|outgoing| outgoing.receipt.price_ucr);
     let missing = prices.fold(0, u64::saturating_add).max(1);
     if let Err(refusal) = leases::feed(controller, lane.0, missing).await {
-        tracing::error!(lease = %lane.0, %refusal, "a lease cannot be topped up");
+        tracing::error!(lease = %lane.0, %refusal, "topping up a lease failed");
     }
 }
 

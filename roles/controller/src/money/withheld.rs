@@ -149,7 +149,7 @@ pub(crate) async fn pay_if_usual(controller: &Controller, payable: Payable) {
 
 fn unlooked(controller: &Controller, payable: Payable, refusal: &Refusal) {
     let job = payable.outgoing.receipt.job;
-    tracing::error!(%job, %refusal, "a receipt could not be looked at or held: it is paid");
+    tracing::error!(%job, %refusal, "checking or holding a receipt failed; paying it");
     pay(controller, payable);
 }
 
@@ -221,14 +221,14 @@ async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Ar
 /// From here on it is held, also after a restart.
 async fn hold(controller: &Controller, record: &Record) -> Answer<()> {
     let job = record.job;
-    tracing::warn!(%job, provider = %record.provider, reason = record.reason, "a receipt is held");
+    tracing::warn!(%job, provider = %record.provider, reason = record.reason, "holding a receipt for review");
     codecs::put_json(controller, SPACE, &job.to_string(), record).await?;
     controller.telemetry.receipts_held.inc();
     let detail = json!({"provider": record.provider, "price_ucr": record.price_ucr, "reason": record.reason});
     let who = (None, record.provider);
     let flagged = audit::record(controller, who, ("receipt", "held"), job.to_string(), detail);
     if let Err(refusal) = flagged.await {
-        tracing::error!(%job, %refusal, "that a receipt is held is not in the audit record");
+        tracing::error!(%job, %refusal, "recording a held receipt in the audit log failed");
     }
     Ok(())
 }
@@ -249,7 +249,7 @@ fn in_words(outlier: &Outlier) -> String {
 pub(crate) async fn refuse_payment(controller: &Controller, payable: &Payable, reason: &str) -> Answer<()> {
     let job = payable.outgoing.receipt.job;
     let record = payable.record(State::Refused, reason.to_owned());
-    tracing::warn!(%job, provider = %record.provider, reason, "a receipt is not paid");
+    tracing::warn!(%job, provider = %record.provider, reason, "not paying a receipt");
     codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
     controller.telemetry.receipts_refused.inc();
     let price_ucr = payable.outgoing.receipt.price_ucr;
@@ -376,7 +376,7 @@ pub(crate) async fn release_of(controller: &Controller, lease: LeaseId) -> Answe
     let jobs: Vec<JobId> = of_lease.map(|entry| *entry.key()).collect();
     for job in jobs {
         if let Some((_, payable)) = controller.withheld.held.remove(&job) {
-            tracing::info!(%job, %lease, "the lease of a held receipt closes: it is paid");
+            tracing::info!(%job, %lease, "paying a held receipt because its lease is closing");
             release(controller, payable).await?;
         }
     }
@@ -395,7 +395,7 @@ async fn release(controller: &Controller, payable: Payable) -> Answer<()> {
             let class = class_of(controller, payable.outgoing.receipt.provider);
             usage.lock().learn(class, payable.sample());
         }
-        Err(refusal) => tracing::warn!(%job, %refusal, "nothing is learned from a receipt that was held"),
+        Err(refusal) => tracing::warn!(%job, %refusal, "recording the decision about a held receipt failed"),
     }
     pay(controller, payable);
     Ok(())
@@ -421,7 +421,7 @@ async fn release_overdue(controller: &Controller) -> Answer<()> {
             continue;
         }
         if let Some((_, payable)) = controller.withheld.held.remove(&job) {
-            tracing::info!(%job, "nobody decided about a held receipt: it is paid");
+            tracing::info!(%job, "paying a held receipt because nobody decided in time");
             release(controller, payable).await?;
         }
     }

@@ -90,7 +90,7 @@ async fn let_in(
     address: Option<IpAddr>,
 ) -> Option<(Arrival, Arc<RemoteProvider>)> {
     let Some(turn) = controller.hub.porch.enter(address) else {
-        tracing::warn!("a link was not answered: too many others are being opened");
+        tracing::warn!("refused a link: too many links are being opened");
         return None;
     };
     let received = tokio::select! {
@@ -113,7 +113,7 @@ async fn let_in(
     match entered {
         Ok(remote) => Some((arrival, remote)),
         Err(rejection) => {
-            tracing::info!(provider = %account, code = %rejection.code, "a provider was refused");
+            tracing::info!(provider = %account, code = %rejection.code, "refused a provider's connection");
             arrival.refuse(rejection).await;
             None
         }

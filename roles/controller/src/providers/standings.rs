@@ -58,7 +58,7 @@ pub(crate) fn trust(controller: &Controller, provider: AccountId) -> Trust {
 
 /// Takes a finding into account from the next decision on. A failure to write it is logged: it counts until a restart.
 pub(crate) async fn note(controller: &Controller, provider: AccountId, finding: Finding) {
-    tracing::info!(%provider, ?finding, "a provider's result was checked");
+    tracing::info!(%provider, ?finding, "checked a provider's result");
     change(controller, provider, |standing| standing.note(finding)).await;
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn note_reference(controller: &Controller, provider: AccountId,
 
 async fn change(controller: &Controller, provider: AccountId, change: impl FnOnce(&mut Standing) + Send) {
     if let Err(refusal) = try_change(controller, provider, change).await {
-        tracing::error!(%provider, %refusal, "a provider's standing was not written");
+        tracing::error!(%provider, %refusal, "saving a provider's standing failed");
     }
 }
 

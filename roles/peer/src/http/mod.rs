@@ -241,7 +241,7 @@ async fn read_in_time<T: DeserializeOwned>(body: Body, bytes_max: usize) -> Http
 /// The world's affair: logged here, once.
 fn failed(failure: ChainFailure) -> HttpError {
     tracing::warn!(cause = %failure, "the ledger does not answer");
-    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer; nothing was lost");
+    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer; nothing is lost");
     HttpError(Box::new(refusal.hint("retry in a moment")))
 }
 

@@ -19,7 +19,7 @@ impl Background {
             .thread_name("background")
             .on_thread_start(|| {
                 if let Err(error) = setpriority_process(Some(gettid()), NICENESS) {
-                    tracing::warn!(%error, "settlement runs at the priority of calls");
+                    tracing::warn!(%error, "lowering the priority of settlement failed; it competes with calls");
                 }
             })
             .enable_all()

@@ -249,7 +249,7 @@ impl Session {
                 if !self.opener.is_closed() {
                     let none = Rejection::new(
                         "provider.no_slot",
-                        "as many jobs as the link carries are with the provider",
+                        "the provider already has as many jobs as its link can carry",
                     );
                     remote.done(job.id, Err(none));
                 }
