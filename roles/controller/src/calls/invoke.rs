@@ -7,7 +7,7 @@
 //! Whatever fails before the provider begins costs nothing and leaves no job; from then on there is one record, in the
 //! journal before anybody is told.
 
-use std::{sync::Arc, task::Poll, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
@@ -22,6 +22,7 @@ use crate::{
     calls::{
         compare::{self, First},
         dispatch::{Ran, dispatch},
+        finishing::Finishing,
         logs,
         outcome::{Verdict, judge},
         results,
@@ -84,17 +85,10 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
     JobId::new(now_ms, rand::rng().random())
 }
 
-/// Runs it here while it is quick; once it waits it goes on by itself, so that a caller who goes away ends nothing.
-pub(crate) async fn run(controller: Arc<Controller>, invocation: Invocation) -> Answer<Done> {
+/// Runs to its end, even if its caller goes away.
+pub(crate) fn run(controller: Arc<Controller>, invocation: Invocation) -> Finishing<Done> {
     let tasks = controller.tasks.clone();
-    let mut future = Box::pin(async move { watched(&controller, invocation).await });
-    match futures::poll!(&mut future) {
-        Poll::Ready(done) => done,
-        Poll::Pending => match tasks.spawn(future).await {
-            Ok(done) => done,
-            Err(error) => Err(crate::failure::failed("run a job", &error)),
-        },
-    }
+    Finishing::new(tasks, async move { watched(&controller, invocation).await })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod compare;
 pub(crate) mod dispatch;
 pub(crate) mod fair;
+pub(crate) mod finishing;
 pub(crate) mod inflight;
 pub(crate) mod invoke;
 pub(crate) mod logs;

@@ -44,8 +44,7 @@ pub(super) async fn respond(
         })
     };
     let id = invocation.id;
-    // Once it waits it goes on by itself: dropped here when the stream has begun, it is not ended.
-    let mut running = Box::pin(invoke::run(controller, invocation));
+    let mut running = invoke::run(controller, invocation);
     let mut has_ended = false;
     let first = tokio::select! {
         biased;
@@ -63,6 +62,8 @@ pub(super) async fn respond(
         // The job dropped its end.
         return unary(running.await?);
     };
+    // The stream is read by the connection from now on, so somebody else has to drive the job.
+    let running = running.detach();
     let has_body = !is_head && !head.is_bodyless();
     let mut next = None;
     if has_body && !head.headers.contains_key(header::CONTENT_TYPE) {
