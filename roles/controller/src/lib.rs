@@ -13,6 +13,8 @@ mod again;
 mod calls;
 mod clock;
 mod codecs;
+#[cfg(test)]
+mod doubles;
 mod events;
 mod failure;
 mod functions;

@@ -4,6 +4,8 @@ pub(crate) mod audit;
 pub(crate) mod auth;
 mod members;
 pub(crate) mod rates;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use members::*;
 

@@ -14,6 +14,8 @@ mod link;
 mod metrics;
 mod plain;
 mod streaming;
+#[cfg(test)]
+mod tests;
 pub(crate) mod views;
 
 use std::sync::Arc;

@@ -4,6 +4,8 @@ pub(crate) mod hub;
 pub(crate) mod reasons;
 pub(crate) mod seen;
 pub(crate) mod standings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

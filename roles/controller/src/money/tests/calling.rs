@@ -11,7 +11,7 @@ use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request, Trust};
 use piecework_store::{Function, Version};
 
-use super::{CONTROLLER, Clock as _, DEVELOPER, World, account, provider::PRICES};
+use super::{CONTROLLER, Clock as _, DEVELOPER, PRICES, World, account};
 use crate::{
     calls::{
         invoke::{self, Done, Invocation, Purpose},
