@@ -13,7 +13,7 @@ mod usage;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use piecework_model::{AccountId, Counters, Language, Prices};
+use piecework_model::{AccountId, BackendName, Counters, Language, Prices};
 
 pub use placement::{Pin, Placement, Policy, PriceCaps, Trust};
 pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
@@ -37,7 +37,7 @@ pub struct Candidate {
     pub running: u32,
     pub memory_bytes: u64,
     /// `(backend, language)` pairs that its probe saw working.
-    pub runs: Arc<BTreeSet<(String, Language)>>,
+    pub runs: Arc<BTreeSet<(BackendName, Language)>>,
     pub prices: Prices,
     pub region: Arc<str>,
     pub labels: Arc<BTreeSet<String>>,
@@ -53,7 +53,7 @@ pub struct Candidate {
 /// What a job needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    pub backend: String,
+    pub backend: BackendName,
     pub language: Language,
     pub memory_bytes: u64,
     /// Whether the function has an allow list.
@@ -163,9 +163,7 @@ pub fn inability(candidate: &Candidate, request: &Request) -> Option<Reason> {
 }
 
 fn runs(candidate: &Candidate, request: &Request) -> bool {
-    let wanted =
-        |(backend, language): &(String, Language)| *backend == request.backend && *language == request.language;
-    candidate.runs.iter().any(wanted)
+    candidate.runs.contains(&(request.backend, request.language))
 }
 
 /// Smaller is better: what the policy looks at, then load, then trust, then a draw from the seed.

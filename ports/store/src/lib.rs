@@ -33,12 +33,13 @@ mod sqlite;
 pub use directory::check as check_format;
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
+pub use piecework_model::{JobState, ResultState, Roles, Scope};
 pub use port::{Audit, Functions, Jobs, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, Values};
 pub use projected::{Projected, Put, Take};
 pub use record::{
-    Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, ResultNote, ResultPolicy,
-    ResultState, Roles, Scope, Settlement, Token, Traffic, User, Version,
+    Accepted, AcceptedJob, AuditEntry, AuditFilter, BackendReason, Change, Function, FunctionSettings, Idempotency,
+    Job, JobFilter, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, ResultNote,
+    ResultPolicy, Settlement, Token, Traffic, User, Version,
 };
 pub use sqlite::{Options, Sqlite};
 

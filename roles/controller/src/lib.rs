@@ -36,7 +36,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
-use piecework_model::{AccountId, OwnerName, Prices, SecretKey};
+use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_store::Store;
@@ -253,8 +253,9 @@ impl Controller {
         Ok(())
     }
 
-    /// Creates a person or an organisation that this machine's `up` owns; the account is in the genesis already.
-    pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: piecework_store::Roles) -> Answer<AccountId> {
+    /// Creates a person or an organisation that this machine's `up` owns, with its roles and whether it is an operator; the
+    /// account is in the genesis already.
+    pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: (Roles, bool)) -> Answer<AccountId> {
         accounts::adopt(&self.accounts, name, key, roles).await
     }
 

@@ -27,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -254,10 +254,7 @@ async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken)
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
-    u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 #[async_trait]

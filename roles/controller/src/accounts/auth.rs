@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
 use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, OwnerName};
-use piecework_store::{Scope as StoredScope, Token, User};
+use piecework_store::{Token, User};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
@@ -203,8 +203,8 @@ async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
-        scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
-        operator: user.roles.operator,
+        scopes: token.scopes,
+        operator: user.operator,
         limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
@@ -226,7 +226,7 @@ pub(crate) async fn issue(
         id: random_text("tok_", 8),
         hash: Token::hash_of(&text),
         account,
-        scopes: scopes.into_iter().map(stored_scope).collect(),
+        scopes,
         label: label.to_owned(),
         created_at_ms: now_ms(),
         expires_at_ms,
@@ -285,22 +285,4 @@ async fn verify_password(password: String, hash: Option<String>) -> Answer<bool>
         .await
         .map_err(|error| failed("verify a password", &error))?;
     Ok(known && verified)
-}
-
-pub(crate) fn scope(scope: StoredScope) -> Scope {
-    match scope {
-        StoredScope::Deploy => Scope::Deploy,
-        StoredScope::Invoke => Scope::Invoke,
-        StoredScope::View => Scope::View,
-        StoredScope::Admin => Scope::Admin,
-    }
-}
-
-fn stored_scope(scope: Scope) -> StoredScope {
-    match scope {
-        Scope::Deploy => StoredScope::Deploy,
-        Scope::Invoke => StoredScope::Invoke,
-        Scope::View => StoredScope::View,
-        Scope::Admin => StoredScope::Admin,
-    }
 }

@@ -14,11 +14,11 @@ use axum::{
 };
 use piecework_blobs::{Blobs, Files};
 use piecework_ledger::{Key, Value as Stored};
-use piecework_model::Prices;
+use piecework_model::{Prices, Role};
 use piecework_packages::Packages;
 use piecework_queue::{Profile, ProviderLink};
 use piecework_scheduler::Policy;
-use piecework_store::{Options as StoreOptions, Roles, Sqlite};
+use piecework_store::{Options as StoreOptions, Sqlite};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::{self, Runtime};
@@ -412,13 +412,9 @@ impl Parts {
 }
 
 async fn adopt_operator(controller: &Controller) {
-    let roles = Roles {
-        developer: true,
-        operator: true,
-        ..Roles::default()
-    };
+    let roles = [Role::Developer].into_iter().collect();
     let name = "operator".parse().expect("a name");
-    let adopted = controller.adopt(name, &key(CONTROLLER), roles).await;
+    let adopted = controller.adopt(name, &key(CONTROLLER), (roles, true)).await;
     adopted.expect("adopted");
 }
 

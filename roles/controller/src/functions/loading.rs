@@ -14,9 +14,6 @@ use crate::{
     providers::{reasons, seen::Wanted},
 };
 
-/// The stored reason if the developer named the sandbox.
-pub(crate) const ASKED_FOR: &str = "it was asked for";
-
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.
 pub(crate) struct Site<'a> {
     pub(crate) functions: &'a Functions,
@@ -50,7 +47,7 @@ fn more_than_the_sandbox(reasons: &Reasons) -> bool {
     reasons.any(|reason| reason != Reason::NoBackend)
 }
 
-pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<String> {
+pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<()> {
     let work = Work {
         backend,
         ..work.clone()
@@ -71,7 +68,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         }
     };
     match provider.check(Arc::new(work)).await {
-        Ok(()) => Ok(ASKED_FOR.to_owned()),
+        Ok(()) => Ok(()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
             "sandbox.unsupported",

@@ -69,7 +69,7 @@ pub(crate) struct Seen {
     pub(crate) is_own: bool,
     /// Jobs that were assigned to it here and have not ended.
     assigned: AtomicU32,
-    runs: Arc<BTreeSet<(String, Language)>>,
+    runs: Arc<BTreeSet<(BackendName, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
 }
@@ -88,12 +88,7 @@ impl Seen {
         let profile = link.profile();
         let working = profile.probes.iter().filter(|probe| probe.works);
         let runs = working
-            .flat_map(|probe| {
-                probe
-                    .languages
-                    .iter()
-                    .map(|language| (probe.backend.to_string(), *language))
-            })
+            .flat_map(|probe| probe.languages.iter().map(|language| (probe.backend, *language)))
             .collect();
         Self {
             runs: Arc::new(runs),
@@ -177,7 +172,7 @@ impl Seen {
 
     /// Whether its probe saw this backend run this language.
     pub(crate) fn runs(&self, backend: BackendName, language: Language) -> bool {
-        self.runs.contains(&(backend.to_string(), language))
+        self.runs.contains(&(backend, language))
     }
 
     pub(crate) fn cpu_us_per_unit(&self) -> Option<u32> {

@@ -1,7 +1,6 @@
 //! Whose word is worth what, with real sandboxes and over a real link: a reference job, and results that are compared. What
 //! a controller makes of each lie is tested in `roles/controller`, in one process.
 
-use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    computer::{Computer, invite, provider},
     machine::Machine,
-    providers::{ECHO, accepted, alone, until},
+    providers::{ECHO, accepted, until},
 };
 
 /// Waits for as many milliseconds as it is told.

@@ -1,7 +1,5 @@
 //! Each refusal that no other test meets: its code, its status, a sentence.
 
-use std::time::{Duration, Instant};
-
 use crate::machine::{Machine, SETTLED_WITHIN};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_ledger::Key;
@@ -10,7 +8,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const JAVASCRIPT: &str = "export default () => 1;\n";
-const SLEEPER: &str = "import time\ndef handler(event, context):\n    time.sleep(60)\n";
 
 #[tokio::test]
 async fn settings_that_no_function_can_have() {
@@ -154,23 +151,5 @@ async fn an_output_that_is_no_json_is_the_functions_failure_and_is_billed() {
             .paid(answer.body["error"]["job_id"].as_str().expect("an id"))
             .await;
         assert_eq!(job["state"], "failed", "{job}");
-    }
-}
-
-/// The jobs of a function in a state, once there are `count`.
-async fn jobs_in(machine: &Machine, function: &str, state: &str, count: usize) -> Vec<String> {
-    let deadline = Instant::now() + SETTLED_WITHIN;
-    loop {
-        let list = machine
-            .get(&format!("/jobs?function={function}&state={state}"))
-            .await
-            .ok();
-        let items = list["items"].as_array().expect("a list");
-        if items.len() == count {
-            let id = |item: &Value| item["id"].as_str().expect("an id").to_owned();
-            return items.iter().map(id).collect();
-        }
-        assert!(Instant::now() < deadline, "{count} {state}: {list}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -18,14 +18,14 @@ use piecework_api::{
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
+    AccountId, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
     Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
     link::{Agent, Fetcher, LinkFailure, dial, keep_linked},
 };
-use piecework_sandbox::{BackendName, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
+use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome, Probe};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -124,8 +124,7 @@ pub fn key_of(name: &str) -> SecretKey {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("past 1970");
-    u64::try_from(since.as_millis()).expect("fits")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 pub fn profile(account: AccountId, name: &str) -> Profile {
