@@ -3,6 +3,7 @@
 //! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
+pub mod agent;
 pub mod claims;
 pub mod collect;
 mod journal;
