@@ -313,7 +313,7 @@ impl ProviderLink for Provider {
             }
         };
         let (cold, pull) = (lease.cold, pulled.elapsed());
-        let egress = EgressMeter::default();
+        let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
         let call = Call {
             job: ticket.job,
