@@ -257,7 +257,7 @@ impl Controller {
         tasks.spawn_on(money::aside::run(controller.clone()), background);
         controller.tasks.spawn(functions::prune(controller.clone()));
         controller.tasks.spawn(calls::results::run(controller.clone()));
-        controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
+        controller.tasks.spawn(providers::fair::keep_watch(controller.clone()));
         controller.tasks.spawn(providers::seen::tell(controller.clone()));
         tasks.spawn_on(money::withheld::run(controller.clone()), background);
         controller.tasks.spawn(calls::reference::run(controller.clone()));

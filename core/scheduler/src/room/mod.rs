@@ -12,9 +12,13 @@
 //! provider by its weight ([`shares`]); of that developer's calls to the one that came first. Each provider is shared
 //! by itself, so nobody gets less than its share of any provider that it can use, nor of them all together.
 //!
+//! Some slots of each provider stay in reserve for developers that hold few there ([`reserve`]): long jobs of one never
+//! fill a provider, and a developer that holds none starts at once.
+//!
 //! Pure: the time comes in with each call, and what comes of it goes out through [`Room::next`], which has to be asked
 //! until it says `None` after everything that may free a slot.
 
+mod reserve;
 mod set;
 mod shares;
 mod terms;
@@ -37,11 +41,33 @@ struct Berth {
     ceiling: u32,
     taken: u32,
     shares: Shares,
+    /// Whose computer it is: nothing is kept back from its owner.
+    owner: Option<AccountId>,
 }
 
 impl Berth {
+    fn free(&self) -> u32 {
+        match self.presence {
+            Presence::Open => self.given().saturating_sub(self.taken),
+            Presence::Returning | Presence::Closed => 0,
+        }
+    }
+
+    fn given(&self) -> u32 {
+        self.slots.min(self.ceiling)
+    }
+
     fn is_free(&self) -> bool {
-        self.presence == Presence::Open && self.taken < self.slots.min(self.ceiling)
+        self.free() > 0
+    }
+
+    /// Whether one of the free slots is for this developer, by how many it holds.
+    fn is_free_for(&self, developer: AccountId) -> bool {
+        let kept_back = match self.owner == Some(developer) {
+            true => 0,
+            false => reserve::kept_back(self.given(), self.shares.running(developer)),
+        };
+        self.free() > kept_back
     }
 }
 
@@ -120,6 +146,7 @@ impl<L: PartialEq, T> Room<L, T> {
             ceiling: u32::MAX,
             taken: 0,
             shares: Shares::default(),
+            owner: None,
         });
         self.berths.len() - 1
     }
@@ -128,6 +155,12 @@ impl<L: PartialEq, T> Room<L, T> {
     pub fn open(&mut self, provider: usize, presence: Presence, slots: u32) {
         let berth = &mut self.berths[provider];
         (berth.presence, berth.slots) = (presence, slots);
+        self.stir(provider);
+    }
+
+    /// Says whose computer it is: its owner may fill it.
+    pub fn set_owner(&mut self, provider: usize, owner: AccountId) {
+        self.berths[provider].owner = Some(owner);
         self.stir(provider);
     }
 
@@ -152,13 +185,14 @@ impl<L: PartialEq, T> Room<L, T> {
         self.stir(provider);
     }
 
-    /// A slot there, at once or not at all. Passes nobody over: a slot that is free is one that no call waits for.
+    /// A slot there, at once or not at all. Passes nobody over: a slot that is free is one that no waiting call may have.
+    /// A limit that was raised may let others in: ask [`Self::next`].
     pub fn admit(&mut self, provider: usize, claim: &Claim, now_us: u64) -> Admission {
         self.set_limit(claim);
         if self.is_at_limit(claim) {
             return Admission::AtLimit;
         }
-        if !self.berths[provider].is_free() {
+        if !self.berths[provider].is_free_for(claim.developer) {
             return Admission::Full;
         }
         self.take(provider, claim, now_us);
@@ -243,7 +277,7 @@ impl<L: PartialEq, T> Room<L, T> {
 
     /// Changes one slot for another, if the other is free. Whether it was.
     pub fn swap(&mut self, from: usize, to: usize, claim: &Claim, now_us: u64) -> bool {
-        if !self.berths[to].is_free() {
+        if !self.berths[to].is_free_for(claim.developer) {
             return false;
         }
         self.take(to, claim, now_us);
@@ -386,22 +420,27 @@ impl<L: PartialEq, T> Room<L, T> {
     }
 
     /// One slot of this provider, to whom it belongs next.
-    ///
-    /// Here, and in [`Self::admit`], a guaranteed share of an account would be heeded.
     fn grant(&mut self, provider: usize, now_us: u64) -> Option<Grant<T>> {
         if !self.berths[provider].is_free() {
             return None;
         }
         let mut takers = std::mem::take(&mut self.takers);
         takers.clear();
+        let mut is_awaited = false;
         for (developer, queue) in &self.queues {
             if let Some(line) = self.oldest(queue, provider) {
-                takers.push((*developer, queue.weight, line));
+                is_awaited = true;
+                if self.berths[provider].is_free_for(*developer) {
+                    takers.push((*developer, queue.weight, line));
+                }
             }
         }
         let berth = &mut self.berths[provider];
         let granted = if takers.is_empty() {
-            berth.shares.calm();
+            // A call that waits for a slot outside of the reserve goes on being counted for.
+            if !is_awaited {
+                berth.shares.calm();
+            }
             None
         } else {
             let waiting = takers.iter().map(|(developer, weight, _)| (*developer, *weight));

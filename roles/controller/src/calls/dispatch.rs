@@ -18,9 +18,8 @@ use piecework_store::JobState;
 use crate::{
     Answer, Controller,
     calls::{
-        fair::Slot,
         inflight::Aboard,
-        invoke::Invocation,
+        invoke::{Invocation, Purpose},
         outcome::{Observed, ReceiptFault, check_logs, check_receipt},
         search::Search,
         streams::{self, Seen as Streams},
@@ -31,7 +30,7 @@ use crate::{
         aside,
         leases::{self, Lane, Reservation},
     },
-    providers::standings,
+    providers::{fair::Slot, standings},
 };
 
 /// A job that a provider has run.

@@ -3,7 +3,6 @@
 pub(crate) mod answer;
 pub(crate) mod compare;
 pub(crate) mod dispatch;
-pub(crate) mod fair;
 pub(crate) mod finishing;
 pub(crate) mod inflight;
 pub(crate) mod invoke;

@@ -10,13 +10,16 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     Answer, Controller,
     calls::{
-        fair::{Label, Slot, Word},
         inflight::Aboard,
         invoke::{Invocation, Purpose},
         outcome::ReceiptFault,
     },
     clock::now_ms,
-    providers::{reasons, seen::Seen},
+    providers::{
+        fair::{Label, Slot, Word},
+        reasons,
+        seen::{Seen, Wants as _},
+    },
 };
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
@@ -79,7 +82,7 @@ impl<'a> Search<'a> {
                 function,
             },
             label: Label {
-                live: live.clone(),
+                wants: live.clone(),
                 refused: Vec::new(),
                 has_run,
             },

@@ -16,7 +16,7 @@ use crate::{
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
     functions::{placement, traffic::Split},
-    providers::seen::Wanted,
+    providers::seen::{Wanted, Wants},
 };
 
 /// A function as it answers now.
@@ -38,8 +38,8 @@ pub(crate) struct Live {
     pub(crate) limits: AccountLimits,
 }
 
-impl Live {
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl Wants for Live {
+    fn wanted(&self) -> Wanted<'_> {
         Wanted {
             version: (self.function.id, self.version.version),
             egress: &self.version.egress,

@@ -1,5 +1,6 @@
-//! Providers as seen by this controller: connected, measured, trusted, and tested with reference jobs.
+//! Providers as seen by this controller: connected, measured, trusted, and shared out slot by slot.
 
+pub(crate) mod fair;
 pub(crate) mod hub;
 pub(crate) mod reasons;
 pub(crate) mod seen;
