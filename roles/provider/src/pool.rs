@@ -1,15 +1,19 @@
 //! Warm pools: instances by function version, never by anything less.
 //!
 //! ```text
+//! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
 //! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
@@ -29,6 +33,8 @@ type Key = (FunctionId, u32);
 pub(crate) struct Pools {
     bundles: Unpacked,
     pools: RwLock<HashMap<Key, Arc<Pool>>>,
+    /// Versions that a deploy has loaded, the oldest first; those that were called since are among them until they are looked at.
+    fresh: Mutex<VecDeque<Key>>,
     idle: Duration,
     idle_bytes_max: u64,
     /// Runs what does not end in its first slice, so that the threads that serve requests never wait for it.
@@ -41,6 +47,8 @@ struct Pool {
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
+    /// Whether somebody has called it.
+    is_called: AtomicBool,
 }
 
 impl Pool {
@@ -50,6 +58,7 @@ impl Pool {
             template: OnceCell::new(),
             idle: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            is_called: AtomicBool::new(false),
         })
     }
 }
@@ -74,6 +83,9 @@ pub(crate) struct Lease {
 
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
+/// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything
+/// else does.
+const FRESH_MAX: usize = 32;
 /// A template unused for this long goes.
 const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
 
@@ -88,20 +100,68 @@ impl Pools {
         Self {
             bundles,
             pools: RwLock::default(),
+            fresh: Mutex::default(),
             idle,
             idle_bytes_max,
             workers: Some(workers),
         }
     }
 
-    /// The version's template, loaded if need be.
-    pub(crate) async fn load(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-    ) -> Result<Arc<dyn Loaded>, LoadError> {
+    /// Whether the version loads. What was loaded is kept for its first call, for as long as few others are.
+    pub(crate) async fn check(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
         let pool = self.pool(work);
-        self.template(&pool, backend, work).await
+        let loaded = self.template(&pool, backend, work).await.map(drop);
+        let key = (work.function, work.version);
+        if loaded.is_err() {
+            self.forget(key);
+            return loaded;
+        }
+        let surplus = {
+            let mut fresh = self.fresh.lock();
+            fresh.retain(|other| *other != key);
+            fresh.push_back(key);
+            let surplus = fresh.len().saturating_sub(FRESH_MAX);
+            fresh.drain(..surplus).collect::<Vec<_>>()
+        };
+        self.forget_uncalled(surplus);
+        Ok(())
+    }
+
+    fn forget_uncalled(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut pools = self.pools.write();
+        for key in keys {
+            if pools
+                .get(&key)
+                .is_some_and(|pool| !pool.is_called.load(Ordering::Relaxed))
+            {
+                pools.remove(&key);
+            }
+        }
+    }
+
+    /// Of what deploys have left and nobody has called, the oldest that have to go so that the rest takes no more than
+    /// `room_bytes`.
+    fn uncalled_beyond(&self, room_bytes: u64) -> Vec<Key> {
+        let pools = self.pools.read();
+        let mut fresh = self.fresh.lock();
+        let uncalled = |key: &Key| {
+            let pool = pools.get(key)?;
+            let template = pool
+                .template
+                .get()
+                .filter(|_| !pool.is_called.load(Ordering::Relaxed))?;
+            Some(template.loaded.memory_bytes())
+        };
+        fresh.retain(|key| uncalled(key).is_some());
+        let mut bytes: u64 = fresh.iter().filter_map(uncalled).sum();
+        let mut gone = Vec::new();
+        while bytes > room_bytes
+            && let Some(key) = fresh.pop_front()
+        {
+            bytes = bytes.saturating_sub(uncalled(&key).unwrap_or(0));
+            gone.push(key);
+        }
+        gone
     }
 
     async fn template(
@@ -159,6 +219,7 @@ impl Pools {
     /// A warm instance if one is idle, else a fresh one.
     pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
         let pool = self.pool(work);
+        pool.is_called.store(true, Ordering::Relaxed);
         let idle = pool.idle.lock().pop();
         if let Some(Idle { instance, .. }) = idle {
             return Ok(Lease {
@@ -244,6 +305,8 @@ impl Pools {
 
     /// Drops instances and templates that nobody used for long, and the longest idle beyond the quota.
     pub(crate) fn sweep(&self, now: Instant) {
+        let (_, idle_bytes) = self.idle();
+        self.forget_uncalled(self.uncalled_beyond(self.idle_bytes_max.saturating_sub(idle_bytes)));
         let mut dropped = Vec::new();
         let mut kept = Vec::new();
         {
@@ -297,5 +360,117 @@ fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
         for (_, key) in ages.into_iter().take(surplus) {
             pools.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files};
+    use piecework_sandbox::{BackendName, Probe};
+
+    use super::*;
+    use crate::orders;
+
+    /// A sandbox in which everything loads and takes a MiB, and nothing starts.
+    struct Roomy;
+
+    struct Large;
+
+    #[async_trait]
+    impl Backend for Roomy {
+        fn name(&self) -> BackendName {
+            BackendName::Wasm
+        }
+
+        async fn probe(&self) -> Probe {
+            unreachable!("nobody asks")
+        }
+
+        async fn load(&self, _: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
+            Ok(Arc::new(Large))
+        }
+    }
+
+    #[async_trait]
+    impl Loaded for Large {
+        async fn start(&self) -> Result<Box<dyn Instance>, LoadError> {
+            Err(LoadError::Failed("nothing starts here".into()))
+        }
+
+        fn memory_bytes(&self) -> u64 {
+            1 << 20
+        }
+    }
+
+    struct World {
+        pools: Pools,
+        backend: Arc<dyn Backend>,
+        work: Work,
+        _directory: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn of(idle_bytes_max: u64) -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let blobs = Arc::new(Files::open(directory.path().join("blobs")).expect("a directory"));
+            let files = [("main.py".to_owned(), Bytes::from_static(b"1"))];
+            let packed = Bundle::new(files, &BundleLimits::UPLOAD).expect("a bundle").pack();
+            let code = blobs.put(packed.tar).await.expect("kept");
+            let bundles = Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory");
+            Self {
+                pools: Pools::new(bundles, Duration::from_secs(60), idle_bytes_max, 1),
+                backend: Arc::new(Roomy),
+                work: Work {
+                    code,
+                    ..Work::clone(&orders::order(0).work)
+                },
+                _directory: directory,
+            }
+        }
+
+        fn version(&self, version: u32) -> Arc<Work> {
+            Arc::new(Work {
+                version,
+                ..self.work.clone()
+            })
+        }
+
+        async fn deploy(&self, version: u32) {
+            let checked = self.pools.check(&self.backend, &self.version(version)).await;
+            checked.expect("it loads");
+        }
+
+        fn kept(&self) -> Vec<u32> {
+            let mut kept: Vec<u32> = self.pools.pools.read().keys().map(|(_, version)| *version).collect();
+            kept.sort_unstable();
+            kept
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_what_deploys_leave_few_are_kept_that_nobody_calls() {
+        let world = World::of(1 << 40).await;
+        world.deploy(0).await;
+        let called = world.pools.take(&world.backend, &world.version(0)).await;
+        assert!(called.is_err(), "nothing starts here");
+        for version in 1..100 {
+            world.deploy(version).await;
+        }
+        let kept = world.kept();
+        assert_eq!(kept.len(), FRESH_MAX + 1, "{kept:?}");
+        assert!(kept.contains(&0), "it was called");
+        assert!(kept.contains(&99) && !kept.contains(&1), "the oldest went: {kept:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_deploys_leave_goes_first_where_memory_is_short() {
+        let world = World::of(3 << 20).await;
+        for version in 0..8 {
+            world.deploy(version).await;
+        }
+        world.pools.sweep(Instant::now());
+        assert_eq!(world.kept(), [5, 6, 7], "three MiB of them");
     }
 }

@@ -115,6 +115,16 @@ const PLATFORM: &[Code] = &[
     code(413, "bundle.too_many_files", "the bundle has too many files"),
     code(422, "cursor.malformed", "the cursor is not the `next` of a page"),
     code(
+        429,
+        "deploy.allowance",
+        "the account's deploys have used the computing that is free in a day; the hint says when to deploy again",
+    ),
+    code(
+        503,
+        "deploy.busy",
+        "too many deploys of the account are under way, or no provider has a slot free to load the code; see Retry-After",
+    ),
+    code(
         422,
         "egress.bad_destination",
         "an entry of the allow list is not HOST:PORT with a name, a wildcard or an IPv4 address",
@@ -353,6 +363,11 @@ const PLATFORM: &[Code] = &[
         422,
         "packages.bad_requirement",
         "requirements.txt or package.json asks for something other than named packages with versions",
+    ),
+    code(
+        503,
+        "packages.busy",
+        "too many deploys, of the account or in all, wait for their packages to be resolved; see Retry-After",
     ),
     code(
         422,

@@ -43,6 +43,8 @@ impl From<Box<Refusal>> for HttpError {
 const RETRY_AFTER_S: &str = "1";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
+/// Free computing of deploys comes back steadily; the hint has the time for this account.
+const RETRY_AFTER_ALLOWANCE_S: &str = "300";
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
@@ -50,8 +52,11 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.as_str() {
             "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
-            "function.too_many" | "rate.limited" | "server.busy" | "provider.none" | "ledger.unavailable"
-            | "ledger.behind" | "ledger.indexing" | "mempool.full" => Some(RETRY_AFTER_S),
+            "deploy.allowance" => Some(RETRY_AFTER_ALLOWANCE_S),
+            "deploy.busy" | "packages.busy" | "function.too_many" | "rate.limited" | "server.busy"
+            | "provider.none" | "ledger.unavailable" | "ledger.behind" | "ledger.indexing" | "mempool.full" => {
+                Some(RETRY_AFTER_S)
+            }
             _ => None,
         };
         let job = refusal.job_id;

@@ -21,11 +21,12 @@ use serde_json::json;
 
 use crate::{
     Answer, Controller,
-    accounts::{audit, auth::Caller},
+    accounts::{audit, auth::Caller, rates},
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Live, budget,
+        checks::Turn,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -87,7 +88,8 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse("function.bad_code", "send exactly one of code and bundle");
     };
-    let code = keep(controller, caller.account, language, bundle).await?;
+    let turn = turn(controller, caller.account).await?;
+    let code = keep(controller, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -125,7 +127,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
             ..Policy::default()
         },
     };
-    let version = load(controller, &function, 1, draft).await?;
+    let version = load(controller, &function, 1, draft, &turn).await?;
     match controller.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -185,8 +187,9 @@ pub(crate) async fn update(
         .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let deploying = turn(controller, function.owner).await?;
     let code = match new_code {
-        Some(bundle) => keep(controller, function.owner, language, bundle).await?,
+        Some(bundle) => keep(controller, &deploying, language, bundle).await?,
         None if language != old.language => {
             return refuse(
                 "function.bad_code",
@@ -227,7 +230,7 @@ pub(crate) async fn update(
     for seen in controller.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let version = load(controller, function, number, draft).await?;
+    let version = load(controller, function, number, draft, &deploying).await?;
     let given = controller
         .store
         .add_version(&version, canary.is_none())
@@ -504,12 +507,9 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(controller: &Controller, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
-    let resolved = controller
-        .packages
-        .resolve(account, language, bundle.files())
-        .await
-        .map_err(unresolved)?;
+async fn keep(controller: &Controller, turn: &Turn<'_>, language: Language, bundle: Bundle) -> Answer<Code> {
+    let resolves = controller.packages.resolve(turn.account(), language, bundle.files());
+    let resolved = turn.charged(resolves).await.map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
@@ -533,8 +533,19 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
     }
 }
 
+/// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
+async fn turn(controller: &Controller, account: AccountId) -> Answer<Turn<'_>> {
+    controller.checks.turn(account, account == controller.operator).await
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(controller: &Controller, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+async fn load(
+    controller: &Controller,
+    function: &Function,
+    number: u32,
+    draft: Draft,
+    turn: &Turn<'_>,
+) -> Answer<Version> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -550,10 +561,14 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         backend: BackendName::Wasm,
     };
     somebody_lets_reach(controller, &draft.egress)?;
+    let developer = function.owner;
     let site = Site {
         controller,
-        developer: function.owner,
+        developer,
+        weight: rates::limits(controller, developer).await?.weight.unwrap_or(1),
         placement: &draft.placement,
+        has_secrets: !draft.secrets.is_empty(),
+        turn,
     };
     let (backend, reason) = match draft.sandbox {
         Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),

@@ -1,6 +1,7 @@
 //! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
 pub(crate) mod budget;
+pub(crate) mod checks;
 pub(crate) mod deploy;
 mod live;
 pub(crate) mod loading;
