@@ -110,7 +110,9 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
         purpose: Purpose::Rerun {
             of: first.payable.outgoing.receipt.job,
             has_run: has_run.collect(),
+            salt: first.salt,
         },
+        caller: None,
         streams: Streams {
             answer: Answering::Discard,
             body: None,

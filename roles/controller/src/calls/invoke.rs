@@ -51,7 +51,17 @@ pub(crate) struct Invocation {
     /// Out of the durable queue: waits for a slot as long as it takes, keeps its output whatever its size.
     pub(crate) accepted: bool,
     pub(crate) purpose: Purpose,
+    /// Whose token it came with; none of a call without one.
+    pub(crate) caller: Option<AccountId>,
     pub(crate) streams: Streams,
+}
+
+impl Invocation {
+    /// What the function's owner called it with; none where somebody else did.
+    fn owners_input(&self) -> Option<Digest> {
+        let is_owners = self.caller == Some(self.live.function.owner);
+        is_owners.then(|| input_digest(&self.event, &self.parameters))
+    }
 }
 
 /// Why a job runs.
@@ -102,7 +112,8 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
         Err(refusal) => Some(refusal.code.as_str()),
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
-    if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
+    let end = watch::End::of(code, || invocation.owners_input());
+    if let Err(refusal) = watch::note(controller, &live, end).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
     if let Err(refusal) = budget::alert(controller, &live).await {

@@ -179,6 +179,7 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancella
         created_at_ms: job.created_at_ms,
         accepted: true,
         purpose: Purpose::Call,
+        caller: Some(job.caller),
         streams: Streams::default(),
     };
     invoke::run(controller.clone(), invocation).await.map(drop)

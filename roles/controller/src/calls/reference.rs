@@ -169,6 +169,7 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        caller: None,
         streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(controller, invocation).await?;

@@ -110,9 +110,13 @@ async fn call(world: &World) -> Done {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Call,
+        caller: None,
         streams: Streams::default(),
-    };
-    match invoke::run(world.controller.clone(), invocation).await {
+    }
+}
+
+async fn call(world: &World) -> Done {
+    match invoke::run(world.controller.clone(), invocation(now_ms())).await {
         Ok(done) => done,
         Err(refusal) => panic!("a call that ran was refused: {refusal}"),
     }
