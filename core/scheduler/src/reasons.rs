@@ -22,6 +22,8 @@ pub enum Reason {
     WrongRegion,
     MissingLabel,
     TooLittleTrust,
+    /// The job brings secrets or reaches the network, and too little of this provider was checked.
+    NotConfided,
     NoFreeSlot,
     /// It was asked and did not take this job.
     Refused,
@@ -46,6 +48,7 @@ impl std::fmt::Display for Reason {
             Self::WrongRegion => "wrong_region",
             Self::MissingLabel => "missing_label",
             Self::TooLittleTrust => "too_little_trust",
+            Self::NotConfided => "not_confided",
             Self::NoFreeSlot => "no_free_slot",
             Self::Refused => "refused",
             Self::HasRun => "has_run",

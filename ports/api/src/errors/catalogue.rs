@@ -420,7 +420,7 @@ const PLATFORM: &[Code] = &[
     code(
         422,
         "placement.bad_trust",
-        "the trust class is not new, known or trusted",
+        "the trust class is not any, known, trusted or default",
     ),
     code(
         422,

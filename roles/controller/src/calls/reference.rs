@@ -246,6 +246,7 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
         region: None,
         labels: Default::default(),
         trust: Trust::Suspended,
+        confided_to: None,
         pinned: Some(Pinned {
             providers: [seen.link.profile().account].into(),
             owners: Default::default(),

@@ -47,6 +47,12 @@ impl Wants for Live {
         }
     }
 
+    fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Live {
     /// Of a run that streams as much as it may.
     pub(crate) fn limits_max(&self) -> Limits {
         self.work.limits.with_stream(self.version.stream_bytes)
@@ -216,7 +222,13 @@ async fn of_version(controller: &Controller, function: &Function, number: u32, l
     };
     let (work, secrets) = work(controller, function, &version)?;
     Ok(Live {
-        request: request(controller, function.owner, &version.placement, &work).await?,
+        request: request(
+            controller,
+            function.owner,
+            (&version.placement, !version.secret_names.is_empty()),
+            &work,
+        )
+        .await?,
         policy: version.placement.policy.unwrap_or(controller.policy),
         work: Arc::new(work),
         secrets,
@@ -282,11 +294,11 @@ pub(crate) async fn change_policy_in_turn(
     Ok(true)
 }
 
-/// What the scheduler is asked for a developer's work.
+/// What the scheduler is asked for a developer's work, by its rules and by whether it has secrets.
 pub(crate) async fn request(
     controller: &Controller,
     developer: AccountId,
-    placement: &Placement,
+    (placement, has_secrets): (&Placement, bool),
     work: &Work,
 ) -> Answer<Request> {
     let pinned = match &placement.pin {
@@ -302,6 +314,10 @@ pub(crate) async fn request(
         region: placement.region.clone(),
         labels: placement.labels.clone(),
         trust: placement.trust,
+        confided_to: match placement::is_confidential(placement, has_secrets, &work.egress) {
+            true => Some(placement::confided_to(controller, developer).await?),
+            false => None,
+        },
         pinned,
     })
 }

@@ -16,7 +16,7 @@ use crate::{
     accounts::auth,
     clock::timestamp,
     failure::failed,
-    functions::{Live, budget},
+    functions::{Live, budget, placement},
     providers::reasons,
     shown,
 };
@@ -64,7 +64,8 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
         stream_limit_mb: mib(version.stream_bytes),
-        placement: crate::functions::placement::view(controller, &version.placement).await,
+        placement: placement::view(controller, &version.placement).await,
+        confidential: live.request.confided_to.is_some(),
         rerun_percent: version.rerun_percent,
         code_digest: version.code,
         traffic: crate::functions::traffic::view(controller, function),

@@ -4,7 +4,7 @@ use piecework_api::{
     errors::Refusal,
     jobs::{PassedOverProvider, PassedOverView},
 };
-use piecework_scheduler::Reasons;
+use piecework_scheduler::{Reason, Reasons};
 
 use crate::{Controller, failure::refusal};
 
@@ -27,6 +27,11 @@ pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> B
     let mut refusal = refusal("provider.none", "no provider can take the job");
     let named = passed_over(controller, reasons).await;
     refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
-    refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
+    refusal.hint = Some(match reasons.any(|reason| reason == Reason::NotConfided) {
+        true => "the function has secrets or an allow list, so providers of class new get none of its jobs; deploy it \
+                 with `--trust any` to allow them"
+            .into(),
+        false => "`details.reasons` says why each was passed over; try again in a moment".into(),
+    });
     refusal
 }

@@ -87,6 +87,7 @@ fn live() -> Live {
             region: None,
             labels: Default::default(),
             trust: Trust::Suspended,
+            confided_to: None,
             pinned: None,
         },
         work: Arc::new(work),
