@@ -67,6 +67,12 @@ impl Receipts {
     }
 }
 
+/// What the slot counts as. Of whole milliseconds: the slot of a shorter run is paid with its start.
+fn slot_byte_ms(ticket: &Ticket, duration: Duration) -> u64 {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Limits::SLOT_BYTES.min(ticket.limits.memory_bytes).saturating_mul(ms)
+}
+
 fn bounded(used: Counters, max: Counters) -> Counters {
     Counters {
         cpu_us: used.cpu_us.min(max.cpu_us),
@@ -104,8 +110,6 @@ fn status(outcome: &Outcome) -> JobStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::orders::{NETWORK, order};
 
@@ -128,7 +132,7 @@ mod tests {
     fn row_5_a_receipt_never_exceeds_its_ticket() {
         let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
         let ticket = order(0).ticket;
-        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), &Streamed::default(), 2);
+        let (receipt, _) = receipts.write((&ticket, None), &finished(u64::MAX), &Streamed::default(), 2);
         assert_eq!(receipt.price_ucr, ticket.price_max_ucr);
         assert_eq!(receipt.counters.cpu_us, ticket.limits.counters_max(2).cpu_us);
     }
@@ -139,7 +143,7 @@ mod tests {
         let receipts = Receipts::new(key.clone(), NETWORK);
         let ticket = order(0).ticket;
         let lane = (ticket.lease, ticket.provider);
-        let (receipt, mark) = receipts.write(&ticket, &finished(10), &Streamed::default(), 2);
+        let (receipt, mark) = receipts.write((&ticket, None), &finished(10), &Streamed::default(), 2);
         let mine = Unsealed {
             receipt: receipt.clone(),
             mark,

@@ -188,6 +188,7 @@ fn conclude(
 ) -> Answer<(Done, Option<Payable>)> {
     let live = &invocation.live;
     let (delivery, ticket) = (ran.delivery, ran.ticket);
+    let streamed_bytes = ran.streams.streamed.both_ways();
     let mut verdict = judge(&delivery, &ticket.limits, &ran.streams);
     if let Some(error) = &mut verdict.error {
         logs::redact_error(error, &live.secrets);
@@ -210,8 +211,12 @@ fn conclude(
     let is_owed = job.settlement.is_some();
     controller.telemetry.count(live, &job);
     controller.announce(&job);
-    results::begin(controller, &live.function, &job)?;
-    controller.store.finish(job).map_err(store)?;
+    let begun = results::begin(controller, &live.function, &job);
+    if let Err(refusal) = begun.and_then(|()| controller.store.finish(job).map_err(store)) {
+        // What is not written down is not paid, so it is not at stake any more.
+        ran.lane.refused(ticket.sequence);
+        return Err(refusal);
+    }
     results::ended(controller, &live.function);
     let done = Done {
         id: invocation.id,
@@ -241,6 +246,7 @@ fn conclude(
         developer: live.function.owner,
         function: (live.function.id, live.version.version),
         function_name: live.function.name.clone(),
+        streamed_bytes,
         lane: Some(ran.lane),
     };
     Ok((done, Some(payable)))
