@@ -115,9 +115,15 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
             Err(ReceiptFault::TooMuchOutput)
         }
-        // One or the other: the caller cannot have both.
-        Outcome::Returned(_) if streamed.begun => Err(ReceiptFault::OtherOutput),
-        Outcome::Returned(output) => Ok(Digest::of(output)),
+        _ => came_through(outcome, streamed).ok_or(ReceiptFault::OtherOutput),
+    }
+}
+
+/// The digest of what came of a run, as it came; none of an output beside a stream: the caller cannot have both.
+pub(crate) fn came_through(outcome: &Outcome, streamed: &Streamed) -> Option<Digest> {
+    match outcome {
+        Outcome::Returned(_) if streamed.begun => None,
+        Outcome::Returned(output) => Some(Digest::of(output)),
         Outcome::Streamed
         | Outcome::Raised(_)
         | Outcome::TimedOut
@@ -125,7 +131,7 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Ok(streamed.digest),
+        | Outcome::OutputInvalid(_) => Some(streamed.digest),
     }
 }
 
@@ -159,6 +165,10 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         && delivery.receipt.status != JobStatus::Ok
     {
         return failed(JobState::Cancelled, &fault.code, fault.message.clone());
+    }
+    if delivery.is_cut && delivery.receipt.status != JobStatus::Ok {
+        let message = "the provider's link broke in the middle of the job's stream";
+        return failed(JobState::Failed, "provider.lost", message.into());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
         return failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into());
