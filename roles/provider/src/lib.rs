@@ -343,7 +343,9 @@ impl ProviderLink for Provider {
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
-        let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);
+        let (receipt, mark) =
+            self.receipts
+                .write((ticket, order.salt.as_ref()), &finished, &streamed, self.profile.cores);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);

@@ -1,7 +1,10 @@
 //! Receipts: what a job used becomes a claim, and a batch of claims gets the provider's seal.
 
+use std::time::Duration;
+
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Counters, Digest, Domain, JobStatus, LeaseId, Limits, NetworkId, Receipt, Rejection, Salt, Seal,
+    SecretKey, Ticket,
 };
 use piecework_queue::{Refusal, Unsealed};
 use piecework_sandbox::{Finished, Outcome, Streamed};
@@ -19,9 +22,23 @@ impl Receipts {
         Self { key, network, mark_key }
     }
 
-    /// States what the job used, with what it streamed among its egress, bounded by the ticket's limits and price.
-    pub fn write(&self, ticket: &Ticket, finished: &Finished, streamed: &Streamed, cores: u32) -> (Receipt, [u8; 32]) {
-        let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
+    /// States what the job used, with what it streamed among its egress and its slot among its memory, bounded by the ticket's
+    /// limits and price.
+    pub fn write(
+        &self,
+        (ticket, salt): (&Ticket, Option<&Salt>),
+        finished: &Finished,
+        streamed: &Streamed,
+        cores: u32,
+    ) -> (Receipt, [u8; 32]) {
+        let counters = Counters {
+            memory_byte_ms: finished
+                .counters
+                .memory_byte_ms
+                .max(slot_byte_ms(ticket, finished.duration)),
+            ..finished.counters
+        };
+        let counters = bounded(counters, ticket.limits.counters_max(cores));
         let price_ucr = ticket
             .prices
             .price(&counters)
@@ -34,7 +51,7 @@ impl Receipts {
             job: ticket.job,
             code: ticket.code,
             input: ticket.input,
-            output: output_digest(&finished.outcome, streamed),
+            output: output_digest(&finished.outcome, streamed).salted(salt),
             status: status(&finished.outcome),
             counters,
             price_ucr,
@@ -135,6 +152,40 @@ mod tests {
         let (receipt, _) = receipts.write((&ticket, None), &finished(u64::MAX), &Streamed::default(), 2);
         assert_eq!(receipt.price_ucr, ticket.price_max_ucr);
         assert_eq!(receipt.counters.cpu_us, ticket.limits.counters_max(2).cpu_us);
+    }
+
+    #[test]
+    fn a_run_that_only_waits_pays_for_its_slot() {
+        let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
+        let ticket = order(0).ticket;
+        let of = |ms| {
+            let waited = Finished {
+                duration: Duration::from_millis(ms),
+                ..finished(10)
+            };
+            receipts
+                .write((&ticket, None), &waited, &Streamed::default(), 2)
+                .0
+                .counters
+        };
+        assert_eq!(of(0).memory_byte_ms, 1, "what was measured");
+        assert_eq!(of(3_000).memory_byte_ms, 3_000 * (64 << 20));
+        assert!(of(u64::MAX / 2_000).memory_byte_ms <= ticket.limits.counters_max(2).memory_byte_ms);
+    }
+
+    #[test]
+    fn the_output_digest_is_salted_as_ordered() {
+        let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
+        let (ticket, salt) = (order(0).ticket, Salt([7; 32]));
+        let of = |salt| {
+            receipts
+                .write((&ticket, salt), &finished(10), &Streamed::default(), 2)
+                .0
+                .output
+        };
+        assert_eq!(of(None), Digest::of(b"1"));
+        assert_eq!(of(Some(&salt)), Digest::of(b"1").salted(Some(&salt)));
+        assert_ne!(of(Some(&salt)), of(None));
     }
 
     #[test]

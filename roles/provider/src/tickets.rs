@@ -32,7 +32,7 @@ pub fn check(
     let Some(stream_bytes) = stream_bytes.filter(|_| ticket.code == order.work.code) else {
         return refuse("ticket.other_code", "the ticket is for different code or limits");
     };
-    if ticket.input != input_digest(order) {
+    if ticket.input != input_digest(order).salted(order.salt.as_ref()) {
         return refuse("ticket.other_input", "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {

@@ -210,7 +210,7 @@ impl World {
         };
         let (receipt, mark) = provider
             .receipts
-            .write(&order.ticket, &finished, &Streamed::default(), CORES);
+            .write((&order.ticket, None), &finished, &Streamed::default(), CORES);
         provider.lanes.finish(&receipt);
         provider
             .papers

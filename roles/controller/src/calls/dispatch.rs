@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
-use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
+use piecework_model::{AccountId, Domain, Rejection, Salt, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};
@@ -38,6 +38,8 @@ pub(crate) struct Ran {
     pub(crate) delivery: Delivery,
     pub(crate) streams: Streams,
     pub(crate) ticket: Ticket,
+    /// Of its digests.
+    pub(crate) salt: Option<Salt>,
     /// Whether the receipt is in order; what comes of it if not.
     pub(crate) checked: Result<(), ReceiptFault>,
     pub(crate) budget: Option<budget::Hold>,
@@ -76,6 +78,7 @@ impl Search<'_> {
                 .allowance(&live.work.limits, live.version.stream_bytes),
             false => 0,
         };
+        let salt = self.salt(&*provider);
         let limits = live.work.limits.with_stream(streamable_bytes);
         let price_max_ucr = limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
         // Of a monthly budget without what it might stream: that is billed when it was, and would refuse calls for what
@@ -92,7 +95,7 @@ impl Search<'_> {
             sequence,
             job: invocation.id,
             code: live.work.code,
-            input: input_digest(&invocation.event, &invocation.parameters),
+            input: input_digest(&invocation.event, &invocation.parameters).salted(salt.as_ref()),
             limits,
             prices,
             price_max_ucr,
@@ -125,6 +128,7 @@ impl Search<'_> {
             work: live.work.clone(),
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
+            salt,
             // Of this order alone: a provider that breaks its bounds must not end the job.
             cancel: self.aboard.flight.cancel.child_token(),
             body: None,
@@ -155,6 +159,7 @@ impl Search<'_> {
             cores,
             streamed: streams.streamed,
             streamable_bytes,
+            salt,
         };
         let checked = match streams.is_over {
             true => Err(ReceiptFault::TooMuchOutput),
@@ -177,6 +182,7 @@ impl Search<'_> {
             delivery,
             streams,
             ticket,
+            salt,
             checked,
             budget,
             lane,
@@ -185,6 +191,16 @@ impl Search<'_> {
             began,
             _slot: slot,
         }))
+    }
+
+    /// What its digests are salted with there: a rerun's with the salt of the job that it is compared with.
+    fn salt(&self, provider: &dyn ProviderLink) -> Option<Salt> {
+        match &self.invocation.purpose {
+            Purpose::Rerun { salt, .. } => *salt,
+            Purpose::Call | Purpose::Reference => provider
+                .takes_salts()
+                .then(|| Salt::of_job(&self.controller.key, self.invocation.id)),
+        }
     }
 
     fn note_running(&self, provider: AccountId) {

@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, JobId};
-use piecework_queue::Delivery;
+use piecework_model::{AccountId, Digest, JobId, Salt};
+use piecework_queue::{Delivery, input_digest};
 use piecework_scheduler::Reasons;
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
@@ -73,6 +73,8 @@ pub(crate) enum Purpose {
         of: JobId,
         /// They do not run it again, nor does who belongs to the same owner.
         has_run: Vec<AccountId>,
+        /// Of that job's digests.
+        salt: Option<Salt>,
     },
     /// To see whether a provider computes.
     Reference,
@@ -140,6 +142,7 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
             return Err(refusal);
         }
     };
+    let salt = ran.salt;
     let (done, payable) = conclude(controller, invocation, arrived, ran)?;
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
@@ -149,6 +152,7 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
                 live,
                 event: invocation.event.clone(),
                 parameters: invocation.parameters.clone(),
+                salt,
                 payable,
             };
             controller.tasks.spawn(compare::compare(controller.clone(), first));

@@ -1,7 +1,7 @@
 //! From a delivery to a job's record: the receipt is checked, the outcome put into words.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{Digest, JobStatus, Receipt, Ticket};
+use piecework_model::{Digest, JobStatus, Receipt, Salt, Ticket};
 use piecework_queue::Delivery;
 use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
@@ -69,6 +69,8 @@ pub struct Observed {
     pub streamed: Streamed,
     /// What of the ticket's limit of bytes is there for streams; the rest is the network's, which is not seen from here.
     pub streamable_bytes: u64,
+    /// Of the job's digests.
+    pub salt: Option<Salt>,
 }
 
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
@@ -87,7 +89,7 @@ pub fn check_receipt(
     if !same {
         return Err(ReceiptFault::OtherJob);
     }
-    if receipt.output != output(ticket, outcome, &observed.streamed)? {
+    if receipt.output != output(ticket, outcome, &observed.streamed)?.salted(observed.salt.as_ref()) {
         return Err(ReceiptFault::OtherOutput);
     }
     let priced = ticket
@@ -259,6 +261,7 @@ mod tests {
             body_bytes: 0,
         },
         streamable_bytes: 0,
+        salt: None,
     };
 
     fn ticket() -> Ticket {
@@ -344,6 +347,28 @@ mod tests {
             Some(ReceiptFault::OverTicket),
             "above the ticket's maximum"
         );
+    }
+
+    #[test]
+    fn an_output_digest_counts_only_under_the_jobs_salt() {
+        let (salt, other) = (Salt([1; 32]), Salt([2; 32]));
+        let fault_of = |output| {
+            let receipt = Receipt { output, ..receipt() };
+            let observed = Observed {
+                salt: Some(salt),
+                ..OBSERVED
+            };
+            let outcome = Outcome::Returned(Bytes::from_static(b"1"));
+            check_receipt(&ticket(), &receipt, &outcome, &observed).err()
+        };
+        assert_eq!(fault_of(Digest::of(b"1").salted(Some(&salt))), None);
+        for wrong in [
+            Digest::of(b"1"),
+            Digest::of(b"1").salted(Some(&other)),
+            Digest::of(b"2").salted(Some(&salt)),
+        ] {
+            assert_eq!(fault_of(wrong), Some(ReceiptFault::OtherOutput));
+        }
     }
 
     #[test]

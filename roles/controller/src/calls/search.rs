@@ -211,6 +211,12 @@ impl<'a> Search<'a> {
         if self.label.is_refused_by(seen) {
             return Some(Reason::Refused);
         }
+        if let Purpose::Rerun { salt: Some(_), .. } = &self.invocation.purpose
+            && !seen.link.takes_salts()
+        {
+            // Its digest could not be compared.
+            return Some(Reason::Refused);
+        }
         self.label.has_run_at(seen).then_some(Reason::HasRun)
     }
 

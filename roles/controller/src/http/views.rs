@@ -7,7 +7,7 @@ use piecework_api::{
     ledger::BlockView,
     metrics::{MetricsPoint, StreamEvent},
 };
-use piecework_model::{AccountId, Credits};
+use piecework_model::{AccountId, Credits, Salt};
 use piecework_store::{Job, Point, Token, Version};
 use serde_json::value::RawValue;
 
@@ -132,6 +132,9 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         .as_ref()
         .map(|error| crate::codecs::from_json(error.as_bytes()))
         .transpose()?;
+    // A rerun has the salt of the job that it was compared with.
+    let salted = job.settlement.as_ref().map(|_| job.rerun_of.unwrap_or(job.id));
+    let salt = salted.map(|salted| Salt::of_job(&controller.key, salted));
     Ok(JobView {
         id: job.id,
         function: job.function_name.to_string(),
@@ -160,6 +163,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         result: None,
         replaces: job.replaces,
         rerun_of: job.rerun_of,
+        digest_salt: salt.map(|salt| salt.to_string()),
         held: None,
         passed_over: None,
     })

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{NetworkId, PublicKey, Rejection, SecretKey};
+use piecework_model::{NetworkId, PublicKey, Rejection, Salt, SecretKey};
 use piecework_sandbox::{Inlet, Outlet, Sent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use super::{
     handshake::{Introduction, introduce},
     messages::Say,
 };
-use crate::{FunctionId, Load, ProviderLink};
+use crate::{FunctionId, Load, Order, ProviderLink};
 
 /// Versions told as warm in one beat.
 pub(super) const WARM_TOLD_MAX: usize = 1_000;
@@ -193,7 +193,12 @@ impl Agent {
     }
 
     /// The run of this order, and whether it begins by this. `streams`: whether somebody reads what the function gives out.
-    fn take(self: &Arc<Self>, frame: OrderFrame, body: Option<Inlet>, streams: bool) -> (Arc<Run>, bool) {
+    fn take(
+        self: &Arc<Self>,
+        (frame, salt): (OrderFrame, Option<Salt>),
+        body: Option<Inlet>,
+        streams: bool,
+    ) -> (Arc<Run>, bool) {
         let id = OrderId::of(&frame.ticket);
         let (outlet, mut parts) = Outlet::channel();
         if !streams {
@@ -213,7 +218,10 @@ impl Agent {
             }
             orders.insert(id, run.clone());
         }
-        let order = frame.into_order(run.cancel.clone(), (body, outlet));
+        let order = Order {
+            salt,
+            ..frame.into_order(run.cancel.clone(), (body, outlet))
+        };
         let (agent, running) = (self.clone(), run.clone());
         tokio::spawn(async move {
             let result = agent.provider.run(order).await;

@@ -47,6 +47,8 @@ pub(super) struct Session {
     fetches: mpsc::Sender<(u64, Digest)>,
     budget: Budget,
     clock: Clock,
+    /// Whether the provider knows of salts.
+    pub(super) takes_salts: bool,
     pub(super) ending: Ending,
 }
 
@@ -66,6 +68,7 @@ pub(super) async fn serve(
         fetches,
         budget: Budget::default(),
         clock: arrival.receiver.clock.clone(),
+        takes_salts: arrival.version >= SALTS_SINCE,
         ending: Ending::default(),
     });
     // Before the welcome: whoever reads it may count on being given jobs.
@@ -287,11 +290,23 @@ impl Session {
         let length = |bytes: &Bytes| {
             u32::try_from(bytes.len()).map_err(|_| LinkFailure::Protocol("an event is too large to send"))
         };
-        let opening = Opening::Order {
-            order: Box::new(OrderFrame::bare(order)),
-            event_bytes: length(&order.event)?,
-            parameters_bytes: length(&order.parameters)?,
-            has_body: order.body.is_some(),
+        let frame = Box::new(OrderFrame::bare(order));
+        let (event_bytes, parameters_bytes) = (length(&order.event)?, length(&order.parameters)?);
+        let has_body = order.body.is_some();
+        let opening = match order.salt {
+            Some(salt) => Opening::Salted {
+                salt,
+                order: frame,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            },
+            None => Opening::Order {
+                order: frame,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            },
         };
         write(&mut to, &opening).await?;
         to.write_all(&order.event).await.map_err(cut)?;
@@ -384,6 +399,12 @@ impl Session {
         }
     }
 }
+
+/// A reader that takes nothing for this long has stalled.
+const STALLS_AFTER: Duration = Duration::from_secs(2);
+
+/// The version of the link in which orders have salts.
+const SALTS_SINCE: u16 = 4;
 
 /// No bundle has this digest.
 const NOT_GIVEN: Digest = Digest([0; 32]);
