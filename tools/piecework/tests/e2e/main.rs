@@ -27,6 +27,7 @@ mod queueing;
 mod refusals;
 mod results;
 mod rogue;
+mod shares;
 mod small_disk;
 mod strangers;
 mod streams;
