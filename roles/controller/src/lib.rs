@@ -32,7 +32,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
 use piecework_chain::{Chain, PeerChanges};
-use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_store::Store;
@@ -283,7 +283,7 @@ impl Controller {
         let seen = self.providers.by_account(provider);
         match seen.filter(|seen| seen.link.is_linked()) {
             Some(seen) => Ok(seen.link.clone()),
-            None => failure::refuse("provider.none", "the provider is not connected"),
+            None => failure::refuse(Code::ProviderNone, "the provider is not connected"),
         }
     }
 

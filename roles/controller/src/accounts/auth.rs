@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_store::{Scope as StoredScope, Token, User};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
@@ -39,7 +39,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network can do this")
+        refuse(Code::AuthOperator, "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -47,7 +47,10 @@ impl Caller {
         if self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
             return Ok(());
         }
-        refuse("auth.scope", format!("the token lacks the scope `{}`", scope.as_str()))
+        refuse(
+            Code::AuthScope,
+            format!("the token lacks the scope `{}`", scope.as_str()),
+        )
     }
 }
 
@@ -134,7 +137,7 @@ impl Auth {
         }
         if entry.left == 0 {
             return refuse(
-                "auth.rate_limited",
+                Code::AuthRateLimited,
                 "too many login attempts for this name; wait a minute",
             );
         }
@@ -181,17 +184,17 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str) -> Answer<Ar
         None => look_up(controller, hash).await?,
     };
     if caller.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
-        return refuse("auth.bad_token", "the token has expired");
+        return refuse(Code::AuthBadToken, "the token has expired");
     }
     Ok(caller)
 }
 
 async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let Some(token) = controller.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
     let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token's account no longer exists");
+        return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
@@ -249,7 +252,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
         }
         _ => {
             return refuse(
-                "body.malformed",
+                Code::BodyMalformed,
                 "send either a password, or a challenge and a signature",
             );
         }
@@ -260,7 +263,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
             Ok(user)
         }
         _ => refuse(
-            "auth.bad_credentials",
+            Code::AuthBadCredentials,
             "the name, password, challenge or signature is wrong",
         ),
     }

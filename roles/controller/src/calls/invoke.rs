@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, JobId};
+use piecework_model::{AccountId, Code, JobId};
 use piecework_queue::Delivery;
 use piecework_scheduler::Reasons;
 use piecework_store::{Idempotency, Job, JobState, Settlement};
@@ -98,8 +98,8 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
     let live = invocation.live.clone();
     let done = invoke(controller, &invocation).await;
     let code = match &done {
-        Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
-        Err(refusal) => Some(refusal.code.as_str()),
+        Ok(done) => done.error.as_ref().map(|error| &error.code),
+        Err(refusal) => Some(&refusal.code),
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
     if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
@@ -285,10 +285,10 @@ fn record(
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
 pub(crate) async fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
-    job.state = match refusal.code.as_str() {
-        "job.cancelled" => JobState::Cancelled,
-        "job.expired" => JobState::Expired,
-        _ => JobState::Failed,
+    job.state = match refusal.code.known() {
+        Some(Code::JobCancelled) => JobState::Cancelled,
+        Some(Code::JobExpired) => JobState::Expired,
+        Some(_) | None => JobState::Failed,
     };
     job.error = serde_json::to_string(refusal).ok();
     controller.announce(&job);
