@@ -16,7 +16,8 @@ use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Answer, Controller,
+    Answer,
+    accounts::Accounts,
     clock::now_ms,
     failure::{failed, refuse, store},
 };
@@ -177,11 +178,11 @@ pub(crate) fn random_text(prefix: &str, bytes: usize) -> String {
 }
 
 /// The caller of a bearer token. Refuses with `auth.bad_token`.
-pub(crate) async fn caller_of(controller: &Controller, token: &str) -> Answer<Arc<Caller>> {
+pub(crate) async fn caller_of(accounts: &Accounts, token: &str) -> Answer<Arc<Caller>> {
     let hash = Token::hash_of(token);
-    let caller = match controller.auth.callers.get(&hash) {
+    let caller = match accounts.auth.callers.get(&hash) {
         Some(caller) => caller,
-        None => look_up(controller, hash).await?,
+        None => look_up(accounts, hash).await?,
     };
     if caller.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
         return refuse(Code::AuthBadToken, "the token has expired");
@@ -189,29 +190,35 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str) -> Answer<Ar
     Ok(caller)
 }
 
-async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>> {
-    let Some(token) = controller.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
+async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
+    let Some(token) = accounts.ground.store.token_by_hash(&hash).await.map_err(store)? else {
+        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
     };
-    let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse(Code::AuthBadToken, "the token's account no longer exists");
+    let Some(user) = accounts
+        .ground
+        .store
+        .user_by_account(token.account)
+        .await
+        .map_err(store)?
+    else {
+        return refuse("auth.bad_token", "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
         scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
         operator: user.roles.operator,
-        limits: crate::accounts::rates::limits(controller, user.account).await?,
+        limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
     });
-    controller.auth.callers.insert(hash, caller.clone());
+    accounts.auth.callers.insert(hash, caller.clone());
     Ok(caller)
 }
 
 /// Makes and stores a token; its text is returned once and kept nowhere.
 pub(crate) async fn issue(
-    controller: &Controller,
+    accounts: &Accounts,
     account: AccountId,
     label: &str,
     scopes: BTreeSet<Scope>,
@@ -227,27 +234,28 @@ pub(crate) async fn issue(
         created_at_ms: now_ms(),
         expires_at_ms,
     };
-    controller.store.insert_token(&token).await.map_err(store)?;
+    accounts.ground.store.insert_token(&token).await.map_err(store)?;
     Ok((text, token))
 }
 
 /// The user that a password or a signed challenge proves. Refuses with `auth.bad_credentials`, whatever was wrong.
-pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> Answer<User> {
-    controller.auth.count_attempt(&session.name)?;
+pub(crate) async fn prove(accounts: &Accounts, session: &CreateSession) -> Answer<User> {
+    accounts.auth.count_attempt(&session.name)?;
     let user = match session.name.parse() {
-        Ok(name) => controller.store.user_by_name(&name).await.map_err(store)?,
+        Ok(name) => accounts.ground.store.user_by_name(&name).await.map_err(store)?,
         Err(_) => None,
     };
     let proven = match (&session.password, &session.challenge, &session.signature) {
         (Some(password), None, None) => {
             let hash = user.as_ref().and_then(|user| user.password_hash.clone());
-            let _turn = controller.auth.verifying.acquire().await.expect("never closed");
+            let _turn = accounts.auth.verifying.acquire().await.expect("never closed");
             verify_password(password.clone(), hash).await?
         }
         (None, Some(challenge), Some(signature)) => {
-            let fresh = controller.auth.take_challenge(challenge, &session.name);
+            let fresh = accounts.auth.take_challenge(challenge, &session.name);
             let key = user.as_ref().map(|user| user.public_key);
-            let verify = |key| verify_login(&key, &controller.network, &session.name, challenge, signature).is_ok();
+            let verify =
+                |key| verify_login(&key, &accounts.ground.network, &session.name, challenge, signature).is_ok();
             fresh && key.is_some_and(verify)
         }
         _ => {
@@ -259,7 +267,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> A
     };
     match user {
         Some(user) if proven => {
-            controller.auth.forgive(&session.name);
+            accounts.auth.forgive(&session.name);
             Ok(user)
         }
         _ => refuse(

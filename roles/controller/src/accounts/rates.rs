@@ -11,7 +11,9 @@ use piecework_api::{audit::AccountLimits, errors::Refusal};
 use piecework_model::{AccountId, Code};
 
 use crate::{
-    Answer, Controller, codecs,
+    Answer,
+    accounts::Accounts,
+    codecs,
     failure::{refuse, store},
 };
 
@@ -85,22 +87,23 @@ impl Rates {
 }
 
 /// Counts one request. Refuses with `rate.limited` where the account, or else every account, has a limit.
-pub(crate) fn count(controller: &Controller, counted: Counted, limits: &AccountLimits) -> Answer<()> {
-    let Some(rate) = limits.requests_per_s.or(controller.tuning.requests_per_s) else {
+pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimits) -> Answer<()> {
+    let Some(rate) = limits.requests_per_s.or(accounts.ground.tuning.requests_per_s) else {
         return Ok(());
     };
     let by_default = if limits.requests_per_s.is_some() {
         None
     } else {
-        controller.tuning.burst
+        accounts.ground.tuning.burst
     };
     let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
-    controller.rates.take(counted, (rate, burst))
+    accounts.rates.take(counted, (rate, burst))
 }
 
 /// What is set for an account; all absent where nothing was.
-pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answer<AccountLimits> {
-    let bytes = controller
+pub(crate) async fn limits(accounts: &Accounts, account: AccountId) -> Answer<AccountLimits> {
+    let bytes = accounts
+        .ground
         .store
         .value(LIMITS, &account.to_string())
         .await
@@ -109,7 +112,7 @@ pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answe
 }
 
 /// Sets them; in force for the next request. Refuses with `rate.bad_limits`.
-pub(crate) async fn set(controller: &Controller, account: AccountId, limits: AccountLimits) -> Answer<()> {
+pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: AccountLimits) -> Answer<()> {
     let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
     if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
         return refuse(Code::RateBadLimits, "the rate and the burst must be 1 to 100000");
@@ -117,12 +120,12 @@ pub(crate) async fn set(controller: &Controller, account: AccountId, limits: Acc
     if !within(limits.weight, WEIGHT_MAX) {
         return refuse(Code::RateBadLimits, "the weight must be 1 to 100");
     }
-    codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
+    codecs::put_json(&accounts.ground, LIMITS, &account.to_string(), &limits).await?;
     for counted in [Counted::Account(account), Counted::Public(account)] {
-        controller.rates.0.invalidate(&counted);
+        accounts.rates.0.invalidate(&counted);
     }
-    controller.auth.forget_account(account);
-    controller.functions.forget_all();
+    accounts.auth.forget_account(account);
+    (accounts.on_limits)();
     Ok(())
 }
 

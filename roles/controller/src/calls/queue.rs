@@ -8,8 +8,9 @@ use piecework_store::{Accepted, AcceptedJob};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         invoke::{self, Invocation, Purpose},
         streams::Streams,
     },
@@ -74,11 +75,11 @@ impl Queue {
 }
 
 /// Ends a job that has not ended, wherever it is; returns when its end is written. Whether there was one.
-pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
+pub(crate) async fn cancel(calls: &Calls, job: JobId) -> bool {
     let mut found = false;
     loop {
-        let in_queue = controller.queue.cancel(job);
-        let flight = controller.inflight.get(job);
+        let in_queue = calls.queue.cancel(job);
+        let flight = calls.inflight.get(job);
         if let Some(flight) = &flight {
             flight.cancel.cancel();
         }
@@ -92,14 +93,12 @@ pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
 
 /// Accepts a job: when it returns, the job will run even if everything dies now. The id may be of an earlier job with
 /// the same idempotency key. Refuses with `server.busy` and `idempotency.conflict`.
-pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> Answer<JobId> {
-    controller
-        .queue
-        .check(job.developer, controller.tuning.queued_jobs_max)?;
-    match controller.store.accept(job.clone()).await.map_err(store)? {
+pub(crate) async fn accept(calls: &Arc<Calls>, job: AcceptedJob) -> Answer<JobId> {
+    calls.queue.check(job.developer, calls.ground.tuning.queued_jobs_max)?;
+    match calls.ground.store.accept(job.clone()).await.map_err(store)? {
         Accepted::New => {
             let id = job.id;
-            start(controller, job);
+            start(calls, job);
             Ok(id)
         }
         Accepted::Existing(id) => Ok(id),
@@ -111,59 +110,60 @@ pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> An
 }
 
 /// Runs what an earlier run accepted and did not finish.
-pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
-    let unfinished = controller.store.unfinished().await.map_err(store)?;
+pub(crate) async fn take_up(calls: &Arc<Calls>) -> Answer<()> {
+    let unfinished = calls.ground.store.unfinished().await.map_err(store)?;
     if !unfinished.is_empty() {
         tracing::info!(jobs = unfinished.len(), "resumed jobs accepted before the restart");
     }
     for job in unfinished {
-        start(controller, job);
+        start(calls, job);
     }
     Ok(())
 }
 
-fn start(controller: &Arc<Controller>, job: AcceptedJob) {
+fn start(calls: &Arc<Calls>, job: AcceptedJob) {
     let word = CancellationToken::new();
     let place = Place {
-        controller: controller.clone(),
+        calls: calls.clone(),
         id: job.id,
         developer: job.developer,
     };
-    controller.queue.enter(job.id, job.developer, word.clone());
-    controller
+    calls.queue.enter(job.id, job.developer, word.clone());
+    calls
+        .ground
         .tasks
-        .spawn(async move { run(&place.controller, job, &word).await });
+        .spawn(async move { run(&place.calls, job, &word).await });
 }
 
 /// Takes the job off the queue when it has ended, however it ended.
 struct Place {
-    controller: Arc<Controller>,
+    calls: Arc<Calls>,
     id: JobId,
     developer: AccountId,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.controller.queue.leave(self.id, self.developer);
+        self.calls.queue.leave(self.id, self.developer);
     }
 }
 
 /// Runs to the end. At shutdown a job that has not begun is left to the next start.
-async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) {
+async fn run(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) {
     let record = job.to_job();
     let outcome = tokio::select! {
-        outcome = attempt(controller, job, word) => outcome,
-        () = controller.shutdown.cancelled() => return,
+        outcome = attempt(calls, job, word) => outcome,
+        () = calls.ground.shutdown.cancelled() => return,
     };
     let Err(refusal) = outcome else { return };
-    if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal).await {
+    if let Err(lost) = invoke::conclude_unrun(calls, record, &refusal).await {
         tracing::error!(error = %lost, "recording the end of a job failed; it will run again after a restart");
     }
 }
 
-async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
-    let Some(live) = functions::by_id(controller, job.function).await? else {
-        return refuse(Code::FunctionNotFound, "the function was deleted before the job ran");
+async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
+    let Some(live) = functions::by_id(&calls.functions, job.function).await? else {
+        return refuse("function.not_found", "the function was deleted before the job ran");
     };
     // From here to its way there is no pause: who cancels later finds it on its way.
     if word.is_cancelled() {
@@ -181,7 +181,7 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancella
         purpose: Purpose::Call,
         streams: Streams::default(),
     };
-    invoke::run(controller.clone(), invocation).await.map(drop)
+    invoke::run(calls.clone(), invocation).await.map(drop)
 }
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     clock::now_ms,
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 type Key = (FunctionId, u32);
@@ -160,25 +160,28 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(controller: &Controller, live: &Arc<Live>, end: End) -> Answer<()> {
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End<'_>) -> Answer<()> {
     let key = (live.function.id, live.version.version);
-    let limit = (controller.tuning.quarantine_after, controller.tuning.quarantine_window);
-    let too_many = controller.watch.count(key, end, limit);
+    let limit = (
+        functions.ground.tuning.quarantine_after,
+        functions.ground.tuning.quarantine_window,
+    );
+    let too_many = functions.watch.count(key, end, limit);
     if let (Some(failures), End::Fatal(code)) = (too_many, end) {
-        quarantine(controller, live, code, failures).await?;
+        quarantine(functions, live, code, failures).await?;
     }
     let traffic = live.function.policy.traffic.as_ref();
     if let Some(traffic) = traffic.filter(|_| live.version.version != live.function.live_version)
-        && let Some(trial) = controller.watch.try_out(key, end, traffic)
+        && let Some(trial) = functions.watch.try_out(key, end, traffic)
     {
-        withdraw(controller, live, traffic, trial).await?;
+        withdraw(functions, live, traffic, trial).await?;
     }
     Ok(())
 }
 
-async fn quarantine(controller: &Controller, live: &Live, code: Code, failures: u32) -> Answer<()> {
+async fn quarantine(functions: &Functions, live: &Live, code: &str, failures: u32) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, _| {
+    let news = functions::change_policy(functions, function.id, |policy, _| {
         if policy.quarantined.contains_key(&version) {
             return false;
         }
@@ -192,18 +195,25 @@ async fn quarantine(controller: &Controller, live: &Live, code: Code, failures: 
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
-        controller.announce_function("quarantine", function, &detail);
+        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
+        functions.ground.events.function("quarantine", function, &detail);
         let owner = (None, function.owner);
-        audit::record(controller, owner, ("quarantine", "set"), function.name.as_str(), detail).await?;
+        audit::record(
+            &functions.accounts,
+            owner,
+            ("quarantine", "set"),
+            function.name.as_str(),
+            detail,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Takes a canary's share away; if no other version beside the live one has one, the split ends.
-async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
+async fn withdraw(functions: &Functions, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, live_version| {
+    let news = functions::change_policy(functions, function.id, |policy, live_version| {
         let Some(now) = policy.traffic.as_mut().filter(|now| now.since_ms == traffic.since_ms) else {
             return false;
         };
@@ -218,10 +228,10 @@ async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial
         let detail = json!({"version": version, "calls": trial.calls, "errors": trial.errors,
             "errors_permille_max": traffic.errors_permille_max});
         tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "rolled back a canary version");
-        controller.announce_function("traffic", function, &detail);
+        functions.ground.events.function("traffic", function, &detail);
         let owner = (None, function.owner);
         audit::record(
-            controller,
+            &functions.accounts,
             owner,
             ("traffic", "rolled_back"),
             function.name.as_str(),

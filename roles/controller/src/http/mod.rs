@@ -30,7 +30,7 @@ use piecework_model::Code;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use ledger::provider_view;
+pub(crate) use events::tell_of_providers;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{
@@ -195,8 +195,8 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(caller))
             }
             None => {
@@ -220,8 +220,8 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(Some(caller)))
             }
             None => Ok(Self(None)),

@@ -46,7 +46,7 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
     let (Ok(owner_name), Ok(function_name)) = (target.owner.parse(), target.name.parse()) else {
         return Err(missing().into());
     };
-    let live = functions::named(&controller, &owner_name, &function_name).await;
+    let live = functions::named(&controller.functions, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
         Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(&anyone, missing())),
@@ -59,7 +59,7 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
         }
     }
     if anyone.0.is_none() {
-        rates::count(&controller, Counted::Public(live.function.owner), &live.limits)?;
+        rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
