@@ -163,7 +163,7 @@ async fn run(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) {
 
 async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
     let Some(live) = functions::by_id(&calls.functions, job.function).await? else {
-        return refuse("function.not_found", "the function was deleted before the job ran");
+        return refuse(Code::FunctionNotFound, "the function was deleted before the job ran");
     };
     // From here to its way there is no pause: who cancels later finds it on its way.
     if word.is_cancelled() {

@@ -511,7 +511,7 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
+async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<KeptCode> {
     let resolved = functions
         .packages
         .resolve(account, language, bundle.files())
@@ -530,7 +530,7 @@ async fn keep(functions: &Functions, account: AccountId, language: Language, bun
         .await
         .map_err(|error| failed("pack a bundle", &error))?;
     let digest = functions.ground.blobs.put(packed.tar).await.map_err(blobs)?;
-    Ok(Code { digest, packages })
+    Ok(KeptCode { digest, packages })
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
