@@ -18,6 +18,7 @@ mod functions;
 mod http;
 mod money;
 mod providers;
+mod quotas;
 mod shown;
 mod telemetry;
 
@@ -32,6 +33,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
 use piecework_chain::{Chain, PeerChanges};
+use piecework_disk::Room;
 use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
@@ -55,6 +57,8 @@ pub struct Options {
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
+    /// Of the disks with the store, the bundles and the ledger.
+    pub disk: Arc<dyn Room>,
     pub packages: Arc<piecework_packages::Packages>,
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
@@ -151,6 +155,7 @@ pub struct Controller {
     peer_changes: PeerChanges,
     store: Arc<dyn Store>,
     blobs: Arc<dyn Blobs>,
+    disk: Arc<dyn Room>,
     packages: Arc<piecework_packages::Packages>,
     sinks: Arc<dyn piecework_sink::Deliver>,
     deliveries: calls::results::Deliveries,
@@ -165,6 +170,7 @@ pub struct Controller {
     tuning: Tuning,
     auth: accounts::auth::Auth,
     functions: functions::Cache,
+    bundles: functions::bundles::Bundles,
     turns: accounts::Turns,
     leases: money::leases::Leases,
     aside: money::aside::Aside,
@@ -205,6 +211,7 @@ impl Controller {
             peer_changes: PeerChanges::default(),
             store: options.store,
             blobs: options.blobs,
+            disk: options.disk,
             packages: options.packages,
             sinks: options.sinks,
             deliveries: calls::results::Deliveries::default(),
@@ -219,6 +226,7 @@ impl Controller {
             tuning: options.tuning,
             auth: accounts::auth::Auth::default(),
             functions: functions::Cache::default(),
+            bundles: functions::bundles::Bundles::default(),
             turns: accounts::Turns::default(),
             leases: money::leases::Leases::default(),
             aside: money::aside::Aside::default(),
@@ -256,6 +264,7 @@ impl Controller {
         tasks.spawn_on(money::closing::run(controller.clone()), background);
         tasks.spawn_on(money::aside::run(controller.clone()), background);
         controller.tasks.spawn(functions::prune(controller.clone()));
+        controller.tasks.spawn(functions::bundles::run(controller.clone()));
         controller.tasks.spawn(calls::results::run(controller.clone()));
         controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
         controller.tasks.spawn(providers::seen::tell(controller.clone()));

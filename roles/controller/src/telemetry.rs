@@ -216,6 +216,19 @@ pub(crate) fn prometheus_text(controller: &Controller) -> String {
         "Transactions that wait for a block",
         u64::from(status.queued),
     );
+    let disk = controller.disk.reading();
+    gauge(
+        &mut registry,
+        "disk_free_bytes",
+        "Free bytes of the disk with the data that is nearest to its end",
+        disk.free_bytes,
+    );
+    gauge(
+        &mut registry,
+        "disk_level",
+        "0 ample, 1 low, 2 reserved: new work and data are refused",
+        disk.level as u64,
+    );
     let all = controller.providers.all();
     let (instances, running) = all.iter().fold((0, 0), |(instances, running), seen| {
         let load = seen.link.load();

@@ -115,6 +115,11 @@ const PLATFORM: &[Code] = &[
     code(413, "bundle.too_many_files", "the bundle has too many files"),
     code(422, "cursor.malformed", "the cursor is not the `next` of a page"),
     code(
+        503,
+        "disk.low",
+        "the server's disk is nearly full: new work and data are refused until there is room; see Retry-After",
+    ),
+    code(
         422,
         "egress.bad_destination",
         "an entry of the allow list is not HOST:PORT with a name, a wildcard or an IPv4 address",
@@ -437,6 +442,26 @@ const PLATFORM: &[Code] = &[
         422,
         "query.malformed",
         "a query parameter is unknown or has the wrong type; `field` says which",
+    ),
+    code(
+        403,
+        "quota.bundles",
+        "the bundles of the account's functions would take more room than they may",
+    ),
+    code(
+        403,
+        "quota.functions",
+        "the account would have more functions than it may, deleted ones that can be restored included",
+    ),
+    code(
+        429,
+        "quota.inputs",
+        "the inputs of the account's asynchronous jobs would take more room than they may; retry when some have ended",
+    ),
+    code(
+        403,
+        "quota.versions",
+        "the account's functions would have more versions than they may",
     ),
     code(422, "rate.bad_limits", "a limit of the account is out of range"),
     code(

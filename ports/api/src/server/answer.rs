@@ -41,6 +41,8 @@ impl From<Box<Refusal>> for HttpError {
 
 /// Seconds after which one may try again.
 const RETRY_AFTER_S: &str = "1";
+/// Somebody has to free some space.
+const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
 
@@ -50,8 +52,9 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.as_str() {
             "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
-            "function.too_many" | "rate.limited" | "server.busy" | "provider.none" | "ledger.unavailable"
-            | "ledger.behind" | "ledger.indexing" | "mempool.full" => Some(RETRY_AFTER_S),
+            "disk.low" => Some(RETRY_AFTER_DISK_S),
+            "function.too_many" | "rate.limited" | "quota.inputs" | "server.busy" | "provider.none"
+            | "ledger.unavailable" | "ledger.behind" | "ledger.indexing" | "mempool.full" => Some(RETRY_AFTER_S),
             _ => None,
         };
         let job = refusal.job_id;

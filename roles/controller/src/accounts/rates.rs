@@ -13,11 +13,15 @@ use piecework_model::AccountId;
 use crate::{
     Answer, Controller, codecs,
     failure::{refuse, store},
+    quotas,
 };
 
 const LIMITS: &str = "limits";
 const RATE_MAX: u32 = 100_000;
 const WEIGHT_MAX: u32 = 100;
+/// Changes a second of one account on the long run, and at once: some 30 MB a day of audit record, and more than anybody's
+/// scripts deploy.
+const CHANGES: (u32, u32) = (1, 1_000);
 /// Accounts whose requests are counted; one that was idle longer than its bucket takes to fill loses nothing by going.
 const BUCKETS_MAX: u64 = 100_000;
 const BUCKET_IDLE: Duration = Duration::from_secs(600);
@@ -27,6 +31,8 @@ const BUCKET_IDLE: Duration = Duration::from_secs(600);
 pub(crate) enum Counted {
     /// With a token of this account.
     Account(AccountId),
+    /// Changes by this account: each leaves a line in the audit record for ever.
+    Changes(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
 }
@@ -98,6 +104,11 @@ pub(crate) fn count(controller: &Controller, counted: Counted, limits: &AccountL
     controller.rates.take(counted, (rate, burst))
 }
 
+/// Counts one change. Refuses with `rate.limited`.
+pub(crate) fn count_change(controller: &Controller, account: AccountId) -> Answer<()> {
+    controller.rates.take(Counted::Changes(account), CHANGES)
+}
+
 /// What is set for an account; all absent where nothing was.
 pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answer<AccountLimits> {
     let bytes = controller
@@ -118,6 +129,8 @@ pub(crate) async fn set(controller: &Controller, account: AccountId, limits: Acc
         return refuse("rate.bad_limits", "the weight must be 1 to 100");
     }
     codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
+    let quotas = quotas::of_limits(&limits);
+    controller.store.set_quotas(account, &quotas).await.map_err(store)?;
     for counted in [Counted::Account(account), Counted::Public(account)] {
         controller.rates.0.invalidate(&counted);
     }

@@ -110,6 +110,10 @@ pub(crate) async fn run(controller: Arc<Controller>) {
             () = controller.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+        tokio::select! {
+            () = controller.shutdown.cancelled() => return,
+            () = controller.disk.taking() => {}
+        }
         for seen in controller.providers.all().iter() {
             let account = seen.link.profile().account;
             let due = !seen.is_own && seen.link.is_linked() && is_due(&seen.standing.lock(), every, now_ms());
@@ -218,6 +222,7 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
     let files = [(language.entry_file().to_owned(), Bytes::from_static(source.as_bytes()))];
     let bundle = Bundle::new(files, &BundleLimits::UPLOAD).map_err(rejected)?;
     let packed = bundle.pack();
+    controller.bundles.hold_for_good(packed.digest).await;
     let code = controller.blobs.put(packed.tar).await.map_err(blobs)?;
     let id = function_id(language);
     let limits = Limits {
@@ -309,6 +314,7 @@ fn version(work: &Work) -> Version {
         rerun_percent: 0,
         // Its answer is a number.
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     }
 }

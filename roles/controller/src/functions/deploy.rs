@@ -26,6 +26,8 @@ use crate::{
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Live, budget,
+        bundles::Hold,
+        keeping,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -42,6 +44,9 @@ const ENV_VARIABLES_MAX: usize = 256;
 struct Code {
     digest: Digest,
     packages: Vec<String>,
+    disk_bytes: u64,
+    /// Until its version is written.
+    _hold: Hold,
 }
 
 /// Everything of a version but its number.
@@ -87,6 +92,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse("function.bad_code", "send exactly one of code and bundle");
     };
+    keeping::check_room(controller, caller.account).await?;
     let code = keep(controller, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
@@ -125,7 +131,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
             ..Policy::default()
         },
     };
-    let version = load(controller, &function, 1, draft).await?;
+    let (version, _hold) = load(controller, &function, 1, draft).await?;
     match controller.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -194,8 +200,11 @@ pub(crate) async fn update(
             );
         }
         None => Code {
+            // The old version may go meanwhile, and its bundle with it.
+            _hold: controller.bundles.hold(old.code).await,
             digest: old.code,
             packages: old.packages.clone(),
+            disk_bytes: old.bundle_bytes,
         },
     };
     let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
@@ -227,7 +236,7 @@ pub(crate) async fn update(
     for seen in controller.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let version = load(controller, function, number, draft).await?;
+    let (version, _hold) = load(controller, function, number, draft).await?;
     let given = controller
         .store
         .add_version(&version, canary.is_none())
@@ -341,7 +350,8 @@ pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name
     found(controller, function.id).await
 }
 
-pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live) -> Answer<()> {
+/// Deletes a function; with `for_good` beyond restoring, so that what it takes is free.
+pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live, for_good: bool) -> Answer<()> {
     let function = &live.function;
     controller
         .store
@@ -353,7 +363,10 @@ pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live
     for seen in controller.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
-    let detail = json!({"function": function.id});
+    if for_good {
+        keeping::purge(controller, function).await?;
+    }
+    let detail = json!({"function": function.id, "for_good": for_good});
     audit::own(
         controller,
         caller.account,
@@ -522,8 +535,16 @@ async fn keep(controller: &Controller, account: AccountId, language: Language, b
     let packed = tokio::task::spawn_blocking(move || bundle.pack())
         .await
         .map_err(|error| failed("pack a bundle", &error))?;
+    let hold = controller.bundles.hold(packed.digest).await;
     let digest = controller.blobs.put(packed.tar).await.map_err(blobs)?;
-    Ok(Code { digest, packages })
+    let size = controller.blobs.size(&digest).await.map_err(blobs)?;
+    let disk_bytes = size.map_or(0, |size| size.disk_bytes);
+    Ok(Code {
+        digest,
+        packages,
+        disk_bytes,
+        _hold: hold,
+    })
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
@@ -534,7 +555,7 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
 }
 
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(controller: &Controller, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+async fn load(controller: &Controller, function: &Function, number: u32, draft: Draft) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -559,7 +580,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),
         None => load_where_it_goes(&site, &work).await?,
     };
-    Ok(Version {
+    let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
@@ -577,6 +598,8 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
         stream_bytes: draft.stream_bytes,
+        bundle_bytes: draft.code.disk_bytes,
         created_at_ms: now_ms(),
-    })
+    };
+    Ok((version, draft.code._hold))
 }

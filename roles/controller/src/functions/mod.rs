@@ -1,7 +1,9 @@
 //! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
 pub(crate) mod budget;
+pub(crate) mod bundles;
 pub(crate) mod deploy;
+pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
 pub(crate) mod placement;
