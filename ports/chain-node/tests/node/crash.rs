@@ -10,7 +10,6 @@ use std::{
 
 use crate::network::*;
 use futures::StreamExt as _;
-use piecework_chain::ChainFailure;
 use piecework_chain_node::start;
 use piecework_ledger::TransactionId;
 

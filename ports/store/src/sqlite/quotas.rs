@@ -64,7 +64,7 @@ impl Quotas {
         accounts: BTreeSet<AccountId>,
     ) -> Result<(), StoreFailure> {
         for account in accounts {
-            let (used, most) = (counted(writer, account).await?, self.of(account));
+            let (used, most) = (counted(&mut *writer, account).await?, self.of(account));
             let over = |kept: Kept| used.get(kept).saturating_sub(most.get(kept));
             if over(Kept::Outputs) > 0 {
                 drop_contents(writer, (account, &OUTPUTS), over(Kept::Outputs)).await?;
@@ -91,7 +91,7 @@ impl Quotas {
             (Kept::Versions, VERSIONS),
             (Kept::Bundles, BUNDLES),
         ] {
-            let (used, most) = (number(writer, sql, account).await?, most.get(kept));
+            let (used, most) = (number(&mut *writer, sql, account).await?, most.get(kept));
             if used > most {
                 return Err(StoreFailure::OverQuota { kept, used, most });
             }

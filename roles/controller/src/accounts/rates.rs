@@ -144,6 +144,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_accounts_changes_have_a_rate_of_their_own() {
+        let (rates, account) = (Rates::default(), AccountId([7; 20]));
+        for _ in 0..CHANGES.1 {
+            rates.take(Counted::Changes(account), CHANGES).expect("a burst");
+        }
+        let refused = rates.take(Counted::Changes(account), CHANGES).expect_err("too many");
+        assert_eq!(refused.code, "rate.limited");
+        let other = AccountId([8; 20]);
+        rates.take(Counted::Changes(other), CHANGES).expect("another account");
+        rates
+            .take(Counted::Account(account), (1, 1))
+            .expect("its calls are counted apart");
+    }
+
+    #[test]
     fn a_burst_is_let_through_then_the_rate() {
         let begun = Instant::now();
         let mut bucket = Bucket { left: 3.0, at: begun };
