@@ -44,7 +44,9 @@ async fn main() {
         let keep = store.clone();
         let promised = move |number| {
             let store = keep.clone();
-            async move { drop(store.accept(order(number)).await.expect("accepted")) }
+            async move {
+                let _new = store.accept(order(number)).await.expect("accepted");
+            }
         };
         measure("  journal, accept (a power cut takes nothing)", callers, time, promised).await;
         store.flush().await.expect("filed");
