@@ -84,7 +84,7 @@ pub struct AccountLimits {
     /// MiB of inputs of asynchronous jobs that have not ended. 256 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs_mb: Option<u32>,
-    /// MiB of bundles on disk. 1024 if absent.
+    /// MiB of bundles on disk. 512 if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bundles_mb: Option<u32>,
     /// Versions of all functions. 2000 if absent.

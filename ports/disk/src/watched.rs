@@ -194,7 +194,7 @@ mod tests {
         let watched = Watched::start(vec![disk.0.path().to_owned()], ballast.clone()).expect("started");
         assert_eq!(watched.reading().level, Level::Ample);
         assert!(ballast.exists());
-        fs::write(&filler, vec![1; 58 << 20]).expect("room");
+        fs::write(&filler, vec![1; 56 << 20]).expect("room");
         watched.look();
         assert_eq!(watched.reading().level, Level::Low);
         tokio::time::timeout(Duration::from_secs(5), watched.taking())

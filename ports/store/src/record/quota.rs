@@ -65,8 +65,8 @@ pub const QUOTAS_DEFAULT: Amounts = Amounts([
     1 << 30,
     // Inputs: 40 of the largest.
     256 << 20,
-    // Bundles: some dozens with large packages.
-    1 << 30,
+    // Bundles: sixteen of the largest uploads, or a dozen with large packages.
+    512 << 20,
     // Versions.
     2_000,
     // Functions.

@@ -156,7 +156,7 @@ async fn owner_of(writer: &mut SqliteConnection, function: FunctionId) -> Result
     Ok(AccountId(fixed(&owner, FUNCTION)?))
 }
 
-/// Takes the versions of the functions that are `meant`, and those functions of which nothing else is kept.
+/// Takes the versions of the functions that are `meant`, and those functions of which no job is kept, with their rollups.
 async fn purge<'q, T>(writer: &mut SqliteConnection, meant: &str, value: T) -> Result<u64, StoreFailure>
 where
     T: Clone + Send + sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + 'q,
@@ -167,12 +167,26 @@ where
         .execute(&mut *writer)
         .await;
     let of_versions = of_versions.map_err(StoreFailure::database("removing versions"))?;
-    let functions = format!(
-        "DELETE FROM functions WHERE {meant} AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.function = functions.id)"
+    let jobless = format!(
+        "SELECT id FROM functions WHERE {meant} AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.function = functions.id)"
     );
-    let of_functions = sqlx::query(AssertSqlSafe(functions)).bind(value).execute(writer).await;
-    let of_functions = of_functions.map_err(StoreFailure::database("removing functions"))?;
-    Ok(of_versions.rows_affected().max(of_functions.rows_affected()))
+    let gone: Vec<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(jobless))
+        .bind(value)
+        .fetch_all(&mut *writer)
+        .await
+        .map_err(StoreFailure::database("listing removed functions"))?;
+    for id in &gone {
+        // Its own scope and those of its versions, which are longer.
+        let end = [id.as_slice(), &[0xff; 8]].concat();
+        for sql in [
+            "DELETE FROM rollups WHERE scope >= $1 AND scope < $2",
+            "DELETE FROM functions WHERE id = $1 AND id < $2",
+        ] {
+            let deleted = sqlx::query(sql).bind(id.clone()).bind(end.clone()).execute(&mut *writer);
+            deleted.await.map_err(StoreFailure::database("removing functions"))?;
+        }
+    }
+    Ok(of_versions.rows_affected().max(gone.len() as u64))
 }
 
 #[async_trait]
