@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, Digest, FunctionId, Language};
+use piecework_model::{AnyCode, Credits, Digest, FunctionId, Language};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -377,7 +377,8 @@ pub struct FunctionView {
 pub struct QuarantineView {
     pub version: u32,
     /// The code of the last failure.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: AnyCode,
     /// Failures in a row.
     pub failures: u32,
     pub since: Timestamp,

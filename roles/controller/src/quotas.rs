@@ -4,48 +4,60 @@ use piecework_api::{
     audit::{AccountLimits, UsageItem, UsageView},
     errors::Refusal,
 };
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_store::Kept;
 
-use crate::{Answer, Controller, failure::store};
+use crate::{Answer, failure::store, ground::Ground};
 
 const MIB: u64 = 1 << 20;
 
 /// A quota's code, what it counts, and how to keep less.
 struct Words {
-    code: &'static str,
+    /// Of its refusal; what is dropped is never refused.
+    code: Option<Code>,
+    /// As the API names it.
+    name: &'static str,
     what: &'static str,
     advice: &'static str,
 }
 
 fn words(kept: Kept) -> Words {
-    let (code, what, advice) = match kept {
+    let (code, name, what, advice) = match kept {
         Kept::Inputs => (
-            "quota.inputs",
+            Some(Code::QuotaInputs),
+            "inputs",
             "inputs of asynchronous jobs that have not ended",
             "retry when some have ended, or cancel some with `piecework cancel JOB`",
         ),
         Kept::Bundles => (
-            "quota.bundles",
+            Some(Code::QuotaBundles),
+            "bundles",
             "bundles of your functions",
             "delete functions with `piecework delete NAME --for-good`, or ask the operator for more (`piecework limits`)",
         ),
         Kept::Versions => (
-            "quota.versions",
+            Some(Code::QuotaVersions),
+            "versions",
             "versions of your functions",
             "delete functions with `piecework delete NAME --for-good`, or ask the operator for more (`piecework limits`)",
         ),
         Kept::Functions => (
-            "quota.functions",
+            Some(Code::QuotaFunctions),
+            "functions",
             "functions, those included that are deleted and can be restored",
             "delete some with `piecework delete NAME --for-good`, or ask the operator for more (`piecework limits`)",
         ),
         // They are dropped, never refused.
-        Kept::Outputs => ("quota.outputs", "outputs", ""),
-        Kept::Logs => ("quota.logs", "logs", ""),
-        Kept::Records => ("quota.jobs", "records of jobs", ""),
+        Kept::Outputs => (None, "outputs", "outputs", ""),
+        Kept::Logs => (None, "logs", "logs", ""),
+        Kept::Records => (None, "jobs", "records of jobs", ""),
     };
-    Words { code, what, advice }
+    Words {
+        code,
+        name,
+        what,
+        advice,
+    }
 }
 
 fn is_bytes(kept: Kept) -> bool {
@@ -65,7 +77,8 @@ fn shown(kept: Kept, amount: u64) -> String {
 
 /// `used` is what it would be with what is refused.
 pub(crate) fn refused((kept, used, most): (Kept, u64, u64)) -> Box<Refusal> {
-    let Words { code, what, advice } = words(kept);
+    let Words { code, what, advice, .. } = words(kept);
+    let code = code.expect("outputs, logs and records are dropped, never refused");
     let message = format!(
         "{what} would take {} of at most {}",
         shown(kept, used),
@@ -90,11 +103,11 @@ pub(crate) fn of_limits(limits: &AccountLimits) -> [(Kept, Option<u64>); 7] {
 }
 
 /// What an account keeps and may keep.
-pub(crate) async fn view(controller: &Controller, account: AccountId) -> Answer<UsageView> {
-    let used = controller.store.usage(account).await.map_err(store)?;
-    let most = controller.store.quotas(account);
+pub(crate) async fn view(ground: &Ground, account: AccountId) -> Answer<UsageView> {
+    let used = ground.store.usage(account).await.map_err(store)?;
+    let most = ground.store.quotas(account);
     let item = |kept: Kept| UsageItem {
-        kind: words(kept).code.trim_start_matches("quota.").to_owned(),
+        kind: words(kept).name.to_owned(),
         unit: if is_bytes(kept) { "bytes" } else { "items" }.to_owned(),
         used: used.get(kept),
         limit: most.get(kept),
@@ -111,10 +124,10 @@ mod tests {
     #[test]
     fn a_refusal_says_which_quota_how_much_and_what_to_do() {
         for (kept, code) in [
-            (Kept::Inputs, "quota.inputs"),
-            (Kept::Bundles, "quota.bundles"),
-            (Kept::Versions, "quota.versions"),
-            (Kept::Functions, "quota.functions"),
+            (Kept::Inputs, Code::QuotaInputs),
+            (Kept::Bundles, Code::QuotaBundles),
+            (Kept::Versions, Code::QuotaVersions),
+            (Kept::Functions, Code::QuotaFunctions),
         ] {
             let refusal = refused((kept, 3 * MIB + 1, 3 * MIB));
             assert_eq!(refusal.code, code);

@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 use piecework_disk::Level;
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use piecework_queue::Refusal;
 use piecework_sandbox::{Backend, BackendName, Beside};
 use tokio::sync::{Notify, watch};
@@ -173,10 +173,11 @@ impl Keeper {
 }
 
 fn paused(hold: &Hold) -> Refusal {
-    if *hold == Hold::DiskFull {
-        return Rejection::new("provider.disk_full", hold.to_string());
-    }
-    Rejection::new("provider.paused", hold.to_string())
+    let code = match *hold == Hold::DiskFull {
+        true => Code::ProviderDiskFull,
+        false => Code::ProviderPaused,
+    };
+    Rejection::new(code, hold.to_string())
 }
 
 fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
@@ -256,8 +257,8 @@ mod tests {
         keeper.follow(verdict, &[]);
         let refused = keeper.admit().expect_err("frozen");
         assert_eq!(
-            (&*refused.code, refused.message.as_str()),
-            ("provider.paused", "the computer runs on battery")
+            (refused.code.known(), refused.message.as_str()),
+            (Some(Code::ProviderPaused), "the computer runs on battery")
         );
         keeper.follow(Verdict::default(), &[]);
         keeper.admit().expect("open again");
@@ -272,6 +273,6 @@ mod tests {
             holds: vec![Hold::Told],
         };
         keeper.follow(verdict, &[]);
-        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, "provider.paused");
+        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, Code::ProviderPaused);
     }
 }

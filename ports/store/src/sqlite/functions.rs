@@ -182,7 +182,10 @@ where
             "DELETE FROM rollups WHERE scope >= $1 AND scope < $2",
             "DELETE FROM functions WHERE id = $1 AND id < $2",
         ] {
-            let deleted = sqlx::query(sql).bind(id.clone()).bind(end.clone()).execute(&mut *writer);
+            let deleted = sqlx::query(sql)
+                .bind(id.clone())
+                .bind(end.clone())
+                .execute(&mut *writer);
             deleted.await.map_err(StoreFailure::database("removing functions"))?;
         }
     }

@@ -11,9 +11,10 @@ use piecework_model::Digest;
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     clock::now_ms,
     failure::{blobs, store},
+    functions::Functions,
 };
 
 /// What a crash between a bundle and its version has left goes with the sweep of the start; the rest of the sweeps are for
@@ -85,29 +86,29 @@ impl Bundles {
 }
 
 /// Sweeps now and then, and after each deletion, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    if let Err(refusal) = size(&controller).await {
+pub(crate) async fn run(functions: Arc<Functions>) {
+    if let Err(refusal) = size(&functions).await {
         tracing::warn!(%refusal, "the sizes of old bundles are not known yet");
     }
     loop {
-        match sweep(&controller).await {
+        match sweep(&functions).await {
             Ok(0) => {}
             Ok(deleted) => tracing::info!(deleted, "deleted bundles that no version has"),
             Err(refusal) => tracing::warn!(%refusal, "unused bundles were not deleted"),
         }
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
+            () = functions.ground.shutdown.cancelled() => return,
             () = tokio::time::sleep(SWEPT_EVERY) => {}
-            () = controller.bundles.stirred.notified() => tokio::time::sleep(SWEPT_AFTER).await,
+            () = functions.bundles.stirred.notified() => tokio::time::sleep(SWEPT_AFTER).await,
         }
     }
 }
 
 /// Notes what the bundles take that were written before that was counted.
-async fn size(controller: &Controller) -> Answer<()> {
-    for digest in controller.store.unsized_bundles().await.map_err(store)? {
-        if let Some(size) = controller.blobs.size(&digest).await.map_err(blobs)? {
-            let sized = controller.store.size_bundle(&digest, size.disk_bytes).await;
+async fn size(functions: &Functions) -> Answer<()> {
+    for digest in functions.ground.store.unsized_bundles().await.map_err(store)? {
+        if let Some(size) = functions.ground.blobs.size(&digest).await.map_err(blobs)? {
+            let sized = functions.ground.store.size_bundle(&digest, size.disk_bytes).await;
             sized.map_err(store)?;
         }
     }
@@ -115,19 +116,19 @@ async fn size(controller: &Controller) -> Answer<()> {
 }
 
 /// Functions whose time to be restored is over, then bundles that no version has. Gives the number of bundles.
-pub(crate) async fn sweep(controller: &Controller) -> Answer<u64> {
-    let window = u64::try_from(controller.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
+pub(crate) async fn sweep(functions: &Functions) -> Answer<u64> {
+    let window = u64::try_from(functions.ground.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
     let before = now_ms().saturating_sub(window);
-    controller.store.purge_deleted(before).await.map_err(store)?;
-    let all = controller.blobs.list().await.map_err(blobs)?;
-    let used = controller.store.bundles().await.map_err(store)?;
+    functions.ground.store.purge_deleted(before).await.map_err(store)?;
+    let all = functions.ground.blobs.list().await.map_err(blobs)?;
+    let used = functions.ground.store.bundles().await.map_err(store)?;
     let mut deleted = 0;
     for digest in all.into_iter().filter(|digest| !used.contains(digest)) {
-        let held = controller.bundles.held.lock().await;
-        if held.contains_key(&digest) || controller.store.has_bundle(&digest).await.map_err(store)? {
+        let held = functions.bundles.held.lock().await;
+        if held.contains_key(&digest) || functions.ground.store.has_bundle(&digest).await.map_err(store)? {
             continue;
         }
-        deleted += u64::from(controller.blobs.delete(&digest).await.map_err(blobs)?);
+        deleted += u64::from(functions.ground.blobs.delete(&digest).await.map_err(blobs)?);
     }
     Ok(deleted)
 }

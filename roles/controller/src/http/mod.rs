@@ -27,10 +27,11 @@ use axum::{
     routing::{any, get},
 };
 use piecework_api::{accounts::Scope, routes};
+use piecework_model::Code;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use ledger::provider_view;
+pub(crate) use events::tell_of_providers;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{
@@ -169,13 +170,13 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
 }
 
 async fn not_found(uri: Uri) -> HttpError {
-    let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
+    let refusal = Refusal::new(Code::PathNotFound, format!("there is nothing at {}", uri.path()));
     HttpError(refusal.hint("see /openapi.json for all paths").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
@@ -197,16 +198,16 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 if !caller.operator && is_change(&parts.method, parts.uri.path()) {
-                    rates::count_change(controller, caller.account)?;
+                    rates::count_change(&controller.accounts, caller.account)?;
                 }
                 Ok(Self(caller))
             }
             None => {
                 let refusal = Refusal::new(
-                    "auth.missing_token",
+                    Code::AuthMissingToken,
                     "the request has no `Authorization: Bearer` header",
                 );
                 let hint = "log in with `piecework login`, or send the token that `piecework up` wrote";
@@ -230,8 +231,8 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(Some(caller)))
             }
             None => Ok(Self(None)),

@@ -8,6 +8,7 @@ use axum::{
 };
 use piecework_api::routes;
 use piecework_disk::{Level, Reading};
+use piecework_model::Code;
 
 use super::{HttpError, Shared};
 use crate::failure::Refusal;
@@ -17,7 +18,7 @@ const GO_ON: [&str; 4] = [routes::SESSIONS, "/ledger/", routes::HELD, routes::LI
 const ENDS_WORK: [&str; 1] = ["/stop"];
 
 pub(super) async fn watch(State(controller): Shared, request: Request, next: Next) -> Response {
-    let reading = controller.disk.reading();
+    let reading = controller.ground.disk.reading();
     if reading.level == Level::Reserved && adds(request.method(), request.uri().path()) {
         return HttpError(low(&reading)).into_response();
     }
@@ -40,7 +41,7 @@ fn low(reading: &Reading) -> Box<Refusal> {
         "the server's disk is nearly full ({} MiB are free): new work and data are refused until there is room",
         reading.free_bytes >> 20
     );
-    Refusal::new("disk.low", message)
+    Refusal::new(Code::DiskLow, message)
         .hint("retry later; what was accepted and what is owed is kept")
         .into()
 }
@@ -78,7 +79,7 @@ mod tests {
             ..Reading::default()
         };
         let refusal = low(&reading);
-        assert_eq!(refusal.code, "disk.low");
+        assert_eq!(refusal.code, Code::DiskLow);
         assert!(refusal.message.contains("3 MiB"), "{}", refusal.message);
     }
 }

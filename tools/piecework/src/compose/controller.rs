@@ -209,7 +209,7 @@ pub(super) async fn start(
 /// A refusal during a controller's start.
 pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
     let refusal = Rejection {
-        code: refusal.code.into(),
+        code: refusal.code,
         message: refusal.message,
         hint: refusal.hint,
         field: refusal.field,

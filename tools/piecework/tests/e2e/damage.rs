@@ -10,6 +10,7 @@ use crate::{
     machine::{Machine, refused_start},
     small_disk::SmallDisk,
 };
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -47,10 +48,7 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
     let cases: Vec<(Damage, &str)> = vec![
         (Box::new(remove_all("keys")), "operator.key is missing"),
         (Box::new(write("keys/operator.key", b"zz")), "operator.key is not a key"),
-        (
-            Box::new(remove_all("peer")),
-            "ledger.other_network: cannot start the controller: the store belongs to another ledger",
-        ),
+        (Box::new(remove_all("peer")), Code::LedgerOtherNetwork.as_str()),
         (Box::new(remove("peer/peer.key")), "peer.key"),
         (
             Box::new(write("peer/genesis.json", b"{")),
@@ -101,6 +99,9 @@ async fn half_a_directory_and_a_damaged_one_are_refused_by_name_and_not_begun_an
             code.split_once('.').is_some_and(|_| !code.contains(' ')),
             "no code first: {said}"
         );
+        if sentence.starts_with("operator.key") {
+            assert_eq!(code, Code::DirectoryDamaged.as_str());
+        }
         fs::remove_dir_all(&damaged).expect("removed");
     }
     let machine = Machine::start(&whole);
@@ -133,7 +134,10 @@ async fn a_rotten_bundle_is_not_run_and_deploying_it_again_heals_it() {
         fs::write(&bundle, bytes).expect("written");
     }
     let machine = Machine::start(directory.path());
-    machine.call("rotten", Value::Null).await.refused(500, "sandbox.failed");
+    machine
+        .call("rotten", Value::Null)
+        .await
+        .refused(500, Code::SandboxFailed);
     assert_eq!(machine.call("sound", Value::Null).await.ok()["output"], "sound");
     let again = json!({"code": CODE});
     machine.ask(Method::PUT, "/functions/rotten", Some(again)).await.ok();

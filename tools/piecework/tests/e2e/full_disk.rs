@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -28,7 +29,7 @@ struct Load {
 }
 
 /// What a caller may hear while a disk is full. `server.disk_full`: it filled while the job was on its way.
-const SAID: [&str; 3] = ["disk.low", "server.disk_full", "ledger.unavailable"];
+const SAID: [Code; 3] = [Code::DiskLow, Code::ServerDiskFull, Code::LedgerUnavailable];
 
 impl Load {
     fn start(machine: &Machine) -> Self {
@@ -49,8 +50,8 @@ impl Load {
                         .expect("no panics")
                         .push(body["job_id"].as_str().expect("an id").to_owned()),
                     false => {
-                        let code = body["error"]["code"].as_str().unwrap_or_default();
-                        assert!(SAID.contains(&code), "{body}");
+                        let code = body["error"]["code"].as_str().and_then(Code::parse);
+                        assert!(code.is_some_and(|code| SAID.contains(&code)), "{body}");
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                 }
@@ -83,10 +84,10 @@ async fn filled_to_the_last_byte_under_load_the_process_lives_says_so_and_loses_
     disk.fill();
     let refused = until("new work is refused", async || {
         let answer = machine.call("f", json!(1)).await;
-        (answer.code() == "disk.low").then_some(answer)
+        (answer.code() == Some(Code::DiskLow)).then_some(answer)
     })
     .await;
-    refused.refused(503, "disk.low");
+    refused.refused(503, Code::DiskLow);
     assert!(refused.headers.contains_key("retry-after"), "{:?}", refused.headers);
     for (method, path) in [
         (Method::POST, "/functions"),
@@ -96,7 +97,7 @@ async fn filled_to_the_last_byte_under_load_the_process_lives_says_so_and_loses_
         machine
             .ask(method, path, Some(json!({})))
             .await
-            .refused(503, "disk.low");
+            .refused(503, Code::DiskLow);
     }
     let queued = machine
         .request(Method::POST, "/execute/f")
@@ -104,7 +105,7 @@ async fn filled_to_the_last_byte_under_load_the_process_lives_says_so_and_loses_
     machine
         .send(queued.json(&json!({"input": 1})))
         .await
-        .refused(503, "disk.low");
+        .refused(503, Code::DiskLow);
     let health = machine.get("/healthz").await.ok();
     assert_eq!(health["disk"]["level"], "reserved", "{health}");
     let ready = machine.get("/readyz").await;
@@ -170,7 +171,7 @@ async fn an_accepted_job_waits_for_room_and_runs_when_there_is_some() {
     }
     disk.fill();
     let deadline = Instant::now() + SETTLED_WITHIN;
-    while machine.call("f", json!(1)).await.code() != "disk.low" {
+    while machine.call("f", json!(1)).await.code() != Some(Code::DiskLow) {
         assert!(Instant::now() < deadline, "it never notices");
     }
     disk.empty();

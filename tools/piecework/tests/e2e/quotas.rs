@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -69,10 +70,10 @@ async fn functions_and_bundles_have_an_end_and_what_is_deleted_leaves_the_disk()
     };
     ada.deploy("one", &code(150)).await.ok();
     ada.deploy("two", &code(150)).await.ok();
-    ada.deploy("three", ECHO).await.refused(403, "quota.functions");
+    ada.deploy("three", ECHO).await.refused(403, Code::QuotaFunctions);
     let large = json!({"code": code(900)});
     let refused = ada.ask(Method::PUT, "/functions/one", Some(large)).await;
-    refused.refused(403, "quota.bundles");
+    refused.refused(403, Code::QuotaBundles);
     assert!(
         refused.body["error"]["hint"]
             .as_str()
@@ -86,14 +87,14 @@ async fn functions_and_bundles_have_an_end_and_what_is_deleted_leaves_the_disk()
     let more = json!({"timeout_ms": 901});
     ada.ask(Method::PUT, "/functions/one", Some(more))
         .await
-        .refused(403, "quota.versions");
+        .refused(403, Code::QuotaVersions);
     until("what was refused is gone", async || {
         (bundles(&blobs) < 500 << 10).then_some(())
     })
     .await;
     assert!(used(&machine, "bundles").await > 250 << 10);
     ada.ask(Method::DELETE, "/functions/one", None).await.ok();
-    ada.deploy("three", ECHO).await.refused(403, "quota.functions");
+    ada.deploy("three", ECHO).await.refused(403, Code::QuotaFunctions);
     machine = machine.kill_and_restart();
     let ada = Ada {
         machine: &machine,
@@ -124,7 +125,7 @@ async fn functions_and_bundles_have_an_end_and_what_is_deleted_leaves_the_disk()
     let spied = machine
         .ask_as(Some(&other), Method::GET, "/accounts/ada/usage", None)
         .await;
-    spied.refused(403, "auth.operator");
+    spied.refused(403, Code::AuthOperator);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +170,7 @@ async fn inputs_beyond_their_quota_are_refused_and_outputs_are_dropped_oldest_fi
     );
     ada.ask(Method::GET, &format!("/jobs/{}/result", jobs[0]), None)
         .await
-        .refused(404, "result.not_kept");
+        .refused(404, Code::ResultNotKept);
     let newest = ada.ask(Method::GET, &format!("/jobs/{}", jobs[3]), None).await.ok();
     assert_eq!(newest["output"].as_str().map(str::len), Some(text.len()));
     assert!(used(&machine, "outputs").await <= 1 << 20);
@@ -182,7 +183,7 @@ async fn inputs_beyond_their_quota_are_refused_and_outputs_are_dropped_oldest_fi
     machine.send(order()).await.ok();
     machine.send(order()).await.ok();
     let refused = machine.send(order()).await;
-    refused.refused(429, "quota.inputs");
+    refused.refused(429, Code::QuotaInputs);
     assert!(refused.headers.contains_key("retry-after"));
     until("there is room again", async || {
         machine.send(order()).await.status.is_success().then_some(())

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,7 +54,9 @@ fn refused_start(directory: &Path, machine: &Machine, more: &[&str]) {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let last = said.lines().find(|line| line.starts_with("provider.disk_full: "));
+    let last = said
+        .lines()
+        .find(|line| line.starts_with(Code::ProviderDiskFull.as_str()));
     assert!(last.is_some_and(|line| line.len() < 300), "{said}");
     assert!(!said.contains("panicked"), "{said}");
 }
@@ -63,7 +66,7 @@ fn refused_start(directory: &Path, machine: &Machine, more: &[&str]) {
 fn full(answer: &Answer) {
     assert_eq!(answer.status.as_u16(), 503, "{}", answer.body);
     assert!(
-        matches!(answer.code(), "provider.disk_full" | "provider.none"),
+        matches!(answer.code(), Some(Code::ProviderDiskFull | Code::ProviderNone)),
         "{}",
         answer.body
     );
@@ -126,7 +129,7 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     until("it takes jobs again", async || {
         let answer = machine.call("large", Value::Null).await;
         let deployed = match answer.code() {
-            "function.not_found" => {
+            Some(Code::FunctionNotFound) => {
                 machine
                     .deploy_with("large", "javascript", &large, json!({}))
                     .await

@@ -160,7 +160,7 @@ impl World {
         };
         let controller = Controller::start(options, shutdown.clone()).await.expect("started");
         let remembered = codecs::lease_of(account(DEVELOPER), lease).expect("encodes");
-        codecs::keep(&controller, &remembered).await.expect("kept");
+        codecs::keep(&controller.ground, &remembered).await.expect("kept");
         Self {
             controller,
             ledger,
@@ -181,7 +181,7 @@ impl World {
     fn owe(&mut self, provider: usize) -> JobId {
         let outgoing = self.outgoing(provider);
         let job = outgoing.receipt.job;
-        self.controller.outbox.push(outgoing);
+        self.controller.money.outbox.push(outgoing);
         job
     }
 
@@ -231,8 +231,8 @@ impl World {
     async fn stop(&self) -> Duration {
         let began = self.clock.now();
         self.shutdown.cancel();
-        self.controller.tasks.close();
-        self.controller.tasks.wait().await;
+        self.controller.ground.tasks.close();
+        self.controller.ground.tasks.wait().await;
         self.clock.now() - began
     }
 }
