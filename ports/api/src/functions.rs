@@ -92,6 +92,15 @@ pub struct CreateFunction {
     pub rerun_percent: Option<u32>,
 }
 
+/// `DELETE /functions/{id}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// It cannot be restored, and its versions are gone at once.
+    pub for_good: bool,
+}
+
 /// `PUT /functions/{id}`: creates a new version, live at once. Without `code` and `bundle` the code stays the same.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -147,6 +147,11 @@ const PLATFORM: &[Entry] = &[
         "an entry of the bundle is outside it, or is not a file, folder or link inside it",
     ),
     code(
+        503,
+        Code::DiskLow,
+        "the server's disk is nearly full: new work and data are refused until there is room; see Retry-After",
+    ),
+    code(
         422,
         Code::BundleNoEntry,
         "the bundle does not contain the handler's file",
@@ -485,6 +490,26 @@ const PLATFORM: &[Entry] = &[
         422,
         Code::QueryMalformed,
         "a query parameter is unknown or has the wrong type; `field` says which",
+    ),
+    code(
+        403,
+        Code::QuotaBundles,
+        "the bundles of the account's functions would take more room than they may",
+    ),
+    code(
+        403,
+        Code::QuotaFunctions,
+        "the account would have more functions than it may, deleted ones that can be restored included",
+    ),
+    code(
+        429,
+        Code::QuotaInputs,
+        "the inputs of the account's asynchronous jobs would take more room than they may; retry when some have ended",
+    ),
+    code(
+        403,
+        Code::QuotaVersions,
+        "the account's functions would have more versions than they may",
     ),
     code(422, Code::RateBadLimits, "a limit of the account is out of range"),
     code(

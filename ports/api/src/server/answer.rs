@@ -42,6 +42,8 @@ impl From<Box<Refusal>> for HttpError {
 
 /// Seconds after which one may try again.
 const RETRY_AFTER_S: &str = "1";
+/// Somebody has to free some space.
+const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
 
@@ -51,9 +53,11 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.known() {
             Some(Code::AuthRateLimited) => Some(RETRY_AFTER_LOGIN_S),
+            Some(Code::DiskLow) => Some(RETRY_AFTER_DISK_S),
             Some(
                 Code::FunctionTooMany
                 | Code::RateLimited
+                | Code::QuotaInputs
                 | Code::ServerBusy
                 | Code::ProviderNone
                 | Code::LedgerUnavailable

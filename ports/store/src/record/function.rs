@@ -111,6 +111,9 @@ pub struct Version {
     /// What one of its runs may stream, at a plain URL.
     #[serde(default = "stream_bytes_default")]
     pub stream_bytes: u64,
+    /// What the bundle takes on disk; in a column of its own too.
+    #[serde(skip)]
+    pub bundle_bytes: u64,
     pub created_at_ms: u64,
 }
 

@@ -15,11 +15,15 @@ use crate::{
     accounts::Accounts,
     codecs,
     failure::{refuse, store},
+    quotas,
 };
 
 const LIMITS: &str = "limits";
 const RATE_MAX: u32 = 100_000;
 const WEIGHT_MAX: u32 = 100;
+/// Changes a second of one account on the long run, and at once: some 30 MB a day of audit record, and more than anybody's
+/// scripts deploy.
+const CHANGES: (u32, u32) = (1, 1_000);
 /// Accounts whose requests are counted; one that was idle longer than its bucket takes to fill loses nothing by going.
 const BUCKETS_MAX: u64 = 100_000;
 const BUCKET_IDLE: Duration = Duration::from_secs(600);
@@ -29,6 +33,8 @@ const BUCKET_IDLE: Duration = Duration::from_secs(600);
 pub(crate) enum Counted {
     /// With a token of this account.
     Account(AccountId),
+    /// Changes by this account: each leaves a line in the audit record for ever.
+    Changes(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
 }
@@ -100,6 +106,11 @@ pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimit
     accounts.rates.take(counted, (rate, burst))
 }
 
+/// Counts one change. Refuses with `rate.limited`.
+pub(crate) fn count_change(accounts: &Accounts, account: AccountId) -> Answer<()> {
+    accounts.rates.take(Counted::Changes(account), CHANGES)
+}
+
 /// What is set for an account; all absent where nothing was.
 pub(crate) async fn limits(accounts: &Accounts, account: AccountId) -> Answer<AccountLimits> {
     let bytes = accounts
@@ -121,6 +132,9 @@ pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: Account
         return refuse(Code::RateBadLimits, "the weight must be 1 to 100");
     }
     codecs::put_json(&accounts.ground, LIMITS, &account.to_string(), &limits).await?;
+    let quotas = quotas::of_limits(&limits);
+    let set = accounts.ground.store.set_quotas(account, &quotas).await;
+    set.map_err(store)?;
     for counted in [Counted::Account(account), Counted::Public(account)] {
         accounts.rates.0.invalidate(&counted);
     }
@@ -132,6 +146,21 @@ pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: Account
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_accounts_changes_have_a_rate_of_their_own() {
+        let (rates, account) = (Rates::default(), AccountId([7; 20]));
+        for _ in 0..CHANGES.1 {
+            rates.take(Counted::Changes(account), CHANGES).expect("a burst");
+        }
+        let refused = rates.take(Counted::Changes(account), CHANGES).expect_err("too many");
+        assert_eq!(refused.code, Code::RateLimited);
+        let other = AccountId([8; 20]);
+        rates.take(Counted::Changes(other), CHANGES).expect("another account");
+        rates
+            .take(Counted::Account(account), (1, 1))
+            .expect("its calls are counted apart");
+    }
 
     #[test]
     fn a_burst_is_let_through_then_the_rate() {

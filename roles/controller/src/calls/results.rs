@@ -316,6 +316,7 @@ fn state(note: &ResultNote) -> ApiResultState {
         ResultState::Delivered => ApiResultState::Delivered,
         ResultState::Undelivered => ApiResultState::Undelivered,
         ResultState::Expired => ApiResultState::Expired,
+        ResultState::Dropped => ApiResultState::Dropped,
     }
 }
 
@@ -347,6 +348,10 @@ pub(crate) async fn output(calls: &Calls, job: &Job) -> Answer<Bytes> {
                 format!("the result was delivered to {to} and is not kept here"),
             )
         }
+        (Some(ApiResultState::Dropped), None) => missing(
+            "result.not_kept",
+            "the output is not kept: the account's stored outputs took more room than they may".into(),
+        ),
         (_, None) => missing(
             Code::ResultNotKept,
             "an output of this size is kept for asynchronous jobs only".into(),

@@ -26,6 +26,8 @@ use crate::{
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Functions, Live, budget,
+        bundles::Hold,
+        keeping,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -42,6 +44,9 @@ const ENV_VARIABLES_MAX: usize = 256;
 struct KeptCode {
     digest: Digest,
     packages: Vec<String>,
+    disk_bytes: u64,
+    /// Until its version is written.
+    _hold: Hold,
 }
 
 /// Everything of a version but its number.
@@ -88,6 +93,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
+    keeping::check_room(functions, caller.account).await?;
     let code = keep(functions, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
@@ -126,7 +132,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
             ..Policy::default()
         },
     };
-    let version = load(functions, &function, 1, draft).await?;
+    let (version, _hold) = load(functions, &function, 1, draft).await?;
     match functions.ground.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -195,8 +201,11 @@ pub(crate) async fn update(
             );
         }
         None => KeptCode {
+            // The old version may go meanwhile, and its bundle with it.
+            _hold: functions.bundles.hold(old.code).await,
             digest: old.code,
             packages: old.packages.clone(),
+            disk_bytes: old.bundle_bytes,
         },
     };
     let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
@@ -228,7 +237,7 @@ pub(crate) async fn update(
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let version = load(functions, function, number, draft).await?;
+    let (version, _hold) = load(functions, function, number, draft).await?;
     let given = functions
         .ground
         .store
@@ -346,7 +355,8 @@ pub(crate) async fn restore(functions: &Functions, caller: &Caller, id_or_name: 
     found(functions, function.id).await
 }
 
-pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live) -> Answer<()> {
+/// Deletes a function; with `for_good` beyond restoring, so that what it takes is free.
+pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live, for_good: bool) -> Answer<()> {
     let function = &live.function;
     functions
         .ground
@@ -359,7 +369,10 @@ pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live) 
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
-    let detail = json!({"function": function.id});
+    if for_good {
+        keeping::purge(functions, function).await?;
+    }
+    let detail = json!({"function": function.id, "for_good": for_good});
     audit::own(
         &functions.accounts,
         caller.account,
@@ -529,8 +542,16 @@ async fn keep(functions: &Functions, account: AccountId, language: Language, bun
     let packed = tokio::task::spawn_blocking(move || bundle.pack())
         .await
         .map_err(|error| failed("pack a bundle", &error))?;
+    let hold = functions.bundles.hold(packed.digest).await;
     let digest = functions.ground.blobs.put(packed.tar).await.map_err(blobs)?;
-    Ok(KeptCode { digest, packages })
+    let size = functions.ground.blobs.size(&digest).await.map_err(blobs)?;
+    let disk_bytes = size.map_or(0, |size| size.disk_bytes);
+    Ok(KeptCode {
+        digest,
+        packages,
+        disk_bytes,
+        _hold: hold,
+    })
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
@@ -541,7 +562,7 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
 }
 
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(functions: &Functions, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+async fn load(functions: &Functions, function: &Function, number: u32, draft: Draft) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -566,7 +587,7 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
         Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),
         None => load_where_it_goes(&site, &work).await?,
     };
-    Ok(Version {
+    let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
@@ -584,6 +605,8 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
         stream_bytes: draft.stream_bytes,
+        bundle_bytes: draft.code.disk_bytes,
         created_at_ms: now_ms(),
-    })
+    };
+    Ok((version, draft.code._hold))
 }

@@ -214,6 +214,7 @@ fn health(status: &str) -> Health {
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: None,
     }
 }
 

@@ -123,6 +123,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         placement: Default::default(),
         rerun_percent: 0,
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     };
     let request = Request {

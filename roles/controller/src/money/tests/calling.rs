@@ -76,6 +76,7 @@ fn live() -> Live {
             placement: Placement::default(),
             rerun_percent: 0,
             stream_bytes: 0,
+            bundle_bytes: 0,
             created_at_ms: 0,
         },
         request: Request {

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_blobs::{Blobs, BlobsError};
+use piecework_blobs::{BlobSize, Blobs, BlobsError};
 use piecework_chain::Chain;
 use piecework_ledger::{
     Action, Genesis, GenesisPeer, Grant, Key, OpenLease, Params, Roles, SignedTransaction, Subject, Transaction, Value,
@@ -143,6 +143,7 @@ impl World {
             chain: ledger.clone(),
             store: store.clone(),
             blobs: Arc::new(Nothing),
+            disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: Arc::new(Nothing),
             providers: links.collect(),
@@ -282,6 +283,14 @@ impl Blobs for Nothing {
 
     async fn has(&self, _: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _: &Digest) -> Result<bool, BlobsError> {
