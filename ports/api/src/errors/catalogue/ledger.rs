@@ -194,6 +194,11 @@ pub(super) const LEDGER: &[Code] = &[
     ),
     code(
         503,
+        "provider.no_memory",
+        "the provider's jobs use the memory that it has; the job waits or goes to another",
+    ),
+    code(
+        503,
         "provider.no_slot",
         "the provider already runs the maximum number of jobs",
     ),
@@ -280,6 +285,11 @@ pub(super) const LEDGER: &[Code] = &[
     code(422, "ticket.other_code", "the code does not match the ticket"),
     code(422, "ticket.other_input", "the input does not match the ticket"),
     code(422, "ticket.other_provider", "the ticket is for another provider"),
+    code(
+        422,
+        "ticket.over_limits",
+        "the ticket allows the job more than the provider gives any job",
+    ),
     code(
         422,
         "ticket.replayed",
