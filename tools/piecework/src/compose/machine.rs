@@ -19,7 +19,7 @@ use super::{
     collecting::{Collecting, by_own_peer},
     controller::{courier, not_started, write_token},
     files::{Keys, lock, make_private, refuse_foreign},
-    formats,
+    first, formats,
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
@@ -61,6 +61,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     formats::check(directory)?;
     refuse_foreign(directory)?;
     make_private(directory)?;
+    first::come_first();
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "--listen").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -8,6 +8,7 @@ mod controller;
 mod cores;
 mod devnet;
 mod files;
+mod first;
 mod formats;
 mod ledger;
 mod listen;
