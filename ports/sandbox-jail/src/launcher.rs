@@ -59,6 +59,7 @@ fn options(arguments: &[String]) -> io::Result<LauncherOptions> {
 fn become_launcher(options: &LauncherOptions, control: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: prctl with plain numbers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    come_after_the_agent();
     if options.rootless {
         named("a user namespace", enter_user_namespace(options.become_id))?;
     }
@@ -76,6 +77,22 @@ fn become_launcher(options: &LauncherOptions, control: BorrowedFd<'_>) -> io::Re
             serve(control)
         }
         child => wait_for(child),
+    }
+}
+
+/// Where memory or time run short, the agent comes first: the launcher and its templates before no other process, their jails
+/// last. Raising is always allowed.
+fn come_after_the_agent() {
+    /// Between the agent, at 0 or below, and the jails.
+    const OOM_SCORE_ADJ: &str = "500";
+    // A kernel without it ends whom it likes.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    // The agent may have raised its own priority, which is not inherited by strangers' code.
+    // SAFETY: plain numbers; it lowers this process's priority to the usual one, or fails and changes nothing.
+    unsafe {
+        if libc::getpriority(libc::PRIO_PROCESS, 0) < 0 {
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        }
     }
 }
 

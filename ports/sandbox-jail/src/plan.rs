@@ -3,6 +3,8 @@
 //! Two executors run the same list: the launcher (for programs that it executes) and the Python zygote (in a forked child).
 //! Neither decides anything. A step that fails ends the child, unless it is optional.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -25,13 +27,38 @@ const OPEN_FILES_MAX: u64 = 1024;
 const SCRATCH_BYTES_PER_INODE: u64 = 16 << 10;
 const SCRATCH_INODES_MIN: u64 = 4096;
 
-/// The namespaces of every jail; the user namespace is entered last, so that it owns none of the others.
-pub(crate) const NAMESPACES: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP) as u64;
+/// The namespaces that every jail is born into. That of control groups is entered once it is in its own group, which is then
+/// the root of what it sees; the user namespace is entered last, so that it owns none of the others.
+pub(crate) const NAMESPACES: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+
+/// Where the root has what covers parts of `/proc`: nothing, or figures that say nothing of the machine.
+pub(crate) const EMPTY_FILE: &str = "/etc/empty/file";
+pub(crate) const EMPTY_DIRECTORY: &str = "/etc/empty/directory";
+pub(crate) const TOLD: &str = "/etc/empty";
+/// Of the machine and its other users: how it was started, what it is made of, how busy it is.
+const HIDDEN_FILES: [&str; 17] = [
+    "/proc/buddyinfo",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/locks",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/schedstat",
+    "/proc/softirqs",
+    "/proc/swaps",
+    "/proc/timer_list",
+    "/proc/vmstat",
+    "/proc/zoneinfo",
+];
+const HIDDEN_DIRECTORIES: [&str; 4] = ["/proc/sys", "/proc/fs", "/proc/pressure", "/proc/bus"];
+/// The kernel ends guests before anything else where memory runs out. Not below what a privileged process has set.
+const OOM_SCORE_ADJ: &str = "1000";
 
 /// An argument of a system call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,6 +189,11 @@ fn descriptors(script: &mut Script, jail: &Jail) {
             vec![Argument::Fd(2 + cgroup), text("0"), int(1)],
         );
     }
+    script.call(
+        "control group namespace",
+        libc::SYS_unshare,
+        vec![int(libc::CLONE_NEWCGROUP)],
+    );
     let no_signals = Argument::Bytes(vec![0; 8]);
     script.call(
         "unblock signals",
@@ -200,6 +232,12 @@ fn mounts(script: &mut Script, jail: &Jail) {
         plain | libc::MS_NOEXEC,
         int(0),
     );
+    hide(script);
+    script.write_file(
+        "go first where memory runs out",
+        "/proc/self/oom_score_adj",
+        OOM_SCORE_ADJ,
+    );
     if let Some(bundle) = &jail.bundle {
         bind_bundle(script, bundle);
     }
@@ -210,6 +248,28 @@ fn mounts(script: &mut Script, jail: &Jail) {
     );
     script.call("enter the bundle", libc::SYS_chdir, vec![text(FUNCTION)]);
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
+}
+
+/// Covers what `/proc` tells of the machine and of everybody on it. Optional: not every kernel has all of it.
+fn hide(script: &mut Script) {
+    let covers = [
+        (EMPTY_FILE, &HIDDEN_FILES[..]),
+        (EMPTY_DIRECTORY, &HIDDEN_DIRECTORIES[..]),
+    ];
+    for (cover, hidden) in covers {
+        for path in hidden.iter().filter(|path| Path::new(path).exists()) {
+            cover_with(script, cover, path);
+        }
+    }
+    for name in ["loadavg", "meminfo"] {
+        cover_with(script, &format!("{TOLD}/{name}"), &format!("/proc/{name}"));
+    }
+}
+
+fn cover_with(script: &mut Script, cover: &str, path: &str) {
+    let flags = Argument::Int(i64::try_from(libc::MS_BIND).expect("mount flags fit"));
+    let arguments = vec![text(cover), text(path), int(0), flags, int(0)];
+    script.optional("hide a part of /proc", libc::SYS_mount, arguments);
 }
 
 fn bind_bundle(script: &mut Script, bundle: &[u8]) {

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{FUNCTION, HOST_ROOT, read_only_attributes};
+use crate::plan::{EMPTY_DIRECTORY, EMPTY_FILE, FUNCTION, HOST_ROOT, TOLD, read_only_attributes};
 
 /// What goes into the root beside `/usr`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +41,15 @@ const ETC: [(&str, &str); 5] = [
     // Answered where the function has an allow list, and refused elsewhere: there is no socket to ask by.
     ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:3 attempts:2\n"),
 ];
+/// In place of the machine's own figures, which programs read at their start: an idle machine, and the most memory that any
+/// function may have.
+const TOLD_OF_THE_MACHINE: [(&str, &str); 2] = [
+    ("loadavg", "0.00 0.00 0.00 1/1 1\n"),
+    (
+        "meminfo",
+        "MemTotal:        4194304 kB\nMemFree:         4194304 kB\nMemAvailable:    4194304 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
+    ),
+];
 /// Where distributions keep the certificates of authorities: by these a function checks whom it talks to.
 const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -54,7 +63,7 @@ pub(crate) fn enter(root: &Root) -> io::Result<()> {
     mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
     mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
     let stage = Path::new(STAGE);
-    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", "/etc", "/usr"] {
+    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", EMPTY_DIRECTORY, "/usr"] {
         fs::create_dir_all(inside(stage, Path::new(directory)))?;
     }
     bind_read_only(stage, Path::new("/usr"))?;
@@ -136,6 +145,10 @@ fn link_or_bind(stage: &Path, path: &Path) -> io::Result<()> {
 fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
     for (name, content) in ETC {
         fs::write(stage.join("etc").join(name), content)?;
+    }
+    fs::write(inside(stage, Path::new(EMPTY_FILE)), "")?;
+    for (name, content) in TOLD_OF_THE_MACHINE {
+        fs::write(inside(stage, Path::new(TOLD)).join(name), content)?;
     }
     if let Ok(cache) = fs::read("/etc/ld.so.cache") {
         fs::write(stage.join("etc/ld.so.cache"), cache)?;
