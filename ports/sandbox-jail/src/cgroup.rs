@@ -282,6 +282,11 @@ impl Slot {
         HOST_IDS_FIRST + agent * HOST_IDS_EACH + self.group().number % HOST_IDS_EACH
     }
 
+    /// Whether everything in it can be made to stand still at once.
+    pub(crate) fn has_freezer(&self) -> bool {
+        self.group().has_freezer()
+    }
+
     pub(crate) fn processes(&self) -> usize {
         self.group().processes()
     }

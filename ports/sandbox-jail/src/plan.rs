@@ -81,6 +81,8 @@ pub(crate) struct Step {
     pub(crate) number: i64,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) optional: bool,
+    /// Left out where this earlier step, an optional one, was taken.
+    pub(crate) unless: Option<usize>,
 }
 
 /// What one jail is to be.
@@ -125,19 +127,32 @@ impl Script {
             number,
             arguments,
             optional: false,
+            unless: None,
         });
         self.steps.len() - 1
     }
 
-    fn optional(&mut self, name: &str, number: libc::c_long, arguments: Vec<Argument>) {
+    fn optional(&mut self, name: &str, number: libc::c_long, arguments: Vec<Argument>) -> usize {
         let at = self.call(name, number, arguments);
         self.steps[at].optional = true;
+        at
     }
 
-    fn mount(&mut self, name: &str, what: [Argument; 3], flags: libc::c_ulong, options: Argument) {
+    fn mount(&mut self, name: &str, what: [Argument; 3], flags: libc::c_ulong, options: Argument) -> usize {
         let [source, target, kind] = what;
         let flags = Argument::Int(i64::try_from(flags).expect("mount flags fit"));
-        self.call(name, libc::SYS_mount, vec![source, target, kind, flags, options]);
+        self.call(name, libc::SYS_mount, vec![source, target, kind, flags, options])
+    }
+
+    /// What `lower` shows, as a file system of this jail's own: locks and watches on its files are no other's, and it does not
+    /// tell where they lie on the host. Not every kernel has it.
+    fn overlay(&mut self, lower: &str, target: &str) -> usize {
+        let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+        let options = text(overlay_options(lower));
+        let what = [text("overlay"), text(target), text("overlay")];
+        let at = self.mount(&format!("overlay {target}"), what, flags, options);
+        self.steps[at].optional = true;
+        at
     }
 
     fn write_file(&mut self, name: &str, path: &str, content: &str) {
@@ -166,6 +181,11 @@ impl Script {
         all.extend(arguments);
         self.call(name, libc::SYS_prctl, all);
     }
+}
+
+/// A read-only overlay needs two layers; the second has nothing.
+fn overlay_options(lower: &str) -> String {
+    format!("lowerdir={lower}:{EMPTY_DIRECTORY}")
 }
 
 /// The steps of a jail, in the order that keeps each wall standing: descriptors and cgroups, mounts, limits, identity, filters.
@@ -238,6 +258,7 @@ fn mounts(script: &mut Script, jail: &Jail) {
         "/proc/self/oom_score_adj",
         OOM_SCORE_ADJ,
     );
+    script.overlay("/usr", "/usr");
     if let Some(bundle) = &jail.bundle {
         bind_bundle(script, bundle);
     }
@@ -274,13 +295,15 @@ fn cover_with(script: &mut Script, cover: &str, path: &str) {
 
 fn bind_bundle(script: &mut Script, bundle: &[u8]) {
     let source = [HOST_ROOT.as_bytes(), bundle].concat();
-    script.mount(
+    script.call("go to the bundle", libc::SYS_chdir, vec![text(&source)]);
+    let overlaid = script.overlay(".", FUNCTION);
+    let bound = script.mount(
         "bind the bundle",
         [text(source), text(FUNCTION), int(0)],
         libc::MS_BIND,
         int(0),
     );
-    script.call(
+    let sealed = script.call(
         "make the bundle read-only",
         libc::SYS_mount_setattr,
         vec![
@@ -291,6 +314,9 @@ fn bind_bundle(script: &mut Script, bundle: &[u8]) {
             int(32),
         ],
     );
+    for step in [bound, sealed] {
+        script.steps[step].unless = Some(overlaid);
+    }
 }
 
 /// `struct mount_attr` that sets read-only, nosuid and nodev.

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::{
     cgroup::Slot,
-    rest::{BUSY_LOOK, Change, Look, Motion, Rest},
+    rest::{BUSY_LOOK, Change, GRACE, Look, Motion, Rest},
     spawner::Ending,
     stop,
 };
@@ -47,9 +47,9 @@ impl Process {
             pidfd,
             host_pid,
             ending,
+            motion: Mutex::new(Motion::new(slot.as_ref().is_some_and(|slot| slot.has_freezer()))),
             slot,
             killed: AtomicBool::new(false),
-            motion: Mutex::default(),
             rest,
         })
     }
@@ -115,7 +115,7 @@ impl Process {
                 self.follow(change);
                 Some(BUSY_LOOK)
             }
-            Look::Rests if self.left_processes() => {
+            Look::Rests | Look::Rested if self.left_processes() => {
                 drop(motion);
                 self.kill();
                 None
@@ -123,8 +123,9 @@ impl Process {
             Look::Rests => {
                 let change = motion.rest();
                 self.follow(change);
-                None
+                Some(GRACE)
             }
+            Look::Rested => None,
         }
     }
 
@@ -138,23 +139,24 @@ impl Process {
 
     /// Under the lock of what it follows from.
     fn follow(&self, change: Change) {
-        if let Some(stands) = change.stands {
-            self.stand(stands);
+        if !self.usable() {
+            return;
+        }
+        if let (Some(frozen), Some(slot)) = (change.frozen, &self.slot)
+            && let Err(error) = slot.freeze(frozen)
+        {
+            tracing::warn!(%error, frozen, "a jail's control group cannot be frozen or thawed");
         }
         if let (Some(yields), Some(slot)) = (change.yields, &self.slot) {
             slot.yield_to_others(yields);
         }
-    }
-
-    /// By its control group, else by signals to its processes.
-    fn stand(&self, frozen: bool) {
-        if !self.usable() {
-            return;
-        }
-        let by_group = self.slot.as_ref().is_some_and(|slot| slot.freeze(frozen).is_ok());
-        if !by_group {
-            let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-            stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal);
+        if let Some(stopped) = change.stopped {
+            let signal = if stopped { libc::SIGSTOP } else { libc::SIGCONT };
+            // One that rests has no other process.
+            match change.whole {
+                true => stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal),
+                false => stop::signal(self.pidfd.as_fd(), signal),
+            }
         }
     }
 

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!            call ends                GRACE without a call
-//!   busy ----------------> idle -----------------------------> resting (frozen)
+//!   busy ----------------> idle -----------------------------> resting (stopped)
 //!    ^  `--- BURST of CPU: runs when nothing else wants to      |  `- processes left behind: killed
 //!    `------------------------- call begins --------------------'
 //! ```
-//! On a thread of its own: it must be on time when everything else is late, and writing to a freezer blocks.
+//! Resting is a signal to the jail's one process: SIGCONT takes 20 us of the next call, writing to a freezer 150 us. The freezer is
+//! for what the machine's owner stops, whatever runs there.
+//!
+//! On a thread of its own: it must be on time when everything else is late.
 
 use std::{
     collections::VecDeque,
@@ -115,8 +118,11 @@ pub(crate) struct Motion {
     held: bool,
     /// Nobody calls it.
     resting: bool,
+    /// Whether there is a freezer for what the owner stops; else signals do it.
+    has_freezer: bool,
     /// What was last told to the kernel.
-    stands: bool,
+    frozen: bool,
+    stopped: bool,
     /// Lets others go first.
     yields: bool,
     /// Whether [`Rest`] has it in its list.
@@ -131,7 +137,9 @@ impl Default for Motion {
             busy: false,
             held: false,
             resting: false,
-            stands: false,
+            has_freezer: false,
+            frozen: false,
+            stopped: false,
             yields: false,
             listed: false,
             idle_since: Instant::now(),
@@ -143,7 +151,12 @@ impl Default for Motion {
 /// What has to be done about a jail's motion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Change {
-    pub(crate) stands: Option<bool>,
+    /// By its control group.
+    pub(crate) frozen: Option<bool>,
+    /// By signals.
+    pub(crate) stopped: Option<bool>,
+    /// Whether other processes of the jail are meant, too.
+    pub(crate) whole: bool,
     pub(crate) yields: Option<bool>,
     /// To be put into the list of [`Rest`].
     pub(crate) list: Option<Duration>,
@@ -155,11 +168,20 @@ pub(crate) enum Look {
     Again(Duration),
     /// It may rest, unless it left processes behind.
     Rests,
+    /// It has rested for a moment: the last look for processes.
+    Rested,
     /// It has had its burst.
     Yields,
 }
 
 impl Motion {
+    pub(crate) fn new(has_freezer: bool) -> Self {
+        Self {
+            has_freezer,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn begins(&mut self, cpu_us: u64) -> Change {
         (self.busy, self.resting, self.cpu_before_us) = (true, false, cpu_us);
         let list = (!std::mem::replace(&mut self.listed, true)).then_some(GRACE);
@@ -181,11 +203,15 @@ impl Motion {
 
     pub(crate) fn hold(&mut self, held: bool) -> Change {
         self.held = held;
-        self.stand()
+        Change {
+            whole: true,
+            ..self.stand()
+        }
     }
 
+    /// It is looked at once more: a process may have been on its way when the first was stopped.
     pub(crate) fn rest(&mut self) -> Change {
-        self.resting = true;
+        (self.resting, self.listed) = (true, true);
         Change {
             yields: std::mem::take(&mut self.yields).then_some(false),
             ..self.stand()
@@ -202,14 +228,16 @@ impl Motion {
 
     /// It was killed: what is frozen would not die.
     pub(crate) fn ended(&mut self) {
-        (self.stands, self.held, self.resting) = (false, false, false);
+        (self.frozen, self.stopped, self.held, self.resting) = (false, false, false, false);
     }
 
     fn stand(&mut self) -> Change {
-        let wanted = self.held || self.resting;
-        let changes = std::mem::replace(&mut self.stands, wanted) != wanted;
+        let frozen = self.held && self.has_freezer;
+        let stopped = self.resting || (self.held && !self.has_freezer);
+        let changes = |told: &mut bool, wanted: bool| (std::mem::replace(told, wanted) != wanted).then_some(wanted);
         Change {
-            stands: changes.then_some(wanted),
+            frozen: changes(&mut self.frozen, frozen),
+            stopped: changes(&mut self.stopped, stopped),
             ..Change::default()
         }
     }
@@ -227,7 +255,7 @@ impl Motion {
             return Look::Again(GRACE - idle);
         }
         self.listed = false;
-        Look::Rests
+        if self.resting { Look::Rested } else { Look::Rests }
     }
 
     pub(crate) fn unlist(&mut self) {
@@ -250,25 +278,39 @@ mod tests {
         assert_eq!(motion.ends(begun).list, None, "it is listed");
         assert!(calm(motion.look(begun + GRACE / 2, || 0)));
         assert_eq!(motion.look(begun + GRACE, || 0), Look::Rests);
-        assert_eq!(motion.rest().stands, Some(true));
+        assert_eq!(motion.rest().stopped, Some(true));
+        assert_eq!(motion.look(begun + 2 * GRACE, || 0), Look::Rested);
         let change = motion.begins(0);
-        assert_eq!((change.stands, change.list), (Some(false), Some(GRACE)));
+        assert_eq!((change.stopped, change.list), (Some(false), Some(GRACE)));
     }
 
     #[test]
     fn what_the_owner_stopped_goes_on_only_when_both_say_so() {
-        let mut motion = Motion::default();
+        let mut motion = Motion::new(false);
         motion.begins(0);
-        assert_eq!(motion.hold(true).stands, Some(true));
+        assert_eq!(motion.hold(true).stopped, Some(true));
         motion.ends(Instant::now());
-        assert_eq!(motion.rest().stands, None, "it stands already");
-        assert_eq!(motion.hold(false).stands, None, "it rests");
-        assert_eq!(motion.begins(0).stands, Some(false));
+        assert_eq!(motion.rest().stopped, None, "it stands already");
+        assert_eq!(motion.hold(false).stopped, None, "it rests");
+        assert_eq!(motion.begins(0).stopped, Some(false));
         motion.hold(true);
         motion.ends(Instant::now());
         motion.rest();
-        assert_eq!(motion.begins(0).stands, None, "a call does not overrule the owner");
-        assert_eq!(motion.hold(false).stands, Some(false));
+        assert_eq!(motion.begins(0).stopped, None, "a call does not overrule the owner");
+        assert_eq!(motion.hold(false).stopped, Some(false));
+    }
+
+    #[test]
+    fn a_freezer_stands_apart_from_resting() {
+        let mut motion = Motion::new(true);
+        motion.begins(0);
+        let change = motion.hold(true);
+        assert_eq!((change.frozen, change.stopped), (Some(true), None));
+        motion.ends(Instant::now());
+        assert_eq!(motion.rest().stopped, Some(true));
+        let change = motion.hold(false);
+        assert_eq!((change.frozen, change.stopped), (Some(false), None));
+        assert_eq!(motion.begins(0).stopped, Some(false));
     }
 
     #[test]

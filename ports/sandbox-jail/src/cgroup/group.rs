@@ -103,6 +103,13 @@ impl Group {
         }))
     }
 
+    pub(super) fn has_freezer(&self) -> bool {
+        match self.version {
+            Version::One => self.directories.len() > 4,
+            Version::Two => self.directories[0].join("cgroup.freeze").exists(),
+        }
+    }
+
     /// Everything in it stands still, or goes on.
     pub(super) fn freeze(&self, frozen: bool) -> io::Result<()> {
         let directory = |at: usize| {
@@ -153,7 +160,9 @@ impl Group {
                 // Two controllers may share a directory.
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             });
-        removed.fold(true, |all, one| all && one)
+        // Each is tried, whatever came of the others.
+        let removed: Vec<bool> = removed.collect();
+        removed.into_iter().all(|one| one)
     }
 }
 
