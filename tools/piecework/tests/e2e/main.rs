@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod fairness;
 mod fixtures;
+mod guests;
 mod leases;
 mod lending;
 mod links;
