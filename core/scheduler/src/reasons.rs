@@ -23,6 +23,8 @@ pub enum Reason {
     MissingLabel,
     TooLittleTrust,
     NoFreeSlot,
+    /// Its jobs use what it has; one of this size fits when some of them have ended.
+    NoFreeMemory,
     /// It was asked and did not take this job.
     Refused,
     /// It, or its owner, has run this job already.
@@ -47,6 +49,7 @@ impl std::fmt::Display for Reason {
             Self::MissingLabel => "missing_label",
             Self::TooLittleTrust => "too_little_trust",
             Self::NoFreeSlot => "no_free_slot",
+            Self::NoFreeMemory => "no_free_memory",
             Self::Refused => "refused",
             Self::HasRun => "has_run",
             Self::Outranked => "outranked",

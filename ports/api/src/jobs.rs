@@ -157,7 +157,7 @@ pub struct PassedOverProvider {
     /// The provider's name.
     pub provider: String,
     /// `not_pinned`, `silent`, `draining`, `no_backend`, `no_egress`, `too_little_memory`, `too_dear`, `wrong_region`,
-    /// `missing_label`, `too_little_trust`, `no_free_slot`, `refused`, `has_run` or `outranked`.
+    /// `missing_label`, `too_little_trust`, `no_free_slot`, `no_free_memory`, `refused`, `has_run` or `outranked`.
     pub reason: String,
 }
 

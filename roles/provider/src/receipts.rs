@@ -1,5 +1,7 @@
 //! Receipts: what a job used becomes a claim, and a batch of claims gets the provider's seal.
 
+use std::time::Duration;
+
 use piecework_model::{
     AccountId, Code, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey,
     Ticket,
@@ -20,9 +22,11 @@ impl Receipts {
         Self { key, network, mark_key }
     }
 
-    /// States what the job used, with what it streamed among its egress, bounded by the ticket's limits and price.
-    pub fn write(&self, ticket: &Ticket, finished: &Finished, streamed: &Streamed, cores: u32) -> (Receipt, [u8; 32]) {
-        let counters = bounded(finished.counters, ticket.limits.counters_max(cores));
+    /// States what the job used, with what it streamed among its egress, bounded by the ticket's limits and price, and by what
+    /// whoever watched the run can have seen.
+    pub fn write(&self, ticket: &Ticket, finished: &Finished, streamed: &Streamed, seen: &Seen) -> (Receipt, [u8; 32]) {
+        let counters = bounded(finished.counters, ticket.limits.counters_max(seen.cores));
+        let counters = bounded(counters, seen.most(ticket));
         let price_ucr = ticket
             .prices
             .price(&counters)
@@ -68,6 +72,27 @@ impl Receipts {
     }
 }
 
+/// What can be seen of a run from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub cores: u32,
+    /// From the order to the delivery.
+    pub took: Duration,
+}
+
+impl Seen {
+    /// An instance may have used more: CPU time before this run, which is billed to it, and without control groups more memory
+    /// than its limit for a moment. A controller takes neither.
+    fn most(&self, ticket: &Ticket) -> Counters {
+        let us = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX);
+        Counters {
+            cpu_us: us.saturating_mul(u64::from(self.cores)),
+            memory_byte_ms: ticket.limits.memory_bytes.saturating_mul(us.div_ceil(1_000)),
+            egress_bytes: u64::MAX,
+        }
+    }
+}
+
 fn bounded(used: Counters, max: Counters) -> Counters {
     Counters {
         cpu_us: used.cpu_us.min(max.cpu_us),
@@ -105,8 +130,6 @@ fn status(outcome: &Outcome) -> JobStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::orders::{NETWORK, order};
 
@@ -125,13 +148,31 @@ mod tests {
         }
     }
 
+    fn seen(seconds: u64) -> Seen {
+        Seen {
+            cores: 2,
+            took: Duration::from_secs(seconds),
+        }
+    }
+
     #[test]
     fn row_5_a_receipt_never_exceeds_its_ticket() {
         let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
         let ticket = order(0).ticket;
-        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), &Streamed::default(), 2);
+        let (receipt, _) = receipts.write(&ticket, &finished(u64::MAX), &Streamed::default(), &seen(3_600));
         assert_eq!(receipt.price_ucr, ticket.price_max_ucr);
         assert_eq!(receipt.counters.cpu_us, ticket.limits.counters_max(2).cpu_us);
+    }
+
+    #[test]
+    fn a_receipt_never_exceeds_what_its_run_can_have_shown() {
+        let receipts = Receipts::new(SecretKey::from_seed([6; 32]), NETWORK);
+        let ticket = order(0).ticket;
+        let mut used = finished(5_000_000);
+        used.counters.memory_byte_ms = u64::MAX;
+        let (receipt, _) = receipts.write(&ticket, &used, &Streamed::default(), &seen(1));
+        assert_eq!(receipt.counters.cpu_us, 2_000_000, "one second of two cores");
+        assert_eq!(receipt.counters.memory_byte_ms, 1_000 * ticket.limits.memory_bytes);
     }
 
     #[test]
@@ -140,7 +181,7 @@ mod tests {
         let receipts = Receipts::new(key.clone(), NETWORK);
         let ticket = order(0).ticket;
         let lane = (ticket.lease, ticket.provider);
-        let (receipt, mark) = receipts.write(&ticket, &finished(10), &Streamed::default(), 2);
+        let (receipt, mark) = receipts.write(&ticket, &finished(10), &Streamed::default(), &seen(1));
         let mine = Unsealed {
             receipt: receipt.clone(),
             mark,

@@ -12,7 +12,7 @@ use piecework_model::{AccountId, Code, Counters, LeaseId, NetworkId, Rejection};
 use piecework_provider::{
     claims::{Papers, Patience, Shown},
     lanes::Lanes,
-    receipts::Receipts,
+    receipts::{Receipts, Seen},
     tickets,
 };
 use piecework_queue::{Delivery, Order, Profile};
@@ -67,6 +67,12 @@ pub struct Provider {
     pub papers: Papers,
     receipts: Receipts,
 }
+
+/// What a run used is told apart from how long it seems to take here.
+const SEEN: Seen = Seen {
+    cores: CORES,
+    took: Duration::from_secs(3_600),
+};
 
 impl Provider {
     pub fn new(number: u8, behaviour: Behaviour, network: NetworkId, skew_ms: u64) -> Self {
@@ -210,7 +216,7 @@ impl World {
         };
         let (receipt, mark) = provider
             .receipts
-            .write(&order.ticket, &finished, &Streamed::default(), CORES);
+            .write(&order.ticket, &finished, &Streamed::default(), &SEEN);
         provider.lanes.finish(&receipt);
         provider
             .papers

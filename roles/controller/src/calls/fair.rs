@@ -113,7 +113,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn new(shared: &Arc<Shared>, seen: Arc<Seen>, provider: usize, claim: Claim) -> Self {
-        seen.job_begins();
+        seen.job_begins(claim.memory_bytes);
         Self {
             shared: shared.clone(),
             seen,
@@ -134,8 +134,8 @@ impl Slot {
             state.room.swap(from, to, &claim, now_us).then_some(to)
         });
         if let Some(to) = swapped {
-            other.job_begins();
-            self.seen.job_ends();
+            other.job_begins(claim.memory_bytes);
+            self.seen.job_ends(claim.memory_bytes);
             (self.seen, self.provider) = (other.clone(), to);
         }
         swapped.is_some()
@@ -152,7 +152,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.seen.job_ends();
+        self.seen.job_ends(self.claim.memory_bytes);
         self.shared
             .give(|state, now_us| state.room.release(self.provider, &self.claim, now_us));
     }
@@ -260,6 +260,7 @@ impl State {
         let is_open_otherwise = is_other || berth.presence != presence;
         (berth.seen, berth.trust, berth.presence) = (seen.clone(), trust, presence);
         if is_other {
+            self.room.set_memory(index, seen.link.profile().memory_bytes);
             self.room.reconsider(index, |label| label.fits(seen));
         }
         if is_open_otherwise {

@@ -78,6 +78,7 @@ impl<'a> Search<'a> {
                 developer: live.function.owner,
                 weight: live.weight,
                 function,
+                memory_bytes: live.request.footprint_bytes(),
             },
             label: Label {
                 live: live.clone(),
@@ -175,6 +176,7 @@ impl<'a> Search<'a> {
         if let Some(own) = own {
             // Without the slot that this job has there.
             view[own].running = view[own].running.min(view[own].slots).saturating_sub(1);
+            view[own].memory_taken = view[own].memory_taken.saturating_sub(self.claim.memory_bytes);
         }
         while let Ok(choice) = plan(&view, &live.request, live.policy, rand::rng().random()) {
             if Some(choice.index) == own || slot.swap(asked[choice.index]) {
@@ -254,7 +256,7 @@ impl<'a> Search<'a> {
             }
             // Once: each such ticket can be claimed for.
             Some(Code::TicketUnsealed) if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
-            Some(Code::ProviderNoSlot) => slot.was_refused(true),
+            Some(Code::ProviderNoSlot | Code::ProviderNoMemory) => slot.was_refused(true),
             Some(Code::ProviderDraining | Code::ProviderNone) => slot.was_refused(false),
             Some(_) | None => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
@@ -296,9 +298,9 @@ fn with_barred(mut reasons: Reasons, barred: &Reasons) -> Reasons {
     reasons
 }
 
-/// Whether a provider would take it if it had a slot free.
+/// Whether a provider would take it if it had a slot and memory free.
 fn is_busy(reasons: &Reasons) -> bool {
-    reasons.any(|reason| reason == Reason::NoFreeSlot)
+    reasons.any(|reason| matches!(reason, Reason::NoFreeSlot | Reason::NoFreeMemory))
 }
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.

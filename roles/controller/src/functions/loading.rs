@@ -37,7 +37,9 @@ impl Site<'_> {
         for seen in self.functions.providers.all().iter() {
             let candidate = seen.candidate(wanted);
             match misfit(&candidate, &request) {
-                None | Some(Reason::NoFreeSlot | Reason::Draining) => return Ok(Ok(seen.link.clone())),
+                None | Some(Reason::NoFreeSlot | Reason::NoFreeMemory | Reason::Draining) => {
+                    return Ok(Ok(seen.link.clone()));
+                }
                 Some(reason) => reasons.add(candidate.account, reason),
             }
         }

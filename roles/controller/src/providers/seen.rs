@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -69,6 +69,8 @@ pub(crate) struct Seen {
     pub(crate) is_own: bool,
     /// Jobs that were assigned to it here and have not ended.
     assigned: AtomicU32,
+    /// What was set aside for them.
+    assigned_bytes: AtomicU64,
     runs: Arc<BTreeSet<(String, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
@@ -103,6 +105,7 @@ impl Seen {
             standing: membership.standing,
             is_own: membership.is_own,
             assigned: AtomicU32::new(0),
+            assigned_bytes: AtomicU64::new(0),
             link,
         }
     }
@@ -117,12 +120,14 @@ impl Seen {
         }
     }
 
-    pub(crate) fn job_begins(&self) {
+    pub(crate) fn job_begins(&self, memory_bytes: u64) {
         self.assigned.fetch_add(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_add(memory_bytes, Ordering::AcqRel);
     }
 
-    pub(crate) fn job_ends(&self) {
+    pub(crate) fn job_ends(&self, memory_bytes: u64) {
         self.assigned.fetch_sub(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_sub(memory_bytes, Ordering::AcqRel);
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -164,6 +169,7 @@ impl Seen {
             slots: profile.slots,
             running: self.running(profile.slots, load.running),
             memory_bytes: profile.memory_bytes,
+            memory_taken: self.assigned_bytes.load(Ordering::Acquire),
             runs: self.runs.clone(),
             prices: profile.prices_for(wanted.developer),
             region: self.region.clone(),

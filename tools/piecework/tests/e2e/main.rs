@@ -10,6 +10,7 @@ mod damage;
 mod fairness;
 mod fixtures;
 mod full_disk;
+mod guests;
 mod leases;
 mod lending;
 mod links;

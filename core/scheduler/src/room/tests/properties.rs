@@ -71,8 +71,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let mut room = room(&[2; PROVIDERS]);
+        (0..PROVIDERS).for_each(|provider| room.set_memory(provider, 100));
         Self {
-            room: room(&[2; PROVIDERS]),
+            room,
             now: 0,
             waiting: Vec::new(),
             running: Vec::new(),
@@ -94,6 +96,7 @@ impl World {
                 let function = (number > 0).then(|| (function(10 * developer + number), 1 + number as u32));
                 let claim = Claim {
                     function,
+                    memory_bytes: [0, 10, 40, 90][number % 4],
                     ..claim(developer, 1 + developer as u32)
                 };
                 self.arrives(claim, set(able), patient, admit);
@@ -178,6 +181,10 @@ impl World {
         for (provider, berth) in room.berths.iter().enumerate() {
             let running = self.running.iter().filter(|(at, _)| *at == provider).count();
             assert_eq!(berth.taken as usize, running);
+            let here = self.running.iter().filter(|(at, _)| *at == provider);
+            let held: u64 = here.map(|(_, claim)| claim.memory_bytes).sum();
+            assert_eq!(berth.memory.taken, held);
+            assert!(held <= 100, "more memory is given than there is");
             let is_free = berth.presence == Presence::Open && berth.taken < berth.slots && berth.taken < berth.ceiling;
             for line in room.queues.values().flat_map(|queue| &queue.lines) {
                 let at_limit = line.claim.function.is_some_and(|(function, limit)| {
@@ -187,8 +194,9 @@ impl World {
                         .filter(|(_, claim)| claim.function.is_some_and(|(of, _)| of == function));
                     inside.count() >= limit as usize
                 });
+                let has_memory = held + line.claim.memory_bytes <= 100 && room.starving == 0;
                 assert!(
-                    !is_free || at_limit || !line.able.contains(provider),
+                    !is_free || !has_memory || at_limit || !line.able.contains(provider),
                     "a slot of {provider} idles"
                 );
             }
@@ -218,7 +226,7 @@ proptest! {
         prop_assert!(world.room.next(world.now).is_none());
         world.check();
         let Room { queues, functions, impatient, berths, .. } = &world.room;
-        prop_assert!(queues.is_empty() && *impatient == 0);
+        prop_assert!(queues.is_empty() && *impatient == 0 && world.room.starving == 0);
         prop_assert!(functions.values().all(|function| function.inside + function.impatient == 0));
         prop_assert!(berths.iter().all(|berth| berth.shares.is_clear()));
     }

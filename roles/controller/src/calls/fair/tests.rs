@@ -201,6 +201,7 @@ impl World {
             developer: self.live.function.owner,
             weight: 1,
             function: Some((self.live.function.id, self.live.function.concurrency)),
+            memory_bytes: self.live.request.footprint_bytes(),
         }
     }
 
