@@ -192,7 +192,7 @@ pub(crate) async fn caller_of(accounts: &Accounts, token: &str) -> Answer<Arc<Ca
 
 async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let Some(token) = accounts.ground.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
     let Some(user) = accounts
         .ground
@@ -201,7 +201,7 @@ async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
         .await
         .map_err(store)?
     else {
-        return refuse("auth.bad_token", "the token's account no longer exists");
+        return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,

@@ -344,7 +344,7 @@ async fn register_invited(
         .map_err(store)?
         .is_some()
     {
-        return refuse("account.exists", format!("the name `{name}` is already taken"));
+        return refuse(Code::AccountExists, format!("the name `{name}` is already taken"));
     }
     match (&body.password, &body.public_key, &body.registration) {
         (Some(password), None, None) => register_with_password(accounts, name, password, roles).await,
@@ -507,7 +507,7 @@ async fn take_invite(accounts: &Accounts, code: Option<&str>) -> Answer<Option<I
         }
         return refuse(Code::InviteRequired, "this network requires an invite to register");
     };
-    let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
+    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
     let Some(bytes) = accounts.ground.store.take_value(INVITES, code).await.map_err(store)? else {
         return bad();
     };

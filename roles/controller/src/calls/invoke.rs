@@ -281,10 +281,10 @@ fn record(
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
 pub(crate) async fn conclude_unrun(calls: &Calls, mut job: Job, refusal: &Refusal) -> Answer<()> {
-    job.state = match refusal.code.as_str() {
-        "job.cancelled" => JobState::Cancelled,
-        "job.expired" => JobState::Expired,
-        _ => JobState::Failed,
+    job.state = match refusal.code.known() {
+        Some(Code::JobCancelled) => JobState::Cancelled,
+        Some(Code::JobExpired) => JobState::Expired,
+        Some(_) | None => JobState::Failed,
     };
     job.error = serde_json::to_string(refusal).ok();
     calls.ground.events.job(&job);

@@ -524,7 +524,7 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
+async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<KeptCode> {
     let resolved = functions
         .packages
         .resolve(account, language, bundle.files())

@@ -160,7 +160,7 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End<'_>) -> Answer<()> {
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> Answer<()> {
     let key = (live.function.id, live.version.version);
     let limit = (
         functions.ground.tuning.quarantine_after,
@@ -179,7 +179,7 @@ pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End<'_>) 
     Ok(())
 }
 
-async fn quarantine(functions: &Functions, live: &Live, code: &str, failures: u32) -> Answer<()> {
+async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u32) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
     let news = functions::change_policy(functions, function.id, |policy, _| {
         if policy.quarantined.contains_key(&version) {
@@ -195,7 +195,7 @@ async fn quarantine(functions: &Functions, live: &Live, code: &str, failures: u3
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
+        tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
         functions.ground.events.function("quarantine", function, &detail);
         let owner = (None, function.owner);
         audit::record(

@@ -126,7 +126,7 @@ async fn transfer_once(
         }
         Err(refused) => {
             // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
-            if refused.code != "ledger.unavailable" {
+            if refused.code != Code::LedgerUnavailable {
                 controller
                     .ground
                     .store

@@ -76,7 +76,7 @@ async fn follow(money: &Arc<Money>, from: u64) -> Answer<()> {
         };
         match next {
             Some(block) => project(money, &block).await?,
-            None => return crate::failure::refuse("ledger.unavailable", "the ledger has stopped"),
+            None => return crate::failure::refuse(Code::LedgerUnavailable, "the ledger has stopped"),
         }
     }
 }

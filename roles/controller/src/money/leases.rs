@@ -295,7 +295,7 @@ pub(crate) async fn reserve(money: &Money, developer: AccountId, amount: u64) ->
     }
     match top_up(money, developer, &book, amount).await {
         // It was closed a moment ago.
-        Err(refusal) if ENDED.contains(&refusal.code.as_str()) => {
+        Err(refusal) if refusal.code.is_one_of(&ENDED) => {
             money.leases.end(developer, book.lease);
             let book = open(money, developer, amount).await?;
             return book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok);
@@ -310,8 +310,8 @@ const ENDED: [Code; 2] = [Code::LeaseDraining, Code::LeaseClosed];
 
 /// Whether something was refused because its lease takes nothing new, and the ledger says so too: the next try is on
 /// another lease.
-pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &str) -> bool {
-    if !ENDED.contains(&code) {
+pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &AnyCode) -> bool {
+    if !code.is_one_of(&ENDED) {
         return false;
     }
     match money.ground.chain.get(&Key::Lease(lease)).await {

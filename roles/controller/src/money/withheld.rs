@@ -333,7 +333,7 @@ fn held_for_ms(money: &Money) -> u64 {
 /// held as before.
 pub(crate) async fn decide(money: &Money, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
     let Some((_, payable)) = money.withheld.held.remove(&job) else {
-        return refuse("receipt.not_held", "no receipt of this job waits for a decision");
+        return refuse(Code::ReceiptNotHeld, "no receipt of this job waits for a decision");
     };
     let provider = payable.outgoing.receipt.provider;
     let verb = match decision {

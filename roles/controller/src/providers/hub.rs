@@ -123,7 +123,7 @@ async fn let_in(
 async fn admit(providers: &Providers, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
-        let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
+        let unavailable = |_| Rejection::new(Code::LedgerUnavailable, "the ledger does not answer now");
         providers.ground.chain.get(&key).await.map_err(unavailable)
     };
     let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {

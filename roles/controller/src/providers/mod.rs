@@ -7,7 +7,7 @@ pub(crate) mod standings;
 
 use std::sync::Arc;
 
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_queue::ProviderLink;
 
 use self::seen::{Membership, Seen};
@@ -55,7 +55,7 @@ impl Providers {
         let seen = self.by_account(provider);
         match seen.filter(|seen| seen.link.is_linked()) {
             Some(seen) => Ok(seen.link.clone()),
-            None => failure::refuse("provider.none", "the provider is not connected"),
+            None => failure::refuse(Code::ProviderNone, "the provider is not connected"),
         }
     }
 }

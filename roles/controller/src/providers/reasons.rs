@@ -25,7 +25,7 @@ pub(crate) async fn passed_over(providers: &Providers, reasons: &Reasons) -> Pas
 }
 
 pub(crate) async fn no_provider(providers: &Providers, reasons: &Reasons) -> Box<Refusal> {
-    let mut refusal = refusal("provider.none", "no provider can take the job");
+    let mut refusal = refusal(Code::ProviderNone, "no provider can take the job");
     let named = passed_over(providers, reasons).await;
     refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
     refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());

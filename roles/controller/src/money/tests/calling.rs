@@ -190,7 +190,7 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     world.store.set_full(true);
     for decision in [Decision::Release, Decision::Refuse] {
         let refusal = withheld::decide(&world.controller.money, account(CONTROLLER), job, decision).await;
-        assert_eq!(refusal.expect_err("not written").code, "server.disk_full");
+        assert_eq!(refusal.expect_err("not written").code, Code::ServerDiskFull);
     }
     world.store.set_full(false);
     world.clock.sleep(Duration::from_secs(10)).await;
