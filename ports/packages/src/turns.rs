@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{AccountId, Rejection};
+use piecework_model::{AccountId, Code, Rejection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Two tools at once leave a small machine room to serve.
@@ -84,7 +84,7 @@ impl Turns {
 
 fn busy() -> Rejection {
     Rejection::new(
-        "packages.busy",
+        Code::PackagesBusy,
         "too many deploys wait for their packages to be resolved",
     )
     .hint("deploy again when some have ended")
@@ -169,7 +169,7 @@ mod tests {
         }
         for number in [1, 200] {
             let refused = turns.take(account(number)).await.err().expect("full");
-            assert_eq!(refused.code, "packages.busy");
+            assert_eq!(refused.code, Code::PackagesBusy);
         }
         drop((held, waiting));
         assert_eq!(turns.lines.here.load(Ordering::Relaxed), 0);

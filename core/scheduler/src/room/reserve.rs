@@ -11,6 +11,9 @@
 //! developer that holds none starts at once unless more developers than the inner reserve has slots hold some there. If
 //! they do, a slot comes free when the first of their jobs ends, at the latest after the longest time limit, and goes to
 //! the developer that has had the least.
+//!
+//! Memory is kept in the same part for developers that hold no slot: their first call needs both. One that is larger than
+//! what is free waits for memory.
 
 /// One in so many slots is in reserve.
 const PART: u32 = 8;
@@ -33,6 +36,14 @@ pub(super) fn kept_back(slots: u32, held: u32) -> u32 {
         return 0;
     }
     inner(slots).saturating_add(held).min(size(slots))
+}
+
+/// How much of the memory of a provider with `slots` is not for a developer that holds `held` of them: the same part.
+pub(super) fn kept_bytes(slots: u32, held: u32, bytes: u64) -> u64 {
+    match size(slots) == 0 || held == 0 {
+        true => 0,
+        false => bytes / u64::from(PART),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Who gets a slot, and who waits for how long: case by case.
 
+mod memory;
 mod properties;
 
 use super::*;
@@ -23,6 +24,7 @@ fn claim(developer_number: usize, weight: u32) -> Claim {
         developer: developer(developer_number),
         weight,
         function: None,
+        memory_bytes: 0,
     }
 }
 

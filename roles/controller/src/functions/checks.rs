@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, FunctionId};
+use piecework_model::{AccountId, Code, FunctionId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{Answer, failure::refuse};
@@ -148,7 +148,7 @@ impl Checks {
         let wait = accounts.get_mut(&account).and_then(|account| account.spent.wait(now));
         match wait {
             Some(wait) => Err(Refusal::new(
-                "deploy.allowance",
+                Code::DeployAllowance,
                 format!(
                     "this account's deploys have used the {} s of computing that are free in a day",
                     FREE_PER_DAY.as_secs()
@@ -220,20 +220,22 @@ impl Drop for Turn<'_> {
 
 fn busy<T>() -> Answer<T> {
     refuse(
-        "deploy.busy",
+        Code::DeployBusy,
         "too many deploys of this account are under way; deploy again when some have ended",
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::AnyCode;
+
     use super::*;
 
     const ONE: AccountId = AccountId([1; 20]);
     const OTHER: AccountId = AccountId([2; 20]);
 
-    fn code<T>(refused: Answer<T>) -> Option<String> {
-        refused.err().map(|refusal| refusal.code.to_string())
+    fn code<T>(refused: Answer<T>) -> Option<AnyCode> {
+        refused.err().map(|refusal| refusal.code)
     }
 
     #[tokio::test]
@@ -244,7 +246,7 @@ mod tests {
         for turn in &mut waiting {
             assert!(futures::poll!(turn).is_pending());
         }
-        assert_eq!(code(checks.turn(ONE, false).await).as_deref(), Some("deploy.busy"));
+        assert_eq!(code(checks.turn(ONE, false).await), Some(Code::DeployBusy.into()));
         assert!(
             checks.turn(OTHER, false).await.is_ok(),
             "another account has its own line"
@@ -263,7 +265,7 @@ mod tests {
         checks.charge(ONE, FREE_PER_DAY);
         drop(turn);
         let refused = checks.turn(ONE, false).await.err().expect("used up");
-        assert_eq!(refused.code.to_string(), "deploy.allowance");
+        assert_eq!(refused.code, Code::DeployAllowance);
         let hint = refused.hint.expect("when");
         assert!(hint.starts_with("deploy again in "), "{hint}");
         assert!(checks.turn(ONE, true).await.is_ok(), "the operator's own");

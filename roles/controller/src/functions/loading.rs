@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use piecework_model::{AccountId, EgressList};
+use piecework_model::{AccountId, Code, EgressList};
 use piecework_queue::Work;
 use piecework_sandbox::{BackendName, LoadError};
 use piecework_scheduler::{Claim, Placement, Reason, Reasons, Request, misfit};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     failure::{Refusal, failed, refusal, refuse, rejected},
-    functions::{self, checks::Turn},
+    functions::{self, Functions, checks::Turn},
     providers::{
         fair::{Label, Slot, Word},
         reasons,
@@ -26,7 +26,7 @@ const SLOT_WITHIN: Duration = Duration::from_secs(30);
 
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.
 pub(crate) struct Site<'a> {
-    pub(crate) controller: &'a Controller,
+    pub(crate) functions: &'a Functions,
     pub(crate) developer: AccountId,
     /// Its share of the slots.
     pub(crate) weight: u32,
@@ -70,7 +70,7 @@ impl Site<'_> {
         let wanted = (self.placement, self.has_secrets);
         let draft = Arc::new(Draft {
             developer: self.developer,
-            request: functions::request(self.controller, self.developer, wanted, &work).await?,
+            request: functions::request(self.functions, self.developer, wanted, &work).await?,
             work: Arc::new(work),
         });
         let slot = match self.slot(&draft).await? {
@@ -79,7 +79,7 @@ impl Site<'_> {
         };
         let loaded = self.turn.charged(slot.seen().link.check(draft.work.clone())).await;
         for (function, version) in self.turn.loaded(draft.wanted().version) {
-            for seen in self.controller.providers.all().iter() {
+            for seen in self.functions.providers.all().iter() {
                 if !seen.link.is_warm(function, version) {
                     seen.link.forget(function, version);
                 }
@@ -94,6 +94,7 @@ impl Site<'_> {
             developer: self.developer,
             weight: self.weight,
             function: None,
+            memory_bytes: draft.request.footprint_bytes(),
         };
         let reasons = match self.find(draft, &claim) {
             Found::Slot(slot) => return Ok(Ok(slot)),
@@ -105,12 +106,12 @@ impl Site<'_> {
             refused: Vec::new(),
             has_run: Vec::new(),
         };
-        let mut waiting = self.controller.fair.wait(claim, label, false, None)?;
+        let mut waiting = self.functions.providers.fair.wait(claim, label, false, None)?;
         match tokio::time::timeout(SLOT_WITHIN, waiting.word()).await {
             Ok(Word::Slot(slot)) => Ok(Ok(slot)),
             Ok(Word::Nobody) => Ok(Err(reasons)),
             Err(_) => refuse(
-                "deploy.busy",
+                Code::DeployBusy,
                 "no provider had a slot free in which to load the code; deploy again in a moment",
             ),
         }
@@ -119,16 +120,18 @@ impl Site<'_> {
     fn find(&self, draft: &Draft, claim: &Claim) -> Found {
         let mut reasons = Reasons::default();
         let mut is_busy = false;
-        for seen in self.controller.providers.all().iter() {
+        for seen in self.functions.providers.all().iter() {
             let candidate = seen.candidate(draft.wanted());
             let reason = match misfit(&candidate, &draft.request) {
-                None | Some(Reason::NoFreeSlot) => match self.controller.fair.admit(seen, claim) {
-                    Ok(slot) => return Found::Slot(slot),
-                    Err(_) => {
-                        is_busy = true;
-                        Reason::NoFreeSlot
+                None | Some(Reason::NoFreeSlot | Reason::NoFreeMemory) => {
+                    match self.functions.providers.fair.admit(seen, claim) {
+                        Ok(slot) => return Found::Slot(slot),
+                        Err(_) => {
+                            is_busy = true;
+                            Reason::NoFreeSlot
+                        }
                     }
-                },
+                }
                 Some(reason) => reason,
             };
             reasons.add(candidate.account, reason);
@@ -154,12 +157,12 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     let loaded = match site.load(work).await? {
         Ok(loaded) => loaded,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
-            return Err(reasons::no_provider(site.controller, &reasons).await);
+            return Err(reasons::no_provider(&site.functions.providers, &reasons).await);
         }
         Err(_) => {
             let message =
                 format!("no provider has a working sandbox `{backend}` for {language}; no other was used instead");
-            return Err(Refusal::new("sandbox.unavailable", message)
+            return Err(Refusal::new(Code::SandboxUnavailable, message)
                 .hint("run `piecework doctor` to see why, or use `--sandbox auto`")
                 .into());
         }
@@ -168,7 +171,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         Ok(()) => Ok(ASKED_FOR.to_owned()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
-            "sandbox.unsupported",
+            Code::SandboxUnsupported,
             format!("the sandbox `{backend}` cannot run this code: {reason}"),
         ),
         Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
@@ -204,20 +207,20 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         }
     }
     match others {
-        Some(reasons) => Err(reasons::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(reasons::no_provider(&site.functions.providers, &reasons).await),
         None => refuse(
-            "sandbox.unavailable",
+            Code::SandboxUnavailable,
             format!("no sandbox can run this code: {}", said.join("; ")),
         ),
     }
 }
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
-pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
-    let all = controller.providers.all();
+pub(crate) fn somebody_lets_reach(functions: &Functions, list: &EgressList) -> Answer<()> {
+    let all = functions.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
         return Err(Refusal::new(
-            "provider.none",
+            Code::ProviderNone,
             "no provider is connected, so the code cannot be loaded",
         )
         .hint("start one with `piecework provide`, then deploy again")
@@ -228,10 +231,13 @@ pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) ->
     }
     let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
     let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
-        None => refusal("egress.unavailable", "no provider runs functions that need the network"),
+        None => refusal(
+            Code::EgressUnavailable,
+            "no provider runs functions that need the network",
+        ),
         Some(address) => {
             let message = format!("{address} is not a public address, and no provider allows it");
-            Refusal::new("egress.private_address", message)
+            Refusal::new(Code::EgressPrivateAddress, message)
                 .hint("a provider can allow private networks with `--egress-to NETWORK`")
                 .into()
         }

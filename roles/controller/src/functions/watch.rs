@@ -13,15 +13,15 @@ use std::{
 };
 
 use dashmap::DashMap;
-use piecework_model::{Digest, FunctionId};
+use piecework_model::{AnyCode, Code, Digest, FunctionId};
 use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     clock::now_ms,
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 type Key = (FunctionId, u32);
@@ -61,35 +61,40 @@ pub(crate) struct Trial {
 
 /// How a run ended, as far as it says something about the version.
 #[derive(Clone, Copy)]
-pub(crate) enum End<'a> {
+pub(crate) enum End {
     Fine,
     /// It failed in a way that leaves the instance alive, or that is paid for.
     Failed,
     /// It killed its instance: `input`, if this was in a call of the function's owner, with a token of its account; none in
     /// the call of anybody else to whom the function is open.
     Crash {
-        code: &'a str,
+        code: Code,
         input: Option<Digest>,
     },
     /// No instance could be started.
-    NoStart(&'a str),
+    NoStart(Code),
     /// Nothing of the version's making.
     Neutral,
 }
 
-impl<'a> End<'a> {
+impl End {
     /// By the code of the refusal, if there was one; `input` is asked for after a crash.
-    pub(crate) fn of(code: Option<&'a str>, input: impl FnOnce() -> Option<Digest>) -> Self {
-        match code {
-            None => Self::Fine,
-            Some(code @ ("function.crashed" | "function.out_of_memory")) => Self::Crash { code, input: input() },
-            Some(code @ ("function.load_failed" | "function.no_handler" | "function.syntax_error")) => {
+    pub(crate) fn of(code: Option<&AnyCode>, input: impl FnOnce() -> Option<Digest>) -> Self {
+        let Some(code) = code else {
+            return Self::Fine;
+        };
+        match code.known() {
+            Some(code @ (Code::FunctionCrashed | Code::FunctionOutOfMemory)) => Self::Crash { code, input: input() },
+            Some(code @ (Code::FunctionLoadFailed | Code::FunctionNoHandler | Code::FunctionSyntaxError)) => {
                 Self::NoStart(code)
             }
             Some(
-                "function.raised" | "function.timed_out" | "function.output_too_large" | "function.output_invalid",
+                Code::FunctionRaised
+                | Code::FunctionTimedOut
+                | Code::FunctionOutputTooLarge
+                | Code::FunctionOutputInvalid,
             ) => Self::Failed,
-            Some(_) => Self::Neutral,
+            Some(_) | None => Self::Neutral,
         }
     }
 }
@@ -134,7 +139,7 @@ fn fails(trial: &Trial, traffic: &Traffic) -> bool {
 
 impl Watch {
     /// The failures in a row, if this one makes it too many.
-    fn count(&self, key: Key, end: End<'_>, limit: (u32, Duration)) -> Option<u32> {
+    fn count(&self, key: Key, end: End, limit: (u32, Duration)) -> Option<u32> {
         match end {
             End::NoStart(_) => self.extend(key, limit, |streak| streak.starts += 1),
             End::Crash { input: Some(input), .. } => self.extend(key, limit, |streak| streak.note_crash(input)),
@@ -165,7 +170,7 @@ impl Watch {
         streak.too_many(most)
     }
 
-    fn try_out(&self, key: Key, end: End<'_>, traffic: &Traffic) -> Option<Trial> {
+    fn try_out(&self, key: Key, end: End, traffic: &Traffic) -> Option<Trial> {
         if self.trials.len() >= TRIALS_MAX && !self.trials.contains_key(&key) {
             self.trials.clear();
         }
@@ -202,30 +207,33 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(controller: &Controller, live: &Arc<Live>, end: End<'_>) -> Answer<()> {
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> Answer<()> {
     let key = (live.function.id, live.version.version);
-    let limit = (controller.tuning.quarantine_after, controller.tuning.quarantine_window);
-    let too_many = controller.watch.count(key, end, limit);
+    let limit = (
+        functions.ground.tuning.quarantine_after,
+        functions.ground.tuning.quarantine_window,
+    );
+    let too_many = functions.watch.count(key, end, limit);
     if let (Some(failures), End::Crash { code, .. } | End::NoStart(code)) = (too_many, end) {
-        quarantine(controller, live, code, failures).await?;
+        quarantine(functions, live, code, failures).await?;
     }
     let traffic = live.function.policy.traffic.as_ref();
     if let Some(traffic) = traffic.filter(|_| live.version.version != live.function.live_version)
-        && let Some(trial) = controller.watch.try_out(key, end, traffic)
+        && let Some(trial) = functions.watch.try_out(key, end, traffic)
     {
-        withdraw(controller, live, traffic, trial).await?;
+        withdraw(functions, live, traffic, trial).await?;
     }
     Ok(())
 }
 
-async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: u32) -> Answer<()> {
+async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u32) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, _| {
+    let news = functions::change_policy(functions, function.id, |policy, _| {
         if policy.quarantined.contains_key(&version) {
             return false;
         }
         let why = Quarantine {
-            code: code.to_owned(),
+            code: code.into(),
             failures,
             at_ms: now_ms(),
         };
@@ -234,18 +242,25 @@ async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: 
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
-        controller.announce_function("quarantine", function, &detail);
+        tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
+        functions.ground.events.function("quarantine", function, &detail);
         let owner = (None, function.owner);
-        audit::record(controller, owner, ("quarantine", "set"), function.name.as_str(), detail).await?;
+        audit::record(
+            &functions.accounts,
+            owner,
+            ("quarantine", "set"),
+            function.name.as_str(),
+            detail,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Takes a canary's share away; if no other version beside the live one has one, the split ends.
-async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
+async fn withdraw(functions: &Functions, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, live_version| {
+    let news = functions::change_policy(functions, function.id, |policy, live_version| {
         let Some(now) = policy.traffic.as_mut().filter(|now| now.since_ms == traffic.since_ms) else {
             return false;
         };
@@ -260,10 +275,10 @@ async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial
         let detail = json!({"version": version, "calls": trial.calls, "errors": trial.errors,
             "errors_permille_max": traffic.errors_permille_max});
         tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "rolled back a canary version");
-        controller.announce_function("traffic", function, &detail);
+        functions.ground.events.function("traffic", function, &detail);
         let owner = (None, function.owner);
         audit::record(
-            controller,
+            &functions.accounts,
             owner,
             ("traffic", "rolled_back"),
             function.name.as_str(),
@@ -282,25 +297,26 @@ mod tests {
     const KEY: Key = (FunctionId([1; 12]), 1);
 
     /// In a call of the owner's with this input.
-    fn of(code: &str, input: u8) -> End<'_> {
-        End::of(Some(code), || Some(Digest([input; 32])))
+    fn of(code: Code, input: u8) -> End {
+        End::of(Some(&code.into()), || Some(Digest([input; 32])))
     }
 
     /// In a call without a token, or with a token of another account.
-    fn of_stranger(code: &str) -> End<'_> {
-        End::of(Some(code), || None)
+    fn of_stranger(code: Code) -> End {
+        End::of(Some(&code.into()), || None)
     }
 
     #[test]
     fn only_what_kills_instances_in_a_row_counts() {
         let watch = Watch::default();
         let mut input = 0;
-        let mut count = |code: Option<&str>| {
+        let mut count = |code: Option<Code>| {
             input += 1;
-            watch.count(KEY, End::of(code, || Some(Digest([input; 32]))), LIMIT)
+            let code = code.map(AnyCode::from);
+            watch.count(KEY, End::of(code.as_ref(), || Some(Digest([input; 32]))), LIMIT)
         };
-        let fatal = Some("function.crashed");
-        let raised = Some("function.raised");
+        let fatal = Some(Code::FunctionCrashed);
+        let raised = Some(Code::FunctionRaised);
         for code in [fatal, fatal, raised, fatal, fatal, None, fatal, fatal] {
             assert_eq!(
                 count(code),
@@ -308,11 +324,11 @@ mod tests {
                 "a run that did not kill its instance is between them"
             );
         }
-        assert_eq!(count(Some("provider.none")), None, "says nothing about the version");
+        assert_eq!(count(Some(Code::ProviderNone)), None, "says nothing about the version");
         assert_eq!(count(fatal), Some(3));
         let other = (KEY.0, 2);
         assert_eq!(
-            watch.count(other, of("function.crashed", 1), LIMIT),
+            watch.count(other, of(Code::FunctionCrashed, 1), LIMIT),
             None,
             "versions are counted apart"
         );
@@ -321,7 +337,7 @@ mod tests {
     #[test]
     fn strangers_never_bring_a_version_into_quarantine_and_neither_does_one_input() {
         let watch = Watch::default();
-        let code = "function.out_of_memory";
+        let code = Code::FunctionOutOfMemory;
         for _ in 0..100 {
             assert_eq!(watch.count(KEY, of_stranger(code), LIMIT), None);
         }
@@ -336,7 +352,7 @@ mod tests {
     #[test]
     fn a_version_that_does_not_start_needs_no_input_to_be_at_fault() {
         let watch = Watch::default();
-        let code = "function.load_failed";
+        let code = Code::FunctionLoadFailed;
         assert_eq!(watch.count(KEY, of_stranger(code), LIMIT), None);
         assert_eq!(watch.count(KEY, of(code, 1), LIMIT), None);
         assert_eq!(watch.count(KEY, of(code, 1), LIMIT), Some(3));
@@ -373,13 +389,13 @@ mod tests {
             since_ms: 5,
         };
         for number in 0..TRIALS_MAX + 10 {
-            assert_eq!(watch.count(key(number), of("function.crashed", 1), LIMIT), None);
+            assert_eq!(watch.count(key(number), of(Code::FunctionCrashed, 1), LIMIT), None);
             assert!(watch.try_out(key(number), End::Failed, &traffic).is_none());
         }
         assert!(watch.failing.len() <= STREAKS_MAX && watch.trials.len() <= TRIALS_MAX);
         // What failed long ago makes room.
         let at_once = (3, Duration::ZERO);
-        assert_eq!(watch.count(KEY, of("function.crashed", 1), at_once), None);
+        assert_eq!(watch.count(KEY, of(Code::FunctionCrashed, 1), at_once), None);
         assert_eq!(watch.failing.len(), 1);
     }
 

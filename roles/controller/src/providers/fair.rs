@@ -20,14 +20,17 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Admission, Arrival, Bounds, Claim, Crowded, Presence, Room, Ticket, Trust, inability};
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     failure::refuse,
-    providers::seen::{Seen, Wants},
+    providers::{
+        Providers,
+        seen::{Seen, Wants},
+    },
 };
 
 /// Each waiting call of a caller holds its event in memory and a connection open.
@@ -117,7 +120,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     fn new(shared: &Arc<Shared>, seen: Arc<Seen>, provider: usize, claim: Claim) -> Self {
-        seen.job_begins();
+        seen.job_begins(claim.memory_bytes);
         Self {
             shared: shared.clone(),
             seen,
@@ -138,8 +141,8 @@ impl Slot {
             state.room.swap(from, to, &claim, now_us).then_some(to)
         });
         if let Some(to) = swapped {
-            other.job_begins();
-            self.seen.job_ends();
+            other.job_begins(claim.memory_bytes);
+            self.seen.job_ends(claim.memory_bytes);
             (self.seen, self.provider) = (other.clone(), to);
         }
         swapped.is_some()
@@ -156,7 +159,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.seen.job_ends();
+        self.seen.job_ends(self.claim.memory_bytes);
         self.shared
             .give(|state, now_us| state.room.release(self.provider, &self.claim, now_us));
     }
@@ -265,6 +268,7 @@ impl State {
         (berth.seen, berth.trust, berth.presence) = (seen.clone(), trust, presence);
         if is_other {
             self.room.set_owner(index, seen.owner);
+            self.room.set_memory(index, seen.link.profile().memory_bytes);
             self.room.reconsider(index, |label| label.fits(seen));
         }
         if is_open_otherwise {
@@ -312,14 +316,14 @@ impl Fair {
                 receiver,
             }),
             Err(Crowded::Function) => refuse(
-                "function.too_many",
+                Code::FunctionTooMany,
                 "the function's concurrency limit is reached and its queue is full; retry later",
             ),
             Err(Crowded::Developer) => refuse(
-                "server.busy",
+                Code::ServerBusy,
                 "too many calls of this developer's functions are waiting; retry later",
             ),
-            Err(Crowded::All) => refuse("server.busy", "too many calls are waiting; retry later"),
+            Err(Crowded::All) => refuse(Code::ServerBusy, "too many calls are waiting; retry later"),
         }
     }
 
@@ -362,22 +366,22 @@ fn presence(seen: &Seen) -> Presence {
 }
 
 /// Looks at the providers when one comes or says that something changed, and every [`LOOK_EVERY`], until shutdown.
-pub(crate) async fn keep_watch(controller: Arc<Controller>) {
+pub(crate) async fn keep_watch(providers: Arc<Providers>) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watched = controller.providers.all();
+    let mut watched = providers.all();
     let mut changes: FuturesUnordered<_> = watched.iter().cloned().map(changed).collect();
     loop {
-        let all = controller.providers.all();
+        let all = providers.all();
         if !Arc::ptr_eq(&all, &watched) {
             watched = all;
             changes = watched.iter().cloned().map(changed).collect();
         }
-        controller.fair.look(&watched);
+        providers.fair.look(&watched);
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            _ = every.tick() => controller.fair.sweep(controller.tuning.provider_wait),
-            () = controller.providers.joined() => {}
+            () = providers.ground.shutdown.cancelled() => return,
+            _ = every.tick() => providers.fair.sweep(providers.ground.tuning.provider_wait),
+            () = providers.joined() => {}
             Some(seen) = changes.next(), if !changes.is_empty() => changes.push(changed(seen)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -83,9 +84,9 @@ async fn strangers_bring_no_public_function_into_quarantine() {
     for nth in 0..15 {
         let body = json!(format!("die {nth}"));
         let answer = machine.ask_as(None, Method::POST, path, Some(body.clone())).await;
-        answer.refused(502, "function.crashed");
+        answer.refused(502, Code::FunctionCrashed);
         let answer = machine.ask_as(Some(&stranger), Method::POST, path, Some(body)).await;
-        answer.refused(502, "function.crashed");
+        answer.refused(502, Code::FunctionCrashed);
     }
     let shown = machine.get("/functions/open").await.ok();
     assert_eq!(shown["status"], "ready");
@@ -138,7 +139,7 @@ async fn a_newcomers_computer_gets_no_job_with_secrets_unless_its_developer_says
     .await;
     // Where nobody else is there, it is refused with the reason and the way out.
     let refused = deploy("alley", json!({"region": "alley"})).await;
-    refused.refused(503, "provider.none");
+    refused.refused(503, Code::ProviderNone);
     let error = refused.body["error"].to_string();
     assert!(
         error.contains("not_confided") && error.contains("--trust any"),

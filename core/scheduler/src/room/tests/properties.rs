@@ -71,8 +71,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let mut room = room(&[2; PROVIDERS]);
+        (0..PROVIDERS).for_each(|provider| room.set_memory(provider, 100));
         Self {
-            room: room(&[2; PROVIDERS]),
+            room,
             now: 0,
             waiting: Vec::new(),
             running: Vec::new(),
@@ -94,6 +96,7 @@ impl World {
                 let function = (number > 0).then(|| (function(10 * developer + number), 1 + number as u32));
                 let claim = Claim {
                     function,
+                    memory_bytes: [0, 10, 40, 90][number % 4],
                     ..claim(developer, 1 + developer as u32)
                 };
                 self.arrives(claim, set(able), patient, admit);
@@ -180,6 +183,10 @@ impl World {
             assert_eq!(berth.taken as usize, running);
             let is_open = berth.presence == Presence::Open;
             let given = berth.slots.min(berth.ceiling) as usize;
+            let here = self.running.iter().filter(|(at, _)| *at == provider);
+            let held: u64 = here.map(|(_, claim)| claim.memory_bytes).sum();
+            assert_eq!(berth.memory.taken, held);
+            assert!(held <= 100, "more memory is given than there is");
             for line in room.queues.values().flat_map(|queue| &queue.lines) {
                 let at_limit = line.claim.function.is_some_and(|(function, limit)| {
                     let inside = self
@@ -189,10 +196,12 @@ impl World {
                     inside.count() >= limit as usize
                 });
                 let holds = |(at, claim): &&(usize, Claim)| *at == provider && claim.developer == line.claim.developer;
-                let held = self.running.iter().filter(holds).count();
-                let is_free = is_open && given > running + kept_back(given, held);
+                let own = self.running.iter().filter(holds).count();
+                let is_free = is_open && given > running + kept_back(given, own);
+                let kept_bytes = if given >= 4 && own > 0 { 100 / 8 } else { 0 };
+                let has_memory = held + line.claim.memory_bytes + kept_bytes <= 100 && room.starving == 0;
                 assert!(
-                    !is_free || at_limit || !line.able.contains(provider),
+                    !is_free || !has_memory || at_limit || !line.able.contains(provider),
                     "a slot of {provider} idles"
                 );
             }
@@ -228,7 +237,7 @@ proptest! {
         prop_assert!(world.room.next(world.now).is_none());
         world.check();
         let Room { queues, functions, impatient, berths, .. } = &world.room;
-        prop_assert!(queues.is_empty() && *impatient == 0);
+        prop_assert!(queues.is_empty() && *impatient == 0 && world.room.starving == 0);
         prop_assert!(functions.values().all(|function| function.inside + function.impatient == 0));
         prop_assert!(berths.iter().all(|berth| berth.shares.is_clear()));
     }

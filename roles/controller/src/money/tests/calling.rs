@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::held::Decision;
 use piecework_ledger::Key;
-use piecework_model::{Digest, FunctionId, Language, Limits};
+use piecework_model::{Code, Digest, FunctionId, Language, Limits};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request, Trust};
@@ -76,6 +76,7 @@ fn live() -> Live {
             placement: Placement::default(),
             rerun_percent: 0,
             stream_bytes: 0,
+            bundle_bytes: 0,
             created_at_ms: 0,
         },
         request: Request {
@@ -116,7 +117,7 @@ fn invocation(created_at_ms: u64) -> Invocation {
 }
 
 async fn call(world: &World) -> Done {
-    match invoke::run(world.controller.clone(), invocation(now_ms())).await {
+    match invoke::run(world.controller.calls.clone(), invocation(now_ms())).await {
         Ok(done) => done,
         Err(refusal) => panic!("a call that ran was refused: {refusal}"),
     }
@@ -124,7 +125,7 @@ async fn call(world: &World) -> Done {
 
 /// Owed to receipts, and kept for running jobs.
 fn owed(world: &World) -> (i128, i128) {
-    world.controller.leases.book(world.lease).expect("known").owed()
+    world.controller.money.leases.book(world.lease).expect("known").owed()
 }
 
 #[tokio::test]
@@ -167,7 +168,7 @@ async fn with_usual_jobs() -> World {
     world.store.put_function(function());
     for _ in 0..100 {
         let usual = payable(&mut world, 1_000);
-        withheld::pay_if_usual(&world.controller, usual).await;
+        withheld::pay_if_usual(&world.controller.money, usual).await;
     }
     world
 }
@@ -180,7 +181,7 @@ async fn a_receipt_that_cannot_be_held_is_paid() {
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
     world.store.set_full(true);
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(false);
     world.paid_after(job).await;
 }
@@ -190,16 +191,16 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     let mut world = with_usual_jobs().await;
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(true);
     for decision in [Decision::Release, Decision::Refuse] {
-        let refusal = withheld::decide(&world.controller, account(CONTROLLER), job, decision).await;
-        assert_eq!(refusal.expect_err("not written").code, "server.disk_full");
+        let refusal = withheld::decide(&world.controller.money, account(CONTROLLER), job, decision).await;
+        assert_eq!(refusal.expect_err("not written").code, Code::ServerDiskFull);
     }
     world.store.set_full(false);
     world.clock.sleep(Duration::from_secs(10)).await;
     assert!(!world.is_paid(job).await, "it is held as before");
-    let released = withheld::decide(&world.controller, account(CONTROLLER), job, Decision::Release).await;
+    let released = withheld::decide(&world.controller.money, account(CONTROLLER), job, Decision::Release).await;
     released.expect("released");
     world.paid_after(job).await;
 }
@@ -215,14 +216,14 @@ async fn what_a_controller_saw_itself_does_not_stand_out() {
     streamed.outgoing.receipt.duration_us = 300_000_000;
     streamed.outgoing.receipt.counters.memory_byte_ms = 300_000 * Limits::SLOT_BYTES;
     let job = streamed.outgoing.receipt.job;
-    withheld::pay_if_usual(&world.controller, streamed).await;
-    let held = withheld::of(&world.controller, job).await.expect("read");
+    withheld::pay_if_usual(&world.controller.money, streamed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
     assert!(held.is_none(), "{held:?}");
     let mut claimed = payable(&mut world, 1_000);
     claimed.outgoing.receipt.counters.egress_bytes = gib;
     let job = claimed.outgoing.receipt.job;
-    withheld::pay_if_usual(&world.controller, claimed).await;
-    let held = withheld::of(&world.controller, job).await.expect("read");
+    withheld::pay_if_usual(&world.controller.money, claimed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
     assert!(held.is_some(), "a gibibyte that nobody else saw");
 }
 
@@ -232,14 +233,17 @@ async fn a_run_that_cannot_be_written_down_leaves_nothing_at_stake() {
     world.store.put_function(function());
     world.store.set_broken(true);
     let created_at_ms = now_ms();
-    let refused = invoke::run(world.controller.clone(), invocation(created_at_ms)).await;
+    let refused = invoke::run(world.controller.calls.clone(), invocation(created_at_ms)).await;
     assert_eq!(
-        refused.err().map(|refusal| refusal.code.to_string()).as_deref(),
-        Some("server.disk_full")
+        refused.err().map(|refusal| refusal.code),
+        Some(Code::ServerDiskFull.into())
     );
     assert_eq!(owed(&world), (0, 0), "nothing is owed or reserved");
-    let book = world.controller.leases.book(world.lease).expect("known");
-    let lane = book.lane(&world.controller, world.lane(0).1).await.expect("a lane");
+    let book = world.controller.money.leases.book(world.lease).expect("known");
+    let lane = book
+        .lane(&world.controller.money, world.lane(0).1)
+        .await
+        .expect("a lane");
     let exposure_ucr = book.exposure_ucr;
     assert!(
         lane.stake(u64::MAX, Digest::of(b"next"), exposure_ucr, exposure_ucr),
