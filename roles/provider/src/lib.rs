@@ -34,9 +34,10 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use piecework_blobs::Unpacked;
+use piecework_disk::{Level, Room};
 use piecework_model::{
-    AccountId, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
-    Ticket,
+    AccountId, Code, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal,
+    SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
@@ -96,6 +97,8 @@ pub struct Options {
     pub collector: Option<Arc<Collector>>,
     /// When jobs may run.
     pub rules: Rules,
+    /// Of the disk with the journal, the papers and the bundles.
+    pub disk: Arc<dyn Room>,
     /// A control group whose load alone is the owner's, as [`can_watch`] takes it; none: all that is not this provider.
     pub owner_group: Option<PathBuf>,
 }
@@ -112,6 +115,7 @@ pub struct Provider {
     receipts: Receipts,
     collector: Option<Arc<Collector>>,
     keeper: Keeper,
+    disk: Arc<dyn Room>,
     running: AtomicU32,
     draining: AtomicBool,
     /// Of the controller's clock, by which deadlines are set.
@@ -151,12 +155,14 @@ impl Provider {
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
             collector: options.collector,
+            disk: options.disk,
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
         });
         Keeper::start(&provider, Machine::new(options.owner_group))?;
-        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
+        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown.clone()));
+        tokio::spawn(watch_disk(Arc::downgrade(&provider), shutdown));
         Ok(provider)
     }
 
@@ -212,7 +218,7 @@ impl Provider {
             .find(|backend| backend.name() == name)
             .ok_or_else(|| {
                 Rejection::new(
-                    "sandbox.unavailable",
+                    Code::SandboxUnavailable,
                     format!("the sandbox `{name}` does not work on this provider"),
                 )
                 .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
@@ -239,12 +245,15 @@ impl Provider {
         let slot = Slot(&self.running);
         if taken >= self.profile.slots {
             return Err(Rejection::new(
-                "provider.no_slot",
+                Code::ProviderNoSlot,
                 "every slot of this provider is taken",
             ));
         }
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Rejection::new("provider.draining", "this provider takes no new jobs"));
+            return Err(Rejection::new(
+                Code::ProviderDraining,
+                "this provider takes no new jobs",
+            ));
         }
         self.keeper.admit()?;
         if taken == 0 {
@@ -274,6 +283,24 @@ async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken)
         let Some(provider) = provider.upgrade() else { return };
         provider.pools.sweep(Instant::now());
         provider.look_at_memory(&groups);
+    }
+}
+
+/// Has the keeper look as soon as the room on the disk changes, and makes room there of what can be unpacked again.
+async fn watch_disk(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
+    let Some(disk) = provider.upgrade().map(|provider| provider.disk.clone()) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = disk.changed() => {}
+        }
+        let Some(provider) = provider.upgrade() else { return };
+        if disk.reading().level != Level::Ample {
+            provider.pools.shed_bundles().await;
+        }
+        provider.keeper.look_now();
     }
 }
 
@@ -312,7 +339,10 @@ impl ProviderLink for Provider {
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
         self.keeper
             .admit()
-            .map_err(|paused| LoadError::Failed(paused.message))?;
+            .map_err(|refused| match refused.code == Code::ProviderDiskFull {
+                true => LoadError::Code(refused),
+                false => LoadError::Failed(refused.message),
+            })?;
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
@@ -440,7 +470,7 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
 fn refusal(error: &LoadError) -> Refusal {
     match error {
         LoadError::Code(rejection) => rejection.clone(),
-        LoadError::Unsupported { reason } => Rejection::new("sandbox.unavailable", reason.clone()),
-        LoadError::Failed(reason) => Rejection::new("sandbox.failed", reason.clone()),
+        LoadError::Unsupported { reason } => Rejection::new(Code::SandboxUnavailable, reason.clone()),
+        LoadError::Failed(reason) => Rejection::new(Code::SandboxFailed, reason.clone()),
     }
 }

@@ -20,7 +20,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{BackendName, Digest, FunctionId, Rejection};
+use piecework_model::{BackendName, Code, Digest, FunctionId, Rejection};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
 use tokio::{
@@ -137,6 +137,13 @@ impl Pools {
             memory,
             workers: Some(threads("sandbox-worker", true)),
             waiters: Some(threads("sandbox-waiter", false)),
+        }
+    }
+
+    /// Deletes what is unpacked and serves nobody: it can be unpacked again.
+    pub(crate) async fn shed_bundles(&self) {
+        if let Err(error) = self.bundles.shed().await {
+            tracing::warn!(%error, "unused bundles could not be deleted");
         }
     }
 
@@ -457,7 +464,7 @@ fn oldest(mut ages: Vec<(Instant, u64)>, bytes: u64) -> (Option<Instant>, u64) {
 
 fn no_memory() -> Rejection {
     Rejection::new(
-        "provider.no_memory",
+        Code::ProviderNoMemory,
         "running jobs use the memory that this provider has",
     )
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey,
+    Ticket,
 };
 use piecework_queue::{Refusal, Unsealed};
 use piecework_sandbox::{Finished, Outcome, Streamed};
@@ -61,7 +62,7 @@ impl Receipts {
             let mine = blake3::Hash::from_bytes(self.mark(receipt)) == blake3::Hash::from_bytes(*mark);
             if !mine || (receipt.lease, receipt.provider) != lane {
                 return Err(Rejection::new(
-                    "receipt.not_mine",
+                    Code::ReceiptNotMine,
                     "a receipt was not issued by this provider in this lane",
                 ));
             }
@@ -202,12 +203,12 @@ mod tests {
         };
         assert_eq!(
             receipts.seal(lane, &[dearer]).expect_err("altered").code,
-            "receipt.not_mine"
+            Code::ReceiptNotMine
         );
         let other_lane = (LeaseId([7; 20]), lane.1);
         assert_eq!(
             receipts.seal(other_lane, &[mine]).expect_err("another lane").code,
-            "receipt.not_mine"
+            Code::ReceiptNotMine
         );
     }
 }

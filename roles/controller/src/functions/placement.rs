@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use piecework_api::functions::{PlacementBody, PriceCap};
 use piecework_ledger::{Key, Value};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
 
 use crate::{
-    Answer, Controller, accounts,
+    Answer, accounts,
     failure::{Refusal, chain, rejected},
+    functions::Functions,
 };
 
 /// The developer's own machines, in a list of providers.
@@ -25,7 +26,7 @@ const PINNED_MAX: usize = 100;
 /// `before` with the parts that are given. Refuses with `placement.bad_region`, `.bad_label`, `.bad_trust`, `.bad_pin`,
 /// `.bad_policy` or `.unknown_provider`.
 pub(crate) async fn changed(
-    controller: &Controller,
+    functions: &Functions,
     before: Placement,
     body: Option<PlacementBody>,
 ) -> Answer<Placement> {
@@ -45,7 +46,7 @@ pub(crate) async fn changed(
         placement.price_caps = caps(cap);
     }
     if let Some(pin) = body.pin {
-        placement.pin = pin_of(controller, pin).await?;
+        placement.pin = pin_of(functions, pin).await?;
     }
     if let Some(policy) = body.policy.filter(|policy| !policy.is_empty()) {
         placement.policy = match policy.as_str() {
@@ -63,7 +64,7 @@ pub(crate) async fn changed(
 pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     match asked {
         Some(percent) if percent > 100 => Err(Refusal::new(
-            "placement.bad_rerun",
+            Code::PlacementBadRerun,
             "the share must be between 1 and 100 percent, or 0 for none",
         )
         .field("rerun_percent")
@@ -72,14 +73,14 @@ pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     }
 }
 
-fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
+fn refused<T>(code: Code, field: &str, message: &str) -> Answer<T> {
     Err(Refusal::new(code, message).field(format!("placement.{field}")).into())
 }
 
 fn region_of(region: String) -> Answer<Option<String>> {
     if region.chars().count() > WORD_LENGTH_MAX {
         return refused(
-            "placement.bad_region",
+            Code::PlacementBadRegion,
             "region",
             "the region has more than 64 characters",
         );
@@ -91,7 +92,7 @@ fn labels_of(labels: Vec<String>) -> Answer<BTreeSet<String>> {
     let is_word = |label: &String| !label.is_empty() && label.chars().count() <= WORD_LENGTH_MAX;
     if labels.len() > LABELS_MAX || !labels.iter().all(is_word) {
         let message = "there may be at most 32 labels of 1 to 64 characters";
-        return refused("placement.bad_label", "labels", message);
+        return refused(Code::PlacementBadLabel, "labels", message);
     }
     Ok(labels.into_iter().collect())
 }
@@ -105,10 +106,10 @@ fn caps(cap: PriceCap) -> PriceCaps {
     }
 }
 
-async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pin>> {
+async fn pin_of(functions: &Functions, names: Vec<String>) -> Answer<Option<Pin>> {
     if names.len() > PINNED_MAX {
         return refused(
-            "placement.bad_pin",
+            Code::PlacementBadPin,
             "pin",
             "a function can be pinned to at most 100 providers",
         );
@@ -118,21 +119,22 @@ async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pi
         if name == OWN {
             pin.own = true;
         } else {
-            pin.providers.insert(provider_named(controller, name).await?);
+            pin.providers.insert(provider_named(functions, name).await?);
         }
     }
     Ok(Some(pin).filter(|_| !names.is_empty()))
 }
 
 /// One that has an offer on the ledger; it need not be here now.
-async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId> {
-    let account = match accounts::find(controller, name).await {
+async fn provider_named(functions: &Functions, name: &str) -> Answer<AccountId> {
+    let account = match accounts::find(&functions.accounts, name).await {
         Ok(account) => Some(account),
-        Err(refusal) if refusal.code == "account.not_found" => None,
+        Err(refusal) if refusal.code == Code::AccountNotFound => None,
         Err(refusal) => return Err(refusal),
     };
     if let Some(account) = account
-        && controller
+        && functions
+            .ground
             .chain
             .get(&Key::Offer(account))
             .await
@@ -142,16 +144,16 @@ async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId
         return Ok(account);
     }
     let message = format!("there is no provider named `{name}`");
-    Err(Refusal::new("placement.unknown_provider", message)
+    Err(Refusal::new(Code::PlacementUnknownProvider, message)
         .field("placement.pin")
         .hint("list providers with `piecework offers`; `own` means your own")
         .into())
 }
 
 /// The providers that a pin lets in, for the developer's functions.
-pub(crate) async fn pinned(controller: &Controller, developer: AccountId, pin: &Pin) -> Answer<Pinned> {
+pub(crate) async fn pinned(functions: &Functions, developer: AccountId, pin: &Pin) -> Answer<Pinned> {
     let owners = match pin.own {
-        true => [developer, owner_of(controller, developer).await?].into(),
+        true => [developer, owner_of(functions, developer).await?].into(),
         false => BTreeSet::new(),
     };
     Ok(Pinned {
@@ -161,20 +163,26 @@ pub(crate) async fn pinned(controller: &Controller, developer: AccountId, pin: &
 }
 
 /// Whose an account is: another's where the ledger says so, else its own.
-pub(crate) async fn owner_of(controller: &Controller, account: AccountId) -> Answer<AccountId> {
-    match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
+pub(crate) async fn owner_of(functions: &Functions, account: AccountId) -> Answer<AccountId> {
+    match functions
+        .ground
+        .chain
+        .get(&Key::Account(account))
+        .await
+        .map_err(chain)?
+    {
         Some(Value::Account(found)) => Ok(found.owner.unwrap_or(account)),
         Some(_) | None => Ok(account),
     }
 }
 
 /// As its owner sees it.
-pub(crate) async fn view(controller: &Controller, placement: &Placement) -> PlacementBody {
+pub(crate) async fn view(functions: &Functions, placement: &Placement) -> PlacementBody {
     let mut pin = Vec::new();
     if let Some(pinned) = &placement.pin {
         pin.extend(pinned.own.then(|| OWN.to_owned()));
         for provider in &pinned.providers {
-            pin.push(controller.account_name(*provider).await);
+            pin.push(functions.ground.account_name(*provider).await);
         }
     }
     let caps = placement.price_caps;
@@ -195,9 +203,11 @@ pub(crate) async fn view(controller: &Controller, placement: &Placement) -> Plac
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::AnyCode;
+
     use super::*;
 
-    fn code<T: std::fmt::Debug>(refused: Answer<T>) -> String {
+    fn code<T: std::fmt::Debug>(refused: Answer<T>) -> AnyCode {
         refused.expect_err("refused").code
     }
 
@@ -205,12 +215,12 @@ mod tests {
     fn words_have_bounds() {
         assert_eq!(region_of(String::new()), Ok(None), "anywhere");
         assert_eq!(region_of("eu".into()), Ok(Some("eu".into())));
-        assert_eq!(code(region_of("x".repeat(65))), "placement.bad_region");
+        assert_eq!(code(region_of("x".repeat(65))), Code::PlacementBadRegion);
         assert_eq!(
             labels_of(vec!["gpu".into(), "gpu".into()]),
             Ok(["gpu".to_owned()].into())
         );
-        assert_eq!(code(labels_of(vec![String::new()])), "placement.bad_label");
-        assert_eq!(code(labels_of(vec!["x".into(); 33])), "placement.bad_label");
+        assert_eq!(code(labels_of(vec![String::new()])), Code::PlacementBadLabel);
+        assert_eq!(code(labels_of(vec!["x".into(); 33])), Code::PlacementBadLabel);
     }
 }

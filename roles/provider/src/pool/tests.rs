@@ -142,11 +142,12 @@ impl World {
     }
 }
 
-fn code(taken: Result<Lease, LoadError>) -> String {
+/// Why nothing was taken; `None` where it was.
+fn code(taken: Result<Lease, LoadError>) -> Option<Code> {
     match taken {
-        Ok(_) => "taken".to_owned(),
-        Err(LoadError::Code(rejection)) => rejection.code.into_owned(),
-        Err(other) => other.to_string(),
+        Ok(_) => None,
+        Err(LoadError::Code(rejection)) => rejection.code.known(),
+        Err(other) => panic!("{other}"),
     }
 }
 
@@ -155,9 +156,9 @@ async fn what_runs_never_promises_more_than_there_is() {
     let world = World::new(250).await;
     let first = world.take(1).await.expect("100 of 250 MiB");
     let _second = world.take(2).await.expect("200 of 250 MiB");
-    assert_eq!(code(world.take(3).await), "provider.no_memory");
+    assert_eq!(code(world.take(3).await), Some(Code::ProviderNoMemory));
     drop(first);
-    assert_eq!(code(world.take(3).await), "taken");
+    assert_eq!(code(world.take(3).await), None);
 }
 
 #[tokio::test]
@@ -173,7 +174,7 @@ async fn idle_instances_go_first_and_only_as_many_as_must() {
     let again = world.take(3).await.expect("the others go");
     assert!(!again.cold, "the one that was wanted stayed");
     assert_eq!(world.alive(), 3, "one was enough");
-    assert_eq!(code(world.take(5).await), "provider.no_memory");
+    assert_eq!(code(world.take(5).await), Some(Code::ProviderNoMemory));
 }
 
 #[tokio::test]
@@ -184,7 +185,7 @@ async fn a_warm_instance_needs_room_to_run() {
     world.memory.look(0, 90 * MIB);
     assert_eq!(
         code(world.take(1).await),
-        "provider.no_memory",
+        Some(Code::ProviderNoMemory),
         "others use the machine"
     );
     assert_eq!(world.alive(), 1, "it stays for when there is room");

@@ -7,6 +7,7 @@ pub mod control;
 mod controller;
 mod cores;
 mod devnet;
+mod disk;
 mod files;
 mod first;
 mod formats;

@@ -40,9 +40,17 @@ async fn jobs_wait_for_memory_as_for_a_slot() {
         assert_eq!(answer.ok()["output"], 500);
     }
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(1_400), "more than two ran at once: {took:?}");
+    assert!(
+        took >= Duration::from_millis(1_400),
+        "more than two ran at once: {took:?}"
+    );
     let large = machine
-        .deploy_with("large", "javascript", SLEEPY, json!({"memory_limit_mb": 320, "sandbox": "wasm"}))
+        .deploy_with(
+            "large",
+            "javascript",
+            SLEEPY,
+            json!({"memory_limit_mb": 320, "sandbox": "wasm"}),
+        )
         .await;
     large.refused(503, "provider.none");
 }

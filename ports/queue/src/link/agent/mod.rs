@@ -14,7 +14,7 @@ use std::{
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
-use piecework_model::{NetworkId, PublicKey, Rejection, SecretKey};
+use piecework_model::{Code, NetworkId, PublicKey, Rejection, SecretKey};
 use piecework_sandbox::{Inlet, Outlet, Sent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -209,7 +209,7 @@ impl Agent {
             }
             let unconfirmed = orders.values().filter(|run| run.result.borrow().is_some()).count();
             if unconfirmed >= UNCONFIRMED_MAX {
-                let full = Rejection::new("provider.no_slot", "too many results wait to be confirmed");
+                let full = Rejection::new(Code::ProviderNoSlot, "too many results wait to be confirmed");
                 run.result.send_replace(Some(Arc::new(Err(full))));
                 return (run, false);
             }
@@ -255,7 +255,7 @@ async fn unless_it_panics(run: impl Future<Output = Result<Delivery, Refusal>>) 
     AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!("a job ended by a bug of the provider");
         Err(Rejection::new(
-            "sandbox.failed",
+            Code::SandboxFailed,
             "the provider failed while it ran the job",
         ))
     })
@@ -268,11 +268,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_run_is_a_failure_of_that_job_alone() {
         let failed = unless_it_panics(async { panic!("a bug") }).await;
-        assert_eq!(failed.err().map(|refused| refused.code), Some("sandbox.failed".into()));
-        let refused = unless_it_panics(async { Err(Rejection::new("provider.no_slot", "full")) }).await;
-        assert_eq!(
-            refused.err().map(|refused| refused.code),
-            Some("provider.no_slot".into())
-        );
+        assert_eq!(failed.expect_err("no result").code, Code::SandboxFailed);
+        let refused = unless_it_panics(async { Err(Rejection::new(Code::ProviderNoSlot, "full")) }).await;
+        assert_eq!(refused.expect_err("refused").code, Code::ProviderNoSlot);
     }
 }
