@@ -349,7 +349,7 @@ pub(crate) async fn output(calls: &Calls, job: &Job) -> Answer<Bytes> {
             )
         }
         (Some(ApiResultState::Dropped), None) => missing(
-            "result.not_kept",
+            Code::ResultNotKept,
             "the output is not kept: the account's stored outputs took more room than they may".into(),
         ),
         (_, None) => missing(

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::AtomicU32};
 use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files};
-use piecework_model::{BackendName, Counters, Language, Limits};
+use piecework_model::{BackendName, Code, Counters, Language, Limits};
 use piecework_sandbox::{EgressMeter, Logs, Outcome, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
 
@@ -142,12 +142,11 @@ impl World {
     }
 }
 
-/// Why nothing was taken; `None` where it was.
-fn code(taken: Result<Lease, LoadError>) -> Option<Code> {
+fn code(taken: Result<Lease, LoadError>) -> Code {
     match taken {
-        Ok(_) => None,
-        Err(LoadError::Code(rejection)) => rejection.code.known(),
-        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("an instance was taken"),
+        Err(LoadError::Code(rejection)) => rejection.code.known().expect("a code of this build"),
+        Err(other) => panic!("not refused: {other}"),
     }
 }
 
@@ -156,9 +155,9 @@ async fn what_runs_never_promises_more_than_there_is() {
     let world = World::new(250).await;
     let first = world.take(1).await.expect("100 of 250 MiB");
     let _second = world.take(2).await.expect("200 of 250 MiB");
-    assert_eq!(code(world.take(3).await), Some(Code::ProviderNoMemory));
+    assert_eq!(code(world.take(3).await), Code::ProviderNoMemory);
     drop(first);
-    assert_eq!(code(world.take(3).await), None);
+    world.take(3).await.expect("there is room again");
 }
 
 #[tokio::test]
@@ -174,7 +173,7 @@ async fn idle_instances_go_first_and_only_as_many_as_must() {
     let again = world.take(3).await.expect("the others go");
     assert!(!again.cold, "the one that was wanted stayed");
     assert_eq!(world.alive(), 3, "one was enough");
-    assert_eq!(code(world.take(5).await), Some(Code::ProviderNoMemory));
+    assert_eq!(code(world.take(5).await), Code::ProviderNoMemory);
 }
 
 #[tokio::test]
@@ -185,7 +184,7 @@ async fn a_warm_instance_needs_room_to_run() {
     world.memory.look(0, 90 * MIB);
     assert_eq!(
         code(world.take(1).await),
-        Some(Code::ProviderNoMemory),
+        Code::ProviderNoMemory,
         "others use the machine"
     );
     assert_eq!(world.alive(), 1, "it stays for when there is room");

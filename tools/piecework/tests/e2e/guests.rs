@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use serde_json::json;
 
 use crate::{
@@ -52,7 +53,7 @@ async fn jobs_wait_for_memory_as_for_a_slot() {
             json!({"memory_limit_mb": 320, "sandbox": "wasm"}),
         )
         .await;
-    large.refused(503, "provider.none");
+    large.refused(503, Code::ProviderNone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
