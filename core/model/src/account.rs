@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::Rejection;
+use crate::{Code, Rejection};
 
 /// A role of an account on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl std::str::FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
         named.ok_or_else(|| {
-            Rejection::new("token.bad_scope", format!("`{text}` is not a token scope"))
+            Rejection::new(Code::TokenBadScope, format!("`{text}` is not a token scope"))
                 .hint("use deploy, invoke, view or admin")
                 .field("scopes")
         })

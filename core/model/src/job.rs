@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::Rejection;
+use crate::{Code, Rejection};
 
 /// ```text
 /// queued -> running -> succeeded | failed | timed_out
@@ -76,7 +76,7 @@ impl std::str::FromStr for JobState {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = Self::ALL.into_iter().find(|state| state.as_str() == text);
         named.ok_or_else(|| {
-            Rejection::new("job.bad_state", format!("`{text}` is not a job state"))
+            Rejection::new(Code::JobBadState, format!("`{text}` is not a job state"))
                 .hint("use queued, running, succeeded, failed, timed_out, cancelled or expired")
                 .field("state")
         })
@@ -86,6 +86,7 @@ impl std::str::FromStr for JobState {
 /// ```text
 /// kept ------------------------------------------> expired
 /// delivering -> delivered | undelivered ---------> expired (undelivered alone)
+/// any but delivered and expired -----------------> dropped
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(rename_all = "snake_case")]
@@ -101,15 +102,18 @@ pub enum ResultState {
     /// Not accepted by the sink; kept with the job until it expires.
     Undelivered = 3,
     Expired = 4,
+    /// Not kept: the account's stored outputs took more room than they may, and this was the oldest.
+    Dropped = 5,
 }
 
 impl ResultState {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Kept,
         Self::Delivering,
         Self::Delivered,
         Self::Undelivered,
         Self::Expired,
+        Self::Dropped,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -119,6 +123,7 @@ impl ResultState {
             Self::Delivered => "delivered",
             Self::Undelivered => "undelivered",
             Self::Expired => "expired",
+            Self::Dropped => "dropped",
         }
     }
 

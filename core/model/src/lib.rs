@@ -4,6 +4,7 @@
 //! encoded with [borsh](https://borsh.io), which has one encoding per value; golden vectors in `tests/` pin it.
 
 mod account;
+mod code;
 mod credits;
 mod digest;
 mod egress;
@@ -21,8 +22,9 @@ mod time;
 mod workload;
 
 pub use account::{Role, Roles, Scope};
+pub use code::{AnyCode, Code};
 pub use credits::{Credits, CreditsOverflow};
-pub use digest::{Digest, DigestStream};
+pub use digest::{Digest, DigestStream, Salt};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use format::{Format, MARK, UnknownVersion};
 pub use function::{FunctionName, Language, OwnerName};

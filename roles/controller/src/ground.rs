@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
+use piecework_disk::Room;
 use piecework_ledger::{Key, Value};
 use piecework_model::{AccountId, NetworkId, PublicKey, SecretKey};
 use piecework_store::Store;
@@ -24,6 +25,7 @@ pub(crate) struct Ground {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) disk: Arc<dyn Room>,
     pub(crate) base_url: String,
     pub(crate) tuning: Tuning,
     pub(crate) clock: Arc<dyn Clock>,

@@ -22,6 +22,7 @@ mod ground;
 mod http;
 mod money;
 mod providers;
+mod quotas;
 mod shown;
 mod telemetry;
 
@@ -36,6 +37,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
+use piecework_disk::Room;
 use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
@@ -63,6 +65,8 @@ pub struct Options {
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
+    /// Of the disks with the store, the bundles and the ledger.
+    pub disk: Arc<dyn Room>,
     pub packages: Arc<piecework_packages::Packages>,
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
@@ -189,6 +193,7 @@ impl Controller {
             chain: options.chain,
             store: options.store,
             blobs: options.blobs,
+            disk: options.disk,
             base_url: options.base_url,
             tuning: options.tuning,
             clock: options.clock,

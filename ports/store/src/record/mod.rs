@@ -6,6 +6,7 @@ mod backend_text;
 mod function;
 mod job;
 mod metric;
+mod quota;
 mod result;
 
 pub use account::{Token, User};
@@ -13,4 +14,5 @@ pub use audit::{AuditEntry, AuditFilter, Change};
 pub use function::{BackendReason, Function, FunctionSettings, Policy, Quarantine, ResultPolicy, Traffic, Version};
 pub use job::{Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobStep, JournalLag, Page, Payment, Settlement};
 pub use metric::{MetricScope, Point};
+pub use quota::{Amounts, Kept, QUOTAS_DEFAULT};
 pub use result::ResultNote;

@@ -10,7 +10,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_store::{Token, User};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
@@ -40,7 +40,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network can do this")
+        refuse(Code::AuthOperator, "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -48,7 +48,10 @@ impl Caller {
         if self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
             return Ok(());
         }
-        refuse("auth.scope", format!("the token lacks the scope `{}`", scope.as_str()))
+        refuse(
+            Code::AuthScope,
+            format!("the token lacks the scope `{}`", scope.as_str()),
+        )
     }
 }
 
@@ -135,7 +138,7 @@ impl Auth {
         }
         if entry.left == 0 {
             return refuse(
-                "auth.rate_limited",
+                Code::AuthRateLimited,
                 "too many login attempts for this name; wait a minute",
             );
         }
@@ -182,14 +185,14 @@ pub(crate) async fn caller_of(accounts: &Accounts, token: &str) -> Answer<Arc<Ca
         None => look_up(accounts, hash).await?,
     };
     if caller.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
-        return refuse("auth.bad_token", "the token has expired");
+        return refuse(Code::AuthBadToken, "the token has expired");
     }
     Ok(caller)
 }
 
 async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let Some(token) = accounts.ground.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
     let Some(user) = accounts
         .ground
@@ -198,7 +201,7 @@ async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
         .await
         .map_err(store)?
     else {
-        return refuse("auth.bad_token", "the token's account no longer exists");
+        return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
@@ -257,7 +260,7 @@ pub(crate) async fn prove(accounts: &Accounts, session: &CreateSession) -> Answe
         }
         _ => {
             return refuse(
-                "body.malformed",
+                Code::BodyMalformed,
                 "send either a password, or a challenge and a signature",
             );
         }
@@ -268,7 +271,7 @@ pub(crate) async fn prove(accounts: &Accounts, session: &CreateSession) -> Answe
             Ok(user)
         }
         _ => refuse(
-            "auth.bad_credentials",
+            Code::AuthBadCredentials,
             "the name, password, challenge or signature is wrong",
         ),
     }

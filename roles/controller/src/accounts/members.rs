@@ -11,7 +11,7 @@ use piecework_chain_http::view::value_proof_view;
 use piecework_ledger::{
     Account, Action, CoverDebt, Key, Register, RotateKey, SetLimit, SignedTransaction, Transaction, Transfer, Value,
 };
-use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, Roles, SecretKey};
+use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, Roles, SecretKey};
 use piecework_store::User;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
         match accounts.ground.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
-            Err(SubmitError::Rejected(rejection)) if is_nonce_race(&rejection.code) && tries < NONCE_TRIES => {
+            Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) && tries < NONCE_TRIES => {
                 tokio::time::sleep(NONCE_PAUSE * 2u32.pow(tries)).await;
                 tries += 1;
             }
@@ -99,18 +99,18 @@ pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey
     }
 }
 
-fn is_nonce_race(code: &str) -> bool {
-    matches!(
-        code,
-        "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken"
-    )
-}
+/// Another transaction of the same account was faster.
+const NONCE_RACE: [Code; 3] = [
+    Code::TransactionStaleNonce,
+    Code::TransactionFutureNonce,
+    Code::MempoolNonceTaken,
+];
 
 /// The account as the ledger has it. Refuses with `account.not_found`.
 pub(crate) async fn on_ledger(accounts: &Accounts, account: AccountId) -> Answer<Account> {
     match accounts.ground.chain.get(&Key::Account(account)).await.map_err(chain)? {
         Some(Value::Account(found)) => Ok(found),
-        Some(_) | None => refuse("account.not_found", format!("the ledger has no account {account}")),
+        Some(_) | None => refuse(Code::AccountNotFound, format!("the ledger has no account {account}")),
     }
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn proof(accounts: &Accounts, account: AccountId) -> Answer<Pro
     match proof.map_err(chain)? {
         Some(proof) => Ok(value_proof_view(proof)),
         None => refuse(
-            "ledger.unavailable",
+            Code::LedgerUnavailable,
             "the block of this state has no certificate yet; retry in a moment",
         ),
     }
@@ -133,7 +133,7 @@ pub(crate) async fn find(accounts: &Accounts, name_or_id: &str) -> Answer<Accoun
     {
         return Ok(id);
     }
-    let missing = || refuse("account.not_found", format!("no account has the name `{name_or_id}`"));
+    let missing = || refuse(Code::AccountNotFound, format!("no account has the name `{name_or_id}`"));
     let Ok(name) = name_or_id.parse::<OwnerName>() else {
         return missing();
     };
@@ -163,7 +163,7 @@ pub(crate) async fn own_key(accounts: &Accounts, account: AccountId, command: &s
     match custodial_key(accounts, account).await? {
         Some(key) => Ok(key),
         None => Err(
-            Refusal::new("account.bad_signature", "only you have this account's key")
+            Refusal::new(Code::AccountBadSignature, "only you have this account's key")
                 .hint(format!("sign with it by running `piecework {command}`"))
                 .into(),
         ),
@@ -349,13 +349,13 @@ async fn register_invited(
         .map_err(store)?
         .is_some()
     {
-        return refuse("account.exists", format!("the name `{name}` is already taken"));
+        return refuse(Code::AccountExists, format!("the name `{name}` is already taken"));
     }
     match (&body.password, &body.public_key, &body.registration) {
         (Some(password), None, None) => register_with_password(accounts, name, password, roles).await,
         (None, Some(key), Some(registration)) => register_with_key(accounts, name, *key, registration, roles).await,
         _ => refuse(
-            "body.malformed",
+            Code::BodyMalformed,
             "send either a password, or public_key with registration",
         ),
     }
@@ -373,7 +373,7 @@ fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles>
     };
     if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
         return refuse(
-            "invite.bad",
+            Code::InviteBad,
             format!("this registration does not allow the role `{}`", role.as_str()),
         );
     }
@@ -387,7 +387,7 @@ async fn register_with_password(
     roles: Roles,
 ) -> Answer<AccountId> {
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
-        return refuse("account.bad_password", "the password must have 10 to 200 characters");
+        return refuse(Code::AccountBadPassword, "the password must have 10 to 200 characters");
     }
     let password = password.to_owned();
     let hash = tokio::task::spawn_blocking(move || piecework_store::hash_password(&password))
@@ -434,7 +434,7 @@ async fn register_with_key(
     registration: &str,
     roles: Roles,
 ) -> Answer<AccountId> {
-    let bad = |message: &str| refuse("account.bad_registration", message);
+    let bad = |message: &str| refuse(Code::AccountBadRegistration, message);
     let Some(signed) = codecs::from_hex::<SignedTransaction>(registration) else {
         return bad("the registration is not a signed transaction in hex");
     };
@@ -486,7 +486,7 @@ async fn enter(accounts: &Accounts, signed: SignedTransaction, user: User) -> An
 async fn remember(accounts: &Accounts, user: User) -> Answer<AccountId> {
     match accounts.ground.store.insert_user(&user).await {
         Ok(()) => Ok(user.account),
-        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is already taken"),
+        Err(failure) if failure.is_conflict() => refuse(Code::AccountExists, "the name or the key is already taken"),
         Err(failure) => Err(store(failure)),
     }
 }
@@ -496,9 +496,9 @@ async fn take_invite(accounts: &Accounts, code: Option<&str>) -> Answer<Option<I
         if accounts.ground.tuning.open_registration {
             return Ok(None);
         }
-        return refuse("invite.required", "this network requires an invite to register");
+        return refuse(Code::InviteRequired, "this network requires an invite to register");
     };
-    let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
+    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
     let Some(bytes) = accounts.ground.store.take_value(INVITES, code).await.map_err(store)? else {
         return bad();
     };
@@ -545,11 +545,11 @@ pub(crate) async fn invite(accounts: &Accounts, caller: &Caller, body: CreateInv
         .iter()
         .any(|role| matches!(role, Role::Peer | Role::Controller));
     if privileged && !caller.operator {
-        return refuse("auth.scope", "only an operator can invite peers and controllers");
+        return refuse(Code::AuthScope, "only an operator can invite peers and controllers");
     }
     let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
-        return refuse("token.bad_expiry", "the expiry must be between 60 s and a year");
+        return refuse(Code::TokenBadExpiry, "the expiry must be between 60 s and a year");
     }
     // A provider's offer needs a deposit before it has earned anything.
     let becomes_provider = body.roles.contains(&Role::Provider);
@@ -561,7 +561,7 @@ pub(crate) async fn invite(accounts: &Accounts, caller: &Caller, body: CreateInv
     let grant = body.grant_ucr.unwrap_or(deposit);
     let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
     if grant.is_negative() || lend.is_negative() {
-        return refuse("transfer.not_positive", "a grant or a loan cannot be negative");
+        return refuse(Code::TransferNotPositive, "a grant or a loan cannot be negative");
     }
     if grant.is_positive() || lend.is_positive() {
         // Nobody else could keep the promise when somebody registers.

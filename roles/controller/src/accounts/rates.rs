@@ -5,18 +5,22 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use moka::sync::Cache;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 
 use crate::{
     Answer,
     accounts::Accounts,
     codecs,
     failure::{refuse, store},
+    quotas,
 };
 
 const LIMITS: &str = "limits";
 const RATE_MAX: u32 = 100_000;
 const WEIGHT_MAX: u32 = 100;
+/// Changes a second of one account on the long run, and at once: some 30 MB a day of audit record, and more than anybody's
+/// scripts deploy.
+const CHANGES: Limit = (1, 1_000);
 /// Accounts whose requests are counted; one that was idle longer than its burst takes to come back loses nothing by going.
 const COUNTED_MAX: u64 = 100_000;
 const COUNTED_IDLE: Duration = Duration::from_secs(600);
@@ -26,6 +30,8 @@ const COUNTED_IDLE: Duration = Duration::from_secs(600);
 pub(crate) enum Counted {
     /// With a token of this account.
     Account(AccountId),
+    /// Changes by this account: each leaves a line in the audit record for ever.
+    Changes(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
 }
@@ -63,7 +69,7 @@ impl Rates {
             let wait = refused.wait_time_from(limiter.clock().now());
             let message = format!("too many requests: the limit is {rate} per second with bursts of {burst}");
             let hint = format!("retry in {} ms", wait.as_millis().max(1));
-            Box::new(Refusal::new("rate.limited", message).hint(hint))
+            Box::new(Refusal::new(Code::RateLimited, message).hint(hint))
         })
     }
 }
@@ -82,6 +88,11 @@ pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimit
     accounts.rates.take(counted, (rate, burst))
 }
 
+/// Counts one change. Refuses with `rate.limited`.
+pub(crate) fn count_change(accounts: &Accounts, account: AccountId) -> Answer<()> {
+    accounts.rates.take(Counted::Changes(account), CHANGES)
+}
+
 /// What is set for an account; all absent where nothing was.
 pub(crate) async fn limits(accounts: &Accounts, account: AccountId) -> Answer<AccountLimits> {
     let bytes = accounts
@@ -97,12 +108,15 @@ pub(crate) async fn limits(accounts: &Accounts, account: AccountId) -> Answer<Ac
 pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: AccountLimits) -> Answer<()> {
     let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
     if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
-        return refuse("rate.bad_limits", "the rate and the burst must be 1 to 100000");
+        return refuse(Code::RateBadLimits, "the rate and the burst must be 1 to 100000");
     }
     if !within(limits.weight, WEIGHT_MAX) {
-        return refuse("rate.bad_limits", "the weight must be 1 to 100");
+        return refuse(Code::RateBadLimits, "the weight must be 1 to 100");
     }
     codecs::put_json(&accounts.ground, LIMITS, &account.to_string(), &limits).await?;
+    let quotas = quotas::of_limits(&limits);
+    let set = accounts.ground.store.set_quotas(account, &quotas).await;
+    set.map_err(store)?;
     accounts.auth.forget_account(account);
     (accounts.on_limits)();
     Ok(())
@@ -113,6 +127,21 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     use super::*;
+
+    #[test]
+    fn an_accounts_changes_have_a_rate_of_their_own() {
+        let (rates, account) = (Rates::default(), AccountId([7; 20]));
+        for _ in 0..CHANGES.1 {
+            rates.take(Counted::Changes(account), CHANGES).expect("a burst");
+        }
+        let refused = rates.take(Counted::Changes(account), CHANGES).expect_err("too many");
+        assert_eq!(refused.code, Code::RateLimited);
+        let other = AccountId([8; 20]);
+        rates.take(Counted::Changes(other), CHANGES).expect("another account");
+        rates
+            .take(Counted::Account(account), (1, 1))
+            .expect("its calls are counted apart");
+    }
 
     #[test]
     fn a_burst_is_let_through_then_the_rate() {
@@ -143,6 +172,9 @@ mod tests {
         let rates = Rates::default();
         let counted = Counted::Public(AccountId([1; 20]));
         rates.take(counted, (0, 0)).expect("one");
-        assert_eq!(rates.take(counted, (0, 0)).expect_err("no more").code, "rate.limited");
+        assert_eq!(
+            rates.take(counted, (0, 0)).expect_err("no more").code,
+            Code::RateLimited
+        );
     }
 }

@@ -111,6 +111,10 @@ pub(crate) async fn run(calls: Arc<Calls>) {
             () = calls.ground.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+        tokio::select! {
+            () = calls.ground.shutdown.cancelled() => return,
+            () = calls.ground.disk.taking() => {}
+        }
         for seen in calls.providers.all().iter() {
             let account = seen.link.profile().account;
             let due = !seen.is_own && seen.link.is_linked() && is_due(&seen.standing.lock(), every, now_ms());
@@ -170,6 +174,7 @@ async fn try_check(calls: &Arc<Calls>, seen: &Arc<Seen>) -> Answer<()> {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        caller: None,
         streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(calls, invocation).await?;
@@ -219,6 +224,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
     let files = [(language.entry_file().to_owned(), Bytes::from_static(source.as_bytes()))];
     let bundle = Bundle::new(files, &BundleLimits::UPLOAD).map_err(rejected)?;
     let packed = bundle.pack();
+    calls.functions.bundles.hold_for_good(packed.digest).await;
     let code = calls.ground.blobs.put(packed.tar).await.map_err(blobs)?;
     let id = function_id(language);
     let limits = Limits {
@@ -246,6 +252,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
         region: None,
         labels: Default::default(),
         trust: Trust::Suspended,
+        confided_to: None,
         pinned: Some(Pinned {
             providers: [seen.link.profile().account].into(),
             owners: Default::default(),
@@ -313,6 +320,7 @@ fn version(work: &Work) -> Version {
         rerun_percent: 0,
         // Its answer is a number.
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     }
 }

@@ -1,6 +1,7 @@
 //! An answer as its caller sees it.
 
 use axum::http::{HeaderMap, StatusCode};
+use piecework_model::Code;
 use serde_json::Value;
 
 #[derive(Debug)]
@@ -11,13 +12,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) fn code(&self) -> &str {
-        self.body["error"]["code"].as_str().unwrap_or("no error code")
+    pub(crate) fn code(&self) -> Option<Code> {
+        Code::parse(self.body["error"]["code"].as_str()?)
     }
 
     #[track_caller]
-    pub(crate) fn refused(&self, status: u16, code: &str) {
-        assert_eq!((self.status.as_u16(), self.code()), (status, code), "{}", self.body);
+    pub(crate) fn refused(&self, status: u16, code: Code) {
+        assert_eq!(
+            (self.status.as_u16(), self.code()),
+            (status, Some(code)),
+            "{}",
+            self.body
+        );
         assert!(
             self.body["error"]["message"]
                 .as_str()

@@ -384,6 +384,7 @@ impl Parts {
             sinks: self.place.clone(),
             providers: links.collect(),
             policy: Policy::Random,
+            disk: Arc::new(piecework_disk::Unlimited),
             base_url: "http://here".to_owned(),
             tuning: self.tuning.clone(),
             background: runtime.handle().clone(),

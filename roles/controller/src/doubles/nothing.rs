@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_blobs::{Blobs, BlobsError};
+use piecework_blobs::{BlobSize, Blobs, BlobsError};
 use piecework_model::{Digest, Rejection};
 use piecework_sink::{Deliver, Parcel, Sink, Undelivered};
 
@@ -20,6 +20,14 @@ impl Blobs for Nothing {
 
     async fn has(&self, _: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _: &Digest) -> Result<bool, BlobsError> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! echo            answers the event           raise             raises an exception
-//! return JSON     answers that                crash on JSON     dies of this event, answers `"fine"` to others
+//! return JSON     answers that                crash             dies of events that begin so, answers `"fine"` to others
 //! wait            runs until it is released   raise every N     raises at each event that N divides
 //! count           answers its runs so far
 //! ```
@@ -20,8 +20,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_blobs::{Blobs, Bundle, BundleLimits};
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
-    Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices,
+    Receipt, Rejection, Salt, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
@@ -214,7 +214,7 @@ impl Double {
                 Ok(())
             }
             Answers::Never => std::future::pending().await,
-            Answers::WithRefusal => Err(Rejection::new("provider.disk_failed", "it cannot write")),
+            Answers::WithRefusal => Err(Rejection::new(Code::ProviderDiskFailed, "it cannot write")),
         }
     }
 
@@ -235,15 +235,8 @@ impl Double {
     }
 
     async fn say(&self, words: &str, event: &Value, order: &Order) -> Outcome {
-        let parsed = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
         if let Some(value) = words.strip_prefix("return ") {
             return returned(value);
-        }
-        if let Some(fatal) = words.strip_prefix("crash on ") {
-            return match *event == parsed(fatal) {
-                true => Outcome::Crashed("it exited".to_owned()),
-                false => returned("\"fine\""),
-            };
         }
         if let Some(every) = words.strip_prefix("raise every ") {
             let divisor: u64 = every.parse().expect("a number");
@@ -255,6 +248,10 @@ impl Double {
         match words {
             "echo" => returned(&event.to_string()),
             "raise" => raised("no"),
+            "crash" if event.as_str().is_some_and(|event| event.starts_with("crash")) => {
+                Outcome::Crashed("it exited".to_owned())
+            }
+            "crash" => returned("\"fine\""),
             "count" => returned(&(self.jobs() + 1).to_string()),
             "wait" => {
                 let mut released = self.released.subscribe();
@@ -291,7 +288,7 @@ fn raised(message: &str) -> Outcome {
 }
 
 /// As an honest provider writes it.
-fn delivered(ticket: &Ticket, outcome: Outcome, counters: Counters) -> Delivery {
+fn delivered((ticket, salt): (&Ticket, Option<&Salt>), outcome: Outcome, counters: Counters) -> Delivery {
     let (output, status) = match &outcome {
         Outcome::Returned(output) => (Digest::of(output), JobStatus::Ok),
         Outcome::Stopped => (Digest::of(b""), JobStatus::Cancelled),
@@ -309,7 +306,7 @@ fn delivered(ticket: &Ticket, outcome: Outcome, counters: Counters) -> Delivery 
         job: ticket.job,
         code: ticket.code,
         input: ticket.input,
-        output,
+        output: output.salted(salt),
         status,
         counters,
         price_ucr: ticket.prices.price(&counters).expect("in range"),
@@ -336,8 +333,8 @@ fn cpu(cpu_us: u64) -> Counters {
     Counters { cpu_us, ..COUNTERS }
 }
 
-fn lied(lie: Lie, ticket: &Ticket, outcome: Outcome, before: Option<Delivery>) -> Delivery {
-    let honest = delivered(ticket, outcome.clone(), COUNTERS);
+fn lied(lie: Lie, of: (&Ticket, Option<&Salt>), outcome: Outcome, before: Option<Delivery>) -> Delivery {
+    let honest = delivered(of, outcome.clone(), COUNTERS);
     let receipt = honest.receipt.clone();
     let with = |receipt| Delivery {
         receipt,
@@ -345,8 +342,8 @@ fn lied(lie: Lie, ticket: &Ticket, outcome: Outcome, before: Option<Delivery>) -
     };
     match lie {
         Lie::Honest => honest,
-        Lie::Garbage => delivered(ticket, returned("\"garbage\""), COUNTERS),
-        Lie::TooMuch => delivered(ticket, Outcome::Returned(vec![b'1'; 7 << 20].into()), COUNTERS),
+        Lie::Garbage => delivered(of, returned("\"garbage\""), COUNTERS),
+        Lie::TooMuch => delivered(of, Outcome::Returned(vec![b'1'; 7 << 20].into()), COUNTERS),
         Lie::ForAnotherJob => with(Receipt {
             job: JobId([7; 16]),
             ..receipt
@@ -364,7 +361,7 @@ fn lied(lie: Lie, ticket: &Ticket, outcome: Outcome, before: Option<Delivery>) -
             ..receipt
         }),
         Lie::Replayed => before.unwrap_or(honest),
-        Lie::TooMuchTime => delivered(ticket, outcome, cpu(3_600_000_000)),
+        Lie::TooMuchTime => delivered(of, outcome, cpu(3_600_000_000)),
         Lie::TooDear => with(Receipt {
             price_ucr: receipt.price_ucr + 1,
             ..receipt
@@ -380,11 +377,11 @@ fn lied(lie: Lie, ticket: &Ticket, outcome: Outcome, before: Option<Delivery>) -
                 message: "m".repeat(1 << 20),
                 stack: "s".repeat(1 << 20),
             };
-            delivered(ticket, Outcome::Raised(raised), COUNTERS)
+            delivered(of, Outcome::Raised(raised), COUNTERS)
         }
         Lie::Slow => {
             let most = u64::try_from(SLOW.as_micros()).expect("fits");
-            delivered(ticket, outcome, cpu(most - 10_000))
+            delivered(of, outcome, cpu(most - 10_000))
         }
     }
 }
@@ -412,15 +409,16 @@ impl ProviderLink for Double {
             act();
         }
         let outcome = self.honest(&order).await;
+        let of = (&order.ticket, order.salt.as_ref());
         if order.work.name == REFERENCE {
-            return Ok(delivered(&order.ticket, outcome, COUNTERS));
+            return Ok(delivered(of, outcome, COUNTERS));
         }
         let lie = *self.lie.lock();
         if lie == Lie::Slow {
             tokio::time::sleep(SLOW).await;
         }
         let before = self.last.lock().clone();
-        let delivery = lied(lie, &order.ticket, outcome, before);
+        let delivery = lied(lie, of, outcome, before);
         self.jobs.fetch_add(1, Ordering::Relaxed);
         *self.last.lock() = Some(delivery.clone());
         Ok(delivery)

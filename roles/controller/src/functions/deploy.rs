@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -21,11 +21,14 @@ use serde_json::json;
 
 use crate::{
     Answer,
-    accounts::{audit, auth::Caller},
+    accounts::{audit, auth::Caller, rates},
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Functions, Live, budget,
+        bundles::Hold,
+        checks::Turn,
+        keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -39,15 +42,18 @@ const ENV_BYTES_MAX: usize = 64 << 10;
 const ENV_VARIABLES_MAX: usize = 256;
 
 /// The code of a version, kept and ready to load.
-struct Code {
+struct KeptCode {
     digest: Digest,
     packages: Vec<String>,
+    disk_bytes: u64,
+    /// Until its version is written.
+    _hold: Hold,
 }
 
 /// Everything of a version but its number.
 struct Draft {
     language: Language,
-    code: Code,
+    code: KeptCode,
     handler: Option<String>,
     limits: Limits,
     env: BTreeMap<String, String>,
@@ -86,9 +92,11 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
-        return refuse("function.bad_code", "send exactly one of code and bundle");
+        return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    let code = keep(functions, caller.account, language, bundle).await?;
+    keeping::check_room(functions, caller.account).await?;
+    let turn = turn(functions, caller.account).await?;
+    let code = keep(functions, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -126,7 +134,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
             ..Policy::default()
         },
     };
-    let version = load(functions, &function, 1, draft).await?;
+    let (version, _hold) = load(functions, &function, 1, draft, &turn).await?;
     match functions.ground.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -150,7 +158,7 @@ fn deployed(version: &Version) -> serde_json::Value {
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
     Err(
-        Refusal::new("function.exists", format!("you already have a function `{name}`"))
+        Refusal::new(Code::FunctionExists, format!("you already have a function `{name}`"))
             .hint("create a new version with PUT /functions/{id} or `piecework deploy`")
             .into(),
     )
@@ -159,7 +167,7 @@ fn exists<T>(name: &FunctionName) -> Answer<T> {
 async fn found(functions: &Functions, id: FunctionId) -> Answer<Arc<Live>> {
     match functions::by_id(functions, id).await? {
         Some(live) => Ok(live),
-        None => refuse("function.not_found", "the function was deleted in the meantime"),
+        None => refuse(Code::FunctionNotFound, "the function was deleted in the meantime"),
     }
 }
 
@@ -186,17 +194,21 @@ pub(crate) async fn update(
         .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let deploying = turn(functions, function.owner).await?;
     let code = match new_code {
-        Some(bundle) => keep(functions, function.owner, language, bundle).await?,
+        Some(bundle) => keep(functions, &deploying, language, bundle).await?,
         None if language != old.language => {
             return refuse(
-                "function.bad_code",
+                Code::FunctionBadCode,
                 "a new language needs new code; send code or bundle",
             );
         }
-        None => Code {
+        None => KeptCode {
+            // The old version may go meanwhile, and its bundle with it.
+            _hold: functions.bundles.hold(old.code).await,
             digest: old.code,
             packages: old.packages.clone(),
+            disk_bytes: old.bundle_bytes,
         },
     };
     let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
@@ -228,7 +240,7 @@ pub(crate) async fn update(
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let version = load(functions, function, number, draft).await?;
+    let (version, _hold) = load(functions, function, number, draft, &deploying).await?;
     let given = functions
         .ground
         .store
@@ -293,7 +305,7 @@ pub(crate) async fn rollback(functions: &Functions, caller: &Caller, live: &Live
         .is_none()
     {
         return refuse(
-            "version.not_found",
+            Code::VersionNotFound,
             format!("`{}` has no version {version}", function.name),
         );
     }
@@ -325,7 +337,7 @@ pub(crate) async fn restore(functions: &Functions, caller: &Caller, id_or_name: 
     let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
         let live = functions::own(functions, caller, id_or_name).await?;
         return refuse(
-            "function.not_deleted",
+            Code::FunctionNotDeleted,
             format!("`{}` is not deleted", live.function.name),
         );
     };
@@ -347,7 +359,8 @@ pub(crate) async fn restore(functions: &Functions, caller: &Caller, id_or_name: 
     found(functions, function.id).await
 }
 
-pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live) -> Answer<()> {
+/// Deletes a function; with `for_good` beyond restoring, so that what it takes is free.
+pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live, for_good: bool) -> Answer<()> {
     let function = &live.function;
     functions
         .ground
@@ -360,7 +373,10 @@ pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live) 
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
-    let detail = json!({"function": function.id});
+    if for_good {
+        keeping::purge(functions, function).await?;
+    }
+    let detail = json!({"function": function.id, "for_good": for_good});
     audit::own(
         &functions.accounts,
         caller.account,
@@ -394,7 +410,7 @@ fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limi
 fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answer<u64> {
     match settings.egress_limit_mb {
         Some(0) => refuse(
-            "egress.bad_limit",
+            Code::EgressBadLimit,
             "the limit on network traffic must be at least 1 MiB; for no network, leave the allow list empty",
         ),
         _ if egress.is_empty() => Ok(0),
@@ -408,15 +424,16 @@ fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
     let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
     match bytes <= Limits::STREAM_BYTES_MAX {
         true => Ok(bytes),
-        false => refuse("function.bad_stream_limit", "a run streams at most 16384 MiB"),
+        false => refuse(Code::FunctionBadStreamLimit, "a run streams at most 16384 MiB"),
     }
 }
 
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
-        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
-            refuse("function.bad_concurrency", "the concurrency must be between 1 and 1000")
-        }
+        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => refuse(
+            Code::FunctionBadConcurrency,
+            "the concurrency must be between 1 and 1000",
+        ),
         concurrency => Ok(concurrency),
     }
 }
@@ -441,14 +458,14 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
         return Ok(Some(text));
     }
     refuse(
-        "function.bad_handler",
+        Code::FunctionBadHandler,
         "the handler must have the form `file` or `file:function`, like `main.py:handler`",
     )
 }
 
 fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
     let bad = |name: &str, message: &str| {
-        let mut refusal = refusal("function.bad_env", message);
+        let mut refusal = refusal(Code::FunctionBadEnv, message);
         refusal.field = Some(format!("{field}.{name}"));
         Err(refusal)
     };
@@ -485,8 +502,8 @@ async fn bundle(
         .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return refuse("function.bad_code", "send exactly one of code and bundle"),
-        (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
+        (Some(_), Some(_)) => return refuse(Code::FunctionBadCode, "send exactly one of code and bundle"),
+        (Some(code), None) if code.trim().is_empty() => return refuse(Code::FunctionBadCode, "the code is empty"),
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
@@ -496,7 +513,7 @@ async fn bundle(
     };
     if bundle.get(&entry).is_none() {
         return refuse(
-            "bundle.no_entry",
+            Code::BundleNoEntry,
             format!("the bundle does not contain the handler's file `{entry}`"),
         );
     }
@@ -506,17 +523,15 @@ async fn bundle(
 fn decode(encoded: &str) -> Answer<Bundle> {
     let bytes = STANDARD
         .decode(encoded)
-        .map_err(|error| refusal("body.bad_encoding", format!("the bundle is not base64: {error}")))?;
+        .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
-    let resolved = functions
-        .packages
-        .resolve(account, language, bundle.files())
-        .await
-        .map_err(unresolved)?;
+async fn keep(functions: &Functions, turn: &Turn<'_>, language: Language, bundle: Bundle) -> Answer<KeptCode> {
+    let account = turn.account();
+    let resolves = functions.packages.resolve(account, language, bundle.files());
+    let resolved = turn.charged(resolves).await.map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
@@ -529,8 +544,16 @@ async fn keep(functions: &Functions, account: AccountId, language: Language, bun
     let packed = tokio::task::spawn_blocking(move || bundle.pack())
         .await
         .map_err(|error| failed("pack a bundle", &error))?;
+    let hold = functions.bundles.hold(packed.digest).await;
     let digest = functions.ground.blobs.put(packed.tar).await.map_err(blobs)?;
-    Ok(Code { digest, packages })
+    let size = functions.ground.blobs.size(&digest).await.map_err(blobs)?;
+    let disk_bytes = size.map_or(0, |size| size.disk_bytes);
+    Ok(KeptCode {
+        digest,
+        packages,
+        disk_bytes,
+        _hold: hold,
+    })
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
@@ -540,8 +563,20 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
     }
 }
 
+/// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
+async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
+    let is_own = account == functions.ground.operator;
+    functions.checks.turn(account, is_own).await
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(functions: &Functions, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+async fn load(
+    functions: &Functions,
+    function: &Function,
+    number: u32,
+    draft: Draft,
+    turn: &Turn<'_>,
+) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -557,10 +592,14 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
         backend: BackendName::Wasm,
     };
     somebody_lets_reach(functions, &draft.egress)?;
+    let developer = function.owner;
     let site = Site {
         functions,
-        developer: function.owner,
+        developer,
+        weight: rates::limits(&functions.accounts, developer).await?.weight.unwrap_or(1),
         placement: &draft.placement,
+        has_secrets: !draft.secrets.is_empty(),
+        turn,
     };
     let (backend, reason) = match draft.sandbox {
         Some(backend) => {
@@ -572,7 +611,7 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
             (backend, BackendReason::Chosen(sentence))
         }
     };
-    Ok(Version {
+    let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
@@ -590,6 +629,8 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
         stream_bytes: draft.stream_bytes,
+        bundle_bytes: draft.code.disk_bytes,
         created_at_ms: now_ms(),
-    })
+    };
+    Ok((version, draft.code._hold))
 }

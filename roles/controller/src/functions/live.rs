@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, FunctionId, FunctionName, Limits, OwnerName};
+use piecework_model::{AccountId, Code, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_scheduler::{self as scheduler, Placement, Request};
 use piecework_store::{Function, Policy, Quarantine, Version};
@@ -15,7 +15,7 @@ use crate::{
     clock::now_ms,
     failure::{failed, refuse, store},
     functions::{Functions, placement, traffic::Split},
-    providers::seen::Wanted,
+    providers::seen::{Wanted, Wants},
 };
 
 /// A function as it answers now.
@@ -37,8 +37,8 @@ pub(crate) struct Live {
     pub(crate) limits: AccountLimits,
 }
 
-impl Live {
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl Wants for Live {
+    fn wanted(&self) -> Wanted<'_> {
         Wanted {
             version: (self.function.id, self.version.version),
             egress: &self.version.egress,
@@ -46,6 +46,12 @@ impl Live {
         }
     }
 
+    fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Live {
     /// Of a run that streams as much as it may.
     pub(crate) fn limits_max(&self) -> Limits {
         self.work.limits.with_stream(self.version.stream_bytes)
@@ -59,7 +65,7 @@ impl Live {
     pub(crate) fn check_takes_calls(&self) -> Answer<()> {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
-            let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
+            let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message)
                 .hint("the owner can start it with `piecework function NAME --start`");
             return Err(Box::new(refusal));
         }
@@ -68,7 +74,7 @@ impl Live {
             "version {} of `{}` failed {} times in a row with {} and takes no calls",
             self.version.version, self.function.name, why.failures, why.code
         );
-        let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
+        let refusal = piecework_api::errors::Refusal::new(Code::FunctionQuarantined, message)
             .hint("the owner can deploy a new version, roll back, or run `piecework function NAME --release`");
         Err(Box::new(refusal))
     }
@@ -114,7 +120,7 @@ impl Cache {
 
 pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
-        "function.not_found",
+        Code::FunctionNotFound,
         format!("you have no function with the id or name `{what}`"),
     )
 }
@@ -175,7 +181,7 @@ async fn find(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answe
     match id_or_name.parse() {
         Ok(name) => match named(functions, &caller.name, &name).await {
             // Under the name that was typed.
-            Err(refused) if refused.code == "function.not_found" => not_found(id_or_name),
+            Err(refused) if refused.code == Code::FunctionNotFound => not_found(id_or_name),
             found => found,
         },
         Err(_) => not_found(id_or_name),
@@ -221,7 +227,13 @@ async fn of_version(functions: &Functions, function: &Function, number: u32, lim
     };
     let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {
-        request: request(functions, function.owner, &version.placement, &work).await?,
+        request: request(
+            functions,
+            function.owner,
+            (&version.placement, !version.secret_names.is_empty()),
+            &work,
+        )
+        .await?,
         policy: version.placement.policy.unwrap_or(functions.policy),
         work: Arc::new(work),
         secrets,
@@ -288,11 +300,11 @@ pub(crate) async fn change_policy_in_turn(
     Ok(true)
 }
 
-/// What the scheduler is asked for a developer's work.
+/// What the scheduler is asked for a developer's work, by its rules and by whether it has secrets.
 pub(crate) async fn request(
     functions: &Functions,
     developer: AccountId,
-    placement: &Placement,
+    (placement, has_secrets): (&Placement, bool),
     work: &Work,
 ) -> Answer<Request> {
     let pinned = match &placement.pin {
@@ -308,6 +320,10 @@ pub(crate) async fn request(
         region: placement.region.clone(),
         labels: placement.labels.clone(),
         trust: placement.trust,
+        confided_to: match placement::is_confidential(placement, has_secrets, &work.egress) {
+            true => Some(placement::confided_to(functions, developer).await?),
+            false => None,
+        },
         pinned,
     })
 }

@@ -1,7 +1,10 @@
 //! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
 pub(crate) mod budget;
+pub(crate) mod bundles;
+pub(crate) mod checks;
 pub(crate) mod deploy;
+pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
 pub(crate) mod placement;
@@ -27,8 +30,10 @@ pub(crate) struct Functions {
     accounts: Arc<Accounts>,
     providers: Arc<Providers>,
     cache: Arc<Cache>,
+    checks: checks::Checks,
     watch: watch::Watch,
     budgets: budget::Budgets,
+    pub(crate) bundles: bundles::Bundles,
     packages: Arc<Packages>,
     pub(crate) sinks: Arc<dyn Deliver>,
     /// How a provider is chosen for functions that do not say.
@@ -55,8 +60,10 @@ impl Functions {
             accounts,
             providers,
             cache: means.cache,
+            checks: checks::Checks::default(),
             watch: watch::Watch::default(),
             budgets: budget::Budgets::default(),
+            bundles: bundles::Bundles::default(),
             packages: means.packages,
             sinks: means.sinks,
             policy: means.policy,
@@ -65,5 +72,6 @@ impl Functions {
 
     pub(crate) fn start(self: &Arc<Self>) {
         self.ground.tasks.spawn(prune(self.clone()));
+        self.ground.tasks.spawn(bundles::run(self.clone()));
     }
 }

@@ -10,7 +10,7 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use serde_json::json;
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, page, read_body};
@@ -187,18 +187,18 @@ pub(super) async fn create_token(
     let seconds = body.expires_in_s.unwrap_or(TOKEN_TTL_DEFAULT_S);
     if !TOKEN_TTL_S.contains(&seconds) {
         return Ok(refuse(
-            "token.bad_expiry",
+            Code::TokenBadExpiry,
             "the expiry must be between 60 s and a year",
         )?);
     }
     if body.scopes.is_empty() {
         return Ok(refuse(
-            "token.bad_scope",
+            Code::TokenBadScope,
             "a token needs at least one scope; use deploy, invoke, view or admin",
         )?);
     }
     if body.label.chars().count() > LABEL_LENGTH_MAX {
-        return Ok(refuse("body.malformed", "the label is over 100 characters")?);
+        return Ok(refuse(Code::BodyMalformed, "the label is over 100 characters")?);
     }
     let all = caller.scopes.contains(&Scope::Admin);
     if let Some(scope) = body.scopes.iter().find(|scope| !all && !caller.scopes.contains(scope)) {
@@ -206,7 +206,7 @@ pub(super) async fn create_token(
             "a token cannot grant the scope `{}`, which it does not have",
             scope.as_str()
         );
-        return Ok(refuse("token.scope_not_held", message)?);
+        return Ok(refuse(Code::TokenScopeNotHeld, message)?);
     }
     let expires = Some(now_ms() + seconds * 1_000);
     let scopes = body.scopes.into_iter().collect();
@@ -265,7 +265,7 @@ pub(super) async fn delete_token(
         .map_err(store)?
     {
         return Ok(refuse(
-            "token.not_found",
+            Code::TokenNotFound,
             format!("you have no token with the id `{id}`"),
         )?);
     }

@@ -3,11 +3,12 @@
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{
     accounts::Scope,
-    audit::{AccountLimits, AuditQuery, AuditView},
+    audit::{AccountLimits, AuditQuery, AuditView, UsageView},
     errors::ErrorBody,
     page::{List, PageQuery},
     routes,
 };
+use piecework_model::Code;
 use piecework_store::{AuditEntry, AuditFilter};
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use crate::{
     accounts::{self, audit, rates},
     clock::timestamp,
     failure::{refuse, store},
+    quotas,
 };
 
 /// Lists changes, newest first. An operator's token sees everything, any other token sees what its account did or owns.
@@ -29,7 +31,7 @@ pub(super) async fn list(
 ) -> HttpResult<Json<List<AuditView>>> {
     let caller = authenticated.with(Scope::View)?;
     let before = match query.cursor.as_deref().map(str::parse::<u64>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -86,6 +88,22 @@ pub(super) async fn limits(
         caller.needs_operator()?;
     }
     Ok(Json(rates::limits(&controller.accounts, account).await?))
+}
+
+/// Shows what an account keeps on the server and may keep, to its owner and to operators.
+#[utoipa::path(get, path = routes::ACCOUNT_USAGE, tag = "accounts", params(("name" = String, Path)), responses(
+    (status = 200, body = UsageView), (status = "default", body = ErrorBody)))]
+pub(super) async fn usage(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(name): Path<String>,
+) -> HttpResult<Json<UsageView>> {
+    let caller = authenticated.with(Scope::View)?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    if account != caller.account {
+        caller.needs_operator()?;
+    }
+    Ok(Json(quotas::view(&controller.ground, account).await?))
 }
 
 /// Replaces an account's limits; operators only.

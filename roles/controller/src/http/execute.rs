@@ -16,7 +16,7 @@ use piecework_api::{
     execute::{Accepted, Execute, Executed},
     routes,
 };
-use piecework_model::{Digest, JobId};
+use piecework_model::{AccountId, Code, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
@@ -75,6 +75,7 @@ pub(super) async fn execute(
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller: Some(caller.account),
         streams: Streams::default(),
     };
     if wants(&headers, routes::RESPOND_ASYNC) {
@@ -140,7 +141,7 @@ pub(super) fn idempotency(
             }))
         }
         _ => Ok(refuse(
-            "idempotency.bad_key",
+            Code::IdempotencyBadKey,
             "a key is 1 to 200 visible ASCII characters",
         )?),
     }
@@ -153,7 +154,7 @@ fn deadline_ms(headers: &HeaderMap) -> HttpResult<Option<u64>> {
     match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(ms) if (1..=DEADLINE_MS_MAX).contains(&ms) => Ok(Some(ms)),
         _ => Ok(refuse(
-            "query.malformed",
+            Code::QueryMalformed,
             "X-Deadline-Ms is a whole number from 1 to 86400000",
         )?),
     }
@@ -216,7 +217,7 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
             }
         },
         Claim::IdempotencyConflict => Ok(refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was used with another request",
         )?),
         Claim::Existing(earlier) => {
@@ -229,7 +230,10 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
                     }
                     Ok(done(job)?)
                 }
-                Some(_) | None => Ok(refuse("server.busy", "the first call with this key has not ended yet")?),
+                Some(_) | None => Ok(refuse(
+                    Code::ServerBusy,
+                    "the first call with this key has not ended yet",
+                )?),
             }
         }
     }
@@ -259,7 +263,7 @@ fn answer(done: Done) -> HttpResult<Response> {
     }
     let Some(output) = done.output else {
         return Err(HttpError(refusal(
-            "server.failed",
+            Code::ServerFailed,
             "the output of this job was not kept",
         )));
     };
@@ -287,7 +291,7 @@ pub(super) fn job_header(id: JobId) -> HeaderValue {
 }
 
 /// The deadline of a call at a plain URL.
-pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
+pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<AccountId>) -> Invocation {
     let now = now_ms();
     Invocation {
         id: invoke::new_job_id(now),
@@ -299,6 +303,7 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller,
         streams: Streams::default(),
     }
 }

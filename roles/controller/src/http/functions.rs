@@ -12,15 +12,15 @@ use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     functions::{
-        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
-        UpdateFunction, VersionView,
+        CreateFunction, DeleteQuery, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic,
+        TrafficView, UpdateFunction, VersionView,
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, LogLevel},
     page::{List, PageQuery},
     results::SetResults,
     routes,
 };
-use piecework_model::{Counters, Credits, FunctionName};
+use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
 use super::{
@@ -33,7 +33,7 @@ use crate::{
     calls::logs as job_logs,
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
-    functions::{self, Live, budget, deploy, sinks, traffic},
+    functions::{self, Live, budget, deploy, keeping, sinks, traffic},
     http::views,
 };
 
@@ -106,7 +106,7 @@ pub(super) async fn list(
     let mut after: Option<FunctionName> = match &query.cursor {
         Some(cursor) => match cursor.parse() {
             Ok(name) => Some(name),
-            Err(_) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+            Err(_) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         },
         None => None,
     };
@@ -176,11 +176,26 @@ pub(super) async fn update(
     Ok(Json(views::function(&controller, &live).await?))
 }
 
-/// Deletes a function. Its jobs stay on record.
-#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
+/// Deletes a function. Its jobs stay on record. With `for_good` it cannot be restored and its versions are gone at once, also
+/// where it was deleted before.
+#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path), DeleteQuery), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
-pub(super) async fn remove(State(controller): Shared, MayDeploy { caller, live }: MayDeploy) -> HttpResult<StatusCode> {
-    deploy::delete(&controller.functions, &caller, &live).await?;
+pub(super) async fn remove(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    Query(query): Query<DeleteQuery>,
+) -> HttpResult<StatusCode> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let functions = &controller.functions;
+    let deleted = match functions::own(functions, caller, &id).await {
+        Ok(live) => deploy::delete(functions, caller, &live, query.for_good).await,
+        Err(refused) if query.for_good && refused.code == Code::FunctionNotFound => {
+            keeping::delete_for_good(functions, caller, &id).await
+        }
+        Err(refused) => Err(refused),
+    };
+    deleted?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -201,7 +216,8 @@ pub(super) async fn versions(
     let Json(List { items, next }) = page(all, &query, |version| version.version.to_string())?;
     let mut views = Vec::with_capacity(items.len());
     for version in &items {
-        let code_bytes = controller.ground.blobs.get(&version.code).await.map_err(blobs)?.len() as u64;
+        let size = controller.ground.blobs.size(&version.code).await.map_err(blobs)?;
+        let code_bytes = size.map_or(0, |size| size.bytes);
         views.push(views::version(version, live.function.live_version, code_bytes));
     }
     Ok(Json(List { items: views, next }))
@@ -357,11 +373,11 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         .iter()
         .max_by_key(|profile| live.limits_max().price_max(&profile.prices, profile.cores).ok());
     let Some(profile) = dearest else {
-        return Ok(refuse("provider.none", "no provider has an offer")?);
+        return Ok(refuse(Code::ProviderNone, "no provider has an offer")?);
     };
     let out_of_range = |_| {
         rejected(piecework_model::Rejection::new(
-            "function.bad_timeout",
+            Code::FunctionBadTimeout,
             "the price is out of range",
         ))
     };

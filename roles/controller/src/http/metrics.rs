@@ -12,9 +12,11 @@ use jiff::Timestamp;
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    metrics::{Health, MetricsQuery, MetricsView},
+    metrics::{DiskView, Health, MetricsQuery, MetricsView},
     routes,
 };
+use piecework_disk::Level;
+use piecework_model::Code;
 use piecework_store::MetricScope;
 use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
 
@@ -69,12 +71,12 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
     let to = query.to.map_or_else(now_ms, unix_ms);
     let from = query.from.map_or(to.saturating_sub(HOUR_MS), unix_ms);
     if from >= to {
-        return refuse("metrics.bad_range", "`from` is not before `to`");
+        return refuse(Code::MetricsBadRange, "`from` is not before `to`");
     }
     let (name, step) = step(query.step.as_deref(), to - from)?;
     if (to - from) / step > POINTS_MAX {
         return refuse(
-            "metrics.bad_range",
+            Code::MetricsBadRange,
             format!("the range has more than {POINTS_MAX} points; use a longer step"),
         );
     }
@@ -101,7 +103,7 @@ fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
             .or(Some(STEPS[2])),
     };
     found.map_or_else(
-        || refuse("metrics.bad_step", "the step must be minute, hour or day"),
+        || refuse(Code::MetricsBadStep, "the step must be minute, hour or day"),
         Ok,
     )
 }
@@ -118,6 +120,19 @@ fn prometheus_text(controller: &Controller) -> String {
     controller.ground.telemetry.register(&mut registry);
     let lag = controller.ground.store.lag();
     let status = controller.ground.chain.status();
+    let disk = controller.ground.disk.reading();
+    gauge(
+        &mut registry,
+        "disk_free_bytes",
+        "Free bytes of the disk with the data that is nearest to its end",
+        disk.free_bytes,
+    );
+    gauge(
+        &mut registry,
+        "disk_level",
+        "0 ample, 1 low, 2 reserved: new work and data are refused",
+        disk.level as u64,
+    );
     gauge(
         &mut registry,
         "jobs_inflight",
@@ -134,7 +149,7 @@ fn prometheus_text(controller: &Controller) -> String {
         &mut registry,
         "jobs_in_line",
         "Jobs that wait for a slot",
-        controller.calls.fair.waiting() as u64,
+        controller.providers.fair.waiting() as u64,
     );
     gauge(
         &mut registry,
@@ -185,28 +200,42 @@ pub(super) async fn prometheus(State(controller): Shared) -> Response {
     ([(header::CONTENT_TYPE, KIND)], prometheus_text(&controller)).into_response()
 }
 
-/// Tells whether the process is alive.
+/// Tells whether the process is alive, and how much room its disk has.
 #[utoipa::path(get, path = routes::HEALTHZ, tag = "metrics", security(()), responses((status = 200, body = Health)))]
-pub(super) async fn healthz() -> Json<Health> {
-    Json(health("ok"))
+pub(super) async fn healthz(State(controller): Shared) -> Json<Health> {
+    Json(health(&controller, "ok"))
 }
 
-/// Tells whether a call would succeed: the store, the ledger and a provider are available.
+/// Tells whether a call would succeed: the store, the ledger, a provider and room on the disk are available.
 #[utoipa::path(get, path = routes::READYZ, tag = "metrics", security(()), responses(
     (status = 200, body = Health), (status = 503, body = Health)))]
 pub(super) async fn readyz(State(controller): Shared) -> (StatusCode, Json<Health>) {
     let stored = controller.ground.store.projected_height().await.is_ok();
     let provided = controller.providers.all().iter().any(|seen| !seen.link.load().draining);
-    if stored && provided && !controller.ground.shutdown.is_cancelled() {
-        (StatusCode::OK, Json(health("ok")))
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(health("starting")))
-    }
+    let works = stored && provided && !controller.ground.shutdown.is_cancelled();
+    let status = match (works, has_room(&controller)) {
+        (_, false) => "disk_low",
+        (false, true) => "starting",
+        (true, true) => return (StatusCode::OK, Json(health(&controller, "ok"))),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(health(&controller, status)))
 }
 
-fn health(status: &str) -> Health {
+fn has_room(controller: &Controller) -> bool {
+    controller.ground.disk.reading().level != Level::Reserved
+}
+
+/// How much room there is tells nobody anything but whether to come back later.
+fn health(controller: &Controller, status: &str) -> Health {
+    let disk = controller.ground.disk.reading();
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: Some(DiskView {
+            level: disk.level.as_str().to_owned(),
+            free_bytes: disk.free_bytes,
+            low_bytes: disk.marks.low_bytes,
+            reserve_bytes: disk.marks.reserve_bytes,
+        }),
     }
 }

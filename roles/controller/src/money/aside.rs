@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use piecework_ledger::{Action, Key, ReleaseJobs, Value};
-use piecework_model::{AccountId, LeaseId, Ticket};
+use piecework_model::{AccountId, Code, LeaseId, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -115,14 +115,13 @@ async fn is_done(money: &Money, opened: &Opened) -> Answer<bool> {
             Ok(true)
         }
         Err(refusal)
-            if matches!(
-                refusal.code.as_str(),
-                "release.none" | "lease.closed" | "settle.not_payer"
-            ) =>
+            if refusal
+                .code
+                .is_one_of(&[Code::ReleaseNone, Code::LeaseClosed, Code::SettleNotPayer]) =>
         {
             Ok(true)
         }
-        Err(refusal) if refusal.code == "release.not_due" => Ok(false),
+        Err(refusal) if refusal.code == Code::ReleaseNotDue => Ok(false),
         Err(refusal) => Err(refusal),
     }
 }

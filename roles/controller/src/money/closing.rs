@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, CloseLease, DelegatePayer, ExpireLease, Key, Lease, LeaseState, Value};
-use piecework_model::{AccountId, Credits, LeaseId, PublicKey};
+use piecework_model::{AccountId, Code, Credits, LeaseId, PublicKey};
 use piecework_store::{Put, Take};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -142,7 +142,7 @@ async fn expire(money: &Money, closing: &Closing) -> Answer<()> {
             let action = Action::ExpireLease(ExpireLease { lease: closing.lease });
             match leases::submit_as_payer(money, action).await {
                 // Anybody may have been first.
-                Err(refusal) if refusal.code != "lease.closed" => Err(refusal),
+                Err(refusal) if refusal.code != Code::LeaseClosed => Err(refusal),
                 Ok(_) | Err(_) => Ok(()),
             }
         }
@@ -155,7 +155,7 @@ async fn expire(money: &Money, closing: &Closing) -> Answer<()> {
 async fn own(money: &Money, caller: &Caller, lease: LeaseId) -> Answer<piecework_model::SecretKey> {
     match on_ledger(money, lease).await? {
         Some(record) if record.developer == caller.account => {}
-        Some(_) | None => return refuse("lease.not_found", format!("no lease of yours has the id {lease}")),
+        Some(_) | None => return refuse(Code::LeaseNotFound, format!("no lease of yours has the id {lease}")),
     }
     accounts::own_key(&money.accounts, caller.account, "leases ... --key FILE").await
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
-use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
+use piecework_model::{AccountId, AnyCode, Code, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 use piecework_store::Put;
 
@@ -236,7 +236,7 @@ impl Lane {
             match provider.accept_seal(seal, sequences.clone()).await {
                 Ok(()) => batch.sealed(&sequences),
                 // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
-                Err(refused) if refused.code == "ticket.bad_seal" => {
+                Err(refused) if refused.code == Code::TicketBadSeal => {
                     tracing::warn!(provider = %key.1, %refused, "a provider does not have the tickets to be sealed");
                     batch.sealed(&sequences);
                 }
@@ -295,7 +295,7 @@ pub(crate) async fn reserve(money: &Money, developer: AccountId, amount: u64) ->
     }
     match top_up(money, developer, &book, amount).await {
         // It was closed a moment ago.
-        Err(refusal) if ENDED.contains(&refusal.code.as_str()) => {
+        Err(refusal) if refusal.code.is_one_of(&ENDED) => {
             money.leases.end(developer, book.lease);
             let book = open(money, developer, amount).await?;
             return book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok);
@@ -306,12 +306,12 @@ pub(crate) async fn reserve(money: &Money, developer: AccountId, amount: u64) ->
 }
 
 /// What is said of a lease that takes nothing new.
-const ENDED: [&str; 2] = ["lease.draining", "lease.closed"];
+const ENDED: [Code; 2] = [Code::LeaseDraining, Code::LeaseClosed];
 
 /// Whether something was refused because its lease takes nothing new, and the ledger says so too: the next try is on
 /// another lease.
-pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &str) -> bool {
-    if !ENDED.contains(&code) {
+pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &AnyCode) -> bool {
+    if !code.is_one_of(&ENDED) {
         return false;
     }
     match money.ground.chain.get(&Key::Lease(lease)).await {
@@ -325,7 +325,7 @@ pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &str) -> bool
 
 fn insufficient(amount: u64) -> Box<Refusal> {
     let mut refusal = refusal(
-        "account.insufficient_credits",
+        Code::AccountInsufficientCredits,
         format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
     );
     refusal.hint =
@@ -402,7 +402,7 @@ async fn open(money: &Money, developer: AccountId, amount: u64) -> Answer<Arc<Bo
     let budget = step(money, developer, amount).await?;
     let Some(key) = accounts::custodial_key(&money.accounts, developer).await? else {
         let refused = Refusal::new(
-            "lease.none",
+            Code::LeaseNone,
             "no lease pays for your runs, and only you hold the account's key",
         );
         return Err(refused.hint("open one: `piecework leases open --key FILE`").into());
@@ -450,7 +450,7 @@ async fn top_up(money: &Money, developer: AccountId, book: &Book, amount: u64) -
     let amount = step(money, developer, amount).await?;
     let Some(key) = accounts::custodial_key(&money.accounts, developer).await? else {
         let refused = Refusal::new(
-            "account.insufficient_credits",
+            Code::AccountInsufficientCredits,
             "the lease does not cover the run; nothing ran",
         );
         let hint = "hold more in it: `piecework leases top-up AMOUNT --key FILE`";

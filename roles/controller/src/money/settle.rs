@@ -11,7 +11,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, Metered, Settle, SettledJob};
-use piecework_model::{Digest, Seal};
+use piecework_model::{Code, Digest, Seal};
 use piecework_queue::{ProviderLink, Unsealed};
 use tokio::task::JoinSet;
 
@@ -183,14 +183,14 @@ async fn recover(money: &Money, lane: LaneKey, batch: Batch<'_>, unsettled: &Uns
         Unsettled::Refused(refusal) => refusal,
         Unsettled::SealOverdue | Unsettled::NoPlace | Unsettled::LedgerOverdue => return false,
     };
-    match refusal.code.as_str() {
-        "settle.budget" => {
+    match refusal.code.known() {
+        Some(Code::SettleBudget) => {
             feed(money, lane, batch.receipts()).await;
             false
         }
-        "lease.closed" => give_up(money, batch, "its lease closed before it was settled").await,
-        "settle.not_payer" => give_up(money, batch, "this controller pays from its lease no more").await,
-        _ => false,
+        Some(Code::LeaseClosed) => give_up(money, batch, "its lease closed before it was settled").await,
+        Some(Code::SettleNotPayer) => give_up(money, batch, "this controller pays from its lease no more").await,
+        Some(_) | None => false,
     }
 }
 

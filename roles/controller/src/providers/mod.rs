@@ -1,5 +1,6 @@
-//! Providers as seen by this controller: connected, measured, trusted, and tested with reference jobs.
+//! Providers as seen by this controller: connected, measured, trusted, and shared out slot by slot.
 
+pub(crate) mod fair;
 pub(crate) mod hub;
 pub(crate) mod reasons;
 pub(crate) mod seen;
@@ -9,7 +10,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_queue::ProviderLink;
 
 use self::seen::{Membership, Seen};
@@ -21,6 +22,8 @@ pub(crate) struct Providers {
     present: seen::Present,
     standings: standings::Standings,
     hub: hub::Hub,
+    /// Their slots.
+    pub(crate) fair: fair::Fair,
 }
 
 impl Providers {
@@ -30,6 +33,7 @@ impl Providers {
             present: seen::Present::default(),
             standings: standings::Standings::default(),
             hub: hub::Hub::default(),
+            fair: fair::Fair::default(),
         })
     }
 
@@ -57,7 +61,7 @@ impl Providers {
         let seen = self.by_account(provider);
         match seen.filter(|seen| seen.link.is_linked()) {
             Some(seen) => Ok(seen.link.clone()),
-            None => failure::refuse("provider.none", "the provider is not connected"),
+            None => failure::refuse(Code::ProviderNone, "the provider is not connected"),
         }
     }
 }

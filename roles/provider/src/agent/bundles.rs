@@ -4,7 +4,7 @@ use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_blobs::{Blobs, BlobsError};
+use piecework_blobs::{BlobSize, Blobs, BlobsError};
 use piecework_model::Digest;
 use piecework_queue::link::Fetcher;
 
@@ -34,6 +34,14 @@ impl Blobs for Pulled {
 
     async fn has(&self, _digest: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _digest: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _digest: &Digest) -> Result<bool, BlobsError> {

@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use piecework_api::Client;
 use piecework_ledger::Genesis;
-use piecework_model::{AccountId, NetworkId, PublicKey, Rejection};
+use piecework_model::{AccountId, Code, NetworkId, PublicKey, Rejection};
 
 use super::Failure;
 use crate::Provider;
@@ -94,7 +94,7 @@ impl Home {
                 write_private(&path, &format!("{known}{key} {url}\n")).map_err(|error| not_written(&path, &error))?;
             } else if !of_url.contains(&&*key.to_string()) {
                 return Err(Rejection::new(
-                    "link.untrusted_controller",
+                    Code::LinkUntrustedController,
                     format!("the controller has a different key than before: {key}"),
                 )
                 .hint(format!(
@@ -119,10 +119,10 @@ fn key_for<'a>(line: &'a str, url: &str) -> Option<&'a str> {
 fn not_written(path: &Path, error: &io::Error) -> Rejection {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Rejection::new("provider.disk_full", "the provider's disk is full")
+            Rejection::new(Code::ProviderDiskFull, "the provider's disk is full")
         }
         _ => Rejection::new(
-            "provider.disk_failed",
+            Code::ProviderDiskFailed,
             format!("cannot write {}: {error}", path.display()),
         ),
     }

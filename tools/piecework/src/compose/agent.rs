@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, path::PathBuf, pin::pin, sync::Arc, time::Sy
 use anyhow::{Context as _, Result};
 use piecework_blobs::Unpacked;
 use piecework_ledger::Genesis;
-use piecework_model::{Rejection, unix_ms};
+use piecework_model::{Code, Rejection, unix_ms};
 pub use piecework_provider::agent::OwnersWord;
 use piecework_provider::{
     agent::{self, Home, Newcomer, Pulled},
@@ -17,9 +17,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     collecting::{Caution, Collecting, by_peers},
-    control, cores,
+    control, cores, disk,
     files::{load_or_create_key, lock, make_private},
-    formats,
+    first, formats,
     provider::{Seat, Terms, start_provider},
 };
 
@@ -48,7 +48,7 @@ pub async fn provide(provision: Provision, say: Arc<agent::Say>, stop: impl Futu
         .await
         .map_err(|error| match is_full(&error) {
             true => Rejection::new(
-                "provider.disk_full",
+                Code::ProviderDiskFull,
                 format!("the disk with {} is full", directory.display()),
             )
             .hint("free some space there and start again")
@@ -62,6 +62,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
     let home = Home(directory.clone());
     formats::check(directory)?;
     make_private(directory)?;
+    first::come_first();
     cores::confine(provision.terms.cores).context("cannot limit the cores")?;
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
@@ -95,6 +96,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
     let unpacked = directory.join("unpacked");
     let terms = provision.terms.clone().with_room(directory, &unpacked)?;
     let disk_bytes = terms.disk_bytes;
+    let disk = disk::watch(directory)?;
     let seat = Seat {
         key: &key,
         network,
@@ -102,6 +104,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         journal: directory.join("begun"),
         collector: collecting.collector.clone(),
         bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
+        disk: disk.clone(),
     };
     say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
     let provider = start_provider(
@@ -128,6 +131,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         shutdown.clone(),
     )?;
     let linked = tokio::spawn(agent::watch(linker.clone(), connected(ready, say.clone())));
+    let full = AbortOnDropHandle::new(tokio::spawn(disk::tell(disk, say.clone())));
     let trusts = home.clone().trusts(provider.clone());
     let urls = provision.controllers.iter().map(|url| agent::link_url(url)).collect();
     let told = say.clone();
@@ -144,6 +148,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         () = agent::drained(&provider, &linker, stop, &*say) => Ok(()),
     };
     linked.abort();
+    drop(full);
     control.abort();
     finish(&shutdown, Some(collecting)).await?;
     ended

@@ -18,8 +18,8 @@ use piecework_api::{
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
-    Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
+    Rejection, Salt, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
@@ -243,7 +243,7 @@ fn honest(work: &Work, event: &Bytes) -> Bytes {
 }
 
 /// As an honest provider writes it.
-fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
+fn delivered((ticket, salt): (&Ticket, Option<&Salt>), output: Bytes, cpu_us: u64) -> Delivery {
     let counters = Counters {
         cpu_us,
         memory_byte_ms: 1 << 20,
@@ -256,7 +256,7 @@ fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
         job: ticket.job,
         code: ticket.code,
         input: ticket.input,
-        output: Digest::of(&output),
+        output: Digest::of(&output).salted(salt),
         status: JobStatus::Ok,
         counters,
         price_ucr: ticket.prices.price(&counters).expect("in range"),
@@ -306,7 +306,7 @@ impl ProviderLink for Shared {
         if !is_reference {
             self.jobs.fetch_add(1, Ordering::SeqCst);
         }
-        Ok(delivered(&order.ticket, output, 500))
+        Ok(delivered((&order.ticket, order.salt.as_ref()), output, 500))
     }
 
     async fn accept_seal(&self, _seal: Seal, _sequences: Vec<u64>) -> Result<(), Refusal> {
@@ -317,7 +317,7 @@ impl ProviderLink for Shared {
     async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
         let leaves: Vec<Digest> = receipts.iter().map(|unsealed| unsealed.receipt.leaf()).collect();
         if lane.1 != self.profile.account {
-            return Err(Rejection::new("receipt.not_mine", "not this provider's"));
+            return Err(Rejection::new(Code::ReceiptNotMine, "not this provider's"));
         }
         Ok(Seal::sign(&self.key, Domain::Receipts, &self.network, lane, &leaves))
     }

@@ -1,6 +1,7 @@
 //! The audit log of changes.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::doubles::machine::Machine;
@@ -62,7 +63,7 @@ async fn who_changed_what_is_recorded_and_shown_to_who_is_concerned() {
         rest.contains(&"invite.created".to_owned()) && rest.contains(&"transfer.made".to_owned()),
         "{rest:?}"
     );
-    machine.get("/audit?cursor=x").await.refused(422, "cursor.malformed");
+    machine.get("/audit?cursor=x").await.refused(422, Code::CursorMalformed);
     let machine = machine.restart().await;
     assert_eq!(
         actions(&machine.get("/audit?limit=2").await.ok()),

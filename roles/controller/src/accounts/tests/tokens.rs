@@ -1,6 +1,7 @@
 //! Accounts and tokens: which nobody can have, and what a scope allows.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::doubles::machine::Machine;
@@ -15,32 +16,32 @@ async fn accounts_and_tokens_that_nobody_can_have() {
         (
             json!({"name": "ada", "password": "correct horse"}),
             403,
-            "invite.required",
+            Code::InviteRequired,
         ),
         (
             json!({"name": "ada", "password": "correct horse", "invite": "inv_x"}),
             422,
-            "invite.bad",
+            Code::InviteBad,
         ),
         (
             json!({"name": "ada", "password": "correct horse", "invite": code, "roles": ["controller"]}),
             422,
-            "invite.bad",
+            Code::InviteBad,
         ),
         (
             json!({"name": "ada", "password": "short", "invite": code}),
             422,
-            "account.bad_password",
+            Code::AccountBadPassword,
         ),
         (
             json!({"name": "ada", "public_key": key, "registration": "00", "invite": code}),
             422,
-            "account.bad_registration",
+            Code::AccountBadRegistration,
         ),
         (
             json!({"name": "operator", "password": "correct horse", "invite": code}),
             409,
-            "account.exists",
+            Code::AccountExists,
         ),
     ] {
         machine
@@ -56,18 +57,20 @@ async fn accounts_and_tokens_that_nobody_can_have() {
     machine
         .ask_as(None, Method::POST, "/accounts", Some(last))
         .await
-        .refused(422, "invite.bad");
+        .refused(422, Code::InviteBad);
 
     let token = async |body: Value| machine.ask(Method::POST, "/tokens", Some(body)).await;
-    token(json!({"scopes": ["fly"]})).await.refused(422, "body.malformed");
-    token(json!({"scopes": []})).await.refused(422, "token.bad_scope");
+    token(json!({"scopes": ["fly"]}))
+        .await
+        .refused(422, Code::BodyMalformed);
+    token(json!({"scopes": []})).await.refused(422, Code::TokenBadScope);
     token(json!({"scopes": ["view"], "expires_in_s": 1}))
         .await
-        .refused(422, "token.bad_expiry");
+        .refused(422, Code::TokenBadExpiry);
     machine
         .ask(Method::DELETE, "/tokens/tok_nothing", None)
         .await
-        .refused(404, "token.not_found");
+        .refused(404, Code::TokenNotFound);
 }
 
 #[tokio::test]
@@ -91,7 +94,7 @@ async fn tokens_do_what_their_scopes_say_and_no_more() {
     machine
         .ask_as(Some(&view), Method::POST, "/execute/f", run.clone())
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     machine
         .ask_as(Some(&invoke), Method::POST, "/execute/f", run)
         .await
@@ -99,24 +102,24 @@ async fn tokens_do_what_their_scopes_say_and_no_more() {
     machine
         .ask_as(Some(&invoke), Method::DELETE, "/functions/f", None)
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     machine
         .ask_as(Some(&invoke), Method::GET, "/functions", None)
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     let more = Some(json!({"scopes": ["admin"]}));
     machine
         .ask_as(Some(&view), Method::POST, "/tokens", more)
         .await
-        .refused(403, "token.scope_not_held");
+        .refused(403, Code::TokenScopeNotHeld);
     let path = format!("/tokens/{view_id}");
     assert_eq!(machine.ask(Method::DELETE, &path, None).await.status.as_u16(), 204);
     machine
         .ask_as(Some(&view), Method::GET, "/functions", None)
         .await
-        .refused(401, "auth.bad_token");
+        .refused(401, Code::AuthBadToken);
     machine
         .ask_as(Some("pw_forged"), Method::GET, "/functions", None)
         .await
-        .refused(401, "auth.bad_token");
+        .refused(401, Code::AuthBadToken);
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use futures::future::join_all;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::doubles::machine::{Machine, Setup, named, until};
@@ -74,7 +75,10 @@ async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
     machine.job_in(&first, "running").await;
     let hurried = machine.request(Method::POST, "/execute/slow");
     let hurried = hurried.header("x-deadline-ms", "50");
-    machine.send(hurried, Some(json!({}))).await.refused(504, "job.expired");
+    machine
+        .send(hurried, Some(json!({})))
+        .await
+        .refused(504, Code::JobExpired);
 
     let second = machine.accepted("slow", Value::Null).await;
     assert_eq!(cancel(&machine, &second).await, 204, "while the first still runs");
@@ -90,7 +94,7 @@ async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
     let ended = machine.paid(&first).await;
     assert_eq!(ended["state"], "cancelled", "and what it used is paid: {ended}");
     let again = machine.ask(Method::DELETE, &format!("/jobs/{first}"), None).await;
-    again.refused(409, "job.finished");
+    again.refused(409, Code::JobFinished);
     let cancelling = async {
         let running = until("it runs", async || {
             let list = machine.get("/jobs?function=slow&state=running").await.ok();
@@ -100,7 +104,7 @@ async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
     };
     let (called, cancelled) = tokio::join!(machine.call("slow", Value::Null), cancelling);
     assert_eq!(cancelled, 204);
-    called.refused(502, "job.cancelled");
+    called.refused(502, Code::JobCancelled);
 }
 
 #[tokio::test]
@@ -142,11 +146,11 @@ async fn without_a_provider_callers_are_told_at_once_and_accepted_jobs_wait_for_
     .await;
     let jobs = join_all((0..200).map(|n| machine.accepted("echo", json!(n)))).await;
     // It might have been about to come back.
-    machine.call("echo", json!(1)).await.refused(503, "provider.none");
+    machine.call("echo", json!(1)).await.refused(503, Code::ProviderNone);
     let began = Instant::now();
     let told = machine.call("echo", json!(2)).await;
     let took = began.elapsed();
-    told.refused(503, "provider.none");
+    told.refused(503, Code::ProviderNone);
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(
         told.body["error"]["details"].to_string().contains("silent"),
@@ -206,7 +210,7 @@ async fn a_call_with_a_key_runs_once() {
         (&first["job_id"], &first["output"]),
         (&again["job_id"], &again["output"])
     );
-    send("k1", 2).await.refused(409, "idempotency.conflict");
+    send("k1", 2).await.refused(409, Code::IdempotencyConflict);
     let request = machine
         .request(Method::POST, "/execute/n")
         .header("idempotency-key", "k2");

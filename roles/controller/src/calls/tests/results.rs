@@ -1,6 +1,7 @@
 //! Results that go to their developer's own place, across restarts.
 
 use axum::http::Method;
+use piecework_model::Code;
 use piecework_sink::{Parcel, Sink};
 use serde_json::{Value, json};
 
@@ -51,7 +52,7 @@ async fn what_a_sink_does_not_take_is_tried_again_across_a_restart_or_stays_here
     machine
         .get(&format!("/jobs/{job}/result"))
         .await
-        .refused(404, "result.elsewhere");
+        .refused(404, Code::ResultElsewhere);
 
     machine.place.refuse_with(Some(410));
     let job = called(&machine, "echo", json!(2)).await;
@@ -96,6 +97,6 @@ async fn a_webhook_hears_of_jobs_that_are_cancelled_wherever_they_are() {
             (&json!("cancelled"), &json!("job.cancelled"))
         );
         let again = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
-        again.refused(409, "job.finished");
+        again.refused(409, Code::JobFinished);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use piecework_model::Code;
 use piecework_sandbox::ERROR_TEXT_BYTES_MAX;
 use serde_json::{Value, json};
 
@@ -165,7 +166,7 @@ async fn where_nobody_else_can_run_it_the_caller_hears_of_the_bad_result() {
     machine.deploy("echo", "echo").await;
     rogue(&machine).lies(Lie::OtherDigest);
     let refused = machine.call("echo", json!(1)).await;
-    refused.refused(503, "provider.bad_result");
+    refused.refused(503, Code::ProviderBadResult);
     assert_eq!(standing(&machine).await["trust"], "suspended");
 }
 
@@ -175,7 +176,7 @@ async fn an_error_that_says_megabytes_of_itself_is_cut() {
     machine.deploy("echo", "echo").await;
     rogue(&machine).lies(Lie::LongError);
     let raised = machine.call("echo", json!(1)).await;
-    raised.refused(502, "function.raised");
+    raised.refused(502, Code::FunctionRaised);
     let details = &raised.body["error"]["details"];
     for (field, letter) in [("type", "k"), ("message", "m"), ("stack", "s")] {
         assert_eq!(details[field], letter.repeat(ERROR_TEXT_BYTES_MAX), "{field}");
@@ -249,14 +250,14 @@ async fn a_claim_that_stands_out_is_held_until_an_operator_decides() {
     machine
         .ask_as(Some(&stranger), Method::GET, "/held", None)
         .await
-        .refused(403, "auth.operator");
+        .refused(403, Code::AuthOperator);
     let decide = async |id: &str, decision: &str| {
         let body = json!({"decision": decision});
         machine.ask(Method::POST, &format!("/held/{id}"), Some(body)).await
     };
     decide(&held[0], "release").await.ok();
     decide(&held[1], "refuse").await.ok();
-    decide(&held[1], "release").await.refused(409, "receipt.not_held");
+    decide(&held[1], "release").await.refused(409, Code::ReceiptNotHeld);
     machine.paid(&held[0]).await;
     let view = machine.job(&held[1]).await;
     assert_eq!(

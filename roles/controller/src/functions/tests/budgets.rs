@@ -1,6 +1,7 @@
 //! What a function may cost in a month.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::doubles::machine::Machine;
@@ -25,19 +26,19 @@ async fn a_budget_stops_calls_and_tells_its_owner() {
         assert!(spent < 100, "a call begins only below the budget");
         spent += answer.body["price_ucr"].as_u64().expect("a price");
     };
-    refused.refused(402, "function.budget_spent");
+    refused.refused(402, Code::FunctionBudgetSpent);
     assert!(spent >= 100);
     machine
         .queue("b", Value::Null)
         .await
-        .refused(402, "function.budget_spent");
+        .refused(402, Code::FunctionBudgetSpent);
     let audit = machine.get("/audit?action=budget.alert").await.ok();
     assert_eq!(audit["items"][0]["detail"]["percent"], 100, "{audit}");
     let machine = machine.restart().await;
     machine
         .call("b", Value::Null)
         .await
-        .refused(402, "function.budget_spent");
+        .refused(402, Code::FunctionBudgetSpent);
     let shown = machine.get("/functions/b").await.ok();
     assert_eq!(
         shown["budget"]["spent_ucr"].as_u64(),
@@ -50,7 +51,7 @@ async fn a_budget_stops_calls_and_tells_its_owner() {
     machine
         .call("b", Value::Null)
         .await
-        .refused(402, "function.budget_spent");
+        .refused(402, Code::FunctionBudgetSpent);
     let none = json!({"budget_ucr": 0});
     machine.ask(Method::PUT, "/functions/b/budget", Some(none)).await.ok();
     machine.call("b", Value::Null).await.ok();

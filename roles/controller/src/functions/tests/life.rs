@@ -1,6 +1,7 @@
 //! Functions that are stopped, deleted and restored.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::Value;
 
 use super::actions;
@@ -17,9 +18,12 @@ async fn a_stopped_function_takes_no_calls_until_it_is_started() {
     }
     let machine = machine.restart().await;
     let post = async |verb: &str| machine.ask(Method::POST, &format!("/functions/s/{verb}"), None).await;
-    machine.call("s", Value::Null).await.refused(409, "function.stopped");
-    machine.get("/fn/operator/s").await.refused(409, "function.stopped");
-    machine.queue("s", Value::Null).await.refused(409, "function.stopped");
+    machine.call("s", Value::Null).await.refused(409, Code::FunctionStopped);
+    machine.get("/fn/operator/s").await.refused(409, Code::FunctionStopped);
+    machine
+        .queue("s", Value::Null)
+        .await
+        .refused(409, Code::FunctionStopped);
     for _ in 0..2 {
         assert_eq!(post("start").await.ok()["status"], "ready");
     }
@@ -49,7 +53,7 @@ async fn a_deleted_function_is_restored_and_its_metrics_stay() {
     machine
         .call("gone", Value::Null)
         .await
-        .refused(404, "function.not_found");
+        .refused(404, Code::FunctionNotFound);
     until("the call is counted", async || {
         let view = machine.get(&format!("/metrics/functions/{id}?step=hour")).await.ok();
         (view["points"][0]["count"] == 1).then_some(())
@@ -74,15 +78,15 @@ async fn a_deleted_function_is_restored_and_its_metrics_stay() {
     machine
         .ask(Method::POST, "/functions/gone/restore", None)
         .await
-        .refused(409, "function.not_deleted");
+        .refused(409, Code::FunctionNotDeleted);
     machine
         .ask(Method::POST, "/functions/never/restore", None)
         .await
-        .refused(404, "function.not_found");
+        .refused(404, Code::FunctionNotFound);
     assert_eq!(remove().await, 204);
     machine.deploy("gone", "return 1").await;
     machine
         .ask(Method::POST, &format!("/functions/{id}/restore"), None)
         .await
-        .refused(409, "function.exists");
+        .refused(409, Code::FunctionExists);
 }

@@ -1,6 +1,7 @@
 //! Versions that kill their instances are quarantined, and canaries that fail are withdrawn.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use super::actions;
@@ -9,16 +10,25 @@ use crate::doubles::machine::{Machine, until};
 #[tokio::test]
 async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced() {
     let machine = Machine::start().await;
-    machine.deploy("q", "crash on \"crash\"").await;
-    for _ in 0..9 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+    machine.deploy("q", "crash").await;
+    let crash = async |machine: &Machine, nth: u32| {
+        let input = json!(format!("crash {nth}"));
+        machine.call("q", input).await.refused(502, Code::FunctionCrashed);
+    };
+    for nth in 0..9 {
+        crash(&machine, nth).await;
     }
     machine.call("q", Value::Null).await.ok();
-    for _ in 0..10 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+    for _ in 0..15 {
+        crash(&machine, 0).await;
+    }
+    // One input that kills it, however often, is no reason.
+    machine.call("q", Value::Null).await.ok();
+    for nth in 0..10 {
+        crash(&machine, nth).await;
     }
     let refused = machine.call("q", Value::Null).await;
-    refused.refused(409, "function.quarantined");
+    refused.refused(409, Code::FunctionQuarantined);
     assert!(
         refused.body["error"]["hint"]
             .as_str()
@@ -27,12 +37,12 @@ async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced
     machine
         .queue("q", Value::Null)
         .await
-        .refused(409, "function.quarantined");
+        .refused(409, Code::FunctionQuarantined);
     let machine = machine.restart().await;
     machine
         .call("q", Value::Null)
         .await
-        .refused(409, "function.quarantined");
+        .refused(409, Code::FunctionQuarantined);
     let shown = machine.get("/functions/q").await.ok();
     assert_eq!(
         (
@@ -40,18 +50,18 @@ async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced
             &shown["quarantine"]["code"],
             &shown["quarantine"]["failures"]
         ),
-        (&json!("quarantined"), &json!("function.crashed"), &json!(10))
+        (&json!("quarantined"), &json!(Code::FunctionCrashed), &json!(10))
     );
     let released = machine.ask(Method::POST, "/functions/q/release", None).await.ok();
     assert_eq!(released["status"], "ready");
     machine.call("q", Value::Null).await.ok();
-    for _ in 0..10 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+    for nth in 0..10 {
+        crash(&machine, nth).await;
     }
     machine
         .call("q", Value::Null)
         .await
-        .refused(409, "function.quarantined");
+        .refused(409, Code::FunctionQuarantined);
     let fixed = json!({"code": "return \"fixed\""});
     machine.ask(Method::PUT, "/functions/q", Some(fixed)).await.ok();
     assert_eq!(machine.call("q", json!("crash")).await.ok()["output"], "fixed");
@@ -74,7 +84,7 @@ async fn exceptions_do_not_quarantine() {
     let machine = Machine::start().await;
     machine.deploy("r", "raise").await;
     for _ in 0..25 {
-        machine.call("r", Value::Null).await.refused(502, "function.raised");
+        machine.call("r", Value::Null).await.refused(502, Code::FunctionRaised);
     }
 }
 
@@ -85,7 +95,7 @@ async fn calls_are_split_by_weight_and_a_failing_canary_is_rolled_back() {
     let put = async |body: Value| machine.ask(Method::PUT, "/functions/c", Some(body)).await;
     put(json!({"code": "return 2", "canary": 100}))
         .await
-        .refused(422, "traffic.bad_weights");
+        .refused(422, Code::TrafficBadWeights);
     let updated = put(json!({"code": "return 2", "canary": 50})).await.ok();
     assert_eq!(updated["version"], 1, "the live one stays live");
     let mut seen = [0, 0];
@@ -133,9 +143,9 @@ async fn calls_are_split_by_weight_and_a_failing_canary_is_rolled_back() {
         let body = json!({"weights": weights});
         machine.ask(Method::PUT, "/functions/c/traffic", Some(body)).await
     };
-    split(json!({"9": 1})).await.refused(404, "version.not_found");
-    split(json!({"1": 0})).await.refused(422, "traffic.bad_weights");
-    split(json!({})).await.refused(422, "traffic.bad_weights");
+    split(json!({"9": 1})).await.refused(404, Code::VersionNotFound);
+    split(json!({"1": 0})).await.refused(422, Code::TrafficBadWeights);
+    split(json!({})).await.refused(422, Code::TrafficBadWeights);
     split(json!({"1": 0, "2": 100})).await.ok();
     assert_eq!(machine.call("c", Value::Null).await.ok()["output"], 2);
     machine

@@ -1,6 +1,7 @@
 //! Pages of lists.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::json;
 
 use crate::doubles::machine::Machine;
@@ -44,7 +45,7 @@ async fn every_list_goes_on_where_its_page_ended() {
         machine
             .get(&format!("{path}?cursor=!"))
             .await
-            .refused(422, "cursor.malformed");
+            .refused(422, Code::CursorMalformed);
     }
 }
 

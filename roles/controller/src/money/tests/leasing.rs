@@ -1,6 +1,7 @@
 //! Who pays from a lease.
 
 use axum::http::Method;
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::doubles::machine::Machine;
@@ -35,9 +36,9 @@ async fn a_developer_says_who_pays_from_his_lease_and_nobody_else_does() {
         (Method::POST, format!("/leases/{}/close", id(&lease)), None),
     ] {
         let others = machine.ask_as(Some(&eve), method.clone(), &path, body.clone()).await;
-        others.refused(404, "lease.not_found");
+        others.refused(404, Code::LeaseNotFound);
         let nobody = machine.ask_as(None, method, &path, body).await;
-        nobody.refused(401, "auth.missing_token");
+        nobody.refused(401, Code::AuthMissingToken);
     }
     let document = machine.get("/openapi.json").await.ok();
     let of_one = document["paths"].as_object().expect("paths").iter();
@@ -46,13 +47,13 @@ async fn a_developer_says_who_pays_from_his_lease_and_nobody_else_does() {
     machine
         .ask(Method::DELETE, &remove(other), None)
         .await
-        .refused(409, "lease.payer_unknown");
+        .refused(409, Code::LeasePayerUnknown);
     let added = machine.ask(Method::POST, &payers, add.clone()).await.ok();
     assert_eq!(added["payer_keys"], json!([own, other]));
     machine
         .ask(Method::POST, &payers, add)
         .await
-        .refused(409, "lease.payer_exists");
+        .refused(409, Code::LeasePayerExists);
     // Without this controller's key nothing is ordered from the lease: the next call opens another.
     let left = machine.ask(Method::DELETE, &remove(&own), None).await.ok();
     assert_eq!(left["payer_keys"], json!([other]));

@@ -85,6 +85,7 @@ impl World {
             chain: ledger.clone(),
             store: store.clone(),
             blobs: Arc::new(Nothing),
+            disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: Arc::new(Nothing),
             providers: links.collect(),

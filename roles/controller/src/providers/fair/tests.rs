@@ -3,14 +3,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use piecework_model::{Digest, FunctionId, Language, LeaseId, Limits, Seal};
+use piecework_model::{Code, Digest, FunctionId, Language, LeaseId, Limits, Seal};
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, LoadError, Probe};
 use piecework_scheduler::{Finding, Policy, Request, Standing};
 use piecework_store::{BackendReason, Function, Version};
 
 use super::*;
-use crate::providers::seen::{Membership, Present};
+use crate::{
+    functions::Live,
+    providers::seen::{Membership, Present},
+};
 
 /// A provider that is there or not; it runs nothing here.
 struct Fake {
@@ -123,6 +126,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         placement: Default::default(),
         rerun_percent: 0,
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     };
     let request = Request {
@@ -134,6 +138,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         region: None,
         labels: Default::default(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     };
     Arc::new(Live {
@@ -200,6 +205,7 @@ impl World {
             developer: self.live.function.owner,
             weight: 1,
             function: Some((self.live.function.id, self.live.function.concurrency)),
+            memory_bytes: self.live.request.footprint_bytes(),
         }
     }
 
@@ -209,7 +215,7 @@ impl World {
 
     fn wait(&self, patient: bool) -> Answer<Waiting> {
         let label = Label {
-            live: self.live.clone(),
+            wants: self.live.clone(),
             refused: Vec::new(),
             has_run: Vec::new(),
         };
@@ -274,7 +280,7 @@ async fn beyond_the_queue_callers_are_refused_and_jobs_that_were_accepted_are_no
     assert!(matches!(world.slot(), Err(Admission::AtLimit)));
     let held: Vec<_> = (0..10).map(|_| world.wait(false).expect("room")).collect();
     let refused = world.wait(false).err().expect("the queue is full");
-    assert_eq!(refused.code, "function.too_many");
+    assert_eq!(refused.code, Code::FunctionTooMany);
     let _patient = world.wait(true).expect("it was accepted before");
     assert_eq!((world.fair.waiting(), world.taken()), (held.len() + 1, 1));
 }
@@ -286,7 +292,7 @@ async fn one_developers_calls_do_not_fill_the_room() {
     let _held: Vec<_> = (0..BOUNDS.developer)
         .map(|_| world.wait(false).expect("room"))
         .collect();
-    assert_eq!(world.wait(false).err().expect("too many").code, "server.busy");
+    assert_eq!(world.wait(false).err().expect("too many").code, Code::ServerBusy);
 }
 
 #[tokio::test]
