@@ -69,8 +69,9 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
         return Err(refusal(Code::BodyTooLarge, "the request is too large for an event").into());
     }
     let is_head = parts.method == Method::HEAD;
+    let caller = anyone.0.as_ref().map(|caller| caller.account);
     let (passing, passed) = passing::channel(is_head);
-    let mut invocation = execute::plain_invocation(live, event.into());
+    let mut invocation = execute::plain_invocation(live, event.into(), caller);
     invocation.streams = Streams {
         answer: Answering::Pass(passing),
         body: body.into_upload(),

@@ -9,6 +9,7 @@ mod cores;
 mod devnet;
 mod disk;
 mod files;
+mod first;
 mod formats;
 mod ledger;
 mod listen;
