@@ -191,6 +191,11 @@ fn migrations() -> Migrator {
         migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         migration(12, "oversight", include_str!("../../migrations/0012_oversight.sql")),
         migration(20, "results", include_str!("../../migrations/0020_results.sql")),
+        migration(
+            27,
+            "token_parents",
+            include_str!("../../migrations/0027_token_parents.sql"),
+        ),
     ])
 }
 
