@@ -13,10 +13,11 @@ use piecework_api::{
     errors::{ErrorBody, Refusal},
     ledger::{SubmitTransaction, TransactionAccepted, TransactionView},
     routes,
-    server::{Caller, Created, HttpError, HttpResult, Path, refusal, refuse},
+    server::{Created, HttpError, HttpResult, Path, refusal, refuse},
 };
 use piecework_ledger::{Action, SignedTransaction, TransactionId};
 use piecework_model::Digest;
+use piecework_serve::Caller;
 
 use super::{Explorer, Shared, failed, not_taken, read_in_time, views};
 
