@@ -45,6 +45,11 @@ const PLATFORM: &[Code] = &[
     code(404, "account.not_found", "no account has this name"),
     code(
         422,
+        "account.reserved_name",
+        "the name is a word of the platform's own: platform or commission",
+    ),
+    code(
+        422,
         "account.sponsor_limit",
         "the sponsor's signature or credits do not cover the limit",
     ),
@@ -67,7 +72,7 @@ const PLATFORM: &[Code] = &[
     code(
         429,
         "auth.rate_limited",
-        "too many login attempts for this name; see Retry-After",
+        "too many failed attempts from this address; see Retry-After",
     ),
     code(403, "auth.operator", "only an operator can do this"),
     code(403, "auth.scope", "the token lacks the scope that this request needs"),
@@ -497,6 +502,11 @@ const PLATFORM: &[Code] = &[
         "server.failed",
         "something failed on the server; its log says what",
     ),
+    code(
+        503,
+        "server.stopping",
+        "the server stops, and the job has not begun or not ended; see Retry-After",
+    ),
     code(422, "token.bad_expiry", "the expiry is not between 60 s and a year"),
     code(
         422,
@@ -504,6 +514,12 @@ const PLATFORM: &[Code] = &[
         "the scope is not deploy, invoke, view or admin, or is missing",
     ),
     code(404, "token.not_found", "you have no token with this id"),
+    code(
+        422,
+        "token.outlives",
+        "a token cannot make one that is valid for longer than itself",
+    ),
+    code(409, "token.too_many", "the account has 256 tokens; delete some"),
     code(
         403,
         "token.scope_not_held",

@@ -2,7 +2,10 @@
 
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod challenges;
+pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;
+pub(crate) mod throttle;
 
 pub(crate) use members::*;

@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
 use piecework_model::AccountId;
+use piecework_serve::Caller as Address;
 
 use crate::{
     Answer, Controller, codecs,
@@ -29,6 +30,8 @@ pub(crate) enum Counted {
     Account(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
+    /// Without a token, from this address.
+    Stranger(Address),
 }
 
 pub(crate) struct Rates(Cache<Counted, Arc<Mutex<Bucket>>>);
@@ -66,8 +69,7 @@ impl Bucket {
 
 impl Rates {
     /// Refuses with `rate.limited`.
-    fn take(&self, counted: Counted, (rate, burst): (u32, u32)) -> Answer<()> {
-        let now = Instant::now();
+    fn take(&self, counted: Counted, (rate, burst): (u32, u32), now: Instant) -> Answer<()> {
         let full = || {
             Arc::new(Mutex::new(Bucket {
                 left: f64::from(burst),
@@ -95,7 +97,16 @@ pub(crate) fn count(controller: &Controller, counted: Counted, limits: &AccountL
         controller.tuning.burst
     };
     let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
-    controller.rates.take(counted, (rate, burst))
+    controller.rates.take(counted, (rate, burst), Instant::now())
+}
+
+/// Requests without a token that one address may send: what a page of the portal asks for many times over. Each costs
+/// little; what costs more has bounds of its own.
+const STRANGERS_RATE: (u32, u32) = (1_000, 4_000);
+
+/// Counts one request of somebody without a token. Refuses with `rate.limited`.
+pub(crate) fn count_stranger(controller: &Controller, from: Address, now: Instant) -> Answer<()> {
+    controller.rates.take(Counted::Stranger(from), STRANGERS_RATE, now)
 }
 
 /// What is set for an account; all absent where nothing was.

@@ -26,6 +26,7 @@ use crate::{
         logs,
         outcome::{Verdict, judge},
         results,
+        search::stopping,
         streams::Streams,
     },
     clock::now_ms,
@@ -85,10 +86,17 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
     JobId::new(now_ms, rand::rng().random())
 }
 
-/// Runs to its end, even if its caller goes away.
+/// Runs to its end, even if its caller goes away. Refuses with `server.stopping` where the process ends first: then there is no
+/// record of the run, as after a crash.
 pub(crate) fn run(controller: Arc<Controller>, invocation: Invocation) -> Finishing<Done> {
-    let tasks = controller.tasks.clone();
-    Finishing::new(tasks, async move { watched(&controller, invocation).await })
+    let (tasks, id) = (controller.tasks.clone(), invocation.id);
+    Finishing::new(tasks, async move {
+        tokio::select! {
+            biased;
+            done = watched(&controller, invocation) => done,
+            () = controller.inflight.halted() => Err(stopping(id)),
+        }
+    })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.

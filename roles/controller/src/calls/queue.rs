@@ -152,8 +152,10 @@ impl Drop for Place {
 async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) {
     let record = job.to_job();
     let outcome = tokio::select! {
-        outcome = attempt(controller, job, word) => outcome,
+        biased;
+        // Before what the attempt says by then: that it may not begin any more is not how the job ended.
         () = controller.shutdown.cancelled() => return,
+        outcome = attempt(controller, job, word) => outcome,
     };
     let Err(refusal) = outcome else { return };
     if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal).await {

@@ -17,6 +17,7 @@ use crate::{
     clock::timestamp,
     failure::failed,
     functions::{Live, budget},
+    http::origin::Origins,
     providers::reasons,
     shown,
 };
@@ -50,6 +51,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
             None => FunctionStatus::Ready,
         },
         url: format!("{}/fn/{}/{}", controller.base_url, function.owner_name, function.name),
+        own_url: Origins::of(&controller.base_url).url(&function.owner_name, &function.name),
         sandbox: version.backend.clone(),
         sandbox_reason: version.backend_reason.clone(),
         handler: version.handler.clone(),
