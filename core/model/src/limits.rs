@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::{Counters, PriceOverflow, Prices, Rejection};
+use crate::{Code, Counters, PriceOverflow, Prices, Rejection};
 
 /// Limits of one invocation; each is enforced by every sandbox, on the cold and on the warm path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
@@ -53,21 +53,21 @@ impl Limits {
     pub fn check(&self) -> Result<(), Rejection> {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
-                "function.bad_timeout",
+                Code::FunctionBadTimeout,
                 format!("the timeout must be between 1 and {} ms", Self::TIMEOUT_MS_MAX),
             )
             .field("timeout_ms"));
         }
         if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
             return Err(Rejection::new(
-                "function.bad_memory",
+                Code::FunctionBadMemory,
                 "the memory limit must be between 32 and 4096 MiB",
             )
             .field("memory_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
             return Err(Rejection::new(
-                "egress.bad_limit",
+                Code::EgressBadLimit,
                 "the limit on network traffic must be at most 16384 MiB per run",
             )
             .field("egress_limit_mb"));

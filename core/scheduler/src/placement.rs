@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use piecework_model::{AccountId, Prices, Rejection};
+use piecework_model::{AccountId, Code, Prices, Rejection};
 use serde::{Deserialize, Serialize};
 
 /// How a provider is chosen among those that fit.
@@ -58,7 +58,7 @@ macro_rules! words {
 
 words!(
     Policy,
-    "placement.bad_policy",
+    Code::PlacementBadPolicy,
     "the policy must be random, least-loaded, warm-first or cheapest",
     Random = "random",
     LeastLoaded = "least-loaded",
@@ -91,7 +91,7 @@ impl std::str::FromStr for Trust {
         [Self::New, Self::Known, Self::Trusted]
             .into_iter()
             .find(|trust| trust.as_str() == text)
-            .ok_or_else(|| Rejection::new("placement.bad_trust", "the trust class must be new, known or trusted"))
+            .ok_or_else(|| Rejection::new(Code::PlacementBadTrust, "the trust class must be new, known or trusted"))
     }
 }
 
@@ -165,10 +165,10 @@ mod tests {
         let code = |refused: Rejection| refused.code;
         assert_eq!(
             "fastest".parse::<Policy>().map_err(code),
-            Err("placement.bad_policy".into())
+            Err(Code::PlacementBadPolicy.into())
         );
         for bad in ["blind", "suspended"] {
-            assert_eq!(bad.parse::<Trust>().map_err(code), Err("placement.bad_trust".into()));
+            assert_eq!(bad.parse::<Trust>().map_err(code), Err(Code::PlacementBadTrust.into()));
         }
     }
 

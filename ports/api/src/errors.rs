@@ -118,7 +118,7 @@ pub fn status_of(code: &str) -> u16 {
 pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     // Serde would take an array for a struct.
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err(Refusal::new("body.malformed", "the body is not a JSON object")
+        return Err(Refusal::new(Code::BodyMalformed, "the body is not a JSON object")
             .hint("send JSON as described by /openapi.json"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -132,7 +132,7 @@ pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 }
 
 fn malformed(error: &serde_json::Error) -> Refusal {
-    Refusal::new("body.malformed", error.to_string()).hint("send JSON as described by /openapi.json")
+    Refusal::new(Code::BodyMalformed, error.to_string()).hint("send JSON as described by /openapi.json")
 }
 
 #[cfg(test)]
@@ -146,7 +146,7 @@ mod tests {
         let refusal = parse_body::<CreateFunction>(body).expect_err("env holds strings");
         assert_eq!(
             (refusal.code.as_str(), refusal.field.as_deref()),
-            ("body.malformed", Some("env.A"))
+            (Code::BodyMalformed.as_str(), Some("env.A"))
         );
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, FunctionId, JobId};
+use piecework_model::{Code, Credits, FunctionId, JobId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -69,7 +69,7 @@ impl std::str::FromStr for JobState {
             .find(|state| state.as_str() == text)
             .ok_or_else(|| {
                 let message = format!("`{text}` is not a job state");
-                piecework_model::Rejection::new("job.bad_state", message)
+                piecework_model::Rejection::new(Code::JobBadState, message)
                     .hint("use queued, running, succeeded, failed, timed_out, cancelled or expired")
                     .field("state")
             })

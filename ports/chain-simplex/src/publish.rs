@@ -8,7 +8,7 @@ use std::{
 use commonware_cryptography::Digestible as _;
 use parking_lot::Mutex;
 use piecework_ledger::{BlockContext, SignedTransaction, TransactionId, check};
-use piecework_model::{Digest, Rejection};
+use piecework_model::{Code, Digest, Rejection};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
@@ -236,7 +236,7 @@ impl Board {
             .await;
         match checked {
             Ok(Err(rejection)) => rejection,
-            Ok(Ok(())) | Err(_) => Rejection::new("mempool.nonce_taken", "another transaction used this nonce"),
+            Ok(Ok(())) | Err(_) => Rejection::new(Code::MempoolNonceTaken, "another transaction used this nonce"),
         }
     }
 

@@ -16,7 +16,7 @@ mod turns;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use piecework_model::{AccountId, Language, Rejection};
+use piecework_model::{AccountId, Code, Language, Rejection};
 use piecework_sandbox::Backend;
 
 pub use requirements::check as check_requirements;
@@ -169,7 +169,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn no_jail() -> Rejection {
     Rejection::new(
-        "packages.no_jail",
+        Code::PackagesNoJail,
         "this function declares packages, and the server has no jail to resolve them in",
     )
     .hint("ask the operator to run `piecework doctor` on the server, or deploy with the packages in the bundle")
@@ -177,7 +177,7 @@ fn no_jail() -> Rejection {
 
 /// The one code for a manifest that asks for more than names and versions.
 pub(crate) fn bad_requirement(message: String, field: &str) -> Rejection {
-    Rejection::new("packages.bad_requirement", message)
+    Rejection::new(Code::PackagesBadRequirement, message)
         .hint("list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed")
         .field(field)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use piecework_model::{Digest, JobId, Language, Limits, Rejection};
+use piecework_model::{Code, Digest, JobId, Language, Limits, Rejection};
 use piecework_sandbox::{
     Backend, BackendName, Call, CancellationToken, Instance, LoadError, Loaded, Outcome, Probe, Program, Raised,
 };
@@ -397,7 +397,7 @@ fn failed(error: &dyn std::fmt::Display) -> LoadError {
 }
 
 fn load_failed(message: String) -> LoadError {
-    LoadError::Code(Rejection::new("function.load_failed", message))
+    LoadError::Code(Rejection::new(Code::FunctionLoadFailed, message))
 }
 
 fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
@@ -408,7 +408,7 @@ fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
             None => load_failed(format!("{}: {}\n{}", raised.kind, raised.message, raised.stack)),
         }),
         Answer::Syntax(Syntax { message, file, line }) => Err(LoadError::Code(Rejection::new(
-            "function.syntax_error",
+            Code::FunctionSyntaxError,
             format!("{file}, line {line}: {}", without_place(&message, &file, line)),
         ))),
         Answer::NoHandler(message) => Err(no_handler(message)),

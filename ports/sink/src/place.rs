@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use piecework_model::{EgressPolicy, Rejection};
+use piecework_model::{Code, EgressPolicy, Rejection};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,7 @@ pub(crate) const JOB: &str = "{job}";
 const URL_LENGTH_MAX: usize = 2_048;
 
 fn bad(why: impl fmt::Display) -> Rejection {
-    Rejection::new("result.bad_sink", format!("results cannot be sent there: {why}")).field("results")
+    Rejection::new(Code::ResultBadSink, format!("results cannot be sent there: {why}")).field("results")
 }
 
 pub(crate) fn parse(url: &str) -> Result<Url, Rejection> {
@@ -163,7 +163,7 @@ pub(crate) fn permitted(url: &Url, policy: &EgressPolicy) -> Result<(), Rejectio
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     match address {
         Ok(address) if !policy.permits(address) => Err(Rejection::new(
-            "result.private_address",
+            Code::ResultPrivateAddress,
             format!("{address} is not a public address, so results cannot be sent there"),
         )
         .hint("the operator can allow private networks with `--results-to NETWORK`")
@@ -209,12 +209,12 @@ mod tests {
             "http://192.168.1.1/{job}",
             "http://0/",
         ] {
-            assert_eq!(code(&http(url), &[]), "result.private_address", "{url}");
+            assert_eq!(code(&http(url), &[]), Code::ResultPrivateAddress, "{url}");
         }
         assert_eq!(code(&http("http://10.1.2.3/"), &["10.0.0.0/8"]), "ok");
         assert_eq!(
             code(&http("http://169.254.169.254/"), &["0.0.0.0/0"]),
-            "result.private_address",
+            Code::ResultPrivateAddress,
             "whatever the operator allows"
         );
         assert_eq!(code(&http("https://results.example.org/{job}?x=1"), &[]), "ok");
@@ -229,22 +229,22 @@ mod tests {
             "file:///etc/passwd",
             "https://a:b@example.org/",
         ] {
-            assert_eq!(code(&http(url), &[]), "result.bad_sink", "{url}");
+            assert_eq!(code(&http(url), &[]), Code::ResultBadSink, "{url}");
         }
         let webhook = Sink::Webhook {
             url: "https://example.org/".into(),
             secret: Some("whsec_!".into()),
         };
-        assert_eq!(code(&webhook, &[]), "result.bad_sink");
-        assert_eq!(code(&s3("a/b", ""), &[]), "result.bad_sink");
-        assert_eq!(code(&s3("bucket", "/x"), &[]), "result.bad_sink");
+        assert_eq!(code(&webhook, &[]), Code::ResultBadSink);
+        assert_eq!(code(&s3("a/b", ""), &[]), Code::ResultBadSink);
+        assert_eq!(code(&s3("bucket", "/x"), &[]), Code::ResultBadSink);
         assert_eq!(code(&s3("bucket", "x/"), &[]), "ok");
         for (token, due) in [
             ("a-token", "ok"),
-            ("a\r\nx-evil: 1", "result.bad_sink"),
-            ("a token", "result.bad_sink"),
-            ("t\u{f6}ken", "result.bad_sink"),
-            (&*"t".repeat(8_193), "result.bad_sink"),
+            ("a\r\nx-evil: 1", Code::ResultBadSink),
+            ("a token", Code::ResultBadSink),
+            ("t\u{f6}ken", Code::ResultBadSink),
+            (&*"t".repeat(8_193), Code::ResultBadSink),
         ] {
             let sink = Sink::Http {
                 url: "https://example.org/".into(),

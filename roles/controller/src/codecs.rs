@@ -2,7 +2,7 @@
 //! version 0, without one, has the fields of version 1.
 
 use borsh::BorshDeserialize;
-use piecework_model::{AccountId, Format, LeaseId, NetworkId};
+use piecework_model::{AccountId, Code, Format, LeaseId, NetworkId};
 use piecework_store::Put;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -56,7 +56,7 @@ pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
     match known {
         Some(known) if known == now => Ok(()),
         Some(_) => refuse(
-            "ledger.other_network",
+            Code::LedgerOtherNetwork,
             "the store belongs to another ledger than the one that was started; restore what was moved or deleted, \
              or move the whole directory away to start over",
         ),

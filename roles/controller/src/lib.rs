@@ -31,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 
 use piecework_blobs::Blobs;
 use piecework_chain::{Chain, PeerChanges};
-use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_serve::Limits;
@@ -295,7 +295,7 @@ impl Controller {
         let seen = self.providers.by_account(provider);
         match seen.filter(|seen| seen.link.is_linked()) {
             Some(seen) => Ok(seen.link.clone()),
-            None => failure::refuse("provider.none", "the provider is not connected"),
+            None => failure::refuse(Code::ProviderNone, "the provider is not connected"),
         }
     }
 

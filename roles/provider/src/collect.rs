@@ -18,7 +18,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use piecework_chain::{Chain, ChainFailure, SubmitError};
 use piecework_ledger::{Action, Key, LeaseState, SignedTransaction, Transaction, Value};
-use piecework_model::{AccountId, Format, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket};
+use piecework_model::{
+    AccountId, Code, Format, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -225,7 +227,7 @@ impl Collector {
     /// Either what is in the claim was refused, or only its place in the order of transactions: then it is sent again.
     fn refused(&self, action: &Action, rejection: &Rejection) {
         tracing::warn!(%rejection, "the ledger refused a claim");
-        let of_content = ["claim.", "settle.", "lease.", "transaction.too_large"];
+        let of_content = ["claim.", "settle.", "lease.", Code::TransactionTooLarge];
         let Action::Claim(claim) = action else { return };
         if !of_content.iter().any(|prefix| rejection.code.starts_with(prefix)) {
             return;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use piecework_queue::Refusal;
 use piecework_sandbox::{Backend, BackendName, Beside};
 use tokio::sync::{Notify, watch};
@@ -172,7 +172,7 @@ impl Keeper {
 }
 
 fn paused(hold: &Hold) -> Refusal {
-    Rejection::new("provider.paused", hold.to_string())
+    Rejection::new(Code::ProviderPaused, hold.to_string())
 }
 
 fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
@@ -250,7 +250,7 @@ mod tests {
         let refused = keeper.admit().expect_err("frozen");
         assert_eq!(
             (&*refused.code, refused.message.as_str()),
-            ("provider.paused", "the computer runs on battery")
+            (Code::ProviderPaused.as_str(), "the computer runs on battery")
         );
         keeper.follow(Verdict::default(), &[]);
         keeper.admit().expect("open again");
@@ -265,6 +265,6 @@ mod tests {
             holds: vec![Hold::Told],
         };
         keeper.follow(verdict, &[]);
-        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, "provider.paused");
+        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, Code::ProviderPaused);
     }
 }

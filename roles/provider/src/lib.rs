@@ -34,8 +34,8 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use piecework_blobs::Unpacked;
 use piecework_model::{
-    AccountId, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
-    Ticket,
+    AccountId, Code, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal,
+    SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
@@ -200,7 +200,7 @@ impl Provider {
             .find(|backend| backend.name() == name)
             .ok_or_else(|| {
                 Rejection::new(
-                    "sandbox.unavailable",
+                    Code::SandboxUnavailable,
                     format!("the sandbox `{name}` does not work on this provider"),
                 )
                 .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
@@ -217,12 +217,15 @@ impl Provider {
         let slot = Slot(&self.running);
         if taken >= self.profile.slots {
             return Err(Rejection::new(
-                "provider.no_slot",
+                Code::ProviderNoSlot,
                 "every slot of this provider is taken",
             ));
         }
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Rejection::new("provider.draining", "this provider takes no new jobs"));
+            return Err(Rejection::new(
+                Code::ProviderDraining,
+                "this provider takes no new jobs",
+            ));
         }
         self.keeper.admit()?;
         if taken == 0 {
@@ -411,7 +414,7 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
 fn refusal(error: &LoadError) -> Refusal {
     match error {
         LoadError::Code(rejection) => rejection.clone(),
-        LoadError::Unsupported { reason } => Rejection::new("sandbox.unavailable", reason.clone()),
-        LoadError::Failed(reason) => Rejection::new("sandbox.failed", reason.clone()),
+        LoadError::Unsupported { reason } => Rejection::new(Code::SandboxUnavailable, reason.clone()),
+        LoadError::Failed(reason) => Rejection::new(Code::SandboxFailed, reason.clone()),
     }
 }

@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 
 /// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks
@@ -78,7 +78,7 @@ impl FromStr for Hours {
         match parsed {
             Some((from, to)) if from != to => Ok(Self { from, to }),
             Some(_) | None => Err(
-                Rejection::new("provider.bad_hours", format!("`{text}` is not a range of hours"))
+                Rejection::new(Code::ProviderBadHours, format!("`{text}` is not a range of hours"))
                     .hint("use the form 22:00-07:00"),
             ),
         }
@@ -526,7 +526,7 @@ mod tests {
             "08:00-08:00",
             "08:00",
         ] {
-            assert_eq!(bad.parse::<Hours>().expect_err(bad).code, "provider.bad_hours");
+            assert_eq!(bad.parse::<Hours>().expect_err(bad).code, Code::ProviderBadHours);
         }
         let day: Hours = "08:30-17:00".parse().expect("hours");
         assert!(day.include(510) && !day.include(509) && !day.include(17 * 60));

@@ -1,7 +1,8 @@
 //! Receipts: what a job used becomes a claim, and a batch of claims gets the provider's seal.
 
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, JobStatus, LeaseId, NetworkId, Receipt, Rejection, Seal, SecretKey,
+    Ticket,
 };
 use piecework_queue::{Refusal, Unsealed};
 use piecework_sandbox::{Finished, Outcome, Streamed};
@@ -57,7 +58,7 @@ impl Receipts {
             let mine = blake3::Hash::from_bytes(self.mark(receipt)) == blake3::Hash::from_bytes(*mark);
             if !mine || (receipt.lease, receipt.provider) != lane {
                 return Err(Rejection::new(
-                    "receipt.not_mine",
+                    Code::ReceiptNotMine,
                     "a receipt was not issued by this provider in this lane",
                 ));
             }
@@ -161,12 +162,12 @@ mod tests {
         };
         assert_eq!(
             receipts.seal(lane, &[dearer]).expect_err("altered").code,
-            "receipt.not_mine"
+            Code::ReceiptNotMine
         );
         let other_lane = (LeaseId([7; 20]), lane.1);
         assert_eq!(
             receipts.seal(other_lane, &[mine]).expect_err("another lane").code,
-            "receipt.not_mine"
+            Code::ReceiptNotMine
         );
     }
 }

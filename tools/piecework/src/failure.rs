@@ -4,7 +4,7 @@ use std::{fmt, process::ExitCode, time::Duration};
 
 use piecework_api::{ClientError, errors::Refusal};
 use piecework_chain::ChainFailure;
-use piecework_model::{Rejection, UnknownVersion};
+use piecework_model::{Code, Rejection, UnknownVersion};
 use piecework_peer::PeerFailure;
 use piecework_store::StoreFailure;
 
@@ -70,7 +70,7 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
             .downcast_ref()
             .map(|rejection: &'a Rejection| rejection.code.as_ref())
     };
-    let newer = || unknown_version(cause).map(|_| "directory.newer");
+    let newer = || unknown_version(cause).map(|_| Code::DirectoryNewer);
     peer().or_else(chain).or_else(store).or_else(newer).or_else(rejection)
 }
 
@@ -97,12 +97,12 @@ pub fn keep_engine_panics_quiet() {
 fn is_of_the_function(code: &str) -> bool {
     matches!(
         code,
-        "function.raised"
-            | "function.crashed"
-            | "function.out_of_memory"
-            | "function.output_too_large"
-            | "function.output_invalid"
-            | "function.timed_out"
+        Code::FunctionRaised
+            | Code::FunctionCrashed
+            | Code::FunctionOutOfMemory
+            | Code::FunctionOutputTooLarge
+            | Code::FunctionOutputInvalid
+            | Code::FunctionTimedOut
     )
 }
 
@@ -220,11 +220,11 @@ mod tests {
     fn each_end_has_the_exit_code_of_the_interface() {
         let code = |failure: Failure| format!("{:?}", failure.exit_code());
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
-        assert_eq!(code(refused("function.raised")), expected(1));
-        assert_eq!(code(refused("function.timed_out")), expected(1));
+        assert_eq!(code(refused(Code::FunctionRaised)), expected(1));
+        assert_eq!(code(refused(Code::FunctionTimedOut)), expected(1));
         assert_eq!(code(Failure::usage("x")), expected(2));
-        assert_eq!(code(refused("function.not_found")), expected(3));
-        assert_eq!(code(refused("auth.missing_token")), expected(3));
+        assert_eq!(code(refused(Code::FunctionNotFound)), expected(3));
+        assert_eq!(code(refused(Code::AuthMissingToken)), expected(3));
         let lost = ClientError::Connection {
             url: "http://h".into(),
             reason: "refused".into(),
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn a_refusal_is_shown_as_code_message_and_hint() {
         assert_eq!(
-            refused("job.not_found").to_string(),
+            refused(Code::JobNotFound).to_string(),
             "job.not_found: a sentence\n  do this"
         );
     }
@@ -252,7 +252,7 @@ mod tests {
             said.starts_with("chain.bad_url: cannot start the ledger: `h`"),
             "{said}"
         );
-        let used = Rejection::new("directory.in_use", "a sentence").hint("do this");
+        let used = Rejection::new(Code::DirectoryInUse, "a sentence").hint("do this");
         let said = Failure::Local(used.into()).to_string();
         assert_eq!(said, "directory.in_use: a sentence\n  do this");
     }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use piecework_ledger::{Action, BatchTicket, Claim, Key, Value};
-use piecework_model::{AccountId, Counters, LeaseId, NetworkId, Rejection};
+use piecework_model::{AccountId, Code, Counters, LeaseId, NetworkId, Rejection};
 use piecework_provider::{
     claims::{Papers, Patience, Shown},
     lanes::Lanes,
@@ -177,7 +177,7 @@ impl World {
                 self.after(delay, Node::Provider(number), Message::Ended(sequence));
             }
             // The order came twice: the first one is answered.
-            Err(refused) if refused.code == "ticket.replayed" => {}
+            Err(refused) if refused.code == Code::TicketReplayed => {}
             Err(refused) => {
                 let answer = Message::Answer(number, sequence, Err(refused));
                 self.send(Node::Provider(number), Node::Controller, answer);

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use piecework_model::Code;
 use serde::Serialize;
 
 use crate::{
@@ -46,9 +47,16 @@ impl IntoResponse for HttpError {
         let refusal = self.0;
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.as_str() {
-            "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
-            "function.too_many" | "rate.limited" | "server.busy" | "server.stopping" | "provider.none"
-            | "ledger.unavailable" | "ledger.behind" | "ledger.indexing" | "mempool.full" => Some(RETRY_AFTER_S),
+            Code::AuthRateLimited => Some(RETRY_AFTER_LOGIN_S),
+            Code::FunctionTooMany
+            | Code::RateLimited
+            | Code::ServerBusy
+            | Code::ServerStopping
+            | Code::ProviderNone
+            | Code::LedgerUnavailable
+            | Code::LedgerBehind
+            | Code::LedgerIndexing
+            | Code::MempoolFull => Some(RETRY_AFTER_S),
             _ => None,
         };
         let job = refusal.job_id;
@@ -73,7 +81,7 @@ pub fn page<T>(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> 
     match List::page(items, query, key) {
         Some(list) => Ok(Json(list)),
         None => Err(HttpError(refusal(
-            "cursor.malformed",
+            Code::CursorMalformed,
             "pass the `next` of a page as cursor",
         ))),
     }

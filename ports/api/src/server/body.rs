@@ -3,6 +3,7 @@
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use piecework_model::Code;
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Semaphore, SemaphorePermit, TryAcquireError},
@@ -43,7 +44,7 @@ impl Blocks {
                 Ok(block) => self.0.push(block),
                 Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
                     return Ok(refuse(
-                        "server.busy",
+                        Code::ServerBusy,
                         "too many large requests are being read; retry in a second",
                     )?);
                 }
@@ -72,11 +73,15 @@ async fn read_since(began: Instant, body: Body, bytes_max: usize) -> HttpResult<
     let (mut read, mut bytes, mut blocks) = (0, BytesMut::new(), Blocks::default());
     loop {
         let Ok(next) = timeout_at(began + allowance(read), parts.next()).await else {
-            return Ok(refuse("body.too_slow", "the body did not arrive in time")?);
+            return Ok(refuse(Code::BodyTooSlow, "the body did not arrive in time")?);
         };
         let Some(part) = next else { break };
-        let part =
-            part.map_err(|error| refusal("body.malformed", format!("the body did not arrive completely: {error}")))?;
+        let part = part.map_err(|error| {
+            refusal(
+                Code::BodyMalformed,
+                format!("the body did not arrive completely: {error}"),
+            )
+        })?;
         read += part.len();
         if read <= bytes_max {
             blocks.hold(read)?;
@@ -87,7 +92,7 @@ async fn read_since(began: Instant, body: Body, bytes_max: usize) -> HttpResult<
     }
     if read > bytes_max {
         return Err(HttpError(refusal(
-            "body.too_large",
+            Code::BodyTooLarge,
             format!("the body is larger than the limit of {bytes_max} bytes"),
         )));
     }
@@ -116,7 +121,7 @@ pub async fn aside<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + S
     spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "work on a request's bytes ended");
         HttpError(Box::new(
-            Refusal::new("server.failed", "something failed on the server; its log says what").hint("retry later"),
+            Refusal::new(Code::ServerFailed, "something failed on the server; its log says what").hint("retry later"),
         ))
     })
 }
@@ -156,7 +161,7 @@ mod tests {
         let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
         let late = Instant::now() - SLOW_WITHIN;
         let refused = read_since(late, never, 10).await.expect_err("too slow");
-        assert_eq!(refused.0.code, "body.too_slow");
+        assert_eq!(refused.0.code, Code::BodyTooSlow);
     }
 
     #[tokio::test]
@@ -165,7 +170,7 @@ mod tests {
         let small = read_bytes(Body::from(vec![b' '; BLOCK_BYTES]), 1 << 20).await;
         assert!(small.is_ok(), "a small one needs none");
         let large = read_bytes(Body::from(vec![b' '; BLOCK_BYTES + 1]), 1 << 20).await;
-        assert_eq!(large.expect_err("no room").0.code, "server.busy");
+        assert_eq!(large.expect_err("no room").0.code, Code::ServerBusy);
         drop(all);
         let large = read_bytes(Body::from(vec![b' '; BLOCK_BYTES + 1]), 1 << 20).await;
         assert!(large.is_ok());

@@ -15,7 +15,7 @@ use piecework_api::{
     ledger::{BlocksQuery, ValueQuery},
 };
 use piecework_ledger::Value;
-use piecework_model::{NetworkId, Rejection};
+use piecework_model::{Code, NetworkId, Rejection};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
@@ -94,9 +94,15 @@ impl Trouble {
 /// Codes by which a peer says that it cannot answer now, or at all, where another might.
 fn trouble_of(refusal: Box<Refusal>) -> Trouble {
     match refusal.code.as_str() {
-        "server.busy" | "rate.limited" => Trouble::Busy(refusal.to_string()),
-        "server.failed" | "server.disk_full" | "ledger.behind" | "ledger.indexing" | "ledger.unavailable"
-        | "body.too_slow" | "path.not_found" | "method.not_allowed" => Trouble::Other(refusal.to_string()),
+        Code::ServerBusy | Code::RateLimited => Trouble::Busy(refusal.to_string()),
+        Code::ServerFailed
+        | Code::ServerDiskFull
+        | Code::LedgerBehind
+        | Code::LedgerIndexing
+        | Code::LedgerUnavailable
+        | Code::BodyTooSlow
+        | Code::PathNotFound
+        | Code::MethodNotAllowed => Trouble::Other(refusal.to_string()),
         _ => Trouble::Refused(refusal),
     }
 }
@@ -212,7 +218,7 @@ impl Peer {
                 let opened = block.open().map_err(|tampered| Trouble::Other(tampered.to_string()))?;
                 Ok(Some(Arc::new(opened)))
             }
-            Err(ClientError::Refused { refusal, .. }) if refusal.code == "block.not_found" => Ok(None),
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::BlockNotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -241,7 +247,7 @@ impl Peer {
     pub(super) async fn transaction(&self, id: &str) -> Result<Option<(u64, u32)>, Trouble> {
         match self.client.transaction(id).await {
             Ok(view) => Ok(Some((view.height, view.index))),
-            Err(ClientError::Refused { refusal, .. }) if refusal.code == "transaction.not_found" => Ok(None),
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::TransactionNotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

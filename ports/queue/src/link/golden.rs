@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, EgressList, EgressPolicy, FunctionId, JobId, JobStatus, Language, LeaseId,
-    Limits, NetworkId, Prices, Receipt, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, EgressList, EgressPolicy, FunctionId, JobId, JobStatus, Language,
+    LeaseId, Limits, NetworkId, Prices, Receipt, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, Head, LoadError, LogLevel, Logs, Outcome, Outlet, Probe, Raised};
 use tokio_util::sync::CancellationToken;
@@ -189,7 +189,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
 }
 
 fn rejection() -> Rejection {
-    Rejection::new("ticket.expired", "too late")
+    Rejection::new(Code::TicketExpired, "too late")
         .hint("a hint")
         .field("deadline")
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{AsyncWriteExt as _, SinkExt as _, channel::mpsc, future::poll_fn};
 use parking_lot::Mutex;
-use piecework_model::{Digest, Rejection};
+use piecework_model::{Code, Digest, Rejection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, Mode, Stream};
@@ -265,7 +265,7 @@ async fn answers(clock: &Clock, parts: fn() -> Vec<Part>, why: &str) {
         });
     });
     let lost = session.remote.run(order()).await.expect_err("it is given up");
-    assert_eq!(lost.code, "provider.lost");
+    assert_eq!(lost.code, Code::ProviderLost);
     session.ends_with(why).await;
 }
 

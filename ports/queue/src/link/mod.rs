@@ -52,7 +52,7 @@ pub use wire::Wire;
 
 use std::time::Duration;
 
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 
 /// The highest version of the link that is spoken here. Raised with every change that an older end would not understand.
 pub const PROTOCOL: u16 = 3;
@@ -97,11 +97,11 @@ impl LinkFailure {
     /// Whether trying again as it is cannot help.
     pub fn is_final(&self) -> bool {
         const FINAL: [&str; 5] = [
-            "link.version",
-            "link.other_network",
-            "link.unknown_provider",
-            "link.other_key",
-            "link.untrusted_controller",
+            Code::LinkVersion,
+            Code::LinkOtherNetwork,
+            Code::LinkUnknownProvider,
+            Code::LinkOtherKey,
+            Code::LinkUntrustedController,
         ];
         matches!(self, Self::Refused(rejection) if FINAL.contains(&&*rejection.code))
     }

@@ -9,7 +9,7 @@ use std::{
 use moka::sync::Cache;
 use piecework_api::audit::AccountLimits;
 use piecework_api::{accounts::Scope, errors::Refusal};
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_serve::Caller as Address;
 use piecework_store::{Scope as StoredScope, StoreFailure, Token};
 use rand::RngExt as _;
@@ -44,7 +44,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network can do this")
+        refuse(Code::AuthOperator, "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -52,7 +52,10 @@ impl Caller {
         if self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
             return Ok(());
         }
-        refuse("auth.scope", format!("the token lacks the scope `{}`", scope.as_str()))
+        refuse(
+            Code::AuthScope,
+            format!("the token lacks the scope `{}`", scope.as_str()),
+        )
     }
 }
 
@@ -128,7 +131,10 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str, from: Addres
         None => {
             let bad_tokens = &controller.auth.bad_tokens;
             if bad_tokens.attempt(from, BAD_TOKENS, Instant::now()).is_none() {
-                let refusal = Refusal::new("rate.limited", "too many requests with a bad token from this address");
+                let refusal = Refusal::new(
+                    Code::RateLimited,
+                    "too many requests with a bad token from this address",
+                );
                 return Err(Box::new(refusal.hint("retry in a second")));
             }
             let caller = look_up(controller, hash).await?;
@@ -137,17 +143,17 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str, from: Addres
         }
     };
     if caller.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
-        return refuse("auth.bad_token", "the token has expired");
+        return refuse(Code::AuthBadToken, "the token has expired");
     }
     Ok(caller)
 }
 
 async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let Some(token) = controller.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
     let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token's account no longer exists");
+        return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
@@ -186,7 +192,7 @@ pub(crate) async fn issue(
         Ok(()) => {}
         // Revoked in this moment.
         Err(StoreFailure::NotFound { .. }) => {
-            return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+            return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
         }
         Err(failure) => return Err(store(failure)),
     }

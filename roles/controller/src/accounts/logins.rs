@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, verify_login};
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_serve::{Caller as Address, Crowd};
 use piecework_store::User;
 use serde_json::json;
@@ -140,7 +140,7 @@ impl Logins {
 
 fn too_many<T>() -> Answer<T> {
     refuse(
-        "auth.rate_limited",
+        Code::AuthRateLimited,
         "too many failed attempts from this address; wait a minute, or log in with a key",
     )
 }
@@ -183,7 +183,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession, from
             }
         }
         _ => refuse(
-            "body.malformed",
+            Code::BodyMalformed,
             "send either a password, or a challenge and a signature",
         ),
     }
@@ -191,7 +191,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession, from
 
 fn wrong<T>() -> Answer<T> {
     refuse(
-        "auth.bad_credentials",
+        Code::AuthBadCredentials,
         "the name, password, challenge or signature is wrong",
     )
 }
@@ -207,7 +207,7 @@ async fn by_password(controller: &Controller, name: &OwnerName, password: &str, 
     let is_right = {
         // Who is slowed down waits without a place.
         let Some(_place) = logins.waiting.enter(from) else {
-            return refuse("server.busy", "too many logins at once; retry in a second");
+            return refuse(Code::ServerBusy, "too many logins at once; retry in a second");
         };
         verify_password(logins, password.to_owned(), hash).await?
     };
@@ -281,7 +281,7 @@ mod tests {
         }
         assert_eq!(
             logins.count(from(1), &ada).expect_err("enough").code,
-            "auth.rate_limited"
+            Code::AuthRateLimited
         );
         assert!(logins.count(from(2), &ada).expect("the owner").is_zero());
         logins.forgive(from(1), &ada);
@@ -294,7 +294,7 @@ mod tests {
         let name = |number: u32| format!("name-{number}").parse().expect("a name");
         let tried = (0..100).take_while(|number| logins.count(from(1), &name(*number)).is_ok());
         assert_eq!(tried.count(), 60);
-        assert_eq!(logins.check(from(1)).expect_err("refused").code, "auth.rate_limited");
+        assert_eq!(logins.check(from(1)).expect_err("refused").code, Code::AuthRateLimited);
         assert!(logins.check(from(2)).is_ok());
     }
 

@@ -12,7 +12,7 @@ use piecework_ledger::{
     Account, Action, CoverDebt, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction,
     Transaction, Transfer, Value,
 };
-use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &Secre
 fn is_nonce_race(code: &str) -> bool {
     matches!(
         code,
-        "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken"
+        Code::TransactionStaleNonce | Code::TransactionFutureNonce | Code::MempoolNonceTaken
     )
 }
 
@@ -114,7 +114,7 @@ fn is_nonce_race(code: &str) -> bool {
 pub(crate) async fn on_ledger(controller: &Controller, account: AccountId) -> Answer<Account> {
     match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
         Some(Value::Account(found)) => Ok(found),
-        Some(_) | None => refuse("account.not_found", format!("the ledger has no account {account}")),
+        Some(_) | None => refuse(Code::AccountNotFound, format!("the ledger has no account {account}")),
     }
 }
 
@@ -124,7 +124,7 @@ pub(crate) async fn proof(controller: &Controller, account: AccountId) -> Answer
     match proof.map_err(chain)? {
         Some(proof) => Ok(value_proof_view(proof)),
         None => refuse(
-            "ledger.unavailable",
+            Code::LedgerUnavailable,
             "the block of this state has no certificate yet; retry in a moment",
         ),
     }
@@ -137,7 +137,7 @@ pub(crate) async fn find(controller: &Controller, name_or_id: &str) -> Answer<Ac
     {
         return Ok(id);
     }
-    let missing = || refuse("account.not_found", format!("no account has the name `{name_or_id}`"));
+    let missing = || refuse(Code::AccountNotFound, format!("no account has the name `{name_or_id}`"));
     let Ok(name) = name_or_id.parse::<OwnerName>() else {
         return missing();
     };
@@ -167,7 +167,7 @@ pub(crate) async fn own_key(controller: &Controller, account: AccountId, command
     match custodial_key(controller, account).await? {
         Some(key) => Ok(key),
         None => Err(
-            Refusal::new("account.bad_signature", "only you have this account's key")
+            Refusal::new(Code::AccountBadSignature, "only you have this account's key")
                 .hint(format!("sign with it by running `piecework {command}`"))
                 .into(),
         ),
@@ -314,7 +314,7 @@ pub(crate) async fn register(controller: &Controller, body: CreateAccount) -> An
     let name: OwnerName = body.name.parse().map_err(rejected)?;
     if RESERVED_NAMES.contains(&name.as_str()) {
         let message = format!("`{name}` is what the platform calls itself in audit records and payments");
-        return refuse("account.reserved_name", message);
+        return refuse(Code::AccountReservedName, message);
     }
     let invite = take_invite(controller, body.invite.as_deref()).await?;
     let result = register_invited(controller, &body, name, invite.as_ref()).await;
@@ -346,13 +346,13 @@ async fn register_invited(
 ) -> Answer<AccountId> {
     let roles = granted_roles(body, invite)?;
     if controller.store.user_by_name(&name).await.map_err(store)?.is_some() {
-        return refuse("account.exists", format!("the name `{name}` is already taken"));
+        return refuse(Code::AccountExists, format!("the name `{name}` is already taken"));
     }
     match (&body.password, &body.public_key, &body.registration) {
         (Some(password), None, None) => register_with_password(controller, name, password, roles).await,
         (None, Some(key), Some(registration)) => register_with_key(controller, name, *key, registration, roles).await,
         _ => refuse(
-            "body.malformed",
+            Code::BodyMalformed,
             "send either a password, or public_key with registration",
         ),
     }
@@ -370,7 +370,7 @@ fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles>
     };
     if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
         return refuse(
-            "invite.bad",
+            Code::InviteBad,
             format!("this registration does not allow the role `{}`", role.as_str()),
         );
     }
@@ -399,7 +399,7 @@ async fn register_with_password(
     roles: Roles,
 ) -> Answer<AccountId> {
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
-        return refuse("account.bad_password", "the password must have 10 to 200 characters");
+        return refuse(Code::AccountBadPassword, "the password must have 10 to 200 characters");
     }
     let hash = logins::hash_password(controller, password.to_owned()).await?;
     let key = SecretKey::from_seed(rand::rng().random());
@@ -440,7 +440,7 @@ async fn register_with_key(
     registration: &str,
     roles: Roles,
 ) -> Answer<AccountId> {
-    let bad = |message: &str| refuse("account.bad_registration", message);
+    let bad = |message: &str| refuse(Code::AccountBadRegistration, message);
     let Some(signed) = codecs::from_hex::<SignedTransaction>(registration) else {
         return bad("the registration is not a signed transaction in hex");
     };
@@ -487,7 +487,7 @@ async fn enter(controller: &Controller, signed: SignedTransaction, user: User) -
 async fn remember(controller: &Controller, user: User) -> Answer<AccountId> {
     match controller.store.insert_user(&user).await {
         Ok(()) => Ok(user.account),
-        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is already taken"),
+        Err(failure) if failure.is_conflict() => refuse(Code::AccountExists, "the name or the key is already taken"),
         Err(failure) => Err(store(failure)),
     }
 }
@@ -497,9 +497,9 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
         if controller.tuning.open_registration {
             return Ok(None);
         }
-        return refuse("invite.required", "this network requires an invite to register");
+        return refuse(Code::InviteRequired, "this network requires an invite to register");
     };
-    let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
+    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
     let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else {
         return bad();
     };
@@ -546,11 +546,11 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
         .iter()
         .any(|role| matches!(role, Role::Peer | Role::Controller));
     if privileged && !caller.operator {
-        return refuse("auth.scope", "only an operator can invite peers and controllers");
+        return refuse(Code::AuthScope, "only an operator can invite peers and controllers");
     }
     let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
-        return refuse("token.bad_expiry", "the expiry must be between 60 s and a year");
+        return refuse(Code::TokenBadExpiry, "the expiry must be between 60 s and a year");
     }
     // A provider's offer needs a deposit before it has earned anything.
     let becomes_provider = body.roles.contains(&Role::Provider);
@@ -562,7 +562,7 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     let grant = body.grant_ucr.unwrap_or(deposit);
     let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
     if grant.is_negative() || lend.is_negative() {
-        return refuse("transfer.not_positive", "a grant or a loan cannot be negative");
+        return refuse(Code::TransferNotPositive, "a grant or a loan cannot be negative");
     }
     if grant.is_positive() || lend.is_positive() {
         // Nobody else could keep the promise when somebody registers.

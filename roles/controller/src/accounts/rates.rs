@@ -8,7 +8,7 @@ use std::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_serve::Caller as Address;
 
 use crate::{
@@ -81,7 +81,7 @@ impl Rates {
         taken.map_err(|wait| {
             let message = format!("too many requests: the limit is {rate} per second with bursts of {burst}");
             let hint = format!("retry in {} ms", wait.as_millis().max(1));
-            Box::new(Refusal::new("rate.limited", message).hint(hint))
+            Box::new(Refusal::new(Code::RateLimited, message).hint(hint))
         })
     }
 }
@@ -123,10 +123,10 @@ pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answe
 pub(crate) async fn set(controller: &Controller, account: AccountId, limits: AccountLimits) -> Answer<()> {
     let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
     if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
-        return refuse("rate.bad_limits", "the rate and the burst must be 1 to 100000");
+        return refuse(Code::RateBadLimits, "the rate and the burst must be 1 to 100000");
     }
     if !within(limits.weight, WEIGHT_MAX) {
-        return refuse("rate.bad_limits", "the weight must be 1 to 100");
+        return refuse(Code::RateBadLimits, "the weight must be 1 to 100");
     }
     codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
     for counted in [Counted::Account(account), Counted::Public(account)] {

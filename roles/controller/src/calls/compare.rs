@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, ReportMismatch};
-use piecework_model::{AccountId, Digest, JobId, JobStatus, MerkleProof, Receipt, Sealed};
+use piecework_model::{AccountId, Code, Digest, JobId, JobStatus, MerkleProof, Receipt, Sealed};
 use piecework_queue::Unsealed;
 use piecework_scheduler::{Finding, Verdict, rerun_percent, verdict};
 use rand::RngExt as _;
@@ -129,7 +129,13 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
 }
 
 fn inconclusive(job: JobId) -> Box<Refusal> {
-    Box::new(Refusal::new("function.crashed", "the run that was to be compared did not end well").job(job))
+    Box::new(
+        Refusal::new(
+            Code::FunctionCrashed,
+            "the run that was to be compared did not end well",
+        )
+        .job(job),
+    )
 }
 
 async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third: Option<Payable>, found: Verdict) {
@@ -226,7 +232,7 @@ async fn sealed(controller: &Controller, payable: &Payable) -> Answer<Sealed<Rec
     let link = controller.link(receipt.provider)?;
     let seal = link.seal_receipts(lane, vec![unsealed]).await.map_err(rejected)?;
     if seal.count != 1 {
-        return refuse("provider.bad_result", "the provider sealed something else");
+        return refuse(Code::ProviderBadResult, "the provider sealed something else");
     }
     Ok(Sealed {
         member: receipt,

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
-use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
+use piecework_model::{AccountId, Code, Domain, Rejection, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};
@@ -207,8 +207,11 @@ impl Search<'_> {
 /// The provider went in the middle of a stream, and what is gone of it cannot be had again.
 fn broken_off(invocation: &Invocation, refused: Rejection) -> Box<Refusal> {
     let mut refusal = Refusal::new(refused.code, refused.message);
-    if matches!(&*refusal.code, "provider.lost" | "provider.paused") {
-        "provider.lost".clone_into(&mut refusal.code);
+    if matches!(
+        &*refusal.code,
+        Code::ProviderLost.as_str() | Code::ProviderPaused.as_str()
+    ) {
+        Code::ProviderLost.clone_into(&mut refusal.code);
         "the provider went away in the middle of the job's stream".clone_into(&mut refusal.message);
         refusal.hint =
             Some("part of the answer or of the request was passed on, so the job is not run again".to_owned());
@@ -225,7 +228,7 @@ fn keep_aside(controller: &Controller, invocation: &Invocation, ticket: &Ticket,
 
 fn out_of_range() -> Box<Refusal> {
     refusal(
-        "function.bad_timeout",
+        Code::FunctionBadTimeout,
         "the most that this run could cost is out of range: lower its limits",
     )
 }

@@ -20,7 +20,7 @@ use std::{
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Admission, Arrival, Bounds, Claim, Crowded, Presence, Room, Ticket, Trust, inability};
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
@@ -309,14 +309,14 @@ impl Fair {
                 receiver,
             }),
             Err(Crowded::Function) => refuse(
-                "function.too_many",
+                Code::FunctionTooMany,
                 "the function's concurrency limit is reached and its queue is full; retry later",
             ),
             Err(Crowded::Developer) => refuse(
-                "server.busy",
+                Code::ServerBusy,
                 "too many calls of this developer's functions are waiting; retry later",
             ),
-            Err(Crowded::All) => refuse("server.busy", "too many calls are waiting; retry later"),
+            Err(Crowded::All) => refuse(Code::ServerBusy, "too many calls are waiting; retry later"),
         }
     }
 

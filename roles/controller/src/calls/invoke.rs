@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, JobId};
+use piecework_model::{AccountId, Code, JobId};
 use piecework_queue::Delivery;
 use piecework_scheduler::Reasons;
 use piecework_store::{Idempotency, Job, JobState, Settlement};
@@ -294,8 +294,8 @@ fn record(
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
 pub(crate) async fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
     job.state = match refusal.code.as_str() {
-        "job.cancelled" => JobState::Cancelled,
-        "job.expired" => JobState::Expired,
+        Code::JobCancelled => JobState::Cancelled,
+        Code::JobExpired => JobState::Expired,
         _ => JobState::Failed,
     };
     job.error = serde_json::to_string(refusal).ok();

@@ -1,7 +1,7 @@
 //! From a delivery to a job's record: the receipt is checked, the outcome put into words.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{Digest, JobStatus, Receipt, Ticket};
+use piecework_model::{Code, Digest, JobStatus, Receipt, Ticket};
 use piecework_queue::Delivery;
 use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
@@ -139,7 +139,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
     let too_large = || {
         failed(
             JobState::Failed,
-            "function.output_too_large",
+            Code::FunctionOutputTooLarge,
             match seen.streamed.begun {
                 true => format!(
                     "the answer was stopped after {} bytes: it is over the limit of what may be streamed or collected",
@@ -161,7 +161,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         return failed(JobState::Cancelled, &fault.code, fault.message.clone());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
-        return failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into());
+        return failed(JobState::Cancelled, Code::JobCancelled, "the job was cancelled".into());
     }
     match &delivery.finished.outcome {
         Outcome::Returned(output) => match serde_json::from_slice::<&RawValue>(output) {
@@ -172,7 +172,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             },
             Err(error) => failed(
                 JobState::Failed,
-                "function.output_invalid",
+                Code::FunctionOutputInvalid,
                 format!("the output is not JSON: {error}"),
             ),
         },
@@ -187,17 +187,17 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         Outcome::Raised(raised) => {
             let mut verdict = failed(
                 JobState::Failed,
-                "function.raised",
+                Code::FunctionRaised,
                 format!("the function raised {}: {}", raised.kind, raised.message),
             );
             let details = json!({"type": raised.kind, "message": raised.message, "stack": raised.stack});
             verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
             verdict
         }
-        Outcome::Stopped => failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into()),
+        Outcome::Stopped => failed(JobState::Cancelled, Code::JobCancelled, "the job was cancelled".into()),
         Outcome::TimedOut => failed(
             JobState::TimedOut,
-            "function.timed_out",
+            Code::FunctionTimedOut,
             format!(
                 "the run took longer than its timeout of {} ms and was ended",
                 limits.timeout_ms
@@ -205,7 +205,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::OutOfMemory => failed(
             JobState::Failed,
-            "function.out_of_memory",
+            Code::FunctionOutOfMemory,
             format!(
                 "the run needed more than its memory limit of {} MiB",
                 limits.memory_bytes >> 20
@@ -213,13 +213,13 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::Crashed(how) => failed(
             JobState::Failed,
-            "function.crashed",
+            Code::FunctionCrashed,
             format!("the function's process ended: {how}"),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(
             JobState::Failed,
-            "function.output_invalid",
+            Code::FunctionOutputInvalid,
             format!("the output is not JSON: {why}"),
         ),
     }

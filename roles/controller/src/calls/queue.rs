@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use piecework_model::{AccountId, JobId};
+use piecework_model::{AccountId, Code, JobId};
 use piecework_store::{Accepted, AcceptedJob};
 use tokio_util::sync::CancellationToken;
 
@@ -39,12 +39,12 @@ impl Queue {
     /// Refuses with `server.busy` what is beyond `most` jobs, or the developer's part of them.
     fn check(&self, developer: AccountId, most: usize) -> Answer<()> {
         if self.len() >= most {
-            return refuse("server.busy", "the queue of asynchronous jobs is full; retry later");
+            return refuse(Code::ServerBusy, "the queue of asynchronous jobs is full; retry later");
         }
         let own = self.developers.get(&developer).map_or(0, |own| *own);
         if own >= most.div_ceil(SHARE) {
             return refuse(
-                "server.busy",
+                Code::ServerBusy,
                 "too many asynchronous jobs of this developer's functions are queued; retry when some have ended",
             );
         }
@@ -104,7 +104,7 @@ pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> An
         }
         Accepted::Existing(id) => Ok(id),
         Accepted::IdempotencyConflict => refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was used with another request",
         ),
     }
@@ -165,11 +165,11 @@ async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancellation
 
 async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
     let Some(live) = functions::by_id(controller, job.function).await? else {
-        return refuse("function.not_found", "the function was deleted before the job ran");
+        return refuse(Code::FunctionNotFound, "the function was deleted before the job ran");
     };
     // From here to its way there is no pause: who cancels later finds it on its way.
     if word.is_cancelled() {
-        return refuse("job.cancelled", "the job was cancelled");
+        return refuse(Code::JobCancelled, "the job was cancelled");
     }
     let invocation = Invocation {
         id: job.id,
@@ -201,9 +201,9 @@ mod tests {
             Ok::<_, Box<crate::failure::Refusal>>(())
         };
         (0..5).for_each(|number| enter(number, one).expect("its part"));
-        assert_eq!(enter(5, one).expect_err("more than its part").code, "server.busy");
+        assert_eq!(enter(5, one).expect_err("more than its part").code, Code::ServerBusy);
         (5..10).for_each(|number| enter(number, other).expect("the rest"));
-        assert_eq!(enter(10, AccountId([3; 20])).expect_err("full").code, "server.busy");
+        assert_eq!(enter(10, AccountId([3; 20])).expect_err("full").code, Code::ServerBusy);
         queue.leave(job(0), one);
         enter(11, one).expect("one has ended");
         (5..10).for_each(|number| queue.leave(job(number), other));

@@ -20,7 +20,7 @@ use piecework_api::{
     errors::Refusal,
     results::{ResultState as ApiResultState, ResultView},
 };
-use piecework_model::{Credits, Digest, FunctionId, JobId};
+use piecework_model::{Code, Credits, Digest, FunctionId, JobId};
 use piecework_sink::{Parcel, Undelivered};
 use piecework_store::{Function, Job, ResultNote, ResultState};
 use rand::RngExt as _;
@@ -321,7 +321,7 @@ fn state(note: &ResultNote) -> ApiResultState {
 pub(crate) async fn output(controller: &Controller, job: &Job) -> Answer<Bytes> {
     if !job.state.is_final() {
         return Err(Box::new(
-            Refusal::new("job.not_finished", "the job has not ended")
+            Refusal::new(Code::JobNotFinished, "the job has not ended")
                 .hint("GET /jobs/{id}?wait_ms=60000 waits for its end")
                 .job(job.id),
         ));
@@ -332,19 +332,20 @@ pub(crate) async fn output(controller: &Controller, job: &Job) -> Answer<Bytes> 
     let view = view(controller, job.id).await?;
     let missing = |code, message: String| Err(Box::new((*refusal(code, &message)).job(job.id)));
     match (view.as_ref().map(|view| view.state), &job.output) {
-        (Some(ApiResultState::Expired), _) => {
-            missing("result.expired", "the result was kept as long as it should be".into())
-        }
+        (Some(ApiResultState::Expired), _) => missing(
+            Code::ResultExpired,
+            "the result was kept as long as it should be".into(),
+        ),
         (_, Some(output)) => Ok(output.clone().into()),
         (Some(ApiResultState::Delivered), None) => {
             let to = view.and_then(|view| view.detail).unwrap_or_default();
             missing(
-                "result.elsewhere",
+                Code::ResultElsewhere,
                 format!("the result was delivered to {to} and is not kept here"),
             )
         }
         (_, None) => missing(
-            "result.not_kept",
+            Code::ResultNotKept,
             "an output of this size is kept for asynchronous jobs only".into(),
         ),
     }

@@ -1,7 +1,7 @@
 //! The search for a slot: at once where one is free, else in the waiting room.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, JobId, Rejection};
+use piecework_model::{AccountId, Code, JobId, Rejection};
 use piecework_scheduler::{Admission, Candidate, Claim, Reason, Reasons, plan};
 use rand::RngExt as _;
 
@@ -20,12 +20,15 @@ use crate::{
 };
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
-    Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id))
+    Box::new(Refusal::new(Code::JobCancelled, "the job was cancelled").job(invocation.id))
 }
 
 /// The controller stops, and the job does not begin any more, or has not ended in time.
 pub(crate) fn stopping(job: JobId) -> Box<Refusal> {
-    let refusal = Refusal::new("server.stopping", "the server stops; nothing was recorded of this job");
+    let refusal = Refusal::new(
+        Code::ServerStopping,
+        "the server stops; nothing was recorded of this job",
+    );
     Box::new(
         refusal
             .hint("call again in a moment; a synchronous job may have run in part")
@@ -34,7 +37,7 @@ pub(crate) fn stopping(job: JobId) -> Box<Refusal> {
 }
 
 pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
-    Box::new(Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id))
+    Box::new(Refusal::new(Code::JobExpired, "no provider began before the deadline").job(invocation.id))
 }
 
 /// One job's way through the providers.
@@ -232,7 +235,7 @@ impl<'a> Search<'a> {
         }
         let mut refusal = reasons::no_provider(self.controller, reasons).await;
         if self.was_lost {
-            "provider.lost".clone_into(&mut refusal.code);
+            Code::ProviderLost.clone_into(&mut refusal.code);
             "the provider went away while the job was with it, and no other can take it"
                 .clone_into(&mut refusal.message);
             refusal.hint = Some("it may have run in part; call again if it may run twice".to_owned());
@@ -255,20 +258,20 @@ impl<'a> Search<'a> {
     pub(super) fn refused(&mut self, slot: &Slot, sequence: u64, refused: Rejection) {
         let (job, provider) = (self.invocation.id, slot.seen().link.profile().account);
         match &*refused.code {
-            "provider.lost" => {
+            Code::ProviderLost => {
                 tracing::warn!(%job, %provider, "lost a provider; moving its job to another provider");
                 self.replaces = Some(sequence);
                 self.was_lost = true;
             }
-            "provider.paused" => {
+            Code::ProviderPaused => {
                 tracing::info!(%job, %provider, "the owner of a provider needs it; moving its job to another provider");
                 self.replaces = Some(sequence);
                 slot.was_refused(false);
             }
             // Once: each such ticket can be claimed for.
-            "ticket.unsealed" if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
-            "provider.no_slot" => slot.was_refused(true),
-            "provider.draining" | "provider.none" => slot.was_refused(false),
+            Code::TicketUnsealed if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
+            Code::ProviderNoSlot => slot.was_refused(true),
+            Code::ProviderDraining | Code::ProviderNone => slot.was_refused(false),
             _ => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
                 self.refusals.push(Refusal::from(refused).job(job));
@@ -281,7 +284,7 @@ impl<'a> Search<'a> {
     /// Its ticket stays unsealed: no claim can be made of it.
     pub(super) fn not_as_ordered(&mut self, provider: AccountId, sequence: u64, fault: ReceiptFault) -> Answer<()> {
         let refusal = Refusal::new(
-            "provider.bad_result",
+            Code::ProviderBadResult,
             format!("the provider's result was refused: {fault}"),
         );
         let refusal = refusal.job(self.invocation.id);

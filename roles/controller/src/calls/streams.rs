@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{Limits, Rejection};
+use piecework_model::{Code, Limits, Rejection};
 use piecework_queue::{Delivery, Order, ProviderLink};
 use piecework_sandbox::{CancellationToken, Inlet, Outlet, Sent, StreamMeter, Streamed};
 use serde_json::{Value, json};
@@ -147,7 +147,7 @@ pub(crate) async fn carry_out(
     let delivered = delivered.and_then(|delivery| match delivery.is_cut {
         // What was lost cannot be checked, so it is not paid: as if the provider were gone.
         true => Err(Rejection::new(
-            "provider.lost",
+            Code::ProviderLost,
             "the provider's link broke in the middle of the job's stream",
         )),
         false => Ok(delivery),

@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use jiff::{Timestamp, tz::TimeZone};
 use parking_lot::Mutex;
 use piecework_api::errors::Refusal;
-use piecework_model::FunctionId;
+use piecework_model::{Code, FunctionId};
 use piecework_store::{Function, MetricScope};
 use serde_json::json;
 
@@ -185,7 +185,7 @@ fn spent(live: &Live, budget_ucr: u64, spending: &Spending) -> Box<Refusal> {
          nothing ran",
         spending.spent_ucr, live.function.name, spending.running_ucr
     );
-    let refusal = Refusal::new("function.budget_spent", message)
+    let refusal = Refusal::new(Code::FunctionBudgetSpent, message)
         .hint("its owner may raise it: `piecework function NAME --budget AMOUNT`, 0 for none")
         .details(
             json!({"budget_ucr": budget_ucr, "spent_ucr": spending.spent_ucr, "running_ucr": spending.running_ucr}),

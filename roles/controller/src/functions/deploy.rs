@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -85,7 +85,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
-        return refuse("function.bad_code", "send exactly one of code and bundle");
+        return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
     let code = keep(controller, caller.account, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
@@ -149,7 +149,7 @@ fn deployed(version: &Version) -> serde_json::Value {
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
     Err(
-        Refusal::new("function.exists", format!("you already have a function `{name}`"))
+        Refusal::new(Code::FunctionExists, format!("you already have a function `{name}`"))
             .hint("create a new version with PUT /functions/{id} or `piecework deploy`")
             .into(),
     )
@@ -158,7 +158,7 @@ fn exists<T>(name: &FunctionName) -> Answer<T> {
 async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
     match functions::by_id(controller, id).await? {
         Some(live) => Ok(live),
-        None => refuse("function.not_found", "the function was deleted in the meantime"),
+        None => refuse(Code::FunctionNotFound, "the function was deleted in the meantime"),
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn update(
         Some(bundle) => keep(controller, function.owner, language, bundle).await?,
         None if language != old.language => {
             return refuse(
-                "function.bad_code",
+                Code::FunctionBadCode,
                 "a new language needs new code; send code or bundle",
             );
         }
@@ -288,7 +288,7 @@ pub(crate) async fn rollback(controller: &Controller, caller: &Caller, live: &Li
         .is_none()
     {
         return refuse(
-            "version.not_found",
+            Code::VersionNotFound,
             format!("`{}` has no version {version}", function.name),
         );
     }
@@ -319,7 +319,7 @@ pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name
     let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
         let live = functions::own(controller, caller, id_or_name).await?;
         return refuse(
-            "function.not_deleted",
+            Code::FunctionNotDeleted,
             format!("`{}` is not deleted", live.function.name),
         );
     };
@@ -387,7 +387,7 @@ fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limi
 fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answer<u64> {
     match settings.egress_limit_mb {
         Some(0) => refuse(
-            "egress.bad_limit",
+            Code::EgressBadLimit,
             "the limit on network traffic must be at least 1 MiB; for no network, leave the allow list empty",
         ),
         _ if egress.is_empty() => Ok(0),
@@ -401,15 +401,16 @@ fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
     let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
     match bytes <= Limits::STREAM_BYTES_MAX {
         true => Ok(bytes),
-        false => refuse("function.bad_stream_limit", "a run streams at most 16384 MiB"),
+        false => refuse(Code::FunctionBadStreamLimit, "a run streams at most 16384 MiB"),
     }
 }
 
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
-        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
-            refuse("function.bad_concurrency", "the concurrency must be between 1 and 1000")
-        }
+        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => refuse(
+            Code::FunctionBadConcurrency,
+            "the concurrency must be between 1 and 1000",
+        ),
         concurrency => Ok(concurrency),
     }
 }
@@ -434,14 +435,14 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
         return Ok(Some(text));
     }
     refuse(
-        "function.bad_handler",
+        Code::FunctionBadHandler,
         "the handler must have the form `file` or `file:function`, like `main.py:handler`",
     )
 }
 
 fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
     let bad = |name: &str, message: &str| {
-        let mut refusal = refusal("function.bad_env", message);
+        let mut refusal = refusal(Code::FunctionBadEnv, message);
         refusal.field = Some(format!("{field}.{name}"));
         Err(refusal)
     };
@@ -478,8 +479,8 @@ async fn bundle(
         .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return refuse("function.bad_code", "send exactly one of code and bundle"),
-        (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
+        (Some(_), Some(_)) => return refuse(Code::FunctionBadCode, "send exactly one of code and bundle"),
+        (Some(code), None) if code.trim().is_empty() => return refuse(Code::FunctionBadCode, "the code is empty"),
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
@@ -489,7 +490,7 @@ async fn bundle(
     };
     if bundle.get(&entry).is_none() {
         return refuse(
-            "bundle.no_entry",
+            Code::BundleNoEntry,
             format!("the bundle does not contain the handler's file `{entry}`"),
         );
     }
@@ -499,7 +500,7 @@ async fn bundle(
 fn decode(encoded: &str) -> Answer<Bundle> {
     let bytes = STANDARD
         .decode(encoded)
-        .map_err(|error| refusal("body.bad_encoding", format!("the bundle is not base64: {error}")))?;
+        .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 

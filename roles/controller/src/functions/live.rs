@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, FunctionId, FunctionName, Limits, OwnerName};
+use piecework_model::{AccountId, Code, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request};
@@ -60,7 +60,7 @@ impl Live {
     pub(crate) fn check_takes_calls(&self) -> Answer<()> {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
-            let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
+            let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message)
                 .hint("the owner can start it with `piecework function NAME --start`");
             return Err(Box::new(refusal));
         }
@@ -69,7 +69,7 @@ impl Live {
             "version {} of `{}` failed {} times in a row with {} and takes no calls",
             self.version.version, self.function.name, why.failures, why.code
         );
-        let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
+        let refusal = piecework_api::errors::Refusal::new(Code::FunctionQuarantined, message)
             .hint("the owner can deploy a new version, roll back, or run `piecework function NAME --release`");
         Err(Box::new(refusal))
     }
@@ -115,7 +115,7 @@ impl Cache {
 
 pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
-        "function.not_found",
+        Code::FunctionNotFound,
         format!("you have no function with the id or name `{what}`"),
     )
 }
@@ -175,7 +175,7 @@ async fn find(controller: &Controller, caller: &Caller, id_or_name: &str) -> Ans
     match id_or_name.parse() {
         Ok(name) => match named(controller, &caller.name, &name).await {
             // Under the name that was typed.
-            Err(refused) if refused.code == "function.not_found" => not_found(id_or_name),
+            Err(refused) if refused.code == Code::FunctionNotFound => not_found(id_or_name),
             found => found,
         },
         Err(_) => not_found(id_or_name),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use piecework_model::{AccountId, EgressList};
+use piecework_model::{AccountId, Code, EgressList};
 use piecework_queue::{ProviderLink, Work};
 use piecework_sandbox::{BackendName, LoadError};
 use piecework_scheduler::{Placement, Reason, Reasons, misfit};
@@ -65,7 +65,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
                 "no provider has a working sandbox `{backend}` for {}; no other was used instead",
                 work.language
             );
-            return Err(Refusal::new("sandbox.unavailable", message)
+            return Err(Refusal::new(Code::SandboxUnavailable, message)
                 .hint("run `piecework doctor` to see why, or use `--sandbox auto`")
                 .into());
         }
@@ -74,7 +74,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         Ok(()) => Ok(ASKED_FOR.to_owned()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
-            "sandbox.unsupported",
+            Code::SandboxUnsupported,
             format!("the sandbox `{backend}` cannot run this code: {reason}"),
         ),
         Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
@@ -112,7 +112,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
     match others {
         Some(reasons) => Err(reasons::no_provider(site.controller, &reasons).await),
         None => refuse(
-            "sandbox.unavailable",
+            Code::SandboxUnavailable,
             format!("no sandbox can run this code: {}", said.join("; ")),
         ),
     }
@@ -123,7 +123,7 @@ pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) ->
     let all = controller.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
         return Err(Refusal::new(
-            "provider.none",
+            Code::ProviderNone,
             "no provider is connected, so the code cannot be loaded",
         )
         .hint("start one with `piecework provide`, then deploy again")
@@ -134,10 +134,13 @@ pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) ->
     }
     let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
     let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
-        None => refusal("egress.unavailable", "no provider runs functions that need the network"),
+        None => refusal(
+            Code::EgressUnavailable,
+            "no provider runs functions that need the network",
+        ),
         Some(address) => {
             let message = format!("{address} is not a public address, and no provider allows it");
-            Refusal::new("egress.private_address", message)
+            Refusal::new(Code::EgressPrivateAddress, message)
                 .hint("a provider can allow private networks with `--egress-to NETWORK`")
                 .into()
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use piecework_api::functions::{PlacementBody, PriceCap};
 use piecework_ledger::{Key, Value};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
 
 use crate::{
@@ -63,7 +63,7 @@ pub(crate) async fn changed(
 pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     match asked {
         Some(percent) if percent > 100 => Err(Refusal::new(
-            "placement.bad_rerun",
+            Code::PlacementBadRerun,
             "the share must be between 1 and 100 percent, or 0 for none",
         )
         .field("rerun_percent")
@@ -79,7 +79,7 @@ fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
 fn region_of(region: String) -> Answer<Option<String>> {
     if region.chars().count() > WORD_LENGTH_MAX {
         return refused(
-            "placement.bad_region",
+            Code::PlacementBadRegion,
             "region",
             "the region has more than 64 characters",
         );
@@ -91,7 +91,7 @@ fn labels_of(labels: Vec<String>) -> Answer<BTreeSet<String>> {
     let is_word = |label: &String| !label.is_empty() && label.chars().count() <= WORD_LENGTH_MAX;
     if labels.len() > LABELS_MAX || !labels.iter().all(is_word) {
         let message = "there may be at most 32 labels of 1 to 64 characters";
-        return refused("placement.bad_label", "labels", message);
+        return refused(Code::PlacementBadLabel, "labels", message);
     }
     Ok(labels.into_iter().collect())
 }
@@ -108,7 +108,7 @@ fn caps(cap: PriceCap) -> PriceCaps {
 async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pin>> {
     if names.len() > PINNED_MAX {
         return refused(
-            "placement.bad_pin",
+            Code::PlacementBadPin,
             "pin",
             "a function can be pinned to at most 100 providers",
         );
@@ -128,7 +128,7 @@ async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pi
 async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId> {
     let account = match accounts::find(controller, name).await {
         Ok(account) => Some(account),
-        Err(refusal) if refusal.code == "account.not_found" => None,
+        Err(refusal) if refusal.code == Code::AccountNotFound => None,
         Err(refusal) => return Err(refusal),
     };
     if let Some(account) = account
@@ -142,7 +142,7 @@ async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId
         return Ok(account);
     }
     let message = format!("there is no provider named `{name}`");
-    Err(Refusal::new("placement.unknown_provider", message)
+    Err(Refusal::new(Code::PlacementUnknownProvider, message)
         .field("placement.pin")
         .hint("list providers with `piecework offers`; `own` means your own")
         .into())
@@ -205,12 +205,12 @@ mod tests {
     fn words_have_bounds() {
         assert_eq!(region_of(String::new()), Ok(None), "anywhere");
         assert_eq!(region_of("eu".into()), Ok(Some("eu".into())));
-        assert_eq!(code(region_of("x".repeat(65))), "placement.bad_region");
+        assert_eq!(code(region_of("x".repeat(65))), Code::PlacementBadRegion);
         assert_eq!(
             labels_of(vec!["gpu".into(), "gpu".into()]),
             Ok(["gpu".to_owned()].into())
         );
-        assert_eq!(code(labels_of(vec![String::new()])), "placement.bad_label");
-        assert_eq!(code(labels_of(vec!["x".into(); 33])), "placement.bad_label");
+        assert_eq!(code(labels_of(vec![String::new()])), Code::PlacementBadLabel);
+        assert_eq!(code(labels_of(vec!["x".into(); 33])), Code::PlacementBadLabel);
     }
 }

@@ -1,7 +1,7 @@
 //! Where a function's results go: checked, sealed and shown without secrets.
 
 use piecework_api::results::{ResultsView, SetResults, SinkBody, SinkView};
-use piecework_model::FunctionId;
+use piecework_model::{Code, FunctionId};
 use piecework_sink::Sink;
 use piecework_store::{Function, ResultPolicy};
 
@@ -39,7 +39,7 @@ pub(crate) fn policy(controller: &Controller, function: FunctionId, body: &SetRe
     let longest_s = controller.tuning.retention.as_secs();
     if body.ttl_s.is_some_and(|ttl_s| !(1..=longest_s).contains(&ttl_s)) {
         let message = format!("results are kept for 1 to {longest_s} seconds: no longer than their jobs");
-        return refuse("result.bad_ttl", message);
+        return refuse(Code::ResultBadTtl, message);
     }
     let sink = body.sink.clone().map(of_body);
     let sealed_sink = match &sink {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use piecework_api::functions::{SetTraffic, ShareView, TrafficView};
+use piecework_model::Code;
 use piecework_store::{Function, Traffic};
 use serde_json::json;
 
@@ -58,7 +59,7 @@ pub(crate) fn pick(live: &Arc<Live>) -> Arc<Live> {
 }
 
 fn bad<T>(message: impl Into<String>) -> Answer<T> {
-    refuse("traffic.bad_weights", message)
+    refuse(Code::TrafficBadWeights, message)
 }
 
 fn checked(body: &SetTraffic) -> Answer<Traffic> {
@@ -113,7 +114,7 @@ pub(crate) async fn set(controller: &Controller, caller: &Caller, live: &Live, b
             .is_none()
         {
             return refuse(
-                "version.not_found",
+                Code::VersionNotFound,
                 format!("`{}` has no version {version}", function.name),
             );
         }
@@ -251,7 +252,7 @@ mod tests {
     fn a_split_needs_a_share_above_zero() {
         for weights in [&[][..], &[(1, 0), (2, 0)], &[(1, 1_001)]] {
             let refused = checked(&body(weights)).expect_err("no split");
-            assert_eq!(refused.code, "traffic.bad_weights");
+            assert_eq!(refused.code, Code::TrafficBadWeights);
         }
         let split = checked(&body(&[(3, 90), (4, 10)])).expect("a split");
         assert_eq!((split.errors_permille_max, split.calls_min), (100, 20));

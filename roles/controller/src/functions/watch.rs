@@ -11,7 +11,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use piecework_model::FunctionId;
+use piecework_model::{Code, FunctionId};
 use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
@@ -65,14 +65,17 @@ impl<'a> End<'a> {
         match code {
             None => Self::Fine,
             Some(
-                code @ ("function.crashed"
-                | "function.out_of_memory"
-                | "function.load_failed"
-                | "function.no_handler"
-                | "function.syntax_error"),
+                code @ (Code::FunctionCrashed
+                | Code::FunctionOutOfMemory
+                | Code::FunctionLoadFailed
+                | Code::FunctionNoHandler
+                | Code::FunctionSyntaxError),
             ) => Self::Fatal(code),
             Some(
-                "function.raised" | "function.timed_out" | "function.output_too_large" | "function.output_invalid",
+                Code::FunctionRaised
+                | Code::FunctionTimedOut
+                | Code::FunctionOutputTooLarge
+                | Code::FunctionOutputInvalid,
             ) => Self::Failed,
             Some(_) => Self::Neutral,
         }
@@ -237,12 +240,12 @@ mod tests {
     #[test]
     fn only_what_kills_instances_in_a_row_counts() {
         let watch = Watch::default();
-        let fatal = || End::of(Some("function.crashed"));
+        let fatal = || End::of(Some(Code::FunctionCrashed));
         let count = |end| watch.count(KEY, end, LIMIT);
         for end in [
             fatal(),
             fatal(),
-            End::of(Some("function.raised")),
+            End::of(Some(Code::FunctionRaised)),
             fatal(),
             fatal(),
             End::of(None),
@@ -252,7 +255,7 @@ mod tests {
             assert_eq!(count(end), None, "a run that did not kill its instance is between them");
         }
         assert_eq!(
-            count(End::of(Some("provider.none"))),
+            count(End::of(Some(Code::ProviderNone))),
             None,
             "says nothing about the version"
         );

@@ -10,7 +10,7 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_serve::Caller as Address;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub(super) async fn create(State(controller): Shared, from: Address, body: Body)
     logins.check(from)?;
     let body: CreateAccount = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
     let account = accounts::register(&controller, body).await.inspect_err(|refused| {
-        if refused.code == "invite.bad" {
+        if refused.code == Code::InviteBad {
             logins.failed(from);
         }
     })?;
@@ -198,18 +198,18 @@ pub(super) async fn create_token(
     let seconds = body.expires_in_s.unwrap_or(TOKEN_TTL_DEFAULT_S);
     if !TOKEN_TTL_S.contains(&seconds) {
         return Ok(refuse(
-            "token.bad_expiry",
+            Code::TokenBadExpiry,
             "the expiry must be between 60 s and a year",
         )?);
     }
     if body.scopes.is_empty() {
         return Ok(refuse(
-            "token.bad_scope",
+            Code::TokenBadScope,
             "a token needs at least one scope; use deploy, invoke, view or admin",
         )?);
     }
     if body.label.chars().count() > LABEL_LENGTH_MAX {
-        return Ok(refuse("body.malformed", "the label is over 100 characters")?);
+        return Ok(refuse(Code::BodyMalformed, "the label is over 100 characters")?);
     }
     let all = caller.scopes.contains(&Scope::Admin);
     if let Some(scope) = body.scopes.iter().find(|scope| !all && !caller.scopes.contains(scope)) {
@@ -217,14 +217,14 @@ pub(super) async fn create_token(
             "a token cannot grant the scope `{}`, which it does not have",
             scope.as_str()
         );
-        return Ok(refuse("token.scope_not_held", message)?);
+        return Ok(refuse(Code::TokenScopeNotHeld, message)?);
     }
     let expires_at = expiry(&caller, body.expires_in_s.is_some(), seconds)?;
     let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
     let now = now_ms();
     if tokens.iter().filter(|token| !token.is_expired(now)).count() >= TOKENS_MAX {
         let message = format!("the account has {TOKENS_MAX} tokens; delete some that are not needed any more");
-        return Ok(refuse("token.too_many", message)?);
+        return Ok(refuse(Code::TokenTooMany, message)?);
     }
     let expires = (Some(expires_at), Some(caller.token_id.clone()));
     let seconds = expires_at.saturating_sub(now) / 1_000;
@@ -252,7 +252,7 @@ fn expiry(caller: &Caller, is_asked_for: bool, seconds: u64) -> Answer<u64> {
     match caller.expires_at_ms {
         // A clock's difference is nobody's intention.
         Some(own) if is_asked_for && wanted > own + 1_000 => refuse(
-            "token.outlives",
+            Code::TokenOutlives,
             format!(
                 "the token that asks is valid until {}, and cannot make one that is valid for longer",
                 timestamp(own)
@@ -296,7 +296,7 @@ pub(super) async fn delete_token(
         .map_err(store)?
     {
         return Ok(refuse(
-            "token.not_found",
+            Code::TokenNotFound,
             format!("you have no token with the id `{id}`"),
         )?);
     }

@@ -8,6 +8,7 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
+use piecework_model::Code;
 use piecework_store::{AuditEntry, AuditFilter};
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ pub(super) async fn list(
 ) -> HttpResult<Json<List<AuditView>>> {
     let caller = authenticated.with(Scope::View)?;
     let before = match query.cursor.as_deref().map(str::parse::<u64>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };

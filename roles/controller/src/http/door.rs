@@ -8,6 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use piecework_model::Code;
 use piecework_serve::{Caller as Address, Crowd};
 
 use super::{HttpError, bearer, origin::Origins, plain};
@@ -45,7 +46,7 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
         place = door.strangers.enter(from);
         if place.is_none() {
             let refused = refusal(
-                "server.busy",
+                Code::ServerBusy,
                 "too many requests without a token run at once; retry in a second",
             );
             return HttpError(refused).into_response();

@@ -16,7 +16,7 @@ use piecework_api::{
     execute::{Accepted, Execute, Executed},
     routes,
 };
-use piecework_model::{Digest, JobId};
+use piecework_model::{Code, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
@@ -141,7 +141,7 @@ pub(super) fn idempotency(
             }))
         }
         _ => Ok(refuse(
-            "idempotency.bad_key",
+            Code::IdempotencyBadKey,
             "a key is 1 to 200 visible ASCII characters",
         )?),
     }
@@ -154,7 +154,7 @@ fn deadline_ms(headers: &HeaderMap) -> HttpResult<Option<u64>> {
     match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(ms) if (1..=DEADLINE_MS_MAX).contains(&ms) => Ok(Some(ms)),
         _ => Ok(refuse(
-            "query.malformed",
+            Code::QueryMalformed,
             "X-Deadline-Ms is a whole number from 1 to 86400000",
         )?),
     }
@@ -216,7 +216,7 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
             }
         },
         Claim::IdempotencyConflict => Ok(refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was used with another request",
         )?),
         Claim::Existing(earlier) => {
@@ -229,7 +229,10 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
                     }
                     Ok(done(job)?)
                 }
-                Some(_) | None => Ok(refuse("server.busy", "the first call with this key has not ended yet")?),
+                Some(_) | None => Ok(refuse(
+                    Code::ServerBusy,
+                    "the first call with this key has not ended yet",
+                )?),
             }
         }
     }
@@ -259,7 +262,7 @@ fn answer(done: Done) -> HttpResult<Response> {
     }
     let Some(output) = done.output else {
         return Err(HttpError(refusal(
-            "server.failed",
+            Code::ServerFailed,
             "the output of this job was not kept",
         )));
     };

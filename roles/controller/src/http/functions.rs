@@ -20,7 +20,7 @@ use piecework_api::{
     results::SetResults,
     routes,
 };
-use piecework_model::{Counters, Credits, FunctionName};
+use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
 use super::{
@@ -107,7 +107,7 @@ pub(super) async fn list(
     let mut after: Option<FunctionName> = match &query.cursor {
         Some(cursor) => match cursor.parse() {
             Ok(name) => Some(name),
-            Err(_) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+            Err(_) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         },
         None => None,
     };
@@ -352,11 +352,11 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         .iter()
         .max_by_key(|profile| live.limits_max().price_max(&profile.prices, profile.cores).ok());
     let Some(profile) = dearest else {
-        return Ok(refuse("provider.none", "no provider has an offer")?);
+        return Ok(refuse(Code::ProviderNone, "no provider has an offer")?);
     };
     let out_of_range = |_| {
         rejected(piecework_model::Rejection::new(
-            "function.bad_timeout",
+            Code::FunctionBadTimeout,
             "the price is out of range",
         ))
     };

@@ -16,7 +16,7 @@ use piecework_api::{
     results::{ResultState, ResultView},
     routes,
 };
-use piecework_model::{Credits, JobId, LeaseId};
+use piecework_model::{Code, Credits, JobId, LeaseId};
 use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
@@ -37,7 +37,7 @@ const WAIT_MS_MAX: u32 = 60_000;
 const PAGES_SEARCHED_MAX: u32 = 20;
 
 fn not_found<T>(id: &str) -> Answer<T> {
-    refuse("job.not_found", format!("you have no job with the id `{id}`"))
+    refuse(Code::JobNotFound, format!("you have no job with the id `{id}`"))
 }
 
 /// The record, from the store or, while it runs, from the list of those on their way.
@@ -83,7 +83,7 @@ pub(super) async fn list(
     let state: Option<piecework_api::jobs::JobState> =
         query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -200,7 +200,10 @@ pub(super) async fn cancel(
     let was_left = controller.store.cancel(job.id).await.map_err(store)?.is_some();
     match was_under_way || was_left {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Ok(refuse("job.finished", "the job has finished and cannot be cancelled")?),
+        false => Ok(refuse(
+            Code::JobFinished,
+            "the job has finished and cannot be cancelled",
+        )?),
     }
 }
 

@@ -9,7 +9,7 @@ use piecework_api::{
     routes,
 };
 use piecework_ledger::Lease;
-use piecework_model::{LeaseId, PublicKey};
+use piecework_model::{Code, LeaseId, PublicKey};
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, page, read_body};
 use crate::{
@@ -54,7 +54,7 @@ async fn view(controller: &Controller, id: LeaseId, lease: Lease) -> LeaseView {
 async fn shown(controller: &Controller, id: LeaseId) -> Answer<Json<LeaseView>> {
     match closing::on_ledger(controller, id).await? {
         Some(lease) => Ok(Json(view(controller, id, lease).await)),
-        None => refuse("lease.not_found", format!("the ledger has no lease {id}")),
+        None => refuse(Code::LeaseNotFound, format!("the ledger has no lease {id}")),
     }
 }
 
@@ -120,7 +120,7 @@ pub(super) async fn remove_payer(
     let caller = authenticated.with(Scope::Admin)?;
     let id = lease_id(&id)?;
     let Ok(key) = key.parse::<PublicKey>() else {
-        return Ok(refuse("lease.payer_unknown", "the payer key must be 64 hex digits")?);
+        return Ok(refuse(Code::LeasePayerUnknown, "the payer key must be 64 hex digits")?);
     };
     closing::delegate(&controller, caller, id, (key, false)).await?;
     Ok(shown(&controller, id).await?)

@@ -9,7 +9,7 @@ use piecework_api::{
     routes,
 };
 use piecework_ledger::{Key, Params, Value};
-use piecework_model::{Credits, Digest};
+use piecework_model::{Code, Credits, Digest};
 use piecework_scheduler::Standing;
 use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ use crate::{
 async fn params(controller: &Controller) -> Answer<Params> {
     match controller.chain.get(&Key::Params).await.map_err(chain)? {
         Some(Value::Params(params)) => Ok(params),
-        Some(_) | None => refuse("ledger.unavailable", "the ledger has no parameters yet"),
+        Some(_) | None => refuse(Code::LedgerUnavailable, "the ledger has no parameters yet"),
     }
 }
 
@@ -60,12 +60,12 @@ pub(super) async fn transfer(
     let body: CreateTransfer = read_body(body, BODY_BYTES_MAX).await?;
     if body.memo.as_deref().is_some_and(|memo| !is_memo(memo)) {
         return Ok(refuse(
-            "transfer.bad_memo",
+            Code::TransferBadMemo,
             "the memo is over 100 characters or contains control characters",
         )?);
     }
     if !body.amount_ucr.is_positive() {
-        let mut refused = refusal("transfer.not_positive", "the amount must be above zero");
+        let mut refused = refusal(Code::TransferNotPositive, "the amount must be above zero");
         refused.field = Some("amount_ucr".into());
         return Err(refused.into());
     }
@@ -126,7 +126,7 @@ async fn transfer_once(
         }
         Err(refused) => {
             // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
-            if refused.code != "ledger.unavailable" {
+            if refused.code != Code::LedgerUnavailable {
                 controller.store.take_value(&space, &key.key).await.map_err(store)?;
             }
             Err(refused)
@@ -139,12 +139,12 @@ async fn earlier_transfer(controller: &Controller, space: &str, key: &Idempotenc
     let remembered: Option<Remembered> = bytes.map(|bytes| codecs::from_json(&bytes)).transpose()?;
     match remembered {
         Some(earlier) if earlier.request != key.request => refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was already used with a different request",
         ),
         Some(Remembered { answer: Some(view), .. }) => Ok(view),
         Some(_) | None => refuse(
-            "server.busy",
+            Code::ServerBusy,
             "the outcome of the first transfer with this key is not known yet; check the statement",
         ),
     }
@@ -196,7 +196,7 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
         .and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
     match parsed {
         Some((key, posted)) => Ok((Some(key), Credits(posted))),
-        None => refuse("cursor.malformed", "pass the `next` of a page as cursor"),
+        None => refuse(Code::CursorMalformed, "pass the `next` of a page as cursor"),
     }
 }
 

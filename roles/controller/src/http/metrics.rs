@@ -13,6 +13,7 @@ use piecework_api::{
     metrics::{Health, MetricsQuery, MetricsView},
     routes,
 };
+use piecework_model::Code;
 use piecework_store::MetricScope;
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
@@ -67,12 +68,12 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
     let to = query.to.map_or_else(now_ms, unix_ms);
     let from = query.from.map_or(to.saturating_sub(HOUR_MS), unix_ms);
     if from >= to {
-        return refuse("metrics.bad_range", "`from` is not before `to`");
+        return refuse(Code::MetricsBadRange, "`from` is not before `to`");
     }
     let (name, step) = step(query.step.as_deref(), to - from)?;
     if (to - from) / step > POINTS_MAX {
         return refuse(
-            "metrics.bad_range",
+            Code::MetricsBadRange,
             format!("the range has more than {POINTS_MAX} points; use a longer step"),
         );
     }
@@ -94,7 +95,7 @@ fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
             .or(Some(STEPS[2])),
     };
     found.map_or_else(
-        || refuse("metrics.bad_step", "the step must be minute, hour or day"),
+        || refuse(Code::MetricsBadStep, "the step must be minute, hour or day"),
         Ok,
     )
 }

@@ -29,6 +29,7 @@ use axum::{
     routing::{any, get},
 };
 use piecework_api::{accounts::Scope, routes};
+use piecework_model::Code;
 use piecework_serve::Caller as Address;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -174,13 +175,13 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
 }
 
 async fn not_found(uri: Uri) -> HttpError {
-    let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
+    let refusal = Refusal::new(Code::PathNotFound, format!("there is nothing at {}", uri.path()));
     HttpError(refusal.hint("see /openapi.json for all paths").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
@@ -208,7 +209,7 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
             }
             None => {
                 let refusal = Refusal::new(
-                    "auth.missing_token",
+                    Code::AuthMissingToken,
                     "the request has no `Authorization: Bearer` header",
                 );
                 let hint = "log in with `piecework login`, or send the token that `piecework up` wrote";

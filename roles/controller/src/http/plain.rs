@@ -14,7 +14,7 @@ use piecework_api::{
     accounts::Scope,
     server::{aside, read_bytes},
 };
-use piecework_model::{FunctionName, OwnerName};
+use piecework_model::{Code, FunctionName, OwnerName};
 
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared,
@@ -43,11 +43,11 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, mut request:
     request.headers_mut().remove(header::COOKIE);
     let path = request.uri().path().to_owned();
     let Some(target) = event::target(&path) else {
-        return Err(refusal("path.not_found", "the path names no function").into());
+        return Err(refusal(Code::PathNotFound, "the path names no function").into());
     };
     if request.headers().contains_key("service-worker") {
         let message = "a service worker would stay in the browser for the platform; use the function's own origin";
-        return Err(refusal("path.not_found", message).into());
+        return Err(refusal(Code::PathNotFound, message).into());
     }
     let mut response = respond(&controller, &anyone, target, request).await.into_response();
     origin::share(response.headers_mut());
@@ -86,7 +86,7 @@ async fn respond(
     let missing = || {
         let (owner, name) = (&target.owner, &target.name);
         refusal(
-            "function.not_found",
+            Code::FunctionNotFound,
             format!("there is no function {owner}/{name} that you may call"),
         )
     };
@@ -96,7 +96,7 @@ async fn respond(
     let live = functions::named(controller, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
-        Err(refused) if refused.code == "function.not_found" => return Err(unknown(anyone, missing())),
+        Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(anyone, missing())),
         Err(other) => return Err(other.into()),
     };
     if !live.function.public {
@@ -133,7 +133,7 @@ async fn event_of(raw_path: String, parts: Parts, body: Taken) -> HttpResult<(By
     let event = event.map_err(|error| failed("write an event", &error))?;
     match event.len() <= EVENT_BYTES_MAX {
         true => Ok((event.into(), body)),
-        false => Err(refusal("body.too_large", "the request is too large for an event").into()),
+        false => Err(refusal(Code::BodyTooLarge, "the request is too large for an event").into()),
     }
 }
 
@@ -142,7 +142,7 @@ fn unknown(anyone: &Anyone, missing: Box<piecework_api::errors::Refusal>) -> Htt
     match anyone.0 {
         Some(_) => HttpError(missing),
         None => HttpError(refusal(
-            "auth.missing_token",
+            Code::AuthMissingToken,
             "the function is not public: send `Authorization: Bearer ...`",
         )),
     }
@@ -193,7 +193,7 @@ async fn take_body(body: Body, streamed_max: u64, is_asked_for: bool) -> HttpRes
         }
         return Err(upload::too_large(streamed_max).into());
     }
-    let broken = |error: axum::Error| refusal("body.malformed", format!("the body did not arrive whole: {error}"));
+    let broken = |error: axum::Error| refusal(Code::BodyMalformed, format!("the body did not arrive whole: {error}"));
     let mut parts = body.into_data_stream().map(move |part| part.map_err(broken)).boxed();
     if let Some(bytes) = declared {
         return Ok(Taken::Streamed(Upload::new(parts, bytes)));
@@ -237,10 +237,10 @@ mod tests {
             (chunked(EVENT), limit, Ok(None)),
             (Body::from(vec![b'x'; EVENT + 1]), limit, Ok(Some(EVENT as u64 + 1))),
             (chunked(EVENT + 1), limit, Ok(Some(limit))),
-            (Body::from(vec![b'x'; 2 * EVENT + 1]), limit, Err("body.too_large")),
+            (Body::from(vec![b'x'; 2 * EVENT + 1]), limit, Err(Code::BodyTooLarge)),
             (chunked(2 * EVENT + 1), limit, Ok(Some(limit))),
-            (Body::from(vec![b'x'; EVENT + 1]), 0, Err("body.too_large")),
-            (chunked(EVENT + 1), 0, Err("body.too_large")),
+            (Body::from(vec![b'x'; EVENT + 1]), 0, Err(Code::BodyTooLarge)),
+            (chunked(EVENT + 1), 0, Err(Code::BodyTooLarge)),
         ];
         for (nth, (body, limit, due)) in table.into_iter().enumerate() {
             let taken = match take_body(body, limit, true).await {

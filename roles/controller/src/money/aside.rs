@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use piecework_ledger::{Action, Key, ReleaseJobs, Value};
-use piecework_model::{AccountId, LeaseId, Ticket};
+use piecework_model::{AccountId, Code, LeaseId, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -123,12 +123,12 @@ async fn is_done(controller: &Controller, opened: &Opened) -> Answer<bool> {
         Err(refusal)
             if matches!(
                 refusal.code.as_str(),
-                "release.none" | "lease.closed" | "settle.not_payer"
+                Code::ReleaseNone.as_str() | Code::LeaseClosed.as_str() | Code::SettleNotPayer.as_str()
             ) =>
         {
             Ok(true)
         }
-        Err(refusal) if refusal.code == "release.not_due" => Ok(false),
+        Err(refusal) if refusal.code == Code::ReleaseNotDue => Ok(false),
         Err(refusal) => Err(refusal),
     }
 }

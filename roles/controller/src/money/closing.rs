@@ -9,7 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, CloseLease, DelegatePayer, ExpireLease, Key, Lease, LeaseState, Value};
-use piecework_model::{AccountId, Credits, LeaseId, PublicKey};
+use piecework_model::{AccountId, Code, Credits, LeaseId, PublicKey};
 use piecework_store::{Put, Take};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -145,7 +145,7 @@ async fn expire(controller: &Controller, closing: &Closing) -> Answer<()> {
             let action = Action::ExpireLease(ExpireLease { lease: closing.lease });
             match leases::submit_as_payer(controller, action).await {
                 // Anybody may have been first.
-                Err(refusal) if refusal.code != "lease.closed" => Err(refusal),
+                Err(refusal) if refusal.code != Code::LeaseClosed => Err(refusal),
                 Ok(_) | Err(_) => Ok(()),
             }
         }
@@ -158,7 +158,7 @@ async fn expire(controller: &Controller, closing: &Closing) -> Answer<()> {
 async fn own(controller: &Controller, caller: &Caller, lease: LeaseId) -> Answer<piecework_model::SecretKey> {
     match on_ledger(controller, lease).await? {
         Some(record) if record.developer == caller.account => {}
-        Some(_) | None => return refuse("lease.not_found", format!("no lease of yours has the id {lease}")),
+        Some(_) | None => return refuse(Code::LeaseNotFound, format!("no lease of yours has the id {lease}")),
     }
     accounts::own_key(controller, caller.account, "leases ... --key FILE").await
 }

@@ -10,7 +10,7 @@
 use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, Challenge, Event, Evidence, JobChange, Key, OfJob, PayClaims, Value};
-use piecework_model::{AccountId, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
+use piecework_model::{AccountId, Code, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
 use piecework_queue::Unsealed;
 use piecework_store::Put;
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,14 @@ async fn is_paid(controller: &Controller, claimed: &Claimed) -> bool {
     });
     match leases::submit_as_payer(controller, pay).await {
         Ok(_) => true,
-        Err(refusal) if matches!(refusal.code.as_str(), "claim.none" | "lease.closed") => true,
+        Err(refusal)
+            if matches!(
+                refusal.code.as_str(),
+                Code::ClaimNone.as_str() | Code::LeaseClosed.as_str()
+            ) =>
+        {
+            true
+        }
         Err(refusal) => {
             tracing::warn!(job = %claimed.job, %refusal, "a claim is not paid yet although its window ended");
             false

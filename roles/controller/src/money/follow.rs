@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use piecework_chain::FinalBlock;
 use piecework_chain_http::view::block_view;
 use piecework_ledger::{Action, Event, JobChange, SignedTransaction};
-use piecework_model::{JobId, LeaseId};
+use piecework_model::{Code, JobId, LeaseId};
 use piecework_store::{JobStep, Payment, Projected};
 
 use crate::{
@@ -76,7 +76,7 @@ async fn follow(controller: &Arc<Controller>, from: u64) -> Answer<()> {
         };
         match next {
             Some(block) => project(controller, &block).await?,
-            None => return crate::failure::refuse("ledger.unavailable", "the ledger has stopped"),
+            None => return crate::failure::refuse(Code::LedgerUnavailable, "the ledger has stopped"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
-use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
+use piecework_model::{AccountId, Code, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 use piecework_store::Put;
 
@@ -235,7 +235,7 @@ impl Lane {
             match provider.accept_seal(seal, sequences.clone()).await {
                 Ok(()) => batch.sealed(&sequences),
                 // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
-                Err(refused) if refused.code == "ticket.bad_seal" => {
+                Err(refused) if refused.code == Code::TicketBadSeal => {
                     tracing::warn!(provider = %key.1, %refused, "a provider does not have the tickets to be sealed");
                     batch.sealed(&sequences);
                 }
@@ -310,7 +310,7 @@ pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amoun
 }
 
 /// What is said of a lease that takes nothing new.
-const ENDED: [&str; 2] = ["lease.draining", "lease.closed"];
+const ENDED: [&str; 2] = [Code::LeaseDraining, Code::LeaseClosed];
 
 /// Whether something was refused because its lease takes nothing new, and the ledger says so too: the next try is on
 /// another lease.
@@ -329,7 +329,7 @@ pub(crate) async fn has_ended(controller: &Controller, lease: LeaseId, code: &st
 
 fn insufficient(amount: u64) -> Box<Refusal> {
     let mut refusal = refusal(
-        "account.insufficient_credits",
+        Code::AccountInsufficientCredits,
         format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
     );
     refusal.hint =
@@ -406,7 +406,7 @@ async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Ans
     let budget = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
         let refused = Refusal::new(
-            "lease.none",
+            Code::LeaseNone,
             "no lease pays for your runs, and only you hold the account's key",
         );
         return Err(refused.hint("open one: `piecework leases open --key FILE`").into());
@@ -454,7 +454,7 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
     let amount = step(controller, developer, amount).await?;
     let Some(key) = accounts::custodial_key(controller, developer).await? else {
         let refused = Refusal::new(
-            "account.insufficient_credits",
+            Code::AccountInsufficientCredits,
             "the lease does not cover the run; nothing ran",
         );
         let hint = "hold more in it: `piecework leases top-up AMOUNT --key FILE`";

@@ -11,7 +11,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, Metered, Settle, SettledJob};
-use piecework_model::{Digest, Seal};
+use piecework_model::{Code, Digest, Seal};
 use piecework_queue::{ProviderLink, Unsealed};
 use tokio::task::JoinSet;
 
@@ -184,12 +184,12 @@ async fn recover(controller: &Controller, lane: LaneKey, batch: Batch<'_>, unset
         Unsettled::SealOverdue | Unsettled::NoPlace | Unsettled::LedgerOverdue => return false,
     };
     match refusal.code.as_str() {
-        "settle.budget" => {
+        Code::SettleBudget => {
             feed(controller, lane, batch.receipts()).await;
             false
         }
-        "lease.closed" => give_up(controller, batch, "its lease closed before it was settled").await,
-        "settle.not_payer" => give_up(controller, batch, "this controller pays from its lease no more").await,
+        Code::LeaseClosed => give_up(controller, batch, "its lease closed before it was settled").await,
+        Code::SettleNotPayer => give_up(controller, batch, "this controller pays from its lease no more").await,
         _ => false,
     }
 }

@@ -18,7 +18,7 @@ use piecework_api::{
     errors::Refusal,
     held::{Decision, HeldState, HeldView},
 };
-use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
+use piecework_model::{AccountId, Code, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
 use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
 use piecework_store::{Job, JobFilter};
 use serde::{Deserialize, Serialize};
@@ -339,7 +339,7 @@ fn held_for_ms(controller: &Controller) -> u64 {
 /// held as before.
 pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
     let Some((_, payable)) = controller.withheld.held.remove(&job) else {
-        return refuse("receipt.not_held", "no receipt of this job waits for a decision");
+        return refuse(Code::ReceiptNotHeld, "no receipt of this job waits for a decision");
     };
     let provider = payable.outgoing.receipt.provider;
     let verb = match decision {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use piecework_blobs::Blobs;
 use piecework_ledger::{Key, Value};
-use piecework_model::{AccountId, Digest, PublicKey, Rejection};
+use piecework_model::{AccountId, Code, Digest, PublicKey, Rejection};
 use piecework_queue::{
     Profile, ProviderLink as _,
     link::{Arrival, Bundles, LinkFailure, Porch, RemoteProvider, Wire, receive},
@@ -49,7 +49,7 @@ impl Hub {
             }
             if present.is_connected() {
                 return Err(Rejection::new(
-                    "link.already_connected",
+                    Code::LinkAlreadyConnected,
                     "another program with this provider's key is connected",
                 )
                 .hint("stop it, or give each computer a key and an account of its own"));
@@ -145,27 +145,27 @@ async fn let_in(controller: &Arc<Controller>, wire: Wire, visitor: &Visitor) -> 
 async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
-        let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
+        let unavailable = |_| Rejection::new(Code::LedgerUnavailable, "the ledger does not answer now");
         controller.chain.get(&key).await.map_err(unavailable)
     };
     let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {
         return Err(
-            Rejection::new("link.unknown_provider", "the ledger has no such account")
+            Rejection::new(Code::LinkUnknownProvider, "the ledger has no such account")
                 .hint("register it with an invite"),
         );
     };
     if account.key != key {
-        return Err(Rejection::new("link.other_key", "the account has a different key"));
+        return Err(Rejection::new(Code::LinkOtherKey, "the account has a different key"));
     }
     let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
         return Err(Rejection::new(
-            "link.no_offer",
+            Code::LinkNoOffer,
             "the provider has no offer on the ledger",
         ));
     };
     if offer.prices != profile.prices {
         return Err(Rejection::new(
-            "link.other_prices",
+            Code::LinkOtherPrices,
             "the provider's prices differ from its offer on the ledger",
         ));
     }
@@ -173,7 +173,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
     Ok(Membership {
         owner: account.owner.unwrap_or(profile.account),
         standing: standing
-            .map_err(|_| Rejection::new("server.failed", "the controller's store does not answer now"))?,
+            .map_err(|_| Rejection::new(Code::ServerFailed, "the controller's store does not answer now"))?,
         is_own: false,
     })
 }
@@ -194,7 +194,7 @@ fn well_formed(profile: &Profile) -> Result<(), Rejection> {
     match fits {
         true => Ok(()),
         false => Err(Rejection::new(
-            "link.bad_profile",
+            Code::LinkBadProfile,
             "the provider's profile is out of bounds",
         )),
     }

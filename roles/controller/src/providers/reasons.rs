@@ -4,6 +4,7 @@ use piecework_api::{
     errors::Refusal,
     jobs::{PassedOverProvider, PassedOverView},
 };
+use piecework_model::Code;
 use piecework_scheduler::Reasons;
 
 use crate::{Controller, failure::refusal};
@@ -24,7 +25,7 @@ pub(crate) async fn passed_over(controller: &Controller, reasons: &Reasons) -> P
 }
 
 pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> Box<Refusal> {
-    let mut refusal = refusal("provider.none", "no provider can take the job");
+    let mut refusal = refusal(Code::ProviderNone, "no provider can take the job");
     let named = passed_over(controller, reasons).await;
     refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
     refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());

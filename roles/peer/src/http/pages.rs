@@ -16,6 +16,7 @@ use piecework_api::{
     errors::Refusal,
     server::{HttpError, HttpResult, aside},
 };
+use piecework_model::Code;
 use piecework_serve::Caller;
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -69,7 +70,7 @@ impl Account {
         if left_s > 0.0 {
             return Ok(());
         }
-        let refusal = Refusal::new("rate.limited", "this address has asked for too many long lists");
+        let refusal = Refusal::new(Code::RateLimited, "this address has asked for too many long lists");
         let wait_s = (-left_s / WORK_SHARE).ceil().max(1.0);
         Err(HttpError(Box::new(
             refusal.hint(format!("retry in {wait_s} s, or ask for shorter pages")),
@@ -143,7 +144,7 @@ mod tests {
         let mut account = Account::new(begun);
         account.check(at(0)).expect("nothing was asked for yet");
         account.left_s -= 5.0;
-        assert_eq!(account.check(at(1)).expect_err("too much").0.code, "rate.limited");
+        assert_eq!(account.check(at(1)).expect_err("too much").0.code, Code::RateLimited);
         account.check(at(40)).expect("earned");
         assert!(account.earn(at(86_400)) <= WORK_AT_ONCE.as_secs_f64());
     }

@@ -8,7 +8,7 @@ use piecework_api::{
     functions::{CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
     results::SetResults,
 };
-use piecework_model::Language;
+use piecework_model::{Code, Language};
 
 use crate::{
     failure::Failure,
@@ -160,7 +160,7 @@ impl Deploy {
 pub async fn send(client: &Client, name: &str, source: Source, settings: &Settings) -> Result<FunctionView, Failure> {
     let create = creation(name, source, settings);
     match client.create_function(&create).await.map_err(Failure::from) {
-        Err(failure) if failure.code() == Some("function.exists") => {
+        Err(failure) if failure.code() == Some(Code::FunctionExists) => {
             Ok(client.update_function(name, &update(create, settings.canary)).await?)
         }
         answer => answer,

@@ -21,7 +21,9 @@ use piecework_api::{
 };
 use piecework_blobs::{Blobs, BlobsError, Unpacked};
 use piecework_ledger::{Action, Genesis, Register, Roles, SignedTransaction, Transaction};
-use piecework_model::{AccountId, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
+use piecework_model::{
+    AccountId, Code, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature,
+};
 use piecework_provider::{Provider, collect::Claiming};
 use piecework_queue::{
     ProviderLink as _,
@@ -104,7 +106,7 @@ pub async fn provide(
         .await
         .map_err(|error| match is_full(&error) {
             true => Rejection::new(
-                "provider.disk_full",
+                Code::ProviderDiskFull,
                 format!("the disk with {} is full", directory.display()),
             )
             .hint("free some space there and start again")
@@ -373,7 +375,7 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(&str, PublicKey
             kept.map_err(|error| not_written(&error))?;
         } else if !of_url.contains(&&*key.to_string()) {
             return Err(Rejection::new(
-                "link.untrusted_controller",
+                Code::LinkUntrustedController,
                 format!("the controller has a different key than before: {key}"),
             )
             .hint(format!(
@@ -396,8 +398,8 @@ fn key_for<'a>(line: &'a str, url: &str) -> Option<&'a str> {
 /// What was to be remembered is not.
 fn not_written(error: &anyhow::Error) -> Rejection {
     match is_full(error) {
-        true => Rejection::new("provider.disk_full", "the provider's disk is full"),
-        false => Rejection::new("provider.disk_failed", format!("{error:#}")),
+        true => Rejection::new(Code::ProviderDiskFull, "the provider's disk is full"),
+        false => Rejection::new(Code::ProviderDiskFailed, format!("{error:#}")),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     machine::{Machine, SETTLED_WITHIN, piecework, refused_start},
     small_disk::SmallDisk,
 };
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -135,7 +136,10 @@ async fn a_rotten_bundle_is_not_run_and_deploying_it_again_heals_it() {
         fs::write(&bundle, bytes).expect("written");
     }
     let machine = Machine::start(directory.path());
-    machine.call("rotten", Value::Null).await.refused(500, "sandbox.failed");
+    machine
+        .call("rotten", Value::Null)
+        .await
+        .refused(500, Code::SandboxFailed);
     assert_eq!(machine.call("sound", Value::Null).await.ok()["output"], "sound");
     let again = json!({"code": CODE});
     machine.ask(Method::PUT, "/functions/rotten", Some(again)).await.ok();
@@ -168,7 +172,7 @@ async fn a_full_disk_is_said_to_callers_and_loses_nothing_that_was_told() {
             break;
         };
         if refused {
-            assert_eq!(body["error"]["code"], "server.disk_full", "{body}");
+            assert_eq!(body["error"]["code"], Code::ServerDiskFull.as_str(), "{body}");
             break;
         }
         told.push(body["job_id"].as_str().expect("an id").to_owned());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use piecework_api::accounts::sign_login;
-use piecework_model::{NetworkId, SecretKey};
+use piecework_model::{Code, NetworkId, SecretKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ async fn a_machine_ends_soon_whatever_waits_and_loses_no_job() {
     if let Ok(Ok(answer)) = caller.await {
         assert_eq!(answer.status().as_u16(), 503);
         let body: Value = answer.json().await.expect("JSON");
-        assert_eq!(body["error"]["code"], "server.stopping");
+        assert_eq!(body["error"]["code"], Code::ServerStopping.as_str());
     }
     let machine = Machine::start(directory.path());
     // The one that had begun begins again; ended by hand, it lets the next one through.
@@ -147,7 +147,7 @@ async fn no_guesses_of_strangers_lock_a_name() {
             (429, &"60".parse().expect("a value"))
         );
         let body: Value = answer.json().await.expect("JSON");
-        assert_eq!(body["error"]["code"], "auth.rate_limited");
+        assert_eq!(body["error"]["code"], Code::AuthRateLimited.as_str());
     }
     let right = json!({"name": "ada", "password": "correct horse"});
     let owner = machine.ask_as(None, Method::POST, "/sessions", Some(right)).await;
@@ -176,15 +176,15 @@ async fn challenges_that_strangers_ask_for_end_nobodys() {
     for _ in 0..300 {
         challenge("operator").await.ok();
     }
-    challenge(&"N".repeat(4_000)).await.refused(422, "account.bad_name");
-    challenge(&"N".repeat(100_000)).await.refused(413, "body.too_large");
+    challenge(&"N".repeat(4_000)).await.refused(422, Code::AccountBadName);
+    challenge(&"N".repeat(100_000)).await.refused(413, Code::BodyTooLarge);
     let network: NetworkId = serde_json::from_value(given["network"].clone()).expect("an id");
     let text = given["challenge"].as_str().expect("a text");
     let signature = sign_login(&key, &network, "operator", text);
     let body = json!({"name": "operator", "challenge": text, "signature": signature});
     let log_in = || machine.ask_as(None, Method::POST, "/sessions", Some(body.clone()));
     log_in().await.ok();
-    log_in().await.refused(401, "auth.bad_credentials");
+    log_in().await.refused(401, Code::AuthBadCredentials);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -198,10 +198,10 @@ async fn a_token_makes_none_that_is_more_than_itself() {
         .await
         .ok();
     let year = json!({"scopes": ["view"], "expires_in_s": 31_536_000});
-    make(&text(&short), year).await.refused(422, "token.outlives");
+    make(&text(&short), year).await.refused(422, Code::TokenOutlives);
     make(&text(&short), json!({"scopes": ["admin"]}))
         .await
-        .refused(403, "token.scope_not_held");
+        .refused(403, Code::TokenScopeNotHeld);
     let child = make(&text(&short), json!({"scopes": ["view"]})).await.ok();
     assert!(
         child["expires_at"].as_str() <= short["expires_at"].as_str(),
@@ -215,7 +215,7 @@ async fn a_token_makes_none_that_is_more_than_itself() {
         .ask_as(Some(&ada), Method::DELETE, &format!("/tokens/{id}"), None)
         .await;
     for made in [&short, &child, &grandchild] {
-        see(&text(made)).await.refused(401, "auth.bad_token");
+        see(&text(made)).await.refused(401, Code::AuthBadToken);
     }
     see(&ada).await.ok();
     let mut made = 0;
@@ -227,7 +227,7 @@ async fn a_token_makes_none_that_is_more_than_itself() {
         made += 1;
         assert!(made < 1_000, "there is no end");
     };
-    refused.refused(409, "token.too_many");
+    refused.refused(409, Code::TokenTooMany);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -266,7 +266,7 @@ async fn words_of_the_platform_are_nobodys_name() {
             .ok();
         let body = json!({"name": name, "password": "correct horse", "invite": invite["code"]});
         let refused = machine.ask_as(None, Method::POST, "/accounts", Some(body)).await;
-        refused.refused(422, "account.reserved_name");
+        refused.refused(422, Code::AccountReservedName);
     }
 }
 
@@ -311,7 +311,7 @@ async fn functions_do_not_share_an_origin_with_the_platform() {
     );
     assert!(shared.values("content-security-policy")[0].starts_with("sandbox "));
     let worker = page(&machine, "127.0.0.1", "/fn/operator/page", "service-worker: script\r\n");
-    assert_eq!(worker.json()["error"]["code"], "path.not_found");
+    assert_eq!(worker.json()["error"]["code"], Code::PathNotFound.as_str());
 
     let own = page(&machine, "page.operator.fn.localhost:7433", "/functions?x=1", "");
     assert_eq!(

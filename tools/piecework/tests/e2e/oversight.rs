@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::machine::{Machine, SETTLED_WITHIN};
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -33,14 +34,20 @@ async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced
     let machine = Machine::start(directory.path());
     machine.deploy("q", "javascript", CRASHES).await;
     for _ in 0..9 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+        machine
+            .call("q", json!("crash"))
+            .await
+            .refused(502, Code::FunctionCrashed);
     }
     machine.call("q", Value::Null).await.ok();
     for _ in 0..10 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+        machine
+            .call("q", json!("crash"))
+            .await
+            .refused(502, Code::FunctionCrashed);
     }
     let refused = machine.call("q", Value::Null).await;
-    refused.refused(409, "function.quarantined");
+    refused.refused(409, Code::FunctionQuarantined);
     assert!(
         refused.body["error"]["hint"]
             .as_str()
@@ -50,12 +57,12 @@ async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced
         .request(Method::POST, "/execute/q")
         .header("prefer", "respond-async")
         .json(&json!({}));
-    machine.send(queued).await.refused(409, "function.quarantined");
+    machine.send(queued).await.refused(409, Code::FunctionQuarantined);
     let machine = machine.kill_and_restart();
     machine
         .call("q", Value::Null)
         .await
-        .refused(409, "function.quarantined");
+        .refused(409, Code::FunctionQuarantined);
     let shown = machine.get("/functions/q").await.ok();
     assert_eq!(
         (
@@ -63,18 +70,21 @@ async fn a_version_that_keeps_crashing_is_quarantined_until_released_or_replaced
             &shown["quarantine"]["code"],
             &shown["quarantine"]["failures"]
         ),
-        (&json!("quarantined"), &json!("function.crashed"), &json!(10))
+        (&json!("quarantined"), &json!(Code::FunctionCrashed), &json!(10))
     );
     let released = machine.ask(Method::POST, "/functions/q/release", None).await.ok();
     assert_eq!(released["status"], "ready");
     machine.call("q", Value::Null).await.ok();
     for _ in 0..10 {
-        machine.call("q", json!("crash")).await.refused(502, "function.crashed");
+        machine
+            .call("q", json!("crash"))
+            .await
+            .refused(502, Code::FunctionCrashed);
     }
     machine
         .call("q", Value::Null)
         .await
-        .refused(409, "function.quarantined");
+        .refused(409, Code::FunctionQuarantined);
     let fixed = json!({"code": "export default () => 'fixed';\n"});
     machine.ask(Method::PUT, "/functions/q", Some(fixed)).await.ok();
     assert_eq!(machine.call("q", json!("crash")).await.ok()["output"], "fixed");
@@ -100,7 +110,7 @@ async fn exceptions_do_not_quarantine() {
         .deploy("r", "javascript", "export default () => { throw new Error('no'); };\n")
         .await;
     for _ in 0..25 {
-        machine.call("r", Value::Null).await.refused(502, "function.raised");
+        machine.call("r", Value::Null).await.refused(502, Code::FunctionRaised);
     }
 }
 
@@ -112,7 +122,7 @@ async fn calls_are_split_by_weight_and_a_failing_canary_is_rolled_back() {
     let put = async |body: Value| machine.ask(Method::PUT, "/functions/c", Some(body)).await;
     put(json!({"code": "export default () => 2;\n", "canary": 100}))
         .await
-        .refused(422, "traffic.bad_weights");
+        .refused(422, Code::TrafficBadWeights);
     let updated = put(json!({"code": "export default () => 2;\n", "canary": 50}))
         .await
         .ok();
@@ -164,9 +174,9 @@ async fn calls_are_split_by_weight_and_a_failing_canary_is_rolled_back() {
         let body = json!({"weights": weights});
         machine.ask(Method::PUT, "/functions/c/traffic", Some(body)).await
     };
-    split(json!({"9": 1})).await.refused(404, "version.not_found");
-    split(json!({"1": 0})).await.refused(422, "traffic.bad_weights");
-    split(json!({})).await.refused(422, "traffic.bad_weights");
+    split(json!({"9": 1})).await.refused(404, Code::VersionNotFound);
+    split(json!({"1": 0})).await.refused(422, Code::TrafficBadWeights);
+    split(json!({})).await.refused(422, Code::TrafficBadWeights);
     split(json!({"1": 0, "2": 100})).await.ok();
     assert_eq!(machine.call("c", Value::Null).await.ok()["output"], 2);
     machine
@@ -261,20 +271,20 @@ async fn a_budget_stops_calls_and_tells_its_owner() {
         assert!(spent < 100, "a call begins only below the budget");
         spent += answer.body["price_ucr"].as_u64().expect("a price");
     };
-    refused.refused(402, "function.budget_spent");
+    refused.refused(402, Code::FunctionBudgetSpent);
     assert!(spent >= 100);
     let queued = machine
         .request(Method::POST, "/execute/b")
         .header("prefer", "respond-async")
         .json(&json!({}));
-    machine.send(queued).await.refused(402, "function.budget_spent");
+    machine.send(queued).await.refused(402, Code::FunctionBudgetSpent);
     let audit = machine.get("/audit?action=budget.alert").await.ok();
     assert_eq!(audit["items"][0]["detail"]["percent"], 100, "{audit}");
     let machine = machine.kill_and_restart();
     machine
         .call("b", Value::Null)
         .await
-        .refused(402, "function.budget_spent");
+        .refused(402, Code::FunctionBudgetSpent);
     let shown = machine.get("/functions/b").await.ok();
     assert_eq!(
         shown["budget"]["spent_ucr"].as_u64(),
@@ -287,7 +297,7 @@ async fn a_budget_stops_calls_and_tells_its_owner() {
     machine
         .call("b", Value::Null)
         .await
-        .refused(402, "function.budget_spent");
+        .refused(402, Code::FunctionBudgetSpent);
     let none = json!({"budget_ucr": 0});
     machine.ask(Method::PUT, "/functions/b/budget", Some(none)).await.ok();
     machine.call("b", Value::Null).await.ok();
@@ -301,23 +311,25 @@ async fn an_account_over_its_rate_waits_and_others_do_not() {
     let machine = Machine::start(directory.path());
     let (ada, bob) = (machine.person("ada", 0).await, machine.person("bob", 0).await);
     let set = |body: Value| machine.ask(Method::PUT, "/accounts/ada/limits", Some(body));
-    set(json!({"requests_per_s": 0})).await.refused(422, "rate.bad_limits");
-    set(json!({"weight": 101})).await.refused(422, "rate.bad_limits");
+    set(json!({"requests_per_s": 0}))
+        .await
+        .refused(422, Code::RateBadLimits);
+    set(json!({"weight": 101})).await.refused(422, Code::RateBadLimits);
     let limits = json!({"requests_per_s": 1, "burst": 3});
     machine
         .ask_as(Some(&ada), Method::PUT, "/accounts/ada/limits", Some(limits.clone()))
         .await
-        .refused(403, "auth.operator");
+        .refused(403, Code::AuthOperator);
     machine
         .ask_as(Some(&ada), Method::GET, "/accounts/bob/limits", None)
         .await
-        .refused(403, "auth.operator");
+        .refused(403, Code::AuthOperator);
     set(limits).await.ok();
     let list = async |token: &str| machine.ask_as(Some(token), Method::GET, "/functions", None).await;
     let answers = futures::future::join_all((0..20).map(|_| list(&ada))).await;
     let refused: Vec<_> = answers.iter().filter(|answer| !answer.status.is_success()).collect();
     assert!(refused.len() >= 10, "{} of 20", refused.len());
-    refused[0].refused(429, "rate.limited");
+    refused[0].refused(429, Code::RateLimited);
     assert_eq!(refused[0].headers["retry-after"], "1");
     for answer in futures::future::join_all((0..20).map(|_| list(&bob))).await {
         answer.ok();
@@ -385,7 +397,7 @@ async fn who_changed_what_is_recorded_and_shown_to_who_is_concerned() {
         rest.contains(&"invite.created".to_owned()) && rest.contains(&"transfer.made".to_owned()),
         "{rest:?}"
     );
-    machine.get("/audit?cursor=x").await.refused(422, "cursor.malformed");
+    machine.get("/audit?cursor=x").await.refused(422, Code::CursorMalformed);
     let machine = machine.kill_and_restart();
     assert_eq!(
         actions(&machine.get("/audit?limit=2").await.ok()),
@@ -434,7 +446,7 @@ async fn every_list_goes_on_where_its_page_ended() {
         machine
             .get(&format!("{path}?cursor=!"))
             .await
-            .refused(422, "cursor.malformed");
+            .refused(422, Code::CursorMalformed);
     }
 }
 
@@ -451,13 +463,13 @@ async fn a_stopped_function_takes_no_calls_until_it_is_started() {
     }
     let machine = machine.kill_and_restart();
     let post = async |verb: &str| machine.ask(Method::POST, &format!("/functions/s/{verb}"), None).await;
-    machine.call("s", Value::Null).await.refused(409, "function.stopped");
-    machine.get("/fn/operator/s").await.refused(409, "function.stopped");
+    machine.call("s", Value::Null).await.refused(409, Code::FunctionStopped);
+    machine.get("/fn/operator/s").await.refused(409, Code::FunctionStopped);
     let queued = machine
         .request(Method::POST, "/execute/s")
         .header("prefer", "respond-async")
         .json(&json!({}));
-    machine.send(queued).await.refused(409, "function.stopped");
+    machine.send(queued).await.refused(409, Code::FunctionStopped);
     for _ in 0..2 {
         assert_eq!(post("start").await.ok()["status"], "ready");
     }
@@ -489,7 +501,7 @@ async fn a_deleted_function_is_restored_and_its_metrics_stay() {
     machine
         .call("gone", Value::Null)
         .await
-        .refused(404, "function.not_found");
+        .refused(404, Code::FunctionNotFound);
     until(async || {
         let view = machine.get(&format!("/metrics/functions/{id}?step=hour")).await.ok();
         if view["points"][0]["count"] == 1 {
@@ -518,15 +530,15 @@ async fn a_deleted_function_is_restored_and_its_metrics_stay() {
     machine
         .ask(Method::POST, "/functions/gone/restore", None)
         .await
-        .refused(409, "function.not_deleted");
+        .refused(409, Code::FunctionNotDeleted);
     machine
         .ask(Method::POST, "/functions/never/restore", None)
         .await
-        .refused(404, "function.not_found");
+        .refused(404, Code::FunctionNotFound);
     assert_eq!(remove().await, 204);
     machine.deploy("gone", "javascript", code).await;
     machine
         .ask(Method::POST, &format!("/functions/{id}/restore"), None)
         .await
-        .refused(409, "function.exists");
+        .refused(409, Code::FunctionExists);
 }

@@ -8,6 +8,7 @@ use std::{
 
 use crate::machine::Machine;
 use piecework_ledger::Genesis;
+use piecework_model::Code;
 use piecework_proof::{Anchor, Proof};
 use piecework_verifier::Wrong;
 use serde_json::{Value, json};
@@ -143,13 +144,13 @@ async fn a_job_and_an_account_are_proven_offline() {
         assert_eq!(checked.0, Some(0), "{}", checked.1);
         let refused = offline(&["ledger", "verify", text(file), "--genesis", text(&foreign)]);
         assert_eq!(refused.0, Some(3), "{}", refused.1);
-        assert!(refused.1.contains("proof.other_network"), "{}", refused.1);
+        assert!(refused.1.contains(Code::ProofOtherNetwork.as_str()), "{}", refused.1);
         let mut bytes = fs::read(file).expect("there");
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(file, bytes).expect("written");
         let refused = offline(&["ledger", "verify", text(file), "--genesis", genesis]);
-        assert!(refused.1.contains("proof.bad_certificate"), "{}", refused.1);
+        assert!(refused.1.contains(Code::ProofBadCertificate.as_str()), "{}", refused.1);
     }
 }
 
@@ -194,15 +195,15 @@ async fn an_export_verifies_twice_and_a_changed_one_is_refused_and_named() {
         run.refused(&["ledger", "verify", text(&changed)], code);
         piecework_verifier::check(bytes).expect_err("the second verifier refuses it too")
     };
-    let dropped = refuse(&without(&bytes, middle.clone()), "proof.missing_block");
+    let dropped = refuse(&without(&bytes, middle.clone()), Code::ProofMissingBlock);
     assert!(matches!(dropped, Wrong::Missing { .. }), "{dropped}");
-    let short = refuse(&bytes[..frames[frames.len() - 1].start], "proof.cut_off");
+    let short = refuse(&bytes[..frames[frames.len() - 1].start], Code::ProofCutOff);
     assert!(short.to_string().contains("cut off"), "{short}");
 
     // The last bytes of a block are its certificate's.
     let mut flipped = bytes.clone();
     flipped[middle.end - 1] ^= 1;
-    let flipped = refuse(&flipped, "proof.bad_certificate");
+    let flipped = refuse(&flipped, Code::ProofBadCertificate);
     assert!(flipped.to_string().contains("certificate"), "{flipped}");
 
     // One ucr more for the operator, somewhere among the values.
@@ -212,6 +213,6 @@ async fn an_export_verifies_twice_and_a_changed_one_is_refused_and_named() {
     let place = bytes[values.clone()].windows(16).position(|window| window == needle);
     let mut forged = bytes.clone();
     forged[values.start + place.expect("the operator's balance is there")] ^= 1;
-    let forged = refuse(&forged, "proof.bad_value");
+    let forged = refuse(&forged, Code::ProofBadValue);
     assert!(matches!(forged, Wrong::Value { .. }), "{forged}");
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -79,11 +80,11 @@ async fn without_a_provider_callers_are_told_at_once_and_accepted_jobs_wait_for_
     let jobs: Vec<_> = (0..200).map(|n| accepted(&machine, "echo", json!(n))).collect();
     let jobs = futures::future::join_all(jobs).await;
     // It might have been about to come back.
-    machine.call("echo", json!(1)).await.refused(503, "provider.none");
+    machine.call("echo", json!(1)).await.refused(503, Code::ProviderNone);
     let began = Instant::now();
     let told = machine.call("echo", json!(2)).await;
     let took = began.elapsed();
-    told.refused(503, "provider.none");
+    told.refused(503, Code::ProviderNone);
     println!("told after {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(

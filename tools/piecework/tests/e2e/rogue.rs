@@ -18,8 +18,8 @@ use piecework_api::{
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
-    Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices,
+    Receipt, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
@@ -423,7 +423,7 @@ impl ProviderLink for Shared {
     async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
         let leaves: Vec<Digest> = receipts.iter().map(|unsealed| unsealed.receipt.leaf()).collect();
         if lane.1 != self.profile.account {
-            return Err(Rejection::new("receipt.not_mine", "not this provider's"));
+            return Err(Rejection::new(Code::ReceiptNotMine, "not this provider's"));
         }
         Ok(Seal::sign(&self.key, Domain::Receipts, &self.network, lane, &leaves))
     }

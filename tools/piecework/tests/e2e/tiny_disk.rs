@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Instant};
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -53,7 +54,9 @@ fn refused_start(directory: &Path, machine: &Machine, more: &[&str]) {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let last = said.lines().find(|line| line.starts_with("provider.disk_full: "));
+    let last = said
+        .lines()
+        .find(|line| line.starts_with(Code::ProviderDiskFull.as_str()));
     assert!(last.is_some_and(|line| line.len() < 300), "{said}");
     assert!(!said.contains("panicked"), "{said}");
 }
@@ -77,7 +80,7 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     loop {
         let answer = machine.call("echo", json!(told.len())).await;
         if !answer.status.is_success() {
-            answer.refused(503, "provider.disk_full");
+            answer.refused(503, Code::ProviderDiskFull);
             break;
         }
         told.push(answer.body["job_id"].as_str().expect("an id").to_owned());
@@ -86,7 +89,7 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     // Code that it has not unpacked yet has no place there either.
     let large = format!("// {}\n{ECHO}", "x".repeat(100_000));
     let refused = machine.deploy_with("large", "javascript", &large, json!({})).await;
-    refused.refused(503, "provider.disk_full");
+    refused.refused(503, Code::ProviderDiskFull);
     for job in &told {
         let view = machine.paid(job).await;
         assert_eq!(

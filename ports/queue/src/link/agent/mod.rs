@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{NetworkId, PublicKey, Rejection, SecretKey};
+use piecework_model::{Code, NetworkId, PublicKey, Rejection, SecretKey};
 use piecework_sandbox::{Inlet, Outlet, Sent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -207,7 +207,7 @@ impl Agent {
             }
             let unconfirmed = orders.values().filter(|run| run.result.borrow().is_some()).count();
             if unconfirmed >= UNCONFIRMED_MAX {
-                let full = Rejection::new("provider.no_slot", "too many results wait to be confirmed");
+                let full = Rejection::new(Code::ProviderNoSlot, "too many results wait to be confirmed");
                 run.result.send_replace(Some(Arc::new(Err(full))));
                 return (run, false);
             }

@@ -11,7 +11,7 @@ use futures::{
     io::{ReadHalf, WriteHalf},
     stream::FuturesUnordered,
 };
-use piecework_model::{Digest, FunctionId, Rejection};
+use piecework_model::{Code, Digest, FunctionId, Rejection};
 use piecework_sandbox::{CHUNK_BYTES_MAX, Outcome, Sent};
 use tokio::sync::{Notify, mpsc};
 use yamux::{Mode, Stream};
@@ -248,7 +248,7 @@ impl Session {
             let Some(opened) = self.opener.open().await else {
                 if !self.opener.is_closed() {
                     let none = Rejection::new(
-                        "provider.no_slot",
+                        Code::ProviderNoSlot,
                         "the provider already has as many jobs as its link can carry",
                     );
                     remote.done(job.id, Err(none));

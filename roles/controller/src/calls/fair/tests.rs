@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use piecework_model::{Digest, FunctionId, Language, LeaseId, Limits, Seal};
+use piecework_model::{Code, Digest, FunctionId, Language, LeaseId, Limits, Seal};
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, LoadError, Probe};
 use piecework_scheduler::{Finding, Policy, Request, Standing};
@@ -274,7 +274,7 @@ async fn beyond_the_queue_callers_are_refused_and_jobs_that_were_accepted_are_no
     assert!(matches!(world.slot(), Err(Admission::AtLimit)));
     let held: Vec<_> = (0..10).map(|_| world.wait(false).expect("room")).collect();
     let refused = world.wait(false).err().expect("the queue is full");
-    assert_eq!(refused.code, "function.too_many");
+    assert_eq!(refused.code, Code::FunctionTooMany);
     let _patient = world.wait(true).expect("it was accepted before");
     assert_eq!((world.fair.waiting(), world.taken()), (held.len() + 1, 1));
 }
@@ -286,7 +286,7 @@ async fn one_developers_calls_do_not_fill_the_room() {
     let _held: Vec<_> = (0..BOUNDS.developer)
         .map(|_| world.wait(false).expect("room"))
         .collect();
-    assert_eq!(world.wait(false).err().expect("too many").code, "server.busy");
+    assert_eq!(world.wait(false).err().expect("too many").code, Code::ServerBusy);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::held::Decision;
 use piecework_ledger::Key;
-use piecework_model::{Digest, FunctionId, Language, Limits};
+use piecework_model::{Code, Digest, FunctionId, Language, Limits};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request, Trust};
@@ -189,7 +189,7 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     world.store.set_full(true);
     for decision in [Decision::Release, Decision::Refuse] {
         let refusal = withheld::decide(&world.controller, account(CONTROLLER), job, decision).await;
-        assert_eq!(refusal.expect_err("not written").code, "server.disk_full");
+        assert_eq!(refusal.expect_err("not written").code, Code::ServerDiskFull);
     }
     world.store.set_full(false);
     world.clock.sleep(Duration::from_secs(10)).await;
