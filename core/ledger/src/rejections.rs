@@ -3,13 +3,13 @@
 use piecework_model::{Code, Rejection};
 
 macro_rules! rejections {
-    ($($name:ident = $code:literal, $says:literal;)*) => {
+    ($($name:ident = $code:expr, $says:literal;)*) => {
         $(pub(crate) fn $name() -> Rejection {
             Rejection::new($code, $says)
         })*
 
         /// Code and sentence of every rejection that the contracts and the genesis can give.
-        pub fn rejections() -> &'static [(&'static str, &'static str)] {
+        pub fn rejections() -> &'static [(Code, &'static str)] {
             &[$(($code, $says)),*]
         }
     };

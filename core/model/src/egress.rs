@@ -555,7 +555,9 @@ mod tests {
         }
         let all: Network = "0.0.0.0/0".parse().expect("everything");
         assert!(all.contains("203.0.113.9".parse().expect("an address")));
-        assert!("10.0.0.0/33".parse::<Network>().is_err() && "10.0.0/8".parse::<Network>().is_err());
+        for bad in ["10.0.0.0/33", "10.0.0/8", "10.0.0.0/", ""] {
+            assert_eq!(bad.parse::<Network>().expect_err(bad).code, Code::NetworkMalformed);
+        }
         let entry = good(&["10.9.9.9:80"]);
         assert_eq!(policy.forbidden(&entry), Some(Ipv4Addr::new(10, 9, 9, 9)));
     }

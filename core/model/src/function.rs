@@ -60,7 +60,7 @@ impl FromStr for Language {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $code:literal, $noun:literal) => {
+    ($(#[$doc:meta])* $name:ident, $code:expr, $noun:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
         #[serde(try_from = "String", into = "String")]

@@ -61,7 +61,7 @@ pub enum Invalid {
 
 impl Invalid {
     /// Stable, for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
             Self::Malformed(_) => Code::ProofMalformed,
             Self::OtherNetwork { .. } => Code::ProofOtherNetwork,

@@ -30,7 +30,7 @@ pub enum Trust {
 }
 
 macro_rules! words {
-    ($type:ty, $code:literal, $sentence:literal, $($variant:ident = $word:literal),+) => {
+    ($type:ty, $code:expr, $sentence:literal, $($variant:ident = $word:literal),+) => {
         impl $type {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, Digest, FunctionId, Language};
+use piecework_model::{AnyCode, Credits, Digest, FunctionId, Language};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -90,6 +90,15 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 100)]
     pub rerun_percent: Option<u32>,
+}
+
+/// `DELETE /functions/{id}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// It cannot be restored, and its versions are gone at once.
+    pub for_good: bool,
 }
 
 /// `PUT /functions/{id}`: creates a new version, live at once. Without `code` and `bundle` the code stays the same.
@@ -372,7 +381,8 @@ pub struct FunctionView {
 pub struct QuarantineView {
     pub version: u32,
     /// The code of the last failure.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: AnyCode,
     /// Failures in a row.
     pub failures: u32,
     pub since: Timestamp,

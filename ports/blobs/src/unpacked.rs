@@ -99,6 +99,14 @@ impl Unpacked {
         made
     }
 
+    /// Deletes every idle directory.
+    pub async fn shed(&self) -> Result<(), BlobsError> {
+        let evicted = self.shelf.evict_all();
+        blocking(move || evicted.iter().try_for_each(|entry| fs::remove_dir_all(&entry.path)))
+            .await
+            .map_err(BlobsError::io("delete an unpacked bundle"))
+    }
+
     /// Bytes of disk that the cache holds.
     pub fn bytes(&self) -> u64 {
         self.shelf.state().bytes
@@ -181,6 +189,11 @@ impl Shelf {
         if Arc::strong_count(&turn) == 2 {
             state.making.remove(digest);
         }
+    }
+
+    fn evict_all(&self) -> Vec<Arc<Entry>> {
+        let mut state = self.state();
+        std::iter::from_fn(|| state.evict_one()).collect()
     }
 
     /// Evicts idle directories until `bytes` more fit.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
     sync::Arc,
 };
 
@@ -218,8 +219,13 @@ impl Board {
     /// Before anybody is told.
     fn raise(&self, block: &Block) {
         let (height, digest) = (block.header.height.get(), Digest(block.digest().0));
-        if let Err(error) = self.high_water.raise(height, digest) {
-            panic!("the high-water mark cannot be written: {error}");
+        match self.high_water.raise(height, digest) {
+            Ok(()) => {}
+            // The block itself is on disk. A mark that is behind finds less of a damage, and the next block raises it.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(height, "the disk is full: the high-water mark stays behind");
+            }
+            Err(error) => panic!("the high-water mark cannot be written: {error}"),
         }
     }
 

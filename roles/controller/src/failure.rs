@@ -7,6 +7,8 @@ use piecework_chain::{ChainFailure, SubmitError};
 use piecework_model::{Code, Rejection};
 use piecework_store::StoreFailure;
 
+use crate::quotas;
+
 /// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the
 /// log.
 pub type Answer<T> = Result<T, Box<Refusal>>;
@@ -41,6 +43,7 @@ pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
             tracing::error!("the disk of the data directory is full");
             disk_full()
         }
+        StoreFailure::OverQuota { kept, used, most } => quotas::refused((kept, used, most)),
         StoreFailure::Overloaded { .. } => Refusal::new(Code::ServerBusy, "the server is overloaded")
             .hint("retry in a second")
             .into(),

@@ -33,6 +33,7 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use piecework_blobs::Unpacked;
+use piecework_disk::{Level, Room};
 use piecework_model::{
     AccountId, Code, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal,
     SecretKey, Ticket,
@@ -93,6 +94,8 @@ pub struct Options {
     pub collector: Option<Arc<Collector>>,
     /// When jobs may run.
     pub rules: Rules,
+    /// Of the disk with the journal, the papers and the bundles.
+    pub disk: Arc<dyn Room>,
     /// A control group whose load alone is the owner's, as [`can_watch`] takes it; none: all that is not this provider.
     pub owner_group: Option<PathBuf>,
 }
@@ -108,6 +111,7 @@ pub struct Provider {
     receipts: Receipts,
     collector: Option<Arc<Collector>>,
     keeper: Keeper,
+    disk: Arc<dyn Room>,
     running: AtomicU32,
     draining: AtomicBool,
     /// Of the controller's clock, by which deadlines are set.
@@ -139,12 +143,14 @@ impl Provider {
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
             collector: options.collector,
+            disk: options.disk,
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
         });
         Keeper::start(&provider, Machine::new(options.owner_group))?;
-        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
+        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown.clone()));
+        tokio::spawn(watch_disk(Arc::downgrade(&provider), shutdown));
         Ok(provider)
     }
 
@@ -256,6 +262,24 @@ async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken)
     }
 }
 
+/// Has the keeper look as soon as the room on the disk changes, and makes room there of what can be unpacked again.
+async fn watch_disk(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
+    let Some(disk) = provider.upgrade().map(|provider| provider.disk.clone()) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = disk.changed() => {}
+        }
+        let Some(provider) = provider.upgrade() else { return };
+        if disk.reading().level != Level::Ample {
+            provider.pools.shed_bundles().await;
+        }
+        provider.keeper.look_now();
+    }
+}
+
 fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -291,7 +315,10 @@ impl ProviderLink for Provider {
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
         self.keeper
             .admit()
-            .map_err(|paused| LoadError::Failed(paused.message))?;
+            .map_err(|refused| match refused.code == Code::ProviderDiskFull {
+                true => LoadError::Code(refused),
+                false => LoadError::Failed(refused.message),
+            })?;
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;

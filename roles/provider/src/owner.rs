@@ -149,13 +149,15 @@ pub enum Hold {
     OnBattery,
     OutsideHours(Hours),
     MemoryFull,
+    /// What is left of the disk is for the papers of jobs that ran.
+    DiskFull,
 }
 
 impl Hold {
     fn standing(self) -> Standing {
         match self {
             Self::Told | Self::Busy(_) | Self::Settling | Self::OnBattery => Standing::Frozen,
-            Self::OutsideHours(_) | Self::MemoryFull => Standing::Closed,
+            Self::OutsideHours(_) | Self::MemoryFull | Self::DiskFull => Standing::Closed,
         }
     }
 }
@@ -163,6 +165,7 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::DiskFull => f.write_str("this computer's disk is nearly full; jobs continue when there is room"),
             Self::Told => f.write_str("paused by the owner; end that with `piecework provider resume`"),
             Self::Busy(mcores) => write!(
                 f,
@@ -187,6 +190,14 @@ impl fmt::Display for Hold {
 pub struct Verdict {
     pub standing: Standing,
     pub holds: Vec<Hold>,
+}
+
+impl Verdict {
+    /// The same with one more reason.
+    pub(crate) fn add(&mut self, hold: Hold) {
+        self.standing = self.standing.max(hold.standing());
+        self.holds.push(hold);
+    }
 }
 
 /// What the load is measured from.

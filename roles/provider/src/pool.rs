@@ -94,6 +94,13 @@ impl Pools {
         }
     }
 
+    /// Deletes what is unpacked and serves nobody: it can be unpacked again.
+    pub(crate) async fn shed_bundles(&self) {
+        if let Err(error) = self.bundles.shed().await {
+            tracing::warn!(%error, "unused bundles could not be deleted");
+        }
+    }
+
     /// The version's template, loaded if need be.
     pub(crate) async fn load(
         &self,

@@ -39,6 +39,7 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         payers: HashSet::from([payer().public()]),
         collector: None,
         rules: Rules::default(),
+        disk: Arc::new(piecework_disk::Unlimited),
         owner_group: None,
     };
     Provider::start(options, CancellationToken::new()).expect("the journal opens")

@@ -33,7 +33,7 @@ impl Failure {
 
     /// What a job's record says of its end.
     pub fn of_job(refusal: Box<Refusal>) -> Self {
-        match is_of_the_function(&refusal.code) {
+        match refusal.code.is_one_of(&OF_THE_FUNCTION) {
             true => Self::Function(refusal),
             false => Self::Refused {
                 refusal,
@@ -54,9 +54,17 @@ impl Failure {
     /// The stable code: the server's if it refused, or that of the local failure.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
+            Self::Function(refusal) | Self::Refused { refusal, .. } => Some(refusal.code.as_str()),
             Self::Local(error) => error.chain().find_map(code_of),
             Self::Usage(_) | Self::NoConnection { .. } => None,
+        }
+    }
+
+    /// Whether the server answered with this code.
+    pub fn is_refusal(&self, code: Code) -> bool {
+        match self {
+            Self::Function(refusal) | Self::Refused { refusal, .. } => refusal.code == code,
+            Self::Usage(_) | Self::NoConnection { .. } | Self::Local(_) => false,
         }
     }
 }
@@ -68,9 +76,9 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
     let rejection = || {
         cause
             .downcast_ref()
-            .map(|rejection: &'a Rejection| rejection.code.as_ref())
+            .map(|rejection: &'a Rejection| rejection.code.as_str())
     };
-    let newer = || unknown_version(cause).map(|_| Code::DirectoryNewer);
+    let newer = || unknown_version(cause).map(|_| Code::DirectoryNewer.as_str());
     peer().or_else(chain).or_else(store).or_else(newer).or_else(rejection)
 }
 
@@ -94,22 +102,19 @@ pub fn keep_engine_panics_quiet() {
 }
 
 /// Codes of failures caused by the function itself.
-fn is_of_the_function(code: &str) -> bool {
-    matches!(
-        code,
-        Code::FunctionRaised
-            | Code::FunctionCrashed
-            | Code::FunctionOutOfMemory
-            | Code::FunctionOutputTooLarge
-            | Code::FunctionOutputInvalid
-            | Code::FunctionTimedOut
-    )
-}
+const OF_THE_FUNCTION: [Code; 6] = [
+    Code::FunctionRaised,
+    Code::FunctionCrashed,
+    Code::FunctionOutOfMemory,
+    Code::FunctionOutputTooLarge,
+    Code::FunctionOutputInvalid,
+    Code::FunctionTimedOut,
+];
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Refused { refusal, .. } if is_of_the_function(&refusal.code) => Self::Function(refusal),
+            ClientError::Refused { refusal, .. } if refusal.code.is_one_of(&OF_THE_FUNCTION) => Self::Function(refusal),
             ClientError::Refused {
                 refusal, retry_after, ..
             } => Self::Refused { refusal, retry_after },
@@ -169,7 +174,7 @@ impl fmt::Display for Failure {
 /// All causes; a rejection whose code is already shown appears without it, and with its hint.
 fn sentence(error: &anyhow::Error, said: &str) -> String {
     let causes = error.chain().map(|cause| match cause.downcast_ref::<Rejection>() {
-        Some(rejection) if rejection.code == said => match &rejection.hint {
+        Some(rejection) if rejection.code.as_str() == said => match &rejection.hint {
             Some(hint) => format!("{}\n  {hint}", rejection.message),
             None => rejection.message.clone(),
         },
@@ -206,7 +211,7 @@ fn detail<'a>(refusal: &'a Refusal, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn refused(code: &str) -> Failure {
+    fn refused(code: Code) -> Failure {
         let refusal = Box::new(Refusal::new(code, "a sentence").hint("do this"));
         ClientError::Refused {
             status: 400,

@@ -29,7 +29,7 @@ async fn exported(chain: &dyn Chain, genesis: &Genesis) -> Vec<u8> {
 }
 
 /// By the ledger's own code, which executes everything again; else the code of what is wrong.
-async fn replayed(bytes: Vec<u8>) -> Result<Verified, &'static str> {
+async fn replayed(bytes: Vec<u8>) -> Result<Verified, Code> {
     let check = move || {
         let directory = tempfile::tempdir().unwrap();
         let mut checker = Checker::new(replica(directory.path().to_owned()).unwrap());
@@ -237,7 +237,7 @@ async fn each_fault_of_an_export_has_its_code() {
     let head = check(&*bytes).unwrap().blocks;
 
     let nothing = Digest([9; 32]);
-    let faults: [(Vec<u8>, &str); 9] = [
+    let faults: [(Vec<u8>, Code); 9] = [
         (
             forged(&bytes, height, |block| block.header.timestamp_ms = 0),
             Code::ProofBadHeader,

@@ -239,7 +239,7 @@ fn a_lane_above_a_lowered_limit_goes_on_as_long_as_it_does_not_grow() {
 pub fn peers_are_added_by_who_holds_their_key() {
     let mut world = World::new();
     let act = |world: &mut World, change: &Change| world.act(Who::Controller, propose(change));
-    type Case = (fn(&mut AddPeer), &'static str);
+    type Case = (fn(&mut AddPeer), Code);
     let change: [Case; 7] = [
         (|add| add.owner = Who::Thief.id(), Code::PeersBadProof),
         (|add| add.key = peer_key(8).public(), Code::PeersBadProof),

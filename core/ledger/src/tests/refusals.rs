@@ -39,7 +39,7 @@ fn settled(change: impl FnOnce(&World, &mut Settle)) -> Rejection {
     world.act(Who::Controller, Action::Settle(settle)).unwrap_err()
 }
 
-const TRANSACTIONS: [(&str, Scenario); 7] = [
+const TRANSACTIONS: [(Code, Scenario); 7] = [
     (Code::TransactionTooLarge, || {
         act(
             Who::Provider,
@@ -85,7 +85,7 @@ const TRANSACTIONS: [(&str, Scenario); 7] = [
     }),
 ];
 
-const ACCOUNTS: [(&str, Scenario); 11] = [
+const ACCOUNTS: [(Code, Scenario); 11] = [
     (Code::AccountExists, || {
         act(Who::Thief, Action::Register(registration("thief-again")))
     }),
@@ -133,7 +133,7 @@ const ACCOUNTS: [(&str, Scenario); 11] = [
     }),
 ];
 
-const OFFERS: [(&str, Scenario); 3] = [
+const OFFERS: [(Code, Scenario); 3] = [
     (Code::OfferDeposit, || {
         let mut world = World::new();
         world.act(Who::Provider, transfer(Who::Thief, GRANT.0)).unwrap();
@@ -145,7 +145,7 @@ const OFFERS: [(&str, Scenario); 3] = [
     }),
 ];
 
-const LEASES: [(&str, Scenario); 12] = [
+const LEASES: [(Code, Scenario); 12] = [
     (Code::LeaseUnknown, || act(Who::Developer, top_up(LeaseId([1; 20]), 5))),
     (Code::LeaseNotYours, || {
         let (mut world, lease) = leased(10);
@@ -205,7 +205,7 @@ const LEASES: [(&str, Scenario); 12] = [
     }),
 ];
 
-const SETTLEMENTS: [(&str, Scenario); 15] = [
+const SETTLEMENTS: [(Code, Scenario); 15] = [
     (Code::SettleNotPayer, || {
         let (mut world, lease) = leased(10);
         let settle = world.settlement(lease, &[job(0, 1)]);
@@ -263,7 +263,7 @@ const SETTLEMENTS: [(&str, Scenario); 15] = [
     }),
 ];
 
-const GENESES: [(&str, Scenario); 5] = [
+const GENESES: [(Code, Scenario); 5] = [
     (Code::GenesisBadParams, || {
         refused_genesis(|genesis| genesis.params.window_blocks = 0)
     }),
@@ -297,7 +297,7 @@ fn challenged(jobs: &[Job], blocks: u64, challenge: impl FnOnce(&World, LeaseId)
     world.challenge(challenge).unwrap_err()
 }
 
-const CLAIMS: [(&str, Scenario); 13] = [
+const CLAIMS: [(Code, Scenario); 13] = [
     (Code::ClaimOtherLane, || {
         let (mut world, lease) = leased(10);
         let claim = claim_of(&world, lease, Who::OtherProvider, &[&[job(0, 1)]]);
@@ -356,7 +356,7 @@ const CLAIMS: [(&str, Scenario); 13] = [
     }),
 ];
 
-const COMMUNITY: [(&str, Scenario); 23] = [
+const COMMUNITY: [(Code, Scenario); 23] = [
     (Code::LeaseClaimsPending, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
@@ -468,7 +468,7 @@ fn voted(blocks: u64, change: impl FnOnce(&mut Params)) -> Rejection {
 
 #[test]
 fn every_rejection_is_met_with_its_code_and_its_sentence() {
-    let scenarios: Vec<(&str, Scenario)> = [
+    let scenarios: Vec<(Code, Scenario)> = [
         &TRANSACTIONS[..],
         &ACCOUNTS[..],
         &OFFERS[..],
@@ -483,12 +483,12 @@ fn every_rejection_is_met_with_its_code_and_its_sentence() {
         let refused = scenario();
         assert_eq!(refused.code, *code);
         assert!(
-            rejections().contains(&(code, refused.message.as_str())),
+            rejections().contains(&(*code, refused.message.as_str())),
             "{refused} is not in the table"
         );
     }
-    let met: BTreeSet<&str> = scenarios.iter().map(|(code, _)| *code).collect();
-    let listed: BTreeSet<&str> = rejections().iter().map(|(code, _)| *code).collect();
+    let met: BTreeSet<Code> = scenarios.iter().map(|(code, _)| *code).collect();
+    let listed: BTreeSet<Code> = rejections().iter().map(|(code, _)| *code).collect();
     assert_eq!(met, listed);
     assert_eq!(listed.len(), rejections().len(), "a code is listed once");
 }

@@ -22,12 +22,12 @@ pub type HttpResult<T> = Result<T, HttpError>;
 pub struct HttpError(pub Box<Refusal>);
 
 /// A refusal, boxed as every handler passes it on.
-pub fn refusal(code: &'static str, message: impl Into<String>) -> Box<Refusal> {
+pub fn refusal(code: Code, message: impl Into<String>) -> Box<Refusal> {
     Box::new(Refusal::new(code, message))
 }
 
 /// Shorthand for a refusal as a result.
-pub fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Box<Refusal>> {
+pub fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Box<Refusal>> {
     Err(refusal(code, message))
 }
 
@@ -39,6 +39,8 @@ impl From<Box<Refusal>> for HttpError {
 
 /// Seconds after which one may try again.
 const RETRY_AFTER_S: &str = "1";
+/// Somebody has to free some space.
+const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
 
@@ -46,18 +48,22 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let refusal = self.0;
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry = match refusal.code.as_str() {
-            Code::AuthRateLimited => Some(RETRY_AFTER_LOGIN_S),
-            Code::FunctionTooMany
-            | Code::RateLimited
-            | Code::ServerBusy
-            | Code::ServerStopping
-            | Code::ProviderNone
-            | Code::LedgerUnavailable
-            | Code::LedgerBehind
-            | Code::LedgerIndexing
-            | Code::MempoolFull => Some(RETRY_AFTER_S),
-            _ => None,
+        let retry = match refusal.code.known() {
+            Some(Code::AuthRateLimited) => Some(RETRY_AFTER_LOGIN_S),
+            Some(Code::DiskLow) => Some(RETRY_AFTER_DISK_S),
+            Some(
+                Code::FunctionTooMany
+                | Code::RateLimited
+                | Code::QuotaInputs
+                | Code::ServerBusy
+                | Code::ServerStopping
+                | Code::ProviderNone
+                | Code::LedgerUnavailable
+                | Code::LedgerBehind
+                | Code::LedgerIndexing
+                | Code::MempoolFull,
+            ) => Some(RETRY_AFTER_S),
+            Some(_) | None => None,
         };
         let job = refusal.job_id;
         let mut response = (status, Json(ErrorBody { error: *refusal })).into_response();

@@ -42,8 +42,8 @@ async fn a_refusal_keeps_code_status_hint_and_retry_after() {
             retry_after: Some(after),
         }) => {
             assert_eq!(
-                (refusal.code.as_str(), refusal.hint.as_deref()),
-                (Code::FunctionTooMany.as_str(), Some("wait"))
+                (refusal.code.known(), refusal.hint.as_deref()),
+                (Some(Code::FunctionTooMany), Some("wait"))
             );
             assert_eq!(after.as_secs(), 3);
         }

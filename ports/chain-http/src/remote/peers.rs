@@ -81,7 +81,7 @@ impl Trouble {
     pub(super) fn into_submit_error(self) -> SubmitError {
         match self {
             Self::Refused(refusal) => SubmitError::Rejected(Rejection {
-                code: refusal.code.into(),
+                code: refusal.code,
                 message: refusal.message,
                 hint: refusal.hint,
                 field: refusal.field,
@@ -93,17 +93,19 @@ impl Trouble {
 
 /// Codes by which a peer says that it cannot answer now, or at all, where another might.
 fn trouble_of(refusal: Box<Refusal>) -> Trouble {
-    match refusal.code.as_str() {
-        Code::ServerBusy | Code::RateLimited => Trouble::Busy(refusal.to_string()),
-        Code::ServerFailed
-        | Code::ServerDiskFull
-        | Code::LedgerBehind
-        | Code::LedgerIndexing
-        | Code::LedgerUnavailable
-        | Code::BodyTooSlow
-        | Code::PathNotFound
-        | Code::MethodNotAllowed => Trouble::Other(refusal.to_string()),
-        _ => Trouble::Refused(refusal),
+    match refusal.code.known() {
+        Some(Code::ServerBusy | Code::RateLimited) => Trouble::Busy(refusal.to_string()),
+        Some(
+            Code::ServerFailed
+            | Code::ServerDiskFull
+            | Code::LedgerBehind
+            | Code::LedgerIndexing
+            | Code::LedgerUnavailable
+            | Code::BodyTooSlow
+            | Code::PathNotFound
+            | Code::MethodNotAllowed,
+        ) => Trouble::Other(refusal.to_string()),
+        Some(_) | None => Trouble::Refused(refusal),
     }
 }
 

@@ -9,10 +9,10 @@ use piecework_chain_node::start;
 use piecework_ledger::Event;
 use piecework_model::{Code, Credits, leaf, merkle_root};
 
-fn code(error: &SubmitError) -> String {
+fn code(error: &SubmitError) -> Code {
     match error {
-        SubmitError::Rejected(rejection) => rejection.code.to_string(),
-        SubmitError::Failed(failure) => failure.code().to_owned(),
+        SubmitError::Rejected(rejection) => rejection.code.known().unwrap(),
+        SubmitError::Failed(failure) => panic!("{failure}"),
     }
 }
 

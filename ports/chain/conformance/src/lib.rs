@@ -7,7 +7,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all};
 use piecework_ledger::{Action, Key, SignedTransaction, Transaction, TransactionId, Transfer, Value};
-use piecework_model::{AccountId, Code, Credits, Digest, NetworkId, SecretKey};
+use piecework_model::{AccountId, AnyCode, Code, Credits, Digest, NetworkId, SecretKey};
 
 use piecework_proof::{Anchor, Entry, EntryProof, Evidence};
 
@@ -51,11 +51,11 @@ impl Subject {
         }
     }
 
-    async fn refused(&self, transaction: SignedTransaction) -> String {
+    async fn refused(&self, transaction: SignedTransaction) -> AnyCode {
         match self.chain.submit_and_wait(transaction).await {
             Err(SubmitError::Rejected(rejection)) => {
                 assert!(rejection.message.len() > 10, "{rejection:?}");
-                rejection.code.into_owned()
+                rejection.code
             }
             other => panic!("it should be rejected: {other:?}"),
         }

@@ -287,7 +287,12 @@ fn parts_that_come_in_no_order_end_the_session() {
             vec![Part::Begun, head(), head()]
         };
         answers(&clock, twice, WHY).await;
-        answers(&clock, || vec![Part::Refused(Rejection::new("a.code", "no"))], WHY).await;
+        answers(
+            &clock,
+            || vec![Part::Refused(Rejection::new(Code::TicketExpired, "no"))],
+            WHY,
+        )
+        .await;
     });
 }
 

@@ -96,13 +96,13 @@ pub enum LinkFailure {
 impl LinkFailure {
     /// Whether trying again as it is cannot help.
     pub fn is_final(&self) -> bool {
-        const FINAL: [&str; 5] = [
+        const FINAL: [Code; 5] = [
             Code::LinkVersion,
             Code::LinkOtherNetwork,
             Code::LinkUnknownProvider,
             Code::LinkOtherKey,
             Code::LinkUntrustedController,
         ];
-        matches!(self, Self::Refused(rejection) if FINAL.contains(&&*rejection.code))
+        matches!(self, Self::Refused(rejection) if rejection.code.is_one_of(&FINAL))
     }
 }

@@ -257,8 +257,8 @@ fn rejection(result: Result<Option<Resolved>, ResolveError>) -> piecework_model:
     }
 }
 
-fn code(result: Result<Option<Resolved>, ResolveError>) -> String {
-    rejection(result).code.into_owned()
+fn code(result: Result<Option<Resolved>, ResolveError>) -> Code {
+    rejection(result).code.known().expect("one of ours")
 }
 
 #[tokio::test]
@@ -329,7 +329,7 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
     index.put_wheel("byurl", &[("byurl.py", "")], &direct);
     let refused = code(python(&index.packages(), "byurl").await);
     assert!(
-        [Code::PackagesUnresolvable, Code::PackagesDirectReference].contains(&&*refused),
+        [Code::PackagesUnresolvable, Code::PackagesDirectReference].contains(&refused),
         "{refused}"
     );
     assert!(!mark.exists());
@@ -484,7 +484,7 @@ async fn npm_dependencies_from_repositories_paths_and_urls_are_refused() {
         index.put_npm(name, json!({"dependencies": {"inner": place}}));
         let refused = code(javascript(&index.packages(), name).await);
         assert!(
-            [Code::PackagesDirectReference, Code::PackagesUnresolvable].contains(&&*refused),
+            [Code::PackagesDirectReference, Code::PackagesUnresolvable].contains(&refused),
             "{name}: {refused}"
         );
     }

@@ -87,13 +87,13 @@ pub(super) fn rejection(bytes: &[u8]) -> Rejection {
     let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
         return load_failed("the module forged its own refusal".to_owned());
     };
-    match refusal.code.as_str() {
-        Code::FunctionSyntaxError => {
+    match Code::parse(&refusal.code) {
+        Some(Code::FunctionSyntaxError) => {
             Rejection::new(Code::FunctionSyntaxError, refusal.message).hint("correct that line and deploy again")
         }
-        Code::FunctionNoHandler => Rejection::new(Code::FunctionNoHandler, refusal.message)
+        Some(Code::FunctionNoHandler) => Rejection::new(Code::FunctionNoHandler, refusal.message)
             .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
-        _ => load_failed(refusal.message),
+        Some(_) | None => load_failed(refusal.message),
     }
 }
 

@@ -7,7 +7,7 @@ use piecework_model::{AccountId, JobId};
 use piecework_store::Change;
 use serde_json::Value;
 
-use crate::{Answer, Controller, clock::now_ms, failure::store};
+use crate::{Answer, accounts::Accounts, clock::now_ms, failure::store};
 
 /// What operators have read lately, and for how long that is remembered.
 pub(crate) type Reads = Cache<(AccountId, JobId), ()>;
@@ -20,14 +20,14 @@ pub(crate) fn reads() -> Reads {
 
 /// Records a completed change. If this fails, the change stays and its caller gets the failure.
 pub(crate) async fn record(
-    controller: &Controller,
+    accounts: &Accounts,
     (actor, owner): (Option<AccountId>, AccountId),
     (noun, verb): (&'static str, &'static str),
     target: impl Into<String>,
     detail: Value,
 ) -> Answer<()> {
     let change = change((actor, owner), (noun, verb), target, &detail);
-    controller.store.record(&change).await.map_err(store)
+    accounts.ground.store.record(&change).await.map_err(store)
 }
 
 /// The entry itself, for whoever writes it together with the change.
@@ -49,13 +49,13 @@ pub(crate) fn change(
 
 /// An operator has looked at something of somebody else's. Once for each thing in [`READS_FOR`]: whoever waits for a job's end
 /// reads it often.
-pub(crate) async fn read(controller: &Controller, reader: AccountId, owner: AccountId, job: JobId) -> Answer<()> {
-    let reads = &controller.auth.reads;
+pub(crate) async fn read(accounts: &Accounts, reader: AccountId, owner: AccountId, job: JobId) -> Answer<()> {
+    let reads = &accounts.auth.reads;
     if reads.get(&(reader, job)).is_some() {
         return Ok(());
     }
     record(
-        controller,
+        accounts,
         (Some(reader), owner),
         ("job", "read"),
         job.to_string(),
@@ -68,11 +68,11 @@ pub(crate) async fn read(controller: &Controller, reader: AccountId, owner: Acco
 
 /// A change that an account made to its own things.
 pub(crate) async fn own(
-    controller: &Controller,
+    accounts: &Accounts,
     account: AccountId,
     action: (&'static str, &'static str),
     target: impl Into<String>,
     detail: Value,
 ) -> Answer<()> {
-    record(controller, (Some(account), account), action, target, detail).await
+    record(accounts, (Some(account), account), action, target, detail).await
 }

@@ -16,8 +16,9 @@ use rand::RngExt as _;
 use tokio::runtime::Handle;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{
+        Accounts,
         audit::{self, Reads},
         logins::Logins,
         throttle::{Patience, Throttle},
@@ -124,12 +125,12 @@ pub(crate) fn random_text(prefix: &str, bytes: usize) -> String {
 
 /// The caller of a bearer token. Refuses with `auth.bad_token`, and with `rate.limited` where the address has sent too many
 /// such.
-pub(crate) async fn caller_of(controller: &Controller, token: &str, from: Address) -> Answer<Arc<Caller>> {
+pub(crate) async fn caller_of(accounts: &Accounts, token: &str, from: Address) -> Answer<Arc<Caller>> {
     let hash = Token::hash_of(token);
-    let caller = match controller.auth.callers.get(&hash) {
+    let caller = match accounts.auth.callers.get(&hash) {
         Some(caller) => caller,
         None => {
-            let bad_tokens = &controller.auth.bad_tokens;
+            let bad_tokens = &accounts.auth.bad_tokens;
             if bad_tokens.attempt(from, BAD_TOKENS, Instant::now()).is_none() {
                 let refusal = Refusal::new(
                     Code::RateLimited,
@@ -137,7 +138,7 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str, from: Addres
                 );
                 return Err(Box::new(refusal.hint("retry in a second")));
             }
-            let caller = look_up(controller, hash).await?;
+            let caller = look_up(accounts, hash).await?;
             bad_tokens.take_back(from);
             caller
         }
@@ -148,11 +149,17 @@ pub(crate) async fn caller_of(controller: &Controller, token: &str, from: Addres
     Ok(caller)
 }
 
-async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>> {
-    let Some(token) = controller.store.token_by_hash(&hash).await.map_err(store)? else {
+async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
+    let Some(token) = accounts.ground.store.token_by_hash(&hash).await.map_err(store)? else {
         return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
-    let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
+    let Some(user) = accounts
+        .ground
+        .store
+        .user_by_account(token.account)
+        .await
+        .map_err(store)?
+    else {
         return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
@@ -160,18 +167,18 @@ async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>>
         name: user.name,
         scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
         operator: user.roles.operator,
-        limits: crate::accounts::rates::limits(controller, user.account).await?,
+        limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
     });
-    controller.auth.callers.insert(hash, caller.clone());
+    accounts.auth.callers.insert(hash, caller.clone());
     Ok(caller)
 }
 
 /// Makes and stores a token; its text is returned once and kept nowhere. `parent` is the token that it was made with, and goes
 /// with.
 pub(crate) async fn issue(
-    controller: &Controller,
+    accounts: &Accounts,
     account: AccountId,
     label: &str,
     scopes: BTreeSet<Scope>,
@@ -188,7 +195,7 @@ pub(crate) async fn issue(
         expires_at_ms,
         parent,
     };
-    match controller.store.insert_token(&token).await {
+    match accounts.ground.store.insert_token(&token).await {
         Ok(()) => {}
         // Revoked in this moment.
         Err(StoreFailure::NotFound { .. }) => {

@@ -19,9 +19,9 @@ use serde_json::json;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{
-        audit,
+        Accounts, audit,
         challenges::Challenges,
         throttle::{Patience, Throttle},
     },
@@ -155,22 +155,22 @@ fn wait_after(failures: u32) -> Duration {
 
 /// The user that a password or a signed challenge proves. Refuses with `auth.bad_credentials`, whatever was wrong, with
 /// `auth.rate_limited` and `server.busy`.
-pub(crate) async fn prove(controller: &Controller, session: &CreateSession, from: Address) -> Answer<User> {
+pub(crate) async fn prove(accounts: &Accounts, session: &CreateSession, from: Address) -> Answer<User> {
     // Nothing is kept, nor done, for what cannot be a name.
     let Ok(name) = session.name.parse::<OwnerName>() else {
         return wrong();
     };
     match (&session.password, &session.challenge, &session.signature) {
-        (Some(password), None, None) => by_password(controller, &name, password, from).await,
+        (Some(password), None, None) => by_password(accounts, &name, password, from).await,
         (None, Some(challenge), Some(signature)) => {
-            let Some(fresh) = controller.auth.logins.challenges.check(challenge, &name) else {
+            let Some(fresh) = accounts.auth.logins.challenges.check(challenge, &name) else {
                 return wrong();
             };
-            let user = controller.store.user_by_name(&name).await.map_err(store)?;
+            let user = accounts.ground.store.user_by_name(&name).await.map_err(store)?;
             let verify = |user: &User| {
                 verify_login(
                     &user.public_key,
-                    &controller.network,
+                    &accounts.ground.network,
                     name.as_str(),
                     challenge,
                     signature,
@@ -178,7 +178,7 @@ pub(crate) async fn prove(controller: &Controller, session: &CreateSession, from
                 .is_ok()
             };
             match user.filter(verify) {
-                Some(user) if controller.auth.logins.challenges.spend(&fresh) => Ok(user),
+                Some(user) if accounts.auth.logins.challenges.spend(&fresh) => Ok(user),
                 Some(_) | None => wrong(),
             }
         }
@@ -196,13 +196,13 @@ fn wrong<T>() -> Answer<T> {
     )
 }
 
-async fn by_password(controller: &Controller, name: &OwnerName, password: &str, from: Address) -> Answer<User> {
-    let logins = &controller.auth.logins;
+async fn by_password(accounts: &Accounts, name: &OwnerName, password: &str, from: Address) -> Answer<User> {
+    let logins = &accounts.auth.logins;
     let wait = logins.count(from, name)?;
     if !wait.is_zero() {
         tokio::time::sleep(wait).await;
     }
-    let user = controller.store.user_by_name(name).await.map_err(store)?;
+    let user = accounts.ground.store.user_by_name(name).await.map_err(store)?;
     let hash = user.as_ref().and_then(|user| user.password_hash.clone());
     let is_right = {
         // Who is slowed down waits without a place.
@@ -217,20 +217,20 @@ async fn by_password(controller: &Controller, name: &OwnerName, password: &str, 
             Ok(user)
         }
         Some(user) => {
-            record_failed(controller, &user, from).await?;
+            record_failed(accounts, &user, from).await?;
             wrong()
         }
         None => wrong(),
     }
 }
 
-async fn record_failed(controller: &Controller, user: &User, from: Address) -> Answer<()> {
-    let Some(failed) = controller.auth.logins.note(user.account) else {
+async fn record_failed(accounts: &Accounts, user: &User, from: Address) -> Answer<()> {
+    let Some(failed) = accounts.auth.logins.note(user.account) else {
         return Ok(());
     };
     let detail = json!({"failures": failed.count, "since": timestamp(failed.since_ms), "from": from.0.to_string()});
     let action = ("login", "failed");
-    audit::record(controller, (None, user.account), action, user.name.as_str(), detail).await
+    audit::record(accounts, (None, user.account), action, user.name.as_str(), detail).await
 }
 
 /// Takes as long for an unknown name as for a known one.
@@ -245,11 +245,8 @@ async fn verify_password(logins: &Logins, password: String, hash: Option<String>
 }
 
 /// The hash of a new password, when it is its turn.
-pub(crate) async fn hash_password(controller: &Controller, password: String) -> Answer<String> {
-    let hashed = hashing(&controller.auth.logins, move || {
-        piecework_store::hash_password(&password)
-    })
-    .await?;
+pub(crate) async fn hash_password(accounts: &Accounts, password: String) -> Answer<String> {
+    let hashed = hashing(&accounts.auth.logins, move || piecework_store::hash_password(&password)).await?;
     hashed.map_err(store)
 }
 

@@ -9,3 +9,37 @@ pub(crate) mod rates;
 pub(crate) mod throttle;
 
 pub(crate) use members::*;
+
+use std::sync::Arc;
+
+use piecework_chain::PeerChanges;
+use tokio::runtime::Handle;
+
+use crate::ground::Ground;
+
+/// The state of this room.
+pub(crate) struct Accounts {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) auth: auth::Auth,
+    rates: rates::Rates,
+    turns: Turns,
+    peer_changes: PeerChanges,
+    on_limits: OnLimits,
+}
+
+/// Told when an account's limits were set: what rooms above remember of them is out of date.
+pub(crate) type OnLimits = Box<dyn Fn() + Send + Sync>;
+
+impl Accounts {
+    /// Passwords are hashed on threads of `background`.
+    pub(crate) fn new(ground: Arc<Ground>, background: Handle, on_limits: OnLimits) -> Arc<Self> {
+        Arc::new(Self {
+            ground,
+            auth: auth::Auth::new(background),
+            rates: rates::Rates::default(),
+            turns: Turns::default(),
+            peer_changes: PeerChanges::default(),
+            on_limits,
+        })
+    }
+}

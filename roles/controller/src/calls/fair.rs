@@ -24,7 +24,7 @@ use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Admission, Arrival, Bounds, Claim, Crowded, Presence, Room, Ticket, Trust, inability};
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
-use crate::{Answer, Controller, failure::refuse, functions::Live, providers::seen::Seen};
+use crate::{Answer, calls::Calls, failure::refuse, functions::Live, providers::seen::Seen};
 
 /// Each waiting call of a caller holds its event in memory and a connection open.
 const BOUNDS: Bounds = Bounds {
@@ -359,22 +359,22 @@ fn presence(seen: &Seen) -> Presence {
 }
 
 /// Looks at the providers when one comes or says that something changed, and every [`LOOK_EVERY`], until shutdown.
-pub(crate) async fn keep_watch(controller: Arc<Controller>) {
+pub(crate) async fn keep_watch(calls: Arc<Calls>) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watched = controller.providers.all();
+    let mut watched = calls.providers.all();
     let mut changes: FuturesUnordered<_> = watched.iter().cloned().map(changed).collect();
     loop {
-        let all = controller.providers.all();
+        let all = calls.providers.all();
         if !Arc::ptr_eq(&all, &watched) {
             watched = all;
             changes = watched.iter().cloned().map(changed).collect();
         }
-        controller.fair.look(&watched);
+        calls.fair.look(&watched);
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            _ = every.tick() => controller.fair.sweep(controller.tuning.provider_wait),
-            () = controller.providers.joined() => {}
+            () = calls.ground.shutdown.cancelled() => return,
+            _ = every.tick() => calls.fair.sweep(calls.ground.tuning.provider_wait),
+            () = calls.providers.joined() => {}
             Some(seen) = changes.next(), if !changes.is_empty() => changes.push(changed(seen)),
         }
     }

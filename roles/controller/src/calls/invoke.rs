@@ -18,8 +18,9 @@ use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         compare::{self, First},
         dispatch::{Ran, dispatch},
         finishing::Finishing,
@@ -88,32 +89,32 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
 
 /// Runs to its end, even if its caller goes away. Refuses with `server.stopping` where the process ends first: then there is no
 /// record of the run, as after a crash.
-pub(crate) fn run(controller: Arc<Controller>, invocation: Invocation) -> Finishing<Done> {
-    let (tasks, id) = (controller.tasks.clone(), invocation.id);
+pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> {
+    let (tasks, id) = (calls.ground.tasks.clone(), invocation.id);
     Finishing::new(tasks, async move {
         tokio::select! {
             biased;
-            done = watched(&controller, invocation) => done,
-            () = controller.inflight.halted() => Err(stopping(id)),
+            done = watched(&calls, invocation) => done,
+            () = calls.inflight.halted() => Err(stopping(id)),
         }
     })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.
-async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> Answer<Done> {
+async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done> {
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
     let live = invocation.live.clone();
-    let done = invoke(controller, &invocation).await;
+    let done = invoke(calls, &invocation).await;
     let code = match &done {
-        Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
-        Err(refusal) => Some(refusal.code.as_str()),
+        Ok(done) => done.error.as_ref().map(|error| &error.code),
+        Err(refusal) => Some(&refusal.code),
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
-    if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
+    if let Err(refusal) = watch::note(&calls.functions, &live, watch::End::of(code)).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
-    if let Err(refusal) = budget::alert(controller, &live).await {
+    if let Err(refusal) = budget::alert(&calls.functions, &live).await {
         tracing::error!(function = %live.function.id, %refusal, "sending a budget alert failed");
     }
     if code.is_none() {
@@ -122,35 +123,35 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
     done
 }
 
-async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer<Done> {
+async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
     let arrived = Instant::now();
     let live = invocation.live.clone();
-    let aboard = controller.inflight.board(queued_record(invocation));
-    let ran = match dispatch(controller, invocation, &aboard).await {
+    let aboard = calls.inflight.board(queued_record(invocation));
+    let ran = match dispatch(calls, invocation, &aboard).await {
         Ok(ran) => ran,
         Err(refusal) => {
             if invocation.streams.has_passed() {
                 // The caller has seen some of it and is told no more: the job tells why it broke off.
                 let job = aboard.flight.queued.lock().clone();
-                conclude_unrun(controller, job, &refusal).await?;
+                conclude_unrun(calls, job, &refusal).await?;
             }
             return Err(refusal);
         }
     };
-    let (done, payable) = conclude(controller, invocation, arrived, ran)?;
+    let (done, payable) = conclude(calls, invocation, arrived, ran)?;
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
     match payable {
-        Some(payable) if may_compare && compare::is_sampled(controller, &live, &payable.outgoing.receipt) => {
+        Some(payable) if may_compare && compare::is_sampled(calls, &live, &payable.outgoing.receipt) => {
             let first = First {
                 live,
                 event: invocation.event.clone(),
                 parameters: invocation.parameters.clone(),
                 payable,
             };
-            controller.tasks.spawn(compare::compare(controller.clone(), first));
+            calls.ground.tasks.spawn(compare::compare(calls.clone(), first));
         }
-        Some(payable) => withheld::pay_if_usual(controller, payable).await,
+        Some(payable) => withheld::pay_if_usual(&calls.money, payable).await,
         None => {}
     }
     Ok(done)
@@ -158,11 +159,11 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
 
 /// Runs a job that nobody waits for: beside the function's concurrency limit, and nothing is concluded about its version. What it owes
 /// is the caller's to decide.
-pub(crate) async fn aside(controller: &Controller, invocation: Invocation) -> Answer<(Done, Option<Payable>)> {
+pub(crate) async fn aside(calls: &Calls, invocation: Invocation) -> Answer<(Done, Option<Payable>)> {
     let arrived = Instant::now();
-    let aboard = controller.inflight.board(queued_record(&invocation));
-    let ran = dispatch(controller, &invocation, &aboard).await?;
-    conclude(controller, &invocation, arrived, ran)
+    let aboard = calls.inflight.board(queued_record(&invocation));
+    let ran = dispatch(calls, &invocation, &aboard).await?;
+    conclude(calls, &invocation, arrived, ran)
 }
 
 fn queued_record(invocation: &Invocation) -> Job {
@@ -177,12 +178,7 @@ fn queued_record(invocation: &Invocation) -> Job {
 }
 
 /// Writes down and answers; what is owed for it comes back, where its receipt is in order.
-fn conclude(
-    controller: &Controller,
-    invocation: &Invocation,
-    arrived: Instant,
-    ran: Ran,
-) -> Answer<(Done, Option<Payable>)> {
+fn conclude(calls: &Calls, invocation: &Invocation, arrived: Instant, ran: Ran) -> Answer<(Done, Option<Payable>)> {
     let live = &invocation.live;
     let (delivery, ticket) = (ran.delivery, ran.ticket);
     let mut verdict = judge(&delivery, &ticket.limits, &ran.streams);
@@ -205,11 +201,11 @@ fn conclude(
     let job = record(invocation, &delivery, &verdict, settlement, &ran.passed_over, queued_us);
     let price_ucr = job.price_ucr;
     let is_owed = job.settlement.is_some();
-    controller.telemetry.count(live, &job);
-    controller.announce(&job);
-    results::begin(controller, &live.function, &job)?;
-    controller.store.finish(job).map_err(store)?;
-    results::ended(controller, &live.function);
+    calls.ground.telemetry.count(live.version.language, &job);
+    calls.ground.events.job(&job);
+    results::begin(calls, &live.function, &job)?;
+    calls.ground.store.finish(job).map_err(store)?;
+    results::ended(calls, &live.function);
     let done = Done {
         id: invocation.id,
         output: verdict.output,
@@ -220,7 +216,7 @@ fn conclude(
     };
     if !is_owed {
         if live.version.strict {
-            aside::keep(controller, &ticket, ran.reservation);
+            aside::keep(&calls.money, &ticket, ran.reservation);
         }
         return Ok((done, None));
     }
@@ -292,21 +288,21 @@ fn record(
 }
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
-pub(crate) async fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
-    job.state = match refusal.code.as_str() {
-        Code::JobCancelled => JobState::Cancelled,
-        Code::JobExpired => JobState::Expired,
-        _ => JobState::Failed,
+pub(crate) async fn conclude_unrun(calls: &Calls, mut job: Job, refusal: &Refusal) -> Answer<()> {
+    job.state = match refusal.code.known() {
+        Some(Code::JobCancelled) => JobState::Cancelled,
+        Some(Code::JobExpired) => JobState::Expired,
+        Some(_) | None => JobState::Failed,
     };
     job.error = serde_json::to_string(refusal).ok();
-    controller.announce(&job);
-    let live = functions::by_id(controller, job.function).await?;
+    calls.ground.events.job(&job);
+    let live = functions::by_id(&calls.functions, job.function).await?;
     if let Some(live) = &live {
-        results::begin(controller, &live.function, &job)?;
+        results::begin(calls, &live.function, &job)?;
     }
-    controller.store.finish(job).map_err(store)?;
+    calls.ground.store.finish(job).map_err(store)?;
     if let Some(live) = &live {
-        results::ended(controller, &live.function);
+        results::ended(calls, &live.function);
     }
     Ok(())
 }

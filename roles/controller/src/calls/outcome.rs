@@ -1,7 +1,7 @@
 //! From a delivery to a job's record: the receipt is checked, the outcome put into words.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{Code, Digest, JobStatus, Receipt, Ticket};
+use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Ticket};
 use piecework_queue::Delivery;
 use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
@@ -131,7 +131,7 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
 
 /// Puts the outcome into words. An output that is not JSON, whoever made it, is the function's fault.
 pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen: &Seen) -> Verdict {
-    let failed = |state, code: &str, message: String| Verdict {
+    let failed = |state, code: AnyCode, message: String| Verdict {
         state,
         output: None,
         error: Some(Box::new(Refusal::new(code, message).job(delivery.receipt.job))),
@@ -139,7 +139,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
     let too_large = || {
         failed(
             JobState::Failed,
-            Code::FunctionOutputTooLarge,
+            Code::FunctionOutputTooLarge.into(),
             match seen.streamed.begun {
                 true => format!(
                     "the answer was stopped after {} bytes: it is over the limit of what may be streamed or collected",
@@ -153,15 +153,19 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         return too_large();
     }
     if let Some(fault) = &seen.answer_fault {
-        return failed(JobState::Failed, &fault.code, fault.message.clone());
+        return failed(JobState::Failed, fault.code.clone(), fault.message.clone());
     }
     if let Some(fault) = &seen.body_fault
         && delivery.receipt.status != JobStatus::Ok
     {
-        return failed(JobState::Cancelled, &fault.code, fault.message.clone());
+        return failed(JobState::Cancelled, fault.code.clone(), fault.message.clone());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
-        return failed(JobState::Cancelled, Code::JobCancelled, "the job was cancelled".into());
+        return failed(
+            JobState::Cancelled,
+            Code::JobCancelled.into(),
+            "the job was cancelled".into(),
+        );
     }
     match &delivery.finished.outcome {
         Outcome::Returned(output) => match serde_json::from_slice::<&RawValue>(output) {
@@ -172,7 +176,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             },
             Err(error) => failed(
                 JobState::Failed,
-                Code::FunctionOutputInvalid,
+                Code::FunctionOutputInvalid.into(),
                 format!("the output is not JSON: {error}"),
             ),
         },
@@ -187,17 +191,21 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         Outcome::Raised(raised) => {
             let mut verdict = failed(
                 JobState::Failed,
-                Code::FunctionRaised,
+                Code::FunctionRaised.into(),
                 format!("the function raised {}: {}", raised.kind, raised.message),
             );
             let details = json!({"type": raised.kind, "message": raised.message, "stack": raised.stack});
             verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
             verdict
         }
-        Outcome::Stopped => failed(JobState::Cancelled, Code::JobCancelled, "the job was cancelled".into()),
+        Outcome::Stopped => failed(
+            JobState::Cancelled,
+            Code::JobCancelled.into(),
+            "the job was cancelled".into(),
+        ),
         Outcome::TimedOut => failed(
             JobState::TimedOut,
-            Code::FunctionTimedOut,
+            Code::FunctionTimedOut.into(),
             format!(
                 "the run took longer than its timeout of {} ms and was ended",
                 limits.timeout_ms
@@ -205,7 +213,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::OutOfMemory => failed(
             JobState::Failed,
-            Code::FunctionOutOfMemory,
+            Code::FunctionOutOfMemory.into(),
             format!(
                 "the run needed more than its memory limit of {} MiB",
                 limits.memory_bytes >> 20
@@ -213,13 +221,13 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::Crashed(how) => failed(
             JobState::Failed,
-            Code::FunctionCrashed,
+            Code::FunctionCrashed.into(),
             format!("the function's process ended: {how}"),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(
             JobState::Failed,
-            Code::FunctionOutputInvalid,
+            Code::FunctionOutputInvalid.into(),
             format!("the output is not JSON: {why}"),
         ),
     }

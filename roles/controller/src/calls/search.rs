@@ -8,8 +8,9 @@ use rand::RngExt as _;
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         fair::{Label, Slot, Word},
         inflight::Aboard,
         invoke::{Invocation, Purpose},
@@ -42,7 +43,7 @@ pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
 
 /// One job's way through the providers.
 pub(super) struct Search<'a> {
-    pub(super) controller: &'a Controller,
+    pub(super) calls: &'a Calls,
     pub(super) invocation: &'a Invocation,
     pub(super) aboard: &'a Aboard<'a>,
     /// The lane's sequence of the ticket that the next one replaces.
@@ -72,15 +73,15 @@ enum Found {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(controller: &'a Controller, invocation: &'a Invocation, aboard: &'a Aboard<'a>) -> Self {
+    pub(super) fn new(calls: &'a Calls, invocation: &'a Invocation, aboard: &'a Aboard<'a>) -> Self {
         let live = &invocation.live;
         let (function, has_run) = match &invocation.purpose {
             Purpose::Call => (Some((live.function.id, live.function.concurrency)), Vec::new()),
-            Purpose::Rerun { has_run, .. } => (None, with_owners(controller, has_run)),
+            Purpose::Rerun { has_run, .. } => (None, with_owners(calls, has_run)),
             Purpose::Reference => (None, Vec::new()),
         };
         Self {
-            controller,
+            calls,
             invocation,
             aboard,
             replaces: None,
@@ -110,7 +111,7 @@ impl<'a> Search<'a> {
             if self.aboard.flight.cancel.is_cancelled() {
                 return Err(cancelled(self.invocation));
             }
-            if self.controller.shutdown.is_cancelled() {
+            if self.calls.ground.shutdown.is_cancelled() {
                 return Err(stopping(self.invocation.id));
             }
             if now_ms() > self.invocation.deadline_ms {
@@ -139,21 +140,21 @@ impl<'a> Search<'a> {
     /// Until its turn comes, in its line.
     async fn wait(&mut self) -> Answer<Word> {
         let patient = self.invocation.accepted;
-        let fair = &self.controller.fair;
+        let fair = &self.calls.fair;
         let mut waiting = fair.wait(self.claim, self.label.clone(), patient, self.arrival)?;
         self.arrival = Some(waiting.arrival());
         let left = Duration::from_millis(self.invocation.deadline_ms.saturating_sub(now_ms()));
         tokio::select! {
             word = waiting.word() => Ok(word),
             () = self.aboard.flight.cancel.cancelled() => Err(cancelled(self.invocation)),
-            () = self.controller.shutdown.cancelled() => Err(stopping(self.invocation.id)),
+            () = self.calls.ground.shutdown.cancelled() => Err(stopping(self.invocation.id)),
             () = tokio::time::sleep(left) => Err(self.expired().await),
         }
     }
 
     /// The best provider that has a slot free now. The slot is the job's from here on.
     fn choose(&self) -> Found {
-        let all = self.controller.providers.all();
+        let all = self.calls.providers.all();
         let live = &self.invocation.live;
         let (asked, mut view, barred) = self.view(&all);
         loop {
@@ -162,7 +163,7 @@ impl<'a> Search<'a> {
                 Ok(choice) => choice,
                 Err(reasons) => return self.later(with_barred(reasons, &barred)),
             };
-            match self.controller.fair.admit(asked[choice.index], &self.claim) {
+            match self.calls.fair.admit(asked[choice.index], &self.claim) {
                 Ok(slot) => return Found::Slot(slot, with_barred(choice.passed_over, &barred)),
                 Err(Admission::AtLimit) => return Found::Later(with_barred(choice.passed_over, &barred)),
                 // Another job has got the last slot since the view was made.
@@ -184,7 +185,7 @@ impl<'a> Search<'a> {
     /// The slot that the job was given, or a free one at a provider that its policy likes better; `None` where the
     /// provider cannot take it any more.
     fn settle(&self, mut slot: Slot) -> Option<(Slot, Reasons)> {
-        let all = self.controller.providers.all();
+        let all = self.calls.providers.all();
         let live = &self.invocation.live;
         let (asked, mut view, barred) = self.view(&all);
         let own = asked.iter().position(|seen| Arc::ptr_eq(seen, slot.seen()));
@@ -199,7 +200,7 @@ impl<'a> Search<'a> {
             view[choice.index].running = u32::MAX;
         }
         // What the room knew of it is out of date.
-        self.controller.fair.look(&all);
+        self.calls.fair.look(&all);
         None
     }
 
@@ -233,9 +234,9 @@ impl<'a> Search<'a> {
         if let Some(said) = self.refusals.pop() {
             return Box::new(said);
         }
-        let mut refusal = reasons::no_provider(self.controller, reasons).await;
+        let mut refusal = reasons::no_provider(&self.calls.providers, reasons).await;
         if self.was_lost {
-            Code::ProviderLost.clone_into(&mut refusal.code);
+            refusal.code = Code::ProviderLost.into();
             "the provider went away while the job was with it, and no other can take it"
                 .clone_into(&mut refusal.message);
             refusal.hint = Some("it may have run in part; call again if it may run twice".to_owned());
@@ -248,7 +249,7 @@ impl<'a> Search<'a> {
     async fn expired(&self) -> Box<Refusal> {
         let mut refusal = expired(self.invocation);
         if !self.reasons.is_empty() {
-            let named = reasons::passed_over(self.controller, &self.reasons).await;
+            let named = reasons::passed_over(&self.calls.providers, &self.reasons).await;
             refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
         }
         refusal
@@ -257,22 +258,22 @@ impl<'a> Search<'a> {
     /// The provider did not begin, or went away: whom to ask next.
     pub(super) fn refused(&mut self, slot: &Slot, sequence: u64, refused: Rejection) {
         let (job, provider) = (self.invocation.id, slot.seen().link.profile().account);
-        match &*refused.code {
-            Code::ProviderLost => {
+        match refused.code.known() {
+            Some(Code::ProviderLost) => {
                 tracing::warn!(%job, %provider, "lost a provider; moving its job to another provider");
                 self.replaces = Some(sequence);
                 self.was_lost = true;
             }
-            Code::ProviderPaused => {
+            Some(Code::ProviderPaused) => {
                 tracing::info!(%job, %provider, "the owner of a provider needs it; moving its job to another provider");
                 self.replaces = Some(sequence);
                 slot.was_refused(false);
             }
             // Once: each such ticket can be claimed for.
-            Code::TicketUnsealed if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
-            Code::ProviderNoSlot => slot.was_refused(true),
-            Code::ProviderDraining | Code::ProviderNone => slot.was_refused(false),
-            _ => {
+            Some(Code::TicketUnsealed) if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
+            Some(Code::ProviderNoSlot) => slot.was_refused(true),
+            Some(Code::ProviderDraining | Code::ProviderNone) => slot.was_refused(false),
+            Some(_) | None => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
                 self.refusals.push(Refusal::from(refused).job(job));
                 self.label.refused.push(provider);
@@ -298,8 +299,8 @@ impl<'a> Search<'a> {
     }
 }
 
-fn with_owners(controller: &Controller, providers: &[AccountId]) -> Vec<AccountId> {
-    let owner = |account: &AccountId| controller.providers.by_account(*account).map(|seen| seen.owner);
+fn with_owners(calls: &Calls, providers: &[AccountId]) -> Vec<AccountId> {
+    let owner = |account: &AccountId| calls.providers.by_account(*account).map(|seen| seen.owner);
     providers
         .iter()
         .copied()

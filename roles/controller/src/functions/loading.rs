@@ -8,9 +8,9 @@ use piecework_sandbox::{BackendName, LoadError};
 use piecework_scheduler::{Placement, Reason, Reasons, misfit};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     failure::{Refusal, failed, refusal, refuse, rejected},
-    functions,
+    functions::{self, Functions},
     providers::{reasons, seen::Wanted},
 };
 
@@ -19,7 +19,7 @@ pub(crate) const ASKED_FOR: &str = "it was asked for";
 
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.
 pub(crate) struct Site<'a> {
-    pub(crate) controller: &'a Controller,
+    pub(crate) functions: &'a Functions,
     pub(crate) developer: AccountId,
     pub(crate) placement: &'a Placement,
 }
@@ -27,14 +27,14 @@ pub(crate) struct Site<'a> {
 impl Site<'_> {
     /// A provider that may run the work, however busy; or why none of them may.
     async fn provider(&self, work: &Work) -> Answer<Result<Arc<dyn ProviderLink>, Reasons>> {
-        let request = functions::request(self.controller, self.developer, self.placement, work).await?;
+        let request = functions::request(self.functions, self.developer, self.placement, work).await?;
         let wanted = Wanted {
             version: (work.function, work.version),
             egress: &work.egress,
             developer: self.developer,
         };
         let mut reasons = Reasons::default();
-        for seen in self.controller.providers.all().iter() {
+        for seen in self.functions.providers.all().iter() {
             let candidate = seen.candidate(wanted);
             match misfit(&candidate, &request) {
                 None | Some(Reason::NoFreeSlot | Reason::Draining) => return Ok(Ok(seen.link.clone())),
@@ -58,7 +58,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     let provider = match site.provider(&work).await? {
         Ok(provider) => provider,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
-            return Err(reasons::no_provider(site.controller, &reasons).await);
+            return Err(reasons::no_provider(&site.functions.providers, &reasons).await);
         }
         Err(_) => {
             let message = format!(
@@ -110,7 +110,7 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         }
     }
     match others {
-        Some(reasons) => Err(reasons::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(reasons::no_provider(&site.functions.providers, &reasons).await),
         None => refuse(
             Code::SandboxUnavailable,
             format!("no sandbox can run this code: {}", said.join("; ")),
@@ -119,8 +119,8 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
 }
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
-pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
-    let all = controller.providers.all();
+pub(crate) fn somebody_lets_reach(functions: &Functions, list: &EgressList) -> Answer<()> {
+    let all = functions.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
         return Err(Refusal::new(
             Code::ProviderNone,

@@ -8,8 +8,9 @@ use piecework_model::{AccountId, Code};
 use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
 
 use crate::{
-    Answer, Controller, accounts,
+    Answer, accounts,
     failure::{Refusal, chain, rejected},
+    functions::Functions,
 };
 
 /// The developer's own machines, in a list of providers.
@@ -25,7 +26,7 @@ const PINNED_MAX: usize = 100;
 /// `before` with the parts that are given. Refuses with `placement.bad_region`, `.bad_label`, `.bad_trust`, `.bad_pin`,
 /// `.bad_policy` or `.unknown_provider`.
 pub(crate) async fn changed(
-    controller: &Controller,
+    functions: &Functions,
     before: Placement,
     body: Option<PlacementBody>,
 ) -> Answer<Placement> {
@@ -45,7 +46,7 @@ pub(crate) async fn changed(
         placement.price_caps = caps(cap);
     }
     if let Some(pin) = body.pin {
-        placement.pin = pin_of(controller, pin).await?;
+        placement.pin = pin_of(functions, pin).await?;
     }
     if let Some(policy) = body.policy.filter(|policy| !policy.is_empty()) {
         placement.policy = match policy.as_str() {
@@ -72,7 +73,7 @@ pub(crate) fn rerun_percent(asked: Option<u32>, before: u32) -> Answer<u32> {
     }
 }
 
-fn refused<T>(code: &'static str, field: &str, message: &str) -> Answer<T> {
+fn refused<T>(code: Code, field: &str, message: &str) -> Answer<T> {
     Err(Refusal::new(code, message).field(format!("placement.{field}")).into())
 }
 
@@ -105,7 +106,7 @@ fn caps(cap: PriceCap) -> PriceCaps {
     }
 }
 
-async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pin>> {
+async fn pin_of(functions: &Functions, names: Vec<String>) -> Answer<Option<Pin>> {
     if names.len() > PINNED_MAX {
         return refused(
             Code::PlacementBadPin,
@@ -118,21 +119,22 @@ async fn pin_of(controller: &Controller, names: Vec<String>) -> Answer<Option<Pi
         if name == OWN {
             pin.own = true;
         } else {
-            pin.providers.insert(provider_named(controller, name).await?);
+            pin.providers.insert(provider_named(functions, name).await?);
         }
     }
     Ok(Some(pin).filter(|_| !names.is_empty()))
 }
 
 /// One that has an offer on the ledger; it need not be here now.
-async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId> {
-    let account = match accounts::find(controller, name).await {
+async fn provider_named(functions: &Functions, name: &str) -> Answer<AccountId> {
+    let account = match accounts::find(&functions.accounts, name).await {
         Ok(account) => Some(account),
         Err(refusal) if refusal.code == Code::AccountNotFound => None,
         Err(refusal) => return Err(refusal),
     };
     if let Some(account) = account
-        && controller
+        && functions
+            .ground
             .chain
             .get(&Key::Offer(account))
             .await
@@ -149,9 +151,9 @@ async fn provider_named(controller: &Controller, name: &str) -> Answer<AccountId
 }
 
 /// The providers that a pin lets in, for the developer's functions.
-pub(crate) async fn pinned(controller: &Controller, developer: AccountId, pin: &Pin) -> Answer<Pinned> {
+pub(crate) async fn pinned(functions: &Functions, developer: AccountId, pin: &Pin) -> Answer<Pinned> {
     let owners = match pin.own {
-        true => [developer, owner_of(controller, developer).await?].into(),
+        true => [developer, owner_of(functions, developer).await?].into(),
         false => BTreeSet::new(),
     };
     Ok(Pinned {
@@ -161,20 +163,26 @@ pub(crate) async fn pinned(controller: &Controller, developer: AccountId, pin: &
 }
 
 /// Whose an account is: another's where the ledger says so, else its own.
-pub(crate) async fn owner_of(controller: &Controller, account: AccountId) -> Answer<AccountId> {
-    match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
+pub(crate) async fn owner_of(functions: &Functions, account: AccountId) -> Answer<AccountId> {
+    match functions
+        .ground
+        .chain
+        .get(&Key::Account(account))
+        .await
+        .map_err(chain)?
+    {
         Some(Value::Account(found)) => Ok(found.owner.unwrap_or(account)),
         Some(_) | None => Ok(account),
     }
 }
 
 /// As its owner sees it.
-pub(crate) async fn view(controller: &Controller, placement: &Placement) -> PlacementBody {
+pub(crate) async fn view(functions: &Functions, placement: &Placement) -> PlacementBody {
     let mut pin = Vec::new();
     if let Some(pinned) = &placement.pin {
         pin.extend(pinned.own.then(|| OWN.to_owned()));
         for provider in &pinned.providers {
-            pin.push(controller.account_name(*provider).await);
+            pin.push(functions.ground.account_name(*provider).await);
         }
     }
     let caps = placement.price_caps;
@@ -195,9 +203,11 @@ pub(crate) async fn view(controller: &Controller, placement: &Placement) -> Plac
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::AnyCode;
+
     use super::*;
 
-    fn code<T: std::fmt::Debug>(refused: Answer<T>) -> String {
+    fn code<T: std::fmt::Debug>(refused: Answer<T>) -> AnyCode {
         refused.expect_err("refused").code
     }
 

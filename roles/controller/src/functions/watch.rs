@@ -11,15 +11,15 @@ use std::{
 };
 
 use dashmap::DashMap;
-use piecework_model::{Code, FunctionId};
+use piecework_model::{AnyCode, Code, FunctionId};
 use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     clock::now_ms,
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 type Key = (FunctionId, u32);
@@ -49,21 +49,23 @@ pub(crate) struct Trial {
 
 /// How a run ended, as far as it says something about the version.
 #[derive(Clone, Copy)]
-pub(crate) enum End<'a> {
+pub(crate) enum End {
     Fine,
     /// It failed in a way that leaves the instance alive, or that is paid for.
     Failed,
     /// It killed its instance, or found no way to start one.
-    Fatal(&'a str),
+    Fatal(Code),
     /// Nothing of the version's making.
     Neutral,
 }
 
-impl<'a> End<'a> {
+impl End {
     /// By the code of the refusal, if there was one.
-    pub(crate) fn of(code: Option<&'a str>) -> Self {
-        match code {
-            None => Self::Fine,
+    pub(crate) fn of(code: Option<&AnyCode>) -> Self {
+        let Some(code) = code else {
+            return Self::Fine;
+        };
+        match code.known() {
             Some(
                 code @ (Code::FunctionCrashed
                 | Code::FunctionOutOfMemory
@@ -77,7 +79,7 @@ impl<'a> End<'a> {
                 | Code::FunctionOutputTooLarge
                 | Code::FunctionOutputInvalid,
             ) => Self::Failed,
-            Some(_) => Self::Neutral,
+            Some(_) | None => Self::Neutral,
         }
     }
 }
@@ -106,7 +108,7 @@ fn fails(trial: &Trial, traffic: &Traffic) -> bool {
 
 impl Watch {
     /// The failures in a row, if this one makes it too many.
-    fn count(&self, key: Key, end: End<'_>, (most, window): (u32, Duration)) -> Option<u32> {
+    fn count(&self, key: Key, end: End, (most, window): (u32, Duration)) -> Option<u32> {
         match end {
             End::Fatal(_) => {
                 let before = self.failing.get(&key).map(|streak| *streak);
@@ -124,7 +126,7 @@ impl Watch {
         }
     }
 
-    fn try_out(&self, key: Key, end: End<'_>, traffic: &Traffic) -> Option<Trial> {
+    fn try_out(&self, key: Key, end: End, traffic: &Traffic) -> Option<Trial> {
         let mut trial = self.trials.entry(key).or_default();
         if trial.since_ms != traffic.since_ms {
             *trial = Trial {
@@ -158,30 +160,33 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(controller: &Controller, live: &Arc<Live>, end: End<'_>) -> Answer<()> {
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> Answer<()> {
     let key = (live.function.id, live.version.version);
-    let limit = (controller.tuning.quarantine_after, controller.tuning.quarantine_window);
-    let too_many = controller.watch.count(key, end, limit);
+    let limit = (
+        functions.ground.tuning.quarantine_after,
+        functions.ground.tuning.quarantine_window,
+    );
+    let too_many = functions.watch.count(key, end, limit);
     if let (Some(failures), End::Fatal(code)) = (too_many, end) {
-        quarantine(controller, live, code, failures).await?;
+        quarantine(functions, live, code, failures).await?;
     }
     let traffic = live.function.policy.traffic.as_ref();
     if let Some(traffic) = traffic.filter(|_| live.version.version != live.function.live_version)
-        && let Some(trial) = controller.watch.try_out(key, end, traffic)
+        && let Some(trial) = functions.watch.try_out(key, end, traffic)
     {
-        withdraw(controller, live, traffic, trial).await?;
+        withdraw(functions, live, traffic, trial).await?;
     }
     Ok(())
 }
 
-async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: u32) -> Answer<()> {
+async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u32) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, _| {
+    let news = functions::change_policy(functions, function.id, |policy, _| {
         if policy.quarantined.contains_key(&version) {
             return false;
         }
         let why = Quarantine {
-            code: code.to_owned(),
+            code: code.into(),
             failures,
             at_ms: now_ms(),
         };
@@ -190,18 +195,25 @@ async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: 
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
-        controller.announce_function("quarantine", function, &detail);
+        tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
+        functions.ground.events.function("quarantine", function, &detail);
         let owner = (None, function.owner);
-        audit::record(controller, owner, ("quarantine", "set"), function.name.as_str(), detail).await?;
+        audit::record(
+            &functions.accounts,
+            owner,
+            ("quarantine", "set"),
+            function.name.as_str(),
+            detail,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Takes a canary's share away; if no other version beside the live one has one, the split ends.
-async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
+async fn withdraw(functions: &Functions, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, live_version| {
+    let news = functions::change_policy(functions, function.id, |policy, live_version| {
         let Some(now) = policy.traffic.as_mut().filter(|now| now.since_ms == traffic.since_ms) else {
             return false;
         };
@@ -216,10 +228,10 @@ async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial
         let detail = json!({"version": version, "calls": trial.calls, "errors": trial.errors,
             "errors_permille_max": traffic.errors_permille_max});
         tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "rolled back a canary version");
-        controller.announce_function("traffic", function, &detail);
+        functions.ground.events.function("traffic", function, &detail);
         let owner = (None, function.owner);
         audit::record(
-            controller,
+            &functions.accounts,
             owner,
             ("traffic", "rolled_back"),
             function.name.as_str(),
@@ -240,12 +252,13 @@ mod tests {
     #[test]
     fn only_what_kills_instances_in_a_row_counts() {
         let watch = Watch::default();
-        let fatal = || End::of(Some(Code::FunctionCrashed));
+        let end = |code: Code| End::of(Some(&code.into()));
+        let fatal = || end(Code::FunctionCrashed);
         let count = |end| watch.count(KEY, end, LIMIT);
         for end in [
             fatal(),
             fatal(),
-            End::of(Some(Code::FunctionRaised)),
+            end(Code::FunctionRaised),
             fatal(),
             fatal(),
             End::of(None),
@@ -254,11 +267,7 @@ mod tests {
         ] {
             assert_eq!(count(end), None, "a run that did not kill its instance is between them");
         }
-        assert_eq!(
-            count(End::of(Some(Code::ProviderNone))),
-            None,
-            "says nothing about the version"
-        );
+        assert_eq!(count(end(Code::ProviderNone)), None, "says nothing about the version");
         assert_eq!(count(fatal()), Some(3));
         assert_eq!(
             watch.count((KEY.0, 2), fatal(), LIMIT),

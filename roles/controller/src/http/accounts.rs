@@ -31,10 +31,10 @@ use crate::{
 };
 
 async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
-    let account = accounts::on_ledger(controller, id).await?;
-    let sponsor = controller.name_of(account.sponsor).await;
-    let owner = controller.name_of(account.owner).await;
-    let height = controller.chain.status().height;
+    let account = accounts::on_ledger(&controller.accounts, id).await?;
+    let sponsor = controller.ground.name_of(account.sponsor).await;
+    let owner = controller.ground.name_of(account.owner).await;
+    let height = controller.ground.chain.status().height;
     Ok(AccountView::of(id, &account, height, sponsor, owner))
 }
 
@@ -42,10 +42,11 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
 #[utoipa::path(post, path = routes::ACCOUNTS, tag = "accounts", request_body = CreateAccount, security(()), responses(
     (status = 201, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(State(controller): Shared, from: Address, body: Body) -> HttpResult<Created<AccountView>> {
-    let logins = &controller.auth.logins;
+    let logins = &controller.accounts.auth.logins;
     logins.check(from)?;
     let body: CreateAccount = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
-    let account = accounts::register(&controller, body).await.inspect_err(|refused| {
+    let registered = accounts::register(&controller.accounts, body).await;
+    let account = registered.inspect_err(|refused| {
         if refused.code == Code::InviteBad {
             logins.failed(from);
         }
@@ -62,10 +63,10 @@ pub(super) async fn show(
     Path(name): Path<String>,
     Query(query): Query<AccountQuery>,
 ) -> HttpResult<Json<AccountView>> {
-    let account = accounts::find(&controller, &name).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
     let mut view = view(&controller, account).await?;
     if query.proof {
-        view.proof = Some(accounts::proof(&controller, account).await?);
+        view.proof = Some(accounts::proof(&controller.accounts, account).await?);
     }
     Ok(Json(view))
 }
@@ -89,8 +90,8 @@ pub(super) async fn set_loan(
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: SetLoan = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::find(&controller, &name).await?;
-    accounts::lend(&controller, caller.account, account, body.limit_ucr).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    accounts::lend(&controller.accounts, caller.account, account, body.limit_ucr).await?;
     Ok(Json(view(&controller, account).await?))
 }
 
@@ -105,8 +106,8 @@ pub(super) async fn pay_loan(
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: PayLoan = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::find(&controller, &name).await?;
-    accounts::cover(&controller, caller.account, account, body.amount_ucr).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    accounts::cover(&controller.accounts, caller.account, account, body.amount_ucr).await?;
     Ok(Json(view(&controller, account).await?))
 }
 
@@ -119,7 +120,7 @@ pub(super) async fn rotate_key(
     authenticated: Authenticated,
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
-    accounts::rotate_key(&controller, caller.account).await?;
+    accounts::rotate_key(&controller.accounts, caller.account).await?;
     Ok(Json(view(&controller, caller.account).await?))
 }
 
@@ -135,7 +136,7 @@ pub(super) async fn own_provider(
     let caller = authenticated.with(Scope::Admin)?;
     let body: OwnProvider = read_body(body, BODY_BYTES_MAX).await?;
     Ok(Json(
-        accounts::vouch(&controller, caller.account, &body.public_key).await?,
+        accounts::vouch(&controller.accounts, caller.account, &body.public_key).await?,
     ))
 }
 
@@ -145,11 +146,11 @@ pub(super) async fn own_provider(
 pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {
     let body: CreateChallenge = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
     let name: OwnerName = body.name.parse().map_err(rejected)?;
-    let challenge = controller.auth.logins.challenges.make(&name);
+    let challenge = controller.accounts.auth.logins.challenges.make(&name);
     let expires_at = timestamp(now_ms() + CHALLENGE_TTL.as_millis() as u64);
     Ok(Created(ChallengeView {
         challenge,
-        network: controller.network,
+        network: controller.ground.network,
         expires_at,
     }))
 }
@@ -160,12 +161,19 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn log_in(State(controller): Shared, from: Address, body: Body) -> HttpResult<Created<TokenCreated>> {
     let body: CreateSession = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
-    let user = logins::prove(&controller, &body, from).await?;
+    let user = logins::prove(&controller.accounts, &body, from).await?;
     let expires = (Some(now_ms() + auth::SESSION_TTL_MS), None);
-    let (token, record) = auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
+    let (token, record) = auth::issue(
+        &controller.accounts,
+        user.account,
+        "session",
+        Scope::ALL.into(),
+        expires,
+    )
+    .await?;
     let by = if body.password.is_some() { "password" } else { "key" };
     audit::own(
-        &controller,
+        &controller.accounts,
         user.account,
         ("session", "opened"),
         record.id.as_str(),
@@ -220,7 +228,12 @@ pub(super) async fn create_token(
         return Ok(refuse(Code::TokenScopeNotHeld, message)?);
     }
     let expires_at = expiry(&caller, body.expires_in_s.is_some(), seconds)?;
-    let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
+    let tokens = controller
+        .ground
+        .store
+        .list_tokens(caller.account)
+        .await
+        .map_err(store)?;
     let now = now_ms();
     if tokens.iter().filter(|token| !token.is_expired(now)).count() >= TOKENS_MAX {
         let message = format!("the account has {TOKENS_MAX} tokens; delete some that are not needed any more");
@@ -229,10 +242,10 @@ pub(super) async fn create_token(
     let expires = (Some(expires_at), Some(caller.token_id.clone()));
     let seconds = expires_at.saturating_sub(now) / 1_000;
     let scopes = body.scopes.into_iter().collect();
-    let (token, record) = auth::issue(&controller, caller.account, &body.label, scopes, expires).await?;
+    let (token, record) = auth::issue(&controller.accounts, caller.account, &body.label, scopes, expires).await?;
     let detail = json!({"label": record.label, "scopes": record.scopes, "expires_in_s": seconds});
     audit::own(
-        &controller,
+        &controller.accounts,
         caller.account,
         ("token", "created"),
         record.id.as_str(),
@@ -272,7 +285,12 @@ pub(super) async fn list_tokens(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<TokenView>>> {
     let caller = authenticated.with(Scope::Admin)?;
-    let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
+    let tokens = controller
+        .ground
+        .store
+        .list_tokens(caller.account)
+        .await
+        .map_err(store)?;
     let views = tokens
         .iter()
         .map(|token| views::token(token, caller.name.as_str()))
@@ -290,6 +308,7 @@ pub(super) async fn delete_token(
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Admin)?;
     if !controller
+        .ground
         .store
         .delete_token(caller.account, &id)
         .await
@@ -300,8 +319,15 @@ pub(super) async fn delete_token(
             format!("you have no token with the id `{id}`"),
         )?);
     }
-    controller.auth.forget_account(caller.account);
-    audit::own(&controller, caller.account, ("token", "deleted"), id, json!({})).await?;
+    controller.accounts.auth.forget_account(caller.account);
+    audit::own(
+        &controller.accounts,
+        caller.account,
+        ("token", "deleted"),
+        id,
+        json!({}),
+    )
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -315,5 +341,5 @@ pub(super) async fn invite(
 ) -> HttpResult<Created<InviteCreated>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateInvite = read_body(body, BODY_BYTES_MAX).await?;
-    Ok(Created(accounts::invite(&controller, caller, body).await?))
+    Ok(Created(accounts::invite(&controller.accounts, caller, body).await?))
 }

@@ -11,7 +11,7 @@ use axum::{
 use piecework_model::Code;
 use piecework_serve::{Caller as Address, Crowd};
 
-use super::{HttpError, bearer, origin::Origins, plain};
+use super::{HttpError, bearer, origin::Origins, plain, space};
 use crate::{Controller, accounts::rates, failure::refusal};
 
 /// What the door knows.
@@ -29,7 +29,7 @@ const STRANGERS_OF_AN_ADDRESS_MAX: usize = 512;
 impl Door {
     pub(super) fn new(controller: Arc<Controller>) -> Arc<Self> {
         Arc::new(Self {
-            origins: Origins::of(&controller.base_url),
+            origins: Origins::of(&controller.ground.base_url),
             controller,
             strangers: Crowd::new(STRANGERS_MAX, STRANGERS_OF_AN_ADDRESS_MAX),
         })
@@ -41,7 +41,7 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
     let mut place = None;
     // With a token that nobody has seen yet, too: it may be none.
     let token = bearer(request.headers());
-    if !token.is_some_and(|token| door.controller.auth.knows(token)) {
+    if !token.is_some_and(|token| door.controller.accounts.auth.knows(token)) {
         let from = Address::of(request.extensions());
         place = door.strangers.enter(from);
         if place.is_none() {
@@ -51,12 +51,15 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
             );
             return HttpError(refused).into_response();
         }
-        if let Err(refused) = rates::count_stranger(&door.controller, from, Instant::now()) {
+        if let Err(refused) = rates::count_stranger(&door.controller.accounts, from, Instant::now()) {
             return HttpError(refused).into_response();
         }
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if let Some((owner, name)) = host.and_then(|host| door.origins.function(host)) {
+        if let Err(refused) = space::check_work(&door.controller) {
+            return refused.into_response();
+        }
         return plain::at_own_origin(door.controller.clone(), (owner, name), request).await;
     }
     let mut response = next.run(request).await;

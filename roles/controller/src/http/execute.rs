@@ -56,7 +56,7 @@ pub(super) async fn execute(
     body: Body,
 ) -> HttpResult<Response> {
     let caller = authenticated.with(Scope::Invoke)?;
-    let live = functions::callable(&controller, caller, &id).await?;
+    let live = functions::callable(&controller.functions, caller, &id).await?;
     let body: Execute = read_body(body, INPUT_BYTES_MAX).await?;
     let event = Bytes::from(Box::<str>::from(body.input).into_string());
     let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| {
@@ -79,7 +79,7 @@ pub(super) async fn execute(
     };
     if wants(&headers, routes::RESPOND_ASYNC) {
         invocation.live.check_takes_calls()?;
-        budget::check(&controller, &invocation.live).await?;
+        budget::check(&controller.functions, &invocation.live).await?;
         return accept(&controller, caller, invocation, deadline).await;
     }
     if wants(&headers, routes::RESPOND_STREAM) && invocation.idempotency.is_none() {
@@ -87,7 +87,7 @@ pub(super) async fn execute(
     }
     let done = match invocation.idempotency.clone() {
         Some(key) => once(&controller, invocation, key).await?,
-        None => invoke::run(controller, invocation).await?,
+        None => invoke::run(controller.calls.clone(), invocation).await?,
     };
     answer(done)
 }
@@ -175,7 +175,7 @@ async fn accept(
         created_at_ms,
         ..
     } = invocation;
-    let timeout = u64::try_from(controller.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
+    let timeout = u64::try_from(controller.ground.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
     let job = AcceptedJob {
         id,
         function: live.function.id,
@@ -189,7 +189,7 @@ async fn accept(
         deadline_ms: created_at_ms.saturating_add(deadline_ms.unwrap_or(timeout)),
         idempotency,
     };
-    let job_id = queue::accept(controller, job).await?;
+    let job_id = queue::accept(&controller.calls, job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(Accepted { job_id })).into_response();
     let location = format!("/jobs/{job_id}");
     response.headers_mut().insert(
@@ -203,15 +203,16 @@ async fn accept(
 async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempotency) -> HttpResult<Done> {
     let (function, id) = (invocation.live.function.id, invocation.id);
     match controller
+        .ground
         .store
         .reserve_idempotency(function, &key, id)
         .await
         .map_err(store)?
     {
-        Claim::New => match invoke::run(controller.clone(), invocation).await {
+        Claim::New => match invoke::run(controller.calls.clone(), invocation).await {
             Ok(done) => Ok(done),
             Err(refused) => {
-                controller.store.release_idempotency(function, &key, id);
+                controller.ground.store.release_idempotency(function, &key, id);
                 Err(refused.into())
             }
         },
@@ -220,12 +221,12 @@ async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempot
             "the idempotency key was used with another request",
         )?),
         Claim::Existing(earlier) => {
-            controller.inflight.ended(earlier).await;
-            match controller.store.job(earlier).await.map_err(store)? {
+            controller.calls.inflight.ended(earlier).await;
+            match controller.ground.store.job(earlier).await.map_err(store)? {
                 Some(job) if job.state.is_final() => {
                     if job.error.is_none() && job.output.is_none() {
                         // It went to the function's sink, or has expired: said so.
-                        results::output(controller, &job).await?;
+                        results::output(&controller.calls, &job).await?;
                     }
                     Ok(done(job)?)
                 }

@@ -24,14 +24,17 @@ pub(super) async fn upgrade(
     guest: Option<Extension<Guest>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let tasks = controller.tasks.clone();
+    let tasks = controller.ground.tasks.clone();
     let address = address.map(|Extension(ConnectInfo(address))| address.ip());
     let guest = guest.map(|Extension(guest)| guest);
     upgrade
         .read_buffer_size(READ_BYTES)
         .max_message_size(PACKET_BYTES_MAX)
         .max_frame_size(PACKET_BYTES_MAX)
-        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller, wire(socket), Visitor { address, guest })))
+        .on_upgrade(move |socket| {
+            let visitor = Visitor { address, guest };
+            tasks.track_future(hub::serve(controller.providers.clone(), wire(socket), visitor))
+        })
 }
 
 fn wire(socket: WebSocket) -> Wire {

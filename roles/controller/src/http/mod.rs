@@ -15,6 +15,7 @@ mod link;
 mod metrics;
 pub(crate) mod origin;
 mod plain;
+mod space;
 mod streaming;
 pub(crate) mod views;
 
@@ -35,7 +36,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use door::Door;
-pub(crate) use ledger::provider_view;
+pub(crate) use events::tell_of_providers;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{
@@ -121,6 +122,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::set_loan))
         .routes(routes!(accounts::pay_loan))
         .routes(routes!(audit::limits, audit::set_limits))
+        .routes(routes!(audit::usage))
         .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))
         .routes(routes!(accounts::challenge))
@@ -171,7 +173,11 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(Door::new(controller), door::pass))
+        .layer(middleware::from_fn_with_state(
+            Door::new(controller.clone()),
+            door::pass,
+        ))
+        .layer(middleware::from_fn_with_state(controller, space::watch))
 }
 
 async fn not_found(uri: Uri) -> HttpError {
@@ -203,8 +209,11 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(&parts.headers) {
             Some(token) => {
-                let caller = caller_of(controller, token, Address::of(&parts.extensions)).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token, Address::of(&parts.extensions)).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
+                if !caller.operator && is_change(&parts.method, parts.uri.path()) {
+                    rates::count_change(&controller.accounts, caller.account)?;
+                }
                 Ok(Self(caller))
             }
             None => {
@@ -219,6 +228,11 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     }
 }
 
+/// Whether a request leaves a line in the audit record or on the ledger: calls and jobs have limits of their own.
+fn is_change(method: &Method, path: &str) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) && !["/execute/", "/jobs/"].iter().any(|job| path.starts_with(job))
+}
+
 /// Somebody with a good token, or nobody in particular. A bad token is refused.
 pub(crate) struct Anyone(pub(crate) Option<Arc<Caller>>);
 
@@ -228,8 +242,8 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(&parts.headers) {
             Some(token) => {
-                let caller = caller_of(controller, token, Address::of(&parts.extensions)).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token, Address::of(&parts.extensions)).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(Some(caller)))
             }
             None => Ok(Self(None)),

@@ -93,7 +93,7 @@ async fn respond(
     let (Ok(owner_name), Ok(function_name)) = (target.owner.parse(), target.name.parse()) else {
         return Err(missing().into());
     };
-    let live = functions::named(controller, &owner_name, &function_name).await;
+    let live = functions::named(&controller.functions, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
         Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(anyone, missing())),
@@ -106,7 +106,7 @@ async fn respond(
         }
     }
     if anyone.0.is_none() {
-        rates::count(controller, Counted::Public(live.function.owner), &live.limits)?;
+        rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let is_head = parts.method == Method::HEAD;
@@ -216,6 +216,8 @@ async fn take_body(body: Body, streamed_max: u64, is_asked_for: bool) -> HttpRes
 mod tests {
     use futures::stream;
 
+    use piecework_model::AnyCode;
+
     use super::*;
 
     const EVENT: usize = INPUT_BYTES_MAX;
@@ -246,9 +248,9 @@ mod tests {
             let taken = match take_body(body, limit, true).await {
                 Ok(Taken::Whole(_)) => Ok(None),
                 Ok(Taken::Streamed(upload)) => Ok(Some(upload.bytes_max())),
-                Err(HttpError(refusal)) => Err(refusal.code.clone()),
+                Err(HttpError(refusal)) => Err(refusal.code),
             };
-            assert_eq!(taken, due.map_err(str::to_owned), "{nth}");
+            assert_eq!(taken, due.map_err(AnyCode::from), "{nth}");
         }
     }
 }

@@ -15,9 +15,8 @@ use piecework_queue::{
 use piecework_serve::Guest;
 
 use crate::{
-    Controller,
     clock::now_ms,
-    providers::{seen::Membership, standings},
+    providers::{Providers, seen::Membership, standings},
 };
 
 const SLOTS_MAX: u32 = 10_000;
@@ -36,7 +35,7 @@ impl Hub {
     /// The same run comes back to its jobs; another run of the same provider waits until the one before is gone.
     fn enter(
         &self,
-        controller: &Controller,
+        providers: &Providers,
         arrival: &Arrival,
         membership: Membership,
     ) -> Result<Arc<RemoteProvider>, Rejection> {
@@ -58,7 +57,7 @@ impl Hub {
         }
         let remote = RemoteProvider::new(arrival);
         entry.insert(remote.clone());
-        controller.providers.join(remote.clone(), membership);
+        providers.join(remote.clone(), membership);
         Ok(remote)
     }
 }
@@ -91,25 +90,25 @@ impl Visitor {
 }
 
 /// Serves one connection, from its first byte to its end.
-pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire, visitor: Visitor) {
-    let Some((arrival, remote)) = let_in(&controller, wire, &visitor).await else {
+pub(crate) async fn serve(providers: Arc<Providers>, wire: Wire, visitor: Visitor) {
+    let Some((arrival, remote)) = let_in(&providers, wire, &visitor).await else {
         return;
     };
     let account = arrival.account();
     tracing::info!(provider = %account, name = remote.profile().name, "a provider is linked");
-    let kept = Kept(&*controller.blobs);
-    let failure = remote.serve(arrival, &kept, now_ms(), &controller.shutdown).await;
+    let kept = Kept(&*providers.ground.blobs);
+    let failure = remote.serve(arrival, &kept, now_ms(), &providers.ground.shutdown).await;
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
 /// Those who prove a key and may come in; everybody else is told why not.
-async fn let_in(controller: &Arc<Controller>, wire: Wire, visitor: &Visitor) -> Option<(Arrival, Arc<RemoteProvider>)> {
-    let Some(turn) = controller.hub.porch.enter(visitor.address) else {
+async fn let_in(providers: &Arc<Providers>, wire: Wire, visitor: &Visitor) -> Option<(Arrival, Arc<RemoteProvider>)> {
+    let Some(turn) = providers.hub.porch.enter(visitor.address) else {
         tracing::warn!("refused a link: too many links are being opened");
         return None;
     };
     let received = tokio::select! {
-        received = receive(wire, &controller.key, controller.network) => received,
+        received = receive(wire, &providers.ground.key, providers.ground.network) => received,
         () = turn.evicted() => Err(LinkFailure::Silent),
         () = visitor.evicted() => Err(LinkFailure::Silent),
     };
@@ -122,8 +121,8 @@ async fn let_in(controller: &Arc<Controller>, wire: Wire, visitor: &Visitor) -> 
     };
     turn.proved();
     let account = arrival.account();
-    let entered = match admit(controller, &arrival.introduction.profile.clone(), arrival.key).await {
-        Ok(membership) => controller.hub.enter(controller, &arrival, membership),
+    let entered = match admit(providers, &arrival.introduction.profile.clone(), arrival.key).await {
+        Ok(membership) => providers.hub.enter(providers, &arrival, membership),
         Err(rejection) => Err(rejection),
     };
     match entered {
@@ -142,11 +141,11 @@ async fn let_in(controller: &Arc<Controller>, wire: Wire, visitor: &Visitor) -> 
 }
 
 /// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
-async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
+async fn admit(providers: &Providers, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
         let unavailable = |_| Rejection::new(Code::LedgerUnavailable, "the ledger does not answer now");
-        controller.chain.get(&key).await.map_err(unavailable)
+        providers.ground.chain.get(&key).await.map_err(unavailable)
     };
     let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {
         return Err(
@@ -169,7 +168,7 @@ async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Re
             "the provider's prices differ from its offer on the ledger",
         ));
     }
-    let standing = standings::of(controller, profile.account).await;
+    let standing = standings::of(providers, profile.account).await;
     Ok(Membership {
         owner: account.owner.unwrap_or(profile.account),
         standing: standing

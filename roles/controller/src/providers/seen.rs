@@ -1,12 +1,11 @@
 //! The scheduler's view of the providers.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -17,16 +16,16 @@ use piecework_sandbox::BackendName;
 use piecework_scheduler::{Candidate, SILENT_MS_MAX, Trust};
 use tokio::sync::Notify;
 
-use crate::{Controller, providers::standings::Known};
+use crate::providers::standings::Known;
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
-pub(crate) struct Providers {
+pub(crate) struct Present {
     list: RwLock<Arc<Vec<Arc<Seen>>>>,
     joined: Notify,
 }
 
-impl Providers {
+impl Present {
     /// As they are at this moment; cheap.
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Seen>>> {
         self.list.read().clone()
@@ -51,26 +50,6 @@ impl Providers {
     /// Resolves when a provider has joined since it last did. For one task alone.
     pub(crate) async fn joined(&self) {
         self.joined.notified().await;
-    }
-}
-
-/// Often enough for people who watch.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Tells the readers of `/events` of each provider that comes, goes, or takes nothing new, until the controller stops.
-pub(crate) async fn tell(controller: Arc<Controller>) {
-    let mut known: HashMap<AccountId, ProviderState> = HashMap::new();
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        for seen in controller.providers.all().iter() {
-            let (account, state) = (seen.link.profile().account, seen.state());
-            if known.insert(account, state) != Some(state) && controller.has_listeners() {
-                controller.announce_provider(seen).await;
-            }
-        }
     }
 }
 

@@ -14,6 +14,8 @@ mod pages;
 mod proofs;
 mod state;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod transactions;
 mod views;
 
@@ -236,6 +238,7 @@ fn health(status: &str) -> Health {
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: None,
     }
 }
 

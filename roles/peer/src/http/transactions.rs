@@ -15,6 +15,7 @@ use piecework_api::{
     routes,
     server::{Created, HttpError, HttpResult, Path, refusal, refuse},
 };
+use piecework_chain::Final;
 use piecework_ledger::{Action, SignedTransaction, TransactionId};
 use piecework_model::{Code, Digest};
 use piecework_serve::Caller;
@@ -71,18 +72,21 @@ pub(super) async fn submit(
         let accepted = queue(&explorer, signed).await?;
         return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
     }
-    let id = signed.id();
-    let waiting = explorer.chain.submit_and_wait(signed);
-    let done = match tokio::time::timeout(FINAL_WITHIN, waiting).await {
-        Ok(done) => done.map_err(not_taken)?,
-        Err(_) => return Err(HttpError(Box::new(pending(id)))),
-    };
+    let done = executed(&explorer, signed, FINAL_WITHIN).await?;
     match view(&explorer, done.height, done.index).await? {
         Some(view) => Ok(Created(view).into_response()),
         None => Ok(refuse(
             Code::LedgerUnavailable,
             "cannot read the transaction's block at the moment",
         )?),
+    }
+}
+
+pub(super) async fn executed(explorer: &Explorer, signed: SignedTransaction, within: Duration) -> HttpResult<Final> {
+    let id = signed.id();
+    match tokio::time::timeout(within, explorer.chain.submit_and_wait(signed)).await {
+        Ok(done) => done.map_err(not_taken),
+        Err(_) => Err(HttpError(Box::new(pending(id)))),
     }
 }
 

@@ -199,7 +199,7 @@ async fn nonsense_for_a_transaction_is_refused_by_code() {
     let code = async |text: &str| {
         let (status, body, _) = post(&served, text).await;
         assert!((400..500).contains(&status), "{status}: {body}");
-        body["error"]["code"].as_str().unwrap().to_owned()
+        Code::parse(body["error"]["code"].as_str().unwrap()).unwrap()
     };
     for text in ["", "zz", "00", &good[..good.len() - 2], &format!("{good}00")] {
         assert_eq!(code(text).await, Code::BodyMalformed, "{text}");

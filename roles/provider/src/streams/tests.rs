@@ -154,6 +154,7 @@ async fn provider(does: Does, stream_bytes: u64) -> (Arc<Provider>, Order, tempf
         payers: HashSet::from([payer().public()]),
         collector: None,
         rules: Rules::default(),
+        disk: Arc::new(piecework_disk::Unlimited),
         owner_group: None,
     };
     let mut order = order(0);

@@ -160,7 +160,7 @@ impl Deploy {
 pub async fn send(client: &Client, name: &str, source: Source, settings: &Settings) -> Result<FunctionView, Failure> {
     let create = creation(name, source, settings);
     match client.create_function(&create).await.map_err(Failure::from) {
-        Err(failure) if failure.code() == Some(Code::FunctionExists) => {
+        Err(failure) if failure.is_refusal(Code::FunctionExists) => {
             Ok(client.update_function(name, &update(create, settings.canary)).await?)
         }
         answer => answer,

@@ -19,7 +19,7 @@ use piecework_api::{
     functions::PricesView,
     ledger::SubmitTransaction,
 };
-use piecework_blobs::{Blobs, BlobsError, Unpacked};
+use piecework_blobs::{BlobSize, Blobs, BlobsError, Unpacked};
 use piecework_ledger::{Action, Genesis, Register, Roles, SignedTransaction, Transaction};
 use piecework_model::{
     AccountId, Code, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature,
@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     collecting::{Caution, Collecting, by_peers},
-    control, cores,
+    control, cores, disk,
     files::{load_or_create_key, lock, make_private},
     formats,
     provider::{Seat, Terms, offer, start_provider},
@@ -150,6 +150,7 @@ async fn join_and_run(
     let unpacked = directory.join("unpacked");
     let terms = provision.terms.clone().with_room(directory, &unpacked)?;
     let disk_bytes = terms.disk_bytes;
+    let disk = disk::watch(directory)?;
     let seat = Seat {
         key: &key,
         network,
@@ -157,6 +158,7 @@ async fn join_and_run(
         journal: directory.join("begun"),
         collector: collecting.collector.clone(),
         bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
+        disk: disk.clone(),
     };
     say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
     let provider = start_provider(
@@ -183,6 +185,7 @@ async fn join_and_run(
         shutdown.clone(),
     )?;
     let linked = tokio::spawn(watch(agent.clone(), ready, say.clone()));
+    let full = AbortOnDropHandle::new(tokio::spawn(disk::tell(disk, say.clone())));
     let trusts = trust(directory.clone(), provider.clone());
     let urls = provision.controllers.iter().map(|url| link_url(url)).collect();
     let told = say.clone();
@@ -207,6 +210,7 @@ async fn join_and_run(
         () = drained(&provider, &agent, stop, &*say) => Ok(()),
     };
     linked.abort();
+    drop(full);
     control.abort();
     finish(&shutdown, Some(collecting)).await?;
     ended
@@ -542,6 +546,14 @@ impl Blobs for Pulled {
 
     async fn has(&self, _digest: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _digest: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _digest: &Digest) -> Result<bool, BlobsError> {

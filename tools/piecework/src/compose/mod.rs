@@ -8,6 +8,7 @@ mod controller;
 mod cores;
 mod descriptors;
 mod devnet;
+mod disk;
 mod files;
 mod formats;
 mod ledger;

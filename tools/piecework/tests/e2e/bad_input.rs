@@ -122,13 +122,16 @@ async fn a_taken_port_a_taken_directory_and_a_foreign_one_are_told_apart() {
     let machine = Machine::start(directory.path());
     let (code, said) = refused_start(directory.path(), "127.0.0.1:0");
     assert_eq!(code, Some(2));
-    assert!(said.contains("directory.in_use: another `piecework` uses"), "{said}");
+    assert!(
+        said.contains(&format!("{}: another `piecework` uses", Code::DirectoryInUse)),
+        "{said}"
+    );
     let other = tempfile::tempdir().expect("a directory");
     let port = machine.url.strip_prefix("http://").expect("a URL");
     let (code, said) = refused_start(other.path(), port);
     assert_eq!(code, Some(2));
     assert!(
-        said.starts_with("listen.refused: cannot listen on") && said.contains("--listen"),
+        said.starts_with(&format!("{}: cannot listen on", Code::ListenRefused)) && said.contains("--listen"),
         "{said}"
     );
     assert!(!other.path().join("store").exists(), "nothing was begun");

@@ -197,7 +197,7 @@ impl Oracle {
         }
     }
 
-    fn send(&mut self, who: Who, action: Action, expect: Result<(), &str>) -> Vec<Event> {
+    fn send(&mut self, who: Who, action: Action, expect: Result<(), Code>) -> Vec<Event> {
         let signed = self.world.sign(who, action);
         match (self.world.send(signed.clone()), expect) {
             (Ok(events), Ok(())) => {
@@ -245,7 +245,7 @@ impl Oracle {
     }
 
     /// Why nothing new can be put into the lease, if so.
-    fn not_open(lease: &KnownLease) -> Result<(), &'static str> {
+    fn not_open(lease: &KnownLease) -> Result<(), Code> {
         match (lease.closed, lease.drains_until) {
             (true, _) => Err(Code::LeaseClosed),
             (false, Some(_)) => Err(Code::LeaseDraining),
@@ -314,7 +314,7 @@ impl Oracle {
         }
     }
 
-    fn settlement_expectation(&self, nth: usize, after: &Jobs) -> Result<(), &'static str> {
+    fn settlement_expectation(&self, nth: usize, after: &Jobs) -> Result<(), Code> {
         let lease = &self.leases[nth];
         let over = lease.drains_until.is_some_and(|until| self.next_height() > until);
         if lease.closed || over {

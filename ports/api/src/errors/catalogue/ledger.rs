@@ -1,8 +1,10 @@
 //! Codes of the ledger's contracts, tickets and providers: seen by clients that send their own signed messages.
 
-use super::{Code, code};
+use piecework_model::Code;
 
-pub(super) const LEDGER: &[Code] = &[
+use super::{Entry, code};
+
+pub(super) const LEDGER: &[Entry] = &[
     code(
         422,
         Code::AccountKeyProof,

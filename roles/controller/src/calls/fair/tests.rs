@@ -10,7 +10,7 @@ use piecework_scheduler::{Finding, Policy, Request, Standing};
 use piecework_store::{Function, Version};
 
 use super::*;
-use crate::providers::seen::{Membership, Providers};
+use crate::providers::seen::{Membership, Present};
 
 /// A provider that is there or not; it runs nothing here.
 struct Fake {
@@ -123,6 +123,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         placement: Default::default(),
         rerun_percent: 0,
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     };
     let request = Request {
@@ -162,7 +163,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
 
 struct World {
     fair: Fair,
-    providers: Providers,
+    providers: Present,
     live: Arc<Live>,
 }
 
@@ -174,7 +175,7 @@ impl World {
         shared.began = shared.began.checked_sub(Duration::from_secs(10)).expect("a clock");
         let world = Self {
             fair,
-            providers: Providers::default(),
+            providers: Present::default(),
             live: live(1, concurrency),
         };
         for fake in fakes {

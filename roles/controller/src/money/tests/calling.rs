@@ -76,6 +76,7 @@ fn live() -> Live {
             placement: Placement::default(),
             rerun_percent: 0,
             stream_bytes: 0,
+            bundle_bytes: 0,
             created_at_ms: 0,
         },
         request: Request {
@@ -112,7 +113,7 @@ async fn call(world: &World) -> Done {
         purpose: Purpose::Call,
         streams: Streams::default(),
     };
-    match invoke::run(world.controller.clone(), invocation).await {
+    match invoke::run(world.controller.calls.clone(), invocation).await {
         Ok(done) => done,
         Err(refusal) => panic!("a call that ran was refused: {refusal}"),
     }
@@ -120,7 +121,7 @@ async fn call(world: &World) -> Done {
 
 /// Owed to receipts, and kept for running jobs.
 fn owed(world: &World) -> (i128, i128) {
-    world.controller.leases.book(world.lease).expect("known").owed()
+    world.controller.money.leases.book(world.lease).expect("known").owed()
 }
 
 #[tokio::test]
@@ -162,7 +163,7 @@ async fn with_usual_jobs() -> World {
     world.store.put_function(function());
     for _ in 0..100 {
         let usual = payable(&mut world, 1_000);
-        withheld::pay_if_usual(&world.controller, usual).await;
+        withheld::pay_if_usual(&world.controller.money, usual).await;
     }
     world
 }
@@ -175,7 +176,7 @@ async fn a_receipt_that_cannot_be_held_is_paid() {
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
     world.store.set_full(true);
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(false);
     world.paid_after(job).await;
 }
@@ -185,16 +186,16 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     let mut world = with_usual_jobs().await;
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(true);
     for decision in [Decision::Release, Decision::Refuse] {
-        let refusal = withheld::decide(&world.controller, account(CONTROLLER), job, decision).await;
+        let refusal = withheld::decide(&world.controller.money, account(CONTROLLER), job, decision).await;
         assert_eq!(refusal.expect_err("not written").code, Code::ServerDiskFull);
     }
     world.store.set_full(false);
     world.clock.sleep(Duration::from_secs(10)).await;
     assert!(!world.is_paid(job).await, "it is held as before");
-    let released = withheld::decide(&world.controller, account(CONTROLLER), job, Decision::Release).await;
+    let released = withheld::decide(&world.controller.money, account(CONTROLLER), job, Decision::Release).await;
     released.expect("released");
     world.paid_after(job).await;
 }
