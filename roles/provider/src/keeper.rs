@@ -206,7 +206,7 @@ fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
     }
 }
 
-fn beside(backends: &[Arc<dyn Backend>]) -> Beside {
+pub(crate) fn beside(backends: &[Arc<dyn Backend>]) -> Beside {
     let all = backends.iter().map(|backend| backend.beside());
     all.fold(Beside::default(), |sum, one| Beside {
         cpu_us: sum.cpu_us + one.cpu_us,

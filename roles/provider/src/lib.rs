@@ -10,6 +10,7 @@ mod keeper;
 pub mod lanes;
 pub mod leases;
 mod machine;
+mod memory;
 #[cfg(test)]
 mod orders;
 pub mod owner;
@@ -47,12 +48,13 @@ use crate::{
     keeper::Keeper,
     lanes::Lanes,
     machine::Machine,
+    memory::{Groups, Memory, RESERVE_BYTES},
     owner::{Hold, Rules, Standing},
     pool::Pools,
-    receipts::Receipts,
+    receipts::{Receipts, Seen},
     streams::Streams,
 };
-pub use crate::{keeper::KEEPER_THREAD, machine::can_watch};
+pub use crate::{keeper::KEEPER_THREAD, machine::can_watch, memory::guest_bytes};
 
 /// Whether this build reads the journal of begun jobs and the papers at these paths, as far as they are there. Fails with
 /// `InvalidData` around [`piecework_model::UnknownVersion`] where it does not. Writes nothing.
@@ -71,6 +73,7 @@ pub struct Options {
     pub region: String,
     pub labels: Vec<String>,
     pub cores: u32,
+    /// For all sandboxes together, running and idle ones: see [`guest_bytes`].
     pub memory_bytes: u64,
     /// Jobs at once.
     pub slots: u32,
@@ -107,6 +110,7 @@ pub struct Provider {
     network: NetworkId,
     backends: Vec<Arc<dyn Backend>>,
     pools: Pools,
+    memory: Arc<Memory>,
     lanes: Lanes,
     receipts: Receipts,
     collector: Option<Arc<Collector>>,
@@ -121,6 +125,7 @@ pub struct Provider {
 impl Provider {
     /// Starts the sweeper of idle instances; it ends with `shutdown`. Fails where the journal cannot be opened.
     pub fn start(options: Options, shutdown: CancellationToken) -> std::io::Result<Arc<Self>> {
+        let memory = Memory::new(options.memory_bytes);
         let provider = Arc::new(Self {
             profile: Profile {
                 account: options.account,
@@ -139,7 +144,14 @@ impl Provider {
             network: options.network,
             keeper: Keeper::new(options.rules, &options.backends),
             backends: options.backends,
-            pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
+            pools: Pools::new(
+                options.bundles,
+                options.idle,
+                options.idle_bytes_max,
+                options.cores,
+                memory.clone(),
+            ),
+            memory,
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
             collector: options.collector,
@@ -218,6 +230,16 @@ impl Provider {
         self.pools.take(backend, work).await.map_err(|error| refusal(&error))
     }
 
+    /// Promises no more than there is while others use the machine's memory, and gives up what is idle for them.
+    fn look_at_memory(&self, groups: &Groups) {
+        let (_, idle_bytes) = self.pools.idle();
+        let held_bytes = keeper::beside(&self.backends).memory_bytes.max(idle_bytes);
+        // Half of its reserve is the platform's to grow into.
+        let available_bytes = groups.available().saturating_sub(RESERVE_BYTES / 2);
+        self.memory.look(held_bytes, available_bytes);
+        self.pools.relieve();
+    }
+
     fn take_slot(&self) -> Result<Slot<'_>, Refusal> {
         let taken = self.running.fetch_add(1, Ordering::AcqRel);
         let slot = Slot(&self.running);
@@ -252,6 +274,7 @@ impl Drop for Slot<'_> {
 
 async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(1);
+    let groups = Groups::of_this_process();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -259,6 +282,7 @@ async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken)
         }
         let Some(provider) = provider.upgrade() else { return };
         provider.pools.sweep(Instant::now());
+        provider.look_at_memory(&groups);
     }
 }
 
@@ -322,10 +346,14 @@ impl ProviderLink for Provider {
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
-        self.pools.load(backend, &work).await.map(drop)
+        match tokio::time::timeout(CHECK_WITHIN, self.pools.check(backend, &work)).await {
+            Ok(loaded) => loaded,
+            Err(_) => Err(LoadError::Code(too_slow())),
+        }
     }
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
+        let ordered = Instant::now();
         let _slot = self.take_slot()?;
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
@@ -343,7 +371,7 @@ impl ProviderLink for Provider {
             }
         };
         let (cold, pull) = (lease.cold, pulled.elapsed());
-        let egress = EgressMeter::default();
+        let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
         let call = Call {
             job: ticket.job,
@@ -370,7 +398,12 @@ impl ProviderLink for Provider {
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
-        let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);
+        let seen = Seen {
+            cores: self.profile.cores,
+            took: ordered.elapsed(),
+        };
+        let salted = (ticket, order.salt.as_ref());
+        let (receipt, mark) = self.receipts.write(salted, &finished, &streamed, &seen);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
@@ -435,6 +468,17 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
         duration: ran,
         reusable: false,
     }
+}
+
+/// What a deploy's check may take: nobody pays for it. Heavy packages take some seconds to import.
+const CHECK_WITHIN: Duration = Duration::from_secs(30);
+
+fn too_slow() -> Rejection {
+    let message = format!(
+        "loading the code took longer than the {} s that a deploy has for it",
+        CHECK_WITHIN.as_secs()
+    );
+    Rejection::new(Code::FunctionLoadFailed, message).hint("do less at module level; do it in the handler's first call")
 }
 
 /// Code that loaded at deploy time and does not now: the sandbox or the bundle failed here, not the caller.

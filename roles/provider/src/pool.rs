@@ -1,38 +1,59 @@
 //! Warm pools: instances by function version, never by anything less.
 //!
 //! ```text
+//! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
 //! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
 //! ```
+//! Every instance holds its part of the machine's memory: all that it may use while it runs, what it holds while it is idle.
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod uncalled;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{Digest, FunctionId};
+use piecework_model::{BackendName, Code, Digest, FunctionId, Rejection};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::OnceCell,
+};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::journal;
+use crate::{
+    journal,
+    memory::{Memory, Reserved},
+};
 
 type Key = (FunctionId, u32);
 
 pub(crate) struct Pools {
     bundles: Unpacked,
     pools: RwLock<HashMap<Key, Arc<Pool>>>,
+    /// Versions that a deploy has loaded, the oldest first; those that were called since are among them until they are looked at.
+    fresh: Mutex<VecDeque<Key>>,
     idle: Duration,
     idle_bytes_max: u64,
+    memory: Arc<Memory>,
     /// Runs what does not end in its first slice, so that the threads that serve requests never wait for it.
     workers: Option<Runtime>,
+    /// Waits for sandboxes that compute elsewhere: it must not queue behind those that compute on the workers.
+    waiters: Option<Runtime>,
 }
 
 /// Everything warm of one function version.
@@ -41,6 +62,8 @@ struct Pool {
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
+    /// Whether somebody has called it.
+    is_called: AtomicBool,
 }
 
 impl Pool {
@@ -50,47 +73,85 @@ impl Pool {
             template: OnceCell::new(),
             idle: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            is_called: AtomicBool::new(false),
         })
+    }
+
+    /// The instance that served last, of those that are still alive.
+    fn pop(&self) -> Option<Idle> {
+        let mut idle = self.idle.lock();
+        std::iter::from_fn(|| idle.pop()).find(|idle| idle.instance.is_alive())
+    }
+
+    fn template_bytes(&self) -> u64 {
+        self.template
+            .get()
+            .map_or(0, |template| template.reserved.lock().bytes())
+    }
+
+    /// What the template holds changes with what it keeps ready.
+    fn recount(&self) {
+        if let Some(template) = self.template.get() {
+            template.reserved.lock().set(template.loaded.memory_bytes());
+        }
     }
 }
 
 struct Template {
     loaded: Arc<dyn Loaded>,
+    reserved: Mutex<Reserved>,
     _bundle: InUse,
 }
 
 struct Idle {
     instance: Box<dyn Instance>,
     since: Instant,
-    bytes: u64,
+    reserved: Reserved,
 }
 
 /// An instance taken for one call.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
     instance: Box<dyn Instance>,
+    reserved: Reserved,
+    backend: BackendName,
     pub(crate) cold: bool,
 }
 
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
+/// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything
+/// else does.
+const FRESH_MAX: usize = 32;
 /// A template unused for this long goes.
 const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
+/// How long a deploy waits for the memory to load its code in.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Pools {
-    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32) -> Self {
-        let workers = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(cores.max(1) as usize)
-            .thread_name("sandbox-worker")
-            .enable_all()
-            .build()
-            .expect("threads can be started at start-up");
+    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32, memory: Arc<Memory>) -> Self {
+        let threads = |name: &str, computes: bool| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(cores.max(1) as usize)
+                .thread_name(name)
+                .on_thread_start(move || {
+                    if computes {
+                        compute_last()
+                    }
+                })
+                .enable_all()
+                .build()
+                .expect("threads can be started at start-up")
+        };
         Self {
             bundles,
             pools: RwLock::default(),
+            fresh: Mutex::default(),
             idle,
             idle_bytes_max,
-            workers: Some(workers),
+            memory,
+            workers: Some(threads("sandbox-worker", true)),
+            waiters: Some(threads("sandbox-waiter", false)),
         }
     }
 
@@ -101,14 +162,148 @@ impl Pools {
         }
     }
 
-    /// The version's template, loaded if need be.
-    pub(crate) async fn load(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-    ) -> Result<Arc<dyn Loaded>, LoadError> {
+    /// Whether the version loads. What was loaded is kept for its first call, for as long as few others are.
+    pub(crate) async fn check(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
         let pool = self.pool(work);
-        self.template(&pool, backend, work).await
+        let loaded = self.load(&pool, backend, work).await;
+        let key = (work.function, work.version);
+        if loaded.is_err() {
+            self.forget(key);
+            return loaded;
+        }
+        let surplus = {
+            let mut fresh = self.fresh.lock();
+            fresh.retain(|other| *other != key);
+            fresh.push_back(key);
+            let surplus = fresh.len().saturating_sub(FRESH_MAX);
+            fresh.drain(..surplus).collect::<Vec<_>>()
+        };
+        self.forget_uncalled(surplus);
+        Ok(())
+    }
+
+    async fn load(&self, pool: &Pool, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
+        let _reserved = self.room_within(work.limits.footprint_bytes(), LOAD_PATIENCE).await?;
+        let loaded = self.template(pool, backend, work).await?;
+        loaded.forgive();
+        Ok(())
+    }
+
+    fn forget_uncalled(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut pools = self.pools.write();
+        for key in keys {
+            let is_called = |pool: &Arc<Pool>| pool.is_called.load(Ordering::Relaxed);
+            if pools.get(&key).is_some_and(|pool| !is_called(pool)) {
+                pools.remove(&key);
+            }
+        }
+    }
+
+    /// Memory for one more instance, within a time in which others may end.
+    async fn room_within(&self, bytes: u64, patience: Duration) -> Result<Reserved, LoadError> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let freed = self.memory.freed.notified();
+            if let Some(reserved) = self.room(bytes) {
+                return Ok(reserved);
+            }
+            if tokio::time::timeout_at(until, freed).await.is_err() {
+                return Err(LoadError::Code(no_memory()));
+            }
+        }
+    }
+
+    /// Of what deploys have left and nobody has called, the oldest that have to go so that the rest takes no more than
+    /// `room_bytes`.
+    fn uncalled_beyond(&self, room_bytes: u64) -> Vec<Key> {
+        let pools = self.pools.read();
+        let mut fresh = self.fresh.lock();
+        let uncalled = |key: &Key| {
+            let pool = pools.get(key).filter(|pool| !pool.is_called.load(Ordering::Relaxed))?;
+            pool.template.get().map(|template| template.loaded.memory_bytes())
+        };
+        fresh.retain(|key| uncalled(key).is_some());
+        let mut bytes: u64 = fresh.iter().filter_map(uncalled).sum();
+        let mut gone = Vec::new();
+        while bytes > room_bytes
+            && let Some(key) = fresh.pop_front()
+        {
+            bytes = bytes.saturating_sub(uncalled(&key).unwrap_or(0));
+            gone.push(key);
+        }
+        gone
+    }
+
+    /// Ends what nobody has called until so many bytes are free; how many are.
+    fn give_up_uncalled(&self, bytes: u64) -> u64 {
+        let held = self.uncalled_bytes();
+        self.forget_uncalled(self.uncalled_beyond(held.saturating_sub(bytes)));
+        held - self.uncalled_bytes().min(held)
+    }
+
+    fn uncalled_bytes(&self) -> u64 {
+        let pools = self.pools.read();
+        let fresh = self.fresh.lock();
+        let uncalled = fresh.iter().filter_map(|key| pools.get(key));
+        let uncalled = uncalled.filter(|pool| !pool.is_called.load(Ordering::Relaxed));
+        uncalled.map(|pool| pool.template_bytes()).sum()
+    }
+
+    /// Memory for one more instance, taken from idle ones where there is no other.
+    fn room(&self, bytes: u64) -> Option<Reserved> {
+        let mut reserved = self.memory.count(0);
+        self.grow(&mut reserved, bytes).then_some(reserved)
+    }
+
+    fn grow(&self, reserved: &mut Reserved, bytes: u64) -> bool {
+        if reserved.grow(bytes) {
+            return true;
+        }
+        self.give_up(self.memory.excess(bytes.saturating_sub(reserved.bytes())));
+        reserved.grow(bytes)
+    }
+
+    /// Ends what nobody has called, then the longest idle instances, then templates that nothing runs of, until so many bytes are free or none is left.
+    fn give_up(&self, bytes: u64) {
+        let mut dropped = Vec::new();
+        let mut templates = Vec::new();
+        let bytes = bytes.saturating_sub(self.give_up_uncalled(bytes));
+        if bytes == 0 {
+            return;
+        }
+        {
+            let mut pools = self.pools.write();
+            let ages: Vec<_> = pools
+                .values()
+                .flat_map(|pool| {
+                    let idle = pool.idle.lock();
+                    idle.iter()
+                        .map(|idle| (idle.since, idle.reserved.bytes()))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            let (before, freed) = oldest(ages, bytes);
+            if let Some(before) = before {
+                for pool in pools.values() {
+                    dropped.extend(pool.idle.lock().extract_if(.., |idle| idle.since <= before));
+                }
+            }
+            if freed < bytes {
+                let ages = pools.iter().filter(|(_, pool)| is_unused(pool));
+                let ages = ages
+                    .map(|(_, pool)| (*pool.used.lock(), pool.template_bytes()))
+                    .collect();
+                let (before, _) = oldest(ages, bytes - freed);
+                let goes = |pool: &mut Arc<Pool>| is_unused(pool) && Some(*pool.used.lock()) <= before;
+                templates.extend(pools.extract_if(|_, pool| goes(pool)));
+            }
+        }
+        drop((dropped, templates));
+    }
+
+    /// Gives up what is idle while more is promised than there is: others use the machine's memory.
+    pub(crate) fn relieve(&self) {
+        self.give_up(self.memory.excess(0));
     }
 
     async fn template(
@@ -142,8 +337,10 @@ impl Pools {
             version: work.version,
         });
         let backend = backend.clone();
-        let loaded = self.run_off_line(async move { backend.load(program).await }).await?;
+        let place = self.place(backend.name());
+        let loaded = run_off_line(place, async move { backend.load(program).await }).await?;
         Ok(Template {
+            reserved: Mutex::new(self.memory.count(loaded.memory_bytes())),
             loaded,
             _bundle: bundle,
         })
@@ -166,60 +363,73 @@ impl Pools {
     /// A warm instance if one is idle, else a fresh one.
     pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
         let pool = self.pool(work);
-        let idle = pool.idle.lock().pop();
-        if let Some(Idle { instance, .. }) = idle {
+        pool.is_called.store(true, Ordering::Relaxed);
+        let footprint_bytes = work.limits.footprint_bytes();
+        if let Some(mut idle) = pool.pop() {
+            if !self.grow(&mut idle.reserved, footprint_bytes) {
+                pool.idle.lock().push(idle);
+                return Err(LoadError::Code(no_memory()));
+            }
             return Ok(Lease {
                 pool,
-                instance,
+                instance: idle.instance,
+                reserved: idle.reserved,
+                backend: work.backend,
                 cold: false,
             });
         }
+        let reserved = self.room(footprint_bytes).ok_or_else(|| LoadError::Code(no_memory()))?;
         let loaded = self.template(&pool, backend, work).await?;
-        let instance = self.run_off_line(async move { loaded.start().await }).await?;
+        let place = self.place(backend.name());
+        let instance = run_off_line(place, async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,
             instance,
+            reserved,
+            backend: work.backend,
             cold: true,
         })
     }
 
     /// Calls the instance; puts it back if it may serve again.
     pub(crate) async fn call(&self, lease: Lease, call: Call) -> Finished {
-        let Lease { pool, mut instance, .. } = lease;
+        let Lease {
+            pool,
+            mut instance,
+            mut reserved,
+            backend,
+            ..
+        } = lease;
         let run = async move {
             let finished = instance.call(call).await;
             (instance, finished)
         };
-        let (instance, finished) = self.run_off_line(run).await;
+        let (instance, finished) = run_off_line(self.place(backend), run).await;
         let now = Instant::now();
         *pool.used.lock() = now;
         if finished.reusable {
-            let bytes = instance.memory_bytes();
+            reserved.set(instance.memory_bytes());
             pool.idle.lock().push(Idle {
                 instance,
                 since: now,
-                bytes,
+                reserved,
             });
         }
         finished
     }
 
-    /// Polls once here, where a short call ends; what yields goes on among the workers. Dropping it ends it there too.
-    async fn run_off_line<F>(&self, future: F) -> F::Output
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        let mut future = Box::pin(future);
-        match futures::poll!(&mut future) {
-            Poll::Ready(output) => output,
-            Poll::Pending => {
-                let workers = self.workers.as_ref().expect("the workers live as long as the pools");
-                let task = AbortOnDropHandle::new(workers.spawn(future));
-                task.await
-                    .expect("a sandbox call neither panics nor is aborted while it is awaited")
+    /// Where what does not end at once goes on.
+    fn place(&self, backend: BackendName) -> &Handle {
+        let runtime = match backend {
+            BackendName::Wasm => &self.workers,
+            BackendName::Jail | BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
+                &self.waiters
             }
-        }
+        };
+        runtime
+            .as_ref()
+            .expect("the threads live as long as the pools")
+            .handle()
     }
 
     pub(crate) fn is_warm(&self, key: Key) -> bool {
@@ -244,21 +454,24 @@ impl Pools {
     pub(crate) fn idle(&self) -> (u32, u64) {
         self.pools.read().values().fold((0, 0), |(count, bytes), pool| {
             let idle = pool.idle.lock();
-            let held: u64 = idle.iter().map(|idle| idle.bytes).sum();
+            let held: u64 = idle.iter().map(|idle| idle.reserved.bytes()).sum();
             (count + u32::try_from(idle.len()).unwrap_or(u32::MAX), bytes + held)
         })
     }
 
     /// Drops instances and templates that nobody used for long, and the longest idle beyond the quota.
     pub(crate) fn sweep(&self, now: Instant) {
+        let (_, idle_bytes) = self.idle();
+        self.forget_uncalled(self.uncalled_beyond(self.idle_bytes_max.saturating_sub(idle_bytes)));
         let mut dropped = Vec::new();
         let mut kept = Vec::new();
         {
             let mut pools = self.pools.write();
             for pool in pools.values() {
                 let mut idle = pool.idle.lock();
-                dropped.extend(idle.extract_if(.., |idle| now.duration_since(idle.since) > self.idle));
-                kept.extend(idle.iter().map(|idle| (idle.since, idle.bytes)));
+                let is_over = |idle: &mut Idle| now.duration_since(idle.since) > self.idle || !idle.instance.is_alive();
+                dropped.extend(idle.extract_if(.., is_over));
+                kept.extend(idle.iter().map(|idle| (idle.since, idle.reserved.bytes())));
             }
             let over = over_quota(kept, self.idle_bytes_max);
             if let Some(before) = over {
@@ -267,6 +480,7 @@ impl Pools {
                 }
             }
             forget_unused(&mut pools, now);
+            pools.values().for_each(|pool| pool.recount());
         }
         drop(dropped);
     }
@@ -274,10 +488,34 @@ impl Pools {
 
 impl Drop for Pools {
     fn drop(&mut self) {
-        if let Some(workers) = self.workers.take() {
-            workers.shutdown_background();
+        for threads in [self.workers.take(), self.waiters.take()].into_iter().flatten() {
+            threads.shutdown_background();
         }
     }
+}
+
+/// Polls once here, where a short call ends; what yields goes on elsewhere. Dropping it ends it there too.
+async fn run_off_line<F>(elsewhere: &Handle, future: F) -> F::Output
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let mut future = Box::pin(future);
+    match futures::poll!(&mut future) {
+        Poll::Ready(output) => output,
+        Poll::Pending => {
+            let task = AbortOnDropHandle::new(elsewhere.spawn(future));
+            task.await
+                .expect("a sandbox call neither panics nor is aborted while it is awaited")
+        }
+    }
+}
+
+/// What this thread computes has had its first slice: whatever else wants to run goes first. Nothing changes where this is not
+/// allowed.
+fn compute_last() {
+    const NICE: i32 = 10;
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 /// The age up to which instances must go so that the rest fits the quota.
@@ -290,13 +528,37 @@ fn over_quota(mut idle: Vec<(Instant, u64)>, bytes_max: u64) -> Option<Instant> 
     })
 }
 
+/// The age up to which instances must go so that `bytes` are free, and what that frees.
+fn oldest(mut ages: Vec<(Instant, u64)>, bytes: u64) -> (Option<Instant>, u64) {
+    ages.sort_unstable_by_key(|&(since, _)| since);
+    let (mut before, mut freed) = (None, 0);
+    for (since, held) in ages {
+        if freed >= bytes {
+            break;
+        }
+        (before, freed) = (Some(since), freed + held);
+    }
+    (before, freed)
+}
+
+fn no_memory() -> Rejection {
+    Rejection::new(
+        Code::ProviderNoMemory,
+        "running jobs use the memory that this provider has",
+    )
+}
+
+/// Whether nothing of it runs or is idle.
+fn is_unused(pool: &Arc<Pool>) -> bool {
+    Arc::strong_count(pool) == 1 && pool.idle.lock().is_empty()
+}
+
 fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
-    let unused = |pool: &Arc<Pool>| Arc::strong_count(pool) == 1 && pool.idle.lock().is_empty();
-    pools.retain(|_, pool| !(unused(pool) && now.duration_since(*pool.used.lock()) > TEMPLATE_IDLE));
+    pools.retain(|_, pool| !(is_unused(pool) && now.duration_since(*pool.used.lock()) > TEMPLATE_IDLE));
     if pools.len() > TEMPLATES_MAX {
         let mut ages: Vec<_> = pools
             .iter()
-            .filter(|(_, pool)| unused(pool))
+            .filter(|(_, pool)| is_unused(pool))
             .map(|(key, pool)| (*pool.used.lock(), *key))
             .collect();
         ages.sort_unstable_by_key(|&(used, _)| used);

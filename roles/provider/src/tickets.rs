@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use piecework_model::{Code, Counters, Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection, Ticket};
+use piecework_model::{Code, Counters, Digest, Domain, LeaseId, Limits, NetworkId, PublicKey, Rejection, Ticket};
 use piecework_queue::{Order, Profile, Refusal};
 
 /// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
@@ -32,7 +32,14 @@ pub fn check(
     let Some(stream_bytes) = stream_bytes.filter(|_| ticket.code == order.work.code) else {
         return refuse(Code::TicketOtherCode, "the ticket is for different code or limits");
     };
-    if ticket.input != input_digest(order) {
+    let work = &order.work.limits;
+    if !ticket.limits.within(&Limits::RUN_MAX) || work.footprint_bytes() > profile.memory_bytes {
+        return refuse(
+            Code::TicketOverLimits,
+            "the ticket allows the job more than this provider gives any job",
+        );
+    }
+    if ticket.input != input_digest(order).salted(order.salt.as_ref()) {
         return refuse(Code::TicketOtherInput, "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
@@ -148,6 +155,34 @@ mod tests {
             code_of(|order| order.ticket.prices.cpu_ucr_per_s -= 1),
             Some(Code::TicketUnderpriced)
         );
+    }
+
+    #[test]
+    fn a_ticket_allows_no_more_than_this_provider_gives_any_job() {
+        let both = |change: fn(&mut Limits)| {
+            move |order: &mut Order| {
+                let mut limits = order.ticket.limits;
+                change(&mut limits);
+                order.ticket.limits = limits;
+                order.work = Arc::new(Work {
+                    limits,
+                    ..(*order.work).clone()
+                });
+            }
+        };
+        let changes: [fn(&mut Limits); 8] = [
+            |limits| limits.timeout_ms = Limits::RUN_MAX.timeout_ms + 1,
+            |limits| limits.memory_bytes = Limits::RUN_MAX.memory_bytes + 1,
+            |limits| limits.memory_bytes = 1 << 30,
+            |limits| limits.processes = Limits::RUN_MAX.processes + 1,
+            |limits| limits.disk_bytes = Limits::RUN_MAX.disk_bytes + 1,
+            |limits| limits.output_bytes = Limits::RUN_MAX.output_bytes + 1,
+            |limits| limits.log_bytes = Limits::RUN_MAX.log_bytes + 1,
+            |limits| limits.egress_bytes = Limits::RUN_MAX.egress_bytes + 1,
+        ];
+        for change in changes {
+            assert_eq!(code_of(both(change)), Some(Code::TicketOverLimits));
+        }
     }
 
     #[test]

@@ -157,6 +157,16 @@ const PLATFORM: &[Entry] = &[
         "the server's disk is nearly full: new work and data are refused until there is room; see Retry-After",
     ),
     code(
+        429,
+        Code::DeployAllowance,
+        "the account's deploys have used the computing that is free in a day; the hint says when to deploy again",
+    ),
+    code(
+        503,
+        Code::DeployBusy,
+        "too many deploys of the account are under way, or no provider has a slot free to load the code; see Retry-After",
+    ),
+    code(
         422,
         Code::BundleNoEntry,
         "the bundle does not contain the handler's file",
@@ -413,6 +423,11 @@ const PLATFORM: &[Entry] = &[
         "requirements.txt or package.json asks for something other than named packages with versions",
     ),
     code(
+        503,
+        Code::PackagesBusy,
+        "too many deploys, of the account or in all, wait for their packages to be resolved; see Retry-After",
+    ),
+    code(
         422,
         Code::PackagesDirectReference,
         "a package, or one that it depends on, is not on the package index but at a URL, in a repository or at a path",
@@ -463,7 +478,7 @@ const PLATFORM: &[Entry] = &[
     code(
         422,
         Code::PlacementBadTrust,
-        "the trust class is not new, known or trusted",
+        "the trust class is not any, known, trusted or default",
     ),
     code(
         422,

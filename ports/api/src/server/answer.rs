@@ -43,6 +43,8 @@ const RETRY_AFTER_S: &str = "1";
 const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
+/// Free computing of deploys comes back steadily; the hint has the time for this account.
+const RETRY_AFTER_ALLOWANCE_S: &str = "300";
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
@@ -50,9 +52,12 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.known() {
             Some(Code::AuthRateLimited) => Some(RETRY_AFTER_LOGIN_S),
+            Some(Code::DeployAllowance) => Some(RETRY_AFTER_ALLOWANCE_S),
             Some(Code::DiskLow) => Some(RETRY_AFTER_DISK_S),
             Some(
-                Code::FunctionTooMany
+                Code::DeployBusy
+                | Code::PackagesBusy
+                | Code::FunctionTooMany
                 | Code::RateLimited
                 | Code::QuotaInputs
                 | Code::ServerBusy

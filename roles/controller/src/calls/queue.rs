@@ -209,6 +209,7 @@ async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken)
         created_at_ms: job.created_at_ms,
         accepted: true,
         purpose: Purpose::Call,
+        caller: Some(job.caller),
         streams: Streams::default(),
     };
     invoke::run(calls.clone(), invocation).await.map(drop)

@@ -11,13 +11,16 @@ use crate::{
     Answer,
     calls::{
         Calls,
-        fair::{Label, Slot, Word},
         inflight::Aboard,
         invoke::{Invocation, Purpose},
         outcome::ReceiptFault,
     },
     clock::now_ms,
-    providers::{reasons, seen::Seen},
+    providers::{
+        fair::{Label, Slot, Word},
+        reasons,
+        seen::{Seen, Wants as _},
+    },
 };
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
@@ -91,9 +94,10 @@ impl<'a> Search<'a> {
                 developer: live.function.owner,
                 weight: live.weight,
                 function,
+                memory_bytes: live.request.footprint_bytes(),
             },
             label: Label {
-                live: live.clone(),
+                wants: live.clone(),
                 refused: Vec::new(),
                 has_run,
             },
@@ -140,7 +144,7 @@ impl<'a> Search<'a> {
     /// Until its turn comes, in its line.
     async fn wait(&mut self) -> Answer<Word> {
         let patient = self.invocation.accepted;
-        let fair = &self.calls.fair;
+        let fair = &self.calls.providers.fair;
         let mut waiting = fair.wait(self.claim, self.label.clone(), patient, self.arrival)?;
         self.arrival = Some(waiting.arrival());
         let left = Duration::from_millis(self.invocation.deadline_ms.saturating_sub(now_ms()));
@@ -163,7 +167,7 @@ impl<'a> Search<'a> {
                 Ok(choice) => choice,
                 Err(reasons) => return self.later(with_barred(reasons, &barred)),
             };
-            match self.calls.fair.admit(asked[choice.index], &self.claim) {
+            match self.calls.providers.fair.admit(asked[choice.index], &self.claim) {
                 Ok(slot) => return Found::Slot(slot, with_barred(choice.passed_over, &barred)),
                 Err(Admission::AtLimit) => return Found::Later(with_barred(choice.passed_over, &barred)),
                 // Another job has got the last slot since the view was made.
@@ -192,6 +196,7 @@ impl<'a> Search<'a> {
         if let Some(own) = own {
             // Without the slot that this job has there.
             view[own].running = view[own].running.min(view[own].slots).saturating_sub(1);
+            view[own].memory_taken = view[own].memory_taken.saturating_sub(self.claim.memory_bytes);
         }
         while let Ok(choice) = plan(&view, &live.request, live.policy, rand::rng().random()) {
             if Some(choice.index) == own || slot.swap(asked[choice.index]) {
@@ -200,7 +205,7 @@ impl<'a> Search<'a> {
             view[choice.index].running = u32::MAX;
         }
         // What the room knew of it is out of date.
-        self.calls.fair.look(&all);
+        self.calls.providers.fair.look(&all);
         None
     }
 
@@ -224,6 +229,12 @@ impl<'a> Search<'a> {
     /// Why this one is not asked at all.
     fn bar(&self, seen: &Seen) -> Option<Reason> {
         if self.label.is_refused_by(seen) {
+            return Some(Reason::Refused);
+        }
+        if let Purpose::Rerun { salt: Some(_), .. } = &self.invocation.purpose
+            && !seen.link.takes_salts()
+        {
+            // Its digest could not be compared.
             return Some(Reason::Refused);
         }
         self.label.has_run_at(seen).then_some(Reason::HasRun)
@@ -271,7 +282,7 @@ impl<'a> Search<'a> {
             }
             // Once: each such ticket can be claimed for.
             Some(Code::TicketUnsealed) if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
-            Some(Code::ProviderNoSlot) => slot.was_refused(true),
+            Some(Code::ProviderNoSlot | Code::ProviderNoMemory) => slot.was_refused(true),
             Some(Code::ProviderDraining | Code::ProviderNone) => slot.was_refused(false),
             Some(_) | None => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
@@ -313,9 +324,9 @@ fn with_barred(mut reasons: Reasons, barred: &Reasons) -> Reasons {
     reasons
 }
 
-/// Whether a provider would take it if it had a slot free.
+/// Whether a provider would take it if it had a slot and memory free.
 fn is_busy(reasons: &Reasons) -> bool {
-    reasons.any(|reason| reason == Reason::NoFreeSlot)
+    reasons.any(|reason| matches!(reason, Reason::NoFreeSlot | Reason::NoFreeMemory))
 }
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.

@@ -112,8 +112,9 @@ async fn respond(
     let is_head = parts.method == Method::HEAD;
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
     let (event, body) = event_of(target.raw_path.to_owned(), parts, body).await?;
+    let caller = anyone.0.as_ref().map(|caller| caller.account);
     let (passing, passed) = passing::channel(is_head);
-    let mut invocation = execute::plain_invocation(live, event);
+    let mut invocation = execute::plain_invocation(live, event, caller);
     invocation.streams = Streams {
         answer: Answering::Pass(passing),
         body: body.into_upload(),

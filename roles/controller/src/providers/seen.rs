@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -13,7 +13,7 @@ use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
 use piecework_sandbox::BackendName;
-use piecework_scheduler::{Candidate, SILENT_MS_MAX, Trust};
+use piecework_scheduler::{Candidate, Request, SILENT_MS_MAX, Trust};
 use tokio::sync::Notify;
 
 use crate::providers::standings::Known;
@@ -69,6 +69,8 @@ pub(crate) struct Seen {
     pub(crate) is_own: bool,
     /// Jobs that were assigned to it here and have not ended.
     assigned: AtomicU32,
+    /// What was set aside for them.
+    assigned_bytes: AtomicU64,
     runs: Arc<BTreeSet<(String, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
@@ -81,6 +83,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) egress: &'a EgressList,
     /// Who pays.
     pub(crate) developer: AccountId,
+}
+
+/// A version that is called, or a draft that is loaded.
+pub(crate) trait Wants: Send + Sync {
+    fn wanted(&self) -> Wanted<'_>;
+
+    /// What the scheduler is asked.
+    fn request(&self) -> &Request;
 }
 
 impl Seen {
@@ -103,6 +113,7 @@ impl Seen {
             standing: membership.standing,
             is_own: membership.is_own,
             assigned: AtomicU32::new(0),
+            assigned_bytes: AtomicU64::new(0),
             link,
         }
     }
@@ -117,12 +128,14 @@ impl Seen {
         }
     }
 
-    pub(crate) fn job_begins(&self) {
+    pub(crate) fn job_begins(&self, memory_bytes: u64) {
         self.assigned.fetch_add(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_add(memory_bytes, Ordering::AcqRel);
     }
 
-    pub(crate) fn job_ends(&self) {
+    pub(crate) fn job_ends(&self, memory_bytes: u64) {
         self.assigned.fetch_sub(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_sub(memory_bytes, Ordering::AcqRel);
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -164,6 +177,7 @@ impl Seen {
             slots: profile.slots,
             running: self.running(profile.slots, load.running),
             memory_bytes: profile.memory_bytes,
+            memory_taken: self.assigned_bytes.load(Ordering::Acquire),
             runs: self.runs.clone(),
             prices: profile.prices_for(wanted.developer),
             region: self.region.clone(),

@@ -36,7 +36,7 @@ use super::{
     collecting::{Caution, Collecting, by_peers},
     control, cores, disk,
     files::{load_or_create_key, lock, make_private},
-    formats,
+    first, formats,
     provider::{Seat, Terms, offer, start_provider},
 };
 
@@ -123,6 +123,7 @@ async fn join_and_run(
     let directory = &provision.directory;
     formats::check(directory)?;
     make_private(directory)?;
+    first::come_first();
     cores::confine(provision.terms.cores).context("cannot limit the cores")?;
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;

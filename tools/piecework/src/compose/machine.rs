@@ -20,7 +20,7 @@ use super::{
     controller::{courier, not_started, write_token},
     disk,
     files::{Keys, lock, make_private, refuse_foreign},
-    formats,
+    first, formats,
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
@@ -62,6 +62,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     formats::check(directory)?;
     refuse_foreign(directory)?;
     make_private(directory)?;
+    first::come_first();
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "--listen").await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -10,6 +10,7 @@ mod descriptors;
 mod devnet;
 mod disk;
 mod files;
+mod first;
 mod formats;
 mod ledger;
 mod listen;

@@ -54,6 +54,7 @@ pub struct Terms {
     pub labels: Vec<String>,
     pub prices: Prices,
     pub cores: u32,
+    /// For all sandboxes together.
     pub memory_bytes: u64,
     pub slots: u32,
     /// Where functions with an allow list may go from here; nowhere if none.
@@ -79,7 +80,7 @@ impl Terms {
             labels: Vec::new(),
             prices: PRICES,
             cores,
-            memory_bytes: places::memory_bytes(),
+            memory_bytes: piecework_provider::guest_bytes(places::memory_bytes()),
             slots: cores.saturating_mul(SLOTS_PER_CORE),
             egress: None,
             rules: Rules::default(),

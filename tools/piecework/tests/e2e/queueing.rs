@@ -32,7 +32,8 @@ async fn gauge(machine: &Machine, name: &str) -> u64 {
 async fn a_jam_at_one_provider_holds_up_no_call_that_can_run_elsewhere() {
     let folder = tempfile::tempdir().expect("a folder");
     let network = Machine::devnet(folder.path(), 1, 3);
-    let pinned = json!({"sandbox": "wasm", "concurrency": 1_000, "placement": {"pin": ["provider-1"]}});
+    let pinned =
+        json!({"sandbox": "wasm", "memory_limit_mb": 32, "concurrency": 1_000, "placement": {"pin": ["provider-1"]}});
     network.deploy_with("pinned", "javascript", SLEEPY, pinned).await.ok();
     network
         .deploy_with("free", "javascript", ECHO, json!({"sandbox": "wasm"}))

@@ -204,6 +204,11 @@ pub(super) const LEDGER: &[Entry] = &[
     ),
     code(
         503,
+        Code::ProviderNoMemory,
+        "the provider's jobs use the memory that it has; the job waits or goes to another",
+    ),
+    code(
+        503,
         Code::ProviderNoSlot,
         "the provider already runs the maximum number of jobs",
     ),
@@ -294,6 +299,11 @@ pub(super) const LEDGER: &[Entry] = &[
     code(422, Code::TicketOtherCode, "the code does not match the ticket"),
     code(422, Code::TicketOtherInput, "the input does not match the ticket"),
     code(422, Code::TicketOtherProvider, "the ticket is for another provider"),
+    code(
+        422,
+        Code::TicketOverLimits,
+        "the ticket allows the job more than the provider gives any job",
+    ),
     code(
         422,
         Code::TicketReplayed,

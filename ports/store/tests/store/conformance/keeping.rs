@@ -106,7 +106,7 @@ pub(super) async fn the_oldest_outputs_go_first_and_their_jobs_say_so(store: &dy
         .await
         .expect("set");
     let last = large(unique(), account);
-    finish(store, &[last.clone()]).await;
+    finish(store, std::slice::from_ref(&last)).await;
     assert_eq!(
         used(store, account, Kept::Outputs).await,
         0,

@@ -10,7 +10,10 @@ use piecework_scheduler::{Finding, Policy, Request, Standing};
 use piecework_store::{Function, Version};
 
 use super::*;
-use crate::providers::seen::{Membership, Present};
+use crate::{
+    functions::Live,
+    providers::seen::{Membership, Present},
+};
 
 /// A provider that is there or not; it runs nothing here.
 struct Fake {
@@ -135,6 +138,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         region: None,
         labels: Default::default(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     };
     Arc::new(Live {
@@ -201,6 +205,7 @@ impl World {
             developer: self.live.function.owner,
             weight: 1,
             function: Some((self.live.function.id, self.live.function.concurrency)),
+            memory_bytes: self.live.request.footprint_bytes(),
         }
     }
 
@@ -210,7 +215,7 @@ impl World {
 
     fn wait(&self, patient: bool) -> Answer<Waiting> {
         let label = Label {
-            live: self.live.clone(),
+            wants: self.live.clone(),
             refused: Vec::new(),
             has_run: Vec::new(),
         };
