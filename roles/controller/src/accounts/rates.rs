@@ -77,7 +77,8 @@ impl Bucket {
 
 impl Rates {
     /// Refuses with `rate.limited`.
-    fn take(&self, counted: Counted, (rate, burst): (u32, u32), now: Instant) -> Answer<()> {
+    fn take(&self, counted: Counted, (rate, burst): (u32, u32)) -> Answer<()> {
+        let now = Instant::now();
         let full = || {
             Arc::new(Mutex::new(Bucket {
                 left: f64::from(burst),
@@ -105,7 +106,7 @@ pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimit
         accounts.ground.tuning.burst
     };
     let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
-    accounts.rates.take(counted, (rate, burst), Instant::now())
+    accounts.rates.take(counted, (rate, burst))
 }
 
 /// Requests without a token that one address may send: what a page of the portal asks for many times over. Each costs
@@ -113,13 +114,13 @@ pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimit
 const STRANGERS_RATE: (u32, u32) = (1_000, 4_000);
 
 /// Counts one request of somebody without a token. Refuses with `rate.limited`.
-pub(crate) fn count_stranger(accounts: &Accounts, from: Address, now: Instant) -> Answer<()> {
-    accounts.rates.take(Counted::Stranger(from), STRANGERS_RATE, now)
+pub(crate) fn count_stranger(accounts: &Accounts, from: Address) -> Answer<()> {
+    accounts.rates.take(Counted::Stranger(from), STRANGERS_RATE)
 }
 
 /// Counts one change. Refuses with `rate.limited`.
 pub(crate) fn count_change(accounts: &Accounts, account: AccountId) -> Answer<()> {
-    accounts.rates.take(Counted::Changes(account), CHANGES, Instant::now())
+    accounts.rates.take(Counted::Changes(account), CHANGES)
 }
 
 /// What is set for an account; all absent where nothing was.

@@ -1,6 +1,6 @@
 //! Where every request comes in: functions' own origins are told from the platform's, and strangers are counted.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
@@ -51,7 +51,7 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
             );
             return HttpError(refused).into_response();
         }
-        if let Err(refused) = rates::count_stranger(&door.controller.accounts, from, Instant::now()) {
+        if let Err(refused) = rates::count_stranger(&door.controller.accounts, from) {
             return HttpError(refused).into_response();
         }
     }
