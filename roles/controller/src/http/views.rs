@@ -15,6 +15,7 @@ use crate::{
     clock::timestamp,
     failure::failed,
     functions::{Live, budget, placement},
+    http::origin::Origins,
     providers::reasons,
     shown,
 };
@@ -51,6 +52,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
             "{}/fn/{}/{}",
             controller.ground.base_url, function.owner_name, function.name
         ),
+        own_url: Origins::of(&controller.ground.base_url).url(&function.owner_name, &function.name),
         sandbox: version.backend.to_string(),
         sandbox_reason: version.backend_reason.to_string(),
         handler: version.handler.clone(),
