@@ -3,6 +3,7 @@
 //! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
+pub mod agent;
 pub mod claims;
 pub mod collect;
 mod journal;
@@ -28,7 +29,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -305,10 +306,7 @@ async fn watch_disk(provider: std::sync::Weak<Provider>, shutdown: CancellationT
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
-    u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 #[async_trait]

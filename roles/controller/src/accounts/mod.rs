@@ -7,6 +7,8 @@ pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;
 pub(crate) mod throttle;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use members::*;
 
