@@ -258,7 +258,9 @@ fn mounts(script: &mut Script, jail: &Jail) {
         "/proc/self/oom_score_adj",
         OOM_SCORE_ADJ,
     );
-    script.overlay("/usr", "/usr");
+    for shared in ["/usr", "/runner"] {
+        script.overlay(shared, shared);
+    }
     if let Some(bundle) = &jail.bundle {
         bind_bundle(script, bundle);
     }
