@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use piecework_model::Limits;
-use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Outlet, Raised};
+use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Outlet, Raised, too_deep};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
@@ -203,6 +203,9 @@ impl piecework_sandbox::Instance for WasmInstance {
         if !std::mem::take(&mut self.alive) {
             let ended = Outcome::Crashed("the instance has ended".to_owned());
             return self.finished((ended, false), Used::default());
+        }
+        if let Some(outcome) = too_deep(&call) {
+            return self.finished((outcome, true), Used::default());
         }
         let flow = &mut self.guest.store.data_mut().flow;
         flow.begin(&call, self.limits.stream_bytes());
