@@ -2,6 +2,7 @@
 
 mod group;
 mod place;
+mod weight;
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +16,11 @@ use std::{
 use group::{Group, field, read_number};
 use parking_lot::Mutex;
 use place::{Parents, make_directory, next_instance, remove_tree, sweep};
+pub(crate) use weight::Class;
+use weight::Weight;
 
 /// The period of the CPU quota; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
-/// What all jails together weigh beside one process of the host.
-const CPU_WEIGHT: u32 = 8;
 /// Idle groups kept for the next jails; more are removed.
 const FREE_SLOTS_MAX: usize = 64;
 /// Groups that are made before they are needed: each takes some 100 us.
@@ -54,6 +55,7 @@ pub(crate) struct Cgroups {
     bases: Vec<PathBuf>,
     free: Mutex<Vec<Group>>,
     numbers: Mutex<Numbers>,
+    weight: Weight,
     /// Takes groups whose jails have ended.
     used: Mutex<mpsc::Sender<Group>>,
 }
@@ -88,16 +90,16 @@ impl Cgroups {
         let (used, to_clean) = mpsc::channel();
         let made = Arc::new(Self {
             version,
-            bases,
             free: Mutex::default(),
             numbers: Mutex::default(),
+            weight: Weight::new(version, &bases[if version == Version::One { 3 } else { 0 }]),
+            bases,
             used: Mutex::new(used),
         });
         if version == Version::Two {
             fs::write(made.bases[0].join("cgroup.subtree_control"), "+memory +pids +cpu")
                 .map_err(|error| format!("the controllers cannot be passed on: {error}"))?;
         }
-        made.weigh();
         // A group that works is the proof.
         let limits = GroupLimits {
             memory_bytes: 64 << 20,
@@ -114,17 +116,6 @@ impl Cgroups {
             .spawn(move || clean(&home, &to_clean))
             .map_err(|error| format!("no thread can be started: {error}"))?;
         Ok(made)
-    }
-
-    /// All jails together would weigh as much as one process of the host. Best effort: it is no wall.
-    fn weigh(&self) {
-        let result = match self.version {
-            Version::One => fs::write(self.bases[3].join("cpu.shares"), (1024 * CPU_WEIGHT).to_string()),
-            Version::Two => fs::write(self.bases[0].join("cpu.weight"), (100 * CPU_WEIGHT).to_string()),
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "the jails keep the default cpu weight");
-        }
     }
 
     /// Groups that a process enters: as many as there are directories.
@@ -289,6 +280,13 @@ impl Slot {
 
     pub(crate) fn processes(&self) -> usize {
         self.group().processes()
+    }
+
+    /// What its jail does now, for the weight of them all.
+    pub(crate) fn turns(&self, from: Class, to: Class) {
+        if let Some(home) = self.home.upgrade().filter(|_| from != to) {
+            home.weight.change(from, to);
+        }
     }
 
     pub(crate) fn yield_to_others(&self, yields: bool) {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files};
 use piecework_model::{BackendName, Code, Counters, Language, Limits};
-use piecework_sandbox::{EgressMeter, Logs, Outcome, Outlet, Probe};
+use piecework_sandbox::{EgressMeter, Logs, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
