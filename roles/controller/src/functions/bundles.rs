@@ -48,7 +48,9 @@ impl Drop for Hold {
                 stirred.notify_one();
             }
             Err(_) => drop(tokio::spawn(async move {
-                let_go(&mut held.lock().await, &digest);
+                let mut held = held.lock().await;
+                let_go(&mut held, &digest);
+                drop(held);
                 stirred.notify_one();
             })),
         }
