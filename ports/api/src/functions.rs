@@ -322,8 +322,12 @@ pub struct FunctionView {
     #[schema(value_type = String)]
     pub language: Language,
     pub status: FunctionStatus,
-    /// Its plain URL.
+    /// Its plain URL, at the platform's own origin: browsers keep nothing there that the function sets, and run its pages
+    /// in a sandbox.
     pub url: String,
+    /// The function at an origin of its own. Absent where the platform's host is an address without names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_url: Option<String>,
     /// The backend that runs it.
     pub sandbox: String,
     /// Why this backend: the finding of `auto`, or that it was requested.

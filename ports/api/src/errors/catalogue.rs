@@ -77,6 +77,11 @@ const PLATFORM: &[Entry] = &[
     code(404, Code::AccountNotFound, "no account has this name"),
     code(
         422,
+        Code::AccountReservedName,
+        "the name is a word of the platform's own: platform or commission",
+    ),
+    code(
+        422,
         Code::AccountSponsorLimit,
         "the sponsor's signature or credits do not cover the limit",
     ),
@@ -99,7 +104,7 @@ const PLATFORM: &[Entry] = &[
     code(
         429,
         Code::AuthRateLimited,
-        "too many login attempts for this name; see Retry-After",
+        "too many failed attempts from this address; see Retry-After",
     ),
     code(403, Code::AuthOperator, "only an operator can do this"),
     code(
@@ -589,6 +594,11 @@ const PLATFORM: &[Entry] = &[
         Code::ServerFailed,
         "something failed on the server; its log says what",
     ),
+    code(
+        503,
+        Code::ServerStopping,
+        "the server stops, and the job has not begun or not ended; see Retry-After",
+    ),
     code(422, Code::TokenBadExpiry, "the expiry is not between 60 s and a year"),
     code(
         422,
@@ -596,6 +606,12 @@ const PLATFORM: &[Entry] = &[
         "the scope is not deploy, invoke, view or admin, or is missing",
     ),
     code(404, Code::TokenNotFound, "you have no token with this id"),
+    code(
+        422,
+        Code::TokenOutlives,
+        "a token cannot make one that is valid for longer than itself",
+    ),
+    code(409, Code::TokenTooMany, "the account has 256 tokens; delete some"),
     code(
         403,
         Code::TokenScopeNotHeld,

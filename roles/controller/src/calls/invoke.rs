@@ -27,6 +27,7 @@ use crate::{
         logs,
         outcome::{Verdict, judge},
         results,
+        search::stopping,
         streams::Streams,
     },
     clock::now_ms,
@@ -98,10 +99,17 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
     JobId::new(now_ms, rand::rng().random())
 }
 
-/// Runs to its end, even if its caller goes away.
+/// Runs to its end, even if its caller goes away. Refuses with `server.stopping` where the process ends first: then there is no
+/// record of the run, as after a crash.
 pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> {
-    let tasks = calls.ground.tasks.clone();
-    Finishing::new(tasks, async move { watched(&calls, invocation).await })
+    let (tasks, id) = (calls.ground.tasks.clone(), invocation.id);
+    Finishing::new(tasks, async move {
+        tokio::select! {
+            biased;
+            done = watched(&calls, invocation) => done,
+            () = calls.inflight.halted() => Err(stopping(id)),
+        }
+    })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.

@@ -170,7 +170,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
     }
     if delivery.is_cut && delivery.receipt.status != JobStatus::Ok {
         let message = "the provider's link broke in the middle of the job's stream";
-        return failed(JobState::Failed, Code::ProviderLost, message.into());
+        return failed(JobState::Failed, Code::ProviderLost.into(), message.into());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
         return failed(

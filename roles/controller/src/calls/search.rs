@@ -1,7 +1,7 @@
 //! The search for a slot: at once where one is free, else in the waiting room.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, Code, Rejection};
+use piecework_model::{AccountId, Code, JobId, Rejection};
 use piecework_scheduler::{Admission, Candidate, Claim, Reason, Reasons, plan};
 use rand::RngExt as _;
 
@@ -25,6 +25,19 @@ use crate::{
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
     Box::new(Refusal::new(Code::JobCancelled, "the job was cancelled").job(invocation.id))
+}
+
+/// The controller stops, and the job does not begin any more, or has not ended in time.
+pub(crate) fn stopping(job: JobId) -> Box<Refusal> {
+    let refusal = Refusal::new(
+        Code::ServerStopping,
+        "the server stops; nothing was recorded of this job",
+    );
+    Box::new(
+        refusal
+            .hint("call again in a moment; a synchronous job may have run in part")
+            .job(job),
+    )
 }
 
 pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
@@ -102,6 +115,9 @@ impl<'a> Search<'a> {
             if self.aboard.flight.cancel.is_cancelled() {
                 return Err(cancelled(self.invocation));
             }
+            if self.calls.ground.shutdown.is_cancelled() {
+                return Err(stopping(self.invocation.id));
+            }
             if now_ms() > self.invocation.deadline_ms {
                 return Err(self.expired().await);
             }
@@ -135,6 +151,7 @@ impl<'a> Search<'a> {
         tokio::select! {
             word = waiting.word() => Ok(word),
             () = self.aboard.flight.cancel.cancelled() => Err(cancelled(self.invocation)),
+            () = self.calls.ground.shutdown.cancelled() => Err(stopping(self.invocation.id)),
             () = tokio::time::sleep(left) => Err(self.expired().await),
         }
     }

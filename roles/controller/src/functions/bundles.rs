@@ -48,9 +48,7 @@ impl Drop for Hold {
                 stirred.notify_one();
             }
             Err(_) => drop(tokio::spawn(async move {
-                let mut held = held.lock().await;
-                let_go(&mut held, &digest);
-                drop(held);
+                let_go(&mut *held.lock().await, &digest);
                 stirred.notify_one();
             })),
         }

@@ -97,10 +97,11 @@ pub(super) async fn execute(
 async fn as_it_comes(controller: Arc<Controller>, mut invocation: Invocation) -> HttpResult<Response> {
     let (passing, passed) = passing::channel(false);
     invocation.streams.answer = Answering::Pass(passing);
+    let unary = |done| std::future::ready(answer(done));
     let streaming::Responded {
         mut response,
         is_stream,
-    } = streaming::respond(controller, invocation, (passed, false), answer).await?;
+    } = streaming::respond(controller, invocation, (passed, false), unary).await?;
     if is_stream {
         *response.status_mut() = StatusCode::OK;
         let headers = response.headers_mut();

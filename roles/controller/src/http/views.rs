@@ -16,6 +16,7 @@ use crate::{
     clock::timestamp,
     failure::failed,
     functions::{Live, budget, placement},
+    http::origin::Origins,
     providers::reasons,
     shown,
 };
@@ -52,6 +53,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
             "{}/fn/{}/{}",
             controller.ground.base_url, function.owner_name, function.name
         ),
+        own_url: Origins::of(&controller.ground.base_url).url(&function.owner_name, &function.name),
         sandbox: version.backend.clone(),
         sandbox_reason: version.backend_reason.clone(),
         handler: version.handler.clone(),

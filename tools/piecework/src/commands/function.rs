@@ -62,6 +62,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("name", view.name.clone()),
         ("id", view.id.to_string()),
         ("url", view.url.clone()),
+        ("own url", view.own_url.clone().unwrap_or_else(|| "-".into())),
         ("owner", view.owner.clone()),
         ("version", view.version.to_string()),
         ("language", view.language.to_string()),

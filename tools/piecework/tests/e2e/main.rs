@@ -7,6 +7,7 @@ mod command_line;
 mod computer;
 mod crash;
 mod damage;
+mod doors;
 mod fairness;
 mod fixtures;
 mod full_disk;

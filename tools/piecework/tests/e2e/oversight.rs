@@ -348,23 +348,6 @@ async fn an_account_over_its_rate_waits_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn guessing_a_password_is_throttled() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    machine.person("ada", 0).await;
-    let log_in = async |password: &str| {
-        let body = json!({"name": "ada", "password": password});
-        machine.ask_as(None, Method::POST, "/sessions", Some(body)).await
-    };
-    for _ in 0..10 {
-        log_in("wrong horse").await.refused(401, Code::AuthBadCredentials);
-    }
-    let refused = log_in("correct horse").await;
-    refused.refused(429, Code::AuthRateLimited);
-    assert_eq!(refused.headers["retry-after"], "60");
-}
-
-#[tokio::test]
 async fn who_changed_what_is_recorded_and_shown_to_who_is_concerned() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
