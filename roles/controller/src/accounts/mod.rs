@@ -6,9 +6,9 @@ pub(crate) mod challenges;
 pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;
-pub(crate) mod throttle;
 #[cfg(test)]
 mod tests;
+pub(crate) mod throttle;
 
 pub(crate) use members::*;
 
