@@ -20,7 +20,7 @@ mod workload;
 
 pub use code::{AnyCode, Code};
 pub use credits::{Credits, CreditsOverflow};
-pub use digest::{Digest, DigestStream};
+pub use digest::{Digest, DigestStream, Salt};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use format::{Format, MARK, UnknownVersion};
 pub use function::{FunctionName, Language, OwnerName};

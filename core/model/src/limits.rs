@@ -46,6 +46,9 @@ impl Limits {
     pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
+    /// What a run's slot counts as at least among its memory, whatever the run needs of it: a run that only waits displaces
+    /// another. Half of what a function has unless it says otherwise.
+    pub const SLOT_BYTES: u64 = Self::DEFAULT.memory_bytes / 2;
     /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
     pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
 

@@ -65,6 +65,9 @@ pub struct Request {
     pub region: Option<String>,
     pub labels: BTreeSet<String>,
     pub trust: Trust,
+    /// Of a job that brings secrets or reaches the network: only providers that are known, and whatever belongs to one of
+    /// these.
+    pub confided_to: Option<BTreeSet<AccountId>>,
     /// Only these, where the developer pinned the function to machines.
     pub pinned: Option<Pinned>,
 }
@@ -172,10 +175,17 @@ pub fn inability(candidate: &Candidate, request: &Request) -> Option<Reason> {
         (request.region.as_ref().is_some_and(elsewhere), Reason::WrongRegion),
         (!request.labels.is_subset(&candidate.labels), Reason::MissingLabel),
         (candidate.trust < request.trust, Reason::TooLittleTrust),
+        (!is_confided(candidate, request), Reason::NotConfided),
     ];
     checks
         .into_iter()
         .find_map(|(applies, reason)| applies.then_some(reason))
+}
+
+fn is_confided(candidate: &Candidate, request: &Request) -> bool {
+    let is_theirs =
+        |owners: &BTreeSet<AccountId>| owners.contains(&candidate.owner) || owners.contains(&candidate.account);
+    candidate.trust >= Trust::Known || request.confided_to.as_ref().is_none_or(is_theirs)
 }
 
 fn runs(candidate: &Candidate, request: &Request) -> bool {

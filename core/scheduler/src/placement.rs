@@ -91,7 +91,7 @@ impl std::str::FromStr for Trust {
         [Self::New, Self::Known, Self::Trusted]
             .into_iter()
             .find(|trust| trust.as_str() == text)
-            .ok_or_else(|| Rejection::new(Code::PlacementBadTrust, "the trust class must be new, known or trusted"))
+            .ok_or_else(|| Rejection::new(Code::PlacementBadTrust, "the trust class must be any, known or trusted"))
     }
 }
 
@@ -106,6 +106,9 @@ pub struct Placement {
     pub labels: BTreeSet<String>,
     /// The least.
     pub trust: Trust,
+    /// Whether the developer said that any provider will do, also for a function with secrets or an allow list.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub any_trust: bool,
     pub price_caps: PriceCaps,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,

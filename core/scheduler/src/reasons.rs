@@ -22,6 +22,8 @@ pub enum Reason {
     WrongRegion,
     MissingLabel,
     TooLittleTrust,
+    /// The job brings secrets or reaches the network, and too little of this provider was checked.
+    NotConfided,
     NoFreeSlot,
     /// Its jobs use what it has; one of this size fits when some of them have ended.
     NoFreeMemory,
@@ -48,6 +50,7 @@ impl std::fmt::Display for Reason {
             Self::WrongRegion => "wrong_region",
             Self::MissingLabel => "missing_label",
             Self::TooLittleTrust => "too_little_trust",
+            Self::NotConfided => "not_confided",
             Self::NoFreeSlot => "no_free_slot",
             Self::NoFreeMemory => "no_free_memory",
             Self::Refused => "refused",

@@ -45,6 +45,7 @@ fn request() -> Request {
         region: None,
         labels: BTreeSet::new(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     }
 }

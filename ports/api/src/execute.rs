@@ -67,9 +67,10 @@ pub struct HttpEvent {
     /// The query as the client sent it, without the `?`; empty if there is none.
     #[serde(default)]
     pub raw_query: String,
-    /// Lower-case names; the last value of each. The platform's `authorization` and `cookie` are left out.
+    /// Lower-case names; the last value of each. The platform's `authorization` is left out, and `cookie` unless the request
+    /// came to the function's own origin.
     pub headers: BTreeMap<String, String>,
-    /// Every name and value in their order, without those two; bytes that are not ASCII as in ISO 8859-1.
+    /// Every name and value in their order, without those; bytes that are not ASCII as in ISO 8859-1.
     #[serde(default)]
     pub header_list: Vec<(String, String)>,
     /// Parsed if it is JSON, otherwise text; absent if it is not UTF-8.

@@ -263,7 +263,8 @@ pub struct PlacementBody {
     /// Only providers with all of these labels; empty: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
-    /// Minimum trust class: `new`, `known` or `trusted`.
+    /// Minimum trust class: `any`, `known` or `trusted` (`new` means `any`). `default`: `known` where the function has secrets
+    /// or an allow list and is not pinned, except for computers of its owner and of the operator; otherwise `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "known")]
     pub trust: Option<String>,
@@ -321,8 +322,12 @@ pub struct FunctionView {
     #[schema(value_type = String)]
     pub language: Language,
     pub status: FunctionStatus,
-    /// Its plain URL.
+    /// Its plain URL, at the platform's own origin: browsers keep nothing there that the function sets, and run its pages
+    /// in a sandbox.
     pub url: String,
+    /// The function at an origin of its own. Absent where the platform's host is an address without names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_url: Option<String>,
     /// The backend that runs it.
     pub sandbox: String,
     /// Why this backend: the finding of `auto`, or that it was requested.
@@ -348,6 +353,10 @@ pub struct FunctionView {
     /// Where its jobs may run; an absent part means no restriction.
     #[serde(default)]
     pub placement: PlacementBody,
+    /// Its jobs go only to providers of class `known` or better and to computers of its owner or the operator, because it
+    /// has secrets or an allow list and `placement.trust` is not set.
+    #[serde(default)]
+    pub confidential: bool,
     /// Percentage of its jobs that run twice and are compared; 0 if it is not declared deterministic.
     #[serde(default)]
     pub rerun_percent: u32,

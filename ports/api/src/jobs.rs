@@ -134,6 +134,11 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub rerun_of: Option<JobId>,
+    /// What its digests on the ledger are salted with, in hex: show it to those who are to check them. Without it nobody can try
+    /// out what the job's input or output was. Absent where no receipt came; of no use where the provider's program is too old
+    /// to salt digests, or the job is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_salt: Option<String>,
     /// Why its receipt is not paid, or waits for a decision; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<crate::held::HeldView>,

@@ -9,8 +9,9 @@ use std::{
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-/// Half of the reserve: what runs when the disk is full is written down and settled on it.
+/// Half of the reserve, and no more than what is under way takes when the disk is full: its records and their settlement.
 const SHARE: u64 = 2;
+const BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Ballast {
     path: PathBuf,
@@ -23,7 +24,7 @@ impl Ballast {
         let held = path.exists();
         Self {
             path,
-            bytes: reserve_bytes / SHARE,
+            bytes: (reserve_bytes / SHARE).min(BYTES_MAX),
             held,
         }
     }

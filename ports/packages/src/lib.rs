@@ -89,7 +89,7 @@ pub struct Resolved {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// `packages.bad_requirement`, `packages.direct_reference`, `packages.unresolvable`, `packages.tool_missing`,
-    /// `packages.no_jail`, `packages.timeout`, `packages.too_large`.
+    /// `packages.no_jail`, `packages.timeout`, `packages.too_large`, `packages.busy`.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The jail failed, or what came out of it is not what the resolver writes.
@@ -150,7 +150,7 @@ impl Packages {
                 .flatten(),
         };
         let Some(manifest) = declared else { return Ok(None) };
-        let _turn = self.turns.take(account).await;
+        let _turn = self.turns.take(account).await?;
         let jails = self.jails.clone();
         let jail = blocking(move || jails()).await?.ok_or_else(no_jail)?;
         let archive = jailed::run(&*jail, language, &manifest, &self.options).await?;

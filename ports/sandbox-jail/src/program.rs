@@ -90,18 +90,19 @@ impl Loaded for JailedProgram {
 }
 
 impl Line {
-    /// In a task of its own: making a jail must not be cancelled half way.
+    /// The jail is made in a task of its own: that must not be cancelled half way. The program's own code ends with whoever
+    /// waits for it.
     async fn instance(self: Arc<Self>) -> Result<JailInstance, LoadError> {
-        tokio::spawn(async move {
-            let spare = self.spare.lock().take().filter(|cell| cell.process.usable());
-            let cell = match spare {
-                Some(cell) => cell,
-                None => self.yard.cell(&self.mould).await.map_err(LoadError::Failed)?,
-            };
-            JailInstance::load(cell, self.program.clone(), &self).await
-        })
-        .await
-        .map_err(|error| LoadError::Failed(error.to_string()))?
+        let line = self.clone();
+        let making = tokio::spawn(async move {
+            let spare = line.spare.lock().take().filter(|cell| cell.process.usable());
+            match spare {
+                Some(cell) => Ok(cell),
+                None => line.yard.cell(&line.mould).await.map_err(LoadError::Failed),
+            }
+        });
+        let made = making.await.map_err(|error| LoadError::Failed(error.to_string()))?;
+        JailInstance::load(made?, self.program.clone(), &self).await
     }
 
     /// Makes what the next start will need. After a first call and not before: it must not compete with one.

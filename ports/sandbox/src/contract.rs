@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 pub use piecework_model::BackendName;
-use piecework_model::{Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
+use piecework_model::{Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -81,11 +81,25 @@ pub struct EgressMeter(Arc<Moved>);
 
 #[derive(Debug, Default)]
 struct Moved {
+    payer: Option<LeaseId>,
     network: AtomicU64,
     streamed: AtomicU64,
 }
 
 impl EgressMeter {
+    /// Of a call that this lease pays for: what its calls hold of a thing that all share is counted together.
+    pub fn of(payer: LeaseId) -> Self {
+        Self(Arc::new(Moved {
+            payer: Some(payer),
+            ..Moved::default()
+        }))
+    }
+
+    /// None of a call that nobody pays for, like a probe's.
+    pub fn payer(&self) -> Option<LeaseId> {
+        self.0.payer
+    }
+
     /// All that is billed: over the network, to and fro, and streamed.
     pub fn bytes(&self) -> u64 {
         let network = self.0.network.load(Ordering::Acquire);

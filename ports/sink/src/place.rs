@@ -83,6 +83,7 @@ impl Sink {
             return Err(bad(format!("the URL has more than {URL_LENGTH_MAX} characters")));
         }
         permitted(&parse(&url)?, policy)?;
+        self.check_credentials()?;
         match self {
             Self::Http { .. } => Ok(()),
             Self::Webhook { secret, .. } => crate::sign::key(secret.as_deref())
@@ -103,6 +104,39 @@ impl Sink {
         }
     }
 }
+
+impl Sink {
+    /// What is sent as a header has to be one: found out now, not with the first result.
+    fn check_credentials(&self) -> Result<(), Rejection> {
+        let sent: &[(&str, Option<&str>)] = match self {
+            Self::Http { token, .. } => &[("token", token.as_deref())],
+            Self::Webhook { .. } => &[],
+            Self::S3 {
+                region,
+                access_key,
+                secret_key,
+                session_token,
+                ..
+            } => &[
+                ("region", Some(region)),
+                ("access_key", Some(access_key)),
+                ("secret_key", Some(secret_key)),
+                ("session_token", session_token.as_deref()),
+            ],
+        };
+        let is_plain =
+            |text: &str| text.len() <= CREDENTIAL_LENGTH_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+        match sent.iter().find(|(_, text)| text.is_some_and(|text| !is_plain(text))) {
+            Some((field, _)) => Err(bad(format!(
+                "`{field}` has more than {CREDENTIAL_LENGTH_MAX} characters, or some that are not visible ASCII"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Temporary credentials of cloud services have some 2,000 characters.
+const CREDENTIAL_LENGTH_MAX: usize = 8_192;
 
 /// Stands for the job's id in a URL.
 pub(crate) const JOB: &str = "{job}";
@@ -202,6 +236,19 @@ mod tests {
         assert_eq!(code(&s3("a/b", ""), &[]), Some(Code::ResultBadSink));
         assert_eq!(code(&s3("bucket", "/x"), &[]), Some(Code::ResultBadSink));
         assert_eq!(code(&s3("bucket", "x/"), &[]), None);
+        for (token, due) in [
+            ("a-token", None),
+            ("a\r\nx-evil: 1", Some(Code::ResultBadSink)),
+            ("a token", Some(Code::ResultBadSink)),
+            ("t\u{f6}ken", Some(Code::ResultBadSink)),
+            (&*"t".repeat(8_193), Some(Code::ResultBadSink)),
+        ] {
+            let sink = Sink::Http {
+                url: "https://example.org/".into(),
+                token: Some(token.into()),
+            };
+            assert_eq!(code(&sink, &[]), due, "{token:?}");
+        }
     }
 
     fn s3(bucket: &str, prefix: &str) -> Sink {

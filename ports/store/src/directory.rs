@@ -16,7 +16,7 @@ use crate::StoreFailure;
 ///
 /// - 1: frames, segments, job records and sealed bytes have versions, other records do not.
 /// - 2: every record has one.
-/// - 3: what accounts keep is counted; results may be dropped.
+/// - 3: what accounts keep is counted; results may be dropped; tokens have parents, in a column of their table.
 const FORMAT: Format = Format::new("store", 3);
 const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";

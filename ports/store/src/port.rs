@@ -41,13 +41,13 @@ pub trait Users: Send + Sync {
 /// Bearer tokens. Whatever returns `Ok` is durable.
 #[async_trait]
 pub trait Tokens: Send + Sync {
-    /// `Conflict` if the id or the hash exists.
+    /// `Conflict` if the id or the hash exists, `NotFound` if its parent does not.
     async fn insert_token(&self, token: &Token) -> Result<(), StoreFailure>;
     /// Also one that has expired: the caller has the clock.
     async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreFailure>;
     /// Oldest first.
     async fn list_tokens(&self, account: AccountId) -> Result<Vec<Token>, StoreFailure>;
-    /// Whether there was one; only the account's own.
+    /// Deletes it with those that were made with it, and with those. Whether there was one; only the account's own.
     async fn delete_token(&self, account: AccountId, id: &str) -> Result<bool, StoreFailure>;
 }
 

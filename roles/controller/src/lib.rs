@@ -30,17 +30,17 @@ pub use money::lane::LaneState;
 pub use money::outbox::{LaneKey, Outgoing};
 pub use money::settle::settlement;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
 use piecework_disk::Room;
 use piecework_model::{AccountId, OwnerName, Prices, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
+use piecework_serve::Limits;
 use piecework_store::Store;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -202,7 +202,8 @@ impl Controller {
         });
         let cache = Arc::new(functions::Cache::default());
         let remembered = cache.clone();
-        let accounts = Accounts::new(ground.clone(), Box::new(move || remembered.forget_all()));
+        let on_limits = Box::new(move || remembered.forget_all());
+        let accounts = Accounts::new(ground.clone(), options.background, on_limits);
         let providers = Providers::new(ground.clone());
         let money = Money::new(ground.clone(), accounts.clone(), providers.clone());
         let means = functions::Means {
@@ -242,17 +243,28 @@ impl Controller {
         Ok(())
     }
 
-    /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running requests end and
-    /// settles what waits.
+    /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running jobs end, for
+    /// [`RUNNING_WITHIN`], and settles what waits. Accepted jobs that have not ended by then run again after the next
+    /// start.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, beside: OpenApiRouter) -> std::io::Result<()> {
-        let ground = self.ground.clone();
-        let app = http::router(self, beside).into_make_service_with_connect_info::<SocketAddr>();
-        let shutdown = ground.shutdown.clone();
-        axum::serve(listener.tap_io(answer_at_once), app)
-            .with_graceful_shutdown(async move { shutdown.cancelled().await })
-            .await?;
+        let (ground, calls) = (self.ground.clone(), self.calls.clone());
+        let mut patience = tokio::spawn(async move {
+            calls.ground.shutdown.cancelled().await;
+            tokio::time::sleep(RUNNING_WITHIN).await;
+            calls.inflight.halt();
+            tokio::time::sleep(REST_WITHIN).await;
+        });
+        let app = http::router(self, beside);
+        piecework_serve::serve(listener, app, LIMITS, ground.shutdown.cancelled()).await?;
         ground.tasks.close();
-        ground.tasks.wait().await;
+        tokio::select! {
+            biased;
+            () = ground.tasks.wait() => patience.abort(),
+            _ = &mut patience => {
+                let tasks = ground.tasks.len();
+                tracing::warn!(tasks, "stopped although something still ran; it is taken up at the next start");
+            }
+        }
         Ok(())
     }
 
@@ -264,14 +276,25 @@ impl Controller {
     /// A token of an adopted account, shown once.
     pub async fn issue_token(&self, account: AccountId, label: &str) -> Answer<String> {
         let scopes = piecework_api::accounts::Scope::ALL.into();
-        let issued = accounts::auth::issue(&self.accounts, account, label, scopes, None);
+        let issued = accounts::auth::issue(&self.accounts, account, label, scopes, (None, None));
         issued.await.map(|(text, _)| text)
     }
 }
 
-/// Small answers leave at once: Nagle's algorithm may hold them for an acknowledgement.
-fn answer_at_once(stream: &mut TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection went before it began");
-    }
-}
+/// How long jobs that run at a shutdown have to end.
+pub const RUNNING_WITHIN: Duration = Duration::from_secs(4);
+/// What is left then, the last settlements among it, has this long.
+const REST_WITHIN: Duration = Duration::from_secs(2);
+
+/// 8,192 connections, each of at most some 20 KiB; 1,024 of one address, for what a proxy or a whole campus opens. Links of
+/// providers that have proved their keys do not count against their address.
+const LIMITS: Limits = Limits {
+    connections_max: 8_192,
+    connections_per_caller_max: 1_024,
+    head_within: Duration::from_secs(15),
+    idle_within: Duration::from_secs(60),
+    body_within: Duration::from_secs(30),
+    write_within: Duration::from_secs(30),
+    // Jobs first: their callers are told what became of them.
+    drain_within: Duration::from_secs(5),
+};

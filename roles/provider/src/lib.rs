@@ -346,7 +346,10 @@ impl ProviderLink for Provider {
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
-        self.pools.load(backend, &work).await.map(drop)
+        match tokio::time::timeout(CHECK_WITHIN, self.pools.check(backend, &work)).await {
+            Ok(loaded) => loaded,
+            Err(_) => Err(LoadError::Code(too_slow())),
+        }
     }
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
@@ -368,7 +371,7 @@ impl ProviderLink for Provider {
             }
         };
         let (cold, pull) = (lease.cold, pulled.elapsed());
-        let egress = EgressMeter::default();
+        let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
         let call = Call {
             job: ticket.job,
@@ -399,7 +402,8 @@ impl ProviderLink for Provider {
             cores: self.profile.cores,
             took: ordered.elapsed(),
         };
-        let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, &seen);
+        let salted = (ticket, order.salt.as_ref());
+        let (receipt, mark) = self.receipts.write(salted, &finished, &streamed, &seen);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
@@ -464,6 +468,17 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
         duration: ran,
         reusable: false,
     }
+}
+
+/// What a deploy's check may take: nobody pays for it. Heavy packages take some seconds to import.
+const CHECK_WITHIN: Duration = Duration::from_secs(30);
+
+fn too_slow() -> Rejection {
+    let message = format!(
+        "loading the code took longer than the {} s that a deploy has for it",
+        CHECK_WITHIN.as_secs()
+    );
+    Rejection::new(Code::FunctionLoadFailed, message).hint("do less at module level; do it in the handler's first call")
 }
 
 /// Code that loaded at deploy time and does not now: the sandbox or the bundle failed here, not the caller.

@@ -1,6 +1,7 @@
 //! Warm pools: instances by function version, never by anything less.
 //!
 //! ```text
+//! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
 //! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
@@ -11,10 +12,15 @@ mod crashes;
 #[cfg(test)]
 mod tests;
 mod threads;
+#[cfg(test)]
+mod uncalled;
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +44,8 @@ type Key = (FunctionId, u32);
 pub(crate) struct Pools {
     bundles: Unpacked,
     pools: RwLock<HashMap<Key, Arc<Pool>>>,
+    /// Versions that a deploy has loaded, the oldest first; those that were called since are among them until they are looked at.
+    fresh: Mutex<VecDeque<Key>>,
     idle: Duration,
     idle_bytes_max: u64,
     memory: Arc<Memory>,
@@ -51,6 +59,8 @@ struct Pool {
     idle: Mutex<Vec<Idle>>,
     crashes: Mutex<Crashes>,
     used: Mutex<Instant>,
+    /// Whether somebody has called it.
+    is_called: AtomicBool,
 }
 
 impl Pool {
@@ -61,6 +71,7 @@ impl Pool {
             idle: Mutex::default(),
             crashes: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            is_called: AtomicBool::new(false),
         })
     }
 
@@ -107,6 +118,9 @@ pub(crate) struct Lease {
 
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
+/// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything
+/// else does.
+const FRESH_MAX: usize = 32;
 /// A template unused for this long goes.
 const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
 /// How long a deploy waits for the memory to load its code in.
@@ -117,6 +131,7 @@ impl Pools {
         Self {
             bundles,
             pools: RwLock::default(),
+            fresh: Mutex::default(),
             idle,
             idle_bytes_max,
             memory,
@@ -131,17 +146,41 @@ impl Pools {
         }
     }
 
-    /// The version's template, loaded if need be.
-    pub(crate) async fn load(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-    ) -> Result<Arc<dyn Loaded>, LoadError> {
+    /// Whether the version loads. What was loaded is kept for its first call, for as long as few others are.
+    pub(crate) async fn check(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
         let pool = self.pool(work);
+        let loaded = self.load(&pool, backend, work).await;
+        let key = (work.function, work.version);
+        if loaded.is_err() {
+            self.forget(key);
+            return loaded;
+        }
+        let surplus = {
+            let mut fresh = self.fresh.lock();
+            fresh.retain(|other| *other != key);
+            fresh.push_back(key);
+            let surplus = fresh.len().saturating_sub(FRESH_MAX);
+            fresh.drain(..surplus).collect::<Vec<_>>()
+        };
+        self.forget_uncalled(surplus);
+        Ok(())
+    }
+
+    async fn load(&self, pool: &Pool, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
         let _reserved = self.room_within(work.limits.footprint_bytes(), LOAD_PATIENCE).await?;
-        let loaded = self.template(&pool, backend, work).await?;
+        let loaded = self.template(pool, backend, work).await?;
         loaded.forgive();
-        Ok(loaded)
+        Ok(())
+    }
+
+    fn forget_uncalled(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut pools = self.pools.write();
+        for key in keys {
+            let is_called = |pool: &Arc<Pool>| pool.is_called.load(Ordering::Relaxed);
+            if pools.get(&key).is_some_and(|pool| !is_called(pool)) {
+                pools.remove(&key);
+            }
+        }
     }
 
     /// Memory for one more instance, within a time in which others may end.
@@ -158,6 +197,42 @@ impl Pools {
         }
     }
 
+    /// Of what deploys have left and nobody has called, the oldest that have to go so that the rest takes no more than
+    /// `room_bytes`.
+    fn uncalled_beyond(&self, room_bytes: u64) -> Vec<Key> {
+        let pools = self.pools.read();
+        let mut fresh = self.fresh.lock();
+        let uncalled = |key: &Key| {
+            let pool = pools.get(key).filter(|pool| !pool.is_called.load(Ordering::Relaxed))?;
+            pool.template.get().map(|template| template.loaded.memory_bytes())
+        };
+        fresh.retain(|key| uncalled(key).is_some());
+        let mut bytes: u64 = fresh.iter().filter_map(uncalled).sum();
+        let mut gone = Vec::new();
+        while bytes > room_bytes
+            && let Some(key) = fresh.pop_front()
+        {
+            bytes = bytes.saturating_sub(uncalled(&key).unwrap_or(0));
+            gone.push(key);
+        }
+        gone
+    }
+
+    /// Ends what nobody has called until so many bytes are free; how many are.
+    fn give_up_uncalled(&self, bytes: u64) -> u64 {
+        let held = self.uncalled_bytes();
+        self.forget_uncalled(self.uncalled_beyond(held.saturating_sub(bytes)));
+        held - self.uncalled_bytes().min(held)
+    }
+
+    fn uncalled_bytes(&self) -> u64 {
+        let pools = self.pools.read();
+        let fresh = self.fresh.lock();
+        let uncalled = fresh.iter().filter_map(|key| pools.get(key));
+        let uncalled = uncalled.filter(|pool| !pool.is_called.load(Ordering::Relaxed));
+        uncalled.map(|pool| pool.template_bytes()).sum()
+    }
+
     /// Memory for one more instance, taken from idle ones where there is no other.
     fn room(&self, bytes: u64) -> Option<Reserved> {
         let mut reserved = self.memory.count(0);
@@ -172,10 +247,11 @@ impl Pools {
         reserved.grow(bytes)
     }
 
-    /// Ends the longest idle instances, then templates that nothing runs of, until so many bytes are free or none is left.
+    /// Ends what nobody has called, then the longest idle instances, then templates that nothing runs of, until so many bytes are free or none is left.
     fn give_up(&self, bytes: u64) {
         let mut dropped = Vec::new();
         let mut templates = Vec::new();
+        let bytes = bytes.saturating_sub(self.give_up_uncalled(bytes));
         if bytes == 0 {
             return;
         }
@@ -271,6 +347,7 @@ impl Pools {
     /// A warm instance if one is idle, else a fresh one.
     pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
         let pool = self.pool(work);
+        pool.is_called.store(true, Ordering::Relaxed);
         let footprint_bytes = work.limits.footprint_bytes();
         if let Some(mut idle) = pool.pop() {
             if !self.grow(&mut idle.reserved, footprint_bytes) {
@@ -361,6 +438,8 @@ impl Pools {
 
     /// Drops instances and templates that nobody used for long, and the longest idle beyond the quota.
     pub(crate) fn sweep(&self, now: Instant) {
+        let (_, idle_bytes) = self.idle();
+        self.forget_uncalled(self.uncalled_beyond(self.idle_bytes_max.saturating_sub(idle_bytes)));
         let mut dropped = Vec::new();
         let mut kept = Vec::new();
         {

@@ -39,7 +39,7 @@ pub fn check(
             "the ticket allows the job more than this provider gives any job",
         );
     }
-    if ticket.input != input_digest(order) {
+    if ticket.input != input_digest(order).salted(order.salt.as_ref()) {
         return refuse(Code::TicketOtherInput, "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {

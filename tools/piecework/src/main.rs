@@ -15,10 +15,13 @@ mod source;
 mod tether;
 mod units;
 
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// How long threads that block have to end once everything else has.
+const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         .init();
     failure::keep_engine_panics_quiet();
     let cli = cli::Cli::parse();
+    compose::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -47,7 +51,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match runtime.block_on(cli::run(cli)) {
+    let ended = runtime.block_on(cli::run(cli));
+    // Whatever is still at work in a thread of its own, such as pip, is nothing that anybody waits for.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{failure}");

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use piecework_ledger::{Action, BatchTicket, Claim, Key, Value};
-use piecework_model::{AccountId, Code, Counters, LeaseId, NetworkId, Rejection};
+use piecework_model::{AccountId, Code, Counters, LeaseId, Limits, NetworkId, Rejection};
 use piecework_provider::{
     claims::{Papers, Patience, Shown},
     lanes::Lanes,
@@ -117,7 +117,8 @@ pub fn used(sequence: u64) -> Counters {
     let cpu_us = 5_000 + sequence * 7_919 % 60_000;
     Counters {
         cpu_us,
-        memory_byte_ms: (32 << 20) * cpu_us.div_ceil(1_000),
+        // At least what its slot counts as.
+        memory_byte_ms: Limits::SLOT_BYTES * cpu_us.div_ceil(1_000),
         egress_bytes: 0,
     }
 }
@@ -216,7 +217,7 @@ impl World {
         };
         let (receipt, mark) = provider
             .receipts
-            .write(&order.ticket, &finished, &Streamed::default(), &SEEN);
+            .write((&order.ticket, None), &finished, &Streamed::default(), &SEEN);
         provider.lanes.finish(&receipt);
         provider
             .papers

@@ -63,6 +63,8 @@ impl<L: PartialEq, T> Room<L, T> {
         lines
             .filter(|(_, _, line)| line.passed_over >= PASSED_OVER_MAX && !self.is_at_limit(&line.claim))
             .filter(|(_, _, line)| self.keeper_of(line) == Some(provider))
+            // A call that may not have a slot of the reserve keeps nothing from those that may.
+            .filter(|(developer, _, _)| self.berths[provider].gives_slot_to(*developer))
             .max_by_key(|(_, _, line)| line.passed_over)
             .map(|(developer, index, _)| (developer, index))
     }
@@ -111,7 +113,6 @@ impl<L: PartialEq, T> Room<L, T> {
     }
 
     pub(super) fn fits(&self, provider: usize, claim: &Claim) -> bool {
-        let berth = &self.berths[provider];
-        berth.is_free() && berth.memory.fits(claim.memory_bytes)
+        self.berths[provider].has_room_for(claim)
     }
 }

@@ -13,10 +13,14 @@
 //! by itself, so nobody gets less than its share of any provider that it can use, nor of them all together. A slot is of no
 //! use to a call that the provider has no memory for ([`memory`]).
 //!
+//! Some slots of each provider stay in reserve for developers that hold few there ([`reserve`]): long jobs of one never
+//! fill a provider, and a developer that holds none starts at once.
+//!
 //! Pure: the time comes in with each call, and what comes of it goes out through [`Room::next`], which has to be asked
 //! until it says `None` after everything that may free a slot.
 
 mod memory;
+mod reserve;
 mod set;
 mod shares;
 mod terms;
@@ -41,11 +45,42 @@ struct Berth {
     taken: u32,
     memory: Purse,
     shares: Shares,
+    /// Whose computer it is: nothing is kept back from its owner.
+    owner: Option<AccountId>,
 }
 
 impl Berth {
+    fn free(&self) -> u32 {
+        match self.presence {
+            Presence::Open => self.given().saturating_sub(self.taken),
+            Presence::Returning | Presence::Closed => 0,
+        }
+    }
+
+    fn given(&self) -> u32 {
+        self.slots.min(self.ceiling)
+    }
+
     fn is_free(&self) -> bool {
-        self.presence == Presence::Open && self.taken < self.slots.min(self.ceiling)
+        self.free() > 0
+    }
+
+    /// Whether a free slot is for this developer.
+    fn gives_slot_to(&self, developer: AccountId) -> bool {
+        let kept_back = match self.owner == Some(developer) {
+            true => 0,
+            false => reserve::kept_back(self.given(), self.shares.running(developer)),
+        };
+        self.free() > kept_back
+    }
+
+    /// Whether a free slot, and enough of the free memory, is for this developer, by how many slots it holds.
+    fn has_room_for(&self, claim: &Claim) -> bool {
+        let kept_bytes = match self.owner == Some(claim.developer) {
+            true => 0,
+            false => reserve::kept_bytes(self.given(), self.shares.running(claim.developer), self.memory.bytes),
+        };
+        self.gives_slot_to(claim.developer) && self.memory.fits(claim.memory_bytes.saturating_add(kept_bytes))
     }
 }
 
@@ -130,6 +165,7 @@ impl<L: PartialEq, T> Room<L, T> {
             taken: 0,
             memory: Purse::default(),
             shares: Shares::default(),
+            owner: None,
         });
         self.berths.len() - 1
     }
@@ -138,6 +174,12 @@ impl<L: PartialEq, T> Room<L, T> {
     pub fn open(&mut self, provider: usize, presence: Presence, slots: u32) {
         let berth = &mut self.berths[provider];
         (berth.presence, berth.slots) = (presence, slots);
+        self.stir(provider);
+    }
+
+    /// Says whose computer it is: its owner may fill it.
+    pub fn set_owner(&mut self, provider: usize, owner: AccountId) {
+        self.berths[provider].owner = Some(owner);
         self.stir(provider);
     }
 
@@ -163,7 +205,7 @@ impl<L: PartialEq, T> Room<L, T> {
     }
 
     /// A slot there, at once or not at all. Passes nobody over but calls that wait for more memory than is free: a slot that is
-    /// free is one that no other call waits for.
+    /// free is one that no other waiting call may have. A limit that was raised may let others in: ask [`Self::next`].
     pub fn admit(&mut self, provider: usize, claim: &Claim, now_us: u64) -> Admission {
         self.set_limit(claim);
         if self.is_at_limit(claim) {
@@ -408,8 +450,6 @@ impl<L: PartialEq, T> Room<L, T> {
     }
 
     /// One slot of this provider, to whom it belongs next.
-    ///
-    /// Here, and in [`Self::admit`], a guaranteed share of an account would be heeded.
     fn grant(&mut self, provider: usize, now_us: u64) -> Option<Grant<T>> {
         if !self.berths[provider].is_free() {
             return None;
@@ -422,14 +462,19 @@ impl<L: PartialEq, T> Room<L, T> {
         }
         let mut takers = std::mem::take(&mut self.takers);
         takers.clear();
+        let mut is_awaited = false;
         for (developer, queue) in &self.queues {
-            if let Some(line) = self.oldest(queue, provider) {
-                takers.push((*developer, queue.weight, line));
+            match self.oldest(queue, provider) {
+                Some(line) => takers.push((*developer, queue.weight, line)),
+                None => is_awaited |= queue.lines.iter().any(|line| self.could_take(line, provider)),
             }
         }
         let berth = &mut self.berths[provider];
         let granted = if takers.is_empty() {
-            berth.shares.calm();
+            // A call that waits for a slot outside of the reserve goes on being counted for.
+            if !is_awaited {
+                berth.shares.calm();
+            }
             None
         } else {
             let waiting = takers.iter().map(|(developer, weight, _)| (*developer, *weight));
@@ -454,12 +499,16 @@ impl<L: PartialEq, T> Room<L, T> {
 
     /// The line whose first call came first, of those that this provider can take a call of now.
     fn oldest(&self, queue: &Queue<L, T>, provider: usize) -> Option<usize> {
-        let memory = &self.berths[provider].memory;
-        let can = |line: &Line<L, T>| {
-            line.able.contains(provider) && memory.fits(line.claim.memory_bytes) && !self.is_at_limit(&line.claim)
-        };
+        let berth = &self.berths[provider];
+        let can = |line: &Line<L, T>| self.could_take(line, provider) && berth.has_room_for(&line.claim);
         let lines = queue.lines.iter().enumerate().filter(|(_, line)| can(line));
         lines.min_by_key(|(_, line)| line.first()).map(|(index, _)| index)
+    }
+
+    /// Whether this provider could take a call of the line now, were it not for the reserve.
+    fn could_take(&self, line: &Line<L, T>, provider: usize) -> bool {
+        let memory = &self.berths[provider].memory;
+        line.able.contains(provider) && memory.fits(line.claim.memory_bytes) && !self.is_at_limit(&line.claim)
     }
 
     fn stir(&mut self, provider: usize) {

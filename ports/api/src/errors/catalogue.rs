@@ -77,6 +77,11 @@ const PLATFORM: &[Entry] = &[
     code(404, Code::AccountNotFound, "no account has this name"),
     code(
         422,
+        Code::AccountReservedName,
+        "the name is a word of the platform's own: platform or commission",
+    ),
+    code(
+        422,
         Code::AccountSponsorLimit,
         "the sponsor's signature or credits do not cover the limit",
     ),
@@ -99,7 +104,7 @@ const PLATFORM: &[Entry] = &[
     code(
         429,
         Code::AuthRateLimited,
-        "too many login attempts for this name; see Retry-After",
+        "too many failed attempts from this address; see Retry-After",
     ),
     code(403, Code::AuthOperator, "only an operator can do this"),
     code(
@@ -150,6 +155,16 @@ const PLATFORM: &[Entry] = &[
         503,
         Code::DiskLow,
         "the server's disk is nearly full: new work and data are refused until there is room; see Retry-After",
+    ),
+    code(
+        429,
+        Code::DeployAllowance,
+        "the account's deploys have used the computing that is free in a day; the hint says when to deploy again",
+    ),
+    code(
+        503,
+        Code::DeployBusy,
+        "too many deploys of the account are under way, or no provider has a slot free to load the code; see Retry-After",
     ),
     code(
         422,
@@ -408,6 +423,11 @@ const PLATFORM: &[Entry] = &[
         "requirements.txt or package.json asks for something other than named packages with versions",
     ),
     code(
+        503,
+        Code::PackagesBusy,
+        "too many deploys, of the account or in all, wait for their packages to be resolved; see Retry-After",
+    ),
+    code(
         422,
         Code::PackagesDirectReference,
         "a package, or one that it depends on, is not on the package index but at a URL, in a repository or at a path",
@@ -458,7 +478,7 @@ const PLATFORM: &[Entry] = &[
     code(
         422,
         Code::PlacementBadTrust,
-        "the trust class is not new, known or trusted",
+        "the trust class is not any, known, trusted or default",
     ),
     code(
         422,
@@ -574,6 +594,11 @@ const PLATFORM: &[Entry] = &[
         Code::ServerFailed,
         "something failed on the server; its log says what",
     ),
+    code(
+        503,
+        Code::ServerStopping,
+        "the server stops, and the job has not begun or not ended; see Retry-After",
+    ),
     code(422, Code::TokenBadExpiry, "the expiry is not between 60 s and a year"),
     code(
         422,
@@ -581,6 +606,12 @@ const PLATFORM: &[Entry] = &[
         "the scope is not deploy, invoke, view or admin, or is missing",
     ),
     code(404, Code::TokenNotFound, "you have no token with this id"),
+    code(
+        422,
+        Code::TokenOutlives,
+        "a token cannot make one that is valid for longer than itself",
+    ),
+    code(409, Code::TokenTooMany, "the account has 256 tokens; delete some"),
     code(
         403,
         Code::TokenScopeNotHeld,

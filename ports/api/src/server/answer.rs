@@ -2,17 +2,14 @@
 
 use axum::{
     Json,
-    body::Body,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use piecework_model::Code;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 
 use crate::{
-    errors::{ErrorBody, Refusal, parse_body, status_of},
+    errors::{ErrorBody, Refusal, status_of},
     page::{List, PageQuery},
     routes,
 };
@@ -46,6 +43,8 @@ const RETRY_AFTER_S: &str = "1";
 const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
+/// Free computing of deploys comes back steadily; the hint has the time for this account.
+const RETRY_AFTER_ALLOWANCE_S: &str = "300";
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
@@ -53,12 +52,16 @@ impl IntoResponse for HttpError {
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry = match refusal.code.known() {
             Some(Code::AuthRateLimited) => Some(RETRY_AFTER_LOGIN_S),
+            Some(Code::DeployAllowance) => Some(RETRY_AFTER_ALLOWANCE_S),
             Some(Code::DiskLow) => Some(RETRY_AFTER_DISK_S),
             Some(
-                Code::FunctionTooMany
+                Code::DeployBusy
+                | Code::PackagesBusy
+                | Code::FunctionTooMany
                 | Code::RateLimited
                 | Code::QuotaInputs
                 | Code::ServerBusy
+                | Code::ServerStopping
                 | Code::ProviderNone
                 | Code::LedgerUnavailable
                 | Code::LedgerBehind
@@ -102,40 +105,4 @@ impl<T: Serialize> IntoResponse for Created<T> {
     fn into_response(self) -> Response {
         (StatusCode::CREATED, Json(self.0)).into_response()
     }
-}
-
-/// What is read of a body that is too large, so that its sender gets to see the refusal.
-const DRAINED_BYTES_MAX: usize = 64 << 20;
-
-/// The whole body, or `body.too_large`.
-pub async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
-    let mut parts = body.into_data_stream();
-    let (mut read, mut bytes) = (0, BytesMut::new());
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|error| {
-            refusal(
-                Code::BodyMalformed,
-                format!("the body did not arrive completely: {error}"),
-            )
-        })?;
-        read += part.len();
-        if read <= bytes_max {
-            bytes.extend_from_slice(&part);
-        } else if read > DRAINED_BYTES_MAX {
-            break;
-        }
-    }
-    if read > bytes_max {
-        return Err(HttpError(refusal(
-            Code::BodyTooLarge,
-            format!("the body is larger than the limit of {bytes_max} bytes"),
-        )));
-    }
-    Ok(bytes.freeze())
-}
-
-/// The body as JSON of this form; refused with the path of what does not fit.
-pub async fn read_body<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
-    let bytes = read_bytes(body, bytes_max).await?;
-    parse_body(&bytes).map_err(|refusal| HttpError(Box::new(refusal)))
 }

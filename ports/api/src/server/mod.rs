@@ -1,12 +1,10 @@
-//! What all HTTP servers of the platform share: responses, refusals, bodies, extractors, and a listener that strangers
-//! cannot exhaust.
+//! What all HTTP servers of the platform share: responses, refusals, bodies, extractors.
 
 mod answer;
+mod body;
 mod extract;
-mod listen;
-mod slow;
 mod views;
 
-pub use answer::{Created, HttpError, HttpResult, page, read_body, read_bytes, refusal, refuse};
-pub use extract::{Caller, Path, Query};
-pub use listen::{Limits, serve};
+pub use answer::{Created, HttpError, HttpResult, page, refusal, refuse};
+pub use body::{aside, read_body, read_bytes};
+pub use extract::{Path, Query};

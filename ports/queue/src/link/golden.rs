@@ -115,6 +115,7 @@ pub(super) fn order() -> Order {
         work: Arc::new(work()),
         event: Bytes::from_static(b"{\"a\":1}"),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),
@@ -371,4 +372,19 @@ fn every_frame_of_version_2_has_the_bytes_that_old_programs_know() {
 #[test]
 fn every_message_of_version_3_has_the_bytes_that_it_had() {
     check(include_str!("golden/v3.txt"), &version_3());
+}
+
+/// What version 4 adds to version 3.
+#[test]
+fn every_message_of_version_4_has_the_bytes_that_it_had() {
+    let mut kinds = Kinds::new();
+    let opening = Opening::Salted {
+        salt: piecework_model::Salt([9; 32]),
+        order: Box::new(OrderFrame::bare(&order())),
+        event_bytes: 7,
+        parameters_bytes: 4,
+        has_body: true,
+    };
+    put(&mut kinds, "opening salted", &opening);
+    check(include_str!("golden/v4.txt"), &kinds);
 }

@@ -96,6 +96,7 @@ pub fn order(sequence: u64, event: &[u8]) -> Order {
         work,
         event: Bytes::copy_from_slice(event),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: piecework_sandbox::Outlet::nowhere(),

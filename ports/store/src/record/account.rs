@@ -79,6 +79,8 @@ pub struct Token {
     pub label: String,
     pub created_at_ms: u64,
     pub expires_at_ms: Option<u64>,
+    /// The id of the token that it was made with.
+    pub parent: Option<String>,
 }
 
 impl Token {

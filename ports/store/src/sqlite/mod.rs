@@ -219,6 +219,11 @@ fn migrations() -> Migrator {
         migration(12, "oversight", include_str!("../../migrations/0012_oversight.sql")),
         migration(20, "results", include_str!("../../migrations/0020_results.sql")),
         migration(30, "quotas", include_str!("../../migrations/0030_quotas.sql")),
+        migration(
+            31,
+            "token_parents",
+            include_str!("../../migrations/0031_token_parents.sql"),
+        ),
     ])
 }
 

@@ -33,6 +33,7 @@ fn token(row: &SqliteRow) -> Result<Token, StoreFailure> {
         label: row.get("label"),
         created_at_ms: row.get::<i64, _>("created_at_ms") as u64,
         expires_at_ms: row.get::<Option<i64>, _>("expires_at_ms").map(|expires| expires as u64),
+        parent: row.get("parent"),
     })
 }
 
@@ -103,9 +104,10 @@ impl Users for Sqlite {
 #[async_trait]
 impl Tokens for Sqlite {
     async fn insert_token(&self, token: &Token) -> Result<(), StoreFailure> {
-        sqlx::query(
-            "INSERT INTO tokens (id, hash, account, scopes, label, created_at_ms, expires_at_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        let inserted = sqlx::query(
+            "INSERT INTO tokens (id, hash, account, scopes, label, created_at_ms, expires_at_ms, parent) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 \
+             WHERE $8 IS NULL OR EXISTS (SELECT 1 FROM tokens WHERE id = $8)",
         )
         .bind(&token.id)
         .bind(token.hash.to_vec())
@@ -114,10 +116,11 @@ impl Tokens for Sqlite {
         .bind(&token.label)
         .bind(token.created_at_ms as i64)
         .bind(token.expires_at_ms.map(|expires| expires as i64))
+        .bind(&token.parent)
         .execute(&mut *self.shared.writer.lock().await)
         .await
         .map_err(StoreFailure::unique("adding a token", "the token"))?;
-        Ok(())
+        super::found(inserted.rows_affected(), "parent of the token")
     }
 
     async fn token_by_hash(&self, hash: &[u8; 32]) -> Result<Option<Token>, StoreFailure> {
@@ -141,7 +144,12 @@ impl Tokens for Sqlite {
     }
 
     async fn delete_token(&self, account: AccountId, id: &str) -> Result<bool, StoreFailure> {
-        let deleted = sqlx::query("DELETE FROM tokens WHERE account = $1 AND id = $2")
+        // `UNION` keeps no row twice, so that no circle of parents goes on for ever.
+        let with_children = "WITH RECURSIVE gone (id) AS ( \
+             SELECT id FROM tokens WHERE account = $1 AND id = $2 \
+             UNION SELECT tokens.id FROM tokens JOIN gone ON tokens.parent = gone.id WHERE tokens.account = $1) \
+             DELETE FROM tokens WHERE id IN (SELECT id FROM gone)";
+        let deleted = sqlx::query(with_children)
             .bind(account.0.to_vec())
             .bind(id)
             .execute(&mut *self.shared.writer.lock().await)

@@ -23,6 +23,7 @@ use crate::{
     accounts::{
         Accounts, audit,
         auth::{Caller, random_text},
+        logins,
     },
     clock::{now_ms, timestamp},
     codecs,
@@ -50,6 +51,8 @@ const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
 const TTL_MIN_S: u64 = 60;
 const TTL_MAX_S: u64 = 365 * 86_400;
 const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
+/// Words that stand in a name's place where nobody's account is meant.
+const RESERVED_NAMES: [&str; 2] = ["platform", "commission"];
 
 #[derive(Serialize, Deserialize)]
 struct Invite {
@@ -314,6 +317,10 @@ pub(crate) async fn adopt(accounts: &Accounts, name: OwnerName, key: &SecretKey,
 /// `POST /accounts`: on the ledger first, then here; the invite's grant last.
 pub(crate) async fn register(accounts: &Accounts, body: CreateAccount) -> Answer<AccountId> {
     let name: OwnerName = body.name.parse().map_err(rejected)?;
+    if RESERVED_NAMES.contains(&name.as_str()) {
+        let message = format!("`{name}` is what the platform calls itself in audit records and payments");
+        return refuse(Code::AccountReservedName, message);
+    }
     let invite = take_invite(accounts, body.invite.as_deref()).await?;
     let result = register_invited(accounts, &body, name, invite.as_ref()).await;
     if let (Err(_), Some(invite), Some(code)) = (&result, &invite, &body.invite) {
@@ -399,11 +406,7 @@ async fn register_with_password(
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
         return refuse(Code::AccountBadPassword, "the password must have 10 to 200 characters");
     }
-    let password = password.to_owned();
-    let hash = tokio::task::spawn_blocking(move || piecework_store::hash_password(&password))
-        .await
-        .map_err(|error| failed("hash a password", &error))?
-        .map_err(store)?;
+    let hash = logins::hash_password(accounts, password.to_owned()).await?;
     let key = SecretKey::from_seed(rand::rng().random());
     let account = AccountId::of(&key.public());
     let register = Register {

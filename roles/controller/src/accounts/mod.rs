@@ -2,14 +2,18 @@
 
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod challenges;
+pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;
+pub(crate) mod throttle;
 
 pub(crate) use members::*;
 
 use std::sync::Arc;
 
 use piecework_chain::PeerChanges;
+use tokio::runtime::Handle;
 
 use crate::ground::Ground;
 
@@ -27,10 +31,11 @@ pub(crate) struct Accounts {
 pub(crate) type OnLimits = Box<dyn Fn() + Send + Sync>;
 
 impl Accounts {
-    pub(crate) fn new(ground: Arc<Ground>, on_limits: OnLimits) -> Arc<Self> {
+    /// Passwords are hashed on threads of `background`.
+    pub(crate) fn new(ground: Arc<Ground>, background: Handle, on_limits: OnLimits) -> Arc<Self> {
         Arc::new(Self {
             ground,
-            auth: auth::Auth::default(),
+            auth: auth::Auth::new(background),
             rates: rates::Rates::default(),
             turns: Turns::default(),
             peer_changes: PeerChanges::default(),

@@ -9,6 +9,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
 use piecework_model::{AccountId, Code};
+use piecework_serve::Caller as Address;
 
 use crate::{
     Answer,
@@ -37,6 +38,8 @@ pub(crate) enum Counted {
     Changes(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
+    /// Without a token, from this address.
+    Stranger(Address),
 }
 
 pub(crate) struct Rates(Cache<Counted, Arc<Mutex<Bucket>>>);
@@ -104,6 +107,15 @@ pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimit
     };
     let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
     accounts.rates.take(counted, (rate, burst))
+}
+
+/// Requests without a token that one address may send: what a page of the portal asks for many times over. Each costs
+/// little; what costs more has bounds of its own.
+const STRANGERS_RATE: (u32, u32) = (1_000, 4_000);
+
+/// Counts one request of somebody without a token. Refuses with `rate.limited`.
+pub(crate) fn count_stranger(accounts: &Accounts, from: Address) -> Answer<()> {
+    accounts.rates.take(Counted::Stranger(from), STRANGERS_RATE)
 }
 
 /// Counts one change. Refuses with `rate.limited`.

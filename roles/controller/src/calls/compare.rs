@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, ReportMismatch};
-use piecework_model::{AccountId, Code, Digest, JobId, JobStatus, MerkleProof, Receipt, Sealed};
+use piecework_model::{AccountId, Code, Digest, JobId, JobStatus, MerkleProof, Receipt, Salt, Sealed};
 use piecework_queue::Unsealed;
 use piecework_scheduler::{Finding, Verdict, rerun_percent, verdict};
 use rand::RngExt as _;
@@ -40,6 +40,8 @@ pub(crate) struct First {
     pub(crate) live: Arc<Live>,
     pub(crate) event: Bytes,
     pub(crate) parameters: Bytes,
+    /// Of its digests.
+    pub(crate) salt: Option<Salt>,
     pub(crate) payable: Payable,
 }
 
@@ -111,7 +113,9 @@ async fn rerun(calls: &Arc<Calls>, first: &First, opinions: &[&Payable]) -> Answ
         purpose: Purpose::Rerun {
             of: first.payable.outgoing.receipt.job,
             has_run: has_run.collect(),
+            salt: first.salt,
         },
+        caller: None,
         streams: Streams {
             answer: Answering::Discard,
             body: None,

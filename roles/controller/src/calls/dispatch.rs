@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
-use piecework_model::{AccountId, Code, Domain, Rejection, Seal, Ticket};
+use piecework_model::{AccountId, Code, Domain, Rejection, Salt, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};
@@ -19,9 +19,8 @@ use crate::{
     Answer,
     calls::{
         Calls,
-        fair::Slot,
         inflight::Aboard,
-        invoke::Invocation,
+        invoke::{Invocation, Purpose},
         outcome::{Observed, ReceiptFault, check_logs, check_receipt},
         search::Search,
         streams::{self, Seen as Streams},
@@ -32,7 +31,7 @@ use crate::{
         aside,
         leases::{self, Lane, Reservation},
     },
-    providers::standings,
+    providers::{fair::Slot, standings},
 };
 
 /// A job that a provider has run.
@@ -40,6 +39,8 @@ pub(crate) struct Ran {
     pub(crate) delivery: Delivery,
     pub(crate) streams: Streams,
     pub(crate) ticket: Ticket,
+    /// Of its digests.
+    pub(crate) salt: Option<Salt>,
     /// Whether the receipt is in order; what comes of it if not.
     pub(crate) checked: Result<(), ReceiptFault>,
     pub(crate) budget: Option<budget::Hold>,
@@ -78,6 +79,7 @@ impl Search<'_> {
                 .allowance(&live.work.limits, live.version.stream_bytes),
             false => 0,
         };
+        let salt = self.salt(&*provider);
         let limits = live.work.limits.with_stream(streamable_bytes);
         let price_max_ucr = limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
         // Of a monthly budget without what it might stream: that is billed when it was, and would refuse calls for what
@@ -94,7 +96,7 @@ impl Search<'_> {
             sequence,
             job: invocation.id,
             code: live.work.code,
-            input: input_digest(&invocation.event, &invocation.parameters),
+            input: input_digest(&invocation.event, &invocation.parameters).salted(salt.as_ref()),
             limits,
             prices,
             price_max_ucr,
@@ -127,6 +129,7 @@ impl Search<'_> {
             work: live.work.clone(),
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
+            salt,
             // Of this order alone: a provider that breaks its bounds must not end the job.
             cancel: self.aboard.flight.cancel.child_token(),
             body: None,
@@ -157,6 +160,7 @@ impl Search<'_> {
             cores,
             streamed: streams.streamed,
             streamable_bytes,
+            salt,
         };
         let checked = match streams.is_over {
             true => Err(ReceiptFault::TooMuchOutput),
@@ -179,6 +183,7 @@ impl Search<'_> {
             delivery,
             streams,
             ticket,
+            salt,
             checked,
             budget,
             lane,
@@ -187,6 +192,16 @@ impl Search<'_> {
             began,
             _slot: slot,
         }))
+    }
+
+    /// What its digests are salted with there: a rerun's with the salt of the job that it is compared with.
+    fn salt(&self, provider: &dyn ProviderLink) -> Option<Salt> {
+        match &self.invocation.purpose {
+            Purpose::Rerun { salt, .. } => *salt,
+            Purpose::Call | Purpose::Reference => provider
+                .takes_salts()
+                .then(|| Salt::of_job(&self.calls.ground.key, self.invocation.id)),
+        }
     }
 
     fn note_running(&self, provider: AccountId) {

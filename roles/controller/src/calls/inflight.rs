@@ -17,7 +17,10 @@ pub(crate) struct Flight {
 }
 
 #[derive(Default)]
-pub(crate) struct Inflight(DashMap<JobId, Arc<Flight>>);
+pub(crate) struct Inflight {
+    flights: DashMap<JobId, Arc<Flight>>,
+    halted: CancellationToken,
+}
 
 /// Takes the job off the list when it ends, however it ends.
 pub(crate) struct Aboard<'a> {
@@ -34,12 +37,12 @@ impl Inflight {
             ended: watch::Sender::new(false),
             queued: parking_lot::Mutex::new(job),
         });
-        self.0.insert(id, flight.clone());
+        self.flights.insert(id, flight.clone());
         Aboard { list: self, id, flight }
     }
 
     pub(crate) fn get(&self, job: JobId) -> Option<Arc<Flight>> {
-        self.0.get(&job).map(|entry| entry.value().clone())
+        self.flights.get(&job).map(|entry| entry.value().clone())
     }
 
     /// The records, as they stand, of those that `wanted` takes.
@@ -48,11 +51,20 @@ impl Inflight {
             let job = flight.queued.lock();
             wanted(&job).then(|| job.clone())
         };
-        self.0.iter().filter_map(|entry| record(&entry)).collect()
+        self.flights.iter().filter_map(|entry| record(&entry)).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.flights.len()
+    }
+
+    /// Whatever still runs is given up: the process ends.
+    pub(crate) fn halt(&self) {
+        self.halted.cancel();
+    }
+
+    pub(crate) async fn halted(&self) {
+        self.halted.cancelled().await;
     }
 
     /// Returns when the job is no longer on its way; at once if it is not.
@@ -67,7 +79,7 @@ impl Inflight {
 
 impl Drop for Aboard<'_> {
     fn drop(&mut self) {
-        self.list.0.remove(&self.id);
+        self.list.flights.remove(&self.id);
         self.flight.ended.send_replace(true);
     }
 }

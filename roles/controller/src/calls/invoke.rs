@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, Code, JobId};
-use piecework_queue::Delivery;
+use piecework_model::{AccountId, Code, Digest, JobId, Salt};
+use piecework_queue::{Delivery, input_digest};
 use piecework_scheduler::Reasons;
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
@@ -27,6 +27,7 @@ use crate::{
         logs,
         outcome::{Verdict, judge},
         results,
+        search::stopping,
         streams::Streams,
     },
     clock::now_ms,
@@ -52,7 +53,17 @@ pub(crate) struct Invocation {
     /// Out of the durable queue: waits for a slot as long as it takes, keeps its output whatever its size.
     pub(crate) accepted: bool,
     pub(crate) purpose: Purpose,
+    /// Whose token it came with; none of a call without one.
+    pub(crate) caller: Option<AccountId>,
     pub(crate) streams: Streams,
+}
+
+impl Invocation {
+    /// What the function's owner called it with; none where somebody else did.
+    fn owners_input(&self) -> Option<Digest> {
+        let is_owners = self.caller == Some(self.live.function.owner);
+        is_owners.then(|| input_digest(&self.event, &self.parameters))
+    }
 }
 
 /// Why a job runs.
@@ -64,6 +75,8 @@ pub(crate) enum Purpose {
         of: JobId,
         /// They do not run it again, nor does who belongs to the same owner.
         has_run: Vec<AccountId>,
+        /// Of that job's digests.
+        salt: Option<Salt>,
     },
     /// To see whether a provider computes.
     Reference,
@@ -86,10 +99,17 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
     JobId::new(now_ms, rand::rng().random())
 }
 
-/// Runs to its end, even if its caller goes away.
+/// Runs to its end, even if its caller goes away. Refuses with `server.stopping` where the process ends first: then there is no
+/// record of the run, as after a crash.
 pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> {
-    let tasks = calls.ground.tasks.clone();
-    Finishing::new(tasks, async move { watched(&calls, invocation).await })
+    let (tasks, id) = (calls.ground.tasks.clone(), invocation.id);
+    Finishing::new(tasks, async move {
+        tokio::select! {
+            biased;
+            done = watched(&calls, invocation) => done,
+            () = calls.inflight.halted() => Err(stopping(id)),
+        }
+    })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.
@@ -103,7 +123,8 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
         Err(refusal) => Some(&refusal.code),
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
-    if let Err(refusal) = watch::note(&calls.functions, &live, watch::End::of(code)).await {
+    let end = watch::End::of(code, || invocation.owners_input());
+    if let Err(refusal) = watch::note(&calls.functions, &live, end).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
     if let Err(refusal) = budget::alert(&calls.functions, &live).await {
@@ -130,6 +151,7 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
             return Err(refusal);
         }
     };
+    let salt = ran.salt;
     let (done, payable) = conclude(calls, invocation, arrived, ran)?;
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
@@ -139,6 +161,7 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
                 live,
                 event: invocation.event.clone(),
                 parameters: invocation.parameters.clone(),
+                salt,
                 payable,
             };
             calls.ground.tasks.spawn(compare::compare(calls.clone(), first));
@@ -173,6 +196,7 @@ fn queued_record(invocation: &Invocation) -> Job {
 fn conclude(calls: &Calls, invocation: &Invocation, arrived: Instant, ran: Ran) -> Answer<(Done, Option<Payable>)> {
     let live = &invocation.live;
     let (delivery, ticket) = (ran.delivery, ran.ticket);
+    let streamed_bytes = ran.streams.streamed.both_ways();
     let mut verdict = judge(&delivery, &ticket.limits, &ran.streams);
     if let Some(error) = &mut verdict.error {
         logs::redact_error(error, &live.secrets);
@@ -195,8 +219,12 @@ fn conclude(calls: &Calls, invocation: &Invocation, arrived: Instant, ran: Ran) 
     let is_owed = job.settlement.is_some();
     calls.ground.telemetry.count(live.version.language, &job);
     calls.ground.events.job(&job);
-    results::begin(calls, &live.function, &job)?;
-    calls.ground.store.finish(job).map_err(store)?;
+    let begun = results::begin(calls, &live.function, &job);
+    if let Err(refusal) = begun.and_then(|()| calls.ground.store.finish(job).map_err(store)) {
+        // What is not written down is not paid, so it is not at stake any more.
+        ran.lane.refused(ticket.sequence);
+        return Err(refusal);
+    }
     results::ended(calls, &live.function);
     let done = Done {
         id: invocation.id,
@@ -226,6 +254,7 @@ fn conclude(calls: &Calls, invocation: &Invocation, arrived: Instant, ran: Ran) 
         developer: live.function.owner,
         function: (live.function.id, live.version.version),
         function_name: live.function.name.clone(),
+        streamed_bytes,
         lane: Some(ran.lane),
     };
     Ok((done, Some(payable)))

@@ -3,7 +3,6 @@
 pub(crate) mod answer;
 pub(crate) mod compare;
 pub(crate) mod dispatch;
-pub(crate) mod fair;
 pub(crate) mod finishing;
 pub(crate) mod inflight;
 pub(crate) mod invoke;
@@ -19,7 +18,14 @@ pub(crate) mod upload;
 
 use std::sync::Arc;
 
-use crate::{Answer, accounts::Accounts, functions::Functions, ground::Ground, money::Money, providers::Providers};
+use crate::{
+    Answer,
+    accounts::Accounts,
+    functions::Functions,
+    ground::Ground,
+    money::Money,
+    providers::{Providers, fair},
+};
 
 /// The state of this room.
 pub(crate) struct Calls {
@@ -30,7 +36,6 @@ pub(crate) struct Calls {
     functions: Arc<Functions>,
     pub(crate) inflight: inflight::Inflight,
     pub(crate) queue: queue::Queue,
-    pub(crate) fair: fair::Fair,
     deliveries: results::Deliveries,
     references: reference::References,
 }
@@ -53,7 +58,6 @@ impl Calls {
             functions: below.functions,
             inflight: inflight::Inflight::default(),
             queue: queue::Queue::default(),
-            fair: fair::Fair::default(),
             deliveries: results::Deliveries::default(),
             references: reference::References::default(),
         })
@@ -63,7 +67,7 @@ impl Calls {
     pub(crate) async fn start(self: &Arc<Self>) -> Answer<()> {
         let tasks = &self.ground.tasks;
         tasks.spawn(results::run(self.clone()));
-        tasks.spawn(fair::keep_watch(self.clone()));
+        tasks.spawn(fair::keep_watch(self.providers.clone()));
         tasks.spawn(reference::run(self.clone()));
         queue::take_up(self).await
     }

@@ -1,7 +1,7 @@
 //! From a delivery to a job's record: the receipt is checked, the outcome put into words.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Ticket};
+use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Salt, Ticket};
 use piecework_queue::Delivery;
 use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
@@ -69,6 +69,8 @@ pub struct Observed {
     pub streamed: Streamed,
     /// What of the ticket's limit of bytes is there for streams; the rest is the network's, which is not seen from here.
     pub streamable_bytes: u64,
+    /// Of the job's digests.
+    pub salt: Option<Salt>,
 }
 
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
@@ -87,7 +89,7 @@ pub fn check_receipt(
     if !same {
         return Err(ReceiptFault::OtherJob);
     }
-    if receipt.output != output(ticket, outcome, &observed.streamed)? {
+    if receipt.output != output(ticket, outcome, &observed.streamed)?.salted(observed.salt.as_ref()) {
         return Err(ReceiptFault::OtherOutput);
     }
     let priced = ticket
@@ -115,9 +117,15 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
             Err(ReceiptFault::TooMuchOutput)
         }
-        // One or the other: the caller cannot have both.
-        Outcome::Returned(_) if streamed.begun => Err(ReceiptFault::OtherOutput),
-        Outcome::Returned(output) => Ok(Digest::of(output)),
+        _ => came_through(outcome, streamed).ok_or(ReceiptFault::OtherOutput),
+    }
+}
+
+/// The digest of what came of a run, as it came; none of an output beside a stream: the caller cannot have both.
+pub(crate) fn came_through(outcome: &Outcome, streamed: &Streamed) -> Option<Digest> {
+    match outcome {
+        Outcome::Returned(_) if streamed.begun => None,
+        Outcome::Returned(output) => Some(Digest::of(output)),
         Outcome::Streamed
         | Outcome::Raised(_)
         | Outcome::TimedOut
@@ -125,7 +133,7 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Ok(streamed.digest),
+        | Outcome::OutputInvalid(_) => Some(streamed.digest),
     }
 }
 
@@ -159,6 +167,10 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         && delivery.receipt.status != JobStatus::Ok
     {
         return failed(JobState::Cancelled, fault.code.clone(), fault.message.clone());
+    }
+    if delivery.is_cut && delivery.receipt.status != JobStatus::Ok {
+        let message = "the provider's link broke in the middle of the job's stream";
+        return failed(JobState::Failed, Code::ProviderLost.into(), message.into());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
         return failed(
@@ -257,6 +269,7 @@ mod tests {
             body_bytes: 0,
         },
         streamable_bytes: 0,
+        salt: None,
     };
 
     fn ticket() -> Ticket {
@@ -342,6 +355,28 @@ mod tests {
             Some(ReceiptFault::OverTicket),
             "above the ticket's maximum"
         );
+    }
+
+    #[test]
+    fn an_output_digest_counts_only_under_the_jobs_salt() {
+        let (salt, other) = (Salt([1; 32]), Salt([2; 32]));
+        let fault_of = |output| {
+            let receipt = Receipt { output, ..receipt() };
+            let observed = Observed {
+                salt: Some(salt),
+                ..OBSERVED
+            };
+            let outcome = Outcome::Returned(Bytes::from_static(b"1"));
+            check_receipt(&ticket(), &receipt, &outcome, &observed).err()
+        };
+        assert_eq!(fault_of(Digest::of(b"1").salted(Some(&salt))), None);
+        for wrong in [
+            Digest::of(b"1"),
+            Digest::of(b"1").salted(Some(&other)),
+            Digest::of(b"2").salted(Some(&salt)),
+        ] {
+            assert_eq!(fault_of(wrong), Some(ReceiptFault::OtherOutput));
+        }
     }
 
     #[test]

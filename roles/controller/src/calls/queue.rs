@@ -175,8 +175,10 @@ impl Drop for Place {
 async fn run(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) {
     let record = job.to_job();
     let outcome = tokio::select! {
-        outcome = attempt(calls, job, word) => outcome,
+        biased;
+        // Before what the attempt says by then: that it may not begin any more is not how the job ended.
         () = calls.ground.shutdown.cancelled() => return,
+        outcome = attempt(calls, job, word) => outcome,
     };
     let Err(refusal) = outcome else { return };
     if let Err(lost) = invoke::conclude_unrun(calls, record, &refusal).await {
@@ -207,6 +209,7 @@ async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken)
         created_at_ms: job.created_at_ms,
         accepted: true,
         purpose: Purpose::Call,
+        caller: Some(job.caller),
         streams: Streams::default(),
     };
     invoke::run(calls.clone(), invocation).await.map(drop)

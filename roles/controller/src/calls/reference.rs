@@ -174,6 +174,7 @@ async fn try_check(calls: &Arc<Calls>, seen: &Arc<Seen>) -> Answer<()> {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        caller: None,
         streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(calls, invocation).await?;
@@ -251,6 +252,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
         region: None,
         labels: Default::default(),
         trust: Trust::Suspended,
+        confided_to: None,
         pinned: Some(Pinned {
             providers: [seen.link.profile().account].into(),
             owners: Default::default(),

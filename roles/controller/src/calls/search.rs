@@ -1,7 +1,7 @@
 //! The search for a slot: at once where one is free, else in the waiting room.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, Code, Rejection};
+use piecework_model::{AccountId, Code, JobId, Rejection};
 use piecework_scheduler::{Admission, Candidate, Claim, Reason, Reasons, plan};
 use rand::RngExt as _;
 
@@ -11,17 +11,33 @@ use crate::{
     Answer,
     calls::{
         Calls,
-        fair::{Label, Slot, Word},
         inflight::Aboard,
         invoke::{Invocation, Purpose},
         outcome::ReceiptFault,
     },
     clock::now_ms,
-    providers::{reasons, seen::Seen},
+    providers::{
+        fair::{Label, Slot, Word},
+        reasons,
+        seen::{Seen, Wants as _},
+    },
 };
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
     Box::new(Refusal::new(Code::JobCancelled, "the job was cancelled").job(invocation.id))
+}
+
+/// The controller stops, and the job does not begin any more, or has not ended in time.
+pub(crate) fn stopping(job: JobId) -> Box<Refusal> {
+    let refusal = Refusal::new(
+        Code::ServerStopping,
+        "the server stops; nothing was recorded of this job",
+    );
+    Box::new(
+        refusal
+            .hint("call again in a moment; a synchronous job may have run in part")
+            .job(job),
+    )
 }
 
 pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
@@ -81,7 +97,7 @@ impl<'a> Search<'a> {
                 memory_bytes: live.request.footprint_bytes(),
             },
             label: Label {
-                live: live.clone(),
+                wants: live.clone(),
                 refused: Vec::new(),
                 has_run,
             },
@@ -98,6 +114,9 @@ impl<'a> Search<'a> {
         loop {
             if self.aboard.flight.cancel.is_cancelled() {
                 return Err(cancelled(self.invocation));
+            }
+            if self.calls.ground.shutdown.is_cancelled() {
+                return Err(stopping(self.invocation.id));
             }
             if now_ms() > self.invocation.deadline_ms {
                 return Err(self.expired().await);
@@ -125,13 +144,14 @@ impl<'a> Search<'a> {
     /// Until its turn comes, in its line.
     async fn wait(&mut self) -> Answer<Word> {
         let patient = self.invocation.accepted;
-        let fair = &self.calls.fair;
+        let fair = &self.calls.providers.fair;
         let mut waiting = fair.wait(self.claim, self.label.clone(), patient, self.arrival)?;
         self.arrival = Some(waiting.arrival());
         let left = Duration::from_millis(self.invocation.deadline_ms.saturating_sub(now_ms()));
         tokio::select! {
             word = waiting.word() => Ok(word),
             () = self.aboard.flight.cancel.cancelled() => Err(cancelled(self.invocation)),
+            () = self.calls.ground.shutdown.cancelled() => Err(stopping(self.invocation.id)),
             () = tokio::time::sleep(left) => Err(self.expired().await),
         }
     }
@@ -147,7 +167,7 @@ impl<'a> Search<'a> {
                 Ok(choice) => choice,
                 Err(reasons) => return self.later(with_barred(reasons, &barred)),
             };
-            match self.calls.fair.admit(asked[choice.index], &self.claim) {
+            match self.calls.providers.fair.admit(asked[choice.index], &self.claim) {
                 Ok(slot) => return Found::Slot(slot, with_barred(choice.passed_over, &barred)),
                 Err(Admission::AtLimit) => return Found::Later(with_barred(choice.passed_over, &barred)),
                 // Another job has got the last slot since the view was made.
@@ -185,7 +205,7 @@ impl<'a> Search<'a> {
             view[choice.index].running = u32::MAX;
         }
         // What the room knew of it is out of date.
-        self.calls.fair.look(&all);
+        self.calls.providers.fair.look(&all);
         None
     }
 
@@ -209,6 +229,12 @@ impl<'a> Search<'a> {
     /// Why this one is not asked at all.
     fn bar(&self, seen: &Seen) -> Option<Reason> {
         if self.label.is_refused_by(seen) {
+            return Some(Reason::Refused);
+        }
+        if let Purpose::Rerun { salt: Some(_), .. } = &self.invocation.purpose
+            && !seen.link.takes_salts()
+        {
+            // Its digest could not be compared.
             return Some(Reason::Refused);
         }
         self.label.has_run_at(seen).then_some(Reason::HasRun)

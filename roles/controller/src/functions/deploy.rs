@@ -21,12 +21,13 @@ use serde_json::json;
 
 use crate::{
     Answer,
-    accounts::{audit, auth::Caller},
+    accounts::{audit, auth::Caller, rates},
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Functions, Live, budget,
         bundles::Hold,
+        checks::Turn,
         keeping,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
@@ -94,7 +95,8 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
     keeping::check_room(functions, caller.account).await?;
-    let code = keep(functions, caller.account, language, bundle).await?;
+    let turn = turn(functions, caller.account).await?;
+    let code = keep(functions, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -132,7 +134,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
             ..Policy::default()
         },
     };
-    let (version, _hold) = load(functions, &function, 1, draft).await?;
+    let (version, _hold) = load(functions, &function, 1, draft, &turn).await?;
     match functions.ground.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -192,8 +194,9 @@ pub(crate) async fn update(
         .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let deploying = turn(functions, function.owner).await?;
     let code = match new_code {
-        Some(bundle) => keep(functions, function.owner, language, bundle).await?,
+        Some(bundle) => keep(functions, &deploying, language, bundle).await?,
         None if language != old.language => {
             return refuse(
                 Code::FunctionBadCode,
@@ -237,7 +240,7 @@ pub(crate) async fn update(
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let (version, _hold) = load(functions, function, number, draft).await?;
+    let (version, _hold) = load(functions, function, number, draft, &deploying).await?;
     let given = functions
         .ground
         .store
@@ -524,12 +527,10 @@ fn decode(encoded: &str) -> Answer<Bundle> {
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(functions: &Functions, account: AccountId, language: Language, bundle: Bundle) -> Answer<KeptCode> {
-    let resolved = functions
-        .packages
-        .resolve(account, language, bundle.files())
-        .await
-        .map_err(unresolved)?;
+async fn keep(functions: &Functions, turn: &Turn<'_>, language: Language, bundle: Bundle) -> Answer<KeptCode> {
+    let account = turn.account();
+    let resolves = functions.packages.resolve(account, language, bundle.files());
+    let resolved = turn.charged(resolves).await.map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
@@ -561,8 +562,20 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
     }
 }
 
+/// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
+async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
+    let is_own = account == functions.ground.operator;
+    functions.checks.turn(account, is_own).await
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(functions: &Functions, function: &Function, number: u32, draft: Draft) -> Answer<(Version, Hold)> {
+async fn load(
+    functions: &Functions,
+    function: &Function,
+    number: u32,
+    draft: Draft,
+    turn: &Turn<'_>,
+) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -578,10 +591,14 @@ async fn load(functions: &Functions, function: &Function, number: u32, draft: Dr
         backend: BackendName::Wasm,
     };
     somebody_lets_reach(functions, &draft.egress)?;
+    let developer = function.owner;
     let site = Site {
         functions,
-        developer: function.owner,
+        developer,
+        weight: rates::limits(&functions.accounts, developer).await?.weight.unwrap_or(1),
         placement: &draft.placement,
+        has_secrets: !draft.secrets.is_empty(),
+        turn,
     };
     let (backend, reason) = match draft.sandbox {
         Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),

@@ -16,7 +16,7 @@ use crate::{
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
     functions::{Functions, placement, traffic::Split},
-    providers::seen::Wanted,
+    providers::seen::{Wanted, Wants},
 };
 
 /// A function as it answers now.
@@ -38,8 +38,8 @@ pub(crate) struct Live {
     pub(crate) limits: AccountLimits,
 }
 
-impl Live {
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl Wants for Live {
+    fn wanted(&self) -> Wanted<'_> {
         Wanted {
             version: (self.function.id, self.version.version),
             egress: &self.version.egress,
@@ -47,6 +47,12 @@ impl Live {
         }
     }
 
+    fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Live {
     /// Of a run that streams as much as it may.
     pub(crate) fn limits_max(&self) -> Limits {
         self.work.limits.with_stream(self.version.stream_bytes)
@@ -222,7 +228,13 @@ async fn of_version(functions: &Functions, function: &Function, number: u32, lim
     };
     let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {
-        request: request(functions, function.owner, &version.placement, &work).await?,
+        request: request(
+            functions,
+            function.owner,
+            (&version.placement, !version.secret_names.is_empty()),
+            &work,
+        )
+        .await?,
         policy: version.placement.policy.unwrap_or(functions.policy),
         work: Arc::new(work),
         secrets,
@@ -289,11 +301,11 @@ pub(crate) async fn change_policy_in_turn(
     Ok(true)
 }
 
-/// What the scheduler is asked for a developer's work.
+/// What the scheduler is asked for a developer's work, by its rules and by whether it has secrets.
 pub(crate) async fn request(
     functions: &Functions,
     developer: AccountId,
-    placement: &Placement,
+    (placement, has_secrets): (&Placement, bool),
     work: &Work,
 ) -> Answer<Request> {
     let pinned = match &placement.pin {
@@ -309,6 +321,10 @@ pub(crate) async fn request(
         region: placement.region.clone(),
         labels: placement.labels.clone(),
         trust: placement.trust,
+        confided_to: match placement::is_confidential(placement, has_secrets, &work.egress) {
+            true => Some(placement::confided_to(functions, developer).await?),
+            false => None,
+        },
         pinned,
     })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod bundles;
+pub(crate) mod checks;
 pub(crate) mod deploy;
 pub(crate) mod keeping;
 mod live;
@@ -27,6 +28,7 @@ pub(crate) struct Functions {
     accounts: Arc<Accounts>,
     providers: Arc<Providers>,
     cache: Arc<Cache>,
+    checks: checks::Checks,
     watch: watch::Watch,
     budgets: budget::Budgets,
     pub(crate) bundles: bundles::Bundles,
@@ -56,6 +58,7 @@ impl Functions {
             accounts,
             providers,
             cache: means.cache,
+            checks: checks::Checks::default(),
             watch: watch::Watch::default(),
             budgets: budget::Budgets::default(),
             bundles: bundles::Bundles::default(),

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use piecework_api::functions::{PlacementBody, PriceCap};
 use piecework_ledger::{Key, Value};
-use piecework_model::{AccountId, Code};
-use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps};
+use piecework_model::{AccountId, Code, EgressList};
+use piecework_scheduler::{Pin, Pinned, Placement, PriceCaps, Trust};
 
 use crate::{
     Answer, accounts,
@@ -15,8 +15,10 @@ use crate::{
 
 /// The developer's own machines, in a list of providers.
 const OWN: &str = "own";
-/// The community's policy.
+/// The community's policy, and what the code itself asks for.
 const DEFAULT: &str = "default";
+/// Providers of any trust class.
+const ANY: &str = "any";
 const WORD_LENGTH_MAX: usize = 64;
 /// As many as a provider may have.
 const LABELS_MAX: usize = 32;
@@ -39,8 +41,7 @@ pub(crate) async fn changed(
         placement.labels = labels_of(labels)?;
     }
     if let Some(trust) = body.trust {
-        let parsed = trust.parse();
-        placement.trust = parsed.map_err(|bad: piecework_model::Rejection| rejected(bad.field("placement.trust")))?;
+        (placement.trust, placement.any_trust) = trust_of(&trust)?;
     }
     if let Some(cap) = body.price_cap {
         placement.price_caps = caps(cap);
@@ -95,6 +96,19 @@ fn labels_of(labels: Vec<String>) -> Answer<BTreeSet<String>> {
         return refused(Code::PlacementBadLabel, "labels", message);
     }
     Ok(labels.into_iter().collect())
+}
+
+/// The least trust, and whether any will do. Nothing asks for the default.
+fn trust_of(text: &str) -> Answer<(Trust, bool)> {
+    if text.is_empty() || text == DEFAULT {
+        return Ok((Trust::New, false));
+    }
+    if text == ANY {
+        return Ok((Trust::New, true));
+    }
+    let parsed: Result<Trust, piecework_model::Rejection> = text.parse();
+    let trust = parsed.map_err(|bad| rejected(bad.field("placement.trust")))?;
+    Ok((trust, trust == Trust::New))
 }
 
 fn caps(cap: PriceCap) -> PriceCaps {
@@ -162,6 +176,20 @@ pub(crate) async fn pinned(functions: &Functions, developer: AccountId, pin: &Pi
     })
 }
 
+/// Whether jobs go only to providers of which enough was checked: where they bring secrets, or reach the network in the
+/// developer's name, and the developer has not said whom to trust, by a class or by naming computers.
+pub(crate) fn is_confidential(placement: &Placement, has_secrets: bool, egress: &EgressList) -> bool {
+    let is_said = placement.any_trust || placement.trust > Trust::New || placement.pin.is_some();
+    !is_said && (has_secrets || !egress.is_empty())
+}
+
+/// Whose computers get the developer's confidential jobs, however little of them was checked: its own, and the operator's,
+/// whose controller sees the secrets anyway.
+pub(crate) async fn confided_to(functions: &Functions, developer: AccountId) -> Answer<BTreeSet<AccountId>> {
+    let owner = owner_of(functions, developer).await?;
+    Ok([developer, owner, functions.ground.operator].into())
+}
+
 /// Whose an account is: another's where the ledger says so, else its own.
 pub(crate) async fn owner_of(functions: &Functions, account: AccountId) -> Answer<AccountId> {
     match functions
@@ -189,7 +217,10 @@ pub(crate) async fn view(functions: &Functions, placement: &Placement) -> Placem
     PlacementBody {
         region: placement.region.clone(),
         labels: (!placement.labels.is_empty()).then(|| placement.labels.iter().cloned().collect()),
-        trust: (placement.trust != Default::default()).then(|| placement.trust.to_string()),
+        trust: match placement.any_trust {
+            true => Some(ANY.to_owned()),
+            false => (placement.trust != Trust::New).then(|| placement.trust.to_string()),
+        },
         price_cap: (caps != PriceCaps::default()).then_some(PriceCap {
             start_ucr: caps.start_ucr,
             cpu_ucr_per_s: caps.cpu_ucr_per_s,
@@ -209,6 +240,35 @@ mod tests {
 
     fn code<T: std::fmt::Debug>(refused: Answer<T>) -> AnyCode {
         refused.expect_err("refused").code
+    }
+
+    #[test]
+    fn code_with_secrets_or_a_network_is_confidential_unless_its_developer_says_whom_to_trust() {
+        let list = EgressList::parse(&["api.example.com:443".to_owned()]).expect("a list");
+        let none = EgressList::default();
+        let said = |trust: &str| {
+            let (trust, any_trust) = trust_of(trust).expect("a class");
+            Placement {
+                trust,
+                any_trust,
+                ..Placement::default()
+            }
+        };
+        assert!(!is_confidential(&said(""), false, &none));
+        for (has_secrets, egress) in [(true, &none), (false, &list)] {
+            assert!(is_confidential(&said(""), has_secrets, egress));
+            assert!(is_confidential(&said("default"), has_secrets, egress));
+            for class in ["any", "new", "known", "trusted"] {
+                assert!(!is_confidential(&said(class), has_secrets, egress), "{class}");
+            }
+            let named = Placement {
+                pin: Some(Pin::default()),
+                ..Placement::default()
+            };
+            assert!(!is_confidential(&named, has_secrets, egress));
+        }
+        assert_eq!(code(trust_of("blind")), Code::PlacementBadTrust);
+        assert_eq!((said("known").trust, said("any").trust), (Trust::Known, Trust::New));
     }
 
     #[test]

@@ -10,15 +10,23 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
-use piecework_model::{AccountId, Code};
+use piecework_model::{AccountId, Code, OwnerName};
+use piecework_serve::Caller as Address;
 use serde_json::json;
 
-use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, page, read_body};
+use super::{
+    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, STRANGERS_BODY_BYTES_MAX, Shared, page, read_body,
+};
 use crate::{
     Answer, Controller,
-    accounts::{self, audit, auth},
+    accounts::{
+        self, audit,
+        auth::{self, Caller},
+        challenges::CHALLENGE_TTL,
+        logins,
+    },
     clock::{now_ms, timestamp},
-    failure::{refuse, store},
+    failure::{refuse, rejected, store},
     http::views,
 };
 
@@ -33,9 +41,16 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
 /// Registers an account. With a password the controller keeps the key; with a public key its owner does.
 #[utoipa::path(post, path = routes::ACCOUNTS, tag = "accounts", request_body = CreateAccount, security(()), responses(
     (status = 201, body = AccountView), (status = "default", body = ErrorBody)))]
-pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<Created<AccountView>> {
-    let body: CreateAccount = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::register(&controller.accounts, body).await?;
+pub(super) async fn create(State(controller): Shared, from: Address, body: Body) -> HttpResult<Created<AccountView>> {
+    let logins = &controller.accounts.auth.logins;
+    logins.check(from)?;
+    let body: CreateAccount = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
+    let registered = accounts::register(&controller.accounts, body).await;
+    let account = registered.inspect_err(|refused| {
+        if refused.code == Code::InviteBad {
+            logins.failed(from);
+        }
+    })?;
     Ok(Created(view(&controller, account).await?))
 }
 
@@ -129,9 +144,10 @@ pub(super) async fn own_provider(
 #[utoipa::path(post, path = routes::SESSION_CHALLENGES, tag = "accounts", request_body = CreateChallenge, security(()),
     responses((status = 201, body = ChallengeView), (status = "default", body = ErrorBody)))]
 pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {
-    let body: CreateChallenge = read_body(body, BODY_BYTES_MAX).await?;
-    let (challenge, ttl) = controller.accounts.auth.challenge(&body.name);
-    let expires_at = timestamp(now_ms() + u64::try_from(ttl.as_millis()).unwrap_or(0));
+    let body: CreateChallenge = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
+    let name: OwnerName = body.name.parse().map_err(rejected)?;
+    let challenge = controller.accounts.auth.logins.challenges.make(&name);
+    let expires_at = timestamp(now_ms() + CHALLENGE_TTL.as_millis() as u64);
     Ok(Created(ChallengeView {
         challenge,
         network: controller.ground.network,
@@ -143,10 +159,10 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
 /// do.
 #[utoipa::path(post, path = routes::SESSIONS, tag = "accounts", request_body = CreateSession, security(()), responses(
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
-pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<Created<TokenCreated>> {
-    let body: CreateSession = read_body(body, BODY_BYTES_MAX).await?;
-    let user = auth::prove(&controller.accounts, &body).await?;
-    let expires = Some(now_ms() + auth::SESSION_TTL_MS);
+pub(super) async fn log_in(State(controller): Shared, from: Address, body: Body) -> HttpResult<Created<TokenCreated>> {
+    let body: CreateSession = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
+    let user = logins::prove(&controller.accounts, &body, from).await?;
+    let expires = (Some(now_ms() + auth::SESSION_TTL_MS), None);
     let (token, record) = auth::issue(
         &controller.accounts,
         user.account,
@@ -173,8 +189,11 @@ pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<
 const TOKEN_TTL_DEFAULT_S: u64 = 90 * 86_400;
 const TOKEN_TTL_S: std::ops::RangeInclusive<u64> = 60..=365 * 86_400;
 const LABEL_LENGTH_MAX: usize = 100;
+/// Of one account at a time.
+const TOKENS_MAX: usize = 256;
 
-/// Creates a token. Its secret is shown only once.
+/// Creates a token. Its secret is shown only once. It is valid for no longer than the token that asks for it, and is revoked
+/// with it.
 #[utoipa::path(post, path = routes::TOKENS, tag = "accounts", request_body = CreateToken, responses(
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn create_token(
@@ -208,7 +227,20 @@ pub(super) async fn create_token(
         );
         return Ok(refuse(Code::TokenScopeNotHeld, message)?);
     }
-    let expires = Some(now_ms() + seconds * 1_000);
+    let expires_at = expiry(&caller, body.expires_in_s.is_some(), seconds)?;
+    let tokens = controller
+        .ground
+        .store
+        .list_tokens(caller.account)
+        .await
+        .map_err(store)?;
+    let now = now_ms();
+    if tokens.iter().filter(|token| !token.is_expired(now)).count() >= TOKENS_MAX {
+        let message = format!("the account has {TOKENS_MAX} tokens; delete some that are not needed any more");
+        return Ok(refuse(Code::TokenTooMany, message)?);
+    }
+    let expires = (Some(expires_at), Some(caller.token_id.clone()));
+    let seconds = expires_at.saturating_sub(now) / 1_000;
     let scopes = body.scopes.into_iter().collect();
     let (token, record) = auth::issue(&controller.accounts, caller.account, &body.label, scopes, expires).await?;
     let detail = json!({"label": record.label, "scopes": record.scopes, "expires_in_s": seconds});
@@ -224,6 +256,24 @@ pub(super) async fn create_token(
         token,
         view: views::token(&record, caller.name.as_str()),
     }))
+}
+
+/// When a token ends that the caller makes for so many seconds. Refuses with `token.outlives` where that is asked for
+/// beyond the end of the caller's own; else it ends with that.
+fn expiry(caller: &Caller, is_asked_for: bool, seconds: u64) -> Answer<u64> {
+    let wanted = now_ms() + seconds * 1_000;
+    match caller.expires_at_ms {
+        // A clock's difference is nobody's intention.
+        Some(own) if is_asked_for && wanted > own + 1_000 => refuse(
+            Code::TokenOutlives,
+            format!(
+                "the token that asks is valid until {}, and cannot make one that is valid for longer",
+                timestamp(own)
+            ),
+        ),
+        Some(own) => Ok(wanted.min(own)),
+        None => Ok(wanted),
+    }
 }
 
 /// Lists the caller's tokens, oldest first.
@@ -248,7 +298,7 @@ pub(super) async fn list_tokens(
     page(views, &query, |token: &TokenView| token.id.clone())
 }
 
-/// Revokes a token.
+/// Revokes a token, and all that were made with it.
 #[utoipa::path(delete, path = routes::TOKEN, tag = "accounts", params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn delete_token(
@@ -269,7 +319,7 @@ pub(super) async fn delete_token(
             format!("you have no token with the id `{id}`"),
         )?);
     }
-    controller.accounts.auth.forget(&id);
+    controller.accounts.auth.forget_account(caller.account);
     audit::own(
         &controller.accounts,
         caller.account,

@@ -68,11 +68,9 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// What is meant for the platform stays here.
+/// What is meant for the platform stays here. Cookies are the function's where its origin is.
 fn functions_own(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    headers
-        .iter()
-        .filter(|(name, _)| **name != header::AUTHORIZATION && **name != header::COOKIE)
+    headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION)
 }
 
 fn last_of_each(headers: &HeaderMap) -> BTreeMap<String, String> {
@@ -164,13 +162,12 @@ mod tests {
 
     #[test]
     fn headers_are_carried_whole_but_for_the_platforms() {
-        let sent: [(&str, &[u8]); 6] = [
+        let sent: [(&str, &[u8]); 5] = [
             ("X-A", b"1"),
             ("x-b", b"2"),
             ("x-a", b"3"),
             ("x-latin", b"caf\xe9"),
             ("authorization", b"Bearer secret"),
-            ("cookie", b"secret=1"),
         ];
         let event = event("/", &parts("/", &sent), EventBody::Whole(b""));
         let mut list: Vec<(&str, &str)> = event.header_list.iter().map(|(n, v)| (&**n, &**v)).collect();

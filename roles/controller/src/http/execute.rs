@@ -16,7 +16,7 @@ use piecework_api::{
     execute::{Accepted, Execute, Executed},
     routes,
 };
-use piecework_model::{Code, Digest, JobId};
+use piecework_model::{AccountId, Code, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
@@ -75,6 +75,7 @@ pub(super) async fn execute(
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller: Some(caller.account),
         streams: Streams::default(),
     };
     if wants(&headers, routes::RESPOND_ASYNC) {
@@ -96,10 +97,11 @@ pub(super) async fn execute(
 async fn as_it_comes(controller: Arc<Controller>, mut invocation: Invocation) -> HttpResult<Response> {
     let (passing, passed) = passing::channel(false);
     invocation.streams.answer = Answering::Pass(passing);
+    let unary = |done| std::future::ready(answer(done));
     let streaming::Responded {
         mut response,
         is_stream,
-    } = streaming::respond(controller, invocation, (passed, false), answer).await?;
+    } = streaming::respond(controller, invocation, (passed, false), unary).await?;
     if is_stream {
         *response.status_mut() = StatusCode::OK;
         let headers = response.headers_mut();
@@ -290,7 +292,7 @@ pub(super) fn job_header(id: JobId) -> HeaderValue {
 }
 
 /// The deadline of a call at a plain URL.
-pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
+pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<AccountId>) -> Invocation {
     let now = now_ms();
     Invocation {
         id: invoke::new_job_id(now),
@@ -302,6 +304,7 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller,
         streams: Streams::default(),
     }
 }

@@ -22,7 +22,7 @@ use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
     Answer, Controller,
-    accounts::auth::Caller,
+    accounts::{audit, auth::Caller},
     calls::{logs as job_logs, queue, results},
     clock::timestamp,
     failure::{refuse, rejected, store},
@@ -58,7 +58,12 @@ async fn find(controller: &Controller, caller: &Caller, id: &str) -> Answer<Job>
         other => flying().or(other),
     };
     match job {
-        Some(job) if functions::sees(caller, job.developer) => Ok(job),
+        Some(job) if functions::sees(caller, job.developer) => {
+            if job.developer != caller.account {
+                audit::read(&controller.accounts, caller.account, job.developer, job.id).await?;
+            }
+            Ok(job)
+        }
         Some(_) | None => not_found(id),
     }
 }

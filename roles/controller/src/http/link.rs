@@ -13,22 +13,28 @@ use axum::{
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, future};
 use piecework_queue::link::{PACKET_BYTES_MAX, READ_BYTES, Wire};
+use piecework_serve::Guest;
 
 use super::Shared;
-use crate::providers::hub;
+use crate::providers::hub::{self, Visitor};
 
 pub(super) async fn upgrade(
     State(controller): Shared,
     address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    guest: Option<Extension<Guest>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let tasks = controller.ground.tasks.clone();
     let address = address.map(|Extension(ConnectInfo(address))| address.ip());
+    let guest = guest.map(|Extension(guest)| guest);
     upgrade
         .read_buffer_size(READ_BYTES)
         .max_message_size(PACKET_BYTES_MAX)
         .max_frame_size(PACKET_BYTES_MAX)
-        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller.providers.clone(), wire(socket), address)))
+        .on_upgrade(move |socket| {
+            let visitor = Visitor { address, guest };
+            tasks.track_future(hub::serve(controller.providers.clone(), wire(socket), visitor))
+        })
 }
 
 fn wire(socket: WebSocket) -> Wire {

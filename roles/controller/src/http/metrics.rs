@@ -149,7 +149,7 @@ fn prometheus_text(controller: &Controller) -> String {
         &mut registry,
         "jobs_in_line",
         "Jobs that wait for a slot",
-        controller.calls.fair.waiting() as u64,
+        controller.providers.fair.waiting() as u64,
     );
     gauge(
         &mut registry,

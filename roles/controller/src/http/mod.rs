@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod door;
 mod event;
 mod events;
 mod execute;
@@ -12,6 +13,7 @@ mod leases;
 mod ledger;
 mod link;
 mod metrics;
+pub(crate) mod origin;
 mod plain;
 mod space;
 mod streaming;
@@ -22,15 +24,18 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRequestParts, State},
-    http::{Method, Uri, header, request::Parts},
+    http::{HeaderMap, Method, Uri, header, request::Parts},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
 use piecework_api::{accounts::Scope, routes};
 use piecework_model::Code;
+use piecework_serve::Caller as Address;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use door::Door;
 pub(crate) use events::tell_of_providers;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
@@ -51,6 +56,8 @@ pub(crate) const UPLOAD_BYTES_MAX: usize = 48 << 20;
 pub(crate) const INPUT_BYTES_MAX: usize = 6 << 20;
 /// Everything else.
 pub(crate) const BODY_BYTES_MAX: usize = 256 << 10;
+/// What somebody without a token sends: a name, a password or a key, a registration in hex.
+pub(crate) const STRANGERS_BODY_BYTES_MAX: usize = 8 << 10;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -166,7 +173,11 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
-        .layer(axum::middleware::from_fn_with_state(controller, space::watch))
+        .layer(middleware::from_fn_with_state(
+            Door::new(controller.clone()),
+            door::pass,
+        ))
+        .layer(middleware::from_fn_with_state(controller, space::watch))
 }
 
 async fn not_found(uri: Uri) -> HttpError {
@@ -196,9 +207,9 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
-        match bearer(parts) {
+        match bearer(&parts.headers) {
             Some(token) => {
-                let caller = caller_of(&controller.accounts, token).await?;
+                let caller = caller_of(&controller.accounts, token, Address::of(&parts.extensions)).await?;
                 rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 if !caller.operator && is_change(&parts.method, parts.uri.path()) {
                     rates::count_change(&controller.accounts, caller.account)?;
@@ -229,9 +240,9 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
-        match bearer(parts) {
+        match bearer(&parts.headers) {
             Some(token) => {
-                let caller = caller_of(&controller.accounts, token).await?;
+                let caller = caller_of(&controller.accounts, token, Address::of(&parts.extensions)).await?;
                 rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(Some(caller)))
             }
@@ -240,8 +251,8 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     }
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let value = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }

@@ -1,22 +1,28 @@
-//! `/fn/{owner}/{name}/...`: a function as a plain URL.
+//! `/fn/{owner}/{name}/...`, or all paths of the function's own origin: a function as a plain URL.
+
+use std::sync::Arc;
 
 use axum::{
     body::{Body, HttpBody as _},
-    extract::{Request, State},
-    http::{Method, header},
-    response::Response,
+    extract::{FromRequestParts as _, Request, State},
+    http::{Method, header, request::Parts},
+    response::{IntoResponse as _, Response},
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use piecework_api::{accounts::Scope, server::read_bytes};
-use piecework_model::Code;
+use piecework_api::{
+    accounts::Scope,
+    server::{aside, read_bytes},
+};
+use piecework_model::{Code, FunctionName, OwnerName};
 
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared,
-    event::{self, EventBody},
-    execute, streaming,
+    event::{self, EventBody, Target},
+    execute, origin, streaming,
 };
 use crate::{
+    Controller,
     accounts::rates::{self, Counted},
     calls::{
         passing,
@@ -31,11 +37,52 @@ use crate::{
 /// than a link carries.
 const EVENT_BYTES_MAX: usize = 24 << 20;
 
-pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Request) -> HttpResult<Response> {
-    let (parts, body) = request.into_parts();
-    let Some(target) = event::target(parts.uri.path()) else {
+/// At the platform's own origin.
+pub(super) async fn call(State(controller): Shared, anyone: Anyone, mut request: Request) -> HttpResult<Response> {
+    // They are the platform's.
+    request.headers_mut().remove(header::COOKIE);
+    let path = request.uri().path().to_owned();
+    let Some(target) = event::target(&path) else {
         return Err(refusal(Code::PathNotFound, "the path names no function").into());
     };
+    if request.headers().contains_key("service-worker") {
+        let message = "a service worker would stay in the browser for the platform; use the function's own origin";
+        return Err(refusal(Code::PathNotFound, message).into());
+    }
+    let mut response = respond(&controller, &anyone, target, request).await.into_response();
+    origin::share(response.headers_mut());
+    Ok(response)
+}
+
+/// At the function's own origin, where all paths are the function's.
+pub(super) async fn at_own_origin(
+    controller: Arc<Controller>,
+    (owner, name): (OwnerName, FunctionName),
+    request: Request,
+) -> Response {
+    let path = request.uri().path().to_owned();
+    let target = Target {
+        owner: owner.to_string(),
+        name: name.to_string(),
+        raw_path: &path,
+    };
+    let (mut parts, body) = request.into_parts();
+    let responded = async {
+        let anyone = Anyone::from_request_parts(&mut parts, &controller).await?;
+        respond(&controller, &anyone, target, Request::from_parts(parts, body)).await
+    };
+    let mut response = responded.await.into_response();
+    origin::keep_apart(response.headers_mut());
+    response
+}
+
+async fn respond(
+    controller: &Arc<Controller>,
+    anyone: &Anyone,
+    target: Target<'_>,
+    request: Request,
+) -> HttpResult<Response> {
+    let (parts, body) = request.into_parts();
     let missing = || {
         let (owner, name) = (&target.owner, &target.name);
         refusal(
@@ -49,35 +96,46 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
     let live = functions::named(&controller.functions, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
-        Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(&anyone, missing())),
+        Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(anyone, missing())),
         Err(other) => return Err(other.into()),
     };
     if !live.function.public {
         match &anyone.0 {
             Some(caller) if caller.account == live.function.owner => caller.needs(Scope::Invoke)?,
-            _ => return Err(unknown(&anyone, missing())),
+            _ => return Err(unknown(anyone, missing())),
         }
     }
     if anyone.0.is_none() {
         rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
-    let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
-    let event = event::event(target.raw_path, &parts, body.for_event());
-    let event = serde_json::to_vec(&event).map_err(|error| failed("write an event", &error))?;
-    if event.len() > EVENT_BYTES_MAX {
-        return Err(refusal(Code::BodyTooLarge, "the request is too large for an event").into());
-    }
     let is_head = parts.method == Method::HEAD;
+    let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
+    let (event, body) = event_of(target.raw_path.to_owned(), parts, body).await?;
+    let caller = anyone.0.as_ref().map(|caller| caller.account);
     let (passing, passed) = passing::channel(is_head);
-    let mut invocation = execute::plain_invocation(live, event.into());
+    let mut invocation = execute::plain_invocation(live, event, caller);
     invocation.streams = Streams {
         answer: Answering::Pass(passing),
         body: body.into_upload(),
     };
     let unary = |done| streaming::whole(done, is_head);
-    let responded = streaming::respond(controller, invocation, (passed, is_head), unary).await?;
+    let responded = streaming::respond(controller.clone(), invocation, (passed, is_head), unary).await?;
     Ok(responded.response)
+}
+
+/// The event as JSON text, and the body if it is not in it.
+async fn event_of(raw_path: String, parts: Parts, body: Taken) -> HttpResult<(Bytes, Taken)> {
+    let written = aside(body.len(), move || {
+        let event = event::event(&raw_path, &parts, body.for_event());
+        (serde_json::to_vec(&event), body)
+    });
+    let (event, body) = written.await?;
+    let event = event.map_err(|error| failed("write an event", &error))?;
+    match event.len() <= EVENT_BYTES_MAX {
+        true => Ok((event.into(), body)),
+        false => Err(refusal(Code::BodyTooLarge, "the request is too large for an event").into()),
+    }
 }
 
 /// Whoever has no token is told to bring one, whether the function exists or not.
@@ -98,6 +156,14 @@ enum Taken {
 }
 
 impl Taken {
+    /// Of what is in memory.
+    fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Streamed(_) => 0,
+        }
+    }
+
     fn for_event(&self) -> EventBody<'_> {
         match self {
             Self::Whole(bytes) => EventBody::Whole(bytes),

@@ -10,8 +10,8 @@ use piecework_api::routes;
 use piecework_disk::{Level, Reading};
 use piecework_model::Code;
 
-use super::{HttpError, Shared};
-use crate::failure::Refusal;
+use super::{HttpError, HttpResult, Shared};
+use crate::{Controller, failure::Refusal};
 
 /// Whoever wants to delete something has to log in; transactions of others are the ledger's; the rest takes work away.
 const GO_ON: [&str; 4] = [routes::SESSIONS, "/ledger/", routes::HELD, routes::LINK];
@@ -23,6 +23,15 @@ pub(super) async fn watch(State(controller): Shared, request: Request, next: Nex
         return HttpError(low(&reading)).into_response();
     }
     next.run(request).await
+}
+
+/// The same for a request that is known to make work.
+pub(super) fn check_work(controller: &Controller) -> HttpResult<()> {
+    let reading = controller.ground.disk.reading();
+    match reading.level == Level::Reserved {
+        true => Err(HttpError(low(&reading))),
+        false => Ok(()),
+    }
 }
 
 /// Whether a request makes work or something to be kept.

@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::stream;
-use piecework_api::routes;
+use piecework_api::{routes, server::aside};
 use piecework_model::JobId;
 use tokio::sync::mpsc;
 
@@ -31,14 +31,15 @@ pub(super) struct Responded {
 
 /// Runs it; answers with the stream once its head is there, and its first chunk where only that says what it is; else by `unary`. `passed` is the other end of what the
 /// invocation passes on, and whether the request is a HEAD.
-pub(super) async fn respond(
+pub(super) async fn respond<F: Future<Output = HttpResult<Response>>>(
     controller: Arc<Controller>,
     invocation: Invocation,
     (mut passed, is_head): (mpsc::Receiver<Passed>, bool),
-    unary: impl FnOnce(Done) -> HttpResult<Response>,
+    unary: impl FnOnce(Done) -> F,
 ) -> HttpResult<Responded> {
-    let unary = |done| {
-        unary(done).map(|response| Responded {
+    let unary = async |done: Done| -> HttpResult<Responded> {
+        let response = unary(done).await?;
+        Ok(Responded {
             response,
             is_stream: false,
         })
@@ -55,12 +56,12 @@ pub(super) async fn respond(
                 has_ended = true;
                 Some(first)
             }
-            Ok(_) | Err(_) => return unary(done?),
+            Ok(_) | Err(_) => return unary(done?).await,
         },
     };
     let Some(Passed::Head(mut head)) = first else {
         // The job dropped its end.
-        return unary(running.await?);
+        return unary(running.await?).await;
     };
     // The stream is read by the connection from now on, so somebody else has to drive the job.
     let running = running.detach();
@@ -71,7 +72,7 @@ pub(super) async fn respond(
         match &next {
             Some(Passed::Chunk(chunk)) => head.guess_kind(chunk),
             // It broke off, and nothing was sent of it yet.
-            None if !has_ended => return unary(running.await?),
+            None if !has_ended => return unary(running.await?).await,
             Some(Passed::Head(_) | Passed::End) | None => head.guess_kind(b""),
         }
     }
@@ -111,11 +112,12 @@ fn frames(
 }
 
 /// The answer of a job that did not stream.
-pub(super) fn whole(done: Done, is_head: bool) -> HttpResult<Response> {
+pub(super) async fn whole(done: Done, is_head: bool) -> HttpResult<Response> {
     if let Some(error) = done.error {
         return Err(HttpError(error));
     }
-    let answer = answer::of_output(&done.output.unwrap_or_default())?;
+    let output = done.output.unwrap_or_default();
+    let answer = aside(output.len(), move || answer::of_output(&output)).await??;
     let body = match answer.head.is_bodyless() {
         true => no_body(),
         false => Body::from(answer.body),

@@ -6,7 +6,7 @@ use piecework_api::{
     jobs::JobView,
     metrics::MetricsPoint,
 };
-use piecework_model::Credits;
+use piecework_model::{Credits, Salt};
 use piecework_store::{Job, Point, Token, Version};
 use serde_json::value::RawValue;
 
@@ -15,7 +15,8 @@ use crate::{
     accounts::auth,
     clock::timestamp,
     failure::failed,
-    functions::{Live, budget},
+    functions::{Live, budget, placement},
+    http::origin::Origins,
     providers::reasons,
     shown,
 };
@@ -52,6 +53,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
             "{}/fn/{}/{}",
             controller.ground.base_url, function.owner_name, function.name
         ),
+        own_url: Origins::of(&controller.ground.base_url).url(&function.owner_name, &function.name),
         sandbox: version.backend.clone(),
         sandbox_reason: version.backend_reason.clone(),
         handler: version.handler.clone(),
@@ -66,7 +68,8 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
         stream_limit_mb: mib(version.stream_bytes),
-        placement: crate::functions::placement::view(&controller.functions, &version.placement).await,
+        placement: placement::view(&controller.functions, &version.placement).await,
+        confidential: live.request.confided_to.is_some(),
         rerun_percent: version.rerun_percent,
         code_digest: version.code,
         traffic: crate::functions::traffic::view(&controller.functions, function),
@@ -133,6 +136,9 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         .as_ref()
         .map(|error| crate::codecs::from_json(error.as_bytes()))
         .transpose()?;
+    // A rerun has the salt of the job that it was compared with.
+    let salted = job.settlement.as_ref().map(|_| job.rerun_of.unwrap_or(job.id));
+    let salt = salted.map(|salted| Salt::of_job(&controller.ground.key, salted));
     Ok(JobView {
         id: job.id,
         function: job.function_name.to_string(),
@@ -161,6 +167,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         result: None,
         replaces: job.replaces,
         rerun_of: job.rerun_of,
+        digest_salt: salt.map(|salt| salt.to_string()),
         held: None,
         passed_over: None,
     })

@@ -18,7 +18,9 @@ use piecework_api::{
     errors::Refusal,
     held::{Decision, HeldState, HeldView},
 };
-use piecework_model::{AccountId, Code, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
+use piecework_model::{
+    AccountId, Code, Counters, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId, Limits,
+};
 use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
 use piecework_store::{Job, JobFilter};
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,8 @@ pub(crate) struct Payable {
     pub(crate) developer: AccountId,
     pub(crate) function: (FunctionId, u32),
     pub(crate) function_name: FunctionName,
+    /// Bytes of its traffic that streamed through here; none that is known, of an earlier run's.
+    pub(crate) streamed_bytes: u64,
     /// Where its ticket waits for a seal; none of an earlier run's.
     pub(crate) lane: Option<Arc<Lane>>,
 }
@@ -90,10 +94,19 @@ enum State {
 }
 
 impl Payable {
+    /// What of it is the provider's word alone. A stream was counted here, and how long a slot was held was seen: a run that is
+    /// long once, or streams much once, claims nothing that would have to be compared.
     fn sample(&self) -> Sample {
+        let receipt = &self.outgoing.receipt;
+        let counters = receipt.counters;
+        let slot = Limits::SLOT_BYTES.saturating_mul(receipt.duration_us / 1_000);
         Sample {
-            provider: self.outgoing.receipt.provider,
-            counters: self.outgoing.receipt.counters,
+            provider: receipt.provider,
+            counters: Counters {
+                memory_byte_ms: counters.memory_byte_ms.saturating_sub(slot),
+                egress_bytes: counters.egress_bytes.saturating_sub(self.streamed_bytes),
+                ..counters
+            },
         }
     }
 
@@ -125,6 +138,7 @@ impl Payable {
             developer: job.developer,
             function: (job.function, job.version),
             function_name: job.function_name.clone(),
+            streamed_bytes: 0,
             lane: None,
         })
     }

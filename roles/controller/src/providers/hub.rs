@@ -12,6 +12,7 @@ use piecework_queue::{
     Profile, ProviderLink as _,
     link::{Arrival, Bundles, LinkFailure, Porch, RemoteProvider, Wire, receive},
 };
+use piecework_serve::Guest;
 
 use crate::{
     clock::now_ms,
@@ -70,9 +71,27 @@ impl Bundles for Kept<'_> {
     }
 }
 
-/// Serves one connection, from its first byte to its end. `address`: where it comes from, as far as that is known.
-pub(crate) async fn serve(providers: Arc<Providers>, wire: Wire, address: Option<IpAddr>) {
-    let Some((arrival, remote)) = let_in(&providers, wire, address).await else {
+/// A connection before it has proved anything.
+pub(crate) struct Visitor {
+    /// Where it comes from, as far as that is known.
+    pub(crate) address: Option<IpAddr>,
+    /// Its place among the server's connections, where it has one.
+    pub(crate) guest: Option<Guest>,
+}
+
+impl Visitor {
+    /// Resolves when the connection has to make room for another one.
+    async fn evicted(&self) {
+        match &self.guest {
+            Some(guest) => guest.evicted().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Serves one connection, from its first byte to its end.
+pub(crate) async fn serve(providers: Arc<Providers>, wire: Wire, visitor: Visitor) {
+    let Some((arrival, remote)) = let_in(&providers, wire, &visitor).await else {
         return;
     };
     let account = arrival.account();
@@ -83,18 +102,15 @@ pub(crate) async fn serve(providers: Arc<Providers>, wire: Wire, address: Option
 }
 
 /// Those who prove a key and may come in; everybody else is told why not.
-async fn let_in(
-    providers: &Arc<Providers>,
-    wire: Wire,
-    address: Option<IpAddr>,
-) -> Option<(Arrival, Arc<RemoteProvider>)> {
-    let Some(turn) = providers.hub.porch.enter(address) else {
+async fn let_in(providers: &Arc<Providers>, wire: Wire, visitor: &Visitor) -> Option<(Arrival, Arc<RemoteProvider>)> {
+    let Some(turn) = providers.hub.porch.enter(visitor.address) else {
         tracing::warn!("refused a link: too many links are being opened");
         return None;
     };
     let received = tokio::select! {
         received = receive(wire, &providers.ground.key, providers.ground.network) => received,
         () = turn.evicted() => Err(LinkFailure::Silent),
+        () = visitor.evicted() => Err(LinkFailure::Silent),
     };
     let arrival = match received {
         Ok(arrival) => arrival,
@@ -110,7 +126,12 @@ async fn let_in(
         Err(rejection) => Err(rejection),
     };
     match entered {
-        Ok(remote) => Some((arrival, remote)),
+        Ok(remote) => {
+            if let Some(guest) = &visitor.guest {
+                guest.keep();
+            }
+            Some((arrival, remote))
+        }
         Err(rejection) => {
             tracing::info!(provider = %account, code = %rejection.code, "refused a provider's connection");
             arrival.refuse(rejection).await;

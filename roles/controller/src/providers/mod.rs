@@ -1,5 +1,6 @@
-//! Providers as seen by this controller: connected, measured, trusted, and tested with reference jobs.
+//! Providers as seen by this controller: connected, measured, trusted, and shared out slot by slot.
 
+pub(crate) mod fair;
 pub(crate) mod hub;
 pub(crate) mod reasons;
 pub(crate) mod seen;
@@ -19,6 +20,8 @@ pub(crate) struct Providers {
     present: seen::Present,
     standings: standings::Standings,
     hub: hub::Hub,
+    /// Their slots.
+    pub(crate) fair: fair::Fair,
 }
 
 impl Providers {
@@ -28,6 +31,7 @@ impl Providers {
             present: seen::Present::default(),
             standings: standings::Standings::default(),
             hub: hub::Hub::default(),
+            fair: fair::Fair::default(),
         })
     }
 

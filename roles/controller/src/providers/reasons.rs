@@ -5,7 +5,7 @@ use piecework_api::{
     jobs::{PassedOverProvider, PassedOverView},
 };
 use piecework_model::Code;
-use piecework_scheduler::Reasons;
+use piecework_scheduler::{Reason, Reasons};
 
 use crate::{failure::refusal, providers::Providers};
 
@@ -28,6 +28,11 @@ pub(crate) async fn no_provider(providers: &Providers, reasons: &Reasons) -> Box
     let mut refusal = refusal(Code::ProviderNone, "no provider can take the job");
     let named = passed_over(providers, reasons).await;
     refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
-    refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
+    refusal.hint = Some(match reasons.any(|reason| reason == Reason::NotConfided) {
+        true => "the function has secrets or an allow list, so providers of class new get none of its jobs; deploy it \
+                 with `--trust any` to allow them"
+            .into(),
+        false => "`details.reasons` says why each was passed over; try again in a moment".into(),
+    });
     refusal
 }

@@ -13,7 +13,7 @@ use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
 use piecework_sandbox::BackendName;
-use piecework_scheduler::{Candidate, SILENT_MS_MAX, Trust};
+use piecework_scheduler::{Candidate, Request, SILENT_MS_MAX, Trust};
 use tokio::sync::Notify;
 
 use crate::providers::standings::Known;
@@ -83,6 +83,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) egress: &'a EgressList,
     /// Who pays.
     pub(crate) developer: AccountId,
+}
+
+/// A version that is called, or a draft that is loaded.
+pub(crate) trait Wants: Send + Sync {
+    fn wanted(&self) -> Wanted<'_>;
+
+    /// What the scheduler is asked.
+    fn request(&self) -> &Request;
 }
 
 impl Seen {

@@ -22,8 +22,9 @@ use piecework_api::{
 use piecework_chain::{FinalBlock, wire};
 use piecework_chain_http::view::block_view;
 use piecework_model::{Code, Credits, Digest};
+use piecework_serve::Caller;
 
-use super::{Explorer, Shared, failed, state, views};
+use super::{Explorer, Shared, failed, pages::page, state, views};
 
 /// `application/octet-stream`, in the encoding of [`wire`].
 pub(super) fn raw_answer<T: borsh::BorshSerialize>(value: &T) -> Response {
@@ -101,17 +102,22 @@ async fn find(explorer: &Explorer, which: &str) -> HttpResult<Arc<FinalBlock>> {
 /// Shows a block with its transactions, by height or by digest.
 #[utoipa::path(get, path = routes::LEDGER_BLOCK, tag = "ledger", params(("height" = String, Path)), security(()),
     responses((status = 200, body = BlockDetail), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(State(explorer): Shared, Path(which): Path<String>) -> HttpResult<Json<BlockDetail>> {
+pub(super) async fn show(State(explorer): Shared, caller: Caller, Path(which): Path<String>) -> HttpResult<Response> {
     let block = find(&explorer, &which).await?;
+    let key = format!("block {}", block.height);
+    page(&explorer, caller, key, detail(&explorer, block)).await
+}
+
+async fn detail(explorer: &Explorer, block: Arc<FinalBlock>) -> HttpResult<BlockDetail> {
     let mut names = views::Names::new(&*explorer.chain);
     let mut items = Vec::with_capacity(block.transactions.len());
     for index in 0..block.transactions.len() {
         items.extend(views::transaction(&mut names, &block, index).await);
     }
-    Ok(Json(BlockDetail {
+    Ok(BlockDetail {
         block: block_view(&block),
         items,
-    }))
+    })
 }
 
 /// Returns a block for programs: header, transactions, outcomes and certificate, in borsh.
@@ -134,10 +140,17 @@ const WAIT_MS_MAX: u32 = 30_000;
 #[utoipa::path(get, path = routes::LEDGER_RAW_BLOCKS, tag = "ledger", params(BlocksQuery), security(()),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
     (status = "default", body = ErrorBody)))]
-pub(super) async fn raw_page(State(explorer): Shared, Query(query): Query<BlocksQuery>) -> HttpResult<Response> {
+pub(super) async fn raw_page(
+    State(explorer): Shared,
+    caller: Caller,
+    Query(query): Query<BlocksQuery>,
+) -> HttpResult<Response> {
     let from = query.from.max(1);
     let wait = Duration::from_millis(query.wait_ms.unwrap_or(0).min(WAIT_MS_MAX).into());
-    explorer.reach(from, wait).await;
+    if !wait.is_zero() {
+        let _place = explorer.reader(caller)?;
+        explorer.reach(from, wait).await;
+    }
     let head = explorer.chain.status();
     let count = u64::from(query.count.unwrap_or(PAGE_BLOCKS_MAX).clamp(1, PAGE_BLOCKS_MAX));
     let (mut blocks, mut bytes) = (Vec::new(), 0);
@@ -160,19 +173,26 @@ pub(super) async fn raw_page(State(explorer): Shared, Query(query): Query<Blocks
 /// become final.
 #[utoipa::path(get, path = routes::LEDGER_EVENTS, tag = "ledger", params(BlockEventsQuery), security(()), responses(
     (status = 200, body = BlockView, content_type = "text/event-stream"), (status = "default", body = ErrorBody)))]
-pub(super) async fn events(State(explorer): Shared, Query(query): Query<BlockEventsQuery>) -> Response {
+pub(super) async fn events(
+    State(explorer): Shared,
+    caller: Caller,
+    Query(query): Query<BlockEventsQuery>,
+) -> HttpResult<Response> {
+    let place = explorer.reader(caller)?;
     const KEEP_ALIVE: Duration = Duration::from_secs(15);
     let from = query.from.unwrap_or_else(|| explorer.chain.status().height + 1);
     let blocks = explorer.chain.blocks_from(from);
     let events = blocks
         .take_until(explorer.shutdown.clone().cancelled_owned())
-        .map(|block| {
+        .map(move |block| {
+            // Given back with the stream.
+            let _ = &place;
             let data = serde_json::to_string(&block_view(&block)).unwrap_or_default();
             Ok::<_, Infallible>(Event::default().event("block").id(block.height.to_string()).data(data))
         });
-    Sse::new(events)
+    Ok(Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response()
+        .into_response())
 }
 
 impl Explorer {

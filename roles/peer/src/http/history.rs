@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{extract::State, response::Response};
 use piecework_api::{
     errors::ErrorBody,
     ledger::{HistoryQuery, LedgerJob, TransactionView},
@@ -16,8 +16,9 @@ use piecework_api::{
 use piecework_chain::FinalBlock;
 use piecework_ledger::{Action, Event, JobChange, Key, SignedTransaction, Value};
 use piecework_model::{AccountId, Code, LeaseId};
+use piecework_serve::Caller;
 
-use super::{Explorer, Shared, failed, jobs, state, views};
+use super::{Explorer, Shared, failed, jobs, pages::page, state, views};
 
 /// Transactions or jobs that one page looks at, most of which it passes over where those of one account are asked for.
 /// A page ends with the block in which this many are reached.
@@ -102,10 +103,16 @@ async fn account_of(explorer: &Explorer, query: &HistoryQuery) -> HttpResult<Opt
     (status = 200, body = List<TransactionView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn transactions(
     State(explorer): Shared,
+    caller: Caller,
     Query(query): Query<HistoryQuery>,
-) -> HttpResult<Json<List<TransactionView>>> {
-    let (account, limit) = (account_of(&explorer, &query).await?, query.limit() as usize);
-    let mut at = Place::start(&explorer, query.cursor.as_deref())?;
+) -> HttpResult<Response> {
+    let key = format!("transactions {query:?}");
+    page(&explorer, caller, key, list_transactions(&explorer, query)).await
+}
+
+async fn list_transactions(explorer: &Explorer, query: HistoryQuery) -> HttpResult<List<TransactionView>> {
+    let (account, limit) = (account_of(explorer, &query).await?, query.limit() as usize);
+    let mut at = Place::start(explorer, query.cursor.as_deref())?;
     let mut names = views::Names::new(&*explorer.chain);
     let (mut items, mut looked_at) = (Vec::new(), 0);
     while at.height > 0 && items.len() < limit && looked_at < LOOKED_AT_MAX {
@@ -122,7 +129,7 @@ pub(super) async fn transactions(
         }
         at = at.below(left, &block);
     }
-    Ok(Json(List { items, next: at.next() }))
+    Ok(List { items, next: at.next() })
 }
 
 fn concerns(signed: &SignedTransaction, account: AccountId) -> bool {
@@ -159,13 +166,19 @@ fn concerns(signed: &SignedTransaction, account: AccountId) -> bool {
     (status = 200, body = List<LedgerJob>), (status = "default", body = ErrorBody)))]
 pub(super) async fn jobs(
     State(explorer): Shared,
+    caller: Caller,
     Query(query): Query<HistoryQuery>,
-) -> HttpResult<Json<List<LedgerJob>>> {
+) -> HttpResult<Response> {
     explorer.check_complete()?;
-    let account = account_of(&explorer, &query).await?;
+    let key = format!("jobs {query:?}");
+    page(&explorer, caller, key, list_jobs(&explorer, query)).await
+}
+
+async fn list_jobs(explorer: &Explorer, query: HistoryQuery) -> HttpResult<List<LedgerJob>> {
+    let account = account_of(explorer, &query).await?;
     let limit = query.limit().min(JOBS_MAX) as usize;
-    let mut at = Place::start(&explorer, query.cursor.as_deref())?;
-    let (mut developers, mut reader) = (Developers::default(), jobs::Reader::new(&explorer));
+    let mut at = Place::start(explorer, query.cursor.as_deref())?;
+    let (mut developers, mut reader) = (Developers::default(), jobs::Reader::new(explorer));
     let (mut items, mut looked_at) = (Vec::new(), 0);
     while at.height > 0 && items.len() < limit && looked_at < LOOKED_AT_MAX {
         let Some(block) = reader.block(at.height).await? else {
@@ -179,7 +192,7 @@ pub(super) async fn jobs(
             let (lease, provider, job) = metered[left];
             let shown = match account {
                 None => true,
-                Some(account) => provider == account || developers.of(&explorer, lease).await? == Some(account),
+                Some(account) => provider == account || developers.of(explorer, lease).await? == Some(account),
             };
             if shown {
                 items.push(reader.job((lease, job), at.height).await?);
@@ -187,7 +200,7 @@ pub(super) async fn jobs(
         }
         at = at.below(left, &block);
     }
-    Ok(Json(List { items, next: at.next() }))
+    Ok(List { items, next: at.next() })
 }
 
 /// Each job is metered once.

@@ -11,9 +11,10 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroU32, sync::Arc, time::D
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use piecework_api::{
     errors::Refusal,
-    server::{Caller, HttpError, HttpResult},
+    server::{HttpError, HttpResult},
 };
 use piecework_model::Code;
+use piecework_serve::Caller;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,11 @@ impl Limiter {
             registrations: limiter(rates.registrations_per_s),
             trusted: trusted.iter().copied().map(Caller::from).collect(),
         }
+    }
+
+    /// Whether it is one of the operator's own.
+    pub(super) fn trusts(&self, caller: Caller) -> bool {
+        self.trusted.contains(&caller)
     }
 
     pub(super) fn transaction(&self, caller: Caller) -> HttpResult<()> {

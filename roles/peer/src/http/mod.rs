@@ -10,6 +10,7 @@ mod blocks;
 mod history;
 mod jobs;
 mod limit;
+mod pages;
 mod proofs;
 mod state;
 mod summary;
@@ -32,11 +33,12 @@ use piecework_api::{
     errors::Refusal,
     metrics::Health,
     routes,
-    server::{HttpError, HttpResult, Limits, read_body, refusal},
+    server::{HttpError, HttpResult, read_body, refusal},
 };
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::{Code, PublicKey, SecretKey};
+use piecework_serve::{Caller, Crowd, Limits, Member};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +68,9 @@ pub struct Explorer {
     index: Arc<Index>,
     peer_changes: PeerChanges,
     limiter: limit::Limiter,
+    pages: pages::Pages,
+    /// Those who wait for blocks: each holds a connection for as long as it likes.
+    readers: Crowd,
     shutdown: CancellationToken,
 }
 
@@ -76,7 +81,24 @@ const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a caller's question for a later state holds its connection.
 const BEHIND_WITHIN: Duration = Duration::from_secs(2);
 
+/// Half of the connections of a peer; and the controllers behind one address.
+const READERS_MAX: usize = 512;
+const READERS_OF_AN_ADDRESS_MAX: usize = 64;
+
 impl Explorer {
+    /// A place among those who wait for blocks, which the operator's own need not have. Refuses with `rate.limited`.
+    fn reader(&self, caller: Caller) -> HttpResult<Option<Member>> {
+        let place = self.readers.enter(caller);
+        if place.is_none() && !self.limiter.trusts(caller) {
+            let refusal = Refusal::new(
+                Code::RateLimited,
+                "too many requests wait for blocks, in all or of this address",
+            );
+            return Err(HttpError(Box::new(refusal.hint("end some of them, or do not wait"))));
+        }
+        Ok(place)
+    }
+
     /// Begins to read the history for the lists that the state itself cannot give; until `shutdown`.
     pub fn start(options: Options, shutdown: CancellationToken) -> Arc<Self> {
         let index = Arc::new(Index::default());
@@ -84,6 +106,8 @@ impl Explorer {
             index: index.clone(),
             peer_changes: PeerChanges::default(),
             limiter: limit::Limiter::new(options.rates, &options.trusted),
+            pages: pages::Pages::default(),
+            readers: Crowd::new(READERS_MAX, READERS_OF_AN_ADDRESS_MAX),
             chain: options.chain.clone(),
             genesis: options.genesis,
             here: options.here,
@@ -195,7 +219,7 @@ async fn serve_until(
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable());
-    piecework_api::server::serve(listener, app, limits, shutdown).await
+    piecework_serve::serve(listener, app, limits, shutdown).await
 }
 
 async fn healthz() -> Json<Health> {
@@ -234,7 +258,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 }
 
 /// The body as JSON, whole and in time.
-async fn read_in_time<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
+async fn read_in_time<T: DeserializeOwned + Send + 'static>(body: Body, bytes_max: usize) -> HttpResult<T> {
     match tokio::time::timeout(BODY_WITHIN, read_body(body, bytes_max)).await {
         Ok(read) => read,
         Err(_) => Err(HttpError(refusal(Code::BodyTooSlow, "the body did not arrive in time"))),

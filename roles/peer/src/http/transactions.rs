@@ -13,11 +13,12 @@ use piecework_api::{
     errors::{ErrorBody, Refusal},
     ledger::{SubmitTransaction, TransactionAccepted, TransactionView},
     routes,
-    server::{Caller, Created, HttpError, HttpResult, Path, refusal, refuse},
+    server::{Created, HttpError, HttpResult, Path, refusal, refuse},
 };
 use piecework_chain::Final;
 use piecework_ledger::{Action, SignedTransaction, TransactionId};
 use piecework_model::{Code, Digest};
+use piecework_serve::Caller;
 
 use super::{Explorer, Shared, failed, not_taken, read_in_time, views};
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::served::{Served, key};
-use piecework_api::server::Limits;
 use piecework_ledger::{Action, SignedTransaction, Transaction, Transfer};
 use piecework_model::{AccountId, Code, Credits, NetworkId};
 use piecework_peer::http::Rates;
+use piecework_serve::Limits;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -20,6 +20,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 fn short() -> Limits {
     Limits {
         head_within: Duration::from_millis(500),
+        idle_within: Duration::from_millis(500),
         write_within: Duration::from_millis(500),
         ..Limits::default()
     }
@@ -120,33 +121,30 @@ async fn noise_is_hung_up_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_caller_does_not_take_all_connections_and_gets_his_places_back() {
+async fn one_caller_does_not_take_all_connections_and_its_oldest_makes_room() {
     let limits = Limits {
         connections_per_caller_max: 4,
         ..Limits::default()
     };
     let (served, _directory) = served(limits, Rates::default()).await;
-    let mut held = Vec::new();
-    for _ in 0..4 {
+    let ask = async || {
         let mut stream = connect(&served).await;
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         let mut first = [0u8; 12];
         timeout(WITHIN, stream.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
-        held.push(stream);
-    }
-    let mut fifth = connect(&served).await;
-    assert!(until_closed(&mut fifth).await.is_empty(), "closed unanswered");
-    held.clear();
-    let look = async {
-        while reqwest::get(format!("{}/healthz", served.url)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        stream
     };
-    timeout(WITHIN, look).await.expect("the places are free again");
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(ask().await);
+    }
+    until_closed(&mut held[0]).await;
+    for _ in 0..20 {
+        held.push(connect(&served).await);
+    }
+    is_well(&served).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

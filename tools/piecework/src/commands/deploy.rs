@@ -101,8 +101,9 @@ pub struct Placement {
     /// Run only on providers with this label; may be repeated, replaces the whole list; `none` removes all
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
-    /// Run only on providers with at least this trust class: new, known or trusted [default: new]
-    #[arg(long, value_name = "new|known|trusted")]
+    /// Run only on providers with at least this trust class: any, known or trusted [default: known for a function with
+    /// secrets or --allow, your own computers apart; otherwise any]
+    #[arg(long, value_name = "any|known|trusted")]
     pub trust: Option<String>,
     /// Run only on providers that charge no more than this, like cpu=300,start=2 (in ucr; start, cpu, memory, egress);
     /// `none` removes the caps
@@ -244,6 +245,16 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
             "may reach {} ({} MiB a run)\n",
             view.egress.join(" "),
             view.egress_limit_mb
+        ))?;
+    }
+    if view.confidential {
+        let why = if view.secret_names.is_empty() {
+            "an allow list"
+        } else {
+            "secrets"
+        };
+        show::text(&format!(
+            "runs only on providers of class known or better, and on your own, as it has {why}; --trust any changes this\n"
         ))?;
     }
     show::text(&format!("{}\n", view.url))

@@ -3,7 +3,6 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use piecework_api::server::Limits;
 use piecework_chain::Chain;
 use piecework_chain_node::Contact;
 use piecework_disk::Watched;
@@ -12,6 +11,7 @@ use piecework_peer::{
     Member, caretaker,
     http::{Explorer, Rates},
 };
+use piecework_serve::Limits;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

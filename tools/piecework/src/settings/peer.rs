@@ -84,7 +84,7 @@ impl Default for PeerLimits {
     fn default() -> Self {
         let (rates, limits) = (
             piecework_peer::http::Rates::default(),
-            piecework_api::server::Limits::default(),
+            piecework_serve::Limits::default(),
         );
         Self {
             transactions_per_s: rates.transactions_per_s,

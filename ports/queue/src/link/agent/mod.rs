@@ -14,7 +14,7 @@ use std::{
 
 use futures::FutureExt as _;
 use parking_lot::Mutex;
-use piecework_model::{Code, NetworkId, PublicKey, Rejection, SecretKey};
+use piecework_model::{Code, NetworkId, PublicKey, Rejection, Salt, SecretKey};
 use piecework_sandbox::{Inlet, Outlet, Sent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +25,7 @@ use super::{
     handshake::{Introduction, introduce},
     messages::Say,
 };
-use crate::{Delivery, FunctionId, Load, ProviderLink, Refusal};
+use crate::{Delivery, FunctionId, Load, Order, ProviderLink, Refusal};
 
 /// Versions told as warm in one beat.
 pub(super) const WARM_TOLD_MAX: usize = 1_000;
@@ -195,7 +195,12 @@ impl Agent {
     }
 
     /// The run of this order, and whether it begins by this. `streams`: whether somebody reads what the function gives out.
-    fn take(self: &Arc<Self>, frame: OrderFrame, body: Option<Inlet>, streams: bool) -> (Arc<Run>, bool) {
+    fn take(
+        self: &Arc<Self>,
+        (frame, salt): (OrderFrame, Option<Salt>),
+        body: Option<Inlet>,
+        streams: bool,
+    ) -> (Arc<Run>, bool) {
         let id = OrderId::of(&frame.ticket);
         let (outlet, mut parts) = Outlet::channel();
         if !streams {
@@ -215,7 +220,10 @@ impl Agent {
             }
             orders.insert(id, run.clone());
         }
-        let order = frame.into_order(run.cancel.clone(), (body, outlet));
+        let order = Order {
+            salt,
+            ..frame.into_order(run.cancel.clone(), (body, outlet))
+        };
         let (agent, running) = (self.clone(), run.clone());
         tokio::spawn(async move {
             let result = unless_it_panics(agent.provider.run(order)).await;

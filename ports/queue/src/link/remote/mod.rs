@@ -486,6 +486,13 @@ impl ProviderLink for RemoteProvider {
         !matches!(self.state.lock().session, Some(Outgoing::Whole(_)))
     }
 
+    fn takes_salts(&self) -> bool {
+        match &self.state.lock().session {
+            Some(Outgoing::Streams(session)) => session.takes_salts,
+            Some(Outgoing::Whole(_)) | None => false,
+        }
+    }
+
     fn forget(&self, function: FunctionId, version: u32) {
         let mut state = self.state.lock();
         state.warm.remove(&(function, version));

@@ -1,7 +1,7 @@
 //! Users, tokens, values, sealing.
 
 use super::samples::{self, unique};
-use piecework_store::{Roles, Store, StoreFailure};
+use piecework_store::{Roles, Store, StoreFailure, Token};
 
 pub(super) async fn users_are_unique_by_name_and_account(store: &dyn Store) {
     let user = samples::user(unique());
@@ -67,6 +67,29 @@ pub(super) async fn tokens_are_found_by_hash_and_deleted_by_their_owner(store: &
         "gone already"
     );
     assert_eq!(store.token_by_hash(&tokens[0].hash).await.expect("read"), None);
+}
+
+pub(super) async fn a_token_goes_with_the_one_it_was_made_with(store: &dyn Store) {
+    let owner = samples::account(unique());
+    let made_with = |parent: Option<&Token>| Token {
+        parent: parent.map(|parent| parent.id.clone()),
+        ..samples::token(unique(), owner)
+    };
+    let root = made_with(None);
+    let (child, other) = (made_with(Some(&root)), made_with(None));
+    let grandchild = made_with(Some(&child));
+    for token in [&root, &child, &other, &grandchild] {
+        store.insert_token(token).await.expect("a new token");
+    }
+    let found = store.token_by_hash(&grandchild.hash).await.expect("read");
+    assert_eq!(found.as_ref(), Some(&grandchild));
+    assert!(store.delete_token(owner, &root.id).await.expect("deleted"));
+    assert_eq!(store.list_tokens(owner).await.expect("listed"), [other]);
+    let orphan = store
+        .insert_token(&made_with(Some(&root)))
+        .await
+        .expect_err("its parent is gone");
+    assert_eq!(orphan.code(), "store.not_found");
 }
 
 pub(super) async fn values_are_taken_once(store: &dyn Store) {

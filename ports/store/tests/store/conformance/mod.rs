@@ -16,6 +16,7 @@ pub async fn all(store: &dyn Store) {
     accounts::users_are_unique_by_name_and_account(store).await;
     accounts::tokens_are_found_by_hash_and_deleted_by_their_owner(store).await;
     audit::changes_are_listed_newest_first_to_who_is_concerned(store).await;
+    accounts::a_token_goes_with_the_one_it_was_made_with(store).await;
     accounts::values_are_taken_once(store).await;
     accounts::sealed_bytes_open_only_in_their_context(store).await;
     catalog::a_name_is_free_again_after_deletion(store).await;

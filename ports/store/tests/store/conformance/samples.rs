@@ -82,6 +82,7 @@ pub fn token(number: u64, owner: AccountId) -> Token {
         label: "laptop".to_owned(),
         created_at_ms: START_MS + number,
         expires_at_ms: number.is_multiple_of(2).then_some(START_MS + 1_000_000),
+        parent: None,
     }
 }
 

@@ -27,8 +27,8 @@ enum Does {
     FallsSilent,
     /// Reads the body, and sends it back.
     Echoes,
-    /// Loses part of its answer with its link.
-    IsCut,
+    /// Sends a chunk; then its link is cut, which ends the run. Its receipt covers this.
+    IsCut(&'static [u8]),
 }
 
 struct Double {
@@ -60,10 +60,17 @@ impl ProviderLink for Double {
             () = order.cancel.cancelled() => Outcome::Stopped,
             () = self.act(&order) => Outcome::Streamed,
         };
-        let is_cut = matches!(self.does, Does::IsCut);
+        let Does::IsCut(covered) = self.does else {
+            return Ok(delivery(outcome));
+        };
+        let stopped = delivery(Outcome::Stopped);
         Ok(Delivery {
-            is_cut,
-            ..delivery(outcome)
+            is_cut: true,
+            receipt: Receipt {
+                output: Digest::of(covered),
+                ..stopped.receipt.clone()
+            },
+            ..stopped
         })
     }
 
@@ -88,7 +95,7 @@ impl Double {
                     order.outlet.send(part.clone()).await.expect("it is read to its end");
                 }
             }
-            Does::IsCut => {}
+            Does::IsCut(_) => order.outlet.send(chunk(b"ab")).await.expect("it is read"),
             Does::FallsSilent => {
                 order.outlet.send(chunk(b"a")).await.expect("it is read");
                 std::future::pending().await
@@ -202,6 +209,7 @@ async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Resu
         work: Arc::new(work),
         event: Bytes::from_static(b"null"),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),
@@ -370,6 +378,21 @@ async fn a_body_that_breaks_off_stops_the_run() {
 
 #[tokio::test]
 async fn a_stream_that_lost_a_part_on_its_way_is_a_lost_job() {
-    let (delivered, _) = carried_out(Does::IsCut, &Streams::default(), 100).await;
-    assert_eq!(delivered.expect_err("it is lost").code, Code::ProviderLost);
+    let (delivered, _) = carried_out(Does::IsCut(b"ab"), &Streams::default(), 100).await;
+    assert_eq!(delivered.expect_err("another can run it").code, Code::ProviderLost);
+    let (streams, _read) = passed_on(usize::MAX);
+    let (delivered, _) = carried_out(Does::IsCut(b"abc"), &streams, 100).await;
+    assert_eq!(delivered.expect_err("a part is missing").code, Code::ProviderLost);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_is_paid_where_its_receipt_covers_what_passed() {
+    let (streams, _read) = passed_on(usize::MAX);
+    let (delivery, seen) = seen(Does::IsCut(b"ab"), &streams, 100).await;
+    assert_eq!(delivery.receipt.output, seen.streamed.digest);
+    assert_eq!(
+        code(&delivery, &seen),
+        Some(Code::ProviderLost.into()),
+        "its caller hears so"
+    );
 }

@@ -88,6 +88,7 @@ fn live() -> Live {
             region: None,
             labels: Default::default(),
             trust: Trust::Suspended,
+            confided_to: None,
             pinned: None,
         },
         work: Arc::new(work),
@@ -99,9 +100,8 @@ fn live() -> Live {
     }
 }
 
-async fn call(world: &World) -> Done {
-    let created_at_ms = now_ms();
-    let invocation = Invocation {
+fn invocation(created_at_ms: u64) -> Invocation {
+    Invocation {
         id: invoke::new_job_id(created_at_ms),
         live: Arc::new(live()),
         event: Bytes::from_static(b"null"),
@@ -111,9 +111,13 @@ async fn call(world: &World) -> Done {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Call,
+        caller: None,
         streams: Streams::default(),
-    };
-    match invoke::run(world.controller.calls.clone(), invocation).await {
+    }
+}
+
+async fn call(world: &World) -> Done {
+    match invoke::run(world.controller.calls.clone(), invocation(now_ms())).await {
         Ok(done) => done,
         Err(refusal) => panic!("a call that ran was refused: {refusal}"),
     }
@@ -154,6 +158,7 @@ fn payable(world: &mut World, cpu_us: u64) -> Payable {
         developer: account(DEVELOPER),
         function: (FUNCTION, 1),
         function_name: "f".parse().expect("a name"),
+        streamed_bytes: 0,
         lane: None,
     }
 }
@@ -198,4 +203,50 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     let released = withheld::decide(&world.controller.money, account(CONTROLLER), job, Decision::Release).await;
     released.expect("released");
     world.paid_after(job).await;
+}
+
+#[tokio::test]
+async fn what_a_controller_saw_itself_does_not_stand_out() {
+    let mut world = with_usual_jobs().await;
+    let gib = 1 << 30;
+    let mut streamed = payable(&mut world, 1_000);
+    streamed.outgoing.receipt.counters.egress_bytes = gib;
+    streamed.streamed_bytes = gib;
+    // It waited for five minutes, once.
+    streamed.outgoing.receipt.duration_us = 300_000_000;
+    streamed.outgoing.receipt.counters.memory_byte_ms = 300_000 * Limits::SLOT_BYTES;
+    let job = streamed.outgoing.receipt.job;
+    withheld::pay_if_usual(&world.controller.money, streamed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
+    assert!(held.is_none(), "{held:?}");
+    let mut claimed = payable(&mut world, 1_000);
+    claimed.outgoing.receipt.counters.egress_bytes = gib;
+    let job = claimed.outgoing.receipt.job;
+    withheld::pay_if_usual(&world.controller.money, claimed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
+    assert!(held.is_some(), "a gibibyte that nobody else saw");
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_written_down_leaves_nothing_at_stake() {
+    let world = World::start(1).await;
+    world.store.put_function(function());
+    world.store.set_broken(true);
+    let created_at_ms = now_ms();
+    let refused = invoke::run(world.controller.calls.clone(), invocation(created_at_ms)).await;
+    assert_eq!(
+        refused.err().map(|refusal| refusal.code),
+        Some(Code::ServerDiskFull.into())
+    );
+    assert_eq!(owed(&world), (0, 0), "nothing is owed or reserved");
+    let book = world.controller.money.leases.book(world.lease).expect("known");
+    let lane = book
+        .lane(&world.controller.money, world.lane(0).1)
+        .await
+        .expect("a lane");
+    let exposure_ucr = book.exposure_ucr;
+    assert!(
+        lane.stake(u64::MAX, Digest::of(b"next"), exposure_ucr, exposure_ucr),
+        "all of it is free"
+    );
 }

@@ -24,6 +24,8 @@ pub(super) struct Memory {
     /// Blocks written.
     commits: AtomicUsize,
     is_full: AtomicBool,
+    /// Whether it takes no record of a job.
+    is_broken: AtomicBool,
     written: Notify,
 }
 
@@ -35,6 +37,10 @@ impl Memory {
     }
 
     /// From now on its disk is full, but for jobs that end.
+    pub(super) fn set_broken(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+
     pub(super) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
@@ -80,6 +86,9 @@ fn place(space: &str, key: &str) -> (String, String) {
 #[async_trait]
 impl Jobs for Memory {
     fn finish(&self, job: Job) -> Stored<()> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(StoreFailure::DiskFull);
+        }
         self.jobs.lock().insert(job.id, job);
         Ok(())
     }

@@ -158,7 +158,7 @@ impl ProviderLink for Double {
                 job: ticket.job,
                 code: ticket.code,
                 input: ticket.input,
-                output: Digest::of(&output),
+                output: Digest::of(&output).salted(order.salt.as_ref()),
                 status: JobStatus::Ok,
                 counters: COUNTERS,
                 price_ucr: 1,

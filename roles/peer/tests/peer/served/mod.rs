@@ -6,7 +6,6 @@ pub mod reader;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use piecework_api::server::Limits;
 use piecework_chain::Chain;
 use piecework_ledger::{Genesis, Grant, Params, Roles};
 use piecework_model::{Credits, SecretKey};
@@ -15,6 +14,7 @@ use piecework_peer::{
     http::{Explorer, Options, Rates, serve},
     member,
 };
+use piecework_serve::Limits;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -10,7 +10,10 @@ use piecework_scheduler::{Finding, Policy, Request, Standing};
 use piecework_store::{Function, Version};
 
 use super::*;
-use crate::providers::seen::{Membership, Present};
+use crate::{
+    functions::Live,
+    providers::seen::{Membership, Present},
+};
 
 /// A provider that is there or not; it runs nothing here.
 struct Fake {
@@ -135,6 +138,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         region: None,
         labels: Default::default(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     };
     Arc::new(Live {
@@ -211,7 +215,7 @@ impl World {
 
     fn wait(&self, patient: bool) -> Answer<Waiting> {
         let label = Label {
-            live: self.live.clone(),
+            wants: self.live.clone(),
             refused: Vec::new(),
             has_run: Vec::new(),
         };

@@ -1,0 +1,27 @@
+//! Serves HTTP/1.1 to strangers, whom it gives few connections, little memory and little time.
+//!
+//! ```text
+//! accept -> Fresh --first byte--> Head --whole head--> Busy --answered--> Idle --first byte--> Head
+//!                                                      |  ^  `-upgraded-> Upgraded --Guest::keep--> Kept
+//!                                                      v  |
+//!                               Body (its next part is awaited), Deaf (the answer is not read)
+//! ```
+//!
+//! Where an address (or the whole server) has all the connections it may have, the oldest one that waits for its client makes
+//! room for the next: a stranger who opens many and says nothing only pushes out its own. One whose request runs is never
+//! pushed out.
+
+mod arriving;
+mod caller;
+mod connection;
+mod crowd;
+mod head;
+mod leaving;
+mod listen;
+mod patient;
+mod seats;
+
+pub use caller::Caller;
+pub use crowd::{Crowd, Member};
+pub use listen::{Limits, serve};
+pub use seats::Guest;
