@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Instance, Loaded, Outcome, Program};
 use piecework_sandbox_wasm::{Options, Wasm};
 
@@ -156,6 +156,7 @@ fn ada() -> Call {
 
 fn program(language: Language, directory: &Path) -> Program {
     Program {
+        owner: AccountId([1; 20]),
         language,
         code: Digest::of(b"medians"),
         directory: directory.to_owned(),

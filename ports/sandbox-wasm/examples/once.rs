@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Duration};
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Program};
 use piecework_sandbox_wasm::{Options, Wasm};
 
@@ -23,6 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let found = |language: &Language| Path::new(&directory).join(language.entry_file()).is_file();
     let language = Language::ALL.into_iter().find(found).ok_or("no main.py, no main.mjs")?;
     let program = Program {
+        owner: AccountId([1; 20]),
         language,
         code: Digest::of(directory.as_bytes()),
         directory: directory.into(),

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use piecework_model::{Digest, JobId, Language, Limits, Rejection};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits, Rejection};
 use piecework_sandbox::{
     Backend, BackendName, Call, CancellationToken, Instance, LoadError, Loaded, Outcome, Probe, Program, Raised,
 };
@@ -273,6 +273,7 @@ impl ProbeBundle {
 
     fn program(&self, language: Language, limits: Limits) -> Program {
         Program {
+            owner: AccountId([1; 20]),
             language,
             code: Digest::of(b"probe"),
             directory: self.0.clone(),

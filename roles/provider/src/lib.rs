@@ -207,9 +207,11 @@ impl Provider {
             })
     }
 
-    async fn instance(&self, work: &Arc<Work>) -> Result<pool::Lease, Refusal> {
-        let backend = self.backend(work.backend)?;
-        self.pools.take(backend, work).await.map_err(|error| refusal(&error))
+    async fn instance(&self, order: &Order) -> Result<pool::Lease, Refusal> {
+        let backend = self.backend(order.work.backend)?;
+        let owner = pool::owner_of_order(order);
+        let taken = self.pools.take(backend, &order.work, owner).await;
+        taken.map_err(|error| refusal(&error))
     }
 
     fn take_slot(&self) -> Result<Slot<'_>, Refusal> {
@@ -305,7 +307,7 @@ impl ProviderLink for Provider {
         }
         self.lanes.begin(&order)?;
         let pulled = Instant::now();
-        let lease = match self.instance(&order.work).await {
+        let lease = match self.instance(&order).await {
             Ok(lease) => lease,
             Err(refused) => {
                 self.lanes.refused(ticket);
@@ -337,6 +339,10 @@ impl ProviderLink for Provider {
             () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
             never = streams.pass_body() => match never {},
         };
+        if finished.outcome == Outcome::Lost {
+            self.lanes.refused(ticket);
+            return Err(worker_lost());
+        }
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
@@ -405,6 +411,15 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
         duration: ran,
         reusable: false,
     }
+}
+
+/// Another provider may run it, or this one again: nothing is charged, and it counts against no version.
+fn worker_lost() -> Refusal {
+    Rejection::new(
+        "sandbox.worker_lost",
+        "the process that runs this developer's functions ended; which of them ended it is not known",
+    )
+    .hint("call again; functions that use much memory can be deployed by accounts of their own")
 }
 
 /// Code that loaded at deploy time and does not now: the sandbox or the bundle failed here, not the caller.

@@ -16,8 +16,8 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{Digest, FunctionId};
-use piecework_queue::Work;
+use piecework_model::{AccountId, Digest, FunctionId};
+use piecework_queue::{Order, Work};
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
 use tokio::{runtime::Runtime, sync::OnceCell};
 use tokio_util::task::AbortOnDropHandle;
@@ -60,6 +60,7 @@ struct Template {
 }
 
 struct Idle {
+    owner: AccountId,
     instance: Box<dyn Instance>,
     since: Instant,
     bytes: u64,
@@ -68,12 +69,15 @@ struct Idle {
 /// An instance taken for one call.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
+    owner: AccountId,
     instance: Box<dyn Instance>,
     pub(crate) cold: bool,
 }
 
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
+/// Idle instances of one owner: more than its calls of a moment need, and too few to crowd out others'.
+const IDLE_OF_AN_OWNER_MAX: usize = 64;
 /// A template unused for this long goes.
 const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
 
@@ -101,29 +105,36 @@ impl Pools {
         work: &Arc<Work>,
     ) -> Result<Arc<dyn Loaded>, LoadError> {
         let pool = self.pool(work);
-        self.template(&pool, backend, work).await
+        let owner = work.owner.unwrap_or_else(|| stand_in(&work.function.0));
+        self.template(&pool, backend, (work, owner)).await
     }
 
     async fn template(
         &self,
         pool: &Pool,
         backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
+        (work, owner): (&Arc<Work>, AccountId),
     ) -> Result<Arc<dyn Loaded>, LoadError> {
         let template = pool
             .template
-            .get_or_try_init(|| self.make_template(backend, work))
+            .get_or_try_init(|| self.make_template(backend, work, owner))
             .await?;
         Ok(template.loaded.clone())
     }
 
-    async fn make_template(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Template, LoadError> {
+    async fn make_template(
+        &self,
+        backend: &Arc<dyn Backend>,
+        work: &Arc<Work>,
+        owner: AccountId,
+    ) -> Result<Template, LoadError> {
         let failed = |error: BlobsError| match error.is_full() {
             true => LoadError::Code(journal::disk_full()),
             false => LoadError::Failed(error.to_string()),
         };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
         let program = Arc::new(Program {
+            owner,
             language: work.language,
             code: work.code,
             directory: bundle.path().to_owned(),
@@ -157,20 +168,27 @@ impl Pools {
     }
 
     /// A warm instance if one is idle, else a fresh one.
-    pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
+    pub(crate) async fn take(
+        &self,
+        backend: &Arc<dyn Backend>,
+        work: &Arc<Work>,
+        owner: AccountId,
+    ) -> Result<Lease, LoadError> {
         let pool = self.pool(work);
         let idle = pool.idle.lock().pop();
         if let Some(Idle { instance, .. }) = idle {
             return Ok(Lease {
                 pool,
+                owner,
                 instance,
                 cold: false,
             });
         }
-        let loaded = self.template(&pool, backend, work).await?;
+        let loaded = self.template(&pool, backend, (work, owner)).await?;
         let instance = self.run_off_line(async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,
+            owner,
             instance,
             cold: true,
         })
@@ -178,7 +196,12 @@ impl Pools {
 
     /// Calls the instance; puts it back if it may serve again.
     pub(crate) async fn call(&self, lease: Lease, call: Call) -> Finished {
-        let Lease { pool, mut instance, .. } = lease;
+        let Lease {
+            pool,
+            owner,
+            mut instance,
+            ..
+        } = lease;
         let run = async move {
             let finished = instance.call(call).await;
             (instance, finished)
@@ -189,12 +212,36 @@ impl Pools {
         if finished.reusable {
             let bytes = instance.memory_bytes();
             pool.idle.lock().push(Idle {
+                owner,
                 instance,
                 since: now,
                 bytes,
             });
         }
         finished
+    }
+
+    /// Drops the longest idle instances of each owner beyond its share.
+    fn over_share(pools: &HashMap<Key, Arc<Pool>>) -> Vec<Idle> {
+        let mut owners: HashMap<AccountId, Vec<Instant>> = HashMap::new();
+        for pool in pools.values() {
+            for idle in pool.idle.lock().iter() {
+                owners.entry(idle.owner).or_default().push(idle.since);
+            }
+        }
+        let before: HashMap<AccountId, Instant> = owners
+            .into_iter()
+            .filter_map(|(owner, mut since)| {
+                since.sort_unstable_by(|one, other| other.cmp(one));
+                Some((owner, *since.get(IDLE_OF_AN_OWNER_MAX)?))
+            })
+            .collect();
+        let mut dropped = Vec::new();
+        for pool in pools.values().filter(|_| !before.is_empty()) {
+            let goes = |idle: &mut Idle| before.get(&idle.owner).is_some_and(|before| idle.since <= *before);
+            dropped.extend(pool.idle.lock().extract_if(.., goes));
+        }
+        dropped
     }
 
     /// Polls once here, where a short call ends; what yields goes on among the workers. Dropping it ends it there too.
@@ -248,6 +295,7 @@ impl Pools {
         let mut kept = Vec::new();
         {
             let mut pools = self.pools.write();
+            dropped.extend(Self::over_share(&pools));
             for pool in pools.values() {
                 let mut idle = pool.idle.lock();
                 dropped.extend(idle.extract_if(.., |idle| now.duration_since(idle.since) > self.idle));
@@ -271,6 +319,18 @@ impl Drop for Pools {
             workers.shutdown_background();
         }
     }
+}
+
+/// Whose processes and idle instances a job's are.
+pub(crate) fn owner_of_order(order: &Order) -> AccountId {
+    order.work.owner.unwrap_or(AccountId(order.ticket.lease.0))
+}
+
+/// Where only the function is known: it shares a process with no other.
+fn stand_in(function: &[u8; 12]) -> AccountId {
+    let mut bytes = [0; 20];
+    bytes[..function.len()].copy_from_slice(function);
+    AccountId(bytes)
 }
 
 /// The age up to which instances must go so that the rest fits the quota.
@@ -297,5 +357,51 @@ fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
         for (_, key) in ages.into_iter().take(surplus) {
             pools.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Still;
+
+    #[async_trait::async_trait]
+    impl Instance for Still {
+        async fn call(&mut self, _: Call) -> Finished {
+            unreachable!("nobody calls")
+        }
+
+        fn memory_bytes(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn an_owner_keeps_so_many_idle_instances_and_others_keep_theirs() {
+        let now = Instant::now();
+        let idle = |owner: u8, age: usize| Idle {
+            owner: AccountId([owner; 20]),
+            instance: Box::new(Still),
+            since: now - Duration::from_secs(age as u64),
+            bytes: 1,
+        };
+        let pools: HashMap<Key, Arc<Pool>> = [1, 2]
+            .map(|version| ((FunctionId([1; 12]), version), Pool::new(Digest::of(b"code"))))
+            .into();
+        let keys: Vec<Key> = pools.keys().copied().collect();
+        for age in 0..IDLE_OF_AN_OWNER_MAX + 10 {
+            pools[&keys[age % 2]].idle.lock().push(idle(1, age));
+        }
+        pools[&keys[0]].idle.lock().push(idle(2, 1_000));
+        let dropped = Pools::over_share(&pools);
+        assert_eq!(dropped.len(), 10);
+        let least = now - Duration::from_secs(IDLE_OF_AN_OWNER_MAX as u64);
+        assert!(
+            dropped
+                .iter()
+                .all(|idle| idle.owner == AccountId([1; 20]) && idle.since <= least)
+        );
+        assert!(Pools::over_share(&pools).is_empty(), "the rest is its share");
     }
 }

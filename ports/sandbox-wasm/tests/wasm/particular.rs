@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Finished, LoadError, Loaded, Outcome, Program};
 use piecework_sandbox_wasm::{Options, Wasm};
 
@@ -58,6 +58,7 @@ impl Bundle {
 
     async fn load(&self, backend: &Wasm, language: Language) -> Result<Arc<dyn Loaded>, LoadError> {
         let program = Program {
+            owner: AccountId([1; 20]),
             language,
             code: Digest::of(b"test"),
             directory: self.0.path().to_owned(),

@@ -125,7 +125,8 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Ok(streamed.digest),
+        | Outcome::OutputInvalid(_)
+        | Outcome::Lost => Ok(streamed.digest),
     }
 }
 
@@ -215,6 +216,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             JobState::Failed,
             "function.crashed",
             format!("the function's process ended: {how}"),
+        ),
+        Outcome::Lost => failed(
+            JobState::Failed,
+            "sandbox.worker_lost",
+            "the process that runs the developer's functions ended; which of them ended it is not known".into(),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(

@@ -225,6 +225,7 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
         ..Limits::DEFAULT
     };
     let work = Work {
+        owner: None,
         function: id,
         version: 1,
         name: NAME.to_owned(),

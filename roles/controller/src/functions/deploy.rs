@@ -538,6 +538,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: number,
         name: function.name.to_string(),

@@ -313,6 +313,7 @@ fn work(controller: &Controller, function: &Function, version: &Version) -> Answ
     let mut env = version.env.clone();
     env.extend(secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: version.version,
         name: function.name.to_string(),

@@ -218,6 +218,14 @@ async fn the_receipt_covers_what_was_streamed_also_of_a_run_that_failed_in_the_m
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_worker_was_lost_is_handed_back_and_not_charged() {
+    let (provider, order, _directory) = provider(Does::Streams(0, || Outcome::Lost), 1 << 20).await;
+    let (delivery, _) = run(&provider, order).await;
+    assert_eq!(delivery.expect_err("no receipt").code, "sandbox.worker_lost");
+    assert_eq!(provider.load().running, 0, "the slot is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_streams_no_more_than_its_ticket_pays_for() {
     let allowed = whole(10).len() as u64 + 3;
     let (provider, order, _directory) = provider(Does::Pours, allowed).await;

@@ -209,6 +209,11 @@ pub(super) const LEDGER: &[Code] = &[
         "the sandbox failed on the provider's side; the job is not charged",
     ),
     code(
+        503,
+        "sandbox.worker_lost",
+        "the process that the developer's functions share on the provider ended in the middle of the job, which is not charged",
+    ),
+    code(
         409,
         "release.none",
         "every job in the list already has a receipt or an ack, or is not open",
