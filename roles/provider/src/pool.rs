@@ -185,6 +185,9 @@ impl Pools {
             });
         }
         let loaded = self.template(&pool, backend, (work, owner)).await?;
+        // A burst leaves many behind: they make way for its owner's next instances.
+        let dropped = Self::over_share(&self.pools.read());
+        drop(dropped);
         let instance = self.run_off_line(async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,

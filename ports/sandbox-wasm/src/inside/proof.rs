@@ -18,7 +18,8 @@ const FILES: [&CStr; 6] = [
 pub(super) fn prove(landlock: bool) -> Proof {
     let mut open: Vec<String> = calls()
         .into_iter()
-        .filter_map(|(name, exists)| exists.then(|| name.to_owned()))
+        .filter(|(_, exists)| *exists)
+        .map(|(name, _)| name.to_owned())
         .collect();
     let seen = FILES.iter().filter(|path| opens(path, libc::O_RDONLY));
     open.extend(seen.map(|path| path.to_string_lossy().into_owned()));

@@ -171,7 +171,7 @@ async fn a_program_that_replaces_what_tells_its_code_is_bounded_in_time_and_size
     // Where the runner keeps it, found through what it left in the interpreter.
     let inside = "import sys\ninside = sys.meta_path[0].find_spec.__globals__\n";
     let hangs = format!("{inside}def dump():\n    while True: pass\ninside['dump'] = dump\n{handler}");
-    let fat = format!("{inside}real = inside['dump']\ninside['dump'] = lambda: real() + bytes(60 << 20)\n{handler}");
+    let fat = format!("{inside}real = inside['dump']\ninside['dump'] = lambda: real() + bytes(20 << 20)\n{handler}");
     let begun = std::time::Instant::now();
     let loaded = Bundle::new(&[("main.py", &hangs)]);
     let loaded = loaded.load_for(&backend, Language::Python, 1).await;
