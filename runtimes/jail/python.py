@@ -92,7 +92,10 @@ def prepare(argument, fds):
 
 def execute(steps, outs):
     """Runs the prepared steps in order; a failing step ends the process, since half a jail is none."""
-    for name, optional, number, arguments in steps:
+    for name, optional, unless, number, arguments in steps:
+        if unless is not None and outs[unless] >= 0:
+            outs.append(0)
+            continue
         result = SYSCALL(number, *[ctypes.c_long(outs[a]) if isinstance(a, int) else a for a in arguments])
         if result < 0 and not optional:
             error = ctypes.get_errno()
@@ -113,7 +116,7 @@ def zygote():
         for _, _, packed in ancillary:
             fds.frombytes(packed)
         order = json.loads(message)
-        steps = [(step["name"], step["optional"], ctypes.c_long(step["number"]),
+        steps = [(step["name"], step["optional"], step["unless"], ctypes.c_long(step["number"]),
                   [prepare(argument, fds) for argument in step["arguments"]]) for step in order["steps"]]
         try:
             pid, pidfd = clone(order["flags"])

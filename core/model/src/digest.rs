@@ -9,6 +9,8 @@ use blake3::{
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::{JobId, SecretKey};
+
 /// A 32-byte BLAKE3 digest; text form is 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize, Default)]
 pub struct Digest(pub [u8; 32]);
@@ -29,6 +31,42 @@ impl Digest {
         let mut bytes = Vec::with_capacity(512);
         borsh::to_writer(&mut bytes, value).expect("a vector accepts every byte");
         Self(*Hasher::new_from_context_key(tag).update(&bytes).finalize().as_bytes())
+    }
+}
+
+/// What the digests of one job's input and output are made with before they are shown to all on the ledger: without it nobody
+/// can find out by trying whether a job had a certain input or output. Its developer has it, and whoever the developer gives
+/// it to can check them.
+#[derive(Clone, Copy, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Salt(pub [u8; 32]);
+
+impl Salt {
+    /// The job's salt at the controller with this key. Nothing needs to be remembered.
+    pub fn of_job(key: &SecretKey, job: JobId) -> Self {
+        let secret = blake3::derive_key("piecework 2026 salt of a job", &key.to_seed());
+        Self(*blake3::keyed_hash(&secret, &job.0).as_bytes())
+    }
+}
+
+impl fmt::Display for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt(..)")
+    }
+}
+
+impl Digest {
+    /// The digest under a salt: BLAKE3 of these 32 bytes, keyed with it. Without one it stays as it is.
+    pub fn salted(self, salt: Option<&Salt>) -> Self {
+        match salt {
+            Some(salt) => Self(*blake3::keyed_hash(&salt.0, &self.0).as_bytes()),
+            None => self,
+        }
     }
 }
 

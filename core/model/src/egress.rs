@@ -10,7 +10,7 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize, io};
 use serde::{Deserialize, Serialize};
 
-use crate::Rejection;
+use crate::{Code, Rejection};
 
 /// Destinations that a function declared. Empty, as it is by default: the network is off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl EgressList {
 }
 
 fn too_many(message: String) -> Rejection {
-    Rejection::new("egress.too_many", format!("an allow list may have {message}"))
+    Rejection::new(Code::EgressTooMany, format!("an allow list may have {message}"))
         .hint("use fewer entries, or a wildcard like *.example.org:443")
         .field("egress")
 }
@@ -159,7 +159,7 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, Rejection> {
         let bad = |why: &str| {
-            Rejection::new("egress.bad_destination", format!("`{text}` is not HOST:PORT: {why}"))
+            Rejection::new(Code::EgressBadDestination, format!("`{text}` is not HOST:PORT: {why}"))
                 .hint("use the form api.example.com:443, *.example.org:443 or 203.0.113.7:5432")
                 .field("egress")
         };
@@ -313,7 +313,7 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, Rejection> {
         let bad = || {
             Rejection::new(
-                "network.malformed",
+                Code::NetworkMalformed,
                 format!("`{text}` is not a network; use the form 10.0.0.0/8"),
             )
         };
@@ -449,7 +449,7 @@ mod tests {
             "bücher.example:80",
         ] {
             let refused = list(&["example.com:443", entry]).expect_err(entry);
-            assert_eq!(refused.code, "egress.bad_destination", "{entry}");
+            assert_eq!(refused.code, Code::EgressBadDestination, "{entry}");
             assert_eq!(refused.field.as_deref(), Some("egress[1]"), "{entry}");
         }
     }
@@ -459,12 +459,18 @@ mod tests {
         let many: Vec<String> = (0..=EgressList::ENTRIES_MAX)
             .map(|n| format!("h{n}.example.com:443"))
             .collect();
-        assert_eq!(EgressList::parse(&many).expect_err("too many").code, "egress.too_many");
+        assert_eq!(
+            EgressList::parse(&many).expect_err("too many").code,
+            Code::EgressTooMany
+        );
         assert!(EgressList::parse(&many[1..]).is_ok());
         let ports: Vec<String> = (0..=EgressList::PORTS_MAX)
             .map(|n| format!("example.com:{}", n + 1))
             .collect();
-        assert_eq!(EgressList::parse(&ports).expect_err("too many").code, "egress.too_many");
+        assert_eq!(
+            EgressList::parse(&ports).expect_err("too many").code,
+            Code::EgressTooMany
+        );
         assert!(EgressList::parse(&ports[1..]).is_ok());
     }
 
@@ -549,7 +555,9 @@ mod tests {
         }
         let all: Network = "0.0.0.0/0".parse().expect("everything");
         assert!(all.contains("203.0.113.9".parse().expect("an address")));
-        assert!("10.0.0.0/33".parse::<Network>().is_err() && "10.0.0/8".parse::<Network>().is_err());
+        for bad in ["10.0.0.0/33", "10.0.0/8", "10.0.0.0/", ""] {
+            assert_eq!(bad.parse::<Network>().expect_err(bad).code, Code::NetworkMalformed);
+        }
         let entry = good(&["10.9.9.9:80"]);
         assert_eq!(policy.forbidden(&entry), Some(Ipv4Addr::new(10, 9, 9, 9)));
     }

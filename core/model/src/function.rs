@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::Rejection;
+use crate::{Code, Rejection};
 
 /// A language that functions are written in.
 #[derive(
@@ -50,7 +50,7 @@ impl FromStr for Language {
             "python" | "py" => Ok(Self::Python),
             "javascript" | "js" => Ok(Self::JavaScript),
             other => Err(Rejection::new(
-                "function.unknown_language",
+                Code::FunctionUnknownLanguage,
                 format!("`{other}` is not a supported language"),
             )
             .hint("use `python` or `javascript`")
@@ -60,7 +60,7 @@ impl FromStr for Language {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $code:literal, $noun:literal) => {
+    ($(#[$doc:meta])* $name:ident, $code:expr, $noun:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -116,9 +116,9 @@ macro_rules! name {
 
 name!(
     /// A function's name, unique among its owner's.
-    FunctionName, "function.bad_name", "a function"
+    FunctionName, Code::FunctionBadName, "a function"
 );
 name!(
     /// An account's name, unique on the ledger.
-    OwnerName, "account.bad_name", "an account"
+    OwnerName, Code::AccountBadName, "an account"
 );

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Digest, PublicKey, Rejection};
+use crate::{Code, Digest, PublicKey, Rejection};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $prefix:literal) => {
@@ -35,7 +35,7 @@ macro_rules! id {
                 let mut bytes = [0; $bytes];
                 let digits = text.strip_prefix($prefix).unwrap_or(text);
                 hex::decode_to_slice(digits, &mut bytes).map_err(|_| {
-                    Rejection::new("id.malformed", format!("`{}` is not an id; it must have the form {}<{} hex digits>", text, $prefix, $bytes * 2))
+                    Rejection::new(Code::IdMalformed, format!("`{}` is not an id; it must have the form {}<{} hex digits>", text, $prefix, $bytes * 2))
                 })?;
                 Ok(Self(bytes))
             }

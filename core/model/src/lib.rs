@@ -3,6 +3,7 @@
 //! Everything here is a plain value: no clock, no entropy, no input or output. Whatever is signed or reaches the ledger is
 //! encoded with [borsh](https://borsh.io), which has one encoding per value; golden vectors in `tests/` pin it.
 
+mod code;
 mod credits;
 mod digest;
 mod egress;
@@ -17,8 +18,9 @@ mod rejection;
 mod ticket;
 mod workload;
 
+pub use code::{AnyCode, Code};
 pub use credits::{Credits, CreditsOverflow};
-pub use digest::{Digest, DigestStream};
+pub use digest::{Digest, DigestStream, Salt};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use format::{Format, MARK, UnknownVersion};
 pub use function::{FunctionName, Language, OwnerName};

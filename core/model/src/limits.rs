@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::{Counters, PriceOverflow, Prices, Rejection};
+use crate::{Code, Counters, PriceOverflow, Prices, Rejection};
 
 /// Limits of one invocation; each is enforced by every sandbox, on the cold and on the warm path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
@@ -46,28 +46,54 @@ impl Limits {
     pub const MEMORY_BYTES_MAX: u64 = 4 << 30;
     /// 15 minutes: a synchronous caller rarely waits longer.
     pub const TIMEOUT_MS_MAX: u32 = 900_000;
+    /// What a run's slot counts as at least among its memory, whatever the run needs of it: a run that only waits displaces
+    /// another. Half of what a function has unless it says otherwise.
+    pub const SLOT_BYTES: u64 = Self::DEFAULT.memory_bytes / 2;
     /// What a run may stream unless its function says otherwise: an answer of a gigabyte passes.
     pub const STREAM_BYTES_DEFAULT: u64 = 1 << 30;
+
+    /// The most that a machine gives any run, whoever orders it: a controller that asks for more is at fault, or not one's own.
+    pub const RUN_MAX: Self = Self {
+        timeout_ms: Self::TIMEOUT_MS_MAX,
+        memory_bytes: Self::MEMORY_BYTES_MAX,
+        processes: 256,
+        disk_bytes: 1 << 30,
+        // Held in memory on its way.
+        output_bytes: 64 << 20,
+        log_bytes: 4 << 20,
+        egress_bytes: Self::EGRESS_BYTES_MAX + Self::STREAM_BYTES_MAX,
+    };
+
+    /// Whether none of them is above `most`.
+    pub fn within(&self, most: &Self) -> bool {
+        self.timeout_ms <= most.timeout_ms
+            && self.memory_bytes <= most.memory_bytes
+            && self.processes <= most.processes
+            && self.disk_bytes <= most.disk_bytes
+            && self.output_bytes <= most.output_bytes
+            && self.log_bytes <= most.log_bytes
+            && self.egress_bytes <= most.egress_bytes
+    }
 
     /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
-                "function.bad_timeout",
+                Code::FunctionBadTimeout,
                 format!("the timeout must be between 1 and {} ms", Self::TIMEOUT_MS_MAX),
             )
             .field("timeout_ms"));
         }
         if !(Self::MEMORY_BYTES_MIN..=Self::MEMORY_BYTES_MAX).contains(&self.memory_bytes) {
             return Err(Rejection::new(
-                "function.bad_memory",
+                Code::FunctionBadMemory,
                 "the memory limit must be between 32 and 4096 MiB",
             )
             .field("memory_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
             return Err(Rejection::new(
-                "egress.bad_limit",
+                Code::EgressBadLimit,
                 "the limit on network traffic must be at most 16384 MiB per run",
             )
             .field("egress_limit_mb"));
@@ -79,6 +105,15 @@ impl Limits {
     /// never is, so it may be far longer.
     pub fn stream_bytes(&self) -> u64 {
         self.output_bytes.max(Self::STREAM_BYTES_MAX)
+    }
+
+    /// What an instance costs its machine beyond its limit, which holds the interpreter too: an event and an output of 6 MiB on
+    /// their way through the platform, buffers of logs and streams, tables of the kernel.
+    pub const OVERHEAD_BYTES: u64 = 16 << 20;
+
+    /// Memory that a machine sets aside for an instance under these limits.
+    pub fn footprint_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(Self::OVERHEAD_BYTES)
     }
 
     /// The most that a job under these limits can use on `cores` cores.

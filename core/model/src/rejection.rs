@@ -1,15 +1,17 @@
 //! A refusal that belongs to the caller.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
+use crate::{AnyCode, Code};
+
 /// A refusal: a stable code, a sentence, and what to do next. Holds nothing that the caller may not see.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct Rejection {
-    /// `noun.reason`, never changed once published.
-    pub code: Cow<'static, str>,
+    /// One of ours, or what a newer program said.
+    pub code: AnyCode,
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -19,9 +21,9 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
-            code: Cow::Borrowed(code),
+            code: code.into(),
             message: message.into(),
             hint: None,
             field: None,

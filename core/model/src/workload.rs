@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::Rejection;
+use crate::{Code, Rejection};
 
 /// What a provider runs in a sandbox.
 #[derive(
@@ -94,7 +94,7 @@ impl FromStr for BackendName {
 
     fn from_str(text: &str) -> Result<Self, Rejection> {
         Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or_else(|| {
-            Rejection::new("sandbox.unknown", format!("`{text}` is not a sandbox"))
+            Rejection::new(Code::SandboxUnknown, format!("`{text}` is not a sandbox"))
                 .hint("use auto, wasm, jail, oci, gvisor, docker or microvm; `piecework doctor` says which work here")
                 .field("sandbox")
         })
@@ -123,6 +123,6 @@ mod tests {
             );
         }
         let unknown = "chroot".parse::<BackendName>().expect_err("it is none");
-        assert_eq!(unknown.code, "sandbox.unknown");
+        assert_eq!(unknown.code, Code::SandboxUnknown);
     }
 }

@@ -296,7 +296,7 @@ fn sealed_leaf(result: Result<&[Digest], &Rejection>) -> Digest {
             root: merkle_root(leaves),
         }),
         Err(refused) => leaf(&Sealed::Refused {
-            code: &refused.code,
+            code: refused.code.as_str(),
             message: &refused.message,
             hint: refused.hint.as_deref(),
             field: refused.field.as_deref(),

@@ -1,7 +1,7 @@
 //! What is wrong with a proof or an export, and where.
 
 use piecework_ledger::Key;
-use piecework_model::{NetworkId, PublicKey};
+use piecework_model::{Code, NetworkId, PublicKey};
 
 /// Why a proof or an export is refused. Each names the block that it found wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,27 +61,27 @@ pub enum Invalid {
 
 impl Invalid {
     /// Stable, for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Malformed(_) => "proof.malformed",
-            Self::OtherNetwork { .. } => "proof.other_network",
-            Self::Genesis(_) => "proof.bad_genesis",
-            Self::Certificate { .. } | Self::CertificateSignature { .. } => "proof.bad_certificate",
-            Self::TooFewSignatures { .. } => "proof.too_few_signatures",
-            Self::NotFinal { .. } => "proof.not_final",
-            Self::MissingBlock { .. } => "proof.missing_block",
-            Self::CutOff { .. } => "proof.cut_off",
-            Self::Parent { .. } => "proof.bad_parent",
-            Self::Header { .. } => "proof.bad_header",
-            Self::UnknownRules { .. } => "proof.unknown_rules",
-            Self::Transactions { .. } => "proof.bad_transactions",
-            Self::Outcomes { .. } | Self::Replay { .. } => "proof.bad_outcomes",
-            Self::StateRoot { .. } => "proof.bad_state_root",
-            Self::Path { .. } | Self::StatePath { .. } => "proof.bad_path",
-            Self::Value { .. } => "proof.bad_value",
-            Self::NoPeerChange { .. } => "proof.no_peer_change",
-            Self::Other { .. } => "proof.of_another",
-            Self::Replica(_) => "proof.replay_failed",
+            Self::Malformed(_) => Code::ProofMalformed,
+            Self::OtherNetwork { .. } => Code::ProofOtherNetwork,
+            Self::Genesis(_) => Code::ProofBadGenesis,
+            Self::Certificate { .. } | Self::CertificateSignature { .. } => Code::ProofBadCertificate,
+            Self::TooFewSignatures { .. } => Code::ProofTooFewSignatures,
+            Self::NotFinal { .. } => Code::ProofNotFinal,
+            Self::MissingBlock { .. } => Code::ProofMissingBlock,
+            Self::CutOff { .. } => Code::ProofCutOff,
+            Self::Parent { .. } => Code::ProofBadParent,
+            Self::Header { .. } => Code::ProofBadHeader,
+            Self::UnknownRules { .. } => Code::ProofUnknownRules,
+            Self::Transactions { .. } => Code::ProofBadTransactions,
+            Self::Outcomes { .. } | Self::Replay { .. } => Code::ProofBadOutcomes,
+            Self::StateRoot { .. } => Code::ProofBadStateRoot,
+            Self::Path { .. } | Self::StatePath { .. } => Code::ProofBadPath,
+            Self::Value { .. } => Code::ProofBadValue,
+            Self::NoPeerChange { .. } => Code::ProofNoPeerChange,
+            Self::Other { .. } => Code::ProofOfAnother,
+            Self::Replica(_) => Code::ProofReplayFailed,
         }
     }
 }

@@ -219,7 +219,7 @@ impl Proof {
 
 #[cfg(test)]
 mod tests {
-    use piecework_model::Digest;
+    use piecework_model::{Code, Digest};
 
     use super::*;
 
@@ -244,7 +244,7 @@ mod tests {
             details: Digest::default(),
         };
         let refused = finality.verify(&anchor, &block).expect_err("unknown");
-        assert_eq!(refused.code(), "proof.unknown_rules");
+        assert_eq!(refused.code(), Code::ProofUnknownRules);
         assert!(refused.to_string().contains("up to 2"), "{refused}");
         block.rules = RULES;
         assert!(finality.verify(&anchor, &block).is_ok(), "no peers, no signatures");

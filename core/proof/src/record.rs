@@ -1,10 +1,8 @@
 //! Outcomes as stored in a block: without ids, which follow from its transactions.
 
-use std::borrow::Cow;
-
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_ledger::{Event, Outcome, TransactionId};
-use piecework_model::Rejection;
+use piecework_model::{AnyCode, Rejection};
 
 /// The encoding of an [`Outcome`].
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -14,7 +12,7 @@ pub struct Record {
 
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Refusal {
-    code: String,
+    code: AnyCode,
     message: String,
     hint: Option<String>,
     field: Option<String>,
@@ -24,7 +22,7 @@ impl From<&Outcome> for Record {
     fn from(outcome: &Outcome) -> Self {
         Self {
             result: outcome.result.clone().map_err(|rejection| Refusal {
-                code: rejection.code.into_owned(),
+                code: rejection.code,
                 message: rejection.message,
                 hint: rejection.hint,
                 field: rejection.field,
@@ -39,7 +37,7 @@ impl Record {
         Outcome {
             id,
             result: self.result.map_err(|refusal| Rejection {
-                code: Cow::Owned(refusal.code),
+                code: refusal.code,
                 message: refusal.message,
                 hint: refusal.hint,
                 field: refusal.field,

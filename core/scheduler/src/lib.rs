@@ -13,7 +13,7 @@ mod usage;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use piecework_model::{AccountId, Counters, Language, Prices};
+use piecework_model::{AccountId, Counters, Language, Limits, Prices};
 
 pub use placement::{Pin, Placement, Policy, PriceCaps, Trust};
 pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
@@ -35,7 +35,10 @@ pub struct Candidate {
     pub slots: u32,
     /// Jobs that run there or are on their way.
     pub running: u32,
+    /// For all jobs together.
     pub memory_bytes: u64,
+    /// Set aside for the jobs that run there or are on their way.
+    pub memory_taken: u64,
     /// `(backend, language)` pairs that its probe saw working.
     pub runs: Arc<BTreeSet<(String, Language)>>,
     pub prices: Prices,
@@ -62,8 +65,18 @@ pub struct Request {
     pub region: Option<String>,
     pub labels: BTreeSet<String>,
     pub trust: Trust,
+    /// Of a job that brings secrets or reaches the network: only providers that are known, and whatever belongs to one of
+    /// these.
+    pub confided_to: Option<BTreeSet<AccountId>>,
     /// Only these, where the developer pinned the function to machines.
     pub pinned: Option<Pinned>,
+}
+
+impl Request {
+    /// What a provider sets aside for the job: its limit, and what an instance costs beyond.
+    pub fn footprint_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(Limits::OVERHEAD_BYTES)
+    }
 }
 
 /// The only providers that may run a job.
@@ -123,9 +136,12 @@ pub fn misfit(candidate: &Candidate, request: &Request) -> Option<Reason> {
         return Some(Reason::NotPinned);
     }
     let is_full = candidate.running >= candidate.slots;
+    let free_bytes = candidate.memory_bytes.saturating_sub(candidate.memory_taken);
+    let lacks_memory = free_bytes < request.footprint_bytes();
     absence(candidate)
         .or_else(|| inability(candidate, request))
         .or(is_full.then_some(Reason::NoFreeSlot))
+        .or(lacks_memory.then_some(Reason::NoFreeMemory))
 }
 
 fn is_pinned(candidate: &Candidate, request: &Request) -> bool {
@@ -151,15 +167,25 @@ pub fn inability(candidate: &Candidate, request: &Request) -> Option<Reason> {
         (!is_pinned(candidate, request), Reason::NotPinned),
         (!runs(candidate, request), Reason::NoBackend),
         (request.egress && !candidate.egress, Reason::NoEgress),
-        (candidate.memory_bytes < request.memory_bytes, Reason::TooLittleMemory),
+        (
+            candidate.memory_bytes < request.footprint_bytes(),
+            Reason::TooLittleMemory,
+        ),
         (!candidate.prices.within(&request.price_caps), Reason::TooDear),
         (request.region.as_ref().is_some_and(elsewhere), Reason::WrongRegion),
         (!request.labels.is_subset(&candidate.labels), Reason::MissingLabel),
         (candidate.trust < request.trust, Reason::TooLittleTrust),
+        (!is_confided(candidate, request), Reason::NotConfided),
     ];
     checks
         .into_iter()
         .find_map(|(applies, reason)| applies.then_some(reason))
+}
+
+fn is_confided(candidate: &Candidate, request: &Request) -> bool {
+    let is_theirs =
+        |owners: &BTreeSet<AccountId>| owners.contains(&candidate.owner) || owners.contains(&candidate.account);
+    candidate.trust >= Trust::Known || request.confided_to.as_ref().is_none_or(is_theirs)
 }
 
 fn runs(candidate: &Candidate, request: &Request) -> bool {

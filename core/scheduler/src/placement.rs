@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use piecework_model::{AccountId, Prices, Rejection};
+use piecework_model::{AccountId, Code, Prices, Rejection};
 use serde::{Deserialize, Serialize};
 
 /// How a provider is chosen among those that fit.
@@ -30,7 +30,7 @@ pub enum Trust {
 }
 
 macro_rules! words {
-    ($type:ty, $code:literal, $sentence:literal, $($variant:ident = $word:literal),+) => {
+    ($type:ty, $code:expr, $sentence:literal, $($variant:ident = $word:literal),+) => {
         impl $type {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
@@ -58,7 +58,7 @@ macro_rules! words {
 
 words!(
     Policy,
-    "placement.bad_policy",
+    Code::PlacementBadPolicy,
     "the policy must be random, least-loaded, warm-first or cheapest",
     Random = "random",
     LeastLoaded = "least-loaded",
@@ -91,7 +91,7 @@ impl std::str::FromStr for Trust {
         [Self::New, Self::Known, Self::Trusted]
             .into_iter()
             .find(|trust| trust.as_str() == text)
-            .ok_or_else(|| Rejection::new("placement.bad_trust", "the trust class must be new, known or trusted"))
+            .ok_or_else(|| Rejection::new(Code::PlacementBadTrust, "the trust class must be any, known or trusted"))
     }
 }
 
@@ -106,6 +106,9 @@ pub struct Placement {
     pub labels: BTreeSet<String>,
     /// The least.
     pub trust: Trust,
+    /// Whether the developer said that any provider will do, also for a function with secrets or an allow list.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub any_trust: bool,
     pub price_caps: PriceCaps,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
@@ -165,10 +168,10 @@ mod tests {
         let code = |refused: Rejection| refused.code;
         assert_eq!(
             "fastest".parse::<Policy>().map_err(code),
-            Err("placement.bad_policy".into())
+            Err(Code::PlacementBadPolicy.into())
         );
         for bad in ["blind", "suspended"] {
-            assert_eq!(bad.parse::<Trust>().map_err(code), Err("placement.bad_trust".into()));
+            assert_eq!(bad.parse::<Trust>().map_err(code), Err(Code::PlacementBadTrust.into()));
         }
     }
 

@@ -22,7 +22,11 @@ pub enum Reason {
     WrongRegion,
     MissingLabel,
     TooLittleTrust,
+    /// The job brings secrets or reaches the network, and too little of this provider was checked.
+    NotConfided,
     NoFreeSlot,
+    /// Its jobs use what it has; one of this size fits when some of them have ended.
+    NoFreeMemory,
     /// It was asked and did not take this job.
     Refused,
     /// It, or its owner, has run this job already.
@@ -46,7 +50,9 @@ impl std::fmt::Display for Reason {
             Self::WrongRegion => "wrong_region",
             Self::MissingLabel => "missing_label",
             Self::TooLittleTrust => "too_little_trust",
+            Self::NotConfided => "not_confided",
             Self::NoFreeSlot => "no_free_slot",
+            Self::NoFreeMemory => "no_free_memory",
             Self::Refused => "refused",
             Self::HasRun => "has_run",
             Self::Outranked => "outranked",

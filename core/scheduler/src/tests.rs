@@ -14,6 +14,7 @@ fn candidate(byte: u8) -> Candidate {
         slots: 4,
         running: 0,
         memory_bytes: 1 << 30,
+        memory_taken: 0,
         runs: Arc::new([("wasm".to_owned(), Language::Python)].into()),
         prices: Prices {
             start_ucr: 2,
@@ -44,6 +45,7 @@ fn request() -> Request {
         region: None,
         labels: BTreeSet::new(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     }
 }
@@ -87,6 +89,7 @@ fn every_misfit_is_named() {
     assert_eq!(reason_for(|_| (), gpu), Reason::MissingLabel);
     assert_eq!(reason_for(|_| (), |r| r.trust = Trust::Known), Reason::TooLittleTrust);
     assert_eq!(reason_for(|c| c.running = 4, |_| ()), Reason::NoFreeSlot);
+    assert_eq!(reason_for(|c| c.memory_taken = 900 << 20, |_| ()), Reason::NoFreeMemory);
     assert_eq!(reason_for(|_| (), |r| r.pinned = pinned(9, 8)), Reason::NotPinned);
 }
 
@@ -257,7 +260,7 @@ proptest! {
                 && !c.draining
                 && !c.paused
                 && c.running < c.slots
-                && c.memory_bytes >= request.memory_bytes
+                && c.memory_bytes - c.memory_taken >= request.memory_bytes + (16 << 20)
                 && c.runs.contains(&(request.backend.clone(), request.language))
                 && c.prices.cpu_ucr_per_s <= request.price_caps.cpu_ucr_per_s
                 && c.prices.start_ucr <= request.price_caps.start_ucr

@@ -2,7 +2,7 @@
 
 use borsh::BorshSerialize;
 use jiff::Timestamp;
-use piecework_model::{AccountId, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
+use piecework_model::{AccountId, Code, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -67,7 +67,7 @@ impl std::str::FromStr for Scope {
             .find(|scope| scope.as_str() == text)
             .ok_or_else(|| {
                 let message = format!("`{text}` is not a token scope");
-                piecework_model::Rejection::new("token.bad_scope", message)
+                piecework_model::Rejection::new(Code::TokenBadScope, message)
                     .hint("use deploy, invoke, view or admin")
                     .field("scopes")
             })

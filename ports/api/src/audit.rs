@@ -39,6 +39,23 @@ pub struct AuditView {
     pub detail: Value,
 }
 
+/// What an account keeps on the server, and the most it may.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageView {
+    pub items: Vec<UsageItem>,
+}
+
+/// One kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UsageItem {
+    /// `outputs`, `logs`, `jobs`, `inputs`, `bundles`, `versions` or `functions`.
+    pub kind: String,
+    /// `bytes` or `items`.
+    pub unit: String,
+    pub used: u64,
+    pub limit: u64,
+}
+
 /// `PUT /accounts/{name}/limits`, operators only; absent fields return to their defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -55,4 +72,25 @@ pub struct AccountLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 100)]
     pub weight: Option<u32>,
+    /// MiB of stored outputs; the oldest are dropped beyond. 1024 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outputs_mb: Option<u32>,
+    /// MiB of stored logs; the oldest are dropped beyond. 256 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs_mb: Option<u32>,
+    /// MiB of job records; the oldest paid ones are dropped beyond. 1024 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs_mb: Option<u32>,
+    /// MiB of inputs of asynchronous jobs that have not ended. 256 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs_mb: Option<u32>,
+    /// MiB of bundles on disk. 512 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundles_mb: Option<u32>,
+    /// Versions of all functions. 2000 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub versions: Option<u32>,
+    /// Functions, deleted ones included while they can be restored. 300 if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub functions: Option<u32>,
 }

@@ -13,7 +13,7 @@ use crate::{
         AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
         CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, SetLoan, TokenCreated, TokenView,
     },
-    audit::{AccountLimits, AuditQuery, AuditView},
+    audit::{AccountLimits, AuditQuery, AuditView, UsageView},
     errors::{ErrorBody, Refusal},
     execute::{Accepted, Execute, Executed},
     functions::{
@@ -131,8 +131,10 @@ impl Client {
         self.json(Method::PUT, &fill(routes::FUNCTION, &[id]), Some(body)).await
     }
 
-    pub async fn delete_function(&self, id: &str) -> Result<(), ClientError> {
-        self.nothing(Method::DELETE, &fill(routes::FUNCTION, &[id])).await
+    pub async fn delete_function(&self, id: &str, for_good: bool) -> Result<(), ClientError> {
+        let path = fill(routes::FUNCTION, &[id]);
+        let query = if for_good { "?for_good=true" } else { "" };
+        self.nothing(Method::DELETE, &format!("{path}{query}")).await
     }
 
     pub async fn versions(&self, id: &str, query: &PageQuery) -> Result<List<VersionView>, ClientError> {
@@ -333,6 +335,10 @@ impl Client {
 
     pub async fn account_limits(&self, name: &str) -> Result<AccountLimits, ClientError> {
         self.get(&fill(routes::ACCOUNT_LIMITS, &[name]), &()).await
+    }
+
+    pub async fn account_usage(&self, name: &str) -> Result<UsageView, ClientError> {
+        self.get(&fill(routes::ACCOUNT_USAGE, &[name]), &()).await
     }
 
     pub async fn set_account_limits(&self, name: &str, body: &AccountLimits) -> Result<AccountLimits, ClientError> {

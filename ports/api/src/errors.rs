@@ -1,13 +1,13 @@
 //! Refusals on the wire, and the catalogue of all stable codes with their statuses.
 
-use piecework_model::{JobId, Rejection};
+use piecework_model::{AnyCode, Code, JobId, Rejection};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 mod catalogue;
 
-pub use catalogue::{Code, catalogue};
+pub use catalogue::{Entry, catalogue};
 
 /// Body of every response that is not 2xx (except functions' own responses at `/fn/`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -19,8 +19,8 @@ pub struct ErrorBody {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// Stable: programs can rely on it. docs/errors.md lists all codes.
-    #[schema(example = "function.not_found")]
-    pub code: String,
+    #[schema(value_type = String, example = "function.not_found")]
+    pub code: AnyCode,
     /// Sentence for people; may change.
     pub message: String,
     /// What to do next.
@@ -50,7 +50,7 @@ pub struct FieldFault {
 }
 
 impl Refusal {
-    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(code: impl Into<AnyCode>, message: impl Into<String>) -> Self {
         Self {
             code: code.into(),
             message: message.into(),
@@ -103,9 +103,11 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// The HTTP status of a code. A code that is not in the catalogue is some rejection: 422.
-pub fn status_of(code: &str) -> u16 {
-    catalogue::find(code).map_or(422, |code| code.status)
+/// The HTTP status of a code. One that only a newer program knows is some rejection: 422.
+pub fn status_of(code: &AnyCode) -> u16 {
+    code.known()
+        .map_or(Some(422), |code| catalogue::entry(code).status)
+        .unwrap_or(500)
 }
 
 /// A request's body, or `body.malformed` with the path of the field that does not fit.
@@ -118,7 +120,7 @@ pub fn status_of(code: &str) -> u16 {
 pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     // Serde would take an array for a struct.
     if body.trim_ascii_start().first().is_some_and(|byte| *byte != b'{') {
-        return Err(Refusal::new("body.malformed", "the body is not a JSON object")
+        return Err(Refusal::new(Code::BodyMalformed, "the body is not a JSON object")
             .hint("send JSON as described by /openapi.json"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -132,7 +134,7 @@ pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 }
 
 fn malformed(error: &serde_json::Error) -> Refusal {
-    Refusal::new("body.malformed", error.to_string()).hint("send JSON as described by /openapi.json")
+    Refusal::new(Code::BodyMalformed, error.to_string()).hint("send JSON as described by /openapi.json")
 }
 
 #[cfg(test)]
@@ -145,8 +147,8 @@ mod tests {
         let body = br#"{"name": "a", "language": "python", "env": {"A": 1}}"#;
         let refusal = parse_body::<CreateFunction>(body).expect_err("env holds strings");
         assert_eq!(
-            (refusal.code.as_str(), refusal.field.as_deref()),
-            ("body.malformed", Some("env.A"))
+            (refusal.code.known(), refusal.field.as_deref()),
+            (Some(Code::BodyMalformed), Some("env.A"))
         );
     }
 

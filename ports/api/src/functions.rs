@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, Digest, FunctionId, Language};
+use piecework_model::{AnyCode, Credits, Digest, FunctionId, Language};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -90,6 +90,15 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 100)]
     pub rerun_percent: Option<u32>,
+}
+
+/// `DELETE /functions/{id}`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct DeleteQuery {
+    /// It cannot be restored, and its versions are gone at once.
+    pub for_good: bool,
 }
 
 /// `PUT /functions/{id}`: creates a new version, live at once. Without `code` and `bundle` the code stays the same.
@@ -254,7 +263,8 @@ pub struct PlacementBody {
     /// Only providers with all of these labels; empty: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
-    /// Minimum trust class: `new`, `known` or `trusted`.
+    /// Minimum trust class: `any`, `known` or `trusted` (`new` means `any`). `default`: `known` where the function has secrets
+    /// or an allow list and is not pinned, except for computers of its owner and of the operator; otherwise `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "known")]
     pub trust: Option<String>,
@@ -339,6 +349,10 @@ pub struct FunctionView {
     /// Where its jobs may run; an absent part means no restriction.
     #[serde(default)]
     pub placement: PlacementBody,
+    /// Its jobs go only to providers of class `known` or better and to computers of its owner or the operator, because it
+    /// has secrets or an allow list and `placement.trust` is not set.
+    #[serde(default)]
+    pub confidential: bool,
     /// Percentage of its jobs that run twice and are compared; 0 if it is not declared deterministic.
     #[serde(default)]
     pub rerun_percent: u32,
@@ -368,7 +382,8 @@ pub struct FunctionView {
 pub struct QuarantineView {
     pub version: u32,
     /// The code of the last failure.
-    pub code: String,
+    #[schema(value_type = String)]
+    pub code: AnyCode,
     /// Failures in a row.
     pub failures: u32,
     pub since: Timestamp,

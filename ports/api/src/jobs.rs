@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, FunctionId, JobId};
+use piecework_model::{Code, Credits, FunctionId, JobId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -69,7 +69,7 @@ impl std::str::FromStr for JobState {
             .find(|state| state.as_str() == text)
             .ok_or_else(|| {
                 let message = format!("`{text}` is not a job state");
-                piecework_model::Rejection::new("job.bad_state", message)
+                piecework_model::Rejection::new(Code::JobBadState, message)
                     .hint("use queued, running, succeeded, failed, timed_out, cancelled or expired")
                     .field("state")
             })
@@ -134,6 +134,11 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub rerun_of: Option<JobId>,
+    /// What its digests on the ledger are salted with, in hex: show it to those who are to check them. Without it nobody can try
+    /// out what the job's input or output was. Absent where no receipt came; of no use where the provider's program is too old
+    /// to salt digests, or the job is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest_salt: Option<String>,
     /// Why its receipt is not paid, or waits for a decision; only in `GET /jobs/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<crate::held::HeldView>,
@@ -157,7 +162,7 @@ pub struct PassedOverProvider {
     /// The provider's name.
     pub provider: String,
     /// `not_pinned`, `silent`, `draining`, `no_backend`, `no_egress`, `too_little_memory`, `too_dear`, `wrong_region`,
-    /// `missing_label`, `too_little_trust`, `no_free_slot`, `refused`, `has_run` or `outranked`.
+    /// `missing_label`, `too_little_trust`, `no_free_slot`, `no_free_memory`, `refused`, `has_run` or `outranked`.
     pub reason: String,
 }
 

@@ -72,7 +72,21 @@ pub struct StreamEvent {
 /// `GET /healthz` and `GET /readyz`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok` or `starting`.
+    /// `ok`, `starting`, or `disk_low` while new work and data are refused for want of disk space.
     pub status: String,
     pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskView>,
+}
+
+/// Room on the server's disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskView {
+    /// `ample`; `low`: free some space; `reserved`: new work and data are refused, the ledger and settlement go on.
+    pub level: String,
+    pub free_bytes: u64,
+    /// Below it the level is `low`.
+    pub low_bytes: u64,
+    /// Below it the level is `reserved`.
+    pub reserve_bytes: u64,
 }

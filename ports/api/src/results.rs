@@ -99,6 +99,8 @@ pub enum ResultState {
     /// Not accepted by the sink; kept with the job.
     Undelivered,
     Expired,
+    /// Not kept: the account's stored outputs took more room than they may, and this was the oldest.
+    Dropped,
 }
 
 /// Where a job's result is.

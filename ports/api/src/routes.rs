@@ -42,6 +42,8 @@ pub const ACCOUNTS: &str = "/accounts";
 pub const ACCOUNT: &str = "/accounts/{name}";
 /// Limits that an operator set for an account.
 pub const ACCOUNT_LIMITS: &str = "/accounts/{name}/limits";
+/// What an account keeps on the server.
+pub const ACCOUNT_USAGE: &str = "/accounts/{name}/usage";
 pub const ACCOUNT_LOAN: &str = "/accounts/{name}/loan";
 pub const ACCOUNT_LOAN_PAYMENTS: &str = "/accounts/{name}/loan/payments";
 /// The account that the token belongs to.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_model::{Digest, Rejection};
+use piecework_model::{Code, Digest, Rejection};
 use tar::{EntryType, Header};
 
 use crate::BlobsError;
@@ -317,7 +317,7 @@ fn check_path(path: &str) -> Result<(), Rejection> {
 fn bad_path(path: &str, reason: &str) -> Rejection {
     let shown: String = path.chars().filter(|c| !c.is_control()).take(100).collect();
     Rejection::new(
-        "bundle.bad_path",
+        Code::BundleBadPath,
         format!("the bundle contains the invalid path `{shown}`: {reason}"),
     )
     .hint("use relative paths of regular files, such as `lib/names.py`")
@@ -333,7 +333,7 @@ fn not_regular(path: &str) -> Rejection {
 
 fn too_large(limits: &BundleLimits) -> Rejection {
     Rejection::new(
-        "bundle.too_large",
+        Code::BundleTooLarge,
         format!("the bundle is larger than {} MiB", limits.bytes >> 20),
     )
     .hint("leave out files that the function does not need when it runs")
@@ -342,7 +342,7 @@ fn too_large(limits: &BundleLimits) -> Rejection {
 
 fn too_many(limits: &BundleLimits) -> Rejection {
     Rejection::new(
-        "bundle.too_many_files",
+        Code::BundleTooManyFiles,
         format!("the bundle has more than {} files", limits.files),
     )
     .hint("leave out files that the function does not need when it runs")
@@ -357,7 +357,7 @@ fn unreadable(error: io::Error) -> Rejection {
         .take(200)
         .collect();
     Rejection::new(
-        "bundle.bad_archive",
+        Code::BundleBadArchive,
         format!("the bundle is not a tar, tar.gz or tar.zst: {reason}"),
     )
     .hint("create it with `tar -czf bundle.tar.gz -C FOLDER .`")

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use piecework_model::Digest;
 use tempfile::NamedTempFile;
 
-use crate::{Blobs, BlobsError, blocking};
+use crate::{BlobSize, Blobs, BlobsError, blocking};
 
 /// Blobs below one directory, each a zstd file named by the digest of its uncompressed content.
 #[derive(Clone, Debug)]
@@ -96,6 +96,47 @@ fn read(path: &Path, digest: &Digest) -> Result<Bytes, BlobsError> {
     Ok(bytes.into())
 }
 
+/// Without decompressing it: the frame's header says how much it holds.
+fn size(path: &Path) -> io::Result<Option<BlobSize>> {
+    /// Of the longest header of a frame.
+    const HEADER_BYTES: u64 = 18;
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let disk_bytes = file.metadata()?.len();
+    let mut header = Vec::new();
+    file.take(HEADER_BYTES).read_to_end(&mut header)?;
+    let bytes = zstd::zstd_safe::get_frame_content_size(&header).ok().flatten();
+    let bytes = bytes.unwrap_or(disk_bytes);
+    Ok(Some(BlobSize { bytes, disk_bytes }))
+}
+
+/// The files below the two levels of directories whose names are digests.
+fn list(root: &Path) -> io::Result<Vec<Digest>> {
+    let mut found = Vec::new();
+    for outer in directories(root)? {
+        for inner in directories(&outer)? {
+            for entry in fs::read_dir(inner)? {
+                found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn directories(below: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(below)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && entry.file_name() != INCOMING {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
 /// Makes `directory` and syncs each of its parents up to `root`, so that the names survive a power cut.
 fn make_durable_dirs(root: &Path, directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
@@ -129,6 +170,20 @@ impl Blobs for Files {
         tokio::fs::try_exists(self.path(digest))
             .await
             .map_err(BlobsError::io("look for a blob"))
+    }
+
+    async fn size(&self, digest: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        let path = self.path(digest);
+        blocking(move || size(&path))
+            .await
+            .map_err(BlobsError::io("look at a blob"))
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        let root = self.root.clone();
+        blocking(move || list(&root))
+            .await
+            .map_err(BlobsError::io("list blobs"))
     }
 
     async fn delete(&self, digest: &Digest) -> Result<bool, BlobsError> {

@@ -26,8 +26,21 @@ pub trait Blobs: Send + Sync {
 
     async fn has(&self, digest: &Digest) -> Result<bool, BlobsError>;
 
+    /// How large they are; `None` if they are not there.
+    async fn size(&self, digest: &Digest) -> Result<Option<BlobSize>, BlobsError>;
+
+    /// All that are kept, in no order.
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError>;
+
     /// Forgets the bytes; `false` if they were not there.
     async fn delete(&self, digest: &Digest) -> Result<bool, BlobsError>;
+}
+
+/// The bytes of a blob, and what they take on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlobSize {
+    pub bytes: u64,
+    pub disk_bytes: u64,
 }
 
 /// What the world did to a blob or a directory.

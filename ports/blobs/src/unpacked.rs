@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -71,7 +72,9 @@ impl Unpacked {
     pub fn open(root: impl Into<PathBuf>, blobs: Arc<dyn Blobs>, quota_bytes: u64) -> Result<Self, BlobsError> {
         let root = root.into();
         discard_old(&root).map_err(BlobsError::io("clear the directory of unpacked bundles"))?;
-        fs::create_dir_all(&root).map_err(BlobsError::io("make the directory of unpacked bundles"))?;
+        // Code is its owner's affair. Jails see a bundle through a mount, whatever may come near it on the host.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        made.map_err(BlobsError::io("make the directory of unpacked bundles"))?;
         let state = Mutex::default();
         Ok(Self {
             shelf: Arc::new(Shelf {
@@ -97,6 +100,14 @@ impl Unpacked {
         drop(guard);
         self.shelf.forget_turn(digest, turn);
         made
+    }
+
+    /// Deletes every idle directory.
+    pub async fn shed(&self) -> Result<(), BlobsError> {
+        let evicted = self.shelf.evict_all();
+        blocking(move || evicted.iter().try_for_each(|entry| fs::remove_dir_all(&entry.path)))
+            .await
+            .map_err(BlobsError::io("delete an unpacked bundle"))
     }
 
     /// Bytes of disk that the cache holds.
@@ -181,6 +192,11 @@ impl Shelf {
         if Arc::strong_count(&turn) == 2 {
             state.making.remove(digest);
         }
+    }
+
+    fn evict_all(&self) -> Vec<Arc<Entry>> {
+        let mut state = self.state();
+        std::iter::from_fn(|| state.evict_one()).collect()
     }
 
     /// Evicts idle directories until `bytes` more fit.

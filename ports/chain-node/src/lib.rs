@@ -10,6 +10,7 @@ mod disk;
 mod machine;
 mod node;
 mod replica;
+mod room;
 pub mod simulated;
 mod tcp;
 mod wires;

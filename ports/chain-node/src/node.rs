@@ -16,7 +16,7 @@ use piecework_chain::{Chain, ChainFailure, Node};
 use piecework_chain_simplex::{Directory, Handle, Options, Prepared, Setup, prepare, run};
 use tokio::sync::{oneshot, watch};
 
-use crate::{machine::Machine, tcp};
+use crate::{machine::Machine, room::Room, tcp};
 
 /// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
 const BLOCKING_THREADS_MAX: usize = 16;
@@ -41,7 +41,8 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         stop,
         ended,
     } = prepare(options)?;
-    let thread = spawn(directory, worker_threads, setup, ended)?;
+    let room = Room::new(directory.data());
+    let thread = spawn(directory, (worker_threads, room.clone()), setup, ended)?;
     let node = Peer {
         handle: handle.clone(),
         stop: Some(stop),
@@ -49,6 +50,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
     };
     match handle.catch_up(starting, |tip| handle.stalled(tip)).await {
         Ok(indexing) => {
+            room.be_patient();
             tokio::spawn(indexing);
             Ok(Box::new(node))
         }
@@ -68,7 +70,7 @@ fn check_listen(address: SocketAddr) -> Result<(), ChainFailure> {
 
 fn spawn(
     directory: Directory,
-    worker_threads: usize,
+    (worker_threads, room): (usize, Arc<Room>),
     setup: Setup,
     ended: watch::Sender<Option<ChainFailure>>,
 ) -> Result<thread::JoinHandle<()>, ChainFailure> {
@@ -80,7 +82,7 @@ fn spawn(
     let work = move || {
         let aftermath = setup.aftermath();
         let runner = engine_runtime::Runner::new(config);
-        let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| serve(context, setup))));
+        let result = catch_unwind(AssertUnwindSafe(|| runner.start(|context| serve(context, room, setup))));
         let failure = match result {
             Ok(stopped) => stopped.err(),
             Err(payload) => {
@@ -99,9 +101,9 @@ fn spawn(
     thread.map_err(|error| ChainFailure::directory(root, error))
 }
 
-async fn serve(context: Context, setup: Setup) -> Result<(), ChainFailure> {
-    let wires = tcp::open(&context, &setup);
-    Box::pin(run(Machine::Threads(context), setup, wires)).await
+async fn serve(context: Context, room: Arc<Room>, setup: Setup) -> Result<(), ChainFailure> {
+    let wires = tcp::open(&context, &room, &setup);
+    Box::pin(run(Machine::Threads(context, room), setup, wires)).await
 }
 
 #[async_trait]

@@ -1,6 +1,6 @@
 //! The network between peers on threads: one TCP port, authenticated and encrypted.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use commonware_cryptography::{ChaCha20Poly1305, ed25519::PrivateKey};
 use commonware_p2p::authenticated::lookup;
@@ -14,6 +14,7 @@ use piecework_chain_simplex::{CHANNELS, MAILBOX, Setup, Wires, message_bytes_max
 
 use crate::{
     machine::Machine,
+    room::Room,
     wires::{Air, Incoming, Oracle, Outgoing},
 };
 
@@ -60,7 +61,7 @@ fn config(setup: &Setup) -> lookup::Config<Handshake> {
 }
 
 /// Opens the port's network.
-pub(crate) fn open(context: &Context, setup: &Setup) -> Wires<Air> {
+pub(crate) fn open(context: &Context, room: &Arc<Room>, setup: &Setup) -> Wires<Air> {
     let (mut network, oracle) = lookup::Network::new(context.child("network"), config(setup));
     let mut channel = 0;
     let channels = CHANNELS.map(|quota| {
@@ -70,7 +71,7 @@ pub(crate) fn open(context: &Context, setup: &Setup) -> Wires<Air> {
     });
     let start = Box::new(|| drop(network.start()));
     Wires::new(
-        &Machine::Threads(context.child("wires")),
+        &Machine::Threads(context.child("wires"), room.clone()),
         Oracle::Tcp(oracle),
         channels,
         start,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use piecework_ledger::{BlockContext, Committee, Key, Rules, SignedTransaction, TransactionId, Value, check};
-use piecework_model::{NetworkId, Rejection};
+use piecework_model::{Code, NetworkId, Rejection};
 
 use crate::{
     ChainFailure, SubmitError,
@@ -54,7 +54,7 @@ impl Admission {
     pub(crate) async fn admit(&self, id: TransactionId, transaction: SignedTransaction) -> Result<bool, SubmitError> {
         let bytes = borsh::object_length(&transaction).expect("a counter accepts every byte");
         if bytes > TRANSACTION_BYTES_MAX {
-            let rejection = Rejection::new("transaction.too_large", "the transaction does not fit");
+            let rejection = Rejection::new(Code::TransactionTooLarge, "the transaction does not fit");
             let hint = format!("at most {TRANSACTION_BYTES_MAX} bytes; split it");
             return Err(rejection.hint(hint).into());
         }

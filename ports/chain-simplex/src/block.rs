@@ -339,7 +339,7 @@ mod tests {
     use commonware_cryptography::{Signer as _, ed25519::PrivateKey};
     use commonware_utils::non_empty_range;
     use piecework_ledger::{Action, CloseLease, Transaction};
-    use piecework_model::{AccountId, LeaseId, Rejection, SecretKey};
+    use piecework_model::{AccountId, Code, LeaseId, Rejection, SecretKey};
 
     use super::*;
 
@@ -364,7 +364,7 @@ mod tests {
         let transaction = SignedTransaction::sign(transaction, &key, &network);
         let refused = Outcome {
             id: transaction.id(),
-            result: Err(Rejection::new("lease.unknown", "no such lease")
+            result: Err(Rejection::new(Code::LeaseUnknown, "no such lease")
                 .hint("open one")
                 .field("lease")),
         };

@@ -81,7 +81,7 @@ fn locate(height: u64, outcomes: &[Outcome]) -> impl DoubleEndedIterator<Item = 
 
 #[cfg(test)]
 mod tests {
-    use piecework_model::{Digest, Rejection};
+    use piecework_model::{Code, Digest, Rejection};
 
     use super::*;
 
@@ -93,7 +93,7 @@ mod tests {
         let result = if executed {
             Ok(Vec::new())
         } else {
-            Err(Rejection::new("a.b", "no"))
+            Err(Rejection::new(Code::LeaseUnknown, "no"))
         };
         Outcome { id: id(byte), result }
     }

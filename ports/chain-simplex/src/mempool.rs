@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use piecework_ledger::{SignedTransaction, TransactionId};
-use piecework_model::{AccountId, Rejection};
+use piecework_model::{AccountId, Code, Rejection};
 use tokio::sync::Notify;
 
 /// About ten full blocks: whoever waits longer is told to come back.
@@ -166,13 +166,13 @@ impl Queue {
         let waiting = self.nonces.get(&transaction.transaction.sender);
         let crowded = waiting.is_some_and(|nonces| nonces.len() >= PER_SENDER_MAX);
         if self.entries.len() >= TRANSACTIONS_MAX || self.bytes + bytes > BYTES_MAX || crowded {
-            let rejection = Rejection::new("mempool.full", "too many transactions wait for a block");
+            let rejection = Rejection::new(Code::MempoolFull, "too many transactions wait for a block");
             return Err(rejection.hint("try again in a moment"));
         }
         let taken = waiting.is_some_and(|nonces| nonces.contains_key(&transaction.transaction.nonce));
         if takes_nonce(transaction) && taken {
             let rejection = Rejection::new(
-                "mempool.nonce_taken",
+                Code::MempoolNonceTaken,
                 "another transaction with this nonce already waits",
             );
             return Err(rejection.hint("wait until it is final, then use the next nonce"));
@@ -278,7 +278,7 @@ mod tests {
         let pool = Mempool::default();
         insert(&pool, &transfer(1, 0, 5)).unwrap();
         let rejection = insert(&pool, &transfer(1, 0, 6)).unwrap_err();
-        assert_eq!(rejection.code, "mempool.nonce_taken");
+        assert_eq!(rejection.code, Code::MempoolNonceTaken);
         let sender = AccountId::of(&SecretKey::from_seed([1; 32]).public());
         assert_eq!(pool.waiting(&sender), Some(0..=0));
     }
@@ -316,7 +316,7 @@ mod tests {
             insert(&pool, &transfer(1, nonce, 5)).unwrap();
         }
         let rejection = insert(&pool, &transfer(1, PER_SENDER_MAX as u64, 5)).unwrap_err();
-        assert_eq!(rejection.code, "mempool.full");
+        assert_eq!(rejection.code, Code::MempoolFull);
         assert_eq!(insert(&pool, &transfer(2, 0, 5)), Ok(true));
     }
 

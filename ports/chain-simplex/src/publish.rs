@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
     sync::Arc,
 };
 
 use commonware_cryptography::Digestible as _;
 use parking_lot::Mutex;
 use piecework_ledger::{BlockContext, SignedTransaction, TransactionId, check};
-use piecework_model::{Digest, Rejection};
+use piecework_model::{Code, Digest, Rejection};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
@@ -218,8 +219,13 @@ impl Board {
     /// Before anybody is told.
     fn raise(&self, block: &Block) {
         let (height, digest) = (block.header.height.get(), Digest(block.digest().0));
-        if let Err(error) = self.high_water.raise(height, digest) {
-            panic!("the high-water mark cannot be written: {error}");
+        match self.high_water.raise(height, digest) {
+            Ok(()) => {}
+            // The block itself is on disk. A mark that is behind finds less of a damage, and the next block raises it.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                tracing::warn!(height, "the disk is full: the high-water mark stays behind");
+            }
+            Err(error) => panic!("the high-water mark cannot be written: {error}"),
         }
     }
 
@@ -236,7 +242,7 @@ impl Board {
             .await;
         match checked {
             Ok(Err(rejection)) => rejection,
-            Ok(Ok(())) | Err(_) => Rejection::new("mempool.nonce_taken", "another transaction used this nonce"),
+            Ok(Ok(())) | Err(_) => Rejection::new(Code::MempoolNonceTaken, "another transaction used this nonce"),
         }
     }
 

@@ -139,7 +139,7 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use piecework_ledger::{Action, CloseLease, Outcome, Transaction};
-    use piecework_model::{AccountId, LeaseId, Rejection, SecretKey};
+    use piecework_model::{AccountId, Code, LeaseId, Rejection, SecretKey};
 
     use super::*;
 
@@ -155,7 +155,7 @@ mod tests {
         let transaction = SignedTransaction::sign(transaction, &key, &NetworkId([7; 32]));
         let outcome = Outcome {
             id: transaction.id(),
-            result: Err(Rejection::new("lease.unknown", "no such lease").hint("open one")),
+            result: Err(Rejection::new(Code::LeaseUnknown, "no such lease").hint("open one")),
         };
         let (transactions, outcomes) = (vec![transaction], vec![outcome]);
         let mut header = Header::genesis(&NetworkId([7; 32]));

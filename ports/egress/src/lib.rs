@@ -15,6 +15,7 @@
 
 mod log;
 mod names;
+mod places;
 mod relay;
 mod resolve;
 
@@ -26,14 +27,18 @@ use std::{
 };
 
 use piecework_model::EgressPolicy;
+use places::{Places, Turns};
 pub use relay::Relay;
 pub use resolve::{Resolver, System};
-use tokio::sync::Semaphore;
 
 /// Connections of all functions of a provider at one time: two descriptors and 32 KiB each.
-const CONNECTIONS_MAX: usize = 1_024;
+const CONNECTIONS_MAX: u32 = 1_024;
+/// Of these, connections of one payer's functions: four full instances.
+const CONNECTIONS_EACH_MAX: u32 = CONNECTIONS_MAX / 4;
 /// Lookups of all functions at one time: each may hold a thread for seconds.
 const LOOKUPS_MAX: usize = 32;
+/// Of these, lookups of one payer's functions.
+const LOOKUPS_EACH_MAX: usize = LOOKUPS_MAX / 4;
 /// A name's addresses are asked for again after this long.
 const NAMES_KEPT: Duration = Duration::from_secs(30);
 
@@ -41,8 +46,8 @@ const NAMES_KEPT: Duration = Duration::from_secs(30);
 pub struct Egress {
     policy: EgressPolicy,
     resolver: Arc<dyn Resolver>,
-    connections: Arc<Semaphore>,
-    lookups: Semaphore,
+    connections: Arc<Places>,
+    lookups: Turns,
     names_kept: Duration,
 }
 
@@ -56,8 +61,8 @@ impl Egress {
         Arc::new(Self {
             policy,
             resolver,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            lookups: Semaphore::new(LOOKUPS_MAX),
+            connections: Places::new(CONNECTIONS_MAX, CONNECTIONS_EACH_MAX),
+            lookups: Turns::new(LOOKUPS_MAX, LOOKUPS_EACH_MAX),
             names_kept,
         })
     }

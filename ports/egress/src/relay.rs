@@ -25,6 +25,7 @@ use crate::{
     Doors, Egress,
     log::Log,
     names::{Known, Names, Question, Verdict},
+    places::{Payer, Place},
 };
 
 /// Connections of one instance at one time.
@@ -73,7 +74,7 @@ const NOT_PERMITTED: Reason = "refused: no address that functions may reach";
 const NO_SUCH_NAME: Reason = "the name does not resolve";
 const TOO_MANY_NAMES: Reason = "refused: the instance has asked for too many names";
 const TOO_MANY: Reason = "refused: too many connections";
-const BUSY: Reason = "refused: the provider has too many connections";
+const BUSY: Reason = "refused: this account's functions, or all together, have too many connections at the provider";
 const UNREACHABLE: Reason = "allowed, but no answer";
 const USED_UP: Reason = "cut: the run's limit of network bytes is used up";
 
@@ -163,16 +164,16 @@ impl Way {
             running.log.lock().say("a connection", TOO_MANY);
             return reset(stream);
         };
-        let Ok(shared) = self.egress.connections.clone().try_acquire_owned() else {
+        let Some(shared) = self.egress.connections.take(running.meter.payer()) else {
             running.log.lock().say("a connection", BUSY);
             return reset(stream);
         };
         let mut tasks = running.tasks.lock();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(self.clone().carry(running.clone(), stream, [place, shared]));
+        tasks.spawn(self.clone().carry(running.clone(), stream, (place, shared)));
     }
 
-    async fn carry(self: Arc<Self>, running: Arc<Running>, inside: TcpStream, _places: [OwnedSemaphorePermit; 2]) {
+    async fn carry(self: Arc<Self>, running: Arc<Running>, inside: TcpStream, _places: (OwnedSemaphorePermit, Place)) {
         let Some(target) = self.target(&inside) else {
             running.log.lock().say("an address that stands for no name", NOT_LISTED);
             return reset(inside);
@@ -181,7 +182,7 @@ impl Way {
             Target::Name(name, port) => format!("{name}:{port}"),
             Target::Address(address, port) => format!("{address}:{port}"),
         };
-        match self.connect(&target).await {
+        match self.connect(&target, running.meter.payer()).await {
             Ok(outside) => {
                 running.log.lock().connected(&what);
                 if let Err(Cut) = relay(inside, outside, &running).await {
@@ -207,9 +208,9 @@ impl Way {
         Some(Target::Address(address, meant.port()))
     }
 
-    async fn connect(&self, target: &Target) -> Result<TcpStream, Reason> {
+    async fn connect(&self, target: &Target, payer: Payer) -> Result<TcpStream, Reason> {
         let (addresses, port) = match target {
-            Target::Name(name, port) if self.list.allows_name(name, *port) => (self.resolve(name).await?, *port),
+            Target::Name(name, port) if self.list.allows_name(name, *port) => (self.resolve(name, payer).await?, *port),
             Target::Address(address, port) if self.list.allows_address(*address, *port) => {
                 (vec![IpAddr::V4(*address)], *port)
             }
@@ -232,7 +233,7 @@ impl Way {
     }
 
     /// The addresses of a name, asked for anew if what is known is old.
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, Reason> {
+    async fn resolve(&self, name: &str, payer: Payer) -> Result<Vec<IpAddr>, Reason> {
         let kept = self.egress.names_kept;
         let known = self
             .names
@@ -244,7 +245,7 @@ impl Way {
             return Ok(known.addresses);
         }
         let lookup = async {
-            let _turn = self.egress.lookups.acquire().await.ok()?;
+            let _turn = self.egress.lookups.take(payer).await;
             self.egress.resolver.resolve(name).await.ok()
         };
         let addresses = timeout(LOOKUP_WITHIN, lookup)
@@ -301,7 +302,7 @@ impl Way {
         if !question.wants_address() {
             return Verdict::NothingOfThatKind;
         }
-        let addresses = match self.resolve(name).await {
+        let addresses = match self.resolve(name, running.meter.payer()).await {
             Ok(addresses) => addresses,
             Err(reason) => {
                 running.log.lock().say(name, reason);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_model::{Language, Rejection};
+use piecework_model::{Code, Language, Rejection};
 use serde_json::Value;
 
 use crate::{Options, ResolveError, Resolved, index, manifest, shown};
@@ -109,7 +109,7 @@ fn is_from_index(range: &str) -> bool {
 fn direct(name: &str) -> Rejection {
     let name = shown(name);
     Rejection::new(
-        "packages.direct_reference",
+        Code::PackagesDirectReference,
         format!("`{name}` comes from a URL, a repository or a path instead of the package index"),
     )
     .hint("use packages whose dependencies are all on the index, or put the package into the bundle")
@@ -178,7 +178,7 @@ fn dist(metadata: &[u8]) -> Option<String> {
 pub(crate) fn too_large(options: &Options) -> Rejection {
     let (bytes, files) = (options.bytes_max >> 20, options.files_max);
     Rejection::new(
-        "packages.too_large",
+        Code::PackagesTooLarge,
         format!("the packages take more than {bytes} MiB or {files} files"),
     )
     .hint("use fewer or smaller packages")
@@ -186,6 +186,8 @@ pub(crate) fn too_large(options: &Options) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::AnyCode;
+
     use super::*;
 
     fn archive(files: &[(&str, &str)]) -> Bytes {
@@ -202,11 +204,11 @@ mod tests {
         tar.into_inner().expect("ends").into()
     }
 
-    fn code(language: Language, files: &[(&str, &str)]) -> String {
+    fn code(language: Language, files: &[(&str, &str)]) -> AnyCode {
         match resolved(language, archive(files), &Options::default()).expect_err("refused") {
-            ResolveError::Rejected(rejection) => rejection.code.into_owned(),
-            ResolveError::Jail(reason) => reason,
-            ResolveError::Io { operation, .. } => operation.into(),
+            ResolveError::Rejected(rejection) => rejection.code,
+            ResolveError::Jail(reason) => panic!("{reason}"),
+            ResolveError::Io { operation, source } => panic!("{operation}: {source}"),
         }
     }
 
@@ -219,7 +221,7 @@ mod tests {
                 "{\"url\":\"http://127.0.0.1/\"}",
             ),
         ];
-        assert_eq!(code(Language::Python, &files), "packages.direct_reference");
+        assert_eq!(code(Language::Python, &files), Code::PackagesDirectReference);
     }
 
     #[test]
@@ -234,26 +236,25 @@ mod tests {
             let files = [("package-lock.json", &*lock.to_string())];
             assert_eq!(
                 code(Language::JavaScript, &files),
-                "packages.direct_reference",
+                Code::PackagesDirectReference,
                 "{place}"
             );
         }
         let asked = serde_json::json!({"packages": {"": {}, "node_modules/x": {"version": "1.0.0",
             "dependencies": {"fine": "^1.0.0", "other": "npm:fine@^1", "inner": "http://127.0.0.1/inner.tgz"}}}});
         let files = [("package-lock.json", &*asked.to_string())];
-        assert_eq!(code(Language::JavaScript, &files), "packages.direct_reference");
+        assert_eq!(code(Language::JavaScript, &files), Code::PackagesDirectReference);
         let linked = serde_json::json!({"packages": {"": {}, "../etc": {}, "node_modules/etc": {"link": true}}});
         let files = [("package-lock.json", &*linked.to_string())];
-        assert_eq!(code(Language::JavaScript, &files), "packages.direct_reference");
+        assert_eq!(code(Language::JavaScript, &files), Code::PackagesDirectReference);
     }
 
     #[test]
     fn an_archive_with_paths_elsewhere_is_not_believed() {
         for path in ["../x", "packages/../../x", "/etc/passwd", "node_modules/x"] {
-            assert!(
-                code(Language::Python, &[(path, "")]).starts_with("the archive names"),
-                "{path}"
-            );
+            let refused = resolved(Language::Python, archive(&[(path, "")]), &Options::default());
+            let told = matches!(&refused, Err(ResolveError::Jail(why)) if why.starts_with("the archive names"));
+            assert!(told, "{path}: {refused:?}");
         }
     }
 
@@ -271,6 +272,6 @@ mod tests {
             ..Options::default()
         };
         assert!(matches!(super::resolved(Language::Python, archive(&files), &small),
-            Err(ResolveError::Rejected(rejection)) if rejection.code == "packages.too_large"));
+            Err(ResolveError::Rejected(rejection)) if rejection.code == Code::PackagesTooLarge));
     }
 }

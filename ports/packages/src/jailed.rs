@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use piecework_model::{AccountId, Digest, JobId, Language, Limits, Rejection};
+use piecework_model::{AccountId, Code, Digest, JobId, Language, Limits, Rejection};
 use piecework_sandbox::{
     Backend, Call, CancellationToken, EgressMeter, Finished, LoadError, Outcome, Outlet, Program, Raised, Sent,
 };
@@ -226,7 +226,7 @@ fn without_credentials(text: &str) -> String {
 fn missing(tool: &'static str) -> Rejection {
     let package = if tool == "pip" { "python3-pip" } else { "npm" };
     Rejection::new(
-        "packages.tool_missing",
+        Code::PackagesToolMissing,
         format!("this function declares packages and `{tool}` is not installed on the server"),
     )
     .hint(format!(
@@ -236,7 +236,7 @@ fn missing(tool: &'static str) -> Rejection {
 
 fn too_slow(tool: &'static str, timeout: Duration) -> Rejection {
     Rejection::new(
-        "packages.timeout",
+        Code::PackagesTimeout,
         format!("`{tool}` did not finish within {} s", timeout.as_secs_f32()),
     )
     .hint("try again; pin versions so that there is less to search, or deploy with the packages in the bundle")
@@ -244,7 +244,7 @@ fn too_slow(tool: &'static str, timeout: Duration) -> Rejection {
 
 fn out_of_memory(tool: &'static str, limits: &Limits) -> Rejection {
     Rejection::new(
-        "packages.too_large",
+        Code::PackagesTooLarge,
         format!(
             "`{tool}` needed more than {} MiB of memory and disk",
             limits.memory_bytes >> 20
@@ -255,7 +255,7 @@ fn out_of_memory(tool: &'static str, limits: &Limits) -> Rejection {
 
 fn unresolvable(tool: &'static str, said: &str) -> Rejection {
     Rejection::new(
-        "packages.unresolvable",
+        Code::PackagesUnresolvable,
         format!("`{tool}` could not get the packages:\n{said}"),
     )
     .hint("check names and versions; Python packages must be published as wheels")

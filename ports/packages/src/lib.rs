@@ -16,7 +16,7 @@ mod turns;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use piecework_model::{AccountId, Language, Rejection};
+use piecework_model::{AccountId, Code, Language, Rejection};
 use piecework_sandbox::Backend;
 
 pub use requirements::check as check_requirements;
@@ -89,7 +89,7 @@ pub struct Resolved {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// `packages.bad_requirement`, `packages.direct_reference`, `packages.unresolvable`, `packages.tool_missing`,
-    /// `packages.no_jail`, `packages.timeout`, `packages.too_large`.
+    /// `packages.no_jail`, `packages.timeout`, `packages.too_large`, `packages.busy`.
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The jail failed, or what came out of it is not what the resolver writes.
@@ -150,7 +150,7 @@ impl Packages {
                 .flatten(),
         };
         let Some(manifest) = declared else { return Ok(None) };
-        let _turn = self.turns.take(account).await;
+        let _turn = self.turns.take(account).await?;
         let jails = self.jails.clone();
         let jail = blocking(move || jails()).await?.ok_or_else(no_jail)?;
         let archive = jailed::run(&*jail, language, &manifest, &self.options).await?;
@@ -169,7 +169,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn no_jail() -> Rejection {
     Rejection::new(
-        "packages.no_jail",
+        Code::PackagesNoJail,
         "this function declares packages, and the server has no jail to resolve them in",
     )
     .hint("ask the operator to run `piecework doctor` on the server, or deploy with the packages in the bundle")
@@ -177,7 +177,7 @@ fn no_jail() -> Rejection {
 
 /// The one code for a manifest that asks for more than names and versions.
 pub(crate) fn bad_requirement(message: String, field: &str) -> Rejection {
-    Rejection::new("packages.bad_requirement", message)
+    Rejection::new(Code::PackagesBadRequirement, message)
         .hint("list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed")
         .field(field)
 }

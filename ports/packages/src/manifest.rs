@@ -87,6 +87,8 @@ fn bad(reason: String) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
+
     use super::*;
 
     #[test]
@@ -137,7 +139,7 @@ mod tests {
             let text = json!({"dependencies": {"name": range}}).to_string();
             assert_eq!(
                 read(text.as_bytes()).expect_err(range).code,
-                "packages.bad_requirement",
+                Code::PackagesBadRequirement,
                 "{range}"
             );
         }
@@ -156,7 +158,7 @@ mod tests {
             let text = json!({"dependencies": {name: "1"}}).to_string();
             assert_eq!(
                 read(text.as_bytes()).expect_err(name).code,
-                "packages.bad_requirement",
+                Code::PackagesBadRequirement,
                 "{name}"
             );
         }
@@ -169,7 +171,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(text.as_bytes()).expect_err(text).code,
-                "packages.bad_requirement",
+                Code::PackagesBadRequirement,
                 "{text}"
             );
         }

@@ -94,6 +94,8 @@ fn bad(reason: String) -> Rejection {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
+
     use super::*;
 
     #[test]
@@ -146,7 +148,7 @@ mod tests {
             "naïve",
         ] {
             let rejection = check(line).expect_err(line);
-            assert_eq!(rejection.code, "packages.bad_requirement", "{line}");
+            assert_eq!(rejection.code, Code::PackagesBadRequirement, "{line}");
         }
         assert!(read(&[0xff, 0xfe]).is_err());
         assert!(check(&"a\n".repeat(201)).is_err());

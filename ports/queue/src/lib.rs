@@ -16,7 +16,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
     AccountId, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt,
-    Rejection, Seal, Ticket,
+    Rejection, Salt, Seal, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, Inlet, LoadError, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,9 @@ pub struct Order {
     /// The event as JSON text; its digest is in the ticket.
     pub event: Bytes,
     pub parameters: Bytes,
+    /// What the ticket's input digest is salted with, and the receipt's output digest is to be; none for a provider whose
+    /// program does not know of salts.
+    pub salt: Option<Salt>,
     /// Ends the run early; what it has used until then is billed.
     pub cancel: CancellationToken,
     /// The rest of the request, where it is not all in the event. Not under the ticket's input digest.
@@ -161,6 +164,11 @@ pub trait ProviderLink: Send + Sync {
         true
     }
 
+    /// Whether its program salts digests. One that does not takes orders without a salt alone.
+    fn takes_salts(&self) -> bool {
+        true
+    }
+
     /// Whether a job can be sent to it at this moment.
     fn is_linked(&self) -> bool {
         true
@@ -180,7 +188,7 @@ pub trait ProviderLink: Send + Sync {
     fn set_clock_offset(&self, _ahead_ms: i64) {}
 }
 
-/// What a ticket's `input` covers: the event and the parameters.
+/// What a ticket's `input` covers, before it is salted: the event and the parameters.
 pub fn input_digest(event: &[u8], parameters: &[u8]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("piecework 2026 input");
     hasher

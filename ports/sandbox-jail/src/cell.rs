@@ -21,8 +21,9 @@ use crate::{
     channel::Channel,
     interpreter::Interpreter,
     landlock,
-    plan::{self, NAMESPACES, Step},
+    plan::{self, NAMESPACES},
     process::Process,
+    rest::Rest,
     spawner::{Launcher, Zygote},
     wire::Order,
 };
@@ -49,7 +50,7 @@ pub(crate) struct Yard {
     pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) python: Option<Interpreter>,
     pub(crate) node: Option<Interpreter>,
-    /// The identity of every jail on the host; none without root.
+    /// The identity of jails on the host where they have no control groups, and so none of their own; none without root.
     pub(crate) host_id: Option<u32>,
     pub(crate) cores: u32,
     pub(crate) egress: Option<Arc<Egress>>,
@@ -61,6 +62,8 @@ pub(crate) struct Yard {
     pub(crate) freeze: Freeze,
     /// Every jail that stands, whatever it is for.
     pub(crate) standing: Mutex<Vec<Weak<Process>>>,
+    /// Looks after those that serve programs.
+    pub(crate) rest: Arc<Rest>,
 }
 
 type BlankKey = (Limits, bool);
@@ -77,7 +80,7 @@ pub(crate) struct Mould {
     /// Python's template: of this program alone, so that no other shares its address layout and hash seed.
     zygote: Option<Arc<Zygote>>,
     arguments: Vec<String>,
-    steps: Vec<Step>,
+    jail: plan::Jail,
     limits: Limits,
     egress: EgressList,
     /// The bundle on the host.
@@ -104,10 +107,10 @@ impl Yard {
                     language: Language::Python,
                     zygote: Some(zygote),
                     arguments: Vec::new(),
-                    steps: plan::steps(&plan::Jail {
+                    jail: plan::Jail {
                         egress: !program.egress.is_empty(),
                         ..self.plan(Language::Python, &program.limits, Some(bundle.clone()))
-                    }),
+                    },
                     egress: program.egress.clone(),
                     limits: program.limits,
                     bundle,
@@ -127,10 +130,10 @@ impl Yard {
             language: Language::JavaScript,
             zygote: None,
             arguments: node_arguments(node, &limits),
-            steps: plan::steps(&plan::Jail {
+            jail: plan::Jail {
                 egress,
                 ..self.plan(Language::JavaScript, &limits, None)
-            }),
+            },
             limits,
             egress: EgressList::default(),
             bundle: Vec::new(),
@@ -245,14 +248,20 @@ impl Yard {
         let (printed, printing) = std::io::pipe().map_err(|error| error.to_string())?;
         let mut fds: Vec<BorrowedFd<'_>> = vec![theirs.as_fd(), printing.as_fd()];
         fds.extend(slot.iter().flat_map(|slot| slot.entries()));
+        let steps = plan::steps(&plan::Jail {
+            host_id: self
+                .host_id
+                .map(|shared| slot.as_ref().map_or(shared, |slot| slot.host_id())),
+            ..mould.jail.clone()
+        });
         let born = match &mould.zygote {
-            Some(zygote) => zygote.fork(NAMESPACES, &mould.steps, &fds).await,
-            None => self.launcher.make(&mould.order(), &fds).await,
+            Some(zygote) => zygote.fork(NAMESPACES, &steps, &fds).await,
+            None => self.launcher.make(&mould.order(steps), &fds).await,
         };
         drop(fds);
         let (pid, pidfd) = born?;
         let ending = self.launcher.watch(pid, slot.clone());
-        let process = Process::new(pidfd, ending, slot).map_err(|error| error.to_string())?;
+        let process = Process::new(pidfd, ending, slot, self.rest.clone()).map_err(|error| error.to_string())?;
         drop((theirs, printing));
         let channel = Channel::open(ours, printed.into(), mould.limits.log_bytes).map_err(|error| error.to_string())?;
         let cell = standing(Cell {
@@ -339,11 +348,11 @@ fn node_arguments(node: &Interpreter, limits: &Limits) -> Vec<String> {
 }
 
 impl Mould {
-    fn order(&self) -> Order {
+    fn order(&self, steps: Vec<plan::Step>) -> Order {
         Order::Execute {
             arguments: self.arguments.clone(),
             flags: NAMESPACES,
-            steps: self.steps.clone(),
+            steps,
         }
     }
 

@@ -1,20 +1,20 @@
 //! Control groups: limits and meters outside the sandbox. Version 1, version 2, or both mounted side by side.
 
+mod group;
+mod place;
+
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::fs::FileExt,
-    },
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+    sync::{Arc, Weak, mpsc},
 };
 
+use group::{Group, field, read_number};
 use parking_lot::Mutex;
+use place::{Parents, make_directory, next_instance, remove_tree, sweep};
 
 /// The period of the CPU quota; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -22,6 +22,16 @@ const CPU_PERIOD_US: u64 = 100_000;
 const CPU_WEIGHT: u32 = 8;
 /// Idle groups kept for the next jails; more are removed.
 const FREE_SLOTS_MAX: usize = 64;
+/// Groups that are made before they are needed: each takes some 100 us.
+const AHEAD: usize = 4;
+/// A group that keeps more than this of what its jail did is not used again.
+const LEFT_BYTES_MAX: u64 = 256 << 10;
+/// Identities on the host, one for each group at a time: what the kernel counts by user (inotify watches, timers, descriptors on
+/// their way, keys) is then no other jail's. Above what distributions give to users and containers.
+const HOST_IDS_FIRST: u32 = 1_900_000_000;
+/// For each agent of the machine, told apart by its process id.
+const HOST_IDS_EACH: u32 = 2_048;
+const AGENTS_MAX: u32 = 1 << 16;
 
 /// Limits of one group.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +53,25 @@ pub struct Cgroups {
     /// Directories of ours: memory, pids, cpuacct, cpu and, where it is mounted, freezer in version 1; one in version 2.
     bases: Vec<PathBuf>,
     free: Mutex<Vec<Group>>,
-    next: AtomicU64,
+    numbers: Mutex<Numbers>,
+    /// Takes groups whose jails have ended.
+    used: Mutex<mpsc::Sender<Group>>,
+}
+
+/// Numbers that no group has.
+#[derive(Default)]
+struct Numbers {
+    next: u32,
+    free: BTreeSet<u32>,
+}
+
+impl Numbers {
+    fn take(&mut self) -> u32 {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        })
+    }
 }
 
 impl Cgroups {
@@ -57,11 +85,13 @@ impl Cgroups {
             sweep(parent);
             make_directory(base).map_err(|error| format!("no control group can be made: {error}"))?;
         }
+        let (used, to_clean) = mpsc::channel();
         let made = Arc::new(Self {
             version,
             bases,
             free: Mutex::default(),
-            next: AtomicU64::new(0),
+            numbers: Mutex::default(),
+            used: Mutex::new(used),
         });
         if version == Version::Two {
             fs::write(made.bases[0].join("cgroup.subtree_control"), "+memory +pids +cpu")
@@ -78,6 +108,11 @@ impl Cgroups {
             made.acquire(limits)
                 .map_err(|error| format!("a control group takes no limits: {error}"))?,
         );
+        let home = Arc::downgrade(&made);
+        std::thread::Builder::new()
+            .name("jail-groups".to_owned())
+            .spawn(move || clean(&home, &to_clean))
+            .map_err(|error| format!("no thread can be started: {error}"))?;
         Ok(made)
     }
 
@@ -141,6 +176,7 @@ impl Cgroups {
         let slot = Slot {
             cpu_base_us: group.cpu_us(),
             oom_base: group.oom_kills(),
+            memory_base: group.memory_bytes(),
             group: Some(group),
             home: Arc::downgrade(self),
         };
@@ -148,14 +184,53 @@ impl Cgroups {
     }
 
     fn make(&self, limits: GroupLimits) -> io::Result<Group> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let directories: Vec<PathBuf> = self.bases.iter().map(|base| base.join(&name)).collect();
+        let group = self.make_bare()?;
+        group.limit(limits)?;
+        Ok(group)
+    }
+
+    fn make_bare(&self) -> io::Result<Group> {
+        let number = self.numbers.lock().take();
+        let directories: Vec<PathBuf> = self.bases.iter().map(|base| base.join(number.to_string())).collect();
         for directory in &directories {
             make_directory(directory)?;
         }
-        let group = Group::open(self.version, directories)?;
-        group.limit(limits)?;
-        Ok(group)
+        Group::open(self.version, number, directories)
+    }
+
+    /// A group whose jail has ended, for the next one or to be removed.
+    fn take_back(&self, group: Group) {
+        group.yield_to_others(false);
+        group.give_back_cache();
+        let number = group.number;
+        if group.memory_bytes() <= LEFT_BYTES_MAX && self.free.lock().len() < FREE_SLOTS_MAX {
+            self.free.lock().push(group);
+        } else if group.remove() {
+            self.numbers.lock().free.insert(number);
+        }
+    }
+
+    fn make_ahead(&self) {
+        while self.free.lock().len() < AHEAD {
+            match self.make_bare() {
+                Ok(group) => self.free.lock().push(group),
+                // The next jail makes one itself, and tells why it cannot.
+                Err(error) => return tracing::debug!(%error, "no control group could be made ahead"),
+            }
+        }
+    }
+}
+
+/// Cleans groups where nobody waits for it, until their home is gone.
+fn clean(home: &Weak<Cgroups>, used: &mpsc::Receiver<Group>) {
+    while let Ok(group) = used.recv() {
+        match home.upgrade() {
+            Some(home) => {
+                home.take_back(group);
+                home.make_ahead();
+            }
+            None => drop(group.remove()),
+        }
     }
 }
 
@@ -171,277 +246,14 @@ impl Drop for Cgroups {
     }
 }
 
-/// Two controllers of version 1 may share one hierarchy, and so one directory.
-fn make_directory(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-fn next_instance() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-/// Removes groups of agents that are gone.
-fn sweep(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("piecework-jail-")?.split('-').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            remove_tree(&entry.path());
-        }
-    }
-}
-
-fn remove_tree(base: &Path) {
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            // What was frozen when its agent was killed can only die now.
-            let _ = fs::write(entry.path().join("freezer.state"), "THAWED");
-            let _ = fs::remove_dir(entry.path());
-        }
-    }
-    let _ = fs::remove_dir(base);
-}
-
-/// Where this process stands in each hierarchy.
-struct Parents {
-    mounts: String,
-    own: String,
-}
-
-impl Parents {
-    fn read() -> io::Result<Self> {
-        Ok(Self {
-            mounts: fs::read_to_string("/proc/self/mountinfo")?,
-            own: fs::read_to_string("/proc/self/cgroup")?,
-        })
-    }
-
-    fn choose(&self) -> Result<(Version, Vec<PathBuf>), String> {
-        if let Some(parent) = self.version_two() {
-            return Ok((Version::Two, vec![parent]));
-        }
-        let found: Option<Vec<PathBuf>> = ["memory", "pids", "cpuacct", "cpu"]
-            .into_iter()
-            .map(|controller| self.version_one(controller))
-            .collect();
-        found
-            .map(|mut parents| {
-                parents.extend(self.version_one("freezer"));
-                (Version::One, parents)
-            })
-            .ok_or_else(|| "no control group hierarchy with memory, pids and cpu is mounted".to_owned())
-    }
-
-    /// The nearest group, our own or above it, that can pass the controllers on.
-    fn version_two(&self) -> Option<PathBuf> {
-        let (mount, own) = self.place("cgroup2", None)?;
-        let mut at = own.as_path();
-        loop {
-            let controllers = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
-            let enough = ["memory", "pids", "cpu"]
-                .iter()
-                .all(|name| controllers.split(' ').any(|c| c.trim() == *name));
-            if enough && fs::write(at.join("cgroup.subtree_control"), "+memory +pids +cpu").is_ok() {
-                return Some(at.to_owned());
-            }
-            if at == mount {
-                return None;
-            }
-            at = at.parent()?;
-        }
-    }
-
-    fn version_one(&self, controller: &str) -> Option<PathBuf> {
-        self.place("cgroup", Some(controller)).map(|(_, own)| own)
-    }
-
-    /// The mount point of a hierarchy and our group below it.
-    fn place(&self, kind: &str, controller: Option<&str>) -> Option<(PathBuf, PathBuf)> {
-        let (root, mount) = self.mounts.lines().find_map(|line| {
-            let (fields, filesystem) = line.split_once(" - ")?;
-            let mut filesystem = filesystem.split(' ');
-            let matches = filesystem.next() == Some(kind)
-                && controller.is_none_or(|name| filesystem.nth(1).is_some_and(|o| o.split(',').any(|o| o == name)));
-            let mut fields = fields.split(' ').skip(3);
-            matches.then(|| Some((fields.next()?.to_owned(), PathBuf::from(fields.next()?))))?
-        })?;
-        let own = self.own.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let names = fields.next()?;
-            let matches = match controller {
-                Some(controller) => names.split(',').any(|name| name == controller),
-                None => names.is_empty(),
-            };
-            matches.then(|| fields.next())?
-        })?;
-        let below = own.strip_prefix(&root).unwrap_or(own).trim_start_matches('/');
-        let own = mount.join(below);
-        Some((mount.clone(), if own.is_dir() { own } else { mount }))
-    }
-}
-
-struct Group {
-    version: Version,
-    directories: Vec<PathBuf>,
-    entries: Vec<File>,
-    cpu: File,
-    peak: Option<File>,
-    events: File,
-}
-
-impl Group {
-    fn open(version: Version, directories: Vec<PathBuf>) -> io::Result<Self> {
-        let write = |path: PathBuf| OpenOptions::new().write(true).open(path);
-        let entries = directories
-            .iter()
-            .map(|directory| write(directory.join("cgroup.procs")))
-            .collect::<io::Result<_>>()?;
-        let at = &directories[0];
-        let read_write = |name: &str| OpenOptions::new().read(true).write(true).open(at.join(name));
-        let (cpu, peak, events) = match version {
-            Version::One => (
-                File::open(directories[2].join("cpuacct.usage"))?,
-                Some(read_write("memory.max_usage_in_bytes")?),
-                File::open(at.join("memory.oom_control"))?,
-            ),
-            Version::Two => (
-                File::open(at.join("cpu.stat"))?,
-                read_write("memory.peak")
-                    .or_else(|_| File::open(at.join("memory.peak")))
-                    .ok(),
-                File::open(at.join("memory.events"))?,
-            ),
-        };
-        Ok(Self {
-            version,
-            directories,
-            entries,
-            cpu,
-            peak,
-            events,
-        })
-    }
-
-    fn limit_memory(&self, memory_bytes: u64) -> io::Result<()> {
-        let name = match self.version {
-            Version::One => "memory.limit_in_bytes",
-            Version::Two => "memory.max",
-        };
-        fs::write(self.directories[0].join(name), memory_bytes.to_string())
-    }
-
-    fn limit(&self, limits: GroupLimits) -> io::Result<()> {
-        let quota = u64::from(limits.cores) * CPU_PERIOD_US;
-        match self.version {
-            Version::One => {
-                self.limit_memory(limits.memory_bytes)?;
-                fs::write(self.directories[1].join("pids.max"), limits.tasks.to_string())?;
-                fs::write(self.directories[3].join("cpu.cfs_quota_us"), quota.to_string())
-            }
-            Version::Two => {
-                let at = &self.directories[0];
-                self.limit_memory(limits.memory_bytes)?;
-                // Absent where the kernel counts no swap.
-                let _ = fs::write(at.join("memory.swap.max"), "0");
-                fs::write(at.join("pids.max"), limits.tasks.to_string())?;
-                fs::write(at.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))
-            }
-        }
-    }
-
-    fn cpu_us(&self) -> u64 {
-        match self.version {
-            Version::One => number(&self.cpu) / 1_000,
-            Version::Two => field(&self.cpu, "usage_usec"),
-        }
-    }
-
-    fn oom_kills(&self) -> u64 {
-        field(&self.events, "oom_kill")
-    }
-
-    fn peak_bytes(&self) -> u64 {
-        self.peak.as_ref().map_or_else(|| self.memory_bytes(), number)
-    }
-
-    /// On old kernels of version 2 the peak cannot be reset; then it is the peak since the group was made.
-    fn forget_peak(&self) {
-        if let Some(peak) = &self.peak {
-            let _ = peak.write_at(b"0", 0);
-        }
-    }
-
-    fn memory_bytes(&self) -> u64 {
-        read_number(&self.directories[0].join(match self.version {
-            Version::One => "memory.usage_in_bytes",
-            Version::Two => "memory.current",
-        }))
-    }
-
-    /// Everything in it stands still, or goes on.
-    fn freeze(&self, frozen: bool) -> io::Result<()> {
-        let directory = |at: usize| {
-            let missing = || io::Error::new(io::ErrorKind::Unsupported, "no freezer is mounted");
-            self.directories.get(at).ok_or_else(missing)
-        };
-        match self.version {
-            Version::One => fs::write(
-                directory(4)?.join("freezer.state"),
-                if frozen { "FROZEN" } else { "THAWED" },
-            ),
-            Version::Two => fs::write(directory(0)?.join("cgroup.freeze"), if frozen { "1" } else { "0" }),
-        }
-    }
-
-    fn remove(self) {
-        for directory in &self.directories {
-            let _ = fs::remove_dir(directory);
-        }
-    }
-}
-
-fn read_number(path: &Path) -> u64 {
-    File::open(path).map_or(0, |file| number(&file))
-}
-
-fn text(file: &File, buffer: &mut [u8; 512]) -> usize {
-    file.read_at(buffer, 0).unwrap_or(0)
-}
-
-fn number(file: &File) -> u64 {
-    let mut buffer = [0; 512];
-    let length = text(file, &mut buffer);
-    std::str::from_utf8(&buffer[..length])
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
-}
-
-fn field(file: &File, name: &str) -> u64 {
-    let mut buffer = [0; 512];
-    let length = text(file, &mut buffer);
-    let content = std::str::from_utf8(&buffer[..length]).unwrap_or("");
-    content
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-        .unwrap_or(0)
-}
-
 /// A group in use by one jail; it goes back to the pool when the jail and its owner are gone.
 pub struct Slot {
     group: Option<Group>,
     home: Weak<Cgroups>,
     cpu_base_us: u64,
     oom_base: u64,
+    /// What the group held before the jail stood: another's, if anybody's.
+    memory_base: u64,
 }
 
 impl Slot {
@@ -461,7 +273,26 @@ impl Slot {
 
     /// The most memory held since [`Slot::forget_peak`].
     pub(crate) fn peak_bytes(&self) -> u64 {
-        self.group().peak_bytes()
+        self.group().peak_bytes().saturating_sub(self.memory_base)
+    }
+
+    /// An identity on the host that no other jail has.
+    pub(crate) fn host_id(&self) -> u32 {
+        let agent = std::process::id() % AGENTS_MAX;
+        HOST_IDS_FIRST + agent * HOST_IDS_EACH + self.group().number % HOST_IDS_EACH
+    }
+
+    /// Whether everything in it can be made to stand still at once.
+    pub(crate) fn has_freezer(&self) -> bool {
+        self.group().has_freezer()
+    }
+
+    pub(crate) fn processes(&self) -> usize {
+        self.group().processes()
+    }
+
+    pub(crate) fn yield_to_others(&self, yields: bool) {
+        self.group().yield_to_others(yields);
     }
 
     pub(crate) fn forget_peak(&self) {
@@ -469,7 +300,7 @@ impl Slot {
     }
 
     pub fn memory_bytes(&self) -> u64 {
-        self.group().memory_bytes()
+        self.group().memory_bytes().saturating_sub(self.memory_base)
     }
 
     pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
@@ -494,9 +325,12 @@ impl Drop for Slot {
         };
         // What is frozen neither dies nor lets another in.
         let _ = group.freeze(false);
-        match self.home.upgrade() {
-            Some(home) if home.free.lock().len() < FREE_SLOTS_MAX => home.free.lock().push(group),
-            Some(_) | None => group.remove(),
+        let unsent = match self.home.upgrade() {
+            Some(home) => home.used.lock().send(group).err().map(|unsent| unsent.0),
+            None => Some(group),
+        };
+        if let Some(group) = unsent {
+            group.remove();
         }
     }
 }

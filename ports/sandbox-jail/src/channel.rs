@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::OwnedFd,
+    time::{Duration, Instant},
 };
 
 use piecework_model::Limits;
@@ -31,18 +32,50 @@ struct Pipe {
     open: bool,
     logs: Printed,
     buffer: Box<[u8]>,
+    pace: Pace,
+}
+
+/// How much of the pipe is taken in a time: who prints more waits for it, so that reading costs little however much is printed.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    const WINDOW: Duration = Duration::from_millis(100);
+    /// 20 MiB a second: more than anybody reads, and a hundredth of a core.
+    const BYTES_MAX: usize = 2 << 20;
+
+    fn note(&mut self, bytes: usize, now: Instant) {
+        if now.duration_since(self.since) >= Self::WINDOW {
+            (self.since, self.bytes) = (now, 0);
+        }
+        self.bytes += bytes;
+    }
+
+    /// Until when nothing more is taken.
+    fn wait(&self, now: Instant) -> Option<Instant> {
+        let until = self.since + Self::WINDOW;
+        (self.bytes >= Self::BYTES_MAX && now < until).then_some(until)
+    }
 }
 
 impl Pipe {
     /// Waits for something to lie in the pipe, and takes it.
     async fn more(&mut self) {
+        if let Some(until) = self.pace.wait(Instant::now()) {
+            tokio::time::sleep_until(until.into()).await;
+        }
         let Ok(mut ready) = self.pipe.readable().await else {
             self.open = false;
             return;
         };
         match ready.get_inner().read(&mut self.buffer) {
             Ok(0) => self.open = false,
-            Ok(got) => self.logs.append(LogLevel::Info, &self.buffer[..got]),
+            Ok(got) => {
+                self.logs.append(LogLevel::Info, &self.buffer[..got]);
+                self.pace.note(got, Instant::now());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
             Err(_) => self.open = false,
         }
@@ -95,6 +128,10 @@ impl Channel {
                 open: true,
                 logs: Printed::new(log_bytes),
                 buffer: vec![0; 16 << 10].into_boxed_slice(),
+                pace: Pace {
+                    since: Instant::now(),
+                    bytes: 0,
+                },
             },
         })
     }
@@ -121,5 +158,24 @@ impl Channel {
     /// What was printed before the answer lies in the pipe by now.
     pub(crate) fn late_logs(&mut self) {
         self.printed.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_waits_and_a_line_does_not() {
+        let now = Instant::now();
+        let mut pace = Pace { since: now, bytes: 0 };
+        pace.note(1_000, now);
+        assert_eq!(pace.wait(now), None);
+        pace.note(Pace::BYTES_MAX, now);
+        assert_eq!(pace.wait(now), Some(now + Pace::WINDOW));
+        let later = now + Pace::WINDOW;
+        assert_eq!(pace.wait(later), None);
+        pace.note(1, later);
+        assert_eq!(pace.wait(later), None, "a window of its own");
     }
 }

@@ -59,6 +59,7 @@ fn options(arguments: &[String]) -> io::Result<LauncherOptions> {
 fn become_launcher(options: &LauncherOptions, control: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: prctl with plain numbers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    come_after_the_agent();
     if options.rootless {
         named("a user namespace", enter_user_namespace(options.become_id))?;
     }
@@ -76,6 +77,22 @@ fn become_launcher(options: &LauncherOptions, control: BorrowedFd<'_>) -> io::Re
             serve(control)
         }
         child => wait_for(child),
+    }
+}
+
+/// Where memory or time run short, the agent comes first: the launcher and its templates before no other process, their jails
+/// last. Raising is always allowed.
+fn come_after_the_agent() {
+    /// Between the agent, at 0 or below, and the jails.
+    const OOM_SCORE_ADJ: &str = "500";
+    // A kernel without it ends whom it likes.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    // The agent may have raised its own priority, which is not inherited by strangers' code.
+    // SAFETY: plain numbers; it lowers this process's priority to the usual one, or fails and changes nothing.
+    unsafe {
+        if libc::getpriority(libc::PRIO_PROCESS, 0) < 0 {
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        }
     }
 }
 
@@ -144,6 +161,10 @@ fn death_signals() -> io::Result<OwnedFd> {
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
         check(libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()))?;
+        // Jails stop and go on between calls: that is no death.
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_flags = libc::SA_NOCLDSTOP;
+        check(libc::sigaction(libc::SIGCHLD, &action, ptr::null_mut()))?;
         let fd = check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
@@ -217,6 +238,7 @@ fn zygote_steps() -> Vec<Step> {
         number,
         arguments,
         optional: false,
+        unless: None,
     };
     let mask = vec![
         Argument::Int(libc::SIG_SETMASK.into()),
@@ -277,6 +299,10 @@ fn spawn(flags: u64, arguments: &[String], steps: &[Step], fds: &[OwnedFd]) -> i
 fn execute(steps: &[Step], fds: &[RawFd]) {
     let mut outs: Vec<libc::c_long> = Vec::with_capacity(steps.len());
     for step in steps {
+        if step.unless.is_some_and(|taken| outs[taken] >= 0) {
+            outs.push(0);
+            continue;
+        }
         let result = run(step, fds, &outs);
         if result < 0 && !step.optional {
             fail(&step.name);

@@ -22,6 +22,7 @@ mod plan;
 mod probe;
 mod process;
 mod program;
+mod rest;
 mod root;
 mod seccomp;
 mod spawner;
@@ -51,6 +52,7 @@ use parking_lot::Mutex;
 use piecework_egress::Egress;
 use piecework_model::{EgressList, Language, Limits};
 use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program};
+use rest::Rest;
 use root::Root;
 use spawner::Launcher;
 
@@ -145,6 +147,7 @@ impl Jail {
             blanks: Mutex::default(),
             freeze: Freeze::default(),
             standing: Mutex::default(),
+            rest: Rest::start().map_err(JailError::Launcher)?,
         });
         if options.ahead {
             let ahead = Arc::downgrade(&yard);

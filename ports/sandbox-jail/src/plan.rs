@@ -3,6 +3,8 @@
 //! Two executors run the same list: the launcher (for programs that it executes) and the Python zygote (in a forked child).
 //! Neither decides anything. A step that fails ends the child, unless it is optional.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -25,13 +27,38 @@ const OPEN_FILES_MAX: u64 = 1024;
 const SCRATCH_BYTES_PER_INODE: u64 = 16 << 10;
 const SCRATCH_INODES_MIN: u64 = 4096;
 
-/// The namespaces of every jail; the user namespace is entered last, so that it owns none of the others.
-pub(crate) const NAMESPACES: u64 = (libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP) as u64;
+/// The namespaces that every jail is born into. That of control groups is entered once it is in its own group, which is then
+/// the root of what it sees; the user namespace is entered last, so that it owns none of the others.
+pub(crate) const NAMESPACES: u64 =
+    (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
+
+/// Where the root has what covers parts of `/proc`: nothing, or figures that say nothing of the machine.
+pub(crate) const EMPTY_FILE: &str = "/etc/empty/file";
+pub(crate) const EMPTY_DIRECTORY: &str = "/etc/empty/directory";
+pub(crate) const TOLD: &str = "/etc/empty";
+/// Of the machine and its other users: how it was started, what it is made of, how busy it is.
+const HIDDEN_FILES: [&str; 17] = [
+    "/proc/buddyinfo",
+    "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/locks",
+    "/proc/modules",
+    "/proc/partitions",
+    "/proc/schedstat",
+    "/proc/softirqs",
+    "/proc/swaps",
+    "/proc/timer_list",
+    "/proc/vmstat",
+    "/proc/zoneinfo",
+];
+const HIDDEN_DIRECTORIES: [&str; 4] = ["/proc/sys", "/proc/fs", "/proc/pressure", "/proc/bus"];
+/// The kernel ends guests before anything else where memory runs out. Not below what a privileged process has set.
+const OOM_SCORE_ADJ: &str = "1000";
 
 /// An argument of a system call.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,6 +81,8 @@ pub(crate) struct Step {
     pub(crate) number: i64,
     pub(crate) arguments: Vec<Argument>,
     pub(crate) optional: bool,
+    /// Left out where this earlier step, an optional one, was taken.
+    pub(crate) unless: Option<usize>,
 }
 
 /// What one jail is to be.
@@ -98,19 +127,32 @@ impl Script {
             number,
             arguments,
             optional: false,
+            unless: None,
         });
         self.steps.len() - 1
     }
 
-    fn optional(&mut self, name: &str, number: libc::c_long, arguments: Vec<Argument>) {
+    fn optional(&mut self, name: &str, number: libc::c_long, arguments: Vec<Argument>) -> usize {
         let at = self.call(name, number, arguments);
         self.steps[at].optional = true;
+        at
     }
 
-    fn mount(&mut self, name: &str, what: [Argument; 3], flags: libc::c_ulong, options: Argument) {
+    fn mount(&mut self, name: &str, what: [Argument; 3], flags: libc::c_ulong, options: Argument) -> usize {
         let [source, target, kind] = what;
         let flags = Argument::Int(i64::try_from(flags).expect("mount flags fit"));
-        self.call(name, libc::SYS_mount, vec![source, target, kind, flags, options]);
+        self.call(name, libc::SYS_mount, vec![source, target, kind, flags, options])
+    }
+
+    /// What `lower` shows, as a file system of this jail's own: locks and watches on its files are no other's, and it does not
+    /// tell where they lie on the host. Not every kernel has it.
+    fn overlay(&mut self, lower: &str, target: &str) -> usize {
+        let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+        let options = text(overlay_options(lower));
+        let what = [text("overlay"), text(target), text("overlay")];
+        let at = self.mount(&format!("overlay {target}"), what, flags, options);
+        self.steps[at].optional = true;
+        at
     }
 
     fn write_file(&mut self, name: &str, path: &str, content: &str) {
@@ -141,6 +183,11 @@ impl Script {
     }
 }
 
+/// A read-only overlay needs two layers; the second has nothing.
+fn overlay_options(lower: &str) -> String {
+    format!("lowerdir={lower}:{EMPTY_DIRECTORY}")
+}
+
 /// The steps of a jail, in the order that keeps each wall standing: descriptors and cgroups, mounts, limits, identity, filters.
 pub(crate) fn steps(jail: &Jail) -> Vec<Step> {
     let mut script = Script::default();
@@ -162,6 +209,11 @@ fn descriptors(script: &mut Script, jail: &Jail) {
             vec![Argument::Fd(2 + cgroup), text("0"), int(1)],
         );
     }
+    script.call(
+        "control group namespace",
+        libc::SYS_unshare,
+        vec![int(libc::CLONE_NEWCGROUP)],
+    );
     let no_signals = Argument::Bytes(vec![0; 8]);
     script.call(
         "unblock signals",
@@ -200,6 +252,15 @@ fn mounts(script: &mut Script, jail: &Jail) {
         plain | libc::MS_NOEXEC,
         int(0),
     );
+    hide(script);
+    script.write_file(
+        "go first where memory runs out",
+        "/proc/self/oom_score_adj",
+        OOM_SCORE_ADJ,
+    );
+    for shared in ["/usr", "/runner"] {
+        script.overlay(shared, shared);
+    }
     if let Some(bundle) = &jail.bundle {
         bind_bundle(script, bundle);
     }
@@ -212,15 +273,39 @@ fn mounts(script: &mut Script, jail: &Jail) {
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
 }
 
+/// Covers what `/proc` tells of the machine and of everybody on it. Optional: not every kernel has all of it.
+fn hide(script: &mut Script) {
+    let covers = [
+        (EMPTY_FILE, &HIDDEN_FILES[..]),
+        (EMPTY_DIRECTORY, &HIDDEN_DIRECTORIES[..]),
+    ];
+    for (cover, hidden) in covers {
+        for path in hidden.iter().filter(|path| Path::new(path).exists()) {
+            cover_with(script, cover, path);
+        }
+    }
+    for name in ["loadavg", "meminfo"] {
+        cover_with(script, &format!("{TOLD}/{name}"), &format!("/proc/{name}"));
+    }
+}
+
+fn cover_with(script: &mut Script, cover: &str, path: &str) {
+    let flags = Argument::Int(i64::try_from(libc::MS_BIND).expect("mount flags fit"));
+    let arguments = vec![text(cover), text(path), int(0), flags, int(0)];
+    script.optional("hide a part of /proc", libc::SYS_mount, arguments);
+}
+
 fn bind_bundle(script: &mut Script, bundle: &[u8]) {
     let source = [HOST_ROOT.as_bytes(), bundle].concat();
-    script.mount(
+    script.call("go to the bundle", libc::SYS_chdir, vec![text(&source)]);
+    let overlaid = script.overlay(".", FUNCTION);
+    let bound = script.mount(
         "bind the bundle",
         [text(source), text(FUNCTION), int(0)],
         libc::MS_BIND,
         int(0),
     );
-    script.call(
+    let sealed = script.call(
         "make the bundle read-only",
         libc::SYS_mount_setattr,
         vec![
@@ -231,6 +316,9 @@ fn bind_bundle(script: &mut Script, bundle: &[u8]) {
             int(32),
         ],
     );
+    for step in [bound, sealed] {
+        script.steps[step].unless = Some(overlaid);
+    }
 }
 
 /// `struct mount_attr` that sets read-only, nosuid and nodev.

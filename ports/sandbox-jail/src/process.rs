@@ -12,10 +12,17 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::{cgroup::Slot, spawner::Ending, stop};
+use parking_lot::Mutex;
+
+use crate::{
+    cgroup::Slot,
+    rest::{BUSY_LOOK, Change, GRACE, Look, Motion, Rest},
+    spawner::Ending,
+    stop,
+};
 
 /// How long the kernel may take to end a killed jail before its meters are read anyway.
 const END_WAIT: Duration = Duration::from_millis(900);
@@ -27,19 +34,23 @@ pub(crate) struct Process {
     ending: Ending,
     slot: Option<Arc<Slot>>,
     killed: AtomicBool,
+    motion: Mutex<Motion>,
+    rest: Arc<Rest>,
     statm: Option<File>,
 }
 
 impl Process {
-    pub(crate) fn new(pidfd: OwnedFd, ending: Ending, slot: Option<Arc<Slot>>) -> io::Result<Self> {
+    pub(crate) fn new(pidfd: OwnedFd, ending: Ending, slot: Option<Arc<Slot>>, rest: Arc<Rest>) -> io::Result<Self> {
         let host_pid = host_pid(&pidfd)?;
         Ok(Self {
             statm: File::open(format!("/proc/{host_pid}/statm")).ok(),
             pidfd,
             host_pid,
             ending,
+            motion: Mutex::new(Motion::new(slot.as_ref().is_some_and(|slot| slot.has_freezer()))),
             slot,
             killed: AtomicBool::new(false),
+            rest,
         })
     }
 
@@ -49,7 +60,9 @@ impl Process {
 
     /// Kills everything in the jail; does not wait.
     pub(crate) fn kill(&self) {
+        let mut motion = self.motion.lock();
         self.killed.store(true, Ordering::Release);
+        motion.ended();
         stop::signal(self.pidfd.as_fd(), libc::SIGKILL);
         if let Some(slot) = &self.slot {
             // Version 1 lets nothing frozen die. Where it was not frozen this does nothing.
@@ -57,15 +70,93 @@ impl Process {
         }
     }
 
-    /// Stops everything in the jail where it is, or lets it go on: by its control group, else by signals to its processes.
+    /// Stops everything in the jail where it is while the machine's owner comes first, or lets it go on unless it rests.
     pub(crate) fn freeze(&self, frozen: bool) {
+        let mut motion = self.motion.lock();
+        let change = motion.hold(frozen);
+        self.follow(change);
+    }
+
+    /// A call or a load begins, with this CPU time used before: it goes on where it rested.
+    pub(crate) fn begins(self: &Arc<Self>, cpu_us: u64) {
+        let change = {
+            let mut motion = self.motion.lock();
+            let change = motion.begins(cpu_us);
+            self.follow(change);
+            change
+        };
+        self.list(change);
+    }
+
+    /// A call or a load has ended: a moment later it rests.
+    pub(crate) fn ends(self: &Arc<Self>) {
+        let change = self.motion.lock().ends(Instant::now());
+        self.list(change);
+    }
+
+    fn list(self: &Arc<Self>, change: Change) {
+        if let Some(after) = change.list {
+            self.rest.look_after(self, after);
+        }
+    }
+
+    /// Lets it rest where nobody has called it for a moment, and others go first where its call takes long. After how long to
+    /// look again.
+    pub(crate) fn look(&self, now: Instant) -> Option<Duration> {
+        let mut motion = self.motion.lock();
+        if !self.usable() {
+            motion.unlist();
+            return None;
+        }
+        match motion.look(now, || self.cpu_us()) {
+            Look::Again(after) => Some(after),
+            Look::Yields => {
+                let change = motion.let_others_first();
+                self.follow(change);
+                Some(BUSY_LOOK)
+            }
+            Look::Rests | Look::Rested if self.left_processes() => {
+                drop(motion);
+                self.kill();
+                None
+            }
+            Look::Rests => {
+                let change = motion.rest();
+                self.follow(change);
+                Some(GRACE)
+            }
+            Look::Rested => None,
+        }
+    }
+
+    /// Whether anything but its first process is there.
+    fn left_processes(&self) -> bool {
+        match &self.slot {
+            Some(slot) => slot.processes() > 1,
+            None => stop::has_children(self.host_pid),
+        }
+    }
+
+    /// Under the lock of what it follows from.
+    fn follow(&self, change: Change) {
         if !self.usable() {
             return;
         }
-        let by_group = self.slot.as_ref().is_some_and(|slot| slot.freeze(frozen).is_ok());
-        if !by_group {
-            let signal = if frozen { libc::SIGSTOP } else { libc::SIGCONT };
-            stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal);
+        if let (Some(frozen), Some(slot)) = (change.frozen, &self.slot)
+            && let Err(error) = slot.freeze(frozen)
+        {
+            tracing::warn!(%error, frozen, "a jail's control group cannot be frozen or thawed");
+        }
+        if let (Some(yields), Some(slot)) = (change.yields, &self.slot) {
+            slot.yield_to_others(yields);
+        }
+        if let Some(stopped) = change.stopped {
+            let signal = if stopped { libc::SIGSTOP } else { libc::SIGCONT };
+            // One that rests has no other process.
+            match change.whole {
+                true => stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal),
+                false => stop::signal(self.pidfd.as_fd(), signal),
+            }
         }
     }
 

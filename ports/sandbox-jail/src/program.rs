@@ -20,6 +20,8 @@ use crate::{
 
 /// V8 aborts at its own limit, a little below the jail's.
 const V8_LAST_WORDS: &[u8] = b"JavaScript heap out of memory";
+/// CPU time of loading that nobody is billed: what the interpreter itself takes to import a small module.
+const LOAD_FREE_US: u64 = 10_000;
 /// How often memory is looked at where no cgroup limits it.
 const MEMORY_LOOK: Duration = Duration::from_millis(10);
 
@@ -65,6 +67,12 @@ impl Loaded for JailedProgram {
         }
     }
 
+    fn forgive(&self) {
+        if let Some(instance) = &mut *self.proof.lock() {
+            instance.settled_us = instance.process.cpu_us();
+        }
+    }
+
     fn memory_bytes(&self) -> u64 {
         let spare = self
             .line
@@ -82,18 +90,19 @@ impl Loaded for JailedProgram {
 }
 
 impl Line {
-    /// In a task of its own: making a jail must not be cancelled half way.
+    /// The jail is made in a task of its own: that must not be cancelled half way. The program's own code ends with whoever
+    /// waits for it.
     async fn instance(self: Arc<Self>) -> Result<JailInstance, LoadError> {
-        tokio::spawn(async move {
-            let spare = self.spare.lock().take().filter(|cell| cell.process.usable());
-            let cell = match spare {
-                Some(cell) => cell,
-                None => self.yard.cell(&self.mould).await.map_err(LoadError::Failed)?,
-            };
-            JailInstance::load(cell, self.program.clone(), &self).await
-        })
-        .await
-        .map_err(|error| LoadError::Failed(error.to_string()))?
+        let line = self.clone();
+        let making = tokio::spawn(async move {
+            let spare = line.spare.lock().take().filter(|cell| cell.process.usable());
+            match spare {
+                Some(cell) => Ok(cell),
+                None => line.yard.cell(&line.mould).await.map_err(LoadError::Failed),
+            }
+        });
+        let made = making.await.map_err(|error| LoadError::Failed(error.to_string()))?;
+        JailInstance::load(made?, self.program.clone(), &self).await
     }
 
     /// Makes what the next start will need. After a first call and not before: it must not compete with one.
@@ -122,6 +131,8 @@ pub(crate) struct JailInstance {
     line: Weak<Line>,
     freeze: Freeze,
     served: bool,
+    /// CPU time that is billed or free; what it has used beyond is billed to the next call.
+    settled_us: u64,
 }
 
 /// Kills the jail unless the call came to its end.
@@ -149,13 +160,17 @@ impl JailInstance {
         let within = Duration::from_millis(program.limits.timeout_ms.into());
         let mut guard = Guard(Some(cell.process.clone()));
         let process = cell.process.clone();
+        let standing_us = process.cpu_us();
+        process.begins(standing_us);
         let loads = cell.channel.load(&program);
         let end = watched(loads, &process, (within, &freeze), program.limits.memory_bytes).await;
         let failed = |message: String| LoadError::Code(load_failed(message));
         match end {
             End::Answered(Ok(())) => {
                 guard.0 = None;
+                process.ends();
                 Ok(Self {
+                    settled_us: standing_us + process.cpu_us().saturating_sub(standing_us).min(LOAD_FREE_US),
                     process,
                     cell,
                     program,
@@ -216,8 +231,8 @@ impl Instance for JailInstance {
             return dead();
         }
         let guard = Guard(Some(self.process.clone()));
+        self.process.begins(self.settled_us);
         self.process.forget_peak();
-        let cpu_before_us = self.process.cpu_us();
         let watch = self.freeze.stopwatch();
         let limits = self.program.limits;
         let within = call.time_left.min(Duration::from_millis(limits.timeout_ms.into()));
@@ -250,13 +265,17 @@ impl Instance for JailInstance {
                 cpu_us.max(self.process.cpu_us()),
             ),
         };
+        let settled_us = std::mem::replace(&mut self.settled_us, cpu_us);
+        if reusable {
+            self.process.ends();
+        }
         let mut logs = self.cell.channel.logs().take();
         logs.add(LogLevel::Info, &asked_of_the_network);
         Finished {
             outcome,
             logs,
             counters: Counters {
-                cpu_us: cpu_us.saturating_sub(cpu_before_us),
+                cpu_us: cpu_us.saturating_sub(settled_us),
                 memory_byte_ms: byte_ms(peak_bytes, duration),
                 egress_bytes: call.egress.bytes(),
             },
@@ -268,6 +287,10 @@ impl Instance for JailInstance {
 
     fn memory_bytes(&self) -> u64 {
         self.process.memory_bytes()
+    }
+
+    fn is_alive(&self) -> bool {
+        self.process.usable()
     }
 }
 

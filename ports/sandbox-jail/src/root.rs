@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{FUNCTION, HOST_ROOT, read_only_attributes};
+use crate::plan::{EMPTY_DIRECTORY, EMPTY_FILE, FUNCTION, HOST_ROOT, TOLD, read_only_attributes};
 
 /// What goes into the root beside `/usr`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +41,15 @@ const ETC: [(&str, &str); 5] = [
     // Answered where the function has an allow list, and refused elsewhere: there is no socket to ask by.
     ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:3 attempts:2\n"),
 ];
+/// In place of the machine's own figures, which programs read at their start: an idle machine, and the most memory that any
+/// function may have.
+const TOLD_OF_THE_MACHINE: [(&str, &str); 2] = [
+    ("loadavg", "0.00 0.00 0.00 1/1 1\n"),
+    (
+        "meminfo",
+        "MemTotal:        4194304 kB\nMemFree:         4194304 kB\nMemAvailable:    4194304 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
+    ),
+];
 /// Where distributions keep the certificates of authorities: by these a function checks whom it talks to.
 const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -54,7 +63,7 @@ pub(crate) fn enter(root: &Root) -> io::Result<()> {
     mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
     mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
     let stage = Path::new(STAGE);
-    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", "/etc", "/usr"] {
+    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", EMPTY_DIRECTORY, "/usr"] {
         fs::create_dir_all(inside(stage, Path::new(directory)))?;
     }
     bind_read_only(stage, Path::new("/usr"))?;
@@ -91,18 +100,54 @@ pub fn let_go_of_the_host() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Takes away what [`bind_at`] bound there. What is open of it stays open.
-pub fn unbind_at(jail: BorrowedFd<'_>, target: &str) -> io::Result<()> {
-    let target = c(target)?;
-    within(jail, || unmount(&target))
-}
-
 fn unmount(path: &CString) -> io::Result<()> {
     // SAFETY: a NUL-terminated path.
     match unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Puts a bundle into a standing jail, read-only: detached from our own view, attached in the jail's. As an overlay of its own
+/// where the kernel has that, as the steps of a jail do it.
+pub(crate) fn bind_into(jail: &[OwnedFd], bundle: &[u8]) -> io::Result<()> {
+    let jail = jail.first().ok_or_else(|| io::Error::other("no jail came along"))?;
+    let source = on_the_host(bundle)?;
+    let tree = overlay_of(&source).or_else(|_| clone_of(&source))?;
+    attach(jail.as_fd(), &tree, FUNCTION)
+}
+
+/// Binds a directory of the host into a process's mount namespace, read-only.
+pub fn bind_at(process: BorrowedFd<'_>, directory: &[u8], target: &str) -> io::Result<()> {
+    attach(process, &clone_of(&on_the_host(directory)?)?, target)
+}
+
+/// Takes away what [`bind_at`] bound there. What is open of it stays open.
+pub fn unbind_at(process: BorrowedFd<'_>, target: &str) -> io::Result<()> {
+    let target = c(target)?;
+    within(process, || unmount(&target))
+}
+
+fn on_the_host(path: &[u8]) -> io::Result<CString> {
+    CString::new([HOST_ROOT.as_bytes(), path].concat()).map_err(io::Error::other)
+}
+
+fn attach(process: BorrowedFd<'_>, tree: &OwnedFd, target: &str) -> io::Result<()> {
+    let target = c(target)?;
+    within(process, || {
+        // SAFETY: paths are NUL-terminated, and `tree` is ours alone.
+        made(unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                target.as_ptr(),
+                libc::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        })
+        .map(drop)
+    })
 }
 
 /// Does something in the mount namespace of a process. The caller has one thread, which is back in its own when this ends.
@@ -118,48 +163,55 @@ fn within(process: BorrowedFd<'_>, action: impl FnOnce() -> io::Result<()>) -> i
     done
 }
 
-/// Binds a bundle into a standing jail, read-only: detached from our own view, attached in the jail's.
-pub(crate) fn bind_into(jail: &[OwnedFd], bundle: &[u8]) -> io::Result<()> {
-    let jail = jail.first().ok_or_else(|| io::Error::other("no jail came along"))?;
-    bind_at(jail.as_fd(), bundle, FUNCTION)
+/// A detached overlay that shows this directory and does not tell where it lies.
+fn overlay_of(source: &CString) -> io::Result<OwnedFd> {
+    const SET_STRING: libc::c_uint = 1;
+    const CREATE: libc::c_uint = 6;
+    let layers = c(&format!(".:{EMPTY_DIRECTORY}"))?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let null = ptr::null::<libc::c_char>();
+    // SAFETY: texts are NUL-terminated and live across the calls; each descriptor is checked and then ours alone. The launcher's
+    // one thread is back at its root when this ends.
+    unsafe {
+        let kind = c"overlay".as_ptr();
+        let context = made(libc::syscall(libc::SYS_fsopen, kind, 1))?;
+        let context = OwnedFd::from_raw_fd(context);
+        let fd = context.as_raw_fd();
+        made(libc::chdir(source.as_ptr()).into())?;
+        let key = c"lowerdir".as_ptr();
+        let set = made(libc::syscall(
+            libc::SYS_fsconfig,
+            fd,
+            SET_STRING,
+            key,
+            layers.as_ptr(),
+            0,
+        ));
+        let created = set.and_then(|_| made(libc::syscall(libc::SYS_fsconfig, fd, CREATE, null, null, 0)));
+        made(libc::chdir(c"/".as_ptr()).into())?;
+        created?;
+        let tree = made(libc::syscall(libc::SYS_fsmount, fd, 1, attributes as libc::c_uint))?;
+        Ok(OwnedFd::from_raw_fd(tree))
+    }
 }
 
-/// Binds a directory of the host into a process's mount namespace, read-only.
-pub fn bind_at(jail: BorrowedFd<'_>, bundle: &[u8], target: &str) -> io::Result<()> {
-    let source = CString::new([HOST_ROOT.as_bytes(), bundle].concat()).map_err(io::Error::other)?;
-    let (attributes, target) = (read_only_attributes(), c(target)?);
-    // SAFETY: paths are NUL-terminated and structures have the sizes that are said; `tree` is ours alone.
+/// A detached copy of the mount of this directory.
+fn clone_of(source: &CString) -> io::Result<OwnedFd> {
+    let attributes = read_only_attributes();
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is NUL-terminated, the structure has the size that is said; the descriptor is checked and then ours alone.
     unsafe {
-        let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
-        let tree = made(libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            source.as_ptr(),
-            flags,
-        ))?;
-        let tree = OwnedFd::from_raw_fd(tree);
-        let (size, empty) = (attributes.len(), c"".as_ptr());
-        let at_empty = libc::AT_EMPTY_PATH;
+        let tree = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags);
+        let tree = OwnedFd::from_raw_fd(made(tree)?);
         made(libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
-            empty,
-            at_empty,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
             attributes.as_ptr(),
-            size,
+            attributes.len(),
         ))?;
-        within(jail, || {
-            let from_empty = libc::MOVE_MOUNT_F_EMPTY_PATH;
-            made(libc::syscall(
-                libc::SYS_move_mount,
-                tree.as_raw_fd(),
-                empty,
-                libc::AT_FDCWD,
-                target.as_ptr(),
-                from_empty,
-            ))
-            .map(drop)
-        })
+        Ok(tree)
     }
 }
 
@@ -188,6 +240,10 @@ fn link_or_bind(stage: &Path, path: &Path) -> io::Result<()> {
 fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
     for (name, content) in ETC {
         fs::write(stage.join("etc").join(name), content)?;
+    }
+    fs::write(inside(stage, Path::new(EMPTY_FILE)), "")?;
+    for (name, content) in TOLD_OF_THE_MACHINE {
+        fs::write(inside(stage, Path::new(TOLD)).join(name), content)?;
     }
     if let Ok(cache) = fs::read("/etc/ld.so.cache") {
         fs::write(stage.join("etc/ld.so.cache"), cache)?;

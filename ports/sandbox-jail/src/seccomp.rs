@@ -2,7 +2,7 @@
 //!
 //! The keyring and `unshare` are stopped by nothing else, so a jail without these filters is none.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -100,8 +100,11 @@ const NEW_NAMESPACES: [i32; 7] = [
 
 /// The filters in the order of their installation, as raw instructions of 8 bytes.
 pub(crate) fn filters(egress: bool) -> [(&'static str, Vec<u8>); 2] {
+    // Compiling takes some 100 us, and each jail has a plan of its own.
+    static COMPILED: [OnceLock<Vec<u8>>; 2] = [const { OnceLock::new() }; 2];
+    let refusals = COMPILED[usize::from(egress)].get_or_init(|| bytes(&compiled(refusals(egress))));
     [
-        ("seccomp refusals", bytes(&compiled(refusals(egress)))),
+        ("seccomp refusals", refusals.clone()),
         ("seccomp list of known calls", bytes(&known_calls())),
     ]
 }
@@ -121,6 +124,8 @@ fn refusals(egress: bool) -> SeccompFilter {
         libc::SYS_socket,
         if egress { but_for_tcp_and_udp() } else { but_for_unix() },
     );
+    // A pair of any other family is made first and refused later: its module is loaded by then.
+    rules.insert(libc::SYS_socketpair, but_for_unix());
     let terminals =
         [libc::TIOCSTI, libc::TIOCLINUX].map(|request| rule(condition(1, SeccompCmpOp::Eq, request as u64)));
     rules.insert(libc::SYS_ioctl, terminals.to_vec());

@@ -62,6 +62,10 @@ fn signal_child(child: i32, parent: i32, number: i32) {
     }
 }
 
+pub(crate) fn has_children(pid: i32) -> bool {
+    !descendants(pid).is_empty()
+}
+
 /// Each descendant with its parent. A child is told by the thread that made it.
 fn descendants(pid: i32) -> Vec<(i32, i32)> {
     let mut found = Vec::new();

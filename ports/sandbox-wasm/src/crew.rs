@@ -30,8 +30,11 @@ const WORKERS_MAX: usize = 64;
 const WORKERS_MAX_RUNNING: usize = 512;
 /// A worker in which nobody has lived for this long ends.
 const EMPTY: Duration = Duration::from_secs(60);
-/// Who workers are on the host when this process is root: identities that own nothing, each worker its own.
-const HOST_IDS: u32 = 63_000;
+/// Who workers are on the host when this process is root: identities that own nothing, each worker its own, apart from those of
+/// jails and from those of other agents.
+const HOST_IDS_FIRST: u32 = 1_700_000_000;
+/// Agents by the ends of their process ids.
+const AGENTS_MAX: u32 = 1 << 16;
 /// Identities of one language's workers.
 const HOST_IDS_EACH: u32 = 1_024;
 /// Who the zygote becomes in a test of the rootless mode by root.
@@ -242,7 +245,9 @@ impl Crew {
             })
         });
         let group = group.transpose().map_err(WasmError::Worker)?;
-        let first_id = HOST_IDS
+        let agent = std::process::id() % AGENTS_MAX;
+        let first_id = HOST_IDS_FIRST
+            + agent * 2 * HOST_IDS_EACH
             + match self.language {
                 Language::Python => 0,
                 Language::JavaScript => HOST_IDS_EACH,

@@ -31,6 +31,8 @@ const PYTHON_RESIDENT_BYTES: u64 = 1_536 << 10;
 const JAVASCRIPT_RESIDENT_BYTES: u64 = 320 << 10;
 /// Added to the timeout while loading: a busy machine reads the interpreter's pages from disk at first.
 const LOAD_GRACE: Duration = Duration::from_secs(2);
+/// CPU time of loading that nobody is billed: what the interpreter takes to import a small module.
+const LOAD_FREE: Duration = Duration::from_millis(10);
 
 pub(crate) struct WasmInstance {
     guest: Guest,
@@ -38,6 +40,8 @@ pub(crate) struct WasmInstance {
     limits: Limits,
     /// Linear memory right after the component was instantiated.
     initial_bytes: u64,
+    /// What loading took beyond [`LOAD_FREE`]: the first call's.
+    owed: Duration,
     /// False while a call runs and after one that must not be followed by another.
     alive: bool,
 }
@@ -66,6 +70,7 @@ impl WasmInstance {
             runtime,
             limits,
             initial_bytes,
+            owed: Duration::ZERO,
             alive: false,
         }
     }
@@ -78,6 +83,7 @@ impl WasmInstance {
         let answer = self
             .run(Request::Load(setup, code), (deadline, &never), &mut usage)
             .await?;
+        self.owed = usage.beyond(LOAD_FREE);
         self.alive = matches!(answer, Answer::Done(_));
         Ok(answer)
     }
@@ -207,7 +213,7 @@ impl piecework_sandbox::Instance for WasmInstance {
         let watch = freeze.stopwatch();
         let time = call.time_left.min(Duration::from_millis(self.limits.timeout_ms.into()));
         let deadline = Deadline::after(time, freeze);
-        let mut usage = Usage::default();
+        let mut usage = Usage::owing(std::mem::take(&mut self.owed));
         if !std::mem::take(&mut self.alive) {
             let ended = Outcome::Crashed("the instance has ended".to_owned());
             return self.finished((ended, false), Used::default());

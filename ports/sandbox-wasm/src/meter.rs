@@ -88,6 +88,15 @@ fn thread_cpu() -> Duration {
 }
 
 impl Usage {
+    /// Of a call that pays for `cpu` before it.
+    pub(crate) fn owing(cpu: Duration) -> Self {
+        Self { cpu, polls: 0 }
+    }
+
+    pub(crate) fn beyond(&self, free: Duration) -> Duration {
+        self.cpu.saturating_sub(free)
+    }
+
     /// Fractions are rounded up. There is no network: what is egress was streamed.
     pub(crate) fn counters(&self, memory_bytes: u64, wall: Duration, egress_bytes: u64) -> Counters {
         let byte_us = u128::from(memory_bytes) * wall.as_micros();

@@ -1,6 +1,6 @@
 //! A program as the runners need it: which file, which function, which variables.
 
-use piecework_model::{Language, Rejection};
+use piecework_model::{Code, Language, Rejection};
 use piecework_sandbox::{LoadError, Program};
 
 use crate::words::Setup;
@@ -42,12 +42,12 @@ fn handler_of(program: &Program) -> (String, String) {
 
 pub(crate) fn no_handler(message: String) -> LoadError {
     LoadError::Code(
-        Rejection::new("function.no_handler", message)
+        Rejection::new(Code::FunctionNoHandler, message)
             .hint("define `def handler(event, context)` in main.py, or export a default function from main.mjs")
             .field("handler"),
     )
 }
 
 pub(crate) fn load_failed(message: String) -> LoadError {
-    LoadError::Code(Rejection::new("function.load_failed", message))
+    LoadError::Code(Rejection::new(Code::FunctionLoadFailed, message))
 }

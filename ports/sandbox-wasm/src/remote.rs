@@ -61,7 +61,8 @@ impl Hosted {
     }
 
     /// A fresh instance that has loaded the program.
-    async fn seat(&self) -> Result<(Seat, u64), LoadError> {
+    async fn seat(&self) -> Result<(Seat, Begun), LoadError> {
+        let begun = self.crew.freeze.stopwatch();
         let limits = self.program.limits;
         let bundle = (self.number, self.program.directory.as_path());
         let (mut seat, place) = self.crew.seat(self.program.owner, bundle, &limits).await?;
@@ -84,7 +85,11 @@ impl Hosted {
         };
         seat.rests();
         self.kept_bytes.store(standing.kept_bytes, Ordering::Relaxed);
-        Ok((seat, standing.memory_bytes))
+        let begun = Begun {
+            memory_bytes: standing.memory_bytes,
+            took: begun.elapsed(),
+        };
+        Ok((seat, begun))
     }
 
     async fn broken_start(&self, seat: &Seat, broken: &Broken) -> LoadError {
@@ -103,6 +108,13 @@ impl Hosted {
             (Broken::Gone, None) => LoadError::Failed("the instance ended at its start".to_owned()),
         }
     }
+}
+
+/// A fresh instance, as this process saw it begin.
+#[derive(Clone, Copy)]
+struct Begun {
+    memory_bytes: u64,
+    took: Duration,
 }
 
 async fn started(seat: &mut Seat) -> Result<Result<Standing, LoadError>, Broken> {
@@ -129,11 +141,12 @@ pub(crate) struct Template(pub(crate) Arc<Hosted>);
 #[async_trait]
 impl Loaded for Template {
     async fn start(&self) -> Result<Box<dyn Instance>, LoadError> {
-        let (seat, memory_bytes) = self.0.seat().await?;
+        let (seat, begun) = self.0.seat().await?;
         Ok(Box::new(Remote {
             hosted: Arc::clone(&self.0),
             rests: Some(seat),
-            memory_bytes,
+            memory_bytes: begun.memory_bytes,
+            loading: begun.took,
         }))
     }
 
@@ -148,6 +161,8 @@ pub(crate) struct Remote {
     /// None while a call runs and after one that must not be followed by another.
     rests: Option<Seat>,
     memory_bytes: u64,
+    /// What loading took at most: the first call is billed for some of it.
+    loading: Duration,
 }
 
 /// How a conversation ended, and what it used where the worker does not say.
@@ -196,7 +211,7 @@ impl Instance for Remote {
 impl Remote {
     /// The seat with the call on its way. A worker that ended while the instance rested is no fault of the call: it gets a fresh
     /// instance.
-    async fn begun(&self, seat: Seat, call: &Call) -> Result<Seat, Outcome> {
+    async fn begun(&mut self, seat: Seat, call: &Call) -> Result<Seat, Outcome> {
         let asked = Ask::Call(Asked {
             job: call.job,
             event: call.event.clone(),
@@ -215,14 +230,18 @@ impl Remote {
         if let Some(seat) = begins(seat) {
             return Ok(seat);
         }
-        let renewed = self.hosted.seat().await.ok().and_then(|(seat, _)| begins(seat));
-        renewed.ok_or(Outcome::Lost)
+        let Ok((seat, begun)) = self.hosted.seat().await else {
+            return Err(Outcome::Lost);
+        };
+        self.loading = begun.took;
+        begins(seat).ok_or(Outcome::Lost)
     }
 
     /// A worker is believed as far as this process saw it.
     fn told(&mut self, seat: Seat, ended: Ended, watch: &Stopwatch, call: &Call) -> Finished {
         let seen = watch.elapsed();
-        let seen_us = u64::try_from(seen.as_micros()).unwrap_or(u64::MAX);
+        let paid = seen + std::mem::take(&mut self.loading);
+        let paid_us = u64::try_from(paid.as_micros()).unwrap_or(u64::MAX);
         self.memory_bytes = ended.memory_bytes;
         if ended.reusable {
             seat.rests();
@@ -232,7 +251,7 @@ impl Remote {
             outcome: ended.outcome,
             logs: ended.logs,
             counters: Counters {
-                cpu_us: ended.counters.cpu_us.min(seen_us),
+                cpu_us: ended.counters.cpu_us.min(paid_us),
                 memory_byte_ms: ended.counters.memory_byte_ms,
                 egress_bytes: call.egress.bytes(),
             },

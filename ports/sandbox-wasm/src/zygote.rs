@@ -26,6 +26,9 @@ pub const ZYGOTE_ARGUMENT: &str = "__wasm-zygote";
 pub(crate) const CONTROL_FD: RawFd = 3;
 pub(crate) const COMPONENT_FD: RawFd = 4;
 
+/// Of -1,000 to 1,000: after its workers, before the platform.
+const OOM_SCORE: &str = "500";
+
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ZygoteOptions {
     pub(crate) language: Language,
@@ -58,6 +61,8 @@ fn options(arguments: &[String]) -> io::Result<ZygoteOptions> {
 
 fn become_zygote(options: &ZygoteOptions, control: &OwnedFd) -> io::Result<()> {
     die_with_the_parent()?;
+    // No wall: it is as it was where the kernel does not take it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     if options.rootless {
         named("a user namespace", enter_user_namespace(options.become_id))?;
     }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 pub use piecework_model::BackendName;
-use piecework_model::{AccountId, Counters, Digest, EgressList, JobId, Language, Limits, Rejection};
+use piecework_model::{AccountId, Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -83,11 +83,25 @@ pub struct EgressMeter(Arc<Moved>);
 
 #[derive(Debug, Default)]
 struct Moved {
+    payer: Option<LeaseId>,
     network: AtomicU64,
     streamed: AtomicU64,
 }
 
 impl EgressMeter {
+    /// Of a call that this lease pays for: what its calls hold of a thing that all share is counted together.
+    pub fn of(payer: LeaseId) -> Self {
+        Self(Arc::new(Moved {
+            payer: Some(payer),
+            ..Moved::default()
+        }))
+    }
+
+    /// None of a call that nobody pays for, like a probe's.
+    pub fn payer(&self) -> Option<LeaseId> {
+        self.0.payer
+    }
+
     /// All that is billed: over the network, to and fro, and streamed.
     pub fn bytes(&self) -> u64 {
         let network = self.0.network.load(Ordering::Acquire);
@@ -118,8 +132,8 @@ fn count(sum: &AtomicU64, bytes: u64, limit: u64) -> bool {
 }
 
 /// What stands at the end of logs that were cut.
-pub fn logs_cut(limit_bytes: impl fmt::Display) -> String {
-    format!("\n{LOGS_CUT}{limit_bytes} bytes]\n")
+pub fn logs_cut(limit_bytes: impl fmt::Display, dropped_bytes: u64) -> String {
+    format!("\n{LOGS_CUT}{limit_bytes} bytes; {dropped_bytes} more were dropped]\n")
 }
 
 /// How the line of [`logs_cut`] begins.
@@ -271,6 +285,9 @@ pub trait Loaded: Send + Sync {
     /// A fresh instance, with nothing left from any other.
     async fn start(&self) -> Result<Box<dyn Instance>, LoadError>;
 
+    /// What loading has used until now is billed to no call: it was a deploy's, which has a price of its own.
+    fn forgive(&self) {}
+
     /// Bytes that an idle template holds beyond its instances.
     fn memory_bytes(&self) -> u64 {
         0
@@ -281,11 +298,18 @@ pub trait Loaded: Send + Sync {
 /// held.
 #[async_trait]
 pub trait Instance: Send {
-    /// Runs the handler once. Never fails: whatever happens is an [`Outcome`]. Dropping the future kills the instance.
+    /// Runs the handler once. Never fails: whatever happens is an [`Outcome`]. Dropping the future kills the instance. Its
+    /// counters include what the instance used since its last answer, and for the first call what importing the program took
+    /// beyond a small allowance. A moment after the answer, nothing of the instance runs.
     async fn call(&mut self, call: Call) -> Finished;
 
     /// Bytes that the instance holds at rest.
     fn memory_bytes(&self) -> u64;
+
+    /// Whether it can serve another call: it may end between two of them, by itself or because it left processes behind.
+    fn is_alive(&self) -> bool {
+        true
+    }
 
     /// How many calls it serves at the same time: one, unless its workload serves several
     /// ([`piecework_model::Workload::serves_at_once`]).

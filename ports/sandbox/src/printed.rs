@@ -69,8 +69,14 @@ pub struct Printed {
     bytes_max: usize,
     /// Where each line begins, when it came, and the level of its stream.
     starts: Vec<(usize, LogLine)>,
-    cut: bool,
+    /// What did not fit.
+    dropped_bytes: u64,
 }
+
+/// Lines are kept while they have so many bytes on average: each costs more than its text.
+const BYTES_PER_LINE: usize = 8;
+/// And so many in any case.
+const LINES_MIN: usize = 1_000;
 
 impl Printed {
     pub fn new(bytes_max: u64) -> Self {
@@ -78,7 +84,7 @@ impl Printed {
             bytes: Vec::new(),
             bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
             starts: Vec::new(),
-            cut: false,
+            dropped_bytes: 0,
         }
     }
 
@@ -96,17 +102,26 @@ impl Printed {
     }
 
     fn append_as(&mut self, level: LogLevel, bytes: &[u8]) {
-        let fits = &bytes[..bytes.len().min(self.bytes_max - self.bytes.len())];
-        self.cut |= fits.len() < bytes.len();
+        let lines_max = LINES_MIN.max(self.bytes_max / BYTES_PER_LINE);
+        let room = match self.starts.len() < lines_max {
+            true => self.bytes_max - self.bytes.len(),
+            false => 0,
+        };
+        let mut fits = &bytes[..bytes.len().min(room)];
         let line = LogLine { at_ms: now_ms(), level };
         let mut begins = !self.is_inside_a_line();
         for (index, byte) in fits.iter().enumerate() {
+            if begins && self.starts.len() == lines_max {
+                fits = &fits[..index];
+                break;
+            }
             if begins {
                 self.starts.push((self.bytes.len() + index, line));
             }
             begins = *byte == b'\n';
         }
         self.bytes.extend_from_slice(fits);
+        self.dropped_bytes += (bytes.len() - fits.len()) as u64;
     }
 
     /// Whether these bytes were printed.
@@ -121,23 +136,27 @@ impl Printed {
         }
         let bytes = std::mem::take(&mut self.bytes);
         let starts = std::mem::take(&mut self.starts);
-        let mut cut = std::mem::take(&mut self.cut);
+        let mut dropped_bytes = std::mem::take(&mut self.dropped_bytes);
         let mut logs = Logs::default();
         for (index, (start, line)) in starts.iter().enumerate() {
             let end = starts.get(index + 1).map_or(bytes.len(), |(next, _)| *next);
             let (level, rest) = marked(&bytes[*start..end], line.level);
-            let rest = if cut && end == bytes.len() { whole(rest) } else { rest };
+            let rest = if dropped_bytes > 0 && end == bytes.len() {
+                whole(rest)
+            } else {
+                rest
+            };
             let text = String::from_utf8_lossy(rest);
             // A replacement is longer than what it replaces.
             if logs.text.len() + text.len() > self.bytes_max {
-                cut = true;
+                dropped_bytes += (bytes.len() - start) as u64;
                 break;
             }
             logs.text.push_str(&text);
             logs.lines.push(LogLine { level, ..*line });
         }
-        if cut {
-            logs.mark_cut(self.bytes_max);
+        if dropped_bytes > 0 {
+            logs.mark_cut(self.bytes_max, dropped_bytes);
         }
         logs
     }
@@ -154,9 +173,9 @@ impl Logs {
         self.lines.resize(self.text.lines().count(), LogLine { at_ms, level });
     }
 
-    fn mark_cut(&mut self, bytes_max: usize) {
+    fn mark_cut(&mut self, bytes_max: usize, dropped_bytes: u64) {
         let at_ms = self.lines.last().map_or(0, |line| line.at_ms);
-        self.text.push_str(&crate::logs_cut(bytes_max));
+        self.text.push_str(&crate::logs_cut(bytes_max, dropped_bytes));
         let level = LogLevel::Warn;
         self.lines.resize(self.text.lines().count(), LogLine { at_ms, level });
     }
@@ -223,10 +242,25 @@ mod tests {
         printed.append(LogLevel::Info, "abcd".as_bytes());
         printed.append(LogLevel::Info, "é!".as_bytes());
         let logs = printed.take();
-        assert_eq!(logs.text, "abcd\n[the logs were cut at 5 bytes]\n");
+        assert_eq!(logs.text, "abcd\n[the logs were cut at 5 bytes; 2 more were dropped]\n");
         assert_eq!(levels(&logs)[1].0, LogLevel::Warn);
         printed.append(LogLevel::Info, b"abcd\nefgh");
         assert_eq!(levels(&printed.take()).len(), 3, "a blank line before the marker");
+    }
+
+    #[test]
+    fn lines_are_bounded_too() {
+        let mut printed = Printed::new(4_000);
+        printed.append(LogLevel::Info, &[b'\n'; 3_000]);
+        printed.append(LogLevel::Info, b"more\n");
+        let logs = printed.take();
+        assert!(
+            logs.text
+                .ends_with("[the logs were cut at 4000 bytes; 2005 more were dropped]\n")
+        );
+        assert!(levels(&logs).len() <= LINES_MIN + 2);
+        printed.append(LogLevel::Info, b"and again\n");
+        assert_eq!(printed.take().text, "and again\n");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use piecework_model::{EgressPolicy, Rejection};
+use piecework_model::{Code, EgressPolicy, Rejection};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +109,7 @@ pub(crate) const JOB: &str = "{job}";
 const URL_LENGTH_MAX: usize = 2_048;
 
 fn bad(why: impl fmt::Display) -> Rejection {
-    Rejection::new("result.bad_sink", format!("results cannot be sent there: {why}")).field("results")
+    Rejection::new(Code::ResultBadSink, format!("results cannot be sent there: {why}")).field("results")
 }
 
 pub(crate) fn parse(url: &str) -> Result<Url, Rejection> {
@@ -129,7 +129,7 @@ pub(crate) fn permitted(url: &Url, policy: &EgressPolicy) -> Result<(), Rejectio
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     match address {
         Ok(address) if !policy.permits(address) => Err(Rejection::new(
-            "result.private_address",
+            Code::ResultPrivateAddress,
             format!("{address} is not a public address, so results cannot be sent there"),
         )
         .hint("the operator can allow private networks with `--results-to NETWORK`")
@@ -155,12 +155,9 @@ mod tests {
         }
     }
 
-    fn code(sink: &Sink, private: &[&str]) -> String {
+    fn code(sink: &Sink, private: &[&str]) -> Option<Code> {
         let private = private.iter().map(|text| text.parse().expect("a network")).collect();
-        match sink.check(&EgressPolicy { private }) {
-            Ok(()) => "ok".into(),
-            Err(rejection) => rejection.code.into_owned(),
-        }
+        sink.check(&EgressPolicy { private }).err()?.code.known()
     }
 
     #[test]
@@ -175,15 +172,15 @@ mod tests {
             "http://192.168.1.1/{job}",
             "http://0/",
         ] {
-            assert_eq!(code(&http(url), &[]), "result.private_address", "{url}");
+            assert_eq!(code(&http(url), &[]), Some(Code::ResultPrivateAddress), "{url}");
         }
-        assert_eq!(code(&http("http://10.1.2.3/"), &["10.0.0.0/8"]), "ok");
+        assert_eq!(code(&http("http://10.1.2.3/"), &["10.0.0.0/8"]), None);
         assert_eq!(
             code(&http("http://169.254.169.254/"), &["0.0.0.0/0"]),
-            "result.private_address",
+            Some(Code::ResultPrivateAddress),
             "whatever the operator allows"
         );
-        assert_eq!(code(&http("https://results.example.org/{job}?x=1"), &[]), "ok");
+        assert_eq!(code(&http("https://results.example.org/{job}?x=1"), &[]), None);
     }
 
     #[test]
@@ -195,16 +192,16 @@ mod tests {
             "file:///etc/passwd",
             "https://a:b@example.org/",
         ] {
-            assert_eq!(code(&http(url), &[]), "result.bad_sink", "{url}");
+            assert_eq!(code(&http(url), &[]), Some(Code::ResultBadSink), "{url}");
         }
         let webhook = Sink::Webhook {
             url: "https://example.org/".into(),
             secret: Some("whsec_!".into()),
         };
-        assert_eq!(code(&webhook, &[]), "result.bad_sink");
-        assert_eq!(code(&s3("a/b", ""), &[]), "result.bad_sink");
-        assert_eq!(code(&s3("bucket", "/x"), &[]), "result.bad_sink");
-        assert_eq!(code(&s3("bucket", "x/"), &[]), "ok");
+        assert_eq!(code(&webhook, &[]), Some(Code::ResultBadSink));
+        assert_eq!(code(&s3("a/b", ""), &[]), Some(Code::ResultBadSink));
+        assert_eq!(code(&s3("bucket", "/x"), &[]), Some(Code::ResultBadSink));
+        assert_eq!(code(&s3("bucket", "x/"), &[]), None);
     }
 
     fn s3(bucket: &str, prefix: &str) -> Sink {

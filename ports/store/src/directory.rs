@@ -16,7 +16,8 @@ use crate::StoreFailure;
 ///
 /// - 1: frames, segments, job records and sealed bytes have versions, other records do not.
 /// - 2: every record has one.
-const FORMAT: Format = Format::new("store", 2);
+/// - 3: what accounts keep is counted; results may be dropped.
+const FORMAT: Format = Format::new("store", 3);
 const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "piecework store ";
@@ -158,7 +159,7 @@ mod tests {
         fs::write(directory.path().join(VERSION_FILE), "piecework store 1\n").expect("written");
         drop(Directory::open(directory.path()).expect("opened"));
         let text = fs::read_to_string(directory.path().join(VERSION_FILE)).expect("read");
-        assert_eq!(text, "piecework store 2\n");
+        assert_eq!(text, "piecework store 3\n");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use piecework_model::UnknownVersion;
 
+use crate::Kept;
+
 /// Why a record could not be written or read.
 ///
 /// `Conflict` and `NotFound` answer the caller's own wish and change nothing; every other variant belongs to the world.
@@ -16,6 +18,9 @@ pub enum StoreFailure {
     /// Nothing was written; the same call succeeds once there is space.
     #[error("the disk with the data directory is full; free some space")]
     DiskFull,
+    /// The account keeps as much of this kind as it may; nothing was written.
+    #[error("the account keeps {used} of at most {most} of {kept:?}")]
+    OverQuota { kept: Kept, used: u64, most: u64 },
     /// Too many jobs wait for the tables; the caller may retry in a second.
     #[error("the limit of {jobs} jobs ({bytes} bytes) waiting to be stored is reached; retry in a second")]
     Overloaded { jobs: u64, bytes: u64 },
@@ -76,6 +81,7 @@ impl StoreFailure {
             Self::Conflict { .. } => "store.conflict",
             Self::NotFound { .. } => "store.not_found",
             Self::DiskFull => "store.disk_full",
+            Self::OverQuota { .. } => "store.over_quota",
             Self::Overloaded { .. } => "store.overloaded",
             Self::TooLarge { .. } => "store.too_large",
             Self::Locked { .. } => "store.locked",

@@ -33,14 +33,17 @@ mod sqlite;
 pub use directory::check as check_format;
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
-pub use port::{Audit, Functions, Jobs, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, Values};
+pub use port::{
+    Audit, Functions, Jobs, Keeping, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, VERSIONS_OF_ONE_MAX,
+    Values,
+};
 pub use projected::{Projected, Put, Take};
 pub use record::{
-    Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Payment, Point, Policy, Quarantine, ResultNote, ResultPolicy,
-    ResultState, Roles, Scope, Settlement, Token, Traffic, User, Version,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job,
+    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Payment, Point, Policy, QUOTAS_DEFAULT,
+    Quarantine, ResultNote, ResultPolicy, ResultState, Roles, Scope, Settlement, Token, Traffic, User, Version,
 };
-pub use sqlite::{Options, Sqlite};
+pub use sqlite::{Options, Relief, Sqlite};
 
 /// Points of one answer: more is no chart.
 pub const POINTS_MAX: usize = 10_000;

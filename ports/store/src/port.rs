@@ -1,18 +1,29 @@
 //! The port: what the controller needs from its durable storage.
 
 use async_trait::async_trait;
-use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
+use std::collections::HashSet;
+
+use piecework_model::{AccountId, Digest, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
 
 use crate::{
-    Accepted, AcceptedJob, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job, JobFilter,
-    JobState, JobStep, JournalLag, MetricScope, Page, Point, Policy, Projected, ResultNote, StoreFailure, Token, User,
-    Version,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job,
+    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Point, Policy, Projected, ResultNote,
+    StoreFailure, Token, User, Version,
 };
 
-/// Everything durable of one controller.
-pub trait Store: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit {}
+/// Versions that one function keeps; with [`Functions::set_live`] one can go back as far.
+pub const VERSIONS_OF_ONE_MAX: u32 = 50;
 
-impl<T: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit> Store for T {}
+/// Everything durable of one controller.
+pub trait Store:
+    Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit + Keeping
+{
+}
+
+impl<T> Store for T where
+    T: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit + Keeping
+{
+}
 
 /// People and organisations. Whatever returns `Ok` is durable.
 #[async_trait]
@@ -43,10 +54,12 @@ pub trait Tokens: Send + Sync {
 /// Functions and their versions. Whatever returns `Ok` is durable.
 #[async_trait]
 pub trait Functions: Send + Sync {
-    /// Writes both or neither; `version.version` must be `function.live_version`. `Conflict` if the owner has the name.
+    /// Writes both or neither; `version.version` must be `function.live_version`. `Conflict` if the owner has the name,
+    /// `OverQuota` where its owner would keep too much.
     async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure>;
     /// Adds the next version and, with `live`, makes it live in the same step; the number is given here,
-    /// `version.version` is not read.
+    /// `version.version` is not read. Of the older ones, those go that are beyond [`VERSIONS_OF_ONE_MAX`] and get no calls.
+    /// `OverQuota` where its owner would keep too much.
     async fn add_version(&self, version: &Version, live: bool) -> Result<u32, StoreFailure>;
     /// Makes an existing version live; `NotFound` if there is none.
     async fn set_live(&self, function: FunctionId, version: u32, now_ms: u64) -> Result<(), StoreFailure>;
@@ -62,6 +75,11 @@ pub trait Functions: Send + Sync {
     async fn restore_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure>;
     /// Those deleted since, with the time of their deletion, newest first; at most a thousand.
     async fn list_deleted(&self, owner: AccountId, since_ms: u64) -> Result<Vec<(Function, u64)>, StoreFailure>;
+    /// Removes a deleted function for good, with its versions; jobs stay. Whether there was one.
+    async fn purge_function(&self, function: FunctionId) -> Result<bool, StoreFailure>;
+    /// Removes the functions that were deleted before then, but for those of which jobs are kept; of those, the versions.
+    /// Their number.
+    async fn purge_deleted(&self, before_ms: u64) -> Result<u64, StoreFailure>;
     /// Frees the name; versions, jobs and metrics stay. Whether there was one.
     async fn delete_function(&self, function: FunctionId, now_ms: u64) -> Result<bool, StoreFailure>;
     /// `None` once deleted.
@@ -143,6 +161,25 @@ pub trait Jobs: Send + Sync {
     async fn flush(&self) -> Result<(), StoreFailure>;
 
     fn lag(&self) -> JournalLag;
+}
+
+/// What each account keeps here, and how much of it it may.
+#[async_trait]
+pub trait Keeping: Send + Sync {
+    /// Exact for what is in the tables: jobs come into them within about 100 ms.
+    async fn usage(&self, account: AccountId) -> Result<Amounts, StoreFailure>;
+    /// What was set for the account, and the defaults for the rest.
+    fn quotas(&self, account: AccountId) -> Amounts;
+    /// Sets them, or takes them back where absent; durable and in force when it returns. Outputs, logs and records above
+    /// theirs go with the account's next job, the oldest first.
+    async fn set_quotas(&self, account: AccountId, set: &[(Kept, Option<u64>)]) -> Result<(), StoreFailure>;
+    /// Bundles of all versions there are.
+    async fn bundles(&self) -> Result<HashSet<Digest>, StoreFailure>;
+    /// Whether any version has this bundle, at this moment.
+    async fn has_bundle(&self, code: &Digest) -> Result<bool, StoreFailure>;
+    /// Bundles whose size was not known when their version was written: those of stores from before there were quotas.
+    async fn unsized_bundles(&self) -> Result<Vec<Digest>, StoreFailure>;
+    async fn size_bundle(&self, code: &Digest, bytes: u64) -> Result<(), StoreFailure>;
 }
 
 /// Where results are that are not simply with their jobs.

@@ -1,22 +1,22 @@
-//! A controller's periodic background work.
+//! A room's periodic background work.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use crate::{Answer, Controller};
+use crate::{Answer, ground::Ground};
 
 /// A round each `every`, the first after it, until shutdown. A round that failed is logged, and the next one tries
 /// again.
-pub(crate) async fn again<F, R>(controller: Arc<Controller>, every: Duration, what: &'static str, round: F)
+pub(crate) async fn again<F, R>(ground: &Ground, every: Duration, what: &'static str, round: F)
 where
-    F: Fn(Arc<Controller>) -> R,
+    F: Fn() -> R,
     R: Future<Output = Answer<()>>,
 {
     loop {
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = controller.clock.sleep(every) => {}
+            () = ground.shutdown.cancelled() => return,
+            () = ground.clock.sleep(every) => {}
         }
-        if let Err(refusal) = round(controller.clone()).await {
+        if let Err(refusal) = round().await {
             tracing::warn!(what, %refusal, "a round failed");
         }
     }

@@ -2,13 +2,14 @@
 //! version 0, without one, has the fields of version 1.
 
 use borsh::BorshDeserialize;
-use piecework_model::{AccountId, Format, LeaseId, NetworkId};
+use piecework_model::{AccountId, Code, Format, LeaseId, NetworkId};
 use piecework_store::Put;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     failure::{failed, refuse, store},
+    ground::Ground,
 };
 
 /// Of all values that the controller keeps under a name. A type that changes beyond what serde's defaults cover raises the
@@ -24,13 +25,13 @@ pub(crate) fn lease_of(developer: AccountId, lease: LeaseId) -> Answer<Put> {
 }
 
 /// Keeps a value on its own; those of a block of the ledger go together, see [`piecework_store::Projected`].
-pub(crate) async fn keep(controller: &Controller, put: &Put) -> Answer<()> {
-    let kept = controller.store.put_value(&put.space, &put.key, &put.value);
+pub(crate) async fn keep(ground: &Ground, put: &Put) -> Answer<()> {
+    let kept = ground.store.put_value(&put.space, &put.key, &put.value);
     kept.await.map_err(store)
 }
 
-pub(crate) async fn remembered_lease(controller: &Controller, developer: AccountId) -> Answer<Option<LeaseId>> {
-    let bytes = controller
+pub(crate) async fn remembered_lease(ground: &Ground, developer: AccountId) -> Answer<Option<LeaseId>> {
+    let bytes = ground
         .store
         .value(LEASES, &developer.to_string())
         .await
@@ -44,29 +45,29 @@ pub(crate) async fn remembered_lease(controller: &Controller, developer: Account
 
 /// Notes whose ledger this store goes with, at the first start; refuses to go on with another's: leases, payments and the
 /// place in the blocks would be of a ledger that is not there.
-pub(crate) async fn check_network(controller: &Controller) -> Answer<()> {
+pub(crate) async fn check_network(ground: &Ground) -> Answer<()> {
     const SPACE: &str = "network";
-    let known = controller.store.value(SPACE, SPACE).await.map_err(store)?;
+    let known = ground.store.value(SPACE, SPACE).await.map_err(store)?;
     let known = match known.map(|bytes| (<[u8; 32]>::try_from(&bytes[..]), bytes)) {
         Some((Ok(version_0), _)) => Some(NetworkId(version_0)),
         Some((Err(_), bytes)) => Some(from_json(&bytes)?),
         None => None,
     };
-    let now = controller.network;
+    let now = ground.network;
     match known {
         Some(known) if known == now => Ok(()),
         Some(_) => refuse(
-            "ledger.other_network",
+            Code::LedgerOtherNetwork,
             "the store belongs to another ledger than the one that was started; restore what was moved or deleted, \
              or move the whole directory away to start over",
         ),
-        None => put_json(controller, SPACE, SPACE, &now).await,
+        None => put_json(ground, SPACE, SPACE, &now).await,
     }
 }
 
 /// Keeps a value as JSON.
-pub(crate) async fn put_json<T: Serialize>(controller: &Controller, space: &str, key: &str, value: &T) -> Answer<()> {
-    keep(controller, &json(space, key, value)?).await
+pub(crate) async fn put_json<T: Serialize>(ground: &Ground, space: &str, key: &str, value: &T) -> Answer<()> {
+    keep(ground, &json(space, key, value)?).await
 }
 
 /// A value as JSON, to be kept.

@@ -4,8 +4,10 @@ use std::fmt::Display;
 
 use piecework_blobs::BlobsError;
 use piecework_chain::{ChainFailure, SubmitError};
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use piecework_store::StoreFailure;
+
+use crate::quotas;
 
 /// The outcome of an operation of the controller: the error is ready for the caller; failures of the world are in the
 /// log.
@@ -24,13 +26,13 @@ pub(crate) fn rejected(rejection: Rejection) -> Box<Refusal> {
 /// A failure of ours: logged here, once; the caller learns that it is not to blame.
 pub(crate) fn failed(operation: &'static str, cause: &dyn Display) -> Box<Refusal> {
     tracing::error!(operation, %cause, "operation failed");
-    Refusal::new("server.failed", "something failed on the server; its log says what")
+    Refusal::new(Code::ServerFailed, "something failed on the server; its log says what")
         .hint("retry later")
         .into()
 }
 
 fn disk_full() -> Box<Refusal> {
-    Refusal::new("server.disk_full", "the server's disk is full; nothing was stored")
+    Refusal::new(Code::ServerDiskFull, "the server's disk is full; nothing was stored")
         .hint("retry when the operator has freed some space")
         .into()
 }
@@ -41,10 +43,11 @@ pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
             tracing::error!("the disk of the data directory is full");
             disk_full()
         }
-        StoreFailure::Overloaded { .. } => Refusal::new("server.busy", "the server is overloaded")
+        StoreFailure::OverQuota { kept, used, most } => quotas::refused((kept, used, most)),
+        StoreFailure::Overloaded { .. } => Refusal::new(Code::ServerBusy, "the server is overloaded")
             .hint("retry in a second")
             .into(),
-        StoreFailure::TooLarge { .. } => refusal("body.too_large", "the job's record is larger than the limit"),
+        StoreFailure::TooLarge { .. } => refusal(Code::BodyTooLarge, "the job's record is larger than the limit"),
         other => failed("store", &other),
     }
 }
@@ -54,7 +57,7 @@ pub(crate) fn chain(failure: ChainFailure) -> Box<Refusal> {
     if let ChainFailure::DiskFull { .. } = failure {
         return disk_full();
     }
-    Refusal::new("ledger.unavailable", "the ledger does not answer; nothing is lost")
+    Refusal::new(Code::LedgerUnavailable, "the ledger does not answer; nothing is lost")
         .hint("retry in a moment")
         .into()
 }
@@ -92,12 +95,12 @@ mod tests {
             source: io(),
         };
         for (refusal, code) in [
-            (submit(SubmitError::Failed(stopped)), "ledger.unavailable"),
-            (chain(full), "server.disk_full"),
-            (store(StoreFailure::DiskFull), "server.disk_full"),
-            (store(StoreFailure::Overloaded { jobs: 1, bytes: 1 }), "server.busy"),
-            (failed("read", &io()), "server.failed"),
-            (blobs(bundles), "server.failed"),
+            (submit(SubmitError::Failed(stopped)), Code::LedgerUnavailable),
+            (chain(full), Code::ServerDiskFull),
+            (store(StoreFailure::DiskFull), Code::ServerDiskFull),
+            (store(StoreFailure::Overloaded { jobs: 1, bytes: 1 }), Code::ServerBusy),
+            (failed("read", &io()), Code::ServerFailed),
+            (blobs(bundles), Code::ServerFailed),
         ] {
             let shown = serde_json::to_string(&refusal).expect("plain data");
             assert_eq!(refusal.code, code);

@@ -13,11 +13,14 @@ mod again;
 mod calls;
 mod clock;
 mod codecs;
+mod events;
 mod failure;
 mod functions;
+mod ground;
 mod http;
 mod money;
 mod providers;
+mod quotas;
 mod shown;
 mod telemetry;
 
@@ -31,8 +34,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt as _;
 use piecework_blobs::Blobs;
-use piecework_chain::{Chain, PeerChanges};
-use piecework_model::{AccountId, NetworkId, OwnerName, Prices, PublicKey, SecretKey};
+use piecework_chain::Chain;
+use piecework_disk::Room;
+use piecework_model::{AccountId, OwnerName, Prices, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_store::Store;
@@ -43,6 +47,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use clock::{Clock, Machine as MachineClock};
 pub use failure::Answer;
 pub use http::openapi_document;
+
+use crate::{
+    accounts::Accounts, calls::Calls, functions::Functions, ground::Ground, money::Money, providers::Providers,
+};
 
 /// What a controller is made of.
 pub struct Options {
@@ -55,6 +63,8 @@ pub struct Options {
     pub chain: Arc<dyn Chain>,
     pub store: Arc<dyn Store>,
     pub blobs: Arc<dyn Blobs>,
+    /// Of the disks with the store, the bundles and the ledger.
+    pub disk: Arc<dyn Room>,
     pub packages: Arc<piecework_packages::Packages>,
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
@@ -141,180 +151,121 @@ impl Default for Tuning {
     }
 }
 
-/// A running controller. Shared by every handler and task.
+/// A running controller: composes the rooms, and knows what no room does on its own.
 pub struct Controller {
-    key: SecretKey,
-    payer: PublicKey,
-    account: AccountId,
-    network: NetworkId,
-    chain: Arc<dyn Chain>,
-    peer_changes: PeerChanges,
-    store: Arc<dyn Store>,
-    blobs: Arc<dyn Blobs>,
-    packages: Arc<piecework_packages::Packages>,
-    sinks: Arc<dyn piecework_sink::Deliver>,
-    deliveries: calls::results::Deliveries,
-    providers: providers::seen::Providers,
-    standings: providers::standings::Standings,
-    withheld: money::withheld::Withheld,
-    references: calls::reference::References,
-    operator: AccountId,
-    hub: providers::hub::Hub,
-    policy: Policy,
-    base_url: String,
-    tuning: Tuning,
-    auth: accounts::auth::Auth,
-    functions: functions::Cache,
-    turns: accounts::Turns,
-    leases: money::leases::Leases,
-    aside: money::aside::Aside,
-    inflight: calls::inflight::Inflight,
-    queue: calls::queue::Queue,
-    fair: calls::fair::Fair,
-    watch: functions::watch::Watch,
-    budgets: functions::budget::Budgets,
-    rates: accounts::rates::Rates,
-    outbox: money::outbox::Outbox,
-    places: money::pace::Places,
-    clock: Arc<dyn Clock>,
-    telemetry: telemetry::Telemetry,
-    events: tokio::sync::broadcast::Sender<Arc<Announced>>,
-    shutdown: CancellationToken,
-    tasks: TaskTracker,
+    ground: Arc<Ground>,
+    accounts: Arc<Accounts>,
+    providers: Arc<Providers>,
+    money: Arc<Money>,
+    functions: Arc<Functions>,
+    calls: Arc<Calls>,
 }
-
-/// An event and its audience: everybody, or one developer (and operators).
-pub(crate) struct Announced {
-    pub(crate) audience: Option<AccountId>,
-    pub(crate) event: piecework_api::metrics::StreamEvent,
-}
-
-/// Events that a slow reader of `/events` may be behind before it loses some.
-const EVENTS_BEHIND_MAX: usize = 1_024;
 
 impl Controller {
     /// Catches up with the ledger, takes up what an earlier run left (unsettled receipts, accepted jobs), starts the
     /// background tasks. They end with `shutdown`.
     pub async fn start(options: Options, shutdown: CancellationToken) -> Answer<Arc<Self>> {
-        let controller = Arc::new(Self {
+        let (links, background) = (options.providers.clone(), options.background.clone());
+        let controller = Arc::new(Self::of(options, shutdown));
+        codecs::check_network(&controller.ground).await?;
+        for link in links {
+            controller.join(link).await?;
+        }
+        controller.money.start(&background).await?;
+        controller.functions.start();
+        controller
+            .ground
+            .tasks
+            .spawn(http::tell_of_providers(controller.clone()));
+        controller.calls.start().await?;
+        Ok(controller)
+    }
+
+    fn of(options: Options, shutdown: CancellationToken) -> Self {
+        let ground = Arc::new(Ground {
             payer: options.key.public(),
             key: options.key,
             account: options.account,
+            operator: options.operator,
             network: options.chain.network(),
             chain: options.chain,
-            peer_changes: PeerChanges::default(),
             store: options.store,
             blobs: options.blobs,
-            packages: options.packages,
-            sinks: options.sinks,
-            deliveries: calls::results::Deliveries::default(),
-            providers: providers::seen::Providers::default(),
-            standings: providers::standings::Standings::default(),
-            withheld: money::withheld::Withheld::default(),
-            references: calls::reference::References::default(),
-            operator: options.operator,
-            hub: providers::hub::Hub::default(),
-            policy: options.policy,
+            disk: options.disk,
             base_url: options.base_url,
             tuning: options.tuning,
-            auth: accounts::auth::Auth::default(),
-            functions: functions::Cache::default(),
-            turns: accounts::Turns::default(),
-            leases: money::leases::Leases::default(),
-            aside: money::aside::Aside::default(),
-            inflight: calls::inflight::Inflight::default(),
-            queue: calls::queue::Queue::default(),
-            fair: calls::fair::Fair::default(),
-            watch: functions::watch::Watch::default(),
-            budgets: functions::budget::Budgets::default(),
-            rates: accounts::rates::Rates::default(),
-            outbox: money::outbox::Outbox::default(),
-            places: money::pace::Places::default(),
             clock: options.clock,
             telemetry: telemetry::Telemetry::default(),
-            events: tokio::sync::broadcast::channel(EVENTS_BEHIND_MAX).0,
+            events: events::Events::default(),
             shutdown,
             tasks: TaskTracker::new(),
         });
-        codecs::check_network(&controller).await?;
-        for link in options.providers {
-            let owner = functions::placement::owner_of(&controller, link.profile().account).await?;
-            let is_its_own = owner == link.profile().account;
-            let membership = providers::seen::Membership {
-                owner: if is_its_own { options.operator } else { owner },
-                standing: providers::standings::own(&controller, link.profile().account),
-                is_own: true,
-            };
-            controller.providers.join(link, membership);
+        let cache = Arc::new(functions::Cache::default());
+        let remembered = cache.clone();
+        let accounts = Accounts::new(ground.clone(), Box::new(move || remembered.forget_all()));
+        let providers = Providers::new(ground.clone());
+        let money = Money::new(ground.clone(), accounts.clone(), providers.clone());
+        let means = functions::Means {
+            cache,
+            packages: options.packages,
+            sinks: options.sinks,
+            policy: options.policy,
+        };
+        let functions = Functions::new(ground.clone(), accounts.clone(), providers.clone(), means);
+        let below = calls::Below {
+            accounts: accounts.clone(),
+            providers: providers.clone(),
+            money: money.clone(),
+            functions: functions.clone(),
+        };
+        let calls = Calls::new(ground.clone(), below);
+        Self {
+            ground,
+            accounts,
+            providers,
+            money,
+            functions,
+            calls,
         }
-        money::follow::catch_up(&controller).await?;
-        money::settle::take_up(&controller).await?;
-        let (tasks, background) = (&controller.tasks, &options.background);
-        tasks.spawn_on(money::follow::run(controller.clone()), background);
-        tasks.spawn_on(money::settle::run(controller.clone()), background);
-        tasks.spawn_on(money::disputes::run(controller.clone()), background);
-        tasks.spawn_on(money::closing::run(controller.clone()), background);
-        tasks.spawn_on(money::aside::run(controller.clone()), background);
-        controller.tasks.spawn(functions::prune(controller.clone()));
-        controller.tasks.spawn(calls::results::run(controller.clone()));
-        controller.tasks.spawn(calls::fair::keep_watch(controller.clone()));
-        controller.tasks.spawn(providers::seen::tell(controller.clone()));
-        tasks.spawn_on(money::withheld::run(controller.clone()), background);
-        controller.tasks.spawn(calls::reference::run(controller.clone()));
-        calls::queue::take_up(&controller).await?;
-        Ok(controller)
+    }
+
+    /// A provider in this process.
+    async fn join(&self, link: Arc<dyn ProviderLink>) -> Answer<()> {
+        let account = link.profile().account;
+        let owner = functions::placement::owner_of(&self.functions, account).await?;
+        let membership = providers::seen::Membership {
+            owner: if owner == account { self.ground.operator } else { owner },
+            standing: providers::standings::own(&self.providers, account),
+            is_own: true,
+        };
+        self.providers.join(link, membership);
+        Ok(())
     }
 
     /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running requests end and
     /// settles what waits.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, beside: OpenApiRouter) -> std::io::Result<()> {
-        let shutdown = self.shutdown.clone();
-        let app = http::router(self.clone(), beside).into_make_service_with_connect_info::<SocketAddr>();
+        let ground = self.ground.clone();
+        let app = http::router(self, beside).into_make_service_with_connect_info::<SocketAddr>();
+        let shutdown = ground.shutdown.clone();
         axum::serve(listener.tap_io(answer_at_once), app)
             .with_graceful_shutdown(async move { shutdown.cancelled().await })
             .await?;
-        self.tasks.close();
-        self.tasks.wait().await;
+        ground.tasks.close();
+        ground.tasks.wait().await;
         Ok(())
-    }
-
-    /// The connection to a provider. Refuses with `provider.none` if it is not connected.
-    pub(crate) fn link(&self, provider: AccountId) -> Answer<Arc<dyn ProviderLink>> {
-        let seen = self.providers.by_account(provider);
-        match seen.filter(|seen| seen.link.is_linked()) {
-            Some(seen) => Ok(seen.link.clone()),
-            None => failure::refuse("provider.none", "the provider is not connected"),
-        }
-    }
-
-    /// The account's name on the ledger, or its id if it has none.
-    pub(crate) async fn account_name(&self, account: AccountId) -> String {
-        match self.store.user_by_account(account).await {
-            Ok(Some(user)) => user.name.to_string(),
-            Ok(None) | Err(_) => match self.chain.get(&piecework_ledger::Key::Account(account)).await {
-                Ok(Some(piecework_ledger::Value::Account(found))) => found.name.to_string(),
-                Ok(_) | Err(_) => account.to_string(),
-            },
-        }
-    }
-
-    pub(crate) async fn name_of(&self, account: Option<AccountId>) -> Option<String> {
-        match account {
-            Some(account) => Some(self.account_name(account).await),
-            None => None,
-        }
     }
 
     /// Creates a person or an organisation that this machine's `up` owns; the account is in the genesis already.
     pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: piecework_store::Roles) -> Answer<AccountId> {
-        accounts::adopt(self, name, key, roles).await
+        accounts::adopt(&self.accounts, name, key, roles).await
     }
 
     /// A token of an adopted account, shown once.
     pub async fn issue_token(&self, account: AccountId, label: &str) -> Answer<String> {
-        accounts::auth::issue(self, account, label, piecework_api::accounts::Scope::ALL.into(), None)
-            .await
-            .map(|(text, _)| text)
+        let scopes = piecework_api::accounts::Scope::ALL.into();
+        let issued = accounts::auth::issue(&self.accounts, account, label, scopes, None);
+        issued.await.map(|(text, _)| text)
     }
 }
 

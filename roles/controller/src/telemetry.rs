@@ -1,20 +1,16 @@
 //! Counters for Prometheus.
 
-use std::sync::atomic::AtomicU64;
-
+use piecework_model::Language;
 use piecework_store::{Job, JobState};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::EncodeLabelSet,
     metrics::{
         counter::Counter,
         family::Family,
-        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
-
-use crate::{Controller, functions::Live};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct JobLabels {
@@ -84,10 +80,10 @@ fn state_label(state: JobState) -> &'static str {
 }
 
 impl Telemetry {
-    pub(crate) fn count(&self, live: &Live, job: &Job) {
+    pub(crate) fn count(&self, language: Language, job: &Job) {
         let labels = JobLabels {
             sandbox: job.backend.clone(),
-            language: live.version.language.as_str(),
+            language: language.as_str(),
             state: state_label(job.state),
         };
         self.jobs.get_or_create(&labels).inc();
@@ -100,135 +96,59 @@ impl Telemetry {
         self.cpu_us.inc_by(job.counters.cpu_us);
         self.price_ucr.inc_by(job.price_ucr);
     }
-}
 
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
-    let gauge = Gauge::<u64, AtomicU64>::default();
-    gauge.set(value);
-    registry.register(name, help, gauge);
-}
-
-/// The Prometheus text of this moment.
-pub(crate) fn prometheus_text(controller: &Controller) -> String {
-    let telemetry = &controller.telemetry;
-    let mut registry = Registry::with_prefix("piecework");
-    registry.register("jobs", "Jobs that ended", telemetry.jobs.clone());
-    registry.register(
-        "cold_starts",
-        "Jobs that no instance waited for",
-        telemetry.cold.clone(),
-    );
-    registry.register(
-        "job_duration_seconds",
-        "Wall time of handlers",
-        telemetry.duration.clone(),
-    );
-    registry.register(
-        "job_queued_seconds",
-        "From arrival to the start on a provider",
-        telemetry.queued.clone(),
-    );
-    registry.register(
-        "job_pull_seconds",
-        "Fetching and loading code, never billed",
-        telemetry.pull.clone(),
-    );
-    registry.register(
-        "job_billed_seconds",
-        "From a result's arrival to its payment",
-        telemetry.billed.clone(),
-    );
-    registry.register("job_cpu_microseconds", "CPU time of jobs", telemetry.cpu_us.clone());
-    registry.register("job_price_ucr", "Prices of jobs", telemetry.price_ucr.clone());
-    registry.register(
-        "receipts_refused",
-        "Receipts that did not pass the check",
-        telemetry.receipts_refused.clone(),
-    );
-    registry.register(
-        "receipts_held",
-        "Receipts that stood out and waited for a decision",
-        telemetry.receipts_held.clone(),
-    );
-    registry.register(
-        "mismatches_reported",
-        "Contradictions between two runs put on the ledger",
-        telemetry.mismatches.clone(),
-    );
-    registry.register("jobs_settled", "Jobs in final settlements", telemetry.settled.clone());
-    registry.register(
-        "settlements_failed",
-        "Settlements to be tried again",
-        telemetry.settlements_failed.clone(),
-    );
-    registry.register("jobs_paid", "Jobs that the ledger paid", telemetry.paid.clone());
-    registry.register(
-        "results_delivered",
-        "Results that their sinks have",
-        telemetry.results_delivered.clone(),
-    );
-    registry.register(
-        "results_undelivered",
-        "Results given up on, which stay with their jobs",
-        telemetry.results_undelivered.clone(),
-    );
-    let lag = controller.store.lag();
-    let status = controller.chain.status();
-    gauge(
-        &mut registry,
-        "jobs_inflight",
-        "Jobs on their way",
-        controller.inflight.len() as u64,
-    );
-    gauge(
-        &mut registry,
-        "jobs_queued",
-        "Accepted jobs that wait or run",
-        controller.queue.len() as u64,
-    );
-    gauge(
-        &mut registry,
-        "jobs_in_line",
-        "Jobs that wait for a slot",
-        controller.fair.waiting() as u64,
-    );
-    gauge(
-        &mut registry,
-        "outbox_receipts",
-        "Receipts that wait for their settlement",
-        controller.outbox.len() as u64,
-    );
-    gauge(
-        &mut registry,
-        "journal_jobs",
-        "Jobs in the journal and not in the tables yet",
-        lag.jobs,
-    );
-    gauge(
-        &mut registry,
-        "ledger_height",
-        "Height of the last final block",
-        status.height,
-    );
-    gauge(
-        &mut registry,
-        "ledger_queued",
-        "Transactions that wait for a block",
-        u64::from(status.queued),
-    );
-    let all = controller.providers.all();
-    let (instances, running) = all.iter().fold((0, 0), |(instances, running), seen| {
-        let load = seen.link.load();
-        (instances + u64::from(load.instances), running + u64::from(load.running))
-    });
-    gauge(&mut registry, "warm_instances", "Idle instances", instances);
-    gauge(
-        &mut registry,
-        "running_instances",
-        "Instances that serve a job",
-        running,
-    );
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a string takes every write");
-    text
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        registry.register("jobs", "Jobs that ended", self.jobs.clone());
+        registry.register("cold_starts", "Jobs that no instance waited for", self.cold.clone());
+        registry.register("job_duration_seconds", "Wall time of handlers", self.duration.clone());
+        registry.register(
+            "job_queued_seconds",
+            "From arrival to the start on a provider",
+            self.queued.clone(),
+        );
+        registry.register(
+            "job_pull_seconds",
+            "Fetching and loading code, never billed",
+            self.pull.clone(),
+        );
+        registry.register(
+            "job_billed_seconds",
+            "From a result's arrival to its payment",
+            self.billed.clone(),
+        );
+        registry.register("job_cpu_microseconds", "CPU time of jobs", self.cpu_us.clone());
+        registry.register("job_price_ucr", "Prices of jobs", self.price_ucr.clone());
+        registry.register(
+            "receipts_refused",
+            "Receipts that did not pass the check",
+            self.receipts_refused.clone(),
+        );
+        registry.register(
+            "receipts_held",
+            "Receipts that stood out and waited for a decision",
+            self.receipts_held.clone(),
+        );
+        registry.register(
+            "mismatches_reported",
+            "Contradictions between two runs put on the ledger",
+            self.mismatches.clone(),
+        );
+        registry.register("jobs_settled", "Jobs in final settlements", self.settled.clone());
+        registry.register(
+            "settlements_failed",
+            "Settlements to be tried again",
+            self.settlements_failed.clone(),
+        );
+        registry.register("jobs_paid", "Jobs that the ledger paid", self.paid.clone());
+        registry.register(
+            "results_delivered",
+            "Results that their sinks have",
+            self.results_delivered.clone(),
+        );
+        registry.register(
+            "results_undelivered",
+            "Results given up on, which stay with their jobs",
+            self.results_undelivered.clone(),
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! A peer's card for the others: its owner, keys and address.
 
 use piecework_ledger::{AddPeer, Change, GenesisPeer};
-use piecework_model::{AccountId, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
+use piecework_model::{AccountId, Code, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
 use serde::{Deserialize, Serialize};
 
 /// A peer's data for a genesis file or for voting it in. Contains no secrets.
@@ -64,14 +64,14 @@ impl Card {
     pub fn change(&self, network: NetworkId) -> Result<Change, Rejection> {
         let Some(request) = &self.request else {
             return Err(Rejection::new(
-                "card.no_request",
+                Code::CardNoRequest,
                 "the card contains no request to join a running network",
             )
             .hint("the peer's owner must create a new card with `piecework peer card` after `piecework peer join`"));
         };
         if request.network != network {
             return Err(Rejection::new(
-                "card.other_network",
+                Code::CardOtherNetwork,
                 format!(
                     "the card is for network {}, but this network is {network}",
                     request.network
@@ -107,12 +107,12 @@ mod tests {
         let (here, elsewhere) = (NetworkId([1; 32]), NetworkId([2; 32]));
         assert_eq!(
             card.change(here).expect_err("it asks for nothing").code,
-            "card.no_request"
+            Code::CardNoRequest
         );
         card.request(&peer, here, AccountId::of(&card.owner_key));
         assert_eq!(
             card.change(elsewhere).expect_err("another network").code,
-            "card.other_network"
+            Code::CardOtherNetwork
         );
         let Change::AddPeer(add) = card.change(here).expect("asked for") else {
             panic!("it adds a peer");

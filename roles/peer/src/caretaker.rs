@@ -9,7 +9,7 @@ use piecework_chain::{Chain, ChainFailure, SubmitError};
 use piecework_ledger::{
     Action, Committee, ExpireLease, Key, LeaseState, PayPeers, Pools, SignedTransaction, Transaction, Value,
 };
-use piecework_model::{AccountId, Credits, LeaseId, OwnerName, SecretKey};
+use piecework_model::{AccountId, Code, Credits, LeaseId, OwnerName, SecretKey};
 use tokio_util::sync::CancellationToken;
 
 use crate::index::Index;
@@ -144,7 +144,7 @@ async fn expire(chain: &dyn Chain, key: &SecretKey, lease: LeaseId) -> Result<bo
             tracing::info!(%lease, "closed a lease after its window ended");
             Ok(true)
         }
-        Err(SubmitError::Rejected(rejection)) => Ok(rejection.code == "lease.closed"),
+        Err(SubmitError::Rejected(rejection)) => Ok(rejection.code == Code::LeaseClosed),
         Err(SubmitError::Failed(failure)) => Err(failure),
     }
 }

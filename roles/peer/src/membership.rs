@@ -4,7 +4,7 @@ use piecework_chain::{Chain, ChainFailure, Final, SubmitError};
 use piecework_ledger::{
     Action, Change, Committee, Key, Proposal, Propose, Register, Roles, SignedTransaction, Transaction, Value, Vote,
 };
-use piecework_model::{AccountId, OwnerName, Rejection, SecretKey};
+use piecework_model::{AccountId, Code, OwnerName, Rejection, SecretKey};
 
 /// A proposal, and who supports it.
 #[derive(Clone, Debug)]
@@ -77,9 +77,11 @@ pub async fn vote(
         .into_iter()
         .find(|open| open.proposer == proposer);
     let Some(open) = open else {
-        return Err(Rejection::new("proposal.unknown", "this account has no open proposal")
-            .hint("list proposals with `piecework peer proposals`")
-            .into());
+        return Err(
+            Rejection::new(Code::ProposalUnknown, "this account has no open proposal")
+                .hint("list proposals with `piecework peer proposals`")
+                .into(),
+        );
     };
     let vote = Vote {
         proposer,
@@ -129,17 +131,18 @@ pub async fn enrol(
 async fn own(chain: &dyn Chain, account: AccountId, key: &SecretKey, name: &OwnerName) -> Result<u64, SubmitError> {
     match chain.get(&Key::Account(account)).await? {
         Some(Value::Account(found)) if found.key == key.public() => Ok(found.nonce),
-        Some(_) | None => Err(
-            Rejection::new("account.other_key", format!("the account `{name}` has a different key"))
-                .hint("use another name, or the key of this account")
-                .into(),
-        ),
+        Some(_) | None => Err(Rejection::new(
+            Code::AccountOtherKey,
+            format!("the account `{name}` has a different key"),
+        )
+        .hint("use another name, or the key of this account")
+        .into()),
     }
 }
 
 async fn send(chain: &dyn Chain, key: &SecretKey, owner: &OwnerName, action: Action) -> Result<Final, SubmitError> {
     let Some(sender) = account_named(chain, owner).await? else {
-        return Err(Rejection::new("account.unknown", format!("the ledger has no account `{owner}`")).into());
+        return Err(Rejection::new(Code::AccountUnknown, format!("the ledger has no account `{owner}`")).into());
     };
     let nonce = own(chain, sender, key, owner).await?;
     let transaction = Transaction { sender, nonce, action };

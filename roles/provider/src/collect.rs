@@ -18,7 +18,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use piecework_chain::{Chain, ChainFailure, SubmitError};
 use piecework_ledger::{Action, Key, LeaseState, SignedTransaction, Transaction, Value};
-use piecework_model::{AccountId, Format, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket};
+use piecework_model::{
+    AccountId, Code, Format, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, SecretKey, Ticket,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -54,6 +56,35 @@ const EVERY: Duration = Duration::from_secs(1);
 /// minute.
 const LOOKED_AT_AFTER_MS: u64 = 30_000;
 const WRITTEN_AFTER_MS: u64 = 10_000;
+/// What the ledger says of the content of a claim. Any other refusal is of its place in the order of transactions.
+const OF_CONTENT: [Code; 26] = [
+    Code::ClaimBadAcks,
+    Code::ClaimBadTickets,
+    Code::ClaimJobMismatch,
+    Code::ClaimNone,
+    Code::ClaimNotDue,
+    Code::ClaimOtherLane,
+    Code::ClaimPriceAboveTicket,
+    Code::ClaimTooLate,
+    Code::LeaseClosed,
+    Code::LeaseUnknown,
+    Code::SettleAckWithoutReceipt,
+    Code::SettleBadAcks,
+    Code::SettleBadCode,
+    Code::SettleBadReceipts,
+    Code::SettleBudget,
+    Code::SettleEmpty,
+    Code::SettleJobMismatch,
+    Code::SettleNoPaper,
+    Code::SettleNotAscending,
+    Code::SettleNotPayer,
+    Code::SettleOtherProvider,
+    Code::SettlePriceAboveCaps,
+    Code::SettlePriceAboveTicket,
+    Code::SettleTooManyGaps,
+    Code::SettleTooManyOpen,
+    Code::TransactionTooLarge,
+];
 /// Of the file with all of them. Version 1 was marked by the words below, and has the papers of version 2.
 const PAPERS: Format = Format::new("file of the papers of unpaid jobs", 2);
 const VERSION_1: &[u8] = b"papers 1";
@@ -225,9 +256,8 @@ impl Collector {
     /// Either what is in the claim was refused, or only its place in the order of transactions: then it is sent again.
     fn refused(&self, action: &Action, rejection: &Rejection) {
         tracing::warn!(%rejection, "the ledger refused a claim");
-        let of_content = ["claim.", "settle.", "lease.", "transaction.too_large"];
         let Action::Claim(claim) = action else { return };
-        if !of_content.iter().any(|prefix| rejection.code.starts_with(prefix)) {
+        if !rejection.code.is_one_of(&OF_CONTENT) {
             return;
         }
         if let Some(receipt) = self.papers.lock().refused(claim) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{Format, LeaseId, Rejection, UnknownVersion};
+use piecework_model::{Code, Format, LeaseId, Rejection, UnknownVersion};
 
 const RECORD: usize = 29;
 /// Opening a journal writes it anew, so one file has records of one version. Version 0 has the records of version 1.
@@ -101,13 +101,13 @@ impl Journal {
         let written = self.written.lock().append(&encode(Begun::One(lease, sequence)));
         written.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
-            _ => Rejection::new("provider.disk_failed", "the provider cannot write to its disk"),
+            _ => Rejection::new(Code::ProviderDiskFailed, "the provider cannot write to its disk"),
         })
     }
 }
 
 pub(crate) fn disk_full() -> Rejection {
-    Rejection::new("provider.disk_full", "the provider's disk is full")
+    Rejection::new(Code::ProviderDiskFull, "the provider's disk is full")
 }
 
 /// `InvalidData` around [`piecework_model::UnknownVersion`].
@@ -207,7 +207,7 @@ mod tests {
             path: PathBuf::from("/dev/full"),
             written: Mutex::new(Written { file: full, length: 0 }),
         };
-        assert_eq!(journal.note(LEASE, 1).expect_err("full").code, "provider.disk_full");
+        assert_eq!(journal.note(LEASE, 1).expect_err("full").code, Code::ProviderDiskFull);
     }
 
     #[test]
@@ -221,7 +221,10 @@ mod tests {
                 length: 0,
             }),
         };
-        assert_eq!(journal.note(LEASE, 1).expect_err("failed").code, "provider.disk_failed");
+        assert_eq!(
+            journal.note(LEASE, 1).expect_err("failed").code,
+            Code::ProviderDiskFailed
+        );
         assert_eq!(read_begun(file.path()), []);
     }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::Rejection;
+use piecework_disk::Level;
+use piecework_model::{Code, Rejection};
 use piecework_queue::Refusal;
 use piecework_sandbox::{Backend, BackendName, Beside};
 use tokio::sync::{Notify, watch};
@@ -124,7 +125,7 @@ impl Keeper {
         }
     }
 
-    fn look_now(&self) {
+    pub(crate) fn look_now(&self) {
         if let Some(thread) = &*self.thread.lock() {
             thread.unpark();
         }
@@ -138,7 +139,7 @@ impl Keeper {
         self.state.borrow().verdict.holds.clone()
     }
 
-    /// Refuses with `provider.paused` while its owner comes first.
+    /// Refuses with `provider.paused` while its owner comes first, and with `provider.disk_full`.
     pub(crate) fn admit(&self) -> Result<(), Refusal> {
         match self.state.borrow().verdict.holds.first() {
             None => Ok(()),
@@ -172,7 +173,11 @@ impl Keeper {
 }
 
 fn paused(hold: &Hold) -> Refusal {
-    Rejection::new("provider.paused", hold.to_string())
+    let code = match *hold == Hold::DiskFull {
+        true => Code::ProviderDiskFull,
+        false => Code::ProviderPaused,
+    };
+    Rejection::new(code, hold.to_string())
 }
 
 fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
@@ -185,7 +190,10 @@ fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
                 true => machine.read(beside(&provider.backends)),
                 false => Default::default(),
             };
-            let verdict = watch.look(&orders.rules, orders.told, &reading);
+            let mut verdict = watch.look(&orders.rules, orders.told, &reading);
+            if provider.disk.reading().level == Level::Reserved {
+                verdict.add(Hold::DiskFull);
+            }
             keeper.follow(verdict, &provider.backends);
             keeper.looks.send_modify(|looks| *looks += 1);
             match (orders.rules.any(), provider.has_jobs()) {
@@ -198,7 +206,7 @@ fn look_on(provider: &Weak<Provider>, mut machine: Machine, mut watch: Watch) {
     }
 }
 
-fn beside(backends: &[Arc<dyn Backend>]) -> Beside {
+pub(crate) fn beside(backends: &[Arc<dyn Backend>]) -> Beside {
     let all = backends.iter().map(|backend| backend.beside());
     all.fold(Beside::default(), |sum, one| Beside {
         cpu_us: sum.cpu_us + one.cpu_us,
@@ -249,8 +257,8 @@ mod tests {
         keeper.follow(verdict, &[]);
         let refused = keeper.admit().expect_err("frozen");
         assert_eq!(
-            (&*refused.code, refused.message.as_str()),
-            ("provider.paused", "the computer runs on battery")
+            (refused.code.known(), refused.message.as_str()),
+            (Some(Code::ProviderPaused), "the computer runs on battery")
         );
         keeper.follow(Verdict::default(), &[]);
         keeper.admit().expect("open again");
@@ -265,6 +273,6 @@ mod tests {
             holds: vec![Hold::Told],
         };
         keeper.follow(verdict, &[]);
-        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, "provider.paused");
+        assert_eq!(keeper.gives_back(BackendName::Wasm).await.code, Code::ProviderPaused);
     }
 }

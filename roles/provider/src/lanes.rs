@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, Ticket};
+use piecework_model::{Code, Digest, Domain, LeaseId, NetworkId, PublicKey, Receipt, Rejection, Seal, Ticket};
 use piecework_queue::{Order, Refusal};
 
 use crate::journal::{Begun, Journal};
@@ -116,12 +116,12 @@ impl Lanes {
         let lane = lanes.entry(ticket.lease).or_default();
         lane.payer = order.payer;
         if lane.has_begun(ticket.sequence) {
-            return Err(Rejection::new("ticket.replayed", "this sequence has already run"));
+            return Err(Rejection::new(Code::TicketReplayed, "this sequence has already run"));
         }
         let at_stake_ucr = lane.at_stake_ucr.saturating_add(ticket.price_max_ucr);
         if order.seal.is_none() && at_stake_ucr > order.exposure_ucr {
             return Err(Rejection::new(
-                "ticket.unsealed",
+                Code::TicketUnsealed,
                 "too much work is unsealed in this lane; seal finished jobs first",
             ));
         }
@@ -167,7 +167,7 @@ impl Lanes {
 
     /// Takes the payer's seal over the tickets of these sequences, in this order. Rejects `ticket.bad_seal`.
     pub fn accept_seal(&self, seal: &Seal, sequences: &[u64], network: &NetworkId) -> Result<(), Refusal> {
-        let bad = |message: &str| Rejection::new("ticket.bad_seal", message);
+        let bad = |message: &str| Rejection::new(Code::TicketBadSeal, message);
         let mut lanes = self.lanes.lock();
         let lane = lanes
             .get_mut(&seal.lease)
@@ -207,18 +207,17 @@ mod tests {
         Seal::sign(key, Domain::Tickets, &NETWORK, (ticket.lease, ticket.provider), &leaves)
     }
 
-    fn code(result: Result<(), Refusal>) -> String {
-        result
-            .err()
-            .map_or_else(|| "began".into(), |refusal| refusal.code.into_owned())
+    /// `None` if it began.
+    fn code(result: Result<(), Refusal>) -> Option<Code> {
+        result.err()?.code.known()
     }
 
     #[test]
     fn a_sequence_runs_once_in_whatever_order_they_come() {
         let lanes = Lanes::default();
         for sequence in [3, 0] {
-            assert_eq!(code(lanes.begin(&order(sequence))), "began");
-            assert_eq!(code(lanes.begin(&order(sequence))), "ticket.replayed");
+            assert_eq!(code(lanes.begin(&order(sequence))), None);
+            assert_eq!(code(lanes.begin(&order(sequence))), Some(Code::TicketReplayed));
         }
     }
 
@@ -228,10 +227,14 @@ mod tests {
         let path = directory.path().join("begun");
         for (_, sequence) in [("the first run", 0), ("the second", 2)] {
             let lanes = Lanes::open(&path).expect("opens");
-            assert_eq!(code(lanes.begin(&order(sequence))), "began");
+            assert_eq!(code(lanes.begin(&order(sequence))), None);
         }
         let lanes = Lanes::open(&path).expect("opens");
-        for (sequence, expected) in [(0, "ticket.replayed"), (2, "ticket.replayed"), (1, "began")] {
+        for (sequence, expected) in [
+            (0, Some(Code::TicketReplayed)),
+            (2, Some(Code::TicketReplayed)),
+            (1, None),
+        ] {
             assert_eq!(code(lanes.begin(&order(sequence))), expected);
         }
     }
@@ -253,35 +256,35 @@ mod tests {
             .expect("a seal of an earlier run");
         assert_eq!(
             code(lanes.accept_seal(&seal(&payer(), &[1]), &[1], &NETWORK)),
-            "ticket.bad_seal"
+            Some(Code::TicketBadSeal)
         );
     }
 
     #[test]
     fn what_is_unsealed_never_exceeds_the_exposure() {
         let lanes = Lanes::default();
-        assert_eq!(code(lanes.begin(&order(0))), "began");
-        assert_eq!(code(lanes.begin(&order(1))), "began");
+        assert_eq!(code(lanes.begin(&order(0))), None);
+        assert_eq!(code(lanes.begin(&order(1))), None);
         assert_eq!(
             code(lanes.begin(&order(2))),
-            "ticket.unsealed",
+            Some(Code::TicketUnsealed),
             "3 x 1000 ucr are above 2500"
         );
         lanes
             .accept_seal(&seal(&payer(), &[1]), &[1], &NETWORK)
             .expect("a good seal");
-        assert_eq!(code(lanes.begin(&order(2))), "began");
-        assert_eq!(code(lanes.begin(&order(3))), "ticket.unsealed");
+        assert_eq!(code(lanes.begin(&order(2))), None);
+        assert_eq!(code(lanes.begin(&order(3))), Some(Code::TicketUnsealed));
     }
 
     #[test]
     fn a_job_that_could_not_begin_has_nothing_at_stake() {
         let lanes = Lanes::default();
         for sequence in 0..10 {
-            assert_eq!(code(lanes.begin(&order(sequence))), "began");
+            assert_eq!(code(lanes.begin(&order(sequence))), None);
             lanes.refused(&order(sequence).ticket);
         }
-        assert_eq!(code(lanes.begin(&order(0))), "ticket.replayed");
+        assert_eq!(code(lanes.begin(&order(0))), Some(Code::TicketReplayed));
     }
 
     #[test]
@@ -294,7 +297,10 @@ mod tests {
             (seal(&payer(), &[1]), [0]),
             (seal(&payer(), &[0]), [1]),
         ] {
-            assert_eq!(code(lanes.accept_seal(&seal, &sequences, &NETWORK)), "ticket.bad_seal");
+            assert_eq!(
+                code(lanes.accept_seal(&seal, &sequences, &NETWORK)),
+                Some(Code::TicketBadSeal)
+            );
         }
         lanes
             .accept_seal(&seal(&payer(), &[0]), &[0], &NETWORK)

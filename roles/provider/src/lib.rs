@@ -10,6 +10,7 @@ mod keeper;
 pub mod lanes;
 pub mod leases;
 mod machine;
+mod memory;
 #[cfg(test)]
 mod orders;
 pub mod owner;
@@ -33,9 +34,10 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use piecework_blobs::Unpacked;
+use piecework_disk::{Level, Room};
 use piecework_model::{
-    AccountId, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal, SecretKey,
-    Ticket,
+    AccountId, Code, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal,
+    SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{Backend, BackendName, Call, EgressMeter, Finished, LoadError, Logs, Outcome, Probe};
@@ -46,12 +48,13 @@ use crate::{
     keeper::Keeper,
     lanes::Lanes,
     machine::Machine,
+    memory::{Groups, Memory, RESERVE_BYTES},
     owner::{Hold, Rules, Standing},
     pool::Pools,
-    receipts::Receipts,
+    receipts::{Receipts, Seen},
     streams::Streams,
 };
-pub use crate::{keeper::KEEPER_THREAD, machine::can_watch};
+pub use crate::{keeper::KEEPER_THREAD, machine::can_watch, memory::guest_bytes};
 
 /// Whether this build reads the journal of begun jobs and the papers at these paths, as far as they are there. Fails with
 /// `InvalidData` around [`piecework_model::UnknownVersion`] where it does not. Writes nothing.
@@ -70,6 +73,7 @@ pub struct Options {
     pub region: String,
     pub labels: Vec<String>,
     pub cores: u32,
+    /// For all sandboxes together, running and idle ones: see [`guest_bytes`].
     pub memory_bytes: u64,
     /// Jobs at once.
     pub slots: u32,
@@ -93,6 +97,8 @@ pub struct Options {
     pub collector: Option<Arc<Collector>>,
     /// When jobs may run.
     pub rules: Rules,
+    /// Of the disk with the journal, the papers and the bundles.
+    pub disk: Arc<dyn Room>,
     /// A control group whose load alone is the owner's, as [`can_watch`] takes it; none: all that is not this provider.
     pub owner_group: Option<PathBuf>,
 }
@@ -104,10 +110,12 @@ pub struct Provider {
     network: NetworkId,
     backends: Vec<Arc<dyn Backend>>,
     pools: Pools,
+    memory: Arc<Memory>,
     lanes: Lanes,
     receipts: Receipts,
     collector: Option<Arc<Collector>>,
     keeper: Keeper,
+    disk: Arc<dyn Room>,
     running: AtomicU32,
     draining: AtomicBool,
     /// Of the controller's clock, by which deadlines are set.
@@ -117,6 +125,7 @@ pub struct Provider {
 impl Provider {
     /// Starts the sweeper of idle instances; it ends with `shutdown`. Fails where the journal cannot be opened.
     pub fn start(options: Options, shutdown: CancellationToken) -> std::io::Result<Arc<Self>> {
+        let memory = Memory::new(options.memory_bytes);
         let provider = Arc::new(Self {
             profile: Profile {
                 account: options.account,
@@ -135,16 +144,25 @@ impl Provider {
             network: options.network,
             keeper: Keeper::new(options.rules, &options.backends),
             backends: options.backends,
-            pools: Pools::new(options.bundles, options.idle, options.idle_bytes_max, options.cores),
+            pools: Pools::new(
+                options.bundles,
+                options.idle,
+                options.idle_bytes_max,
+                options.cores,
+                memory.clone(),
+            ),
+            memory,
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
             collector: options.collector,
+            disk: options.disk,
             running: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             clock_ahead_ms: AtomicI64::new(0),
         });
         Keeper::start(&provider, Machine::new(options.owner_group))?;
-        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown));
+        tokio::spawn(sweep(Arc::downgrade(&provider), shutdown.clone()));
+        tokio::spawn(watch_disk(Arc::downgrade(&provider), shutdown));
         Ok(provider)
     }
 
@@ -200,7 +218,7 @@ impl Provider {
             .find(|backend| backend.name() == name)
             .ok_or_else(|| {
                 Rejection::new(
-                    "sandbox.unavailable",
+                    Code::SandboxUnavailable,
                     format!("the sandbox `{name}` does not work on this provider"),
                 )
                 .hint("`piecework doctor` says why; `--sandbox auto` takes one that works")
@@ -209,9 +227,18 @@ impl Provider {
 
     async fn instance(&self, order: &Order) -> Result<pool::Lease, Refusal> {
         let backend = self.backend(order.work.backend)?;
-        let owner = pool::owner_of_order(order);
-        let taken = self.pools.take(backend, &order.work, owner).await;
+        let taken = self.pools.take(backend, &order.work).await;
         taken.map_err(|error| refusal(&error))
+    }
+
+    /// Promises no more than there is while others use the machine's memory, and gives up what is idle for them.
+    fn look_at_memory(&self, groups: &Groups) {
+        let (_, idle_bytes) = self.pools.idle();
+        let held_bytes = keeper::beside(&self.backends).memory_bytes.max(idle_bytes);
+        // Half of its reserve is the platform's to grow into.
+        let available_bytes = groups.available().saturating_sub(RESERVE_BYTES / 2);
+        self.memory.look(held_bytes, available_bytes);
+        self.pools.relieve();
     }
 
     fn take_slot(&self) -> Result<Slot<'_>, Refusal> {
@@ -219,12 +246,15 @@ impl Provider {
         let slot = Slot(&self.running);
         if taken >= self.profile.slots {
             return Err(Rejection::new(
-                "provider.no_slot",
+                Code::ProviderNoSlot,
                 "every slot of this provider is taken",
             ));
         }
         if self.draining.load(Ordering::Relaxed) {
-            return Err(Rejection::new("provider.draining", "this provider takes no new jobs"));
+            return Err(Rejection::new(
+                Code::ProviderDraining,
+                "this provider takes no new jobs",
+            ));
         }
         self.keeper.admit()?;
         if taken == 0 {
@@ -245,6 +275,7 @@ impl Drop for Slot<'_> {
 
 async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(1);
+    let groups = Groups::of_this_process();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -252,6 +283,25 @@ async fn sweep(provider: std::sync::Weak<Provider>, shutdown: CancellationToken)
         }
         let Some(provider) = provider.upgrade() else { return };
         provider.pools.sweep(Instant::now());
+        provider.look_at_memory(&groups);
+    }
+}
+
+/// Has the keeper look as soon as the room on the disk changes, and makes room there of what can be unpacked again.
+async fn watch_disk(provider: std::sync::Weak<Provider>, shutdown: CancellationToken) {
+    let Some(disk) = provider.upgrade().map(|provider| provider.disk.clone()) else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = disk.changed() => {}
+        }
+        let Some(provider) = provider.upgrade() else { return };
+        if disk.reading().level != Level::Ample {
+            provider.pools.shed_bundles().await;
+        }
+        provider.keeper.look_now();
     }
 }
 
@@ -290,14 +340,22 @@ impl ProviderLink for Provider {
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
         self.keeper
             .admit()
-            .map_err(|paused| LoadError::Failed(paused.message))?;
+            .map_err(|refused| match refused.code == Code::ProviderDiskFull {
+                true => LoadError::Code(refused),
+                false => LoadError::Failed(refused.message),
+            })?;
         let backend = self
             .backend(work.backend)
             .map_err(|gone| LoadError::Unsupported { reason: gone.message })?;
-        self.pools.load(backend, &work).await.map(drop)
+        match tokio::time::timeout(CHECK_WITHIN, self.pools.check(backend, &work)).await {
+            Ok(loaded) => loaded,
+            Err(_) => Err(LoadError::Code(too_slow())),
+        }
     }
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
+        let ordered = Instant::now();
+        let order = pool::with_owner(order);
         let _slot = self.take_slot()?;
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
@@ -315,7 +373,7 @@ impl ProviderLink for Provider {
             }
         };
         let (cold, pull) = (lease.cold, pulled.elapsed());
-        let egress = EgressMeter::default();
+        let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
         let call = Call {
             job: ticket.job,
@@ -346,7 +404,12 @@ impl ProviderLink for Provider {
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
-        let (receipt, mark) = self.receipts.write(ticket, &finished, &streamed, self.profile.cores);
+        let seen = Seen {
+            cores: self.profile.cores,
+            took: ordered.elapsed(),
+        };
+        let salted = (ticket, order.salt.as_ref());
+        let (receipt, mark) = self.receipts.write(salted, &finished, &streamed, &seen);
         self.lanes.finish(&receipt);
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
@@ -416,17 +479,28 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
 /// Another provider may run it, or this one again: nothing is charged, and it counts against no version.
 fn worker_lost() -> Refusal {
     Rejection::new(
-        "sandbox.worker_lost",
+        Code::SandboxWorkerLost,
         "the process that runs this developer's functions ended; which of them ended it is not known",
     )
-    .hint("call again; functions that use much memory can be deployed by accounts of their own")
+    .hint("call again")
+}
+
+/// What a deploy's check may take: nobody pays for it. Heavy packages take some seconds to import.
+const CHECK_WITHIN: Duration = Duration::from_secs(30);
+
+fn too_slow() -> Rejection {
+    let message = format!(
+        "loading the code took longer than the {} s that a deploy has for it",
+        CHECK_WITHIN.as_secs()
+    );
+    Rejection::new(Code::FunctionLoadFailed, message).hint("do less at module level; do it in the handler's first call")
 }
 
 /// Code that loaded at deploy time and does not now: the sandbox or the bundle failed here, not the caller.
 fn refusal(error: &LoadError) -> Refusal {
     match error {
         LoadError::Code(rejection) => rejection.clone(),
-        LoadError::Unsupported { reason } => Rejection::new("sandbox.unavailable", reason.clone()),
-        LoadError::Failed(reason) => Rejection::new("sandbox.failed", reason.clone()),
+        LoadError::Unsupported { reason } => Rejection::new(Code::SandboxUnavailable, reason.clone()),
+        LoadError::Failed(reason) => Rejection::new(Code::SandboxFailed, reason.clone()),
     }
 }

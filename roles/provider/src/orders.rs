@@ -76,6 +76,7 @@ pub(crate) fn order(sequence: u64) -> Order {
         work,
         event,
         parameters,
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: piecework_sandbox::Outlet::nowhere(),

@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, fmt, str::FromStr, time::Duration};
 
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use serde::{Deserialize, Serialize};
 
 /// Others' CPU is measured over this long: short enough to give way within 100 ms, long enough that the kernel's ticks
@@ -78,7 +78,7 @@ impl FromStr for Hours {
         match parsed {
             Some((from, to)) if from != to => Ok(Self { from, to }),
             Some(_) | None => Err(
-                Rejection::new("provider.bad_hours", format!("`{text}` is not a range of hours"))
+                Rejection::new(Code::ProviderBadHours, format!("`{text}` is not a range of hours"))
                     .hint("use the form 22:00-07:00"),
             ),
         }
@@ -149,13 +149,15 @@ pub enum Hold {
     OnBattery,
     OutsideHours(Hours),
     MemoryFull,
+    /// What is left of the disk is for the papers of jobs that ran.
+    DiskFull,
 }
 
 impl Hold {
     fn standing(self) -> Standing {
         match self {
             Self::Told | Self::Busy(_) | Self::Settling | Self::OnBattery => Standing::Frozen,
-            Self::OutsideHours(_) | Self::MemoryFull => Standing::Closed,
+            Self::OutsideHours(_) | Self::MemoryFull | Self::DiskFull => Standing::Closed,
         }
     }
 }
@@ -163,6 +165,7 @@ impl Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::DiskFull => f.write_str("this computer's disk is nearly full; jobs continue when there is room"),
             Self::Told => f.write_str("paused by the owner; end that with `piecework provider resume`"),
             Self::Busy(mcores) => write!(
                 f,
@@ -187,6 +190,14 @@ impl fmt::Display for Hold {
 pub struct Verdict {
     pub standing: Standing,
     pub holds: Vec<Hold>,
+}
+
+impl Verdict {
+    /// The same with one more reason.
+    pub(crate) fn add(&mut self, hold: Hold) {
+        self.standing = self.standing.max(hold.standing());
+        self.holds.push(hold);
+    }
 }
 
 /// What the load is measured from.
@@ -526,7 +537,7 @@ mod tests {
             "08:00-08:00",
             "08:00",
         ] {
-            assert_eq!(bad.parse::<Hours>().expect_err(bad).code, "provider.bad_hours");
+            assert_eq!(bad.parse::<Hours>().expect_err(bad).code, Code::ProviderBadHours);
         }
         let day: Hours = "08:30-17:00".parse().expect("hours");
         assert!(day.include(510) && !day.include(509) && !day.include(17 * 60));

@@ -1,38 +1,61 @@
 //! Warm pools: instances by function version, never by anything less.
 //!
 //! ```text
+//! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
-//! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
+//! call: inline while short, on the waiters once it yields; reusable -> idle, else dropped
 //! ```
+//! Every instance holds its part of the machine's memory: all that it may use while it runs, what it holds while it is idle.
+
+mod owners;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod uncalled;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{AccountId, Digest, FunctionId};
-use piecework_queue::{Order, Work};
+use piecework_model::{AccountId, Code, Digest, FunctionId, Rejection};
+use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
-use tokio::{runtime::Runtime, sync::OnceCell};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::OnceCell,
+};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::journal;
+use crate::{
+    journal,
+    memory::{Memory, Reserved},
+};
+pub(crate) use owners::with_owner;
+use owners::{over_share, owner_of};
 
 type Key = (FunctionId, u32);
 
 pub(crate) struct Pools {
     bundles: Unpacked,
     pools: RwLock<HashMap<Key, Arc<Pool>>>,
+    /// Versions that a deploy has loaded, the oldest first; those that were called since are among them until they are looked at.
+    fresh: Mutex<VecDeque<Key>>,
     idle: Duration,
     idle_bytes_max: u64,
-    /// Runs what does not end in its first slice, so that the threads that serve requests never wait for it.
-    workers: Option<Runtime>,
+    memory: Arc<Memory>,
+    /// Waits for what does not end in its first moment, so that the threads that serve requests never do. Sandboxes compute
+    /// elsewhere.
+    waiters: Option<Runtime>,
 }
 
 /// Everything warm of one function version.
@@ -41,6 +64,8 @@ struct Pool {
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
     used: Mutex<Instant>,
+    /// Whether somebody has called it.
+    is_called: AtomicBool,
 }
 
 impl Pool {
@@ -50,12 +75,33 @@ impl Pool {
             template: OnceCell::new(),
             idle: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            is_called: AtomicBool::new(false),
         })
+    }
+
+    /// The instance that served last, of those that are still alive.
+    fn pop(&self) -> Option<Idle> {
+        let mut idle = self.idle.lock();
+        std::iter::from_fn(|| idle.pop()).find(|idle| idle.instance.is_alive())
+    }
+
+    fn template_bytes(&self) -> u64 {
+        self.template
+            .get()
+            .map_or(0, |template| template.reserved.lock().bytes())
+    }
+
+    /// What the template holds changes with what it keeps ready.
+    fn recount(&self) {
+        if let Some(template) = self.template.get() {
+            template.reserved.lock().set(template.loaded.memory_bytes());
+        }
     }
 }
 
 struct Template {
     loaded: Arc<dyn Loaded>,
+    reserved: Mutex<Reserved>,
     _bundle: InUse,
 }
 
@@ -63,7 +109,7 @@ struct Idle {
     owner: AccountId,
     instance: Box<dyn Instance>,
     since: Instant,
-    bytes: u64,
+    reserved: Reserved,
 }
 
 /// An instance taken for one call.
@@ -71,70 +117,211 @@ pub(crate) struct Lease {
     pool: Arc<Pool>,
     owner: AccountId,
     instance: Box<dyn Instance>,
+    reserved: Reserved,
     pub(crate) cold: bool,
 }
 
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
-/// Idle instances of one owner: more than its calls of a moment need, and too few to crowd out others'.
-const IDLE_OF_AN_OWNER_MAX: usize = 64;
+/// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything
+/// else does.
+const FRESH_MAX: usize = 32;
 /// A template unused for this long goes.
 const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
+/// How long a deploy waits for the memory to load its code in.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Pools {
-    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32) -> Self {
-        let workers = tokio::runtime::Builder::new_multi_thread()
+    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32, memory: Arc<Memory>) -> Self {
+        let waiters = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(cores.max(1) as usize)
-            .thread_name("sandbox-worker")
+            .thread_name("sandbox-waiter")
             .enable_all()
             .build()
             .expect("threads can be started at start-up");
         Self {
             bundles,
             pools: RwLock::default(),
+            fresh: Mutex::default(),
             idle,
             idle_bytes_max,
-            workers: Some(workers),
+            memory,
+            waiters: Some(waiters),
         }
     }
 
-    /// The version's template, loaded if need be.
-    pub(crate) async fn load(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-    ) -> Result<Arc<dyn Loaded>, LoadError> {
+    /// Deletes what is unpacked and serves nobody: it can be unpacked again.
+    pub(crate) async fn shed_bundles(&self) {
+        if let Err(error) = self.bundles.shed().await {
+            tracing::warn!(%error, "unused bundles could not be deleted");
+        }
+    }
+
+    /// Whether the version loads. What was loaded is kept for its first call, for as long as few others are.
+    pub(crate) async fn check(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
         let pool = self.pool(work);
-        let owner = work.owner.unwrap_or_else(|| stand_in(&work.function.0));
-        self.template(&pool, backend, (work, owner)).await
+        let loaded = self.load(&pool, backend, work).await;
+        let key = (work.function, work.version);
+        if loaded.is_err() {
+            self.forget(key);
+            return loaded;
+        }
+        let surplus = {
+            let mut fresh = self.fresh.lock();
+            fresh.retain(|other| *other != key);
+            fresh.push_back(key);
+            let surplus = fresh.len().saturating_sub(FRESH_MAX);
+            fresh.drain(..surplus).collect::<Vec<_>>()
+        };
+        self.forget_uncalled(surplus);
+        Ok(())
+    }
+
+    async fn load(&self, pool: &Pool, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<(), LoadError> {
+        let _reserved = self.room_within(work.limits.footprint_bytes(), LOAD_PATIENCE).await?;
+        let loaded = self.template(pool, backend, work).await?;
+        loaded.forgive();
+        Ok(())
+    }
+
+    fn forget_uncalled(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut pools = self.pools.write();
+        for key in keys {
+            let is_called = |pool: &Arc<Pool>| pool.is_called.load(Ordering::Relaxed);
+            if pools.get(&key).is_some_and(|pool| !is_called(pool)) {
+                pools.remove(&key);
+            }
+        }
+    }
+
+    /// Memory for one more instance, within a time in which others may end.
+    async fn room_within(&self, bytes: u64, patience: Duration) -> Result<Reserved, LoadError> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let freed = self.memory.freed.notified();
+            if let Some(reserved) = self.room(bytes) {
+                return Ok(reserved);
+            }
+            if tokio::time::timeout_at(until, freed).await.is_err() {
+                return Err(LoadError::Code(no_memory()));
+            }
+        }
+    }
+
+    /// Of what deploys have left and nobody has called, the oldest that have to go so that the rest takes no more than
+    /// `room_bytes`.
+    fn uncalled_beyond(&self, room_bytes: u64) -> Vec<Key> {
+        let pools = self.pools.read();
+        let mut fresh = self.fresh.lock();
+        let uncalled = |key: &Key| {
+            let pool = pools.get(key).filter(|pool| !pool.is_called.load(Ordering::Relaxed))?;
+            pool.template.get().map(|template| template.loaded.memory_bytes())
+        };
+        fresh.retain(|key| uncalled(key).is_some());
+        let mut bytes: u64 = fresh.iter().filter_map(uncalled).sum();
+        let mut gone = Vec::new();
+        while bytes > room_bytes
+            && let Some(key) = fresh.pop_front()
+        {
+            bytes = bytes.saturating_sub(uncalled(&key).unwrap_or(0));
+            gone.push(key);
+        }
+        gone
+    }
+
+    /// Ends what nobody has called until so many bytes are free; how many are.
+    fn give_up_uncalled(&self, bytes: u64) -> u64 {
+        let held = self.uncalled_bytes();
+        self.forget_uncalled(self.uncalled_beyond(held.saturating_sub(bytes)));
+        held - self.uncalled_bytes().min(held)
+    }
+
+    fn uncalled_bytes(&self) -> u64 {
+        let pools = self.pools.read();
+        let fresh = self.fresh.lock();
+        let uncalled = fresh.iter().filter_map(|key| pools.get(key));
+        let uncalled = uncalled.filter(|pool| !pool.is_called.load(Ordering::Relaxed));
+        uncalled.map(|pool| pool.template_bytes()).sum()
+    }
+
+    /// Memory for one more instance, taken from idle ones where there is no other.
+    fn room(&self, bytes: u64) -> Option<Reserved> {
+        let mut reserved = self.memory.count(0);
+        self.grow(&mut reserved, bytes).then_some(reserved)
+    }
+
+    fn grow(&self, reserved: &mut Reserved, bytes: u64) -> bool {
+        if reserved.grow(bytes) {
+            return true;
+        }
+        self.give_up(self.memory.excess(bytes.saturating_sub(reserved.bytes())));
+        reserved.grow(bytes)
+    }
+
+    /// Ends what nobody has called, then the longest idle instances, then templates that nothing runs of, until so many bytes are free or none is left.
+    fn give_up(&self, bytes: u64) {
+        let mut dropped = Vec::new();
+        let mut templates = Vec::new();
+        let bytes = bytes.saturating_sub(self.give_up_uncalled(bytes));
+        if bytes == 0 {
+            return;
+        }
+        {
+            let mut pools = self.pools.write();
+            let ages: Vec<_> = pools
+                .values()
+                .flat_map(|pool| {
+                    let idle = pool.idle.lock();
+                    idle.iter()
+                        .map(|idle| (idle.since, idle.reserved.bytes()))
+                        .collect::<Vec<_>>()
+                })
+                .collect();
+            let (before, freed) = oldest(ages, bytes);
+            if let Some(before) = before {
+                for pool in pools.values() {
+                    dropped.extend(pool.idle.lock().extract_if(.., |idle| idle.since <= before));
+                }
+            }
+            if freed < bytes {
+                let ages = pools.iter().filter(|(_, pool)| is_unused(pool));
+                let ages = ages
+                    .map(|(_, pool)| (*pool.used.lock(), pool.template_bytes()))
+                    .collect();
+                let (before, _) = oldest(ages, bytes - freed);
+                let goes = |pool: &mut Arc<Pool>| is_unused(pool) && Some(*pool.used.lock()) <= before;
+                templates.extend(pools.extract_if(|_, pool| goes(pool)));
+            }
+        }
+        drop((dropped, templates));
+    }
+
+    /// Gives up what is idle while more is promised than there is: others use the machine's memory.
+    pub(crate) fn relieve(&self) {
+        self.give_up(self.memory.excess(0));
     }
 
     async fn template(
         &self,
         pool: &Pool,
         backend: &Arc<dyn Backend>,
-        (work, owner): (&Arc<Work>, AccountId),
+        work: &Arc<Work>,
     ) -> Result<Arc<dyn Loaded>, LoadError> {
         let template = pool
             .template
-            .get_or_try_init(|| self.make_template(backend, work, owner))
+            .get_or_try_init(|| self.make_template(backend, work))
             .await?;
         Ok(template.loaded.clone())
     }
 
-    async fn make_template(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-        owner: AccountId,
-    ) -> Result<Template, LoadError> {
+    async fn make_template(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Template, LoadError> {
         let failed = |error: BlobsError| match error.is_full() {
             true => LoadError::Code(journal::disk_full()),
             false => LoadError::Failed(error.to_string()),
         };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
         let program = Arc::new(Program {
-            owner,
+            owner: owner_of(work),
             language: work.language,
             code: work.code,
             directory: bundle.path().to_owned(),
@@ -146,8 +333,9 @@ impl Pools {
             version: work.version,
         });
         let backend = backend.clone();
-        let loaded = self.run_off_line(async move { backend.load(program).await }).await?;
+        let loaded = run_off_line(self.place(), async move { backend.load(program).await }).await?;
         Ok(Template {
+            reserved: Mutex::new(self.memory.count(loaded.memory_bytes())),
             loaded,
             _bundle: bundle,
         })
@@ -168,31 +356,33 @@ impl Pools {
     }
 
     /// A warm instance if one is idle, else a fresh one.
-    pub(crate) async fn take(
-        &self,
-        backend: &Arc<dyn Backend>,
-        work: &Arc<Work>,
-        owner: AccountId,
-    ) -> Result<Lease, LoadError> {
+    pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
         let pool = self.pool(work);
-        let idle = pool.idle.lock().pop();
-        if let Some(Idle { instance, .. }) = idle {
+        pool.is_called.store(true, Ordering::Relaxed);
+        let footprint_bytes = work.limits.footprint_bytes();
+        if let Some(mut idle) = pool.pop() {
+            if !self.grow(&mut idle.reserved, footprint_bytes) {
+                pool.idle.lock().push(idle);
+                return Err(LoadError::Code(no_memory()));
+            }
             return Ok(Lease {
                 pool,
-                owner,
-                instance,
+                owner: idle.owner,
+                instance: idle.instance,
+                reserved: idle.reserved,
                 cold: false,
             });
         }
-        let loaded = self.template(&pool, backend, (work, owner)).await?;
-        // A burst leaves many behind: they make way for its owner's next instances.
-        let dropped = Self::over_share(&self.pools.read());
-        drop(dropped);
-        let instance = self.run_off_line(async move { loaded.start().await }).await?;
+        let reserved = self.room(footprint_bytes).ok_or_else(|| LoadError::Code(no_memory()))?;
+        let loaded = self.template(&pool, backend, work).await?;
+        // A burst leaves many behind: they make way for their owner's next instances.
+        drop(over_share(&self.pools.read()));
+        let instance = run_off_line(self.place(), async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,
-            owner,
+            owner: owner_of(work),
             instance,
+            reserved,
             cold: true,
         })
     }
@@ -203,66 +393,32 @@ impl Pools {
             pool,
             owner,
             mut instance,
+            mut reserved,
             ..
         } = lease;
         let run = async move {
             let finished = instance.call(call).await;
             (instance, finished)
         };
-        let (instance, finished) = self.run_off_line(run).await;
+        let (instance, finished) = run_off_line(self.place(), run).await;
         let now = Instant::now();
         *pool.used.lock() = now;
         if finished.reusable {
-            let bytes = instance.memory_bytes();
+            reserved.set(instance.memory_bytes());
             pool.idle.lock().push(Idle {
                 owner,
                 instance,
                 since: now,
-                bytes,
+                reserved,
             });
         }
         finished
     }
 
-    /// Drops the longest idle instances of each owner beyond its share.
-    fn over_share(pools: &HashMap<Key, Arc<Pool>>) -> Vec<Idle> {
-        let mut owners: HashMap<AccountId, Vec<Instant>> = HashMap::new();
-        for pool in pools.values() {
-            for idle in pool.idle.lock().iter() {
-                owners.entry(idle.owner).or_default().push(idle.since);
-            }
-        }
-        let before: HashMap<AccountId, Instant> = owners
-            .into_iter()
-            .filter_map(|(owner, mut since)| {
-                since.sort_unstable_by(|one, other| other.cmp(one));
-                Some((owner, *since.get(IDLE_OF_AN_OWNER_MAX)?))
-            })
-            .collect();
-        let mut dropped = Vec::new();
-        for pool in pools.values().filter(|_| !before.is_empty()) {
-            let goes = |idle: &mut Idle| before.get(&idle.owner).is_some_and(|before| idle.since <= *before);
-            dropped.extend(pool.idle.lock().extract_if(.., goes));
-        }
-        dropped
-    }
-
-    /// Polls once here, where a short call ends; what yields goes on among the workers. Dropping it ends it there too.
-    async fn run_off_line<F>(&self, future: F) -> F::Output
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
-        let mut future = Box::pin(future);
-        match futures::poll!(&mut future) {
-            Poll::Ready(output) => output,
-            Poll::Pending => {
-                let workers = self.workers.as_ref().expect("the workers live as long as the pools");
-                let task = AbortOnDropHandle::new(workers.spawn(future));
-                task.await
-                    .expect("a sandbox call neither panics nor is aborted while it is awaited")
-            }
-        }
+    /// Where what does not end at once goes on.
+    fn place(&self) -> &Handle {
+        let waiters = self.waiters.as_ref().expect("the threads live as long as the pools");
+        waiters.handle()
     }
 
     pub(crate) fn is_warm(&self, key: Key) -> bool {
@@ -287,22 +443,25 @@ impl Pools {
     pub(crate) fn idle(&self) -> (u32, u64) {
         self.pools.read().values().fold((0, 0), |(count, bytes), pool| {
             let idle = pool.idle.lock();
-            let held: u64 = idle.iter().map(|idle| idle.bytes).sum();
+            let held: u64 = idle.iter().map(|idle| idle.reserved.bytes()).sum();
             (count + u32::try_from(idle.len()).unwrap_or(u32::MAX), bytes + held)
         })
     }
 
     /// Drops instances and templates that nobody used for long, and the longest idle beyond the quota.
     pub(crate) fn sweep(&self, now: Instant) {
+        let (_, idle_bytes) = self.idle();
+        self.forget_uncalled(self.uncalled_beyond(self.idle_bytes_max.saturating_sub(idle_bytes)));
         let mut dropped = Vec::new();
         let mut kept = Vec::new();
         {
             let mut pools = self.pools.write();
-            dropped.extend(Self::over_share(&pools));
+            dropped.extend(over_share(&pools));
             for pool in pools.values() {
                 let mut idle = pool.idle.lock();
-                dropped.extend(idle.extract_if(.., |idle| now.duration_since(idle.since) > self.idle));
-                kept.extend(idle.iter().map(|idle| (idle.since, idle.bytes)));
+                let is_over = |idle: &mut Idle| now.duration_since(idle.since) > self.idle || !idle.instance.is_alive();
+                dropped.extend(idle.extract_if(.., is_over));
+                kept.extend(idle.iter().map(|idle| (idle.since, idle.reserved.bytes())));
             }
             let over = over_quota(kept, self.idle_bytes_max);
             if let Some(before) = over {
@@ -311,6 +470,7 @@ impl Pools {
                 }
             }
             forget_unused(&mut pools, now);
+            pools.values().for_each(|pool| pool.recount());
         }
         drop(dropped);
     }
@@ -318,22 +478,27 @@ impl Pools {
 
 impl Drop for Pools {
     fn drop(&mut self) {
-        if let Some(workers) = self.workers.take() {
-            workers.shutdown_background();
+        if let Some(waiters) = self.waiters.take() {
+            waiters.shutdown_background();
         }
     }
 }
 
-/// Whose processes and idle instances a job's are.
-pub(crate) fn owner_of_order(order: &Order) -> AccountId {
-    order.work.owner.unwrap_or(AccountId(order.ticket.lease.0))
-}
-
-/// Where only the function is known: it shares a process with no other.
-fn stand_in(function: &[u8; 12]) -> AccountId {
-    let mut bytes = [0; 20];
-    bytes[..function.len()].copy_from_slice(function);
-    AccountId(bytes)
+/// Polls once here, where a short call ends; what yields goes on elsewhere. Dropping it ends it there too.
+async fn run_off_line<F>(elsewhere: &Handle, future: F) -> F::Output
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let mut future = Box::pin(future);
+    match futures::poll!(&mut future) {
+        Poll::Ready(output) => output,
+        Poll::Pending => {
+            let task = AbortOnDropHandle::new(elsewhere.spawn(future));
+            task.await
+                .expect("a sandbox call neither panics nor is aborted while it is awaited")
+        }
+    }
 }
 
 /// The age up to which instances must go so that the rest fits the quota.
@@ -346,13 +511,37 @@ fn over_quota(mut idle: Vec<(Instant, u64)>, bytes_max: u64) -> Option<Instant> 
     })
 }
 
+/// The age up to which instances must go so that `bytes` are free, and what that frees.
+fn oldest(mut ages: Vec<(Instant, u64)>, bytes: u64) -> (Option<Instant>, u64) {
+    ages.sort_unstable_by_key(|&(since, _)| since);
+    let (mut before, mut freed) = (None, 0);
+    for (since, held) in ages {
+        if freed >= bytes {
+            break;
+        }
+        (before, freed) = (Some(since), freed + held);
+    }
+    (before, freed)
+}
+
+fn no_memory() -> Rejection {
+    Rejection::new(
+        Code::ProviderNoMemory,
+        "running jobs use the memory that this provider has",
+    )
+}
+
+/// Whether nothing of it runs or is idle.
+fn is_unused(pool: &Arc<Pool>) -> bool {
+    Arc::strong_count(pool) == 1 && pool.idle.lock().is_empty()
+}
+
 fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
-    let unused = |pool: &Arc<Pool>| Arc::strong_count(pool) == 1 && pool.idle.lock().is_empty();
-    pools.retain(|_, pool| !(unused(pool) && now.duration_since(*pool.used.lock()) > TEMPLATE_IDLE));
+    pools.retain(|_, pool| !(is_unused(pool) && now.duration_since(*pool.used.lock()) > TEMPLATE_IDLE));
     if pools.len() > TEMPLATES_MAX {
         let mut ages: Vec<_> = pools
             .iter()
-            .filter(|(_, pool)| unused(pool))
+            .filter(|(_, pool)| is_unused(pool))
             .map(|(key, pool)| (*pool.used.lock(), *key))
             .collect();
         ages.sort_unstable_by_key(|&(used, _)| used);
@@ -360,51 +549,5 @@ fn forget_unused(pools: &mut HashMap<Key, Arc<Pool>>, now: Instant) {
         for (_, key) in ages.into_iter().take(surplus) {
             pools.remove(&key);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Still;
-
-    #[async_trait::async_trait]
-    impl Instance for Still {
-        async fn call(&mut self, _: Call) -> Finished {
-            unreachable!("nobody calls")
-        }
-
-        fn memory_bytes(&self) -> u64 {
-            1
-        }
-    }
-
-    #[test]
-    fn an_owner_keeps_so_many_idle_instances_and_others_keep_theirs() {
-        let now = Instant::now();
-        let idle = |owner: u8, age: usize| Idle {
-            owner: AccountId([owner; 20]),
-            instance: Box::new(Still),
-            since: now - Duration::from_secs(age as u64),
-            bytes: 1,
-        };
-        let pools: HashMap<Key, Arc<Pool>> = [1, 2]
-            .map(|version| ((FunctionId([1; 12]), version), Pool::new(Digest::of(b"code"))))
-            .into();
-        let keys: Vec<Key> = pools.keys().copied().collect();
-        for age in 0..IDLE_OF_AN_OWNER_MAX + 10 {
-            pools[&keys[age % 2]].idle.lock().push(idle(1, age));
-        }
-        pools[&keys[0]].idle.lock().push(idle(2, 1_000));
-        let dropped = Pools::over_share(&pools);
-        assert_eq!(dropped.len(), 10);
-        let least = now - Duration::from_secs(IDLE_OF_AN_OWNER_MAX as u64);
-        assert!(
-            dropped
-                .iter()
-                .all(|idle| idle.owner == AccountId([1; 20]) && idle.since <= least)
-        );
-        assert!(Pools::over_share(&pools).is_empty(), "the rest is its share");
     }
 }

@@ -1,7 +1,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use piecework_blobs::{Files, Unpacked};
-use piecework_model::SecretKey;
+use piecework_model::{Code, SecretKey};
 use piecework_queue::ProviderLink as _;
 use piecework_sandbox::LoadError;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         payers: HashSet::from([payer().public()]),
         collector: None,
         rules: Rules::default(),
+        disk: Arc::new(piecework_disk::Unlimited),
         owner_group: None,
     };
     Provider::start(options, CancellationToken::new()).expect("the journal opens")
@@ -48,19 +49,19 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
 async fn a_provider_without_a_slot_or_in_draining_takes_no_order() {
     let directory = tempfile::tempdir().expect("a directory");
     let refused = provider(0, &directory).run(order(0)).await.expect_err("no slot");
-    assert_eq!(refused.code, "provider.no_slot");
+    assert_eq!(refused.code, Code::ProviderNoSlot);
     let draining = provider(1, &directory);
     draining.drain();
     let refused = draining.run(order(0)).await.expect_err("draining");
-    assert_eq!(refused.code, "provider.draining");
+    assert_eq!(refused.code, Code::ProviderDraining);
     assert_eq!(draining.load().running, 0, "the slot is free again");
 }
 
 #[test]
 fn code_that_broke_here_is_told_from_code_that_cannot_run() {
-    assert_eq!(refusal(&LoadError::Failed("no room".into())).code, "sandbox.failed");
+    assert_eq!(refusal(&LoadError::Failed("no room".into())).code, Code::SandboxFailed);
     let unsupported = LoadError::Unsupported {
         reason: "threads".into(),
     };
-    assert_eq!(refusal(&unsupported).code, "sandbox.unavailable");
+    assert_eq!(refusal(&unsupported).code, Code::SandboxUnavailable);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use piecework_model::{Counters, Digest, Domain, LeaseId, NetworkId, PublicKey, Rejection, Ticket};
+use piecework_model::{Code, Counters, Digest, Domain, LeaseId, Limits, NetworkId, PublicKey, Rejection, Ticket};
 use piecework_queue::{Order, Profile, Refusal};
 
 /// Rejects a ticket unless a known payer ordered it, for this provider, in time, at its prices, for this code and
@@ -18,29 +18,39 @@ pub fn check(
     let refuse = |code, message: &str| Err(Rejection::new(code, message));
     if !payers.contains(&order.payer) {
         return refuse(
-            "ticket.unknown_payer",
+            Code::TicketUnknownPayer,
             "this provider does not work for this controller",
         );
     }
     if ticket.provider != profile.account {
-        return refuse("ticket.other_provider", "the ticket is for another provider");
+        return refuse(Code::TicketOtherProvider, "the ticket is for another provider");
     }
     if ticket.deadline_ms < now_ms {
-        return refuse("ticket.expired", "the ticket's deadline is past");
+        return refuse(Code::TicketExpired, "the ticket's deadline is past");
     }
     let stream_bytes = order.work.limits.streamable(&ticket.limits);
     let Some(stream_bytes) = stream_bytes.filter(|_| ticket.code == order.work.code) else {
-        return refuse("ticket.other_code", "the ticket is for different code or limits");
+        return refuse(Code::TicketOtherCode, "the ticket is for different code or limits");
     };
-    if ticket.input != input_digest(order) {
-        return refuse("ticket.other_input", "the ticket is for a different input");
+    let work = &order.work.limits;
+    if !ticket.limits.within(&Limits::RUN_MAX) || work.footprint_bytes() > profile.memory_bytes {
+        return refuse(
+            Code::TicketOverLimits,
+            "the ticket allows the job more than this provider gives any job",
+        );
+    }
+    if ticket.input != input_digest(order).salted(order.salt.as_ref()) {
+        return refuse(Code::TicketOtherInput, "the ticket is for a different input");
     }
     if !profile.prices.within(&ticket.prices) && !is_free(profile, ticket.lease) {
-        return refuse("ticket.underpriced", "the ticket pays less than this provider charges");
+        return refuse(
+            Code::TicketUnderpriced,
+            "the ticket pays less than this provider charges",
+        );
     }
     if !pays_for(ticket, stream_bytes) {
         return refuse(
-            "ticket.underpriced",
+            Code::TicketUnderpriced,
             "the ticket's maximum does not pay for what the job may stream",
         );
     }
@@ -48,7 +58,7 @@ pub fn check(
         None => Ok(()),
         Some(seal) => seal
             .verify(&order.payer, Domain::Tickets, network, &[ticket.leaf()])
-            .map_err(|_| Rejection::new("ticket.bad_seal", "the seal does not match the ticket")),
+            .map_err(|_| Rejection::new(Code::TicketBadSeal, "the seal does not match the ticket")),
     }
 }
 
@@ -86,70 +96,101 @@ mod tests {
     use super::*;
     use crate::orders::{NETWORK, NOW_MS, order, payer, profile};
 
-    fn code_of(change: impl FnOnce(&mut Order)) -> String {
+    fn code_of(change: impl FnOnce(&mut Order)) -> Option<Code> {
         let mut order = order(0);
         change(&mut order);
         let payers = HashSet::from([payer().public()]);
-        match check(&order, &profile(), &payers, &NETWORK, NOW_MS) {
-            Ok(()) => "ran".into(),
-            Err(refusal) => refusal.code.into_owned(),
-        }
+        check(&order, &profile(), &payers, &NETWORK, NOW_MS).err()?.code.known()
     }
 
     #[test]
     fn an_order_that_fits_runs() {
-        assert_eq!(code_of(|_| ()), "ran");
+        assert_eq!(code_of(|_| ()), None);
     }
 
     #[test]
     fn row_11_a_job_that_nobody_ordered_is_refused() {
         let stranger = SecretKey::from_seed([8; 32]);
-        assert_eq!(code_of(|order| order.payer = stranger.public()), "ticket.unknown_payer");
+        assert_eq!(
+            code_of(|order| order.payer = stranger.public()),
+            Some(Code::TicketUnknownPayer)
+        );
     }
 
     #[test]
     fn what_does_not_fit_the_ticket_is_refused() {
         assert_eq!(
             code_of(|order| order.ticket.provider = AccountId([7; 20])),
-            "ticket.other_provider"
+            Some(Code::TicketOtherProvider)
         );
-        assert_eq!(code_of(|order| order.ticket.deadline_ms = NOW_MS - 1), "ticket.expired");
+        assert_eq!(
+            code_of(|order| order.ticket.deadline_ms = NOW_MS - 1),
+            Some(Code::TicketExpired)
+        );
         assert_eq!(
             code_of(|order| order.ticket.code = Digest::of(b"other")),
-            "ticket.other_code"
+            Some(Code::TicketOtherCode)
         );
         assert_eq!(
             code_of(|order| order.ticket.limits.timeout_ms += 1),
-            "ticket.other_code"
+            Some(Code::TicketOtherCode)
         );
         assert_eq!(
             code_of(|order| order.work = Arc::new(Work {
                 limits: order.ticket.limits.with_stream(1),
                 ..(*order.work).clone()
             })),
-            "ticket.other_code",
+            Some(Code::TicketOtherCode),
             "less than the function has"
         );
         assert_eq!(
             code_of(|order| order.event = Bytes::from_static(b"[]")),
-            "ticket.other_input"
+            Some(Code::TicketOtherInput)
         );
         assert_eq!(
             code_of(|order| order.parameters = Bytes::from_static(b"1")),
-            "ticket.other_input"
+            Some(Code::TicketOtherInput)
         );
         assert_eq!(
             code_of(|order| order.ticket.prices.cpu_ucr_per_s -= 1),
-            "ticket.underpriced"
+            Some(Code::TicketUnderpriced)
         );
+    }
+
+    #[test]
+    fn a_ticket_allows_no_more_than_this_provider_gives_any_job() {
+        let both = |change: fn(&mut Limits)| {
+            move |order: &mut Order| {
+                let mut limits = order.ticket.limits;
+                change(&mut limits);
+                order.ticket.limits = limits;
+                order.work = Arc::new(Work {
+                    limits,
+                    ..(*order.work).clone()
+                });
+            }
+        };
+        let changes: [fn(&mut Limits); 8] = [
+            |limits| limits.timeout_ms = Limits::RUN_MAX.timeout_ms + 1,
+            |limits| limits.memory_bytes = Limits::RUN_MAX.memory_bytes + 1,
+            |limits| limits.memory_bytes = 1 << 30,
+            |limits| limits.processes = Limits::RUN_MAX.processes + 1,
+            |limits| limits.disk_bytes = Limits::RUN_MAX.disk_bytes + 1,
+            |limits| limits.output_bytes = Limits::RUN_MAX.output_bytes + 1,
+            |limits| limits.log_bytes = Limits::RUN_MAX.log_bytes + 1,
+            |limits| limits.egress_bytes = Limits::RUN_MAX.egress_bytes + 1,
+        ];
+        for change in changes {
+            assert_eq!(code_of(both(change)), Some(Code::TicketOverLimits));
+        }
     }
 
     #[test]
     fn a_ticket_may_let_a_job_stream_what_it_can_pay_for() {
         let streams =
             |mib: u64| move |order: &mut Order| order.ticket.limits = order.work.limits.with_stream(mib << 20);
-        assert_eq!(code_of(streams(90)), "ran", "10 ucr each, 1,000 in all");
-        assert_eq!(code_of(streams(100)), "ticket.underpriced");
+        assert_eq!(code_of(streams(90)), None, "10 ucr each, 1,000 in all");
+        assert_eq!(code_of(streams(100)), Some(Code::TicketUnderpriced));
     }
 
     #[test]
@@ -167,7 +208,7 @@ mod tests {
             check(&order, &profile, &payers, &NETWORK, NOW_MS).map_err(|refusal| refusal.code)
         };
         assert_eq!(code_for(owner), Ok(()));
-        assert_eq!(code_for(stranger).expect_err("a stranger"), "ticket.underpriced");
+        assert_eq!(code_for(stranger).expect_err("a stranger"), Code::TicketUnderpriced);
     }
 
     #[test]
@@ -176,13 +217,16 @@ mod tests {
             let lane = (order.ticket.lease, order.ticket.provider);
             Some(Seal::sign(key, Domain::Tickets, &NETWORK, lane, &[order.ticket.leaf()]))
         };
-        assert_eq!(code_of(|order| order.seal = seal(&payer(), order)), "ran");
+        assert_eq!(code_of(|order| order.seal = seal(&payer(), order)), None);
         let stranger = SecretKey::from_seed([8; 32]);
-        assert_eq!(code_of(|order| order.seal = seal(&stranger, order)), "ticket.bad_seal");
+        assert_eq!(
+            code_of(|order| order.seal = seal(&stranger, order)),
+            Some(Code::TicketBadSeal)
+        );
         let altered = |order: &mut Order| {
             order.seal = seal(&payer(), order);
             order.ticket.price_max_ucr += 1;
         };
-        assert_eq!(code_of(altered), "ticket.bad_seal");
+        assert_eq!(code_of(altered), Some(Code::TicketBadSeal));
     }
 }

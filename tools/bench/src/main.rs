@@ -9,6 +9,7 @@ mod http;
 mod idle;
 mod ledger;
 mod load;
+mod neighbours;
 mod network;
 mod receipts;
 mod report;
@@ -70,6 +71,8 @@ enum Part {
     Ledger(ledger::LedgerOptions),
     /// A controller and providers linked to it: what the link costs, idle links, joining, killed providers.
     Network(network::NetworkOptions),
+    /// A victim's calls while a neighbour misbehaves: spins, forks, churns memory, floods its logs, crashes.
+    Neighbours(neighbours::NeighboursOptions),
     /// One of those peers.
     #[command(name = ledger::peer::COMMAND, hide = true)]
     LedgerPeer(ledger::peer::PeerArgs),
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
     match options.part.clone() {
         Some(Part::Ledger(options)) => ledger::measure(&options),
         Some(Part::Network(options)) => network::measure(&options),
+        Some(Part::Neighbours(options)) => neighbours::measure(&options),
         Some(Part::LedgerPeer(args)) => ledger::peer::run(args),
         None => measure(&options),
     }

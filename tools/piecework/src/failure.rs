@@ -4,7 +4,7 @@ use std::{fmt, process::ExitCode, time::Duration};
 
 use piecework_api::{ClientError, errors::Refusal};
 use piecework_chain::ChainFailure;
-use piecework_model::{Rejection, UnknownVersion};
+use piecework_model::{Code, Rejection, UnknownVersion};
 use piecework_peer::PeerFailure;
 use piecework_store::StoreFailure;
 
@@ -33,7 +33,7 @@ impl Failure {
 
     /// What a job's record says of its end.
     pub fn of_job(refusal: Box<Refusal>) -> Self {
-        match is_of_the_function(&refusal.code) {
+        match refusal.code.is_one_of(&OF_THE_FUNCTION) {
             true => Self::Function(refusal),
             false => Self::Refused {
                 refusal,
@@ -54,9 +54,17 @@ impl Failure {
     /// The stable code: the server's if it refused, or that of the local failure.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Function(refusal) | Self::Refused { refusal, .. } => Some(&refusal.code),
+            Self::Function(refusal) | Self::Refused { refusal, .. } => Some(refusal.code.as_str()),
             Self::Local(error) => error.chain().find_map(code_of),
             Self::Usage(_) | Self::NoConnection { .. } => None,
+        }
+    }
+
+    /// Whether the server answered with this code.
+    pub fn is_refusal(&self, code: Code) -> bool {
+        match self {
+            Self::Function(refusal) | Self::Refused { refusal, .. } => refusal.code == code,
+            Self::Usage(_) | Self::NoConnection { .. } | Self::Local(_) => false,
         }
     }
 }
@@ -68,9 +76,9 @@ fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> 
     let rejection = || {
         cause
             .downcast_ref()
-            .map(|rejection: &'a Rejection| rejection.code.as_ref())
+            .map(|rejection: &'a Rejection| rejection.code.as_str())
     };
-    let newer = || unknown_version(cause).map(|_| "directory.newer");
+    let newer = || unknown_version(cause).map(|_| Code::DirectoryNewer.as_str());
     peer().or_else(chain).or_else(store).or_else(newer).or_else(rejection)
 }
 
@@ -94,22 +102,19 @@ pub fn keep_engine_panics_quiet() {
 }
 
 /// Codes of failures caused by the function itself.
-fn is_of_the_function(code: &str) -> bool {
-    matches!(
-        code,
-        "function.raised"
-            | "function.crashed"
-            | "function.out_of_memory"
-            | "function.output_too_large"
-            | "function.output_invalid"
-            | "function.timed_out"
-    )
-}
+const OF_THE_FUNCTION: [Code; 6] = [
+    Code::FunctionRaised,
+    Code::FunctionCrashed,
+    Code::FunctionOutOfMemory,
+    Code::FunctionOutputTooLarge,
+    Code::FunctionOutputInvalid,
+    Code::FunctionTimedOut,
+];
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Refused { refusal, .. } if is_of_the_function(&refusal.code) => Self::Function(refusal),
+            ClientError::Refused { refusal, .. } if refusal.code.is_one_of(&OF_THE_FUNCTION) => Self::Function(refusal),
             ClientError::Refused {
                 refusal, retry_after, ..
             } => Self::Refused { refusal, retry_after },
@@ -169,7 +174,7 @@ impl fmt::Display for Failure {
 /// All causes; a rejection whose code is already shown appears without it, and with its hint.
 fn sentence(error: &anyhow::Error, said: &str) -> String {
     let causes = error.chain().map(|cause| match cause.downcast_ref::<Rejection>() {
-        Some(rejection) if rejection.code == said => match &rejection.hint {
+        Some(rejection) if rejection.code.as_str() == said => match &rejection.hint {
             Some(hint) => format!("{}\n  {hint}", rejection.message),
             None => rejection.message.clone(),
         },
@@ -206,7 +211,7 @@ fn detail<'a>(refusal: &'a Refusal, name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn refused(code: &str) -> Failure {
+    fn refused(code: Code) -> Failure {
         let refusal = Box::new(Refusal::new(code, "a sentence").hint("do this"));
         ClientError::Refused {
             status: 400,
@@ -220,11 +225,11 @@ mod tests {
     fn each_end_has_the_exit_code_of_the_interface() {
         let code = |failure: Failure| format!("{:?}", failure.exit_code());
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
-        assert_eq!(code(refused("function.raised")), expected(1));
-        assert_eq!(code(refused("function.timed_out")), expected(1));
+        assert_eq!(code(refused(Code::FunctionRaised)), expected(1));
+        assert_eq!(code(refused(Code::FunctionTimedOut)), expected(1));
         assert_eq!(code(Failure::usage("x")), expected(2));
-        assert_eq!(code(refused("function.not_found")), expected(3));
-        assert_eq!(code(refused("auth.missing_token")), expected(3));
+        assert_eq!(code(refused(Code::FunctionNotFound)), expected(3));
+        assert_eq!(code(refused(Code::AuthMissingToken)), expected(3));
         let lost = ClientError::Connection {
             url: "http://h".into(),
             reason: "refused".into(),
@@ -235,7 +240,7 @@ mod tests {
     #[test]
     fn a_refusal_is_shown_as_code_message_and_hint() {
         assert_eq!(
-            refused("job.not_found").to_string(),
+            refused(Code::JobNotFound).to_string(),
             "job.not_found: a sentence\n  do this"
         );
     }
@@ -252,7 +257,7 @@ mod tests {
             said.starts_with("chain.bad_url: cannot start the ledger: `h`"),
             "{said}"
         );
-        let used = Rejection::new("directory.in_use", "a sentence").hint("do this");
+        let used = Rejection::new(Code::DirectoryInUse, "a sentence").hint("do this");
         let said = Failure::Local(used.into()).to_string();
         assert_eq!(said, "directory.in_use: a sentence\n  do this");
     }

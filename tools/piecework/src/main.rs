@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod compose;
 mod failure;
+mod flood;
 mod keyfile;
 mod pack;
 mod places;
@@ -17,6 +18,7 @@ mod units;
 use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
+use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        .finish()
+        .with(flood::Flood::default())
         .init();
     failure::keep_engine_panics_quiet();
     let cli = cli::Cli::parse();

@@ -204,6 +204,7 @@ impl World {
             work: Arc::new(work),
             event,
             parameters,
+            salt: None,
             cancel: CancellationToken::new(),
             body: None,
             outlet: piecework_sandbox::Outlet::nowhere(),
@@ -253,6 +254,7 @@ impl World {
             cores: CORES,
             streamed: Streamed::default(),
             streamable_bytes: 0,
+            salt: None,
         };
         let (lane, sequence) = place;
         let delivery = match answer {

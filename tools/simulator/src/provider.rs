@@ -8,11 +8,11 @@ use std::{
 
 use bytes::Bytes;
 use piecework_ledger::{Action, BatchTicket, Claim, Key, Value};
-use piecework_model::{AccountId, Counters, LeaseId, NetworkId, Rejection};
+use piecework_model::{AccountId, Code, Counters, LeaseId, Limits, NetworkId, Rejection};
 use piecework_provider::{
     claims::{Papers, Patience, Shown},
     lanes::Lanes,
-    receipts::Receipts,
+    receipts::{Receipts, Seen},
     tickets,
 };
 use piecework_queue::{Delivery, Order, Profile};
@@ -68,6 +68,12 @@ pub struct Provider {
     receipts: Receipts,
 }
 
+/// What a run used is told apart from how long it seems to take here.
+const SEEN: Seen = Seen {
+    cores: CORES,
+    took: Duration::from_secs(3_600),
+};
+
 impl Provider {
     pub fn new(number: u8, behaviour: Behaviour, network: NetworkId, skew_ms: u64) -> Self {
         let key = provider_key(number);
@@ -111,7 +117,8 @@ pub fn used(sequence: u64) -> Counters {
     let cpu_us = 5_000 + sequence * 7_919 % 60_000;
     Counters {
         cpu_us,
-        memory_byte_ms: (32 << 20) * cpu_us.div_ceil(1_000),
+        // At least what its slot counts as.
+        memory_byte_ms: Limits::SLOT_BYTES * cpu_us.div_ceil(1_000),
         egress_bytes: 0,
     }
 }
@@ -177,7 +184,7 @@ impl World {
                 self.after(delay, Node::Provider(number), Message::Ended(sequence));
             }
             // The order came twice: the first one is answered.
-            Err(refused) if refused.code == "ticket.replayed" => {}
+            Err(refused) if refused.code == Code::TicketReplayed => {}
             Err(refused) => {
                 let answer = Message::Answer(number, sequence, Err(refused));
                 self.send(Node::Provider(number), Node::Controller, answer);
@@ -210,7 +217,7 @@ impl World {
         };
         let (receipt, mark) = provider
             .receipts
-            .write(&order.ticket, &finished, &Streamed::default(), CORES);
+            .write((&order.ticket, None), &finished, &Streamed::default(), &SEEN);
         provider.lanes.finish(&receipt);
         provider
             .papers

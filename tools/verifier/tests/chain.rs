@@ -14,7 +14,7 @@ use network::*;
 use piecework_chain::{Chain, Node, export};
 use piecework_chain_node::{Options, replica, start};
 use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SetRules, SignedTransaction};
-use piecework_model::{Credits, Digest, NetworkId};
+use piecework_model::{Code, Credits, Digest, NetworkId};
 use piecework_proof::{
     Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, ReadFailure, Record, Verified, outcomes_root, read_frames,
     transactions_root,
@@ -29,7 +29,7 @@ async fn exported(chain: &dyn Chain, genesis: &Genesis) -> Vec<u8> {
 }
 
 /// By the ledger's own code, which executes everything again; else the code of what is wrong.
-async fn replayed(bytes: Vec<u8>) -> Result<Verified, &'static str> {
+async fn replayed(bytes: Vec<u8>) -> Result<Verified, Code> {
     let check = move || {
         let directory = tempfile::tempdir().unwrap();
         let mut checker = Checker::new(replica(directory.path().to_owned()).unwrap());
@@ -138,7 +138,7 @@ async fn everything_the_ledger_does_is_in_the_books() {
     let refused = |forged: Vec<u8>, what: &'static str| async move {
         let said = check(&*forged).unwrap_err().to_string();
         assert!(said.contains(what), "{said}");
-        assert_eq!(replayed(forged).await.unwrap_err(), "proof.bad_outcomes", "{what}");
+        assert_eq!(replayed(forged).await.unwrap_err(), Code::ProofBadOutcomes, "{what}");
     };
     let again = forged(&bytes, transfer, |block| {
         block.transactions.push(block.transactions[0].clone());
@@ -237,32 +237,32 @@ async fn each_fault_of_an_export_has_its_code() {
     let head = check(&*bytes).unwrap().blocks;
 
     let nothing = Digest([9; 32]);
-    let faults: [(Vec<u8>, &str); 9] = [
+    let faults: [(Vec<u8>, Code); 9] = [
         (
             forged(&bytes, height, |block| block.header.timestamp_ms = 0),
-            "proof.bad_header",
+            Code::ProofBadHeader,
         ),
         (
             forged(&bytes, height, |block| block.header.details.previous_busy += 1),
-            "proof.bad_header",
+            Code::ProofBadHeader,
         ),
         (
             altered(&bytes, height, |block| block.header.details.parent = nothing),
-            "proof.bad_parent",
+            Code::ProofBadParent,
         ),
         (
             altered(&bytes, height, |block| block.transactions.clear()),
-            "proof.bad_transactions",
+            Code::ProofBadTransactions,
         ),
         (
             altered(&bytes, height, |block| block.outcomes.clear()),
-            "proof.bad_outcomes",
+            Code::ProofBadOutcomes,
         ),
         (
             altered(&bytes, height, |block| {
                 block.certificate.as_mut().unwrap().signers.clear()
             }),
-            "proof.bad_certificate",
+            Code::ProofBadCertificate,
         ),
         (
             altered(&bytes, height, |block| {
@@ -270,15 +270,15 @@ async fn each_fault_of_an_export_has_its_code() {
                 certificate.signers.fill(0);
                 certificate.signatures.clear();
             }),
-            "proof.too_few_signatures",
+            Code::ProofTooFewSignatures,
         ),
         (
             altered(&bytes, head, |block| block.certificate = None),
-            "proof.not_final",
+            Code::ProofNotFinal,
         ),
         (
             founded(&bytes, |genesis| genesis.params.epoch_blocks = 0),
-            "proof.bad_genesis",
+            Code::ProofBadGenesis,
         ),
     ];
     for (changed, code) in faults {
@@ -287,7 +287,7 @@ async fn each_fault_of_an_export_has_its_code() {
     }
     // Another state than the transactions make of it: only who executes them again sees it.
     let other_state = forged(&bytes, height, |block| block.header.details.state_root = nothing);
-    assert_eq!(replayed(other_state).await.unwrap_err(), "proof.bad_state_root");
+    assert_eq!(replayed(other_state).await.unwrap_err(), Code::ProofBadStateRoot);
     for (damaged, what) in [
         (bytes[1..].to_vec(), "another beginning"),
         (bytes[..bytes.len() - 1].to_vec(), "a frame cut off"),
@@ -297,7 +297,7 @@ async fn each_fault_of_an_export_has_its_code() {
         let Err(ReadFailure::Invalid(invalid)) = failure else {
             panic!("{what} is read: {failure:?}");
         };
-        assert_eq!(invalid.code(), "proof.malformed", "{what}");
+        assert_eq!(invalid.code(), Code::ProofMalformed, "{what}");
     }
     // Nothing can be executed again where no state can be kept.
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -307,7 +307,7 @@ async fn each_fault_of_an_export_has_its_code() {
         let mut frames = read_frames(&*bytes).unwrap();
         frames.try_for_each(|frame| checker.frame(frame.unwrap()))
     });
-    assert_eq!(replay.await.unwrap().unwrap_err().code(), "proof.replay_failed");
+    assert_eq!(replay.await.unwrap().unwrap_err().code(), Code::ProofReplayFailed);
 }
 
 async fn four(directories: &Path) -> (Genesis, Vec<Box<dyn Node>>) {
@@ -388,6 +388,6 @@ async fn headers_name_the_rules_from_the_voted_height_on_and_both_verifiers_hold
         let other = forged(&bytes, height, |block| block.header.rules = rules);
         let said = check(&*other).unwrap_err().to_string();
         assert!(said.contains("its rules are not those that were voted for"), "{said}");
-        assert_eq!(replayed(other).await.unwrap_err(), "proof.bad_header");
+        assert_eq!(replayed(other).await.unwrap_err(), Code::ProofBadHeader);
     }
 }

@@ -290,6 +290,8 @@ fn a_room_uses_the_rooms_below_it_and_none_above() {
             "use crate::{\n    accounts::audit,\n    calls::{dispatch, invoke},\n    clock,\n};",
         ),
         ("providers", "fn f() -> crate::money::Payable {}"),
+        ("calls", "use crate::{Answer, Controller, functions};"),
+        ("accounts", "fn f(whole: &crate::Controller) {}"),
     ] {
         let found = within(room, line);
         assert_eq!(found.len(), 1, "{room}: {line}: {found:?}");
@@ -297,7 +299,8 @@ fn a_room_uses_the_rooms_below_it_and_none_above() {
     }
     for (room, line) in [
         ("calls", "use crate::{Answer, functions::{self, calls}, money::leases};"),
-        ("http", "use crate::calls::invoke;"),
+        ("http", "use crate::{Controller, calls::invoke};"),
+        ("accounts", "use crate::accounts::Accounts;"),
         ("money", "use crate::{money::lane, failure::store};"),
         ("accounts", "// as crate::http does"),
         ("accounts", "#[cfg(test)]\nmod tests {\n    use crate::http::views;\n}"),
@@ -305,6 +308,14 @@ fn a_room_uses_the_rooms_below_it_and_none_above() {
         assert_eq!(within(room, line), [], "{room}: {line}");
     }
     assert_eq!(within("attic", "").len(), 1, "a new room is put on the plan");
-    assert_eq!(rooms::check("roles/controller/src/clock.rs", "use crate::http;"), []);
+    let ground = |line: &str| rooms::check("roles/controller/src/clock.rs", line).len();
+    assert_eq!(ground("use crate::http;"), 1, "the ground stands on no room");
+    assert_eq!(ground("use crate::Controller;"), 1);
+    assert_eq!(ground("use crate::failure;"), 0);
+    assert_eq!(
+        rooms::check("roles/controller/src/lib.rs", "use crate::{http, money};"),
+        [],
+        "the root composes them"
+    );
     assert_eq!(rooms::check("roles/peer/src/http/x.rs", "use crate::anything;"), []);
 }

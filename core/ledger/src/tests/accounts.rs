@@ -1,6 +1,6 @@
 //! Registration, keys, transfers.
 
-use piecework_model::{AccountId, Credits, Domain, Signature};
+use piecework_model::{AccountId, Code, Credits, Domain, Signature};
 
 use super::world::*;
 use crate::*;
@@ -61,10 +61,10 @@ fn a_registration_cannot_be_repeated_nor_sent_for_another_key() {
     let mut world = World::new();
     let first = world.sign(Who::Stranger, Action::Register(registration("stranger")));
     world.send(first.clone()).unwrap();
-    refused(world.send(first), "account.exists");
+    refused(world.send(first), Code::AccountExists);
     let mut other = world.sign(Who::Thief, Action::Register(registration("other")));
     other.transaction.sender = AccountId([1; 20]);
-    refused(world.send(other), "transaction.wrong_key");
+    refused(world.send(other), Code::TransactionWrongKey);
 }
 
 #[test]
@@ -75,13 +75,13 @@ pub fn the_sponsor_cannot_spend_what_it_lent() {
     assert_eq!(world.held(Who::Thief), 400_000);
     refused(
         world.act(Who::Thief, transfer(Who::Provider, 600_001)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     world.act(Who::Stranger, transfer(Who::Provider, 400_000)).unwrap();
     assert_eq!(world.posted(Who::Stranger), -400_000);
     refused(
         world.act(Who::Stranger, transfer(Who::Provider, 1)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     assert_eq!(world.supply(), GRANT.0 * 6);
 }
@@ -93,13 +93,13 @@ pub fn a_sponsor_is_bound_by_what_it_signed() {
     register.sponsor.as_mut().unwrap().1 = Credits(200);
     refused(
         world.act(Who::Stranger, Action::Register(register)),
-        "account.sponsor_signature",
+        Code::AccountSponsorSignature,
     );
     for limit in [0, -5, GRANT.0 + 1, i128::MAX, i128::MIN] {
         let register = sponsored(&world, Who::Thief, limit);
         refused(
             world.act(Who::Stranger, Action::Register(register)),
-            "account.sponsor_limit",
+            Code::AccountSponsorLimit,
         );
     }
 }
@@ -111,7 +111,7 @@ pub fn an_owner_signs_for_its_accounts() {
     forged.owner.as_mut().unwrap().0 = Who::Developer.id();
     refused(
         world.act(Who::Stranger, Action::Register(forged)),
-        "account.owner_signature",
+        Code::AccountOwnerSignature,
     );
     let register = owned(&world, Who::Developer);
     world.act(Who::Stranger, Action::Register(register)).unwrap();
@@ -125,7 +125,7 @@ fn after_a_rotation_only_the_new_key_signs() {
     world.act(Who::Thief, Action::RotateKey(rotate)).unwrap();
     refused(
         world.act(Who::Thief, transfer(Who::Provider, 1)),
-        "transaction.wrong_key",
+        Code::TransactionWrongKey,
     );
     let transaction = Transaction {
         sender: Who::Thief.id(),
@@ -142,7 +142,7 @@ pub fn a_key_that_one_does_not_hold_cannot_be_rotated_to() {
     let mut world = World::new();
     let mut rotate = rotation(&world, Who::Thief, Who::Stranger);
     rotate.new_key = Who::Developer.public();
-    refused(world.act(Who::Thief, Action::RotateKey(rotate)), "account.key_proof");
+    refused(world.act(Who::Thief, Action::RotateKey(rotate)), Code::AccountKeyProof);
 }
 
 #[test]
@@ -150,13 +150,13 @@ fn nonces_are_used_in_order_and_once() {
     let mut world = World::new();
     let first = world.sign(Who::Thief, transfer(Who::Provider, 1));
     let third = world.sign_with(Who::Thief, 2, transfer(Who::Provider, 1));
-    refused(world.send(third.clone()), "transaction.future_nonce");
+    refused(world.send(third.clone()), Code::TransactionFutureNonce);
     world.send(first.clone()).unwrap();
-    refused(world.send(first.clone()), "transaction.stale_nonce");
+    refused(world.send(first.clone()), Code::TransactionStaleNonce);
     let second = world.sign(Who::Thief, transfer(Who::Provider, 1));
     let told = world.block(&[second.clone(), third, second]);
     assert!(told[0].is_ok() && told[1].is_ok());
-    refused(told[2].clone(), "transaction.stale_nonce");
+    refused(told[2].clone(), Code::TransactionStaleNonce);
     assert_eq!(world.posted(Who::Thief), GRANT.0 - 3);
 }
 
@@ -166,7 +166,7 @@ fn a_rejected_transaction_changes_nothing_not_even_the_nonce() {
     let before = world.state.clone();
     refused(
         world.act(Who::Thief, transfer(Who::Provider, GRANT.0 + 1)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     assert_eq!(world.state, before);
 }
@@ -177,15 +177,15 @@ fn a_signature_counts_on_one_network_and_for_one_kind_of_message() {
     let mut other = genesis();
     other.network_name = "other".into();
     let elsewhere = World::of(&other).sign(Who::Thief, transfer(Who::Provider, 1));
-    refused(world.send(elsewhere), "transaction.bad_signature");
+    refused(world.send(elsewhere), Code::TransactionBadSignature);
 
     let mut signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
     signed.signature = Who::Thief
         .key()
         .sign(Domain::Request, &world.network, &signed.transaction);
-    refused(world.send(signed.clone()), "transaction.bad_signature");
+    refused(world.send(signed.clone()), Code::TransactionBadSignature);
     signed.signature = Signature([0; 64]);
-    refused(world.send(signed), "transaction.bad_signature");
+    refused(world.send(signed), Code::TransactionBadSignature);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn an_altered_transaction_is_refused() {
     let mut world = World::new();
     let mut signed = world.sign(Who::Developer, transfer(Who::Provider, 1));
     signed.transaction.action = transfer(Who::Thief, 1_000);
-    refused(world.send(signed), "transaction.bad_signature");
+    refused(world.send(signed), Code::TransactionBadSignature);
 }
 
 /// The view of somebody who has verified one transaction before.
@@ -224,5 +224,5 @@ fn a_signature_is_computed_again_unless_that_very_transaction_was_verified() {
     let view = Knows(&world, forged(1).id());
     assert_eq!(check(&view, &context, &forged(1)), Ok(()));
     let refused = check(&view, &context, &forged(2)).unwrap_err();
-    assert_eq!(refused.code, "transaction.bad_signature");
+    assert_eq!(refused.code, Code::TransactionBadSignature);
 }

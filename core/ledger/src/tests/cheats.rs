@@ -1,6 +1,6 @@
 //! How the originals could be cheated, and that it is refused here.
 
-use piecework_model::Credits;
+use piecework_model::{Code, Credits};
 
 use super::{
     accounts::{registration, transfer},
@@ -18,9 +18,9 @@ fn cheat_1_moving_anyones_credits_the_original_succeeds_ours_refused_with_wrong_
         action: transfer(Who::Thief, 1_000),
     };
     let mut signed = SignedTransaction::sign(transaction, &Who::Thief.key(), &world.network);
-    refused(world.send(signed.clone()), "transaction.wrong_key");
+    refused(world.send(signed.clone()), Code::TransactionWrongKey);
     signed.key = Who::Developer.public();
-    refused(world.send(signed), "transaction.bad_signature");
+    refused(world.send(signed), Code::TransactionBadSignature);
     assert_eq!(world.posted(Who::Thief), GRANT.0);
 }
 
@@ -30,14 +30,14 @@ fn cheat_2_negative_self_and_lost_transfers_the_original_succeeds_ours_refused()
     for amount in [0, -1, -1_000, i128::MIN] {
         refused(
             world.act(Who::Thief, transfer(Who::Developer, amount)),
-            "transfer.not_positive",
+            Code::TransferNotPositive,
         );
     }
-    refused(world.act(Who::Thief, transfer(Who::Thief, 10)), "transfer.self");
-    refused(world.act(Who::Thief, transfer(Who::Stranger, 10)), "account.unknown");
+    refused(world.act(Who::Thief, transfer(Who::Thief, 10)), Code::TransferSelf);
+    refused(world.act(Who::Thief, transfer(Who::Stranger, 10)), Code::AccountUnknown);
     refused(
         world.act(Who::Thief, transfer(Who::Developer, i128::MAX)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     assert_eq!(world.supply(), GRANT.0 * 6);
 }
@@ -51,7 +51,7 @@ fn cheat_3_registering_with_a_balance_the_original_succeeds_ours_has_no_field_fo
     assert_eq!(world.posted(Who::Stranger), 0);
     refused(
         world.act(Who::Stranger, transfer(Who::Thief, 1)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
 }
 
@@ -59,7 +59,7 @@ fn cheat_3_registering_with_a_balance_the_original_succeeds_ours_has_no_field_fo
 fn cheat_4_taking_the_controllers_name_the_original_succeeds_ours_refused_with_name_taken() {
     let mut world = World::new();
     let told = world.act(Who::Stranger, Action::Register(registration("controller")));
-    refused(told, "account.name_taken");
+    refused(told, Code::AccountNameTaken);
 }
 
 #[test]
@@ -68,14 +68,14 @@ fn cheat_5_reporting_any_run_time_the_original_succeeds_ours_refused_with_price_
     let lease = world.open_lease(100_000);
     refused(
         world.settle(lease, &[job(0, 501).at_most(500)]),
-        "settle.price_above_ticket",
+        Code::SettlePriceAboveTicket,
     );
     let mut settle = world.settlement(lease, &[job(0, 400)]);
     settle.jobs[0].metered.as_mut().unwrap().counters.cpu_us = 399;
     settle.receipts = seal_receipts(&world.network, &settle, &Who::Provider.key());
     refused(
         world.act(Who::Controller, Action::Settle(settle)),
-        "settle.price_above_caps",
+        Code::SettlePriceAboveCaps,
     );
     assert_eq!(world.posted(Who::Provider), GRANT.0);
 }
@@ -104,7 +104,7 @@ fn cheat_7_the_ack_before_the_receipt_the_original_never_pays_ours_pays_once_in_
 fn cheat_7_paid_without_funds_the_original_marks_it_paid_ours_refused_with_budget() {
     let mut world = World::new();
     let lease = world.open_lease(999);
-    refused(world.settle(lease, &[job(0, 1_000)]), "settle.budget");
+    refused(world.settle(lease, &[job(0, 1_000)]), Code::SettleBudget);
     assert_eq!(world.posted(Who::Provider), GRANT.0);
 }
 
@@ -131,12 +131,12 @@ fn cheat_14_taking_the_deposit_without_proof_the_original_succeeds_ours_refused_
     let mut settle = world.settlement(lease, &[job(0, 1_000)]);
     refused(
         world.act(Who::Provider, Action::Settle(settle.clone())),
-        "settle.not_payer",
+        Code::SettleNotPayer,
     );
     settle.receipts = seal_receipts(&world.network, &settle, &Who::Thief.key());
     refused(
         world.act(Who::Controller, Action::Settle(settle)),
-        "settle.bad_receipts",
+        Code::SettleBadReceipts,
     );
     assert_eq!(world.posted(Who::Provider), GRANT.0);
 }
@@ -147,10 +147,10 @@ fn cheat_15_withdrawing_before_the_provider_claims_the_original_succeeds_ours_re
     let lease = world.open_lease(100_000);
     world.act(Who::Developer, close(lease)).unwrap();
     let expire = Action::ExpireLease(ExpireLease { lease });
-    refused(world.act(Who::Developer, expire), "lease.still_draining");
+    refused(world.act(Who::Developer, expire), Code::LeaseStillDraining);
     refused(
         world.act(Who::Developer, transfer(Who::Thief, GRANT.0 - 99_999)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     assert_eq!(paid(&world.settle(lease, &[job(0, 1_000)]).unwrap()), [0]);
 }
@@ -160,36 +160,36 @@ fn overflow_is_refused_wherever_a_number_comes_in() {
     let mut world = World::new();
     let lease = world.open_lease(100_000);
     let huge = job(0, u64::MAX);
-    refused(world.settle(lease, &[huge]), "settle.budget");
+    refused(world.settle(lease, &[huge]), Code::SettleBudget);
     refused(
         world.settle(lease, &[huge.only_ack(), job(1, u64::MAX).only_ack()]),
-        "settle.budget",
+        Code::SettleBudget,
     );
-    refused(world.settle(lease, &[job(u64::MAX, 1)]), "settle.not_ascending");
+    refused(world.settle(lease, &[job(u64::MAX, 1)]), Code::SettleNotAscending);
     let mut settle = world.settlement(lease, &[huge]);
     settle.jobs[0].metered.as_mut().unwrap().counters.memory_byte_ms = u64::MAX;
     settle.receipts = seal_receipts(&world.network, &settle, &Who::Provider.key());
-    refused(world.act(Who::Controller, Action::Settle(settle)), "settle.budget");
+    refused(world.act(Who::Controller, Action::Settle(settle)), Code::SettleBudget);
     for budget in [i128::MAX, GRANT.0 + 1] {
         refused(
             world.act(Who::Developer, Action::OpenLease(lease_terms(budget))),
-            "lease.insufficient_funds",
+            Code::LeaseInsufficientFunds,
         );
         let amount = Credits(budget);
         refused(
             world.act(Who::Developer, Action::TopUp(TopUp { lease, amount })),
-            "lease.insufficient_funds",
+            Code::LeaseInsufficientFunds,
         );
     }
     for budget in [i128::MIN, -1, 0] {
         refused(
             world.act(Who::Developer, Action::OpenLease(lease_terms(budget))),
-            "lease.bad_budget",
+            Code::LeaseBadBudget,
         );
         let amount = Credits(budget);
         refused(
             world.act(Who::Developer, Action::TopUp(TopUp { lease, amount })),
-            "lease.bad_budget",
+            Code::LeaseBadBudget,
         );
     }
 }
@@ -208,6 +208,6 @@ fn caps_that_overflow_refuse_instead_of_paying() {
     settle.receipts = seal_receipts(&world.network, &settle, &Who::Provider.key());
     refused(
         world.act(Who::Controller, Action::Settle(settle)),
-        "settle.price_above_caps",
+        Code::SettlePriceAboveCaps,
     );
 }

@@ -1,7 +1,7 @@
 //! A provider without its payer: what it can claim, when it is paid, and what refutes it.
 
 use piecework_model::{
-    Ack, Credits, Digest, Domain, LeaseId, Limits, Receipt, Seal, Sealed, SecretKey, Ticket, leaf, merkle_proof,
+    Ack, Code, Credits, Digest, Domain, LeaseId, Limits, Receipt, Seal, Sealed, SecretKey, Ticket, leaf, merkle_proof,
 };
 
 use super::{
@@ -204,13 +204,13 @@ pub fn a_claim_is_paid_after_its_window_and_not_before() {
     );
     assert_eq!(world.posted(Who::Provider), GRANT.0);
     world.pass_blocks(u64::from(WINDOW) - 1);
-    refused(world.act(Who::Stranger, pay(lease, &[3, 4])), "claim.not_due");
+    refused(world.act(Who::Stranger, pay(lease, &[3, 4])), Code::ClaimNotDue);
     assert_eq!(paid(&world.act(Who::Stranger, pay(lease, &[3, 4])).unwrap()), [3, 4]);
     assert_eq!(world.posted(Who::Provider), GRANT.0 + 485);
     let after = world.lease(lease);
     assert_eq!((after.reserved, after.used), (Credits(0), Credits(500)));
     assert_eq!((after.open_jobs, after.claimed_jobs), (0, 0));
-    refused(world.act(Who::Stranger, pay(lease, &[3, 4])), "claim.none");
+    refused(world.act(Who::Stranger, pay(lease, &[3, 4])), Code::ClaimNone);
 }
 
 #[test]
@@ -221,7 +221,10 @@ pub fn what_a_provider_claims_is_not_released() {
     world.pass_blocks(u64::from(WINDOW) - 1);
     world.claim(lease, &[ran.only_receipt()]).unwrap();
     world.pass_blocks(2);
-    refused(world.act(Who::Controller, jobs::release(lease, &[0])), "release.none");
+    refused(
+        world.act(Who::Controller, jobs::release(lease, &[0])),
+        Code::ReleaseNone,
+    );
     world.pass_blocks(u64::from(WINDOW));
     assert_eq!(paid(&world.act(Who::Stranger, pay(lease, &[0])).unwrap()), [0]);
 }
@@ -247,7 +250,7 @@ pub fn a_job_is_paid_once_however_it_is_claimed_and_settled() {
         "settled within the window"
     );
     world.pass_blocks(u64::from(WINDOW) + 1);
-    refused(world.act(Who::Stranger, pay(lease, &[0, 1])), "claim.none");
+    refused(world.act(Who::Stranger, pay(lease, &[0, 1])), Code::ClaimNone);
     world.claim(lease, &[job(2, 100)]).unwrap();
     world.pass_blocks(u64::from(WINDOW) + 1);
     assert_eq!(paid(&world.act(Who::Stranger, pay(lease, &[2])).unwrap()), [2]);
@@ -299,7 +302,7 @@ fn what_the_provider_sealed_for_the_payer_takes_the_place_of_what_it_claims() {
 fn a_settled_receipt_without_its_ack_can_be_claimed_as_it_was_settled() {
     let (mut world, lease) = leased(10_000);
     world.settle(lease, &[job(0, 100).at_most(500).only_receipt()]).unwrap();
-    refused(world.claim(lease, &[job(0, 200).at_most(500)]), "claim.job_mismatch");
+    refused(world.claim(lease, &[job(0, 200).at_most(500)]), Code::ClaimJobMismatch);
     world.claim(lease, &[job(0, 100).at_most(500).only_receipt()]).unwrap();
     world.pass_blocks(u64::from(WINDOW) + 1);
     assert_eq!(paid(&world.act(Who::Stranger, pay(lease, &[0])).unwrap()), [0]);
@@ -321,11 +324,11 @@ pub fn tickets_are_under_the_seal_of_a_payer_of_this_lane() {
     for (nth, change) in change.into_iter().enumerate() {
         let mut claim = claim_of(&world, lease, Who::Provider, &[jobs]);
         change(&world, &mut claim);
-        let code = ["claim.bad_tickets", "settle.not_ascending"][usize::from(nth == 1)];
+        let code = [Code::ClaimBadTickets, Code::SettleNotAscending][usize::from(nth == 1)];
         refused(world.act(Who::Provider, Action::Claim(claim)), code);
     }
     let elsewhere = claim_of(&world, lease, Who::OtherProvider, &[jobs]);
-    refused(world.act(Who::Provider, Action::Claim(elsewhere)), "claim.other_lane");
+    refused(world.act(Who::Provider, Action::Claim(elsewhere)), Code::ClaimOtherLane);
 }
 
 #[test]
@@ -352,9 +355,12 @@ pub fn acks_of_a_claim_are_a_mailboxs() {
     let (mut world, lease) = leased(1_000);
     let mut claim = claim_of(&world, lease, Who::Provider, &[&[job(0, 10)]]);
     seal_claimed_acks(&world, &mut claim, Who::Provider, &Who::Thief.key());
-    refused(world.act(Who::Provider, Action::Claim(claim.clone())), "claim.bad_acks");
+    refused(
+        world.act(Who::Provider, Action::Claim(claim.clone())),
+        Code::ClaimBadAcks,
+    );
     claim.acks = None;
-    refused(world.act(Who::Provider, Action::Claim(claim)), "claim.bad_acks");
+    refused(world.act(Who::Provider, Action::Claim(claim)), Code::ClaimBadAcks);
 }
 
 #[test]
@@ -362,7 +368,7 @@ pub fn a_claim_stays_within_ticket_caps_and_budget() {
     let (mut world, lease) = leased(1_000);
     refused(
         world.claim(lease, &[job(0, 501).at_most(500)]),
-        "claim.price_above_ticket",
+        Code::ClaimPriceAboveTicket,
     );
     let mut claim = claim_of(&world, lease, Who::Provider, &[&[job(0, 100)]]);
     let BatchTicket::Claimed(claimed) = &mut claim.batches[0].tickets[0] else {
@@ -377,9 +383,9 @@ pub fn a_claim_stays_within_ticket_caps_and_budget() {
     );
     refused(
         world.act(Who::Provider, Action::Claim(claim)),
-        "claim.price_above_ticket",
+        Code::ClaimPriceAboveTicket,
     );
-    refused(world.claim(lease, &[job(0, 600), job(1, 401)]), "settle.budget");
+    refused(world.claim(lease, &[job(0, 600), job(1, 401)]), Code::SettleBudget);
 }
 
 #[test]
@@ -387,7 +393,7 @@ fn cheat_14_claiming_without_proof_the_original_succeeds_ours_refused_with_bad_t
     let (mut world, lease) = leased(1_000);
     let mut claim = claim_of(&world, lease, Who::Provider, &[&[job(0, 1_000)]]);
     seal_batch(&world, &mut claim.batches[0], (lease, Who::Provider), &Who::Thief.key());
-    refused(world.act(Who::Provider, Action::Claim(claim)), "claim.bad_tickets");
+    refused(world.act(Who::Provider, Action::Claim(claim)), Code::ClaimBadTickets);
 }
 
 #[test]
@@ -396,14 +402,14 @@ pub fn cheat_15_closing_before_the_claim_the_original_succeeds_ours_drains_and_p
     world.act(Who::Developer, close(lease)).unwrap();
     world.pass_blocks(u64::from(WINDOW) - 1);
     world.claim(lease, &[job(0, 300).only_receipt()]).unwrap();
-    refused(world.claim(lease, &[job(1, 300).only_receipt()]), "lease.closed");
-    refused(world.act(Who::Developer, expire(lease)), "lease.claims_pending");
+    refused(world.claim(lease, &[job(1, 300).only_receipt()]), Code::LeaseClosed);
+    refused(world.act(Who::Developer, expire(lease)), Code::LeaseClaimsPending);
     world.pass_blocks(u64::from(WINDOW));
     assert_eq!(paid(&world.act(Who::Developer, pay(lease, &[0])).unwrap()), [0]);
     world.act(Who::Developer, expire(lease)).unwrap();
     assert_eq!(world.held(Who::Developer), 0);
     assert_eq!(world.posted(Who::Developer), GRANT.0 - 300);
-    refused(world.act(Who::Developer, pay(lease, &[0])), "lease.closed");
+    refused(world.act(Who::Developer, pay(lease, &[0])), Code::LeaseClosed);
 }
 
 #[test]
@@ -414,7 +420,7 @@ pub fn taking_the_payer_away_takes_no_finished_work_with_it() {
         .unwrap();
     world.pass_blocks(u64::from(WINDOW) - 1);
     world.claim(lease, &[job(0, 300)]).unwrap();
-    refused(world.claim(lease, &[job(1, 300)]), "claim.bad_tickets");
+    refused(world.claim(lease, &[job(1, 300)]), Code::ClaimBadTickets);
 }
 
 #[test]
@@ -424,7 +430,7 @@ fn a_lease_remembers_no_more_former_payers_than_payers() {
     let full = vec![(Who::Thief.public(), until); KEYS_PER_LEASE_MAX];
     world.change_lease(lease, |lease| lease.former_payers = full);
     let remove = delegate(lease, Who::Controller, false);
-    refused(world.act(Who::Developer, remove.clone()), "lease.too_many_payers");
+    refused(world.act(Who::Developer, remove.clone()), Code::LeaseTooManyPayers);
     world.pass_blocks(101);
     world.act(Who::Developer, remove).unwrap();
     assert_eq!(world.lease(lease).former_payers.len(), 1);
@@ -438,7 +444,7 @@ pub fn a_receipt_that_says_something_else_refutes_a_claim() {
     let challenge = other_receipt(&world, (lease, Who::Provider), 0, honest.clone(), Who::Provider);
     refused(
         world.act(Who::Thief, Action::Challenge(challenge.clone())),
-        "settle.not_payer",
+        Code::SettleNotPayer,
     );
     let told = world.challenge(challenge.clone()).unwrap();
     assert!(matches!(told[..], [Event::JobRefuted { sequence: 0, .. }]));
@@ -448,9 +454,9 @@ pub fn a_receipt_that_says_something_else_refutes_a_claim() {
         Ok(vec![]),
         "once refuted, never paid"
     );
-    refused(world.challenge(challenge), "claim.none");
+    refused(world.challenge(challenge), Code::ClaimNone);
     world.pass_blocks(u64::from(WINDOW) + 1);
-    refused(world.act(Who::Provider, pay(lease, &[0])), "claim.none");
+    refused(world.act(Who::Provider, pay(lease, &[0])), Code::ClaimNone);
     assert_eq!(world.posted(Who::Provider), GRANT.0);
 }
 
@@ -467,17 +473,17 @@ pub fn what_nobody_else_signed_refutes_nothing() {
         (elsewhere, Who::Provider),
     ] {
         let challenge = other_receipt(&world, (lease, Who::Provider), 0, receipt, key);
-        refused(world.challenge(challenge), "challenge.not_shown");
+        refused(world.challenge(challenge), Code::ChallengeNotShown);
     }
     let mut long = other_receipt(&world, (lease, Who::Provider), 0, other.clone(), Who::Provider);
     let Evidence::OtherReceipt(receipt) = &mut long.evidence else {
         unreachable!()
     };
     receipt.proof.steps = vec![receipt.proof.steps[0].clone(); 33];
-    refused(world.challenge(long), "challenge.not_shown");
+    refused(world.challenge(long), Code::ChallengeNotShown);
     let late = other_receipt(&world, (lease, Who::Provider), 0, other, Who::Provider);
     world.pass_blocks(u64::from(WINDOW));
-    refused(world.challenge(late), "claim.too_late");
+    refused(world.challenge(late), Code::ClaimTooLate);
 }
 
 #[test]
@@ -486,7 +492,7 @@ pub fn a_job_that_was_done_and_paid_elsewhere_is_not_paid_to_who_did_not_deliver
     let again = job(7, 100);
     world.claim(lease, &[job(0, 400).only_receipt()]).unwrap();
     let challenge = replaced(&world, lease, 0, again);
-    refused(world.challenge(challenge.clone()), "challenge.not_paid");
+    refused(world.challenge(challenge.clone()), Code::ChallengeNotPaid);
     let settle = settlement(&world.network, lease, Who::OtherProvider, &[again]);
     world.act(Who::Controller, Action::Settle(settle)).unwrap();
     let told = world.challenge(challenge).unwrap();
@@ -526,14 +532,14 @@ pub fn a_replacement_is_the_same_work_under_another_ticket() {
         change(&mut other);
         let mut challenge = replaced(&world, lease, 0, again);
         challenge.evidence = Evidence::Replaced(Box::new(by_other_provider(&world, lease, other)));
-        refused(world.challenge(challenge), "challenge.not_shown");
+        refused(world.challenge(challenge), Code::ChallengeNotShown);
     }
     let mut forged = replaced(&world, lease, 0, again);
     let Evidence::Replaced(shown) = &mut forged.evidence else {
         unreachable!()
     };
     shown.member.output = Digest::of(b"forged");
-    refused(world.challenge(forged), "challenge.not_shown");
+    refused(world.challenge(forged), Code::ChallengeNotShown);
     let mut own = replaced(&world, lease, 0, again);
     let lane = (lease, Who::Provider);
     let itself = sealed(
@@ -544,8 +550,8 @@ pub fn a_replacement_is_the_same_work_under_another_ticket() {
         Who::Provider,
     );
     own.evidence = Evidence::Replaced(Box::new(itself));
-    refused(world.challenge(own), "challenge.not_shown");
+    refused(world.challenge(own), Code::ChallengeNotShown);
     let acknowledged = replaced(&world, lease, 1, again);
-    refused(world.challenge(acknowledged), "challenge.acknowledged");
+    refused(world.challenge(acknowledged), Code::ChallengeAcknowledged);
     world.challenge(replaced(&world, lease, 0, again)).unwrap();
 }

@@ -1,6 +1,6 @@
 //! The peers' votes, their parameters and their earnings.
 
-use piecework_model::{AccountId, Credits, Domain, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, Credits, Domain, PublicKey, SecretKey};
 
 use super::world::*;
 use crate::*;
@@ -91,7 +91,7 @@ pub fn a_change_is_carried_by_more_than_two_thirds() {
         told[..],
         [Event::ChangeVoted { .. }, Event::PeersChanged { from_height: 40, .. }]
     ));
-    refused(world.act(OWNERS[3], vote(OWNERS[0], &change)), "proposal.unknown");
+    refused(world.act(OWNERS[3], vote(OWNERS[0], &change)), Code::ProposalUnknown);
 
     let mut three = genesis();
     three.peers = (0u8..)
@@ -148,7 +148,7 @@ pub fn one_change_of_the_peers_waits_at_a_time() {
         Change::RemovePeer(peer_key(1).public()),
     );
     world.carry(&first, 2).unwrap();
-    refused(world.carry(&second, 2), "peers.change_pending");
+    refused(world.carry(&second, 2), Code::PeersChangePending);
     world.height = 2 * EPOCH - 1;
     world.act(OWNERS[2], vote(OWNERS[0], &second)).unwrap();
     assert_eq!(world.committee().at(world.height).len(), 5);
@@ -165,12 +165,12 @@ pub fn one_change_of_the_peers_waits_at_a_time() {
 pub fn only_owners_of_present_peers_propose_and_vote_and_each_once() {
     let mut world = four_peers();
     let change = new_params(|params| params.commission_ppm = 0);
-    refused(world.act(Who::Thief, propose(&change)), "peers.not_owner");
+    refused(world.act(Who::Thief, propose(&change)), Code::PeersNotOwner);
     world.act(OWNERS[0], propose(&change)).unwrap();
-    refused(world.act(Who::Thief, vote(OWNERS[0], &change)), "peers.not_owner");
-    refused(world.act(OWNERS[0], vote(OWNERS[0], &change)), "proposal.voted");
+    refused(world.act(Who::Thief, vote(OWNERS[0], &change)), Code::PeersNotOwner);
+    refused(world.act(OWNERS[0], vote(OWNERS[0], &change)), Code::ProposalVoted);
     world.act(OWNERS[1], vote(OWNERS[0], &change)).unwrap();
-    refused(world.act(OWNERS[1], vote(OWNERS[0], &change)), "proposal.voted");
+    refused(world.act(OWNERS[1], vote(OWNERS[0], &change)), Code::ProposalVoted);
 }
 
 #[test]
@@ -195,9 +195,9 @@ fn an_exchanged_or_expired_proposal_is_not_voted_for() {
     );
     world.act(OWNERS[0], propose(&first)).unwrap();
     world.act(OWNERS[0], propose(&second)).unwrap();
-    refused(world.act(OWNERS[1], vote(OWNERS[0], &first)), "proposal.changed");
+    refused(world.act(OWNERS[1], vote(OWNERS[0], &first)), Code::ProposalChanged);
     world.pass_blocks(PROPOSAL_BLOCKS);
-    refused(world.act(OWNERS[1], vote(OWNERS[0], &second)), "proposal.expired");
+    refused(world.act(OWNERS[1], vote(OWNERS[0], &second)), Code::ProposalExpired);
 }
 
 #[test]
@@ -213,11 +213,11 @@ pub fn parameters_are_in_force_at_once_and_within_their_bounds() {
     assert_eq!(world.lease(lease).window_blocks, 77);
     refused(
         set(&mut world, new_params(|params| params.commission_ppm = 200_001)),
-        "genesis.bad_params",
+        Code::GenesisBadParams,
     );
     refused(
         set(&mut world, new_params(|params| params.epoch_blocks = 30)),
-        "params.fixed",
+        Code::ParamsFixed,
     );
 }
 
@@ -229,7 +229,7 @@ fn a_lane_above_a_lowered_limit_goes_on_as_long_as_it_does_not_grow() {
     world.settle(lease, &sparse).unwrap();
     let change = new_params(|params| params.lane_intervals_max = 2);
     world.act(Who::Controller, propose(&change)).unwrap();
-    refused(world.settle(lease, &[job(20, 1)]), "settle.too_many_gaps");
+    refused(world.settle(lease, &[job(20, 1)]), Code::SettleTooManyGaps);
     world.settle(lease, &[job(7, 1)]).unwrap();
     world.settle(lease, &[job(1, 1)]).unwrap();
     assert_eq!(world.lane(lease, Who::Provider).taken, [(0, 3), (4, 5), (6, 8)]);
@@ -239,15 +239,15 @@ fn a_lane_above_a_lowered_limit_goes_on_as_long_as_it_does_not_grow() {
 pub fn peers_are_added_by_who_holds_their_key() {
     let mut world = World::new();
     let act = |world: &mut World, change: &Change| world.act(Who::Controller, propose(change));
-    type Case = (fn(&mut AddPeer), &'static str);
+    type Case = (fn(&mut AddPeer), Code);
     let change: [Case; 7] = [
-        (|add| add.owner = Who::Thief.id(), "peers.bad_proof"),
-        (|add| add.key = peer_key(8).public(), "peers.bad_proof"),
-        (|add| add.key = PublicKey([9; 32]), "peers.exists"),
-        (|add| add.owner = Who::Stranger.id(), "account.unknown"),
-        (|add| add.address = "nowhere".into(), "peers.bad_address"),
-        (|add| add.address = "a b:70".into(), "peers.bad_address"),
-        (|add| add.address = "x".repeat(261), "transaction.too_large"),
+        (|add| add.owner = Who::Thief.id(), Code::PeersBadProof),
+        (|add| add.key = peer_key(8).public(), Code::PeersBadProof),
+        (|add| add.key = PublicKey([9; 32]), Code::PeersExists),
+        (|add| add.owner = Who::Stranger.id(), Code::AccountUnknown),
+        (|add| add.address = "nowhere".into(), Code::PeersBadAddress),
+        (|add| add.address = "a b:70".into(), Code::PeersBadAddress),
+        (|add| add.address = "x".repeat(261), Code::TransactionTooLarge),
     ];
     for (change, code) in change {
         let Change::AddPeer(mut add) = add_peer(&world, 9, Who::Developer) else {
@@ -261,19 +261,22 @@ pub fn peers_are_added_by_who_holds_their_key() {
             unreachable!()
         };
         add.address = address.into();
-        refused(act(&mut world, &Change::AddPeer(add)), "peers.bad_address");
+        refused(act(&mut world, &Change::AddPeer(add)), Code::PeersBadAddress);
     }
     refused(
         act(&mut world, &Change::RemovePeer(peer_key(9).public())),
-        "peers.unknown",
+        Code::PeersUnknown,
     );
-    refused(act(&mut world, &Change::RemovePeer(PublicKey([9; 32]))), "peers.last");
+    refused(
+        act(&mut world, &Change::RemovePeer(PublicKey([9; 32]))),
+        Code::PeersLast,
+    );
 }
 
 #[test]
 pub fn the_peers_pool_goes_to_their_owners_to_the_last_ucr_that_divides() {
     let mut world = four_peers();
-    refused(world.act(Who::Thief, pay_peers()), "peers.nothing_to_pay");
+    refused(world.act(Who::Thief, pay_peers()), Code::PeersNothingToPay);
     let lease = world.open_lease(100_000);
     world.settle(lease, &[job(0, 1_000)]).unwrap();
     assert_eq!(world.pools().peers, Credits(15));
@@ -283,7 +286,7 @@ pub fn the_peers_pool_goes_to_their_owners_to_the_last_ucr_that_divides() {
     assert_eq!(world.posted(Who::OtherProvider), before + 3);
     assert_eq!((world.pools().peers, world.pools().insurance), (Credits(3), Credits(8)));
     assert_eq!(world.supply(), GRANT.0 * 6);
-    refused(world.act(Who::Thief, pay_peers()), "peers.nothing_to_pay");
+    refused(world.act(Who::Thief, pay_peers()), Code::PeersNothingToPay);
 }
 
 #[test]
@@ -316,5 +319,5 @@ fn a_full_committee_takes_no_more() {
     };
     world.state.insert(Key::Committee, Value::Committee(committee));
     let change = add_peer(&world, 9, Who::Developer);
-    refused(world.act(Who::Controller, propose(&change)), "peers.too_many");
+    refused(world.act(Who::Controller, propose(&change)), Code::PeersTooMany);
 }

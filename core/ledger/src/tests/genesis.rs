@@ -1,6 +1,6 @@
 //! Where the credits come from.
 
-use piecework_model::{AccountId, Credits};
+use piecework_model::{AccountId, Code, Credits};
 
 use super::world::*;
 use crate::*;
@@ -48,7 +48,7 @@ fn a_genesis_out_of_bounds_is_refused() {
     ];
     for change in change {
         let refused = refused_genesis(|genesis| change(&mut genesis.params));
-        assert_eq!(refused.code, "genesis.bad_params");
+        assert_eq!(refused.code, Code::GenesisBadParams);
     }
 }
 
@@ -56,7 +56,7 @@ fn a_genesis_out_of_bounds_is_refused() {
 fn the_supply_is_bounded() {
     for amount in [-1, SUPPLY_UCR_MAX + 1, SUPPLY_UCR_MAX, i128::MAX, i128::MIN] {
         let refused = refused_genesis(|genesis| genesis.grants[0].amount = Credits(amount));
-        assert_eq!(refused.code, "genesis.bad_grant", "{amount}");
+        assert_eq!(refused.code, Code::GenesisBadGrant, "{amount}");
     }
 }
 
@@ -68,6 +68,6 @@ fn names_and_keys_are_given_once() {
         |genesis| genesis.peers.push(genesis.peers[0].clone()),
     ];
     for change in change {
-        assert_eq!(refused_genesis(change).code, "genesis.duplicate");
+        assert_eq!(refused_genesis(change).code, Code::GenesisDuplicate);
     }
 }

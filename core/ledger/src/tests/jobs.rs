@@ -1,6 +1,6 @@
 //! Jobs recorded ahead of their run.
 
-use piecework_model::{Credits, JobId, LeaseId};
+use piecework_model::{Code, Credits, JobId, LeaseId};
 
 use super::world::*;
 use crate::*;
@@ -23,7 +23,7 @@ pub fn an_open_job_reserves_its_maximum_until_it_is_paid() {
         (world.lease(lease).reserved, world.lease(lease).open_jobs),
         (Credits(600), 1)
     );
-    refused(world.settle(lease, &[job(5, 401)]), "settle.budget");
+    refused(world.settle(lease, &[job(5, 401)]), Code::SettleBudget);
     world.settle(lease, &[ahead.only_receipt()]).unwrap();
     assert_eq!(world.lease(lease).reserved, Credits(250));
     assert_eq!(paid(&world.settle(lease, &[ahead.only_ack()]).unwrap()), [4]);
@@ -56,9 +56,12 @@ fn what_was_opened_is_what_is_settled() {
     world.act(Who::Controller, open(lease, &[job(0, 100)])).unwrap();
     refused(
         world.act(Who::Controller, open(lease, &[job(0, 101)])),
-        "settle.job_mismatch",
+        Code::SettleJobMismatch,
     );
-    refused(world.settle(lease, &[job(0, 100).at_most(200)]), "settle.job_mismatch");
+    refused(
+        world.settle(lease, &[job(0, 100).at_most(200)]),
+        Code::SettleJobMismatch,
+    );
     let change: [fn(&mut Settle); 3] = [
         |settle| settle.jobs[0].job = JobId([3; 16]),
         |settle| settle.jobs[0].input = piecework_model::Digest::of(b"else"),
@@ -70,7 +73,7 @@ fn what_was_opened_is_what_is_settled() {
         settle.receipts = seal_receipts(&world.network, &settle, &Who::Provider.key());
         refused(
             world.act(Who::Controller, Action::Settle(settle)),
-            "settle.job_mismatch",
+            Code::SettleJobMismatch,
         );
     }
     assert_eq!(paid(&world.settle(lease, &[job(0, 100)]).unwrap()), [0]);
@@ -80,20 +83,23 @@ fn what_was_opened_is_what_is_settled() {
 fn opening_is_for_payers_on_the_leases_lane_within_its_budget() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
-    refused(world.act(Who::Provider, open(lease, &[job(0, 1)])), "settle.not_payer");
+    refused(
+        world.act(Who::Provider, open(lease, &[job(0, 1)])),
+        Code::SettleNotPayer,
+    );
     refused(
         world.act(Who::Controller, open(lease, &[job(0, 600), job(1, 401)])),
-        "settle.budget",
+        Code::SettleBudget,
     );
     refused(
         world.act(Who::Controller, open(lease, &[job(1, 1), job(1, 1)])),
-        "settle.not_ascending",
+        Code::SettleNotAscending,
     );
-    refused(world.act(Who::Controller, open(lease, &[])), "settle.empty");
+    refused(world.act(Who::Controller, open(lease, &[])), Code::SettleEmpty);
     world.change_lease(lease, |lease| lease.provider = Some(Who::OtherProvider.id()));
     refused(
         world.act(Who::Controller, open(lease, &[job(0, 1)])),
-        "settle.other_provider",
+        Code::SettleOtherProvider,
     );
 }
 
@@ -113,15 +119,15 @@ pub fn what_was_opened_and_came_to_nothing_is_free_again_after_its_window() {
     world.act(Who::Controller, open(lease, &[nothing, metered])).unwrap();
     let opened = world.height;
     world.settle(lease, &[metered.only_receipt()]).unwrap();
-    refused(world.act(Who::Controller, release(lease, &[0, 1])), "release.not_due");
+    refused(world.act(Who::Controller, release(lease, &[0, 1])), Code::ReleaseNotDue);
     world.pass_blocks(opened + u64::from(WINDOW) - world.height - 1);
-    refused(world.act(Who::Controller, release(lease, &[0])), "release.not_due");
-    refused(world.act(Who::Provider, release(lease, &[0])), "settle.not_payer");
+    refused(world.act(Who::Controller, release(lease, &[0])), Code::ReleaseNotDue);
+    refused(world.act(Who::Provider, release(lease, &[0])), Code::SettleNotPayer);
     refused(
         world.act(Who::Controller, release(lease, &[1, 0])),
-        "settle.not_ascending",
+        Code::SettleNotAscending,
     );
-    refused(world.act(Who::Controller, release(lease, &[])), "settle.empty");
+    refused(world.act(Who::Controller, release(lease, &[])), Code::SettleEmpty);
     let signed = world.sign(Who::Controller, release(lease, &[0, 1, 7]));
     let told = world.send(signed.clone()).unwrap();
     assert!(matches!(told[..], [Event::JobReleased { sequence: 0, .. }]), "{told:?}");
@@ -129,9 +135,9 @@ pub fn what_was_opened_and_came_to_nothing_is_free_again_after_its_window() {
     assert_eq!((after.reserved, after.open_jobs), (Credits(100), 1));
     assert_eq!(world.open_job(lease, Who::Provider, 0), None);
     // Nothing that is sent again brings it back, and it is never paid.
-    refused(world.send(signed), "release.none");
+    refused(world.send(signed), Code::ReleaseNone);
     assert_eq!(world.act(Who::Controller, open(lease, &[nothing])), Ok(vec![]));
     assert_eq!(paid(&world.settle(lease, &[nothing, metered]).unwrap()), [1]);
     world.change_lease(lease, |lease| lease.state = LeaseState::Closed);
-    refused(world.act(Who::Controller, release(lease, &[0])), "lease.closed");
+    refused(world.act(Who::Controller, release(lease, &[0])), Code::LeaseClosed);
 }

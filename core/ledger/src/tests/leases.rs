@@ -1,6 +1,6 @@
 //! How a lease begins, grows and ends.
 
-use piecework_model::{Credits, LeaseId};
+use piecework_model::{Code, Credits, LeaseId};
 
 use super::{accounts::transfer, world::*};
 use crate::*;
@@ -38,11 +38,11 @@ fn a_budget_is_held_and_not_moved() {
     );
     refused(
         world.act(Who::Developer, transfer(Who::Thief, 400_001)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     refused(
         world.act(Who::Developer, top_up(lease, 400_001)),
-        "lease.insufficient_funds",
+        Code::LeaseInsufficientFunds,
     );
     world.act(Who::Developer, top_up(lease, 400_000)).unwrap();
     assert_eq!(world.held(Who::Developer), GRANT.0);
@@ -61,7 +61,7 @@ pub fn only_the_developer_tops_up_delegates_and_closes() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
     for action in [top_up(lease, 5), delegate(lease, Who::Thief, true), close(lease)] {
-        refused(world.act(Who::Thief, action), "lease.not_yours");
+        refused(world.act(Who::Thief, action), Code::LeaseNotYours);
     }
 }
 
@@ -73,7 +73,7 @@ fn a_lost_controller_is_replaced() {
     world
         .act(Who::Developer, delegate(lease, Who::Controller, false))
         .unwrap();
-    refused(world.settle(lease, &[job(0, 10)]), "settle.not_payer");
+    refused(world.settle(lease, &[job(0, 10)]), Code::SettleNotPayer);
     let settle = world.settlement(lease, &[job(0, 10)]);
     assert_eq!(paid(&world.act(Who::Mailbox, Action::Settle(settle)).unwrap()), [0]);
 }
@@ -94,7 +94,7 @@ fn a_controller_in_the_place_of_a_lost_one_acks_as_well() {
     };
     world.act(Who::Developer, change(Who::Stranger, true, false)).unwrap();
     let settle = Action::Settle(world.settlement(lease, &[job(0, 10)]));
-    refused(world.act(Who::Stranger, settle.clone()), "settle.bad_acks");
+    refused(world.act(Who::Stranger, settle.clone()), Code::SettleBadAcks);
     world.act(Who::Developer, change(Who::Stranger, false, true)).unwrap();
     world.act(Who::Developer, change(Who::Stranger, true, true)).unwrap();
     assert_eq!(paid(&world.act(Who::Stranger, settle).unwrap()), [0]);
@@ -105,7 +105,7 @@ fn a_controller_in_the_place_of_a_lost_one_acks_as_well() {
     });
     refused(
         world.act(Who::Developer, change(Who::Thief, true, true)),
-        "lease.too_many_payers",
+        Code::LeaseTooManyPayers,
     );
 }
 
@@ -116,18 +116,18 @@ fn a_draining_lease_pays_up_to_its_last_height_and_opens_nothing() {
     world.act(Who::Developer, close(lease)).unwrap();
     let until = world.height + u64::from(WINDOW);
     assert_eq!(world.lease(lease).state, LeaseState::Draining { until_height: until });
-    refused(world.act(Who::Developer, top_up(lease, 5)), "lease.draining");
-    refused(world.act(Who::Developer, close(lease)), "lease.draining");
+    refused(world.act(Who::Developer, top_up(lease, 5)), Code::LeaseDraining);
+    refused(world.act(Who::Developer, close(lease)), Code::LeaseDraining);
     let open = OpenJobs {
         lease,
         provider: Who::Provider.id(),
         tickets: vec![job(7, 10).ticket()],
     };
-    refused(world.act(Who::Controller, Action::OpenJobs(open)), "lease.draining");
+    refused(world.act(Who::Controller, Action::OpenJobs(open)), Code::LeaseDraining);
     world.height = until - 1;
     assert_eq!(paid(&world.settle(lease, &[job(0, 10)]).unwrap()), [0]);
     assert_eq!(world.height, until);
-    refused(world.settle(lease, &[job(1, 10)]), "lease.closed");
+    refused(world.settle(lease, &[job(1, 10)]), Code::LeaseClosed);
 }
 
 #[test]
@@ -135,10 +135,10 @@ fn expiring_frees_what_is_left_once_and_whoever_asks() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
     world.settle(lease, &[job(0, 300), job(1, 200).only_receipt()]).unwrap();
-    refused(world.act(Who::Thief, expire(lease)), "lease.not_draining");
+    refused(world.act(Who::Thief, expire(lease)), Code::LeaseNotDraining);
     world.act(Who::Developer, close(lease)).unwrap();
     world.pass_blocks(u64::from(WINDOW) - 1);
-    refused(world.act(Who::Thief, expire(lease)), "lease.still_draining");
+    refused(world.act(Who::Thief, expire(lease)), Code::LeaseStillDraining);
     let freed = Credits(700);
     assert_eq!(
         world.act(Who::Stranger, expire(lease)),
@@ -149,10 +149,10 @@ fn expiring_frees_what_is_left_once_and_whoever_asks() {
         (GRANT.0 - 300, 0)
     );
     assert_eq!(world.lease(lease).open_jobs, 0);
-    refused(world.act(Who::Stranger, expire(lease)), "lease.closed");
-    refused(world.settle(lease, &[job(1, 200).only_ack()]), "lease.closed");
+    refused(world.act(Who::Stranger, expire(lease)), Code::LeaseClosed);
+    refused(world.settle(lease, &[job(1, 200).only_ack()]), Code::LeaseClosed);
     for action in [top_up(lease, 1), close(lease), delegate(lease, Who::Thief, true)] {
-        refused(world.act(Who::Developer, action), "lease.closed");
+        refused(world.act(Who::Developer, action), Code::LeaseClosed);
     }
 }
 
@@ -164,7 +164,7 @@ fn an_expiry_carries_a_signature_that_fits() {
     world.pass_blocks(u64::from(WINDOW));
     let mut signed = world.sign(Who::Stranger, expire(lease));
     signed.key = Who::Developer.public();
-    refused(world.send(signed), "transaction.bad_signature");
+    refused(world.send(signed), Code::TransactionBadSignature);
 }
 
 #[test]
@@ -176,6 +176,9 @@ fn the_parties_of_a_lease_are_known() {
     ] {
         let mut terms = lease_terms(10);
         change(&mut terms);
-        refused(world.act(Who::Developer, Action::OpenLease(terms)), "account.unknown");
+        refused(
+            world.act(Who::Developer, Action::OpenLease(terms)),
+            Code::AccountUnknown,
+        );
     }
 }

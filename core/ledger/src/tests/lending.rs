@@ -1,6 +1,6 @@
 //! Mutual credit after registration: more, less, and what becomes of a debt.
 
-use piecework_model::Credits;
+use piecework_model::{Code, Credits};
 
 use super::{
     accounts::{registration, sponsored, transfer},
@@ -40,18 +40,18 @@ pub fn a_sponsor_lends_more_or_less_of_its_own() {
     );
     refused(
         world.act(Who::Thief, set_limit(Who::Stranger, GRANT.0 + 1)),
-        "account.sponsor_limit",
+        Code::AccountSponsorLimit,
     );
     for limit in [-1, i128::MIN] {
         refused(
             world.act(Who::Thief, set_limit(Who::Stranger, limit)),
-            "account.sponsor_limit",
+            Code::AccountSponsorLimit,
         );
     }
     world.act(Who::Stranger, transfer(Who::Provider, 300)).unwrap();
     refused(
         world.act(Who::Thief, set_limit(Who::Stranger, 299)),
-        "account.limit_in_use",
+        Code::AccountLimitInUse,
     );
     world.act(Who::Thief, set_limit(Who::Stranger, 300)).unwrap();
     assert_eq!(world.held(Who::Thief), 300);
@@ -64,7 +64,7 @@ fn a_hold_needs_its_limit_as_much_as_a_debt_does() {
     world.act(Who::Stranger, Action::OpenLease(lease_terms(400))).unwrap();
     refused(
         world.act(Who::Thief, set_limit(Who::Stranger, 399)),
-        "account.limit_in_use",
+        Code::AccountLimitInUse,
     );
 }
 
@@ -73,11 +73,11 @@ fn only_the_sponsor_lends_and_only_the_account_gives_back() {
     let mut world = lent();
     refused(
         world.act(Who::Provider, set_limit(Who::Stranger, 500)),
-        "account.not_sponsor",
+        Code::AccountNotSponsor,
     );
     refused(
         world.act(Who::Stranger, set_limit(Who::Stranger, 500)),
-        "account.not_sponsor",
+        Code::AccountNotSponsor,
     );
     world.act(Who::Stranger, set_limit(Who::Stranger, 100)).unwrap();
     assert_eq!(world.held(Who::Thief), 100);
@@ -85,14 +85,14 @@ fn only_the_sponsor_lends_and_only_the_account_gives_back() {
     assert_eq!(world.account(Who::Stranger).sponsor, None);
     refused(
         world.act(Who::Stranger, set_limit(Who::Stranger, 0)),
-        "account.not_sponsor",
+        Code::AccountNotSponsor,
     );
     world.act(Who::Provider, set_limit(Who::Stranger, 70)).unwrap();
     assert_eq!(world.account(Who::Stranger).sponsor, Some(Who::Provider.id()));
     assert_eq!((world.held(Who::Thief), world.held(Who::Provider)), (0, 70));
     refused(
         world.act(Who::Provider, set_limit(Who::Provider, 5)),
-        "account.not_sponsor",
+        Code::AccountNotSponsor,
     );
 }
 
@@ -111,11 +111,11 @@ fn what_was_lent_to_a_sponsor_can_be_lent_on_but_not_twice() {
     world.act(Who::Stranger, set_limit(Who::Mailbox, 400)).unwrap();
     refused(
         world.act(Who::Stranger, transfer(Who::Provider, 1)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     refused(
         world.act(Who::Thief, set_limit(Who::Stranger, 399)),
-        "account.limit_in_use",
+        Code::AccountLimitInUse,
     );
     world.act(Who::Mailbox, transfer(Who::Provider, 400)).unwrap();
     world.act(Who::Stranger, cover(Who::Mailbox, 400)).unwrap();
@@ -132,12 +132,15 @@ pub fn a_sponsor_covers_the_debt_out_of_what_it_holds_for_it() {
     world.act(Who::Thief, transfer(Who::Provider, GRANT.0 - 400)).unwrap();
     refused(
         world.act(Who::Thief, transfer(Who::Stranger, 1)),
-        "transfer.insufficient",
+        Code::TransferInsufficient,
     );
     for amount in [0, -1, 301] {
-        refused(world.act(Who::Thief, cover(Who::Stranger, amount)), "account.no_debt");
+        refused(world.act(Who::Thief, cover(Who::Stranger, amount)), Code::AccountNoDebt);
     }
-    refused(world.act(Who::Provider, cover(Who::Stranger, 1)), "account.not_sponsor");
+    refused(
+        world.act(Who::Provider, cover(Who::Stranger, 1)),
+        Code::AccountNotSponsor,
+    );
     world.act(Who::Thief, cover(Who::Stranger, 200)).unwrap();
     let account = world.account(Who::Stranger);
     assert_eq!((account.posted, account.limit), (Credits(-100), Credits(200)));
@@ -154,9 +157,9 @@ fn an_account_that_owes_nothing_needs_no_sponsor() {
     world
         .act(Who::Stranger, Action::Register(registration("stranger")))
         .unwrap();
-    refused(world.act(Who::Thief, cover(Who::Stranger, 1)), "account.not_sponsor");
+    refused(world.act(Who::Thief, cover(Who::Stranger, 1)), Code::AccountNotSponsor);
     refused(
         world.act(Who::Thief, set_limit(Who::Developer, -1)),
-        "account.sponsor_limit",
+        Code::AccountSponsorLimit,
     );
 }

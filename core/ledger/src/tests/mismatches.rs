@@ -1,6 +1,6 @@
 //! Results that contradict one another.
 
-use piecework_model::{Digest, Domain, JobStatus, LeaseId, Receipt};
+use piecework_model::{Code, Digest, Domain, JobStatus, LeaseId, Receipt};
 
 use super::{
     claims::{leased, receipt, sealed},
@@ -24,7 +24,7 @@ pub fn report(world: &World, lease: LeaseId, change: impl FnOnce(&mut Receipt, &
 pub fn a_contradiction_is_recorded_and_counted_once() {
     let (mut world, lease) = leased(1_000);
     let action = report(&world, lease, |_, _| ());
-    refused(world.act(Who::Thief, action.clone()), "settle.not_payer");
+    refused(world.act(Who::Thief, action.clone()), Code::SettleNotPayer);
     let told = world.act(Who::Controller, action.clone()).unwrap();
     assert!(matches!(told[..], [Event::MismatchReported { sequence: 3, .. }]));
     assert_eq!(world.account(Who::Provider).mismatches, 1);
@@ -33,7 +33,7 @@ pub fn a_contradiction_is_recorded_and_counted_once() {
     assert!(
         matches!(world.state.get(&key), Some(Value::Mismatch(kept)) if kept.other_provider == Who::OtherProvider.id())
     );
-    refused(world.act(Who::Controller, action), "mismatch.reported");
+    refused(world.act(Who::Controller, action), Code::MismatchReported);
     assert_eq!(world.account(Who::Provider).mismatches, 1);
 }
 
@@ -50,17 +50,17 @@ pub fn only_two_sealed_receipts_that_differ_contradict() {
     ];
     for change in change {
         let action = report(&world, lease, change);
-        refused(world.act(Who::Controller, action), "mismatch.not_shown");
+        refused(world.act(Who::Controller, action), Code::MismatchNotShown);
     }
     let action = report(&world, lease, |first, _| first.lease = other);
-    refused(world.act(Who::Controller, action), "mismatch.not_shown");
+    refused(world.act(Who::Controller, action), Code::MismatchNotShown);
     let Action::ReportMismatch(mut forged) = report(&world, lease, |_, _| ()) else {
         unreachable!()
     };
     forged.receipt.member.output = Digest::of(b"forged");
     refused(
         world.act(Who::Controller, Action::ReportMismatch(forged)),
-        "mismatch.not_shown",
+        Code::MismatchNotShown,
     );
     assert_eq!(world.account(Who::Provider).mismatches, 0);
 }

@@ -1,5 +1,7 @@
 //! Offers and their deposit.
 
+use piecework_model::Code;
+
 use super::world::*;
 use crate::*;
 
@@ -26,7 +28,7 @@ fn the_deposit_is_held_once_and_comes_back() {
     assert_eq!(world.posted(Who::Provider), GRANT.0);
     refused(
         world.act(Who::Provider, Action::DropOffer(DropOffer {})),
-        "offer.unknown",
+        Code::OfferUnknown,
     );
 }
 
@@ -37,7 +39,7 @@ fn an_offer_that_has_expired_already_is_refused() {
     for height in [0, 20, 21] {
         refused(
             world.act(Who::Provider, Action::PutOffer(offer(height))),
-            "offer.expired",
+            Code::OfferExpired,
         );
         world.height = 20;
     }
@@ -60,6 +62,6 @@ fn an_offer_is_bounded_in_every_list_and_text() {
         longer(&|put| put.backends = vec![text.clone()]),
         longer(&|put| put.labels = vec![text.clone()]),
     ] {
-        refused(world.act(Who::Provider, put), "transaction.too_large");
+        refused(world.act(Who::Provider, put), Code::TransactionTooLarge);
     }
 }

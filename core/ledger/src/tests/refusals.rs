@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use borsh::BorshDeserialize;
-use piecework_model::{Credits, LeaseId, OwnerName, Rejection};
+use piecework_model::{Code, Credits, LeaseId, OwnerName, Rejection};
 
 use super::{
     accounts::{owned, registration, rotation, sponsored, transfer},
@@ -39,8 +39,8 @@ fn settled(change: impl FnOnce(&World, &mut Settle)) -> Rejection {
     world.act(Who::Controller, Action::Settle(settle)).unwrap_err()
 }
 
-const TRANSACTIONS: [(&str, Scenario); 7] = [
-    ("transaction.too_large", || {
+const TRANSACTIONS: [(Code, Scenario); 7] = [
+    (Code::TransactionTooLarge, || {
         act(
             Who::Provider,
             Action::PutOffer(PutOffer {
@@ -49,48 +49,48 @@ const TRANSACTIONS: [(&str, Scenario); 7] = [
             }),
         )
     }),
-    ("transaction.wrong_key", || {
+    (Code::TransactionWrongKey, || {
         let mut world = World::new();
         let mut signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
         signed.transaction.sender = Who::Developer.id();
         world.send(signed).unwrap_err()
     }),
-    ("transaction.bad_signature", || {
+    (Code::TransactionBadSignature, || {
         let mut world = World::new();
         let mut signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
         signed.signature.0[5] ^= 1;
         world.send(signed).unwrap_err()
     }),
-    ("transaction.stale_nonce", || {
+    (Code::TransactionStaleNonce, || {
         let mut world = World::new();
         let signed = world.sign(Who::Thief, transfer(Who::Provider, 1));
         world.send(signed.clone()).unwrap();
         world.send(signed).unwrap_err()
     }),
-    ("transaction.future_nonce", || {
+    (Code::TransactionFutureNonce, || {
         let mut world = World::new();
         world
             .send(world.sign_with(Who::Thief, 1, transfer(Who::Provider, 1)))
             .unwrap_err()
     }),
-    ("ledger.not_started", || {
+    (Code::LedgerNotStarted, || {
         let mut world = World::new();
         world.state.clear();
         world.act(Who::Thief, transfer(Who::Provider, 1)).unwrap_err()
     }),
-    ("ledger.overflow", || {
+    (Code::LedgerOverflow, || {
         let mut world = World::new();
         world.change_account(Who::Thief, |account| account.nonce = u64::MAX);
         world.act(Who::Thief, transfer(Who::Provider, 1)).unwrap_err()
     }),
 ];
 
-const ACCOUNTS: [(&str, Scenario); 11] = [
-    ("account.exists", || {
+const ACCOUNTS: [(Code, Scenario); 11] = [
+    (Code::AccountExists, || {
         act(Who::Thief, Action::Register(registration("thief-again")))
     }),
-    ("account.unknown", || act(Who::Stranger, transfer(Who::Thief, 1))),
-    ("account.bad_name", || {
+    (Code::AccountUnknown, || act(Who::Stranger, transfer(Who::Thief, 1))),
+    (Code::AccountBadName, || {
         let name = OwnerName::try_from_slice(&borsh::to_vec("Not A Name").unwrap()).unwrap();
         act(
             Who::Stranger,
@@ -100,77 +100,81 @@ const ACCOUNTS: [(&str, Scenario); 11] = [
             }),
         )
     }),
-    ("account.name_taken", || {
+    (Code::AccountNameTaken, || {
         act(Who::Stranger, Action::Register(registration("thief")))
     }),
-    ("account.sponsor_limit", || {
+    (Code::AccountSponsorLimit, || {
         act(
             Who::Stranger,
             Action::Register(sponsored(&World::new(), Who::Thief, GRANT.0 + 1)),
         )
     }),
-    ("account.sponsor_signature", || {
+    (Code::AccountSponsorSignature, || {
         let mut register = sponsored(&World::new(), Who::Thief, 5);
         register.sponsor.as_mut().unwrap().0 = Who::Developer.id();
         act(Who::Stranger, Action::Register(register))
     }),
-    ("account.owner_signature", || {
+    (Code::AccountOwnerSignature, || {
         let mut register = owned(&World::new(), Who::Thief);
         register.owner.as_mut().unwrap().0 = Who::Developer.id();
         act(Who::Stranger, Action::Register(register))
     }),
-    ("account.key_proof", || {
+    (Code::AccountKeyProof, || {
         let mut rotate = rotation(&World::new(), Who::Thief, Who::Stranger);
         rotate.proof.0[0] ^= 1;
         act(Who::Thief, Action::RotateKey(rotate))
     }),
-    ("transfer.not_positive", || act(Who::Thief, transfer(Who::Provider, 0))),
-    ("transfer.self", || act(Who::Thief, transfer(Who::Thief, 1))),
-    ("transfer.insufficient", || {
+    (Code::TransferNotPositive, || {
+        act(Who::Thief, transfer(Who::Provider, 0))
+    }),
+    (Code::TransferSelf, || act(Who::Thief, transfer(Who::Thief, 1))),
+    (Code::TransferInsufficient, || {
         act(Who::Thief, transfer(Who::Provider, GRANT.0 + 1))
     }),
 ];
 
-const OFFERS: [(&str, Scenario); 3] = [
-    ("offer.deposit", || {
+const OFFERS: [(Code, Scenario); 3] = [
+    (Code::OfferDeposit, || {
         let mut world = World::new();
         world.act(Who::Provider, transfer(Who::Thief, GRANT.0)).unwrap();
         world.act(Who::Provider, Action::PutOffer(offer(50))).unwrap_err()
     }),
-    ("offer.expired", || act(Who::Provider, Action::PutOffer(offer(1)))),
-    ("offer.unknown", || act(Who::Provider, Action::DropOffer(DropOffer {}))),
+    (Code::OfferExpired, || act(Who::Provider, Action::PutOffer(offer(1)))),
+    (Code::OfferUnknown, || {
+        act(Who::Provider, Action::DropOffer(DropOffer {}))
+    }),
 ];
 
-const LEASES: [(&str, Scenario); 12] = [
-    ("lease.unknown", || act(Who::Developer, top_up(LeaseId([1; 20]), 5))),
-    ("lease.not_yours", || {
+const LEASES: [(Code, Scenario); 12] = [
+    (Code::LeaseUnknown, || act(Who::Developer, top_up(LeaseId([1; 20]), 5))),
+    (Code::LeaseNotYours, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Thief, close(lease)).unwrap_err()
     }),
-    ("lease.bad_budget", || {
+    (Code::LeaseBadBudget, || {
         act(Who::Developer, Action::OpenLease(lease_terms(0)))
     }),
-    ("lease.insufficient_funds", || {
+    (Code::LeaseInsufficientFunds, || {
         act(Who::Developer, Action::OpenLease(lease_terms(GRANT.0 + 1)))
     }),
-    ("lease.no_payer", || {
+    (Code::LeaseNoPayer, || {
         let mut terms = lease_terms(5);
         terms.mailboxes.clear();
         act(Who::Developer, Action::OpenLease(terms))
     }),
-    ("lease.payer_exists", || {
+    (Code::LeasePayerExists, || {
         let (mut world, lease) = leased(10);
         world
             .act(Who::Developer, delegate(lease, Who::Controller, true))
             .unwrap_err()
     }),
-    ("lease.payer_unknown", || {
+    (Code::LeasePayerUnknown, || {
         let (mut world, lease) = leased(10);
         world
             .act(Who::Developer, delegate(lease, Who::Thief, false))
             .unwrap_err()
     }),
-    ("lease.too_many_payers", || {
+    (Code::LeaseTooManyPayers, || {
         let (mut world, lease) = leased(10);
         let full = vec![Who::Controller.public(); KEYS_PER_LEASE_MAX];
         world.change_lease(lease, |lease| lease.payer_keys = full);
@@ -178,21 +182,21 @@ const LEASES: [(&str, Scenario); 12] = [
             .act(Who::Developer, delegate(lease, Who::Thief, true))
             .unwrap_err()
     }),
-    ("lease.draining", || {
+    (Code::LeaseDraining, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
         world.act(Who::Developer, close(lease)).unwrap_err()
     }),
-    ("lease.still_draining", || {
+    (Code::LeaseStillDraining, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
         world.act(Who::Developer, expire(lease)).unwrap_err()
     }),
-    ("lease.not_draining", || {
+    (Code::LeaseNotDraining, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, expire(lease)).unwrap_err()
     }),
-    ("lease.closed", || {
+    (Code::LeaseClosed, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
         world.pass_blocks(u64::from(WINDOW));
@@ -201,78 +205,78 @@ const LEASES: [(&str, Scenario); 12] = [
     }),
 ];
 
-const SETTLEMENTS: [(&str, Scenario); 15] = [
-    ("settle.not_payer", || {
+const SETTLEMENTS: [(Code, Scenario); 15] = [
+    (Code::SettleNotPayer, || {
         let (mut world, lease) = leased(10);
         let settle = world.settlement(lease, &[job(0, 1)]);
         world.act(Who::Thief, Action::Settle(settle)).unwrap_err()
     }),
-    ("settle.other_provider", || {
+    (Code::SettleOtherProvider, || {
         let (mut world, lease) = leased(10);
         world.change_lease(lease, |lease| lease.provider = Some(Who::Thief.id()));
         world.settle(lease, &[job(0, 1)]).unwrap_err()
     }),
-    ("settle.empty", || settled(|_, settle| settle.jobs.clear())),
-    ("settle.not_ascending", || settled(|_, settle| settle.jobs.swap(0, 1))),
-    ("settle.bad_code", || settled(|_, settle| settle.jobs[1].code = 1)),
-    ("settle.no_paper", || {
+    (Code::SettleEmpty, || settled(|_, settle| settle.jobs.clear())),
+    (Code::SettleNotAscending, || settled(|_, settle| settle.jobs.swap(0, 1))),
+    (Code::SettleBadCode, || settled(|_, settle| settle.jobs[1].code = 1)),
+    (Code::SettleNoPaper, || {
         settled(|_, settle| (settle.jobs[0].metered, settle.jobs[0].received_at_ms) = (None, None))
     }),
-    ("settle.price_above_ticket", || {
+    (Code::SettlePriceAboveTicket, || {
         settled(|_, settle| settle.jobs[0].price_max_ucr = 99)
     }),
-    ("settle.price_above_caps", || {
+    (Code::SettlePriceAboveCaps, || {
         settled(|_, settle| settle.jobs[0].metered.as_mut().unwrap().counters.cpu_us = 99)
     }),
-    ("settle.bad_receipts", || settled(|_, settle| settle.receipts = None)),
-    ("settle.bad_acks", || {
+    (Code::SettleBadReceipts, || settled(|_, settle| settle.receipts = None)),
+    (Code::SettleBadAcks, || {
         settled(|world, settle| {
             let jobs = [job(0, 100), job(1, 100)];
             settle.acks = Some(seal_acks(&world.network, settle, &Who::Thief.key(), &jobs));
         })
     }),
-    ("settle.ack_without_receipt", || {
+    (Code::SettleAckWithoutReceipt, || {
         settled(|world, settle| {
             let jobs = [job(0, 100).only_ack(), job(1, 100).only_ack()];
             *settle = world.settlement(settle.lease, &jobs);
             settle.acks = Some(seal_acks(&world.network, settle, &Who::Mailbox.key(), &jobs));
         })
     }),
-    ("settle.job_mismatch", || {
+    (Code::SettleJobMismatch, || {
         let (mut world, lease) = leased(1_000);
         world.act(Who::Controller, jobs::open(lease, &[job(0, 10)])).unwrap();
         world.settle(lease, &[job(0, 11)]).unwrap_err()
     }),
-    ("settle.budget", || {
+    (Code::SettleBudget, || {
         let (mut world, lease) = leased(10);
         world.settle(lease, &[job(0, 11)]).unwrap_err()
     }),
-    ("settle.too_many_gaps", || {
+    (Code::SettleTooManyGaps, || {
         let (mut world, lease) = leased(1_000);
         let sparse: Vec<Job> = (0..9).map(|nth| job(nth * 2, 1)).collect();
         world.settle(lease, &sparse).unwrap_err()
     }),
-    ("settle.too_many_open", || {
+    (Code::SettleTooManyOpen, || {
         let (mut world, lease) = leased(1_000);
         world.change_lease(lease, |lease| lease.open_jobs = OPEN_JOBS_PER_LEASE_MAX);
         world.settle(lease, &[job(0, 1).only_ack()]).unwrap_err()
     }),
 ];
 
-const GENESES: [(&str, Scenario); 5] = [
-    ("genesis.bad_params", || {
+const GENESES: [(Code, Scenario); 5] = [
+    (Code::GenesisBadParams, || {
         refused_genesis(|genesis| genesis.params.window_blocks = 0)
     }),
-    ("genesis.bad_grant", || {
+    (Code::GenesisBadGrant, || {
         refused_genesis(|genesis| genesis.grants[0].amount = Credits(-1))
     }),
-    ("genesis.duplicate", || {
+    (Code::GenesisDuplicate, || {
         refused_genesis(|genesis| genesis.grants.push(genesis.grants[0].clone()))
     }),
-    ("genesis.unknown_owner", || {
+    (Code::GenesisUnknownOwner, || {
         refused_genesis(|genesis| genesis.peers[0].owner = "nobody".parse().unwrap())
     }),
-    ("genesis.too_large", || {
+    (Code::GenesisTooLarge, || {
         refused_genesis(|genesis| genesis.network_name = "x".repeat(261))
     }),
 ];
@@ -293,105 +297,107 @@ fn challenged(jobs: &[Job], blocks: u64, challenge: impl FnOnce(&World, LeaseId)
     world.challenge(challenge).unwrap_err()
 }
 
-const CLAIMS: [(&str, Scenario); 13] = [
-    ("claim.other_lane", || {
+const CLAIMS: [(Code, Scenario); 13] = [
+    (Code::ClaimOtherLane, || {
         let (mut world, lease) = leased(10);
         let claim = claim_of(&world, lease, Who::OtherProvider, &[&[job(0, 1)]]);
         world.act(Who::Provider, Action::Claim(claim)).unwrap_err()
     }),
-    ("claim.bad_tickets", || {
+    (Code::ClaimBadTickets, || {
         claimed(&[job(0, 1)], |_, claim| claim.batches[0].signature.0[0] ^= 1)
     }),
-    ("claim.bad_acks", || claimed(&[job(0, 1)], |_, claim| claim.acks = None)),
-    ("claim.price_above_ticket", || {
+    (Code::ClaimBadAcks, || {
+        claimed(&[job(0, 1)], |_, claim| claim.acks = None)
+    }),
+    (Code::ClaimPriceAboveTicket, || {
         claimed(&[job(0, 2).at_most(1)], |_, _| ())
     }),
-    ("claim.job_mismatch", || {
+    (Code::ClaimJobMismatch, || {
         let (mut world, lease) = leased(1_000);
         world.settle(lease, &[job(0, 5).at_most(9).only_receipt()]).unwrap();
         world.claim(lease, &[job(0, 6).at_most(9)]).unwrap_err()
     }),
-    ("claim.none", || {
+    (Code::ClaimNone, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Thief, pay(lease, &[0])).unwrap_err()
     }),
-    ("claim.not_due", || {
+    (Code::ClaimNotDue, || {
         let (mut world, lease) = leased(10);
         world.claim(lease, &[job(0, 1)]).unwrap();
         world.act(Who::Thief, pay(lease, &[0])).unwrap_err()
     }),
-    ("release.none", || {
+    (Code::ReleaseNone, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Controller, jobs::release(lease, &[0])).unwrap_err()
     }),
-    ("release.not_due", || {
+    (Code::ReleaseNotDue, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Controller, jobs::open(lease, &[job(0, 1)])).unwrap();
         world.act(Who::Controller, jobs::release(lease, &[0])).unwrap_err()
     }),
-    ("claim.too_late", || {
+    (Code::ClaimTooLate, || {
         challenged(&[job(0, 1)], u64::from(WINDOW), |world, lease| {
             replaced(world, lease, 0, job(0, 1))
         })
     }),
-    ("challenge.not_shown", || {
+    (Code::ChallengeNotShown, || {
         challenged(&[job(0, 1)], 0, |world, lease| {
             let same = receipt(lease, Who::Provider, &job(0, 1));
             other_receipt(world, (lease, Who::Provider), 0, same, Who::Provider)
         })
     }),
-    ("challenge.acknowledged", || {
+    (Code::ChallengeAcknowledged, || {
         challenged(&[job(0, 1)], 0, |world, lease| replaced(world, lease, 0, job(0, 1)))
     }),
-    ("challenge.not_paid", || {
+    (Code::ChallengeNotPaid, || {
         challenged(&[job(0, 1).only_receipt()], 0, |world, lease| {
             replaced(world, lease, 0, job(0, 1))
         })
     }),
 ];
 
-const COMMUNITY: [(&str, Scenario); 23] = [
-    ("lease.claims_pending", || {
+const COMMUNITY: [(Code, Scenario); 23] = [
+    (Code::LeaseClaimsPending, || {
         let (mut world, lease) = leased(10);
         world.act(Who::Developer, close(lease)).unwrap();
         world.pass_blocks(u64::from(WINDOW) - 1);
         world.claim(lease, &[job(0, 1)]).unwrap();
         world.act(Who::Developer, expire(lease)).unwrap_err()
     }),
-    ("mismatch.not_shown", || {
+    (Code::MismatchNotShown, || {
         let (mut world, lease) = leased(10);
         let action = mismatches::report(&world, lease, |first, second| first.output = second.output);
         world.act(Who::Controller, action).unwrap_err()
     }),
-    ("mismatch.reported", || {
+    (Code::MismatchReported, || {
         let (mut world, lease) = leased(10);
         let action = mismatches::report(&world, lease, |_, _| ());
         world.act(Who::Controller, action.clone()).unwrap();
         world.act(Who::Controller, action).unwrap_err()
     }),
-    ("account.not_sponsor", || act(Who::Developer, cover(Who::Thief, 1))),
-    ("account.limit_in_use", || {
+    (Code::AccountNotSponsor, || act(Who::Developer, cover(Who::Thief, 1))),
+    (Code::AccountLimitInUse, || {
         let mut world = lent();
         world.act(Who::Stranger, transfer(Who::Thief, 5)).unwrap();
         world.act(Who::Thief, set_limit(Who::Stranger, 4)).unwrap_err()
     }),
-    ("account.no_debt", || {
+    (Code::AccountNoDebt, || {
         lent().act(Who::Thief, cover(Who::Stranger, 1)).unwrap_err()
     }),
-    ("peers.not_owner", || {
+    (Code::PeersNotOwner, || {
         act(Who::Thief, propose(&new_params(|params| params.window_blocks = 9)))
     }),
-    ("peers.exists", || {
+    (Code::PeersExists, || {
         let world = four_peers();
         proposed(world, |world| add_peer(world, 1, Who::Developer))
     }),
-    ("peers.unknown", || {
+    (Code::PeersUnknown, || {
         proposed(World::new(), |_| Change::RemovePeer(peer_key(3).public()))
     }),
-    ("peers.last", || {
+    (Code::PeersLast, || {
         proposed(World::new(), |_| Change::RemovePeer(genesis().peers[0].key))
     }),
-    ("peers.too_many", || {
+    (Code::PeersTooMany, || {
         let mut world = World::new();
         let Some(Value::Committee(committee)) = world.state.get_mut(&Key::Committee) else {
             panic!("no committee")
@@ -399,7 +405,7 @@ const COMMUNITY: [(&str, Scenario); 23] = [
         committee.peers = vec![committee.peers[0].clone(); 500];
         proposed(world, |world| add_peer(world, 1, Who::Developer))
     }),
-    ("peers.bad_address", || {
+    (Code::PeersBadAddress, || {
         proposed(World::new(), |world| match add_peer(world, 1, Who::Developer) {
             Change::AddPeer(add) => Change::AddPeer(AddPeer {
                 address: "x".into(),
@@ -408,7 +414,7 @@ const COMMUNITY: [(&str, Scenario); 23] = [
             other => other,
         })
     }),
-    ("peers.bad_proof", || {
+    (Code::PeersBadProof, || {
         proposed(World::new(), |world| match add_peer(world, 1, Who::Developer) {
             Change::AddPeer(add) => Change::AddPeer(AddPeer {
                 owner: Who::Thief.id(),
@@ -417,32 +423,32 @@ const COMMUNITY: [(&str, Scenario); 23] = [
             other => other,
         })
     }),
-    ("peers.change_pending", || {
+    (Code::PeersChangePending, || {
         let mut world = World::new();
         let first = add_peer(&world, 1, Who::Developer);
         world.act(Who::Controller, propose(&first)).unwrap();
         proposed(world, |world| add_peer(world, 2, Who::Developer))
     }),
-    ("peers.nothing_to_pay", || act(Who::Thief, pay_peers())),
-    ("params.fixed", || {
+    (Code::PeersNothingToPay, || act(Who::Thief, pay_peers())),
+    (Code::ParamsFixed, || {
         proposed(World::new(), |_| new_params(|params| params.epoch_blocks = 5))
     }),
-    ("rules.not_next", || proposed(World::new(), |_| switch(3, 1_000))),
-    ("rules.too_soon", || proposed(World::new(), |_| switch(2, 39))),
-    ("proposal.unknown", || {
+    (Code::RulesNotNext, || proposed(World::new(), |_| switch(3, 1_000))),
+    (Code::RulesTooSoon, || proposed(World::new(), |_| switch(2, 39))),
+    (Code::ProposalUnknown, || {
         let change = new_params(|params| params.window_blocks = 9);
         act(Who::Controller, vote(Who::Controller, &change))
     }),
-    ("proposal.changed", || voted(0, |params| params.window_blocks = 8)),
-    ("proposal.expired", || {
+    (Code::ProposalChanged, || voted(0, |params| params.window_blocks = 8)),
+    (Code::ProposalExpired, || {
         voted(PROPOSAL_BLOCKS, |params| params.window_blocks = 9)
     }),
-    ("proposal.voted", || {
+    (Code::ProposalVoted, || {
         let (mut world, change) = (four_peers(), new_params(|params| params.window_blocks = 9));
         world.act(Who::Controller, propose(&change)).unwrap();
         world.act(Who::Controller, vote(Who::Controller, &change)).unwrap_err()
     }),
-    ("genesis.no_peer", || refused_genesis(|genesis| genesis.peers.clear())),
+    (Code::GenesisNoPeer, || refused_genesis(|genesis| genesis.peers.clear())),
 ];
 
 fn proposed(mut world: World, change: impl FnOnce(&World) -> Change) -> Rejection {
@@ -462,7 +468,7 @@ fn voted(blocks: u64, change: impl FnOnce(&mut Params)) -> Rejection {
 
 #[test]
 fn every_rejection_is_met_with_its_code_and_its_sentence() {
-    let scenarios: Vec<(&str, Scenario)> = [
+    let scenarios: Vec<(Code, Scenario)> = [
         &TRANSACTIONS[..],
         &ACCOUNTS[..],
         &OFFERS[..],
@@ -477,12 +483,12 @@ fn every_rejection_is_met_with_its_code_and_its_sentence() {
         let refused = scenario();
         assert_eq!(refused.code, *code);
         assert!(
-            rejections().contains(&(code, refused.message.as_str())),
+            rejections().contains(&(*code, refused.message.as_str())),
             "{refused} is not in the table"
         );
     }
-    let met: BTreeSet<&str> = scenarios.iter().map(|(code, _)| *code).collect();
-    let listed: BTreeSet<&str> = rejections().iter().map(|(code, _)| *code).collect();
+    let met: BTreeSet<Code> = scenarios.iter().map(|(code, _)| *code).collect();
+    let listed: BTreeSet<Code> = rejections().iter().map(|(code, _)| *code).collect();
     assert_eq!(met, listed);
     assert_eq!(listed.len(), rejections().len(), "a code is listed once");
 }

@@ -1,5 +1,7 @@
 //! The peers' votes on the number of the rules.
 
+use piecework_model::Code;
+
 use super::{committee::*, world::*};
 use crate::*;
 
@@ -46,14 +48,14 @@ pub fn a_switch_too_near_is_refused_however_late_the_last_vote_comes() {
     let mut world = four_peers();
     refused(
         world.act(Who::Controller, propose(&switch(2, 2 * EPOCH - 1))),
-        "rules.too_soon",
+        Code::RulesTooSoon,
     );
     let change = switch(2, 2 * EPOCH);
     world.carry(&change, 1).unwrap();
     world.height = EPOCH - 1;
     refused(
         world.act(Who::Provider, vote(Who::Controller, &change)),
-        "rules.too_soon",
+        Code::RulesTooSoon,
     );
     assert_eq!(world.rules(), Rules::default());
 }
@@ -63,18 +65,18 @@ pub fn rules_follow_one_another_and_a_switch_can_be_called_off_or_moved() {
     let mut world = World::new();
     let put = |world: &mut World, rules, from_height| world.act(Who::Controller, propose(&switch(rules, from_height)));
     for number in [0, 1, 3, u32::MAX] {
-        refused(put(&mut world, number, 1_000), "rules.not_next");
+        refused(put(&mut world, number, 1_000), Code::RulesNotNext);
     }
     put(&mut world, 2, 1_000).unwrap();
     put(&mut world, 2, 2_000).unwrap();
     assert_eq!([world.rules().at(1_000), world.rules().at(2_000)], [1, 2], "moved");
     put(&mut world, 1, 3_000).unwrap();
     assert_eq!(world.rules().at(u64::MAX), 1, "called off");
-    refused(put(&mut world, 1, 3_000), "rules.not_next");
+    refused(put(&mut world, 1, 3_000), Code::RulesNotNext);
     put(&mut world, 2, 500).unwrap();
     world.height = 500;
-    refused(put(&mut world, 2, 1_000), "rules.not_next");
-    refused(put(&mut world, 1, 1_000), "rules.not_next");
+    refused(put(&mut world, 2, 1_000), Code::RulesNotNext);
+    refused(put(&mut world, 1, 1_000), Code::RulesNotNext);
     put(&mut world, 3, 1_000).unwrap();
     assert_eq!([world.rules().at(999), world.rules().at(1_000)], [2, 3]);
 }

@@ -1,6 +1,6 @@
 //! Who is paid what, when and how often.
 
-use piecework_model::{Credits, Digest};
+use piecework_model::{Code, Credits, Digest};
 
 use super::{accounts::owned, world::*};
 use crate::*;
@@ -79,7 +79,7 @@ fn one_receipt_cannot_be_used_on_another_lane_or_lease_or_network() {
         change(&mut stolen, second);
         refused(
             world.act(Who::Controller, Action::Settle(stolen)),
-            "settle.bad_receipts",
+            Code::SettleBadReceipts,
         );
     }
     let mut other = genesis();
@@ -87,7 +87,7 @@ fn one_receipt_cannot_be_used_on_another_lane_or_lease_or_network() {
     let elsewhere = settlement(&other.network_id(), lease, Who::Provider, &[job(0, 100)]);
     refused(
         world.act(Who::Controller, Action::Settle(elsewhere)),
-        "settle.bad_receipts",
+        Code::SettleBadReceipts,
     );
 }
 
@@ -110,14 +110,14 @@ fn every_field_of_a_receipt_is_under_the_providers_seal() {
         change(&mut settle.jobs[0]);
         refused(
             world.act(Who::Controller, Action::Settle(settle)),
-            "settle.bad_receipts",
+            Code::SettleBadReceipts,
         );
     }
     let mut settle = world.settlement(lease, &[job(0, 100)]);
     settle.codes[0] = Digest::of(b"other code");
     refused(
         world.act(Who::Controller, Action::Settle(settle)),
-        "settle.bad_receipts",
+        Code::SettleBadReceipts,
     );
 }
 
@@ -133,7 +133,7 @@ fn a_seal_is_of_one_kind() {
         settle.receipts = Some(seal.signature);
         refused(
             world.act(Who::Controller, Action::Settle(settle.clone())),
-            "settle.bad_receipts",
+            Code::SettleBadReceipts,
         );
     }
 }
@@ -147,7 +147,7 @@ fn a_rotated_provider_key_seals_from_then_on() {
     world.act(Who::Provider, Action::RotateKey(rotate)).unwrap();
     refused(
         world.act(Who::Controller, Action::Settle(settle.clone())),
-        "settle.bad_receipts",
+        Code::SettleBadReceipts,
     );
     settle.receipts = seal_receipts(&world.network, &settle, &Who::Stranger.key());
     assert_eq!(paid(&world.act(Who::Controller, Action::Settle(settle)).unwrap()), [0]);
@@ -162,17 +162,17 @@ fn another_mailbox_can_seal_the_acks() {
     let mut settle = world.settlement(lease, &jobs);
     refused(
         world.act(Who::Controller, Action::Settle(settle.clone())),
-        "settle.bad_acks",
+        Code::SettleBadAcks,
     );
     settle.acks = Some(seal_acks(&world.network, &settle, &Who::Thief.key(), &jobs));
     refused(
         world.act(Who::Controller, Action::Settle(settle.clone())),
-        "settle.bad_acks",
+        Code::SettleBadAcks,
     );
     settle.acks.as_mut().unwrap().0 = Who::Mailbox.public();
     refused(
         world.act(Who::Controller, Action::Settle(settle.clone())),
-        "settle.bad_acks",
+        Code::SettleBadAcks,
     );
     settle.acks = Some(seal_acks(&world.network, &settle, &Who::Mailbox.key(), &jobs));
     assert_eq!(
@@ -195,7 +195,7 @@ fn an_ack_of_another_output_pays_nothing() {
     world.change_lease(lease, |lease| lease.mailboxes = vec![Who::Mailbox.public()]);
     let mut settle = world.settlement(lease, &[job(0, 100)]);
     settle.acks = Some(seal_acks(&world.network, &settle, &Who::Mailbox.key(), &[job(1, 100)]));
-    refused(world.act(Who::Controller, Action::Settle(settle)), "settle.bad_acks");
+    refused(world.act(Who::Controller, Action::Settle(settle)), Code::SettleBadAcks);
 }
 
 #[test]
@@ -203,7 +203,10 @@ fn the_first_receipt_of_a_job_stands() {
     let mut world = World::new();
     let lease = world.open_lease(1_000);
     world.settle(lease, &[job(0, 100).at_most(500).only_receipt()]).unwrap();
-    refused(world.settle(lease, &[job(0, 200).at_most(500)]), "settle.job_mismatch");
+    refused(
+        world.settle(lease, &[job(0, 200).at_most(500)]),
+        Code::SettleJobMismatch,
+    );
     assert_eq!(
         world.settle(lease, &[job(0, 100).at_most(500).only_receipt()]),
         Ok(vec![])
@@ -218,7 +221,7 @@ fn a_settlement_over_the_budget_changes_nothing_at_all() {
     let before = world.state.clone();
     refused(
         world.settle(lease, &[job(0, 100), job(1, 100), job(2, 51)]),
-        "settle.budget",
+        Code::SettleBudget,
     );
     assert_eq!(world.state, before);
     world.settle(lease, &[job(0, 100), job(1, 100), job(2, 50)]).unwrap();
@@ -231,7 +234,7 @@ fn papers_that_wait_keep_their_price_in_the_budget() {
     let lease = world.open_lease(1_000);
     world.settle(lease, &[job(0, 300).at_most(800).only_receipt()]).unwrap();
     world.settle(lease, &[job(1, 300).at_most(700).only_ack()]).unwrap();
-    refused(world.settle(lease, &[job(2, 1)]), "settle.budget");
+    refused(world.settle(lease, &[job(2, 1)]), Code::SettleBudget);
     world.settle(lease, &[job(1, 300).at_most(700).only_receipt()]).unwrap();
     assert_eq!(paid(&world.settle(lease, &[job(2, 400)]).unwrap()), [2]);
 }
@@ -284,7 +287,7 @@ fn gaps_are_bounded_and_closing_them_makes_room() {
     let lease = world.open_lease(100_000);
     let sparse: Vec<Job> = (0..8).map(|nth| job(nth * 2, 10)).collect();
     world.settle(lease, &sparse).unwrap();
-    refused(world.settle(lease, &[job(100, 10)]), "settle.too_many_gaps");
+    refused(world.settle(lease, &[job(100, 10)]), Code::SettleTooManyGaps);
     world.settle(lease, &[job(1, 10)]).unwrap();
     world.settle(lease, &[job(100, 10)]).unwrap();
     assert_eq!(world.lane(lease, Who::Provider).taken.len(), 8);
@@ -295,5 +298,5 @@ fn a_lease_with_one_provider_pays_no_other() {
     let mut world = World::new();
     let lease = world.open_lease(100_000);
     world.change_lease(lease, |lease| lease.provider = Some(Who::OtherProvider.id()));
-    refused(world.settle(lease, &[job(0, 10)]), "settle.other_provider");
+    refused(world.settle(lease, &[job(0, 10)]), Code::SettleOtherProvider);
 }

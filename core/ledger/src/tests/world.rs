@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use piecework_model::{
-    AccountId, Ack, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, Prices, PublicKey,
+    AccountId, Ack, Code, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, Prices, PublicKey,
     Receipt, Rejection, Seal, SecretKey, Signature,
 };
 
@@ -457,7 +457,7 @@ pub fn seal_acks(network: &NetworkId, settle: &Settle, key: &SecretKey, jobs: &[
 }
 
 #[track_caller]
-pub fn refused(told: Told, code: &str) -> Rejection {
+pub fn refused(told: Told, code: Code) -> Rejection {
     let refused = told.expect_err("this must be refused");
     assert_eq!(refused.code, code, "{refused}");
     refused

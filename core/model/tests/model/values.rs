@@ -97,7 +97,11 @@ fn ids_read_back_from_their_text_with_and_without_prefix() {
         "lease_abababababababababababababababababababab",
         "acc_é",
     ] {
-        assert_eq!(wrong.parse::<AccountId>().unwrap_err().code, "id.malformed", "{wrong}");
+        assert_eq!(
+            wrong.parse::<AccountId>().unwrap_err().code,
+            Code::IdMalformed,
+            "{wrong}"
+        );
     }
 }
 
@@ -124,7 +128,11 @@ fn names_are_checked_where_they_are_read() {
         "é",
         "a234567890123456789012345678901",
     ] {
-        assert_eq!(bad.parse::<OwnerName>().unwrap_err().code, "account.bad_name", "{bad}");
+        assert_eq!(
+            bad.parse::<OwnerName>().unwrap_err().code,
+            Code::AccountBadName,
+            "{bad}"
+        );
         assert!(serde_json::from_str::<OwnerName>(&format!("\"{bad}\"")).is_err());
     }
 }

@@ -10,11 +10,17 @@
 //! A line is one developer's calls that can run at the same providers (its eligibility class). A slot that comes free is
 //! given away at once: among the developers with a call that can use it, to the one that has had the least of this
 //! provider by its weight ([`shares`]); of that developer's calls to the one that came first. Each provider is shared
-//! by itself, so nobody gets less than its share of any provider that it can use, nor of them all together.
+//! by itself, so nobody gets less than its share of any provider that it can use, nor of them all together. A slot is of no
+//! use to a call that the provider has no memory for ([`memory`]).
+//!
+//! Some slots of each provider stay in reserve for developers that hold few there ([`reserve`]): long jobs of one never
+//! fill a provider, and a developer that holds none starts at once.
 //!
 //! Pure: the time comes in with each call, and what comes of it goes out through [`Room::next`], which has to be asked
 //! until it says `None` after everything that may free a slot.
 
+mod memory;
+mod reserve;
 mod set;
 mod shares;
 mod terms;
@@ -23,6 +29,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use memory::Purse;
 use piecework_model::{AccountId, FunctionId};
 
 pub use set::ProviderSet;
@@ -36,12 +43,44 @@ struct Berth {
     /// Fewer than the slots while others than this controller seem to use some.
     ceiling: u32,
     taken: u32,
+    memory: Purse,
     shares: Shares,
+    /// Whose computer it is: nothing is kept back from its owner.
+    owner: Option<AccountId>,
 }
 
 impl Berth {
+    fn free(&self) -> u32 {
+        match self.presence {
+            Presence::Open => self.given().saturating_sub(self.taken),
+            Presence::Returning | Presence::Closed => 0,
+        }
+    }
+
+    fn given(&self) -> u32 {
+        self.slots.min(self.ceiling)
+    }
+
     fn is_free(&self) -> bool {
-        self.presence == Presence::Open && self.taken < self.slots.min(self.ceiling)
+        self.free() > 0
+    }
+
+    /// Whether a free slot is for this developer.
+    fn gives_slot_to(&self, developer: AccountId) -> bool {
+        let kept_back = match self.owner == Some(developer) {
+            true => 0,
+            false => reserve::kept_back(self.given(), self.shares.running(developer)),
+        };
+        self.free() > kept_back
+    }
+
+    /// Whether a free slot, and enough of the free memory, is for this developer, by how many slots it holds.
+    fn has_room_for(&self, claim: &Claim) -> bool {
+        let kept_bytes = match self.owner == Some(claim.developer) {
+            true => 0,
+            false => reserve::kept_bytes(self.given(), self.shares.running(claim.developer), self.memory.bytes),
+        };
+        self.gives_slot_to(claim.developer) && self.memory.fits(claim.memory_bytes.saturating_add(kept_bytes))
     }
 }
 
@@ -52,6 +91,8 @@ struct Line<L, T> {
     calls: BTreeMap<u64, Call<T>>,
     /// Since when no provider that could take its calls is there or about to be.
     barren_since_us: Option<u64>,
+    /// How many calls got a slot of a provider while the first of these waited for its memory.
+    passed_over: u32,
 }
 
 struct Call<T> {
@@ -93,6 +134,8 @@ pub struct Room<L, T> {
     arrivals: u64,
     waiting: usize,
     impatient: u32,
+    /// Lines that were passed over as often as may be.
+    starving: usize,
     /// Whose calls could take the slot that is given away: developer, weight, line. Kept for its memory alone.
     takers: Vec<(AccountId, u32, usize)>,
 }
@@ -108,6 +151,7 @@ impl<L: PartialEq, T> Room<L, T> {
             arrivals: 0,
             waiting: 0,
             impatient: 0,
+            starving: 0,
             takers: Vec::new(),
         }
     }
@@ -119,7 +163,9 @@ impl<L: PartialEq, T> Room<L, T> {
             slots: 0,
             ceiling: u32::MAX,
             taken: 0,
+            memory: Purse::default(),
             shares: Shares::default(),
+            owner: None,
         });
         self.berths.len() - 1
     }
@@ -128,6 +174,12 @@ impl<L: PartialEq, T> Room<L, T> {
     pub fn open(&mut self, provider: usize, presence: Presence, slots: u32) {
         let berth = &mut self.berths[provider];
         (berth.presence, berth.slots) = (presence, slots);
+        self.stir(provider);
+    }
+
+    /// Says whose computer it is: its owner may fill it.
+    pub fn set_owner(&mut self, provider: usize, owner: AccountId) {
+        self.berths[provider].owner = Some(owner);
         self.stir(provider);
     }
 
@@ -152,16 +204,18 @@ impl<L: PartialEq, T> Room<L, T> {
         self.stir(provider);
     }
 
-    /// A slot there, at once or not at all. Passes nobody over: a slot that is free is one that no call waits for.
+    /// A slot there, at once or not at all. Passes nobody over but calls that wait for more memory than is free: a slot that is
+    /// free is one that no other waiting call may have. A limit that was raised may let others in: ask [`Self::next`].
     pub fn admit(&mut self, provider: usize, claim: &Claim, now_us: u64) -> Admission {
         self.set_limit(claim);
         if self.is_at_limit(claim) {
             return Admission::AtLimit;
         }
-        if !self.berths[provider].is_free() {
+        if !self.fits(provider, claim) || self.is_kept(provider) {
             return Admission::Full;
         }
         self.take(provider, claim, now_us);
+        self.note_passed_over(provider);
         Admission::Taken
     }
 
@@ -196,6 +250,7 @@ impl<L: PartialEq, T> Room<L, T> {
                 able,
                 calls: BTreeMap::new(),
                 barren_since_us: None,
+                passed_over: 0,
             });
             queue.lines.len() - 1
         });
@@ -229,6 +284,7 @@ impl<L: PartialEq, T> Room<L, T> {
     pub fn release(&mut self, provider: usize, claim: &Claim, now_us: u64) {
         let berth = &mut self.berths[provider];
         berth.taken -= 1;
+        berth.memory.taken -= claim.memory_bytes;
         berth.shares.end(claim.developer, now_us);
         if let Some((function, _)) = claim.function {
             let turnstile = self.functions.get_mut(&function).expect("who runs has come in");
@@ -243,7 +299,7 @@ impl<L: PartialEq, T> Room<L, T> {
 
     /// Changes one slot for another, if the other is free. Whether it was.
     pub fn swap(&mut self, from: usize, to: usize, claim: &Claim, now_us: u64) -> bool {
-        if !self.berths[to].is_free() {
+        if !self.fits(to, claim) || self.is_kept(to) {
             return false;
         }
         self.take(to, claim, now_us);
@@ -266,6 +322,10 @@ impl<L: PartialEq, T> Room<L, T> {
     /// patient ones, and raises what [`Self::lower`] lowered.
     pub fn sweep(&mut self, now_us: u64, patience_us: u64) -> Vec<T> {
         for provider in 0..self.berths.len() {
+            if self.starving > 0 {
+                // Where memory is kept may have changed with what is open.
+                stir(&mut self.stirred, &self.berths, provider);
+            }
             let berth = &mut self.berths[provider];
             if berth.ceiling < berth.slots {
                 berth.ceiling += 1 + berth.slots / 8;
@@ -356,6 +416,7 @@ impl<L: PartialEq, T> Room<L, T> {
     fn take(&mut self, provider: usize, claim: &Claim, now_us: u64) {
         let berth = &mut self.berths[provider];
         berth.taken += 1;
+        berth.memory.taken += claim.memory_bytes;
         berth.shares.begin(claim.developer, claim.weight, now_us);
         if let Some((function, limit)) = claim.function {
             // A function whose calls wait and are patient may have been forgotten.
@@ -370,6 +431,9 @@ impl<L: PartialEq, T> Room<L, T> {
 
     /// Out of its line, which goes when it is empty.
     fn pull(&mut self, developer: AccountId, index: usize, arrival: u64) -> (T, Claim) {
+        if self.queues[&developer].lines[index].first() == arrival {
+            self.forget_passed_over(developer, index);
+        }
         let queue = self.queues.get_mut(&developer).expect("who waits is in a queue");
         let line = &mut queue.lines[index];
         let claim = line.claim;
@@ -386,41 +450,65 @@ impl<L: PartialEq, T> Room<L, T> {
     }
 
     /// One slot of this provider, to whom it belongs next.
-    ///
-    /// Here, and in [`Self::admit`], a guaranteed share of an account would be heeded.
     fn grant(&mut self, provider: usize, now_us: u64) -> Option<Grant<T>> {
         if !self.berths[provider].is_free() {
             return None;
         }
+        if let Some((developer, line)) = self.starving_line(provider) {
+            let claim = self.queues[&developer].lines[line].claim;
+            return self
+                .fits(provider, &claim)
+                .then(|| self.hand(provider, developer, line, now_us));
+        }
         let mut takers = std::mem::take(&mut self.takers);
         takers.clear();
+        let mut is_awaited = false;
         for (developer, queue) in &self.queues {
-            if let Some(line) = self.oldest(queue, provider) {
-                takers.push((*developer, queue.weight, line));
+            match self.oldest(queue, provider) {
+                Some(line) => takers.push((*developer, queue.weight, line)),
+                None => is_awaited |= queue.lines.iter().any(|line| self.could_take(line, provider)),
             }
         }
         let berth = &mut self.berths[provider];
         let granted = if takers.is_empty() {
-            berth.shares.calm();
+            // A call that waits for a slot outside of the reserve goes on being counted for.
+            if !is_awaited {
+                berth.shares.calm();
+            }
             None
         } else {
             let waiting = takers.iter().map(|(developer, weight, _)| (*developer, *weight));
             Some(takers[berth.shares.next(waiting, berth.slots, now_us)])
         };
         self.takers = takers;
-        let (developer, weight, line) = granted?;
-        let arrival = self.queues[&developer].lines[line].first();
+        let (developer, _, line) = granted?;
+        let grant = self.hand(provider, developer, line, now_us);
+        self.note_passed_over(provider);
+        Some(grant)
+    }
+
+    /// A slot there, to the first call of this line.
+    fn hand(&mut self, provider: usize, developer: AccountId, line: usize, now_us: u64) -> Grant<T> {
+        let queue = &self.queues[&developer];
+        let (weight, arrival) = (queue.weight, queue.lines[line].first());
         let (word, claim) = self.pull(developer, line, arrival);
         let claim = Claim { weight, ..claim };
         self.take(provider, &claim, now_us);
-        Some(Grant { provider, claim, word })
+        Grant { provider, claim, word }
     }
 
     /// The line whose first call came first, of those that this provider can take a call of now.
     fn oldest(&self, queue: &Queue<L, T>, provider: usize) -> Option<usize> {
-        let can = |line: &Line<L, T>| line.able.contains(provider) && !self.is_at_limit(&line.claim);
+        let berth = &self.berths[provider];
+        let can = |line: &Line<L, T>| self.could_take(line, provider) && berth.has_room_for(&line.claim);
         let lines = queue.lines.iter().enumerate().filter(|(_, line)| can(line));
         lines.min_by_key(|(_, line)| line.first()).map(|(index, _)| index)
+    }
+
+    /// Whether this provider could take a call of the line now, were it not for the reserve.
+    fn could_take(&self, line: &Line<L, T>, provider: usize) -> bool {
+        let memory = &self.berths[provider].memory;
+        line.able.contains(provider) && memory.fits(line.claim.memory_bytes) && !self.is_at_limit(&line.claim)
     }
 
     fn stir(&mut self, provider: usize) {

@@ -80,6 +80,11 @@ impl Shares {
         stake
     }
 
+    /// Jobs of the developer that run here.
+    pub(super) fn running(&self, developer: AccountId) -> u32 {
+        self.place(developer).map_or(0, |index| self.stakes[index].running)
+    }
+
     pub(super) fn begin(&mut self, developer: AccountId, weight: u32, now_us: u64) {
         let round = self.round;
         let stake = self.stake(developer, weight, now_us);

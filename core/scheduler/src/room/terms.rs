@@ -18,6 +18,8 @@ pub struct Claim {
     pub weight: u32,
     /// The function and how many of its calls may run at once; none for runs beside that limit.
     pub function: Option<(FunctionId, u32)>,
+    /// Memory that the provider sets aside for it.
+    pub memory_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,584 +1,673 @@
-//! Every stable code with its status and its cause. docs/errors.md is generated from this table.
+//! Every stable code with its status and its cause. docs/errors.md is generated from these tables.
+
+use piecework_model::Code;
 
 mod ledger;
+mod local;
 
-/// One stable code.
+/// What a code means.
 #[derive(Clone, Copy, Debug)]
-pub struct Code {
-    pub code: &'static str,
-    pub status: u16,
+pub struct Entry {
+    pub code: Code,
+    /// `None` if only the command line says it, of its own machine.
+    pub status: Option<u16>,
     pub when: &'static str,
 }
 
-const fn code(status: u16, code: &'static str, when: &'static str) -> Code {
-    Code { code, status, when }
+const fn code(status: u16, code: Code, when: &'static str) -> Entry {
+    let status = Some(status);
+    Entry { code, status, when }
 }
+
+const TABLES: [&[Entry]; 3] = [PLATFORM, ledger::LEDGER, local::LOCAL];
 
 /// Every code, in no order.
-pub fn catalogue() -> impl Iterator<Item = &'static Code> {
-    PLATFORM.iter().chain(ledger::LEDGER)
+pub fn catalogue() -> impl Iterator<Item = &'static Entry> {
+    TABLES.into_iter().flatten()
 }
 
-const PLATFORM: &[Code] = &[
+/// How often the tables list a code.
+const fn listed(code: Code) -> usize {
+    let (mut table, mut times) = (0, 0);
+    while table < TABLES.len() {
+        let mut entry = 0;
+        while entry < TABLES[table].len() {
+            times += (TABLES[table][entry].code as u16 == code as u16) as usize;
+            entry += 1;
+        }
+        table += 1;
+    }
+    times
+}
+
+/// A code without documentation does not compile. The error names the code.
+const _: () = {
+    let mut nth = 0;
+    while nth < Code::ALL.len() {
+        if listed(Code::ALL[nth]) != 1 {
+            panic!("{}", Code::ALL[nth].as_str());
+        }
+        nth += 1;
+    }
+};
+
+const PLATFORM: &[Entry] = &[
     code(
         422,
-        "account.bad_name",
+        Code::AccountBadName,
         "the name is not 1 to 30 characters from a-z, 0-9 and -",
     ),
     code(
         422,
-        "account.bad_password",
+        Code::AccountBadPassword,
         "the password is shorter than 10 or longer than 200 characters",
     ),
     code(
         422,
-        "account.bad_registration",
+        Code::AccountBadRegistration,
         "the signed registration cannot be decoded or does not match the name and key",
     ),
-    code(422, "account.bad_signature", "the transaction's signature is invalid"),
-    code(409, "account.exists", "the name or key is already taken"),
+    code(422, Code::AccountBadSignature, "the transaction's signature is invalid"),
+    code(409, Code::AccountExists, "the name or key is already taken"),
     code(
         402,
-        "account.insufficient_credits",
+        Code::AccountInsufficientCredits,
         "the account cannot cover the maximum cost of the run; nothing ran",
     ),
-    code(404, "account.not_found", "no account has this name"),
+    code(404, Code::AccountNotFound, "no account has this name"),
     code(
         422,
-        "account.sponsor_limit",
+        Code::AccountSponsorLimit,
         "the sponsor's signature or credits do not cover the limit",
     ),
     code(
         422,
-        "account.unknown",
+        Code::AccountUnknown,
         "the transaction names an account that is not on the ledger",
     ),
     code(
         401,
-        "auth.bad_credentials",
+        Code::AuthBadCredentials,
         "the name, password, challenge or signature is wrong",
     ),
-    code(401, "auth.bad_token", "the token is unknown, expired or revoked"),
+    code(401, Code::AuthBadToken, "the token is unknown, expired or revoked"),
     code(
         401,
-        "auth.missing_token",
+        Code::AuthMissingToken,
         "the request has no `Authorization: Bearer` header",
     ),
     code(
         429,
-        "auth.rate_limited",
+        Code::AuthRateLimited,
         "too many login attempts for this name; see Retry-After",
     ),
-    code(403, "auth.operator", "only an operator can do this"),
-    code(403, "auth.scope", "the token lacks the scope that this request needs"),
+    code(403, Code::AuthOperator, "only an operator can do this"),
+    code(
+        403,
+        Code::AuthScope,
+        "the token lacks the scope that this request needs",
+    ),
     code(
         409,
-        "account.other_key",
+        Code::AccountOtherKey,
         "the account has a different key than the one given",
     ),
-    code(422, "block.bad_height", "the height is not a whole number"),
-    code(404, "block.not_found", "the ledger has no block at this height yet"),
+    code(422, Code::BlockBadHeight, "the height is not a whole number"),
+    code(404, Code::BlockNotFound, "the ledger has no block at this height yet"),
     code(
         422,
-        "card.no_request",
+        Code::CardNoRequest,
         "the peer's card contains no request to join a running network",
     ),
     code(
         422,
-        "card.other_network",
+        Code::CardOtherNetwork,
         "the peer's card asks to join another network",
     ),
-    code(408, "body.too_slow", "the body did not arrive in time"),
-    code(422, "body.bad_encoding", "the base64 cannot be decoded"),
+    code(408, Code::BodyTooSlow, "the body did not arrive in time"),
+    code(422, Code::BodyBadEncoding, "the base64 cannot be decoded"),
     code(
         422,
-        "body.malformed",
+        Code::BodyMalformed,
         "the body is not the JSON that this endpoint expects; `field` says where",
     ),
     code(
         413,
-        "body.too_large",
+        Code::BodyTooLarge,
         "the body is larger than the limit in the message",
     ),
     code(
         422,
-        "bundle.bad_archive",
+        Code::BundleBadArchive,
         "the bundle is not a tar archive (plain, gzip or zstd)",
     ),
     code(
         422,
-        "bundle.bad_path",
+        Code::BundleBadPath,
         "an entry of the bundle is outside it, or is not a file, folder or link inside it",
     ),
-    code(422, "bundle.no_entry", "the bundle does not contain the handler's file"),
-    code(413, "bundle.too_large", "the bundle has too many bytes or files"),
-    code(413, "bundle.too_many_files", "the bundle has too many files"),
-    code(422, "cursor.malformed", "the cursor is not the `next` of a page"),
+    code(
+        503,
+        Code::DiskLow,
+        "the server's disk is nearly full: new work and data are refused until there is room; see Retry-After",
+    ),
+    code(
+        429,
+        Code::DeployAllowance,
+        "the account's deploys have used the computing that is free in a day; the hint says when to deploy again",
+    ),
+    code(
+        503,
+        Code::DeployBusy,
+        "too many deploys of the account are under way, or no provider has a slot free to load the code; see Retry-After",
+    ),
     code(
         422,
-        "egress.bad_destination",
+        Code::BundleNoEntry,
+        "the bundle does not contain the handler's file",
+    ),
+    code(413, Code::BundleTooLarge, "the bundle has too many bytes or files"),
+    code(413, Code::BundleTooManyFiles, "the bundle has too many files"),
+    code(422, Code::CursorMalformed, "the cursor is not the `next` of a page"),
+    code(
+        422,
+        Code::EgressBadDestination,
         "an entry of the allow list is not HOST:PORT with a name, a wildcard or an IPv4 address",
     ),
     code(
         422,
-        "egress.bad_limit",
+        Code::EgressBadLimit,
         "the limit on network bytes per run is not between 1 and 16384 MiB",
     ),
     code(
         422,
-        "egress.private_address",
+        Code::EgressPrivateAddress,
         "the allow list names an address that no provider allows",
     ),
     code(
         422,
-        "egress.too_many",
+        Code::EgressTooMany,
         "the allow list has more than 64 destinations or 12 different ports",
     ),
     code(
         409,
-        "egress.unavailable",
+        Code::EgressUnavailable,
         "no provider runs functions that need the network",
     ),
     code(
         422,
-        "function.bad_code",
+        Code::FunctionBadCode,
         "exactly one of code and bundle is required, and the code must not be empty",
     ),
     code(
         422,
-        "function.bad_concurrency",
+        Code::FunctionBadConcurrency,
         "the concurrency is not between 1 and 1000",
     ),
     code(
         402,
-        "function.budget_spent",
+        Code::FunctionBudgetSpent,
         "the function's budget for this month is spent, or its running jobs may spend the rest; nothing ran",
     ),
-    code(422, "function.bad_env", "a variable's name or size is invalid"),
+    code(422, Code::FunctionBadEnv, "a variable's name or size is invalid"),
     code(
         422,
-        "function.bad_handler",
+        Code::FunctionBadHandler,
         "the handler does not have the form file or file:function",
     ),
     code(
         422,
-        "function.bad_memory",
+        Code::FunctionBadMemory,
         "the memory limit is not between 32 and 4096 MiB",
     ),
     code(
         422,
-        "function.bad_name",
+        Code::FunctionBadName,
         "the name is not 1 to 30 characters from a-z, 0-9 and -",
     ),
-    code(422, "function.bad_stream_limit", "the stream limit is over 16384 MiB"),
+    code(422, Code::FunctionBadStreamLimit, "the stream limit is over 16384 MiB"),
     code(
         422,
-        "function.bad_timeout",
+        Code::FunctionBadTimeout,
         "the timeout is not between 1 and 900000 ms",
     ),
     code(
         502,
-        "function.crashed",
+        Code::FunctionCrashed,
         "the function's process ended unexpectedly: an exit, a signal or a trap",
     ),
     code(
         409,
-        "function.exists",
+        Code::FunctionExists,
         "you already have a function with this name; use PUT to create a new version",
     ),
-    code(422, "function.load_failed", "the code raised while it was imported"),
-    code(422, "function.no_handler", "the code has no handler with that name"),
-    code(404, "function.not_found", "you have no function with this id or name"),
-    code(502, "function.out_of_memory", "the run exceeded its memory limit"),
+    code(422, Code::FunctionLoadFailed, "the code raised while it was imported"),
+    code(422, Code::FunctionNoHandler, "the code has no handler with that name"),
+    code(404, Code::FunctionNotFound, "you have no function with this id or name"),
+    code(502, Code::FunctionOutOfMemory, "the run exceeded its memory limit"),
     code(
         409,
-        "function.not_deleted",
+        Code::FunctionNotDeleted,
         "the function is not deleted, so there is nothing to restore",
     ),
-    code(502, "function.output_invalid", "the output is not JSON"),
+    code(502, Code::FunctionOutputInvalid, "the output is not JSON"),
     code(
         502,
-        "function.output_too_large",
+        Code::FunctionOutputTooLarge,
         "the output is larger than the limit, or the run streamed more than its stream limit",
     ),
     code(
         409,
-        "function.quarantined",
+        Code::FunctionQuarantined,
         "the version crashed too often in a row; it takes no calls until you deploy a new version or release it",
     ),
     code(
         502,
-        "function.raised",
+        Code::FunctionRaised,
         "the handler raised; `details` has type, message and stack",
     ),
     code(
         409,
-        "function.stopped",
+        Code::FunctionStopped,
         "the owner stopped the function; it takes no calls until it is started",
     ),
     code(
         422,
-        "function.syntax_error",
+        Code::FunctionSyntaxError,
         "the code cannot be parsed; the message has file and line",
     ),
-    code(504, "function.timed_out", "the run exceeded its timeout and was ended"),
+    code(
+        504,
+        Code::FunctionTimedOut,
+        "the run exceeded its timeout and was ended",
+    ),
     code(
         429,
-        "function.too_many",
+        Code::FunctionTooMany,
         "concurrency limit reached and queue full; see Retry-After",
     ),
     code(
         422,
-        "function.unknown_language",
+        Code::FunctionUnknownLanguage,
         "the language is not python or javascript",
     ),
     code(
         409,
-        "idempotency.conflict",
+        Code::IdempotencyConflict,
         "the key was already used with a different request",
     ),
     code(
         422,
-        "idempotency.bad_key",
+        Code::IdempotencyBadKey,
         "the key is not 1 to 200 visible ASCII characters",
     ),
-    code(422, "id.malformed", "the id does not have the right form"),
-    code(422, "invite.bad", "the invite is unknown, used or expired"),
-    code(403, "invite.required", "this network requires an invite to register"),
-    code(422, "job.bad_state", "the job state is not one of the seven"),
-    code(502, "job.cancelled", "the job was cancelled while the caller waited"),
-    code(504, "job.expired", "no provider started the job before its deadline"),
-    code(409, "job.finished", "the job has finished and cannot be cancelled"),
+    code(422, Code::IdMalformed, "the id does not have the right form"),
+    code(422, Code::InviteBad, "the invite is unknown, used or expired"),
+    code(403, Code::InviteRequired, "this network requires an invite to register"),
+    code(422, Code::JobBadState, "the job state is not one of the seven"),
+    code(502, Code::JobCancelled, "the job was cancelled while the caller waited"),
+    code(504, Code::JobExpired, "no provider started the job before its deadline"),
+    code(409, Code::JobFinished, "the job has finished and cannot be cancelled"),
     code(
         409,
-        "job.not_finished",
+        Code::JobNotFinished,
         "the job has not finished, so it has no result yet",
     ),
-    code(404, "job.not_found", "you have no job with this id"),
+    code(404, Code::JobNotFound, "you have no job with this id"),
     code(
         402,
-        "lease.none",
+        Code::LeaseNone,
         "you have no open lease, and only the holder of the account's key can open one",
     ),
-    code(404, "lease.not_found", "the ledger has no lease with this id"),
-    code(422, "lease.bad_budget", "the budget is not above zero"),
-    code(409, "lease.closed", "the lease takes no more jobs"),
+    code(404, Code::LeaseNotFound, "the ledger has no lease with this id"),
+    code(422, Code::LeaseBadBudget, "the budget is not above zero"),
+    code(409, Code::LeaseClosed, "the lease takes no more jobs"),
     code(
         402,
-        "lease.insufficient_funds",
+        Code::LeaseInsufficientFunds,
         "posted + limit - held does not cover the budget",
     ),
     code(
         422,
-        "lease.not_yours",
+        Code::LeaseNotYours,
         "the transaction's signer is not a party to the lease",
     ),
     code(
         422,
-        "lease.unknown",
+        Code::LeaseUnknown,
         "the transaction names a lease that is not on the ledger",
     ),
     code(
         503,
-        "ledger.behind",
+        Code::LedgerBehind,
         "this peer has not seen the requested block yet; another one may have",
     ),
     code(
         503,
-        "ledger.indexing",
+        Code::LedgerIndexing,
         "this peer is still reading the history that the list is built from",
     ),
     code(
         503,
-        "ledger.other_network",
+        Code::LedgerOtherNetwork,
         "the store belongs to another ledger; the controller does not start",
     ),
     code(
         503,
-        "ledger.unavailable",
+        Code::LedgerUnavailable,
         "the ledger does not answer; nothing was lost; retry later",
     ),
     code(
         409,
-        "link.already_connected",
+        Code::LinkAlreadyConnected,
         "another program with this provider's key is connected",
     ),
-    code(422, "link.bad_profile", "the provider's profile is out of bounds"),
+    code(422, Code::LinkBadProfile, "the provider's profile is out of bounds"),
     code(
         422,
-        "link.malformed",
+        Code::LinkMalformed,
         "the connection to `/link` did not start with a valid handshake",
     ),
-    code(409, "link.no_offer", "the provider has no offer on the ledger"),
-    code(403, "link.other_key", "the provider's account has a different key"),
+    code(409, Code::LinkNoOffer, "the provider has no offer on the ledger"),
+    code(403, Code::LinkOtherKey, "the provider's account has a different key"),
     code(
         409,
-        "link.other_network",
+        Code::LinkOtherNetwork,
         "the provider's account belongs to another network",
     ),
     code(
         409,
-        "link.other_prices",
+        Code::LinkOtherPrices,
         "the provider's prices differ from its offer on the ledger",
     ),
     code(
         404,
-        "link.unknown_provider",
+        Code::LinkUnknownProvider,
         "the ledger has no account for this provider",
     ),
     code(
         403,
-        "link.untrusted_controller",
+        Code::LinkUntrustedController,
         "the controller has a different key than the one the provider knows",
     ),
     code(
         426,
-        "link.version",
+        Code::LinkVersion,
         "provider and controller speak different versions of the link",
     ),
     code(
         405,
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         "the path exists, but does not support this method",
     ),
     code(
         422,
-        "metrics.bad_range",
+        Code::MetricsBadRange,
         "from is not before to, or the range has more than 1500 points",
     ),
-    code(422, "metrics.bad_step", "the step is not minute, hour or day"),
-    code(422, "offer.deposit", "the account does not cover the offer's deposit"),
-    code(422, "offer.unknown", "there is no such offer"),
+    code(422, Code::MetricsBadStep, "the step is not minute, hour or day"),
     code(
         422,
-        "packages.bad_requirement",
+        Code::OfferDeposit,
+        "the account does not cover the offer's deposit",
+    ),
+    code(422, Code::OfferUnknown, "there is no such offer"),
+    code(
+        422,
+        Code::PackagesBadRequirement,
         "requirements.txt or package.json asks for something other than named packages with versions",
     ),
     code(
+        503,
+        Code::PackagesBusy,
+        "too many deploys, of the account or in all, wait for their packages to be resolved; see Retry-After",
+    ),
+    code(
         422,
-        "packages.direct_reference",
+        Code::PackagesDirectReference,
         "a package, or one that it depends on, is not on the package index but at a URL, in a repository or at a path",
     ),
     code(
         409,
-        "packages.no_jail",
+        Code::PackagesNoJail,
         "packages are declared and the server has no working jail to resolve them in",
     ),
-    code(504, "packages.timeout", "pip or npm did not finish in time"),
+    code(504, Code::PackagesTimeout, "pip or npm did not finish in time"),
     code(
         409,
-        "packages.tool_missing",
+        Code::PackagesToolMissing,
         "the function declares packages, but pip or npm is not installed on the server",
     ),
     code(
         413,
-        "packages.too_large",
+        Code::PackagesTooLarge,
         "the resolved packages have too many bytes or files",
     ),
     code(
         422,
-        "packages.unresolvable",
+        Code::PackagesUnresolvable,
         "pip or npm could not get the packages; the message has its last lines",
     ),
-    code(404, "path.not_found", "there is nothing at this path"),
+    code(404, Code::PathNotFound, "there is nothing at this path"),
     code(
         422,
-        "placement.bad_label",
+        Code::PlacementBadLabel,
         "the function asks for more than 32 labels, or for a label that is not 1 to 64 characters",
     ),
     code(
         422,
-        "placement.bad_pin",
+        Code::PlacementBadPin,
         "the function is pinned to more than 100 providers",
     ),
     code(
         422,
-        "placement.bad_policy",
+        Code::PlacementBadPolicy,
         "the policy is not random, least-loaded, warm-first, cheapest or default",
     ),
-    code(422, "placement.bad_region", "the region is longer than 64 characters"),
+    code(422, Code::PlacementBadRegion, "the region is longer than 64 characters"),
     code(
         422,
-        "placement.bad_rerun",
+        Code::PlacementBadRerun,
         "the share of jobs that run twice is over 100 percent",
     ),
     code(
         422,
-        "placement.bad_trust",
-        "the trust class is not new, known or trusted",
+        Code::PlacementBadTrust,
+        "the trust class is not any, known, trusted or default",
     ),
     code(
         422,
-        "placement.unknown_provider",
+        Code::PlacementUnknownProvider,
         "the function is pinned to an unknown provider",
     ),
     code(
         503,
-        "provider.bad_result",
+        Code::ProviderBadResult,
         "the provider sent something other than the ordered result, and no other provider could take the job",
     ),
     code(
         503,
-        "provider.disk_failed",
+        Code::ProviderDiskFailed,
         "the provider cannot read or write its disk",
     ),
-    code(503, "provider.disk_full", "the provider's disk is full"),
+    code(503, Code::ProviderDiskFull, "the provider's disk is full"),
     code(
         503,
-        "provider.lost",
+        Code::ProviderLost,
         "the provider was lost while it had the job, and no other provider could take it",
     ),
     code(
         503,
-        "provider.none",
+        Code::ProviderNone,
         "no provider can take the job; `details.reasons` says why each was passed over",
     ),
     code(
         422,
-        "query.malformed",
+        Code::QueryMalformed,
         "a query parameter is unknown or has the wrong type; `field` says which",
     ),
-    code(422, "rate.bad_limits", "a limit of the account is out of range"),
+    code(
+        403,
+        Code::QuotaBundles,
+        "the bundles of the account's functions would take more room than they may",
+    ),
+    code(
+        403,
+        Code::QuotaFunctions,
+        "the account would have more functions than it may, deleted ones that can be restored included",
+    ),
     code(
         429,
-        "rate.limited",
+        Code::QuotaInputs,
+        "the inputs of the account's asynchronous jobs would take more room than they may; retry when some have ended",
+    ),
+    code(
+        403,
+        Code::QuotaVersions,
+        "the account's functions would have more versions than they may",
+    ),
+    code(422, Code::RateBadLimits, "a limit of the account is out of range"),
+    code(
+        429,
+        Code::RateLimited,
         "the account or address sends too many requests; see Retry-After",
     ),
     code(
         409,
-        "receipt.not_held",
+        Code::ReceiptNotHeld,
         "no receipt of this job is waiting for a decision",
     ),
     code(
         422,
-        "result.bad_sink",
+        Code::ResultBadSink,
         "results cannot be sent there; the message says why",
     ),
     code(
         422,
-        "result.bad_ttl",
+        Code::ResultBadTtl,
         "results must be kept for at least a second and no longer than their jobs",
     ),
     code(
         404,
-        "result.elsewhere",
+        Code::ResultElsewhere,
         "the result was delivered to the function's sink and is not kept here",
     ),
     code(
         410,
-        "result.expired",
+        Code::ResultExpired,
         "the result has expired, as the function's settings say",
     ),
     code(
         404,
-        "result.not_kept",
+        Code::ResultNotKept,
         "the job returned nothing, or more than is kept for synchronous calls",
     ),
     code(
         422,
-        "result.private_address",
+        Code::ResultPrivateAddress,
         "results cannot be sent to a private address unless the operator allows it",
     ),
     code(
         409,
-        "sandbox.unavailable",
+        Code::SandboxUnavailable,
         "the requested sandbox does not work here; no other was used instead",
     ),
-    code(422, "sandbox.unknown", "there is no sandbox with this name"),
+    code(422, Code::SandboxUnknown, "there is no sandbox with this name"),
     code(
         409,
-        "sandbox.unsupported",
+        Code::SandboxUnsupported,
         "the requested sandbox cannot run this code; another one may",
     ),
-    code(503, "server.busy", "the server is overloaded; see Retry-After"),
-    code(507, "server.disk_full", "the server's disk is full; nothing was stored"),
+    code(503, Code::ServerBusy, "the server is overloaded; see Retry-After"),
+    code(
+        507,
+        Code::ServerDiskFull,
+        "the server's disk is full; nothing was stored",
+    ),
     code(
         500,
-        "server.failed",
+        Code::ServerFailed,
         "something failed on the server; its log says what",
     ),
-    code(422, "token.bad_expiry", "the expiry is not between 60 s and a year"),
+    code(422, Code::TokenBadExpiry, "the expiry is not between 60 s and a year"),
     code(
         422,
-        "token.bad_scope",
+        Code::TokenBadScope,
         "the scope is not deploy, invoke, view or admin, or is missing",
     ),
-    code(404, "token.not_found", "you have no token with this id"),
+    code(404, Code::TokenNotFound, "you have no token with this id"),
     code(
         403,
-        "token.scope_not_held",
+        Code::TokenScopeNotHeld,
         "a token cannot grant a scope that it does not have",
     ),
     code(
         422,
-        "traffic.bad_weights",
+        Code::TrafficBadWeights,
         "the split names no version or too many, or its shares are out of range or all zero",
     ),
     code(
         504,
-        "transaction.pending",
+        Code::TransactionPending,
         "the transaction is queued but not final yet; query it by its id",
     ),
     code(
         404,
-        "transaction.not_found",
+        Code::TransactionNotFound,
         "the ledger has no transaction with this id",
     ),
     code(
         422,
-        "transfer.bad_memo",
+        Code::TransferBadMemo,
         "the memo is over 100 characters or contains control characters",
     ),
     code(
         402,
-        "transfer.insufficient",
+        Code::TransferInsufficient,
         "posted + limit - held does not cover the amount",
     ),
-    code(422, "transfer.not_positive", "the amount is not above zero"),
-    code(422, "transfer.self", "sender and receiver are the same account"),
+    code(422, Code::TransferNotPositive, "the amount is not above zero"),
+    code(422, Code::TransferSelf, "sender and receiver are the same account"),
     code(
         422,
-        "value.bad_key",
+        Code::ValueBadKey,
         "the state key is not the ledger's encoding in hex",
     ),
-    code(404, "version.not_found", "the function has no such version"),
+    code(404, Code::VersionNotFound, "the function has no such version"),
 ];
 
 /// The entry of a code.
-pub(super) fn find(code: &str) -> Option<&'static Code> {
-    catalogue().find(|entry| entry.code == code)
+pub(super) fn entry(code: Code) -> &'static Entry {
+    let found = catalogue().find(|entry| entry.code == code);
+    found.expect("a code that is in no table does not compile")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+    use std::{fmt::Write as _, fs, path::Path};
 
     use super::*;
 
     #[test]
-    fn codes_are_unique_and_of_one_form() {
-        let mut seen = BTreeSet::new();
-        for Code { code, status, when } in catalogue() {
-            assert!(seen.insert(code), "{code} is listed twice");
-            let (noun, reason) = code
-                .split_once('.')
-                .unwrap_or_else(|| panic!("{code} is not noun.reason"));
-            let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            assert!(plain(noun) && plain(reason), "{code}");
-            assert!((400..600).contains(status) && !when.is_empty(), "{code}");
+    fn each_status_is_of_an_error_and_each_cause_is_said() {
+        for Entry { code, status, when } in catalogue() {
+            assert!(status.is_none_or(|status| (400..600).contains(&status)), "{code}");
+            assert!(!when.is_empty(), "{code}");
         }
     }
 
     fn page() -> String {
         let mut codes: Vec<_> = catalogue().collect();
-        codes.sort_by_key(|entry| entry.code);
+        codes.sort_by_key(|entry| entry.code.as_str());
         let mut page = String::from(
             "# Errors\n\nEvery refusal is `{\"error\": {\"code\", \"message\", \"hint\"?, \"field\"?, \"fields\"?, \"job_id\"?, \
-             \"details\"?}}` with the\nstatus below. Codes are stable. Messages are for people and may change. This list is \
-             generated from the table in\nports/api by `UPDATE_GOLDEN=1 cargo test -p piecework-api`.\n\n\
+             \"details\"?}}` with the\nstatus below. Codes are stable. Messages are for people and may change. A code without a \
+             status never reaches a client: a\nprogram reports it when it cannot start. This list is \
+             generated from the tables in ports/api by\n`UPDATE_GOLDEN=1 cargo test -p piecework-api`.\n\n\
              | code | status | when |\n|---|---|---|\n",
         );
-        for Code { code, status, when } in codes {
+        for Entry { code, status, when } in codes {
+            let status = status.map_or("–".to_owned(), |status| status.to_string());
             writeln!(page, "| `{code}` | {status} | {when} |").expect("a string takes every write");
         }
         page

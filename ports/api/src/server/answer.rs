@@ -8,6 +8,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use piecework_model::Code;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -24,12 +25,12 @@ pub type HttpResult<T> = Result<T, HttpError>;
 pub struct HttpError(pub Box<Refusal>);
 
 /// A refusal, boxed as every handler passes it on.
-pub fn refusal(code: &'static str, message: impl Into<String>) -> Box<Refusal> {
+pub fn refusal(code: Code, message: impl Into<String>) -> Box<Refusal> {
     Box::new(Refusal::new(code, message))
 }
 
 /// Shorthand for a refusal as a result.
-pub fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Box<Refusal>> {
+pub fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Box<Refusal>> {
     Err(refusal(code, message))
 }
 
@@ -41,18 +42,35 @@ impl From<Box<Refusal>> for HttpError {
 
 /// Seconds after which one may try again.
 const RETRY_AFTER_S: &str = "1";
+/// Somebody has to free some space.
+const RETRY_AFTER_DISK_S: &str = "30";
 /// Failed logins are counted by the minute.
 const RETRY_AFTER_LOGIN_S: &str = "60";
+/// Free computing of deploys comes back steadily; the hint has the time for this account.
+const RETRY_AFTER_ALLOWANCE_S: &str = "300";
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let refusal = self.0;
         let status = StatusCode::from_u16(status_of(&refusal.code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let retry = match refusal.code.as_str() {
-            "auth.rate_limited" => Some(RETRY_AFTER_LOGIN_S),
-            "function.too_many" | "rate.limited" | "server.busy" | "provider.none" | "ledger.unavailable"
-            | "ledger.behind" | "ledger.indexing" | "mempool.full" => Some(RETRY_AFTER_S),
-            _ => None,
+        let retry = match refusal.code.known() {
+            Some(Code::AuthRateLimited) => Some(RETRY_AFTER_LOGIN_S),
+            Some(Code::DeployAllowance) => Some(RETRY_AFTER_ALLOWANCE_S),
+            Some(Code::DiskLow) => Some(RETRY_AFTER_DISK_S),
+            Some(
+                Code::DeployBusy
+                | Code::PackagesBusy
+                | Code::FunctionTooMany
+                | Code::RateLimited
+                | Code::QuotaInputs
+                | Code::ServerBusy
+                | Code::ProviderNone
+                | Code::LedgerUnavailable
+                | Code::LedgerBehind
+                | Code::LedgerIndexing
+                | Code::MempoolFull,
+            ) => Some(RETRY_AFTER_S),
+            Some(_) | None => None,
         };
         let job = refusal.job_id;
         let mut response = (status, Json(ErrorBody { error: *refusal })).into_response();
@@ -76,7 +94,7 @@ pub fn page<T>(items: Vec<T>, query: &PageQuery, key: impl Fn(&T) -> String) -> 
     match List::page(items, query, key) {
         Some(list) => Ok(Json(list)),
         None => Err(HttpError(refusal(
-            "cursor.malformed",
+            Code::CursorMalformed,
             "pass the `next` of a page as cursor",
         ))),
     }
@@ -99,8 +117,12 @@ pub async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
     let mut parts = body.into_data_stream();
     let (mut read, mut bytes) = (0, BytesMut::new());
     while let Some(part) = parts.next().await {
-        let part =
-            part.map_err(|error| refusal("body.malformed", format!("the body did not arrive completely: {error}")))?;
+        let part = part.map_err(|error| {
+            refusal(
+                Code::BodyMalformed,
+                format!("the body did not arrive completely: {error}"),
+            )
+        })?;
         read += part.len();
         if read <= bytes_max {
             bytes.extend_from_slice(&part);
@@ -110,7 +132,7 @@ pub async fn read_bytes(body: Body, bytes_max: usize) -> HttpResult<Bytes> {
     }
     if read > bytes_max {
         return Err(HttpError(refusal(
-            "body.too_large",
+            Code::BodyTooLarge,
             format!("the body is larger than the limit of {bytes_max} bytes"),
         )));
     }

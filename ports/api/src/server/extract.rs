@@ -6,6 +6,7 @@ use axum::{
     extract::{ConnectInfo, FromRequestParts},
     http::request::Parts,
 };
+use piecework_model::Code;
 use serde::de::DeserializeOwned;
 
 use super::{HttpError, HttpResult, refusal, refuse};
@@ -21,7 +22,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         let reader = serde_urlencoded::Deserializer::new(pairs);
         serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
             let path = error.path().to_string();
-            let mut refusal = refusal("query.malformed", error.into_inner().to_string());
+            let mut refusal = refusal(Code::QueryMalformed, error.into_inner().to_string());
             refusal.field = (path != ".").then_some(path);
             HttpError(refusal)
         })
@@ -37,7 +38,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> HttpResult<Self> {
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Self(value)),
-            Err(_) => Ok(refuse("path.not_found", "the path is not valid")?),
+            Err(_) => Ok(refuse(Code::PathNotFound, "the path is not valid")?),
         }
     }
 }

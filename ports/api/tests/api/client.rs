@@ -11,6 +11,7 @@ use piecework_api::{
     Client, ClientError, ErrorBody, Refusal, execute::Execute, functions::FunctionsQuery, jobs::JobsQuery, parse_body,
     routes,
 };
+use piecework_model::Code;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -28,7 +29,7 @@ fn event() -> Execute {
 #[tokio::test]
 async fn a_refusal_keeps_code_status_hint_and_retry_after() {
     let refuse = || async {
-        let refusal = Refusal::new("function.too_many", "ten run already").hint("wait");
+        let refusal = Refusal::new(Code::FunctionTooMany, "ten run already").hint("wait");
         let status = StatusCode::from_u16(refusal.status()).expect("a status");
         (status, [("retry-after", "3")], Json(ErrorBody { error: refusal })).into_response()
     };
@@ -41,8 +42,8 @@ async fn a_refusal_keeps_code_status_hint_and_retry_after() {
             retry_after: Some(after),
         }) => {
             assert_eq!(
-                (refusal.code.as_str(), refusal.hint.as_deref()),
-                ("function.too_many", Some("wait"))
+                (refusal.code.known(), refusal.hint.as_deref()),
+                (Some(Code::FunctionTooMany), Some("wait"))
             );
             assert_eq!(after.as_secs(), 3);
         }
@@ -94,7 +95,7 @@ async fn echo(uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
         "uri": uri.to_string(), "token": header("authorization"), "key": header("idempotency-key"),
         "prefer": header("prefer"), "body": String::from_utf8_lossy(&body),
     });
-    let refusal = Refusal::new("server.failed", "echo").details(seen);
+    let refusal = Refusal::new(Code::ServerFailed, "echo").details(seen);
     (StatusCode::INTERNAL_SERVER_ERROR, Json(ErrorBody { error: refusal })).into_response()
 }
 

@@ -5,6 +5,7 @@ use std::{fs, io::Write, os::unix::fs::symlink, path::Path};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use piecework_blobs::{Blobs, BlobsError, Bundle, BundleLimits, Files};
+use piecework_model::Code;
 use proptest::prelude::*;
 use tar::{Builder, EntryType, Header};
 
@@ -39,8 +40,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("ends")
 }
 
-fn refused(upload: &[u8]) -> String {
-    Bundle::read(upload, &LIMITS).expect_err("refused").code.into_owned()
+fn refused(upload: &[u8]) -> Code {
+    let refused = Bundle::read(upload, &LIMITS).expect_err("refused");
+    refused.code.known().expect("one of ours")
 }
 
 #[test]
@@ -121,12 +123,12 @@ fn paths_that_leave_the_bundle_are_refused() {
         b"caf\xe9",
     ] {
         let tar = raw_tar(name, EntryType::Regular, b"x");
-        assert_eq!(refused(&tar), "bundle.bad_path", "{}", String::from_utf8_lossy(name));
-        assert_eq!(refused(&gzip(&tar)), "bundle.bad_path");
+        assert_eq!(refused(&tar), Code::BundleBadPath, "{}", String::from_utf8_lossy(name));
+        assert_eq!(refused(&gzip(&tar)), Code::BundleBadPath);
     }
     let long = "x/".repeat(250) + "y";
     let rejection = Bundle::new([(long, Bytes::new())], &LIMITS).expect_err("too long");
-    assert_eq!(rejection.code, "bundle.bad_path");
+    assert_eq!(rejection.code, Code::BundleBadPath);
 }
 
 #[test]
@@ -143,14 +145,14 @@ fn links_and_devices_are_refused() {
         let content: &[u8] = if kind == EntryType::GNUSparse { b"x" } else { b"" };
         let code = refused(&raw_tar(b"link", kind, content));
         assert!(
-            ["bundle.bad_path", "bundle.bad_archive"].contains(&code.as_str()),
+            [Code::BundleBadPath, Code::BundleBadArchive].contains(&code),
             "{kind:?}: {code}"
         );
     }
     let folder = tempfile::tempdir().expect("a folder");
     symlink("/etc/passwd", folder.path().join("main.py")).expect("links");
     let refused = Bundle::pack_dir(folder.path(), &LIMITS).expect_err("refused");
-    assert!(matches!(refused, BlobsError::Rejected(rejection) if rejection.code == "bundle.bad_path"));
+    assert!(matches!(refused, BlobsError::Rejected(rejection) if rejection.code == Code::BundleBadPath));
 }
 
 #[test]
@@ -158,11 +160,11 @@ fn a_path_twice_or_as_file_and_folder_is_refused() {
     let mut twice = raw_tar(b"main.py", EntryType::Regular, b"one");
     twice.truncate(1_024);
     twice.extend(raw_tar(b"./main.py", EntryType::Regular, b"two"));
-    assert_eq!(refused(&twice), "bundle.bad_path");
+    assert_eq!(refused(&twice), Code::BundleBadPath);
     let files = ["a", "a-b", "a/b"].map(|path| (path.to_owned(), Bytes::new()));
     assert_eq!(
         Bundle::new(files, &LIMITS).expect_err("refused").code,
-        "bundle.bad_path"
+        Code::BundleBadPath
     );
 }
 
@@ -177,7 +179,7 @@ fn a_gzip_bomb_is_refused_before_it_unfolds() {
     encoder.write_all(header.as_bytes()).expect("writes");
     let zeros = vec![0; 1 << 20];
     (0..64).for_each(|_| encoder.write_all(&zeros).expect("writes"));
-    assert_eq!(refused(&encoder.finish().expect("ends")), "bundle.too_large");
+    assert_eq!(refused(&encoder.finish().expect("ends")), Code::BundleTooLarge);
 }
 
 #[test]
@@ -186,11 +188,11 @@ fn a_bomb_inside_a_long_name_or_between_entries_is_refused() {
     let name = vec![b'x'; 80 << 20];
     assert_eq!(
         refused(&gzip(&raw_tar(b"longlink", EntryType::GNULongName, &name))),
-        "bundle.too_large"
+        Code::BundleTooLarge
     );
     let mut padded = vec![0; 100 << 20];
     padded[..7].copy_from_slice(b"main.py");
-    assert!(["bundle.too_large", "bundle.bad_archive"].contains(&refused(&gzip(&padded)).as_str()));
+    assert!([Code::BundleTooLarge, Code::BundleBadArchive].contains(&refused(&gzip(&padded))));
 }
 
 #[test]
@@ -200,16 +202,16 @@ fn too_many_bytes_or_files_are_refused() {
     assert!(Bundle::new(files(2, 5), &few).is_ok());
     assert_eq!(
         Bundle::new(files(2, 6), &few).expect_err("refused").code,
-        "bundle.too_large"
+        Code::BundleTooLarge
     );
     assert_eq!(
         Bundle::new(files(3, 1), &few).expect_err("refused").code,
-        "bundle.too_many_files"
+        Code::BundleTooManyFiles
     );
     let packed = Bundle::new(files(3, 1), &LIMITS).expect("fits").pack();
     assert_eq!(
         Bundle::read(&packed.tar, &few).expect_err("refused").code,
-        "bundle.too_many_files"
+        Code::BundleTooManyFiles
     );
     let mut folders = Builder::new(Vec::new());
     for at in 0..200 {
@@ -223,18 +225,18 @@ fn too_many_bytes_or_files_are_refused() {
     let folders = folders.into_inner().expect("ends");
     assert_eq!(
         Bundle::read(&folders, &few).expect_err("refused").code,
-        "bundle.too_many_files"
+        Code::BundleTooManyFiles
     );
 }
 
 #[test]
 fn what_is_no_tar_or_was_cut_is_unreadable() {
-    assert_eq!(refused(b"print('hello')"), "bundle.bad_archive");
-    assert_eq!(refused(&[0x1f, 0x8b, 1, 2, 3]), "bundle.bad_archive");
+    assert_eq!(refused(b"print('hello')"), Code::BundleBadArchive);
+    assert_eq!(refused(&[0x1f, 0x8b, 1, 2, 3]), Code::BundleBadArchive);
     let tar = bundle(&[("main.py", &"x".repeat(3_000))]).pack().tar;
-    assert_eq!(refused(&tar[..1_000]), "bundle.bad_archive");
+    assert_eq!(refused(&tar[..1_000]), Code::BundleBadArchive);
     let packed = gzip(&tar);
-    assert_eq!(refused(&packed[..packed.len() / 2]), "bundle.bad_archive");
+    assert_eq!(refused(&packed[..packed.len() / 2]), Code::BundleBadArchive);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_blobs::{Blobs, BlobsError, Bundle, BundleLimits, Files, Unpacked};
+use piecework_blobs::{BlobSize, Blobs, BlobsError, Bundle, BundleLimits, Files, Unpacked};
 use piecework_model::Digest;
 
 /// Counts the reads of the real store behind it.
@@ -33,6 +33,14 @@ impl Blobs for Counting {
 
     async fn has(&self, digest: &Digest) -> Result<bool, BlobsError> {
         self.files.has(digest).await
+    }
+
+    async fn size(&self, digest: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        self.files.size(digest).await
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        self.files.list().await
     }
 
     async fn delete(&self, digest: &Digest) -> Result<bool, BlobsError> {

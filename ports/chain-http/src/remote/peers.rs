@@ -15,7 +15,7 @@ use piecework_api::{
     ledger::{BlocksQuery, ValueQuery},
 };
 use piecework_ledger::Value;
-use piecework_model::{NetworkId, Rejection};
+use piecework_model::{Code, NetworkId, Rejection};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep, timeout},
@@ -81,7 +81,7 @@ impl Trouble {
     pub(super) fn into_submit_error(self) -> SubmitError {
         match self {
             Self::Refused(refusal) => SubmitError::Rejected(Rejection {
-                code: refusal.code.into(),
+                code: refusal.code,
                 message: refusal.message,
                 hint: refusal.hint,
                 field: refusal.field,
@@ -93,11 +93,19 @@ impl Trouble {
 
 /// Codes by which a peer says that it cannot answer now, or at all, where another might.
 fn trouble_of(refusal: Box<Refusal>) -> Trouble {
-    match refusal.code.as_str() {
-        "server.busy" | "rate.limited" => Trouble::Busy(refusal.to_string()),
-        "server.failed" | "server.disk_full" | "ledger.behind" | "ledger.indexing" | "ledger.unavailable"
-        | "body.too_slow" | "path.not_found" | "method.not_allowed" => Trouble::Other(refusal.to_string()),
-        _ => Trouble::Refused(refusal),
+    match refusal.code.known() {
+        Some(Code::ServerBusy | Code::RateLimited) => Trouble::Busy(refusal.to_string()),
+        Some(
+            Code::ServerFailed
+            | Code::ServerDiskFull
+            | Code::LedgerBehind
+            | Code::LedgerIndexing
+            | Code::LedgerUnavailable
+            | Code::BodyTooSlow
+            | Code::PathNotFound
+            | Code::MethodNotAllowed,
+        ) => Trouble::Other(refusal.to_string()),
+        Some(_) | None => Trouble::Refused(refusal),
     }
 }
 
@@ -212,7 +220,7 @@ impl Peer {
                 let opened = block.open().map_err(|tampered| Trouble::Other(tampered.to_string()))?;
                 Ok(Some(Arc::new(opened)))
             }
-            Err(ClientError::Refused { refusal, .. }) if refusal.code == "block.not_found" => Ok(None),
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::BlockNotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -241,7 +249,7 @@ impl Peer {
     pub(super) async fn transaction(&self, id: &str) -> Result<Option<(u64, u32)>, Trouble> {
         match self.client.transaction(id).await {
             Ok(view) => Ok(Some((view.height, view.index))),
-            Err(ClientError::Refused { refusal, .. }) if refusal.code == "transaction.not_found" => Ok(None),
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::TransactionNotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

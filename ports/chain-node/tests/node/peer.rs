@@ -7,12 +7,12 @@ use futures::StreamExt as _;
 use piecework_chain::{ChainFailure, SubmitError};
 use piecework_chain_node::start;
 use piecework_ledger::Event;
-use piecework_model::{Credits, leaf, merkle_root};
+use piecework_model::{Code, Credits, leaf, merkle_root};
 
-fn code(error: &SubmitError) -> String {
+fn code(error: &SubmitError) -> Code {
     match error {
-        SubmitError::Rejected(rejection) => rejection.code.to_string(),
-        SubmitError::Failed(failure) => failure.code().to_owned(),
+        SubmitError::Rejected(rejection) => rejection.code.known().unwrap(),
+        SubmitError::Failed(failure) => panic!("{failure}"),
     }
 }
 
@@ -136,9 +136,9 @@ async fn a_bad_transaction_is_refused_at_once() {
     let chain = node.chain();
     let network = chain.network();
     let poor = chain.submit(transfer(&network, 1, 0, 2, GRANT + 1)).await.unwrap_err();
-    assert_eq!(code(&poor), "transfer.insufficient");
+    assert_eq!(code(&poor), Code::TransferInsufficient);
     let early = chain.submit(transfer(&network, 1, 7, 2, 1)).await.unwrap_err();
-    assert_eq!(code(&early), "transaction.future_nonce");
+    assert_eq!(code(&early), Code::TransactionFutureNonce);
     let other = piecework_model::NetworkId([1; 32]);
     assert!(chain.submit(transfer(&other, 1, 0, 2, 1)).await.is_err());
     assert_eq!(chain.status().queued, 0);
@@ -162,13 +162,13 @@ async fn what_the_block_refuses_is_told() {
             .await
             .unwrap();
         let refusal = chain.submit_and_wait(second.clone()).await.unwrap_err();
-        assert_eq!(code(&refusal), "transfer.insufficient");
+        assert_eq!(code(&refusal), Code::TransferInsufficient);
         (nonce, available) = (nonce + 1, rest);
         if let Some((height, index)) = chain.transaction(second.id()).await.unwrap() {
             break chain.block(height).await.unwrap().unwrap().outcomes[index as usize].clone();
         }
     };
-    assert_eq!(refused.result.unwrap_err().code, "transfer.insufficient");
+    assert_eq!(refused.result.unwrap_err().code, Code::TransferInsufficient);
     assert_eq!(balance(&*chain, 1).await.posted.0, available);
     // The refused one took no nonce.
     chain.submit_and_wait(transfer(&network, 1, nonce, 2, 5)).await.unwrap();

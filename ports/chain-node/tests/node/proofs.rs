@@ -8,7 +8,7 @@ use futures::future::join_all;
 use piecework_chain::{Chain, Node, PeerChanges, export, job_proof};
 use piecework_chain_node::{Options, replica, start};
 use piecework_ledger::{Action, Change, Genesis, Propose, Value};
-use piecework_model::{Credits, JobId};
+use piecework_model::{Code, Credits, JobId};
 use piecework_proof::{Anchor, Checker, ExportBlock, Frame, Invalid, JobProof, Proof, Verified, read_frames};
 
 fn job(sequence: u64) -> JobId {
@@ -52,20 +52,20 @@ async fn a_job_of_a_large_settlement_is_proven_in_a_kilobyte() {
     assert!(bytes.len() + 128 <= 1024, "{} bytes", bytes.len());
     assert_eq!(
         proof.verify(anchor.clone(), job(1)).unwrap_err().code(),
-        "proof.of_another"
+        Code::ProofOfAnother
     );
     let mut other = alone(3);
     other.network_name = "another".to_owned();
     let foreign = proof.verify(Anchor::genesis(&other), job(321)).unwrap_err();
-    assert_eq!(foreign.code(), "proof.other_network");
+    assert_eq!(foreign.code(), Code::ProofOtherNetwork);
     let mut changed = proof.clone();
     changed.changes = proof.parts.clone();
     let refused = changed.verify(anchor.clone(), job(321)).unwrap_err();
-    assert_eq!(refused.code(), "proof.no_peer_change");
+    assert_eq!(refused.code(), Code::ProofNoPeerChange);
     let mut empty = proof.clone();
     empty.parts.clear();
     let refused = empty.verify(anchor.clone(), job(321)).unwrap_err();
-    assert_eq!(refused.code(), "proof.malformed");
+    assert_eq!(refused.code(), Code::ProofMalformed);
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
@@ -130,7 +130,7 @@ async fn an_export_checks_and_a_changed_one_is_named() {
     let quiet = with_block(&frames, height, |block| block.outcomes.clear());
     assert_eq!(refused(quiet).await, Invalid::Outcomes { height });
     let early = with_block(&frames, height, |block| block.header.timestamp_ms += 1);
-    assert_eq!(refused(early).await.code(), "proof.bad_certificate");
+    assert_eq!(refused(early).await.code(), Code::ProofBadCertificate);
     let unsigned = with_block(&frames, height, |block| {
         let certificate = block.certificate.as_mut().unwrap();
         certificate.signers = vec![0];
@@ -154,7 +154,7 @@ async fn an_export_checks_and_a_changed_one_is_named() {
     );
     let mut short = frames.clone();
     short.pop();
-    assert_eq!(refused(short).await.code(), "proof.cut_off");
+    assert_eq!(refused(short).await.code(), Code::ProofCutOff);
     let mut forged = frames.clone();
     for frame in &mut forged {
         let Frame::Values(values) = frame else { continue };
@@ -164,7 +164,7 @@ async fn an_export_checks_and_a_changed_one_is_named() {
             }
         }
     }
-    assert_eq!(refused(forged).await.code(), "proof.bad_value");
+    assert_eq!(refused(forged).await.code(), Code::ProofBadValue);
 }
 
 async fn four(directories: &Path) -> (Genesis, Vec<Box<dyn Node>>) {
@@ -214,7 +214,7 @@ async fn a_proof_follows_the_peers_from_the_genesis_on() {
     bare.changes.clear();
     assert_eq!(
         bare.verify(anchor.clone(), job(5)).unwrap_err().code(),
-        "proof.bad_certificate"
+        Code::ProofBadCertificate
     );
     let bytes = Proof::Job(bare).to_bytes().len();
     assert!(bytes <= 1024, "{bytes} bytes");

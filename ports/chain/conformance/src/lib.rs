@@ -7,7 +7,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all};
 use piecework_ledger::{Action, Key, SignedTransaction, Transaction, TransactionId, Transfer, Value};
-use piecework_model::{AccountId, Credits, Digest, NetworkId, SecretKey};
+use piecework_model::{AccountId, AnyCode, Code, Credits, Digest, NetworkId, SecretKey};
 
 use piecework_proof::{Anchor, Entry, EntryProof, Evidence};
 
@@ -51,11 +51,11 @@ impl Subject {
         }
     }
 
-    async fn refused(&self, transaction: SignedTransaction) -> String {
+    async fn refused(&self, transaction: SignedTransaction) -> AnyCode {
         match self.chain.submit_and_wait(transaction).await {
             Err(SubmitError::Rejected(rejection)) => {
                 assert!(rejection.message.len() > 10, "{rejection:?}");
-                rejection.code.into_owned()
+                rejection.code
             }
             other => panic!("it should be rejected: {other:?}"),
         }
@@ -114,25 +114,25 @@ pub async fn a_bad_transaction_is_rejected_with_its_code(subject: Subject) {
     let before = subject.posted(1).await;
     assert_eq!(
         subject.refused(subject.transfer(0, 0, 1, 6)).await,
-        "transaction.stale_nonce"
+        Code::TransactionStaleNonce
     );
     assert_eq!(
         subject.refused(subject.transfer(0, 9, 1, 6)).await,
-        "transaction.future_nonce"
+        Code::TransactionFutureNonce
     );
     assert_eq!(
         subject.refused(subject.transfer(0, 1, 1, -6)).await,
-        "transfer.not_positive"
+        Code::TransferNotPositive
     );
     assert_eq!(
         subject.refused(subject.transfer(0, 1, 1, 1 << 90)).await,
-        "transfer.insufficient"
+        Code::TransferInsufficient
     );
     let elsewhere = subject.transfer_on(&NetworkId([9; 32]), 0, 1, 1, 6);
-    assert_eq!(subject.refused(elsewhere).await, "transaction.bad_signature");
+    assert_eq!(subject.refused(elsewhere).await, Code::TransactionBadSignature);
     let mut forged = subject.transfer(0, 1, 1, 6);
     forged.key = subject.accounts[2].public();
-    assert_eq!(subject.refused(forged).await, "transaction.wrong_key");
+    assert_eq!(subject.refused(forged).await, Code::TransactionWrongKey);
     assert_eq!(subject.posted(1).await, before);
 }
 
@@ -264,7 +264,7 @@ pub async fn a_value_is_proven_to_who_was_not_there(subject: Subject) {
         }
         assert_eq!(
             richer.verify(anchor.clone()).expect_err("another value").code(),
-            "proof.bad_path"
+            Code::ProofBadPath
         );
     }
     let stranger = AccountId([7; 20]);
@@ -294,7 +294,7 @@ pub async fn a_transaction_is_proven_to_who_was_not_there(subject: Subject) {
         evidence.block.timestamp_ms += 1;
         assert_eq!(
             evidence.verify(&anchor).expect_err("another block").code(),
-            "proof.bad_certificate"
+            Code::ProofBadCertificate
         );
     }
 }

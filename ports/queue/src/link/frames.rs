@@ -60,8 +60,10 @@ impl OrderFrame {
         }
     }
 
+    /// Without a salt.
     pub(super) fn into_order(self, cancel: CancellationToken, (body, outlet): (Option<Inlet>, Outlet)) -> Order {
         Order {
+            salt: None,
             ticket: self.ticket,
             payer: self.payer,
             exposure_ucr: self.exposure_ucr,

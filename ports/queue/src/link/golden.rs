@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, EgressList, EgressPolicy, FunctionId, JobId, JobStatus, Language, LeaseId,
-    Limits, NetworkId, Prices, Receipt, Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, EgressList, EgressPolicy, FunctionId, JobId, JobStatus, Language,
+    LeaseId, Limits, NetworkId, Prices, Receipt, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, Head, LoadError, LogLevel, Logs, Outcome, Outlet, Probe, Raised};
 use tokio_util::sync::CancellationToken;
@@ -116,6 +116,7 @@ pub(super) fn order() -> Order {
         work: Arc::new(work()),
         event: Bytes::from_static(b"{\"a\":1}"),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),
@@ -190,7 +191,7 @@ fn outcomes() -> Vec<(&'static str, Outcome)> {
 }
 
 fn rejection() -> Rejection {
-    Rejection::new("ticket.expired", "too late")
+    Rejection::new(Code::TicketExpired, "too late")
         .hint("a hint")
         .field("deadline")
 }
@@ -372,4 +373,19 @@ fn every_frame_of_version_2_has_the_bytes_that_old_programs_know() {
 #[test]
 fn every_message_of_version_3_has_the_bytes_that_it_had() {
     check(include_str!("golden/v3.txt"), &version_3());
+}
+
+/// What version 4 adds to version 3.
+#[test]
+fn every_message_of_version_4_has_the_bytes_that_it_had() {
+    let mut kinds = Kinds::new();
+    let opening = Opening::Salted {
+        salt: piecework_model::Salt([9; 32]),
+        order: Box::new(OrderFrame::bare(&order())),
+        event_bytes: 7,
+        parameters_bytes: 4,
+        has_body: true,
+    };
+    put(&mut kinds, "opening salted", &opening);
+    check(include_str!("golden/v4.txt"), &kinds);
 }

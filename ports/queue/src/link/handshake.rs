@@ -8,7 +8,7 @@ use std::{cmp, fmt};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use piecework_model::{AccountId, Domain, NetworkId, PublicKey, Rejection, SecretKey, Signature};
+use piecework_model::{AccountId, Code, Domain, NetworkId, PublicKey, Rejection, SecretKey, Signature};
 use snow::{Builder, HandshakeState, TransportState};
 
 use super::{
@@ -232,7 +232,7 @@ fn read_knock(bytes: &[u8]) -> Option<Knock> {
 }
 
 fn opening(knock: Option<Knock>, network: NetworkId, ours: Versions) -> Result<Answering, Rejection> {
-    let malformed = || Rejection::new("link.malformed", "this is not the beginning of a provider's link");
+    let malformed = || Rejection::new(Code::LinkMalformed, "this is not the beginning of a provider's link");
     let knock = knock.ok_or_else(malformed)?;
     // Read before anything that a later version might do otherwise.
     let highest = knock.noise.get(EPHEMERAL_BYTES..);
@@ -244,7 +244,7 @@ fn opening(knock: Option<Knock>, network: NetworkId, ours: Versions) -> Result<A
     let version = ours.common(theirs).ok_or_else(|| no_common(theirs, ours))?;
     if knock.network != network {
         return Err(Rejection::new(
-            "link.other_network",
+            Code::LinkOtherNetwork,
             "the controller belongs to another network than this provider's account",
         )
         .hint("use another --data directory for each network"));
@@ -267,7 +267,7 @@ fn no_common(theirs: Versions, ours: Versions) -> Rejection {
         false => "the controller",
     };
     Rejection::new(
-        "link.version",
+        Code::LinkVersion,
         format!("the provider speaks {theirs} of the link and the controller {ours}"),
     )
     .hint(format!("update {who}"))
@@ -392,22 +392,22 @@ mod tests {
     #[test]
     fn ranges_without_a_common_version_are_refused_by_both_numbers() {
         let newer = opened(5, 7, NETWORK).expect_err("no common version");
-        assert_eq!(newer.code, "link.version");
+        assert_eq!(newer.code, Code::LinkVersion);
         assert!(newer.message.contains("versions 5 to 7") && newer.message.contains("versions 2 to 4"));
         assert_eq!(newer.hint.as_deref(), Some("update the controller"));
         let older = opened(1, 1, NETWORK).expect_err("no common version");
         assert!(older.message.contains("version 1 "), "{}", older.message);
         assert_eq!(older.hint.as_deref(), Some("update this provider"));
         let backwards = opened(9, 3, NETWORK).expect_err("no range");
-        assert_eq!(backwards.code, "link.version");
+        assert_eq!(backwards.code, Code::LinkVersion);
     }
 
     #[test]
     fn another_network_and_garbage_are_told_so() {
         let other = opened(2, 3, NetworkId([5; 32])).expect_err("another network");
-        assert_eq!(other.code, "link.other_network");
+        assert_eq!(other.code, Code::LinkOtherNetwork);
         let garbage = opening(None, NETWORK, Versions::OURS).map(|_| ()).expect_err("garbage");
-        assert_eq!(garbage.code, "link.malformed");
+        assert_eq!(garbage.code, Code::LinkMalformed);
     }
 
     /// What a controller of version 2 did with a knock: it reads the fields and a Noise message with whatever payload.
@@ -453,7 +453,7 @@ pub(super) mod golden {
             };
             put(name, bytes(&|| borsh::to_vec(&knock)));
         }
-        let refused = || Rejection::new("link.version", "too old").hint("update this provider");
+        let refused = || Rejection::new(Code::LinkVersion, "too old").hint("update this provider");
         put("noise", bytes(&|| borsh::to_vec(&Opening::Noise(vec![8; 48]))));
         put("refusal", bytes(&|| borsh::to_vec(&Opening::Refused(refused()))));
         let identity = |seed, side| Identity::sign(&key(seed), &NETWORK, &[9; 32], side);

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{AsyncWriteExt as _, SinkExt as _, channel::mpsc, future::poll_fn};
 use parking_lot::Mutex;
-use piecework_model::{Digest, Rejection};
+use piecework_model::{Code, Digest, Rejection};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use yamux::{Config, Connection, Mode, Stream};
@@ -75,7 +75,7 @@ impl Session {
         let welcome = introduce(far, &key(2), NETWORK, about, &|_| Ok(()))
             .await
             .expect("welcome");
-        assert_eq!(welcome.version, 3);
+        assert_eq!(welcome.version, 4);
         Self {
             remote: remote.await.expect("it serves"),
             ended,
@@ -265,7 +265,7 @@ async fn answers(clock: &Clock, parts: fn() -> Vec<Part>, why: &str) {
         });
     });
     let lost = session.remote.run(order()).await.expect_err("it is given up");
-    assert_eq!(lost.code, "provider.lost");
+    assert_eq!(lost.code, Code::ProviderLost);
     session.ends_with(why).await;
 }
 
@@ -287,7 +287,12 @@ fn parts_that_come_in_no_order_end_the_session() {
             vec![Part::Begun, head(), head()]
         };
         answers(&clock, twice, WHY).await;
-        answers(&clock, || vec![Part::Refused(Rejection::new("a.code", "no"))], WHY).await;
+        answers(
+            &clock,
+            || vec![Part::Refused(Rejection::new(Code::TicketExpired, "no"))],
+            WHY,
+        )
+        .await;
     });
 }
 

@@ -1,4 +1,4 @@
-//! What travels on the streams of a session of version 3, in borsh, each message behind its length (32 bits, little endian).
+//! What travels on the streams of a session of version 3 or 4, in borsh, each message behind its length (32 bits, little endian).
 //!
 //! ```text
 //! control   controller: Opening::Control, Tell*                         provider: Say*
@@ -12,7 +12,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use piecework_model::{Digest, FunctionId, Rejection};
+use piecework_model::{Digest, FunctionId, Rejection, Salt};
 use piecework_sandbox::Head;
 
 use super::frames::{Answer, Ask, DeliveryFrame, OrderFrame, OrderId};
@@ -35,6 +35,14 @@ pub(super) enum Opening {
         fetch: u64,
         /// `None`: it is not to be had.
         bytes: Option<u64>,
+    },
+    /// An order whose digests are salted. From version 4 on; it comes last, as it came later.
+    Salted {
+        salt: Salt,
+        order: Box<OrderFrame>,
+        event_bytes: u32,
+        parameters_bytes: u32,
+        has_body: bool,
     },
 }
 

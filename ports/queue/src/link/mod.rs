@@ -7,7 +7,7 @@
 //!   | <---------------- its key, signed -------- |   both sign the handshake's hash: nobody stands between them
 //!   | -- account, key signed, profile ---------> |
 //!   | <----------------------------- Welcome --- |   the controller's time
-//!   | <== streams: control, jobs, bundles =====> |   version 3, see `messages`; version 2 has one stream of frames
+//!   | <== streams: control, jobs, bundles =====> |   versions 3 and 4, see `messages`; version 2 has one stream of frames
 //! ```
 //!
 //! Noise NN (ephemeral keys; ChaCha20-Poly1305) gives secrecy, order and integrity even over plain HTTP and through
@@ -52,10 +52,10 @@ pub use wire::Wire;
 
 use std::time::Duration;
 
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 
 /// The highest version of the link that is spoken here. Raised with every change that an older end would not understand.
-pub const PROTOCOL: u16 = 3;
+pub const PROTOCOL: u16 = 4;
 /// The lowest: a volunteer who has not updated yet goes on earning.
 pub const PROTOCOL_LOWEST: u16 = 2;
 /// A provider says something at least this often, and a controller says something back: a thousand idle links are a thousand
@@ -96,13 +96,13 @@ pub enum LinkFailure {
 impl LinkFailure {
     /// Whether trying again as it is cannot help.
     pub fn is_final(&self) -> bool {
-        const FINAL: [&str; 5] = [
-            "link.version",
-            "link.other_network",
-            "link.unknown_provider",
-            "link.other_key",
-            "link.untrusted_controller",
+        const FINAL: [Code; 5] = [
+            Code::LinkVersion,
+            Code::LinkOtherNetwork,
+            Code::LinkUnknownProvider,
+            Code::LinkOtherKey,
+            Code::LinkUntrustedController,
         ];
-        matches!(self, Self::Refused(rejection) if FINAL.contains(&&*rejection.code))
+        matches!(self, Self::Refused(rejection) if rejection.code.is_one_of(&FINAL))
     }
 }

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
-use piecework_model::{Digest, LeaseId, Rejection};
+use piecework_model::{Code, Digest, LeaseId, Rejection};
 use piecework_queue::{
     Order, ProviderLink, Unsealed,
     link::{Clock, LinkFailure, PACKET_BYTES_MAX, Versions, receive},
@@ -51,7 +51,7 @@ fn a_provider_of_version_2_works_as_before() {
             ..order(2, b"7")
         };
         let refused = remote.run(with_body).await.expect_err("it takes no streams");
-        assert_eq!(refused.code, "link.version");
+        assert_eq!(refused.code, Code::LinkVersion);
         assert_eq!(world.provider.seen("run"), 1);
     });
 }
@@ -67,14 +67,14 @@ fn every_call_does_over_a_link_what_it_does_without_one() {
             assert_eq!(delivery.receipt.sequence, 1);
             let refused = provider.run(order(666, b"7")).await.expect_err("refused");
             assert_eq!(
-                (&*refused.code, refused.hint.as_deref()),
-                ("ticket.expired", Some("a hint"))
+                (refused.code.known(), refused.hint.as_deref()),
+                (Some(Code::TicketExpired), Some("a hint"))
             );
             provider.check(Arc::new(work("good"))).await.expect("loads");
             let LoadError::Code(said) = provider.check(Arc::new(work("bad"))).await.expect_err("does not load") else {
                 panic!("the code is at fault");
             };
-            assert_eq!(said.code, "function.syntax_error");
+            assert_eq!(said.code, Code::FunctionSyntaxError);
             let seal = world::seal();
             provider.accept_seal(seal.clone(), vec![1, 2]).await.expect("accepted");
             let unsealed = Unsealed {
@@ -133,7 +133,7 @@ fn a_job_of_a_provider_that_stays_away_is_given_up_and_its_late_result_is_stale(
         world.settle().await;
         world.cut();
         let refused = waiting.await.expect("no panic").expect_err("given up");
-        assert_eq!(refused.code, "provider.lost");
+        assert_eq!(refused.code, Code::ProviderLost);
         assert!(!remote.is_linked());
         world.provider.give_word();
         world.mend().await;
@@ -150,7 +150,7 @@ fn a_provider_that_is_linked_and_does_not_answer_loses_the_job() {
         let remote = world.link(None).await;
         let began = clock.now();
         let refused = remote.run(order(1, b"7")).await.expect_err("given up");
-        assert_eq!(refused.code, "provider.lost");
+        assert_eq!(refused.code, Code::ProviderLost);
         assert!(remote.is_linked());
         // The function's timeout, and what pulling its code and starting it may take.
         assert!(
@@ -232,9 +232,9 @@ fn garbage_is_told_that_it_is_garbage_and_too_much_is_not_answered() {
             let LinkFailure::Refused(Rejection { code, .. }) = failure else {
                 panic!("{failure}");
             };
-            assert_eq!(code, "link.malformed");
+            assert_eq!(code, Code::LinkMalformed);
             let answer = answer.expect("told in the clear");
-            assert!(answer.windows(14).any(|part| part == b"link.malformed"));
+            assert!(String::from_utf8_lossy(&answer).contains(Code::LinkMalformed.as_str()));
         }
         let (failure, answer) = first_answer(&clock, vec![0; PACKET_BYTES_MAX + 1]).await;
         assert!(matches!(failure, LinkFailure::Protocol(_)), "{failure}");

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use piecework_queue::{Delivery, Order, ProviderLink as _, link::RemoteProvider};
 use piecework_sandbox::{Inlet, Outcome, Outlet, Sent};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -282,7 +282,7 @@ fn a_provider_that_stays_away_with_half_an_answer_has_lost_the_job() {
         world.settle().await;
         world.cut();
         let lost = answer.await.expect("no panic").expect_err("given up");
-        assert_eq!(lost.code, "provider.lost");
+        assert_eq!(lost.code, Code::ProviderLost);
         assert!(next_chunk(&mut parts).await.is_none(), "the answer ends");
         world.mend().await;
         assert_eq!(world.agent.orders(), 0, "it stopped by itself, and its result is stale");

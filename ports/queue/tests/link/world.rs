@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, EgressList, FunctionId, JobId, JobStatus, Language, LeaseId, Limits,
+    AccountId, Code, Counters, Digest, Domain, EgressList, FunctionId, JobId, JobStatus, Language, LeaseId, Limits,
     NetworkId, Prices, Receipt, Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
@@ -97,6 +97,7 @@ pub fn order(sequence: u64, event: &[u8]) -> Order {
         work,
         event: Bytes::copy_from_slice(event),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: piecework_sandbox::Outlet::nowhere(),
@@ -223,7 +224,7 @@ impl ProviderLink for Scripted {
 
     async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
         match &*work.name {
-            "bad" => Err(LoadError::Code(Rejection::new("function.syntax_error", "line 1"))),
+            "bad" => Err(LoadError::Code(Rejection::new(Code::FunctionSyntaxError, "line 1"))),
             _ => Ok(()),
         }
     }
@@ -231,13 +232,13 @@ impl ProviderLink for Scripted {
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
         let ticket = order.ticket.clone();
         if ticket.sequence == 666 {
-            return Err(Rejection::new("ticket.expired", "too late").hint("a hint"));
+            return Err(Rejection::new(Code::TicketExpired, "too late").hint("a hint"));
         }
         self.note("run");
         let outcome = match self.behaviour {
             Behaviour::WaitForWord if !self.waits(&order.cancel).await => {
                 self.note("cancelled");
-                return Err(Rejection::new("job.cancelled", "nobody waits"));
+                return Err(Rejection::new(Code::JobCancelled, "nobody waits"));
             }
             Behaviour::Stream { chunks, waits_before } => self.stream(&order, chunks, waits_before).await,
             Behaviour::EchoOrStream if ticket.sequence == 2 => self.stream(&order, u64::MAX - 2, None).await,

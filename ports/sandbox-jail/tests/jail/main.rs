@@ -4,6 +4,7 @@
 
 mod conformance;
 mod egress;
+mod host;
 mod packages;
 mod probe;
 mod rootless;

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use parking_lot::Mutex;
 use piecework_egress::Egress;
-use piecework_model::{AccountId, EgressPolicy, Language};
+use piecework_model::{AccountId, Code, EgressPolicy, Language};
 use piecework_packages::{Options, Packages, ResolveError, Resolved};
 use piecework_sandbox_jail::Jail;
 use serde_json::{Value, json};
@@ -257,8 +257,8 @@ fn rejection(result: Result<Option<Resolved>, ResolveError>) -> piecework_model:
     }
 }
 
-fn code(result: Result<Option<Resolved>, ResolveError>) -> String {
-    rejection(result).code.into_owned()
+fn code(result: Result<Option<Resolved>, ResolveError>) -> Code {
+    rejection(result).code.known().expect("one of ours")
 }
 
 #[tokio::test]
@@ -310,7 +310,7 @@ async fn a_source_package_is_never_built() {
     index.put_python("evil", "evil-1.0.tar.gz", marking_source("evil", &mark));
     assert_eq!(
         code(python(&index.packages(), "evil==1.0").await),
-        "packages.unresolvable"
+        Code::PackagesUnresolvable
     );
     assert!(!mark.exists());
 }
@@ -329,7 +329,7 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
     index.put_wheel("byurl", &[("byurl.py", "")], &direct);
     let refused = code(python(&index.packages(), "byurl").await);
     assert!(
-        ["packages.unresolvable", "packages.direct_reference"].contains(&&*refused),
+        [Code::PackagesUnresolvable, Code::PackagesDirectReference].contains(&refused),
         "{refused}"
     );
     assert!(!mark.exists());
@@ -341,7 +341,7 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
     index.put_wheel("bywheel", &[("bywheel.py", "")], &wheel);
     assert_eq!(
         code(python(&index.packages(), "bywheel").await),
-        "packages.direct_reference"
+        Code::PackagesDirectReference
     );
     let private = folder.path().join("private");
     fs::create_dir(&private).expect("makes");
@@ -350,7 +350,10 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
         &[("byfile.py", "")],
         &format!("gone @ file://{}", private.display()),
     );
-    assert_eq!(code(python(&index.packages(), "byfile").await), "packages.unresolvable");
+    assert_eq!(
+        code(python(&index.packages(), "byfile").await),
+        Code::PackagesUnresolvable
+    );
 }
 
 #[tokio::test]
@@ -372,7 +375,7 @@ async fn nothing_but_the_index_can_be_reached() {
         })
     });
     index.put_wheel("spy", &[("spy.py", "")], &format!("secret @ {url}"));
-    assert_eq!(code(python(&index.packages(), "spy").await), "packages.unresolvable");
+    assert_eq!(code(python(&index.packages(), "spy").await), Code::PackagesUnresolvable);
     assert_eq!(visits.load(Ordering::SeqCst), 0);
 }
 
@@ -382,7 +385,7 @@ async fn an_unknown_package_is_unresolvable_in_the_words_of_the_tool() {
         return;
     }
     let refused = rejection(python(&Index::start().packages(), "no-such-package==9").await);
-    assert_eq!(refused.code, "packages.unresolvable");
+    assert_eq!(refused.code, Code::PackagesUnresolvable);
     assert!(refused.message.contains("no-such-package==9"), "{}", refused.message);
     assert!(!refused.message.contains("/tmp"), "{}", refused.message);
 }
@@ -395,9 +398,9 @@ async fn packages_above_the_cap_are_refused() {
     let index = Index::start();
     index.put_wheel("large", &[("large.py", &"#".repeat(1 << 20))], "");
     let small = index.packages_with(|options| options.bytes_max = 1 << 19);
-    assert_eq!(code(python(&small, "large").await), "packages.too_large");
+    assert_eq!(code(python(&small, "large").await), Code::PackagesTooLarge);
     let few = index.packages_with(|options| options.files_max = 1);
-    assert_eq!(code(python(&few, "large").await), "packages.too_large");
+    assert_eq!(code(python(&few, "large").await), Code::PackagesTooLarge);
 }
 
 #[tokio::test]
@@ -407,7 +410,7 @@ async fn a_tool_that_takes_too_long_is_ended_with_all_its_processes() {
     }
     let index = Index::start();
     let hasty = index.packages_with(|options| options.timeout = Duration::from_secs(2));
-    assert_eq!(code(python(&hasty, "slow").await), "packages.timeout");
+    assert_eq!(code(python(&hasty, "slow").await), Code::PackagesTimeout);
 }
 
 #[tokio::test]
@@ -417,21 +420,21 @@ async fn nothing_declared_starts_no_jail_and_a_machine_without_one_says_so() {
     let other = bundle("package.json", "{");
     let none = nowhere.resolve(ACCOUNT, Language::Python, &other).await;
     assert_eq!(none.expect("not its manifest"), None);
-    assert_eq!(code(python(&nowhere, "six").await), "packages.no_jail");
+    assert_eq!(code(python(&nowhere, "six").await), Code::PackagesNoJail);
     assert_eq!(
         code(python(&nowhere, "-r /etc/passwd").await),
-        "packages.bad_requirement"
+        Code::PackagesBadRequirement
     );
     let manifest = bundle("package.json", r#"{"dependencies": {"a": "file:/etc"}}"#);
     let refused = nowhere.resolve(ACCOUNT, Language::JavaScript, &manifest).await;
-    assert_eq!(code(refused), "packages.bad_requirement");
+    assert_eq!(code(refused), Code::PackagesBadRequirement);
 }
 
 #[tokio::test]
 async fn a_machine_without_npm_says_what_to_install() {
     let index = Index::start();
     let without = index.packages_with(|options| drop(options.env.insert("PATH".into(), "/nowhere".into())));
-    assert_eq!(code(javascript(&without, "a").await), "packages.tool_missing");
+    assert_eq!(code(javascript(&without, "a").await), Code::PackagesToolMissing);
 }
 
 #[tokio::test]
@@ -458,7 +461,7 @@ async fn an_npm_package_is_resolved_and_none_of_its_scripts_run() {
     assert_eq!(names, ["node_modules/left/index.js", "node_modules/left/package.json"]);
     assert_eq!(
         code(javascript(&index.packages(), "right").await),
-        "packages.unresolvable"
+        Code::PackagesUnresolvable
     );
 }
 
@@ -481,7 +484,7 @@ async fn npm_dependencies_from_repositories_paths_and_urls_are_refused() {
         index.put_npm(name, json!({"dependencies": {"inner": place}}));
         let refused = code(javascript(&index.packages(), name).await);
         assert!(
-            ["packages.direct_reference", "packages.unresolvable"].contains(&&*refused),
+            [Code::PackagesDirectReference, Code::PackagesUnresolvable].contains(&refused),
             "{name}: {refused}"
         );
     }

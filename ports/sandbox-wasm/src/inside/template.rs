@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use piecework_model::{Language, Limits, Rejection};
+use piecework_model::{Code, Language, Limits, Rejection};
 use piecework_sandbox::{LoadError, Raised};
 
 use crate::{
@@ -126,7 +126,7 @@ fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
             None => load_failed(format!("{}: {}\n{}", raised.kind, raised.message, raised.stack)),
         }),
         Answer::Syntax(Syntax { message, file, line }) => Err(LoadError::Code(Rejection::new(
-            "function.syntax_error",
+            Code::FunctionSyntaxError,
             format!("{file}, line {line}: {}", without_place(&message, &file, line)),
         ))),
         Answer::NoHandler(message) => Err(no_handler(message)),

@@ -20,7 +20,7 @@ use crate::words::Forking;
 /// Of -1,000 to 1,000: workers go long before the process that keeps the ledger.
 const OOM_SCORE: &str = "800";
 /// Where there are no control groups: guests that spin then leave most of the processor to those who serve requests.
-const NICE: i32 = 5;
+const NICE: i32 = 10;
 /// Three for each instance, and what guests open.
 const OPEN_FILES_MAX: u64 = 8 << 10;
 /// Threads: one for each instance, two of the worker's own.

@@ -11,6 +11,7 @@ mod forgeries;
 mod freezing;
 mod limits;
 mod loading;
+mod outside;
 mod readers;
 mod streams;
 mod walls;
@@ -178,6 +179,9 @@ table! { $
     limits::a_stopped_call_tells_what_it_used,
     freezing::a_frozen_call_goes_on_later_and_pays_for_none_of_it,
     freezing::a_frozen_call_can_be_stopped,
+    outside::what_runs_after_the_answer_stands_still_and_is_billed,
+    outside::processes_left_behind_end_with_their_instance,
+    outside::importing_a_module_is_billed_to_the_first_call,
     walls::the_network_is_shut,
     walls::host_files_are_out_of_sight,
     walls::the_bundle_is_read_only,

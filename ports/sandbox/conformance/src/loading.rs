@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use piecework_model::{Language, Rejection};
+use piecework_model::{Code, Language, Rejection};
 
 use crate::bench::{Bench, Check, ensure, output};
 use piecework_sandbox::{LoadError, Program};
@@ -22,7 +22,7 @@ pub(super) async fn a_syntax_error_is_told_with_its_line(bench: Bench) -> Check 
         "const x = 1;\n\nexport default (event => { return 1 ];\n",
     );
     let rejection = refusal(&bench, program).await?;
-    ensure!(rejection.code == "function.syntax_error", "refused as {rejection}");
+    ensure!(rejection.code == Code::FunctionSyntaxError, "refused as {rejection}");
     ensure!(
         rejection.message.contains("line 3"),
         "the line is missing: {}",
@@ -34,24 +34,24 @@ pub(super) async fn a_syntax_error_is_told_with_its_line(bench: Bench) -> Check 
 pub(super) async fn a_missing_handler_is_told(bench: Bench) -> Check {
     let rejection = refusal(&bench, bench.program("x = 1\n", "export const x = 1;\n")).await?;
     ensure!(
-        rejection.code == "function.no_handler",
+        rejection.code == Code::FunctionNoHandler,
         "no function: refused as {rejection}"
     );
     let rejection = refusal(&bench, bench.program("handler = 1\n", "export default 1;\n")).await?;
     ensure!(
-        rejection.code == "function.no_handler",
+        rejection.code == Code::FunctionNoHandler,
         "not a function: refused as {rejection}"
     );
     let mut program = bench.program("def handler(e, c):\n    return 1\n", "export default () => 1;\n");
     program.handler = Some(format!("{}:other", bench.language.entry_file()));
     let rejection = refusal(&bench, program).await?;
     ensure!(
-        rejection.code == "function.no_handler",
+        rejection.code == Code::FunctionNoHandler,
         "another name: refused as {rejection}"
     );
     let rejection = refusal(&bench, bench.bundle(&[("readme.txt", "no code")])).await?;
     ensure!(
-        rejection.code == "function.no_handler",
+        rejection.code == Code::FunctionNoHandler,
         "no file: refused as {rejection}"
     );
     Ok(())
@@ -63,7 +63,7 @@ pub(super) async fn a_missing_package_is_told(bench: Bench) -> Check {
         "import nowhere from 'package-that-is-nowhere';\nexport default () => nowhere;\n",
     );
     let told = match bench.load(program).await {
-        Err(LoadError::Code(rejection)) if rejection.code == "function.load_failed" => rejection.message,
+        Err(LoadError::Code(rejection)) if rejection.code == Code::FunctionLoadFailed => rejection.message,
         Err(LoadError::Unsupported { reason }) => reason,
         Err(other) => return Err(format!("told {other:?}")),
         Ok(_) => return Err("it loaded".to_owned()),
@@ -82,7 +82,7 @@ pub(super) async fn a_failing_module_is_told(bench: Bench) -> Check {
         "throw new TypeError('at import');\nexport default () => 1;\n",
     );
     let rejection = refusal(&bench, program).await?;
-    ensure!(rejection.code == "function.load_failed", "refused as {rejection}");
+    ensure!(rejection.code == Code::FunctionLoadFailed, "refused as {rejection}");
     ensure!(
         rejection.message.contains("at import"),
         "the message is missing: {}",
@@ -94,7 +94,7 @@ pub(super) async fn a_failing_module_is_told(bench: Bench) -> Check {
     );
     let rejection = refusal(&bench, program).await?;
     ensure!(
-        rejection.code == "function.load_failed",
+        rejection.code == Code::FunctionLoadFailed,
         "an exit was refused as {rejection}"
     );
     bench.still_serves().await
@@ -105,7 +105,7 @@ pub(super) async fn an_endless_module_is_told(bench: Bench) -> Check {
     program.limits.timeout_ms = 500;
     let begun = Instant::now();
     let rejection = refusal(&bench, program).await?;
-    ensure!(rejection.code == "function.load_failed", "refused as {rejection}");
+    ensure!(rejection.code == Code::FunctionLoadFailed, "refused as {rejection}");
     ensure!(begun.elapsed().as_secs() < 10, "it took {:?}", begun.elapsed());
     bench.still_serves().await
 }

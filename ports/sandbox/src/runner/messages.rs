@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use piecework_model::{Language, Rejection};
+use piecework_model::{Code, Language, Rejection};
 use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
@@ -87,19 +87,19 @@ pub(super) fn rejection(bytes: &[u8]) -> Rejection {
     let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
         return load_failed("the module forged its own refusal".to_owned());
     };
-    match refusal.code.as_str() {
-        "function.syntax_error" => {
-            Rejection::new("function.syntax_error", refusal.message).hint("correct that line and deploy again")
+    match Code::parse(&refusal.code) {
+        Some(Code::FunctionSyntaxError) => {
+            Rejection::new(Code::FunctionSyntaxError, refusal.message).hint("correct that line and deploy again")
         }
-        "function.no_handler" => Rejection::new("function.no_handler", refusal.message)
+        Some(Code::FunctionNoHandler) => Rejection::new(Code::FunctionNoHandler, refusal.message)
             .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
-        _ => load_failed(refusal.message),
+        Some(_) | None => load_failed(refusal.message),
     }
 }
 
 /// `function.load_failed` with this sentence.
 pub fn load_failed(message: String) -> Rejection {
-    Rejection::new("function.load_failed", message)
+    Rejection::new(Code::FunctionLoadFailed, message)
         .hint("the code outside of the handler runs once, under the function's limits")
 }
 

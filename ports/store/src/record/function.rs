@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName};
+use piecework_model::{AccountId, AnyCode, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName};
 use piecework_scheduler::Placement;
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,7 @@ pub struct Traffic {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
     /// The code of the last failure.
-    pub code: String,
+    pub code: AnyCode,
     /// Failures in a row.
     pub failures: u32,
     pub at_ms: u64,
@@ -111,6 +111,9 @@ pub struct Version {
     /// What one of its runs may stream, at a plain URL.
     #[serde(default = "stream_bytes_default")]
     pub stream_bytes: u64,
+    /// What the bundle takes on disk; in a column of its own too.
+    #[serde(skip)]
+    pub bundle_bytes: u64,
     pub created_at_ms: u64,
 }
 

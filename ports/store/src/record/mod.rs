@@ -5,6 +5,7 @@ mod audit;
 mod function;
 mod job;
 mod metric;
+mod quota;
 mod result;
 
 pub use account::{Roles, Scope, Token, User};
@@ -14,4 +15,5 @@ pub use job::{
     Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, JournalLag, Page, Payment, Settlement,
 };
 pub use metric::{MetricScope, Point};
+pub use quota::{Amounts, Kept, QUOTAS_DEFAULT};
 pub use result::{ResultNote, ResultState};

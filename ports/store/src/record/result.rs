@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// ```text
 /// Kept ----------------------------------> Expired
 /// Owed -> Delivered | Undelivered -------> Expired (Undelivered alone)
+/// any but Delivered and Expired ---------> Dropped
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +23,8 @@ pub enum ResultState {
     /// Given up on: with the job, until it expires.
     Undelivered = 3,
     Expired = 4,
+    /// No longer with the job: its account's outputs took more room than they may.
+    Dropped = 5,
 }
 
 impl ResultState {
@@ -32,6 +35,7 @@ impl ResultState {
             Self::Delivered,
             Self::Undelivered,
             Self::Expired,
+            Self::Dropped,
         ]
         .into_iter()
         .find(|state| *state as i64 == code)

@@ -3,7 +3,7 @@
 //! The position makes filing exactly-once: a batch and the note that it was filed are committed together.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use sqlx::SqliteConnection;
 use super::{
     bulk::Bulk,
     metrics::RollupCache,
+    quotas::Quotas,
     results::BEGUN,
     row::{encode_accepted, encode_job, has_contents_row, job_id, set_mark},
 };
@@ -35,8 +36,8 @@ const JOBS: Bulk = Bulk {
 
 const CONTENTS: Bulk = Bulk {
     operation: "filing outputs and logs",
-    before: "INSERT INTO job_contents (id, output, logs) VALUES ",
-    columns: 3,
+    before: "INSERT INTO job_contents (id, developer, output, logs) VALUES ",
+    columns: 4,
     after: " ON CONFLICT (id) DO UPDATE SET output = excluded.output, logs = excluded.logs",
 };
 
@@ -132,14 +133,16 @@ impl Batch {
 pub(super) struct Filer {
     /// Jobs with a row in `accepted`.
     accepted: HashSet<JobId>,
+    quotas: Arc<Quotas>,
     rollups: RollupCache,
 }
 
 impl Filer {
     /// `accepted` are the jobs with a row in that table.
-    pub(super) fn new(accepted: HashSet<JobId>) -> Self {
+    pub(super) fn new(accepted: HashSet<JobId>, quotas: Arc<Quotas>) -> Self {
         Self {
             accepted,
+            quotas,
             rollups: RollupCache::default(),
         }
     }
@@ -187,6 +190,8 @@ impl Filer {
         file_keys(&mut transaction, batch).await?;
         file_lanes(&mut transaction, batch).await?;
         file_results(&mut transaction, batch).await?;
+        let developers: BTreeSet<AccountId> = batch.finished.iter().map(|job| job.developer).collect();
+        self.quotas.drop_oldest(&mut transaction, developers).await?;
         self.rollups.add(&mut transaction, &batch.finished).await?;
         set_mark(&mut transaction, "journal_position", position).await?;
         super::commit(transaction).await?;
@@ -247,6 +252,7 @@ async fn insert_jobs(writer: &mut SqliteConnection, jobs: &[Arc<Job>]) -> Result
     CONTENTS
         .run(writer, &with_contents, |row, job| {
             row.blob(job.id.0.to_vec())
+                .blob(job.developer.0.to_vec())
                 .optional_blob(job.output.clone())
                 .text(job.logs.clone());
         })

@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use piecework_model::{AccountId, Format, FunctionId, FunctionName};
-use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     Sqlite, begin, commit, found,
     row::{decode_json, encode_json, fixed},
 };
-use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, Version};
+use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, VERSIONS_OF_ONE_MAX, Version};
 
 const FUNCTION: &str = "function";
 const VERSION: &str = "version";
@@ -38,6 +38,7 @@ fn version(row: &SqliteRow) -> Result<Version, StoreFailure> {
     let record: Version = decode_json(VERSION_FORMAT, row.get("record"), VERSION)?;
     Ok(Version {
         sealed_secrets: row.get("sealed_secrets"),
+        bundle_bytes: row.get::<i64, _>("bundle_bytes") as u64,
         ..record
     })
 }
@@ -68,11 +69,15 @@ async fn insert_function(writer: &mut SqliteConnection, function: &Function) -> 
 }
 
 async fn insert_version(writer: &mut SqliteConnection, version: &Version) -> Result<(), StoreFailure> {
-    sqlx::query("INSERT INTO versions (function, version, record, sealed_secrets) VALUES ($1, $2, $3, $4)")
+    sqlx::query(
+        "INSERT INTO versions (function, version, record, sealed_secrets, code, bundle_bytes) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
         .bind(version.function.0.to_vec())
         .bind(i64::from(version.version))
         .bind(encode_json(VERSION_FORMAT, version))
         .bind(version.sealed_secrets.clone())
+        .bind(version.code.to_string())
+        .bind(version.bundle_bytes as i64)
         .execute(writer)
         .await
         .map_err(StoreFailure::unique("adding a version", "the version"))?;
@@ -112,6 +117,81 @@ async fn switch_live(
     found(updated.rows_affected(), VERSION)
 }
 
+/// Versions beyond the newest ones that get no calls: neither live nor in the split.
+async fn drop_old_versions(writer: &mut SqliteConnection, function: FunctionId) -> Result<(), StoreFailure> {
+    let row = sqlx::query("SELECT * FROM functions WHERE id = $1")
+        .bind(function.0.to_vec())
+        .fetch_one(&mut *writer)
+        .await;
+    let known = self::function(&row.map_err(StoreFailure::database("reading a function"))?)?;
+    let in_split = known
+        .policy
+        .traffic
+        .into_iter()
+        .flat_map(|traffic| traffic.weights.into_keys());
+    let called: Vec<String> = in_split
+        .chain([known.live_version])
+        .map(|version| version.to_string())
+        .collect();
+    let sql = format!(
+        "DELETE FROM versions WHERE function = $1 AND version NOT IN ({}) AND version <= \
+         (SELECT version FROM versions WHERE function = $1 ORDER BY version DESC LIMIT 1 OFFSET $2)",
+        called.join(", ")
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(function.0.to_vec())
+        .bind(i64::from(VERSIONS_OF_ONE_MAX))
+        .execute(writer)
+        .await
+        .map_err(StoreFailure::database("removing old versions"))?;
+    Ok(())
+}
+
+async fn owner_of(writer: &mut SqliteConnection, function: FunctionId) -> Result<AccountId, StoreFailure> {
+    let owner: Vec<u8> = sqlx::query_scalar("SELECT owner FROM functions WHERE id = $1")
+        .bind(function.0.to_vec())
+        .fetch_one(writer)
+        .await
+        .map_err(StoreFailure::database("reading a function"))?;
+    Ok(AccountId(fixed(&owner, FUNCTION)?))
+}
+
+/// Takes the versions of the functions that are `meant`, and those functions of which no job is kept, with their rollups.
+async fn purge<'q, T>(writer: &mut SqliteConnection, meant: &str, value: T) -> Result<u64, StoreFailure>
+where
+    T: Clone + Send + sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + 'q,
+{
+    let versions = format!("DELETE FROM versions WHERE function IN (SELECT id FROM functions WHERE {meant})");
+    let of_versions = sqlx::query(AssertSqlSafe(versions))
+        .bind(value.clone())
+        .execute(&mut *writer)
+        .await;
+    let of_versions = of_versions.map_err(StoreFailure::database("removing versions"))?;
+    let jobless = format!(
+        "SELECT id FROM functions WHERE {meant} AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.function = functions.id)"
+    );
+    let gone: Vec<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(jobless))
+        .bind(value)
+        .fetch_all(&mut *writer)
+        .await
+        .map_err(StoreFailure::database("listing removed functions"))?;
+    for id in &gone {
+        // Its own scope and those of its versions, which are longer.
+        let end = [id.as_slice(), &[0xff; 8]].concat();
+        for sql in [
+            "DELETE FROM rollups WHERE scope >= $1 AND scope < $2",
+            "DELETE FROM functions WHERE id = $1 AND id < $2",
+        ] {
+            let deleted = sqlx::query(sql)
+                .bind(id.clone())
+                .bind(end.clone())
+                .execute(&mut *writer);
+            deleted.await.map_err(StoreFailure::database("removing functions"))?;
+        }
+    }
+    Ok(of_versions.rows_affected().max(gone.len() as u64))
+}
+
 #[async_trait]
 impl Functions for Sqlite {
     async fn create_function(&self, function: &Function, version: &Version) -> Result<(), StoreFailure> {
@@ -124,6 +204,7 @@ impl Functions for Sqlite {
         let mut transaction = begin(&mut writer).await?;
         insert_function(&mut transaction, function).await?;
         insert_version(&mut transaction, version).await?;
+        self.shared.quotas.check_code(&mut transaction, function.owner).await?;
         commit(transaction).await
     }
 
@@ -139,6 +220,9 @@ impl Functions for Sqlite {
         if live {
             switch_live(&mut transaction, (version.function, number), version.created_at_ms).await?;
         }
+        drop_old_versions(&mut transaction, version.function).await?;
+        let owner = owner_of(&mut transaction, version.function).await?;
+        self.shared.quotas.check_code(&mut transaction, owner).await?;
         commit(transaction).await?;
         Ok(number)
     }
@@ -213,6 +297,27 @@ impl Functions for Sqlite {
             .await
             .map_err(StoreFailure::database("removing a function"))?;
         Ok(deleted.rows_affected() > 0)
+    }
+
+    async fn purge_function(&self, function: FunctionId) -> Result<bool, StoreFailure> {
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        let purged = purge(
+            &mut transaction,
+            "id = $1 AND deleted_at_ms IS NOT NULL",
+            function.0.to_vec(),
+        )
+        .await?;
+        commit(transaction).await?;
+        Ok(purged > 0)
+    }
+
+    async fn purge_deleted(&self, before_ms: u64) -> Result<u64, StoreFailure> {
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        let purged = purge(&mut transaction, "deleted_at_ms < $1", before_ms as i64).await?;
+        commit(transaction).await?;
+        Ok(purged)
     }
 
     async fn function(&self, function: FunctionId) -> Result<Option<Function>, StoreFailure> {

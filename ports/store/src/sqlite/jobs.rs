@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use piecework_model::{AccountId, FunctionId, JobId};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
-use super::{Shared, Sqlite, begin, commit, row};
+use super::{Shared, Sqlite, begin, commit, quotas, row};
 use crate::{
     Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, Jobs, JournalLag, Page, Projected,
     StoreFailure,
@@ -65,7 +65,7 @@ impl Shared {
 
     async fn stored_job(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {
         let sql = format!(
-            "SELECT {}, job_contents.output, job_contents.logs FROM jobs \
+            "SELECT {}, job_contents.output, job_contents.logs, job_contents.dropped FROM jobs \
              LEFT JOIN job_contents ON job_contents.id = jobs.id WHERE jobs.id = $1",
             row::JOB_COLUMNS
         );
@@ -80,6 +80,9 @@ impl Shared {
         if let Some(logs) = found.get::<Option<String>, _>("logs") {
             job.output = found.get("output");
             job.logs = logs;
+            if found.get::<i64, _>("dropped") & quotas::LOGS_DROPPED != 0 {
+                job.logs = quotas::NO_LOGS.to_owned();
+            }
         }
         Ok(Some(job))
     }

@@ -11,6 +11,7 @@ mod jobs;
 mod metrics;
 mod project;
 mod projector;
+mod quotas;
 mod results;
 mod row;
 #[cfg(test)]
@@ -37,7 +38,7 @@ use sqlx::{
 };
 
 use crate::{
-    Sealing, Sequences, StoreFailure,
+    Amounts, QUOTAS_DEFAULT, Sealing, Sequences, StoreFailure,
     claims::Claims,
     directory::Directory,
     journal::{Entry, Frame, Journal},
@@ -67,6 +68,27 @@ pub struct Options {
     pub pending_bytes_max: usize,
     /// How long the oldest entry waits at most while all goes well.
     pub filing_interval: Duration,
+    /// What an account may keep for which nothing else is set.
+    pub quotas: Amounts,
+    /// Asked where the journal finds no room.
+    pub relief: Relief,
+}
+
+/// Makes room on a full disk for what must be written, and says whether there is any now.
+#[derive(Clone)]
+pub struct Relief(pub Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Default for Relief {
+    /// None.
+    fn default() -> Self {
+        Self(Arc::new(|| false))
+    }
+}
+
+impl std::fmt::Debug for Relief {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Relief")
+    }
 }
 
 impl Options {
@@ -78,6 +100,8 @@ impl Options {
             pending_max: 50_000,
             pending_bytes_max: 256 << 20,
             filing_interval: Duration::from_millis(100),
+            quotas: QUOTAS_DEFAULT,
+            relief: Relief::default(),
         }
     }
 }
@@ -93,6 +117,7 @@ pub(crate) struct Shared {
     lanes: Mutex<HashMap<(LeaseId, AccountId), u64>>,
     projection: Projection,
     vault: Vault,
+    quotas: Arc<quotas::Quotas>,
     options: Options,
     _directory: Directory,
 }
@@ -116,7 +141,8 @@ impl Sqlite {
         whole::check_key(&mut writer, &vault).await?;
         let filed = row::mark(&mut writer, "journal_position").await?;
         let (journal, entries) = Journal::open(&directory.subdirectory(whole::JOURNAL)?, filed, options.segment_bytes)?;
-        let mut filer = filing::Filer::new(unfinished(&mut writer).await?);
+        let quotas = Arc::new(quotas::Quotas::read(&mut writer, options.quotas).await?);
+        let mut filer = filing::Filer::new(unfinished(&mut writer).await?, quotas.clone());
         replay(&mut writer, &mut filer, &entries).await?;
         let shared = Arc::new(Shared {
             readers: open_readers(connect).await?,
@@ -127,6 +153,7 @@ impl Sqlite {
             claims: Mutex::default(),
             journal,
             vault,
+            quotas,
             options,
             _directory: directory,
         });
@@ -191,6 +218,7 @@ fn migrations() -> Migrator {
         migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         migration(12, "oversight", include_str!("../../migrations/0012_oversight.sql")),
         migration(20, "results", include_str!("../../migrations/0020_results.sql")),
+        migration(30, "quotas", include_str!("../../migrations/0030_quotas.sql")),
     ])
 }
 
@@ -254,8 +282,15 @@ async fn lanes(writer: &mut SqliteConnection) -> Result<HashMap<(LeaseId, Accoun
 impl Shared {
     /// Journals an entry and shows it to readers.
     fn append(&self, entry: Entry) -> Result<u64, StoreFailure> {
-        let frame = Frame::encode(&entry)?;
-        self.journal.append(frame, |end| self.take(end, entry))
+        match self.journaled(&entry) {
+            Err(StoreFailure::DiskFull) if (self.options.relief.0)() => self.journaled(&entry),
+            done => done,
+        }
+    }
+
+    fn journaled(&self, entry: &Entry) -> Result<u64, StoreFailure> {
+        let frame = Frame::encode(entry)?;
+        self.journal.append(frame, |end| self.take(end, entry.clone()))
     }
 
     fn take(&self, end: u64, entry: Entry) {

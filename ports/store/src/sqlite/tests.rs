@@ -152,3 +152,83 @@ async fn a_block_of_2000_transfers_is_one_commit() {
     assert_eq!(first.items.len(), 572);
     assert!(store.unsettled().await.expect("read").is_empty());
 }
+
+/// A database as the build before quotas left it, with one job that has a row of contents and one that has none.
+async fn before_quotas(path: &Path) {
+    let mut old = connect_options(path).connect().await.expect("opened");
+    let all = migrations();
+    let known: Vec<Migration> = all.iter().filter(|migration| migration.version < 30).cloned().collect();
+    Migrator::with_migrations(known).run(&mut old).await.expect("migrated");
+    let small = finished(1, function_id(1), account(1));
+    let large = crate::Job {
+        output: Some(vec![7; 3_000]),
+        logs: "ä".repeat(1_000),
+        ..finished(2, function_id(1), account(1))
+    };
+    for job in [&small, &large] {
+        sqlx::query(
+            "INSERT INTO jobs (id, function, developer, state, unsettled, record) VALUES ($1, $2, $3, 2, 1, $4)",
+        )
+        .bind(job.id.0.to_vec())
+        .bind(job.function.0.to_vec())
+        .bind(job.developer.0.to_vec())
+        .bind(row::encode_job(job))
+        .execute(&mut old)
+        .await
+        .expect("inserted");
+    }
+    sqlx::query("INSERT INTO job_contents (id, output, logs) VALUES ($1, $2, $3)")
+        .bind(large.id.0.to_vec())
+        .bind(large.output.clone())
+        .bind(&large.logs)
+        .execute(&mut old)
+        .await
+        .expect("inserted");
+    sqlx::query("INSERT INTO functions VALUES ($1, $2, 'ada', 'f', 1, 0, 1, 0, 0, NULL, '{}')")
+        .bind(function_id(1).0.to_vec())
+        .bind(account(1).0.to_vec())
+        .execute(&mut old)
+        .await
+        .expect("inserted");
+    let record = serde_json::to_string(&crate::samples::version(function_id(1), 1)).expect("JSON");
+    sqlx::query("INSERT INTO versions VALUES ($1, 1, $2, x'')")
+        .bind(function_id(1).0.to_vec())
+        .bind(record)
+        .execute(&mut old)
+        .await
+        .expect("inserted");
+    old.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_accounts_keep_in_an_older_store_is_counted_when_it_is_opened() {
+    use crate::{Keeping as _, Kept};
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options::new(directory.path());
+    drop(Sqlite::open(options.clone()).await.expect("made"));
+    for file in ["store.sqlite", "store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(directory.path().join(file));
+    }
+    std::fs::remove_dir_all(directory.path().join("journal")).expect("removed");
+    before_quotas(&directory.path().join("store.sqlite")).await;
+    let store = Sqlite::open(options).await.expect("brought up");
+    let usage = store.usage(account(1)).await.expect("read");
+    assert_eq!(usage.get(Kept::Outputs), 3_000);
+    assert_eq!(usage.get(Kept::Logs), 2_000, "in bytes");
+    let records: i64 = sqlx::query_scalar("SELECT SUM(length(record)) FROM jobs")
+        .fetch_one(&store.shared.readers)
+        .await
+        .expect("read");
+    assert_eq!(usage.get(Kept::Records), records as u64);
+    assert_eq!((usage.get(Kept::Functions), usage.get(Kept::Versions)), (1, 1));
+    let code = crate::samples::digest(1);
+    assert_eq!(store.unsized_bundles().await.expect("read"), [code]);
+    store.size_bundle(&code, 77).await.expect("noted");
+    assert_eq!(store.usage(account(1)).await.expect("read").get(Kept::Bundles), 77);
+    let kept = store
+        .job(crate::samples::job_id(2))
+        .await
+        .expect("read")
+        .expect("there");
+    assert_eq!(kept.output.map(|output| output.len()), Some(3_000));
+}

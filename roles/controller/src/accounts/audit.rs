@@ -4,18 +4,18 @@ use piecework_model::AccountId;
 use piecework_store::Change;
 use serde_json::Value;
 
-use crate::{Answer, Controller, clock::now_ms, failure::store};
+use crate::{Answer, accounts::Accounts, clock::now_ms, failure::store};
 
 /// Records a completed change. If this fails, the change stays and its caller gets the failure.
 pub(crate) async fn record(
-    controller: &Controller,
+    accounts: &Accounts,
     (actor, owner): (Option<AccountId>, AccountId),
     (noun, verb): (&'static str, &'static str),
     target: impl Into<String>,
     detail: Value,
 ) -> Answer<()> {
     let change = change((actor, owner), (noun, verb), target, &detail);
-    controller.store.record(&change).await.map_err(store)
+    accounts.ground.store.record(&change).await.map_err(store)
 }
 
 /// The entry itself, for whoever writes it together with the change.
@@ -37,11 +37,11 @@ pub(crate) fn change(
 
 /// A change that an account made to its own things.
 pub(crate) async fn own(
-    controller: &Controller,
+    accounts: &Accounts,
     account: AccountId,
     action: (&'static str, &'static str),
     target: impl Into<String>,
     detail: Value,
 ) -> Answer<()> {
-    record(controller, (Some(account), account), action, target, detail).await
+    record(accounts, (Some(account), account), action, target, detail).await
 }

@@ -10,13 +10,14 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::accounts::{CreateSession, Scope, verify_login};
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName};
 use piecework_store::{Scope as StoredScope, Token, User};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Answer, Controller,
+    Answer,
+    accounts::Accounts,
     clock::now_ms,
     failure::{failed, refuse, store},
 };
@@ -39,7 +40,7 @@ impl Caller {
         if self.operator {
             return Ok(());
         }
-        refuse("auth.operator", "only an operator of this network can do this")
+        refuse(Code::AuthOperator, "only an operator of this network can do this")
     }
 
     /// Refuses with `auth.scope`.
@@ -47,7 +48,10 @@ impl Caller {
         if self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin) {
             return Ok(());
         }
-        refuse("auth.scope", format!("the token lacks the scope `{}`", scope.as_str()))
+        refuse(
+            Code::AuthScope,
+            format!("the token lacks the scope `{}`", scope.as_str()),
+        )
     }
 }
 
@@ -134,7 +138,7 @@ impl Auth {
         }
         if entry.left == 0 {
             return refuse(
-                "auth.rate_limited",
+                Code::AuthRateLimited,
                 "too many login attempts for this name; wait a minute",
             );
         }
@@ -174,41 +178,47 @@ pub(crate) fn random_text(prefix: &str, bytes: usize) -> String {
 }
 
 /// The caller of a bearer token. Refuses with `auth.bad_token`.
-pub(crate) async fn caller_of(controller: &Controller, token: &str) -> Answer<Arc<Caller>> {
+pub(crate) async fn caller_of(accounts: &Accounts, token: &str) -> Answer<Arc<Caller>> {
     let hash = Token::hash_of(token);
-    let caller = match controller.auth.callers.get(&hash) {
+    let caller = match accounts.auth.callers.get(&hash) {
         Some(caller) => caller,
-        None => look_up(controller, hash).await?,
+        None => look_up(accounts, hash).await?,
     };
     if caller.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
-        return refuse("auth.bad_token", "the token has expired");
+        return refuse(Code::AuthBadToken, "the token has expired");
     }
     Ok(caller)
 }
 
-async fn look_up(controller: &Controller, hash: [u8; 32]) -> Answer<Arc<Caller>> {
-    let Some(token) = controller.store.token_by_hash(&hash).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token is unknown, expired or revoked");
+async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
+    let Some(token) = accounts.ground.store.token_by_hash(&hash).await.map_err(store)? else {
+        return refuse(Code::AuthBadToken, "the token is unknown, expired or revoked");
     };
-    let Some(user) = controller.store.user_by_account(token.account).await.map_err(store)? else {
-        return refuse("auth.bad_token", "the token's account no longer exists");
+    let Some(user) = accounts
+        .ground
+        .store
+        .user_by_account(token.account)
+        .await
+        .map_err(store)?
+    else {
+        return refuse(Code::AuthBadToken, "the token's account no longer exists");
     };
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
         scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
         operator: user.roles.operator,
-        limits: crate::accounts::rates::limits(controller, user.account).await?,
+        limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
     });
-    controller.auth.callers.insert(hash, caller.clone());
+    accounts.auth.callers.insert(hash, caller.clone());
     Ok(caller)
 }
 
 /// Makes and stores a token; its text is returned once and kept nowhere.
 pub(crate) async fn issue(
-    controller: &Controller,
+    accounts: &Accounts,
     account: AccountId,
     label: &str,
     scopes: BTreeSet<Scope>,
@@ -224,43 +234,44 @@ pub(crate) async fn issue(
         created_at_ms: now_ms(),
         expires_at_ms,
     };
-    controller.store.insert_token(&token).await.map_err(store)?;
+    accounts.ground.store.insert_token(&token).await.map_err(store)?;
     Ok((text, token))
 }
 
 /// The user that a password or a signed challenge proves. Refuses with `auth.bad_credentials`, whatever was wrong.
-pub(crate) async fn prove(controller: &Controller, session: &CreateSession) -> Answer<User> {
-    controller.auth.count_attempt(&session.name)?;
+pub(crate) async fn prove(accounts: &Accounts, session: &CreateSession) -> Answer<User> {
+    accounts.auth.count_attempt(&session.name)?;
     let user = match session.name.parse() {
-        Ok(name) => controller.store.user_by_name(&name).await.map_err(store)?,
+        Ok(name) => accounts.ground.store.user_by_name(&name).await.map_err(store)?,
         Err(_) => None,
     };
     let proven = match (&session.password, &session.challenge, &session.signature) {
         (Some(password), None, None) => {
             let hash = user.as_ref().and_then(|user| user.password_hash.clone());
-            let _turn = controller.auth.verifying.acquire().await.expect("never closed");
+            let _turn = accounts.auth.verifying.acquire().await.expect("never closed");
             verify_password(password.clone(), hash).await?
         }
         (None, Some(challenge), Some(signature)) => {
-            let fresh = controller.auth.take_challenge(challenge, &session.name);
+            let fresh = accounts.auth.take_challenge(challenge, &session.name);
             let key = user.as_ref().map(|user| user.public_key);
-            let verify = |key| verify_login(&key, &controller.network, &session.name, challenge, signature).is_ok();
+            let verify =
+                |key| verify_login(&key, &accounts.ground.network, &session.name, challenge, signature).is_ok();
             fresh && key.is_some_and(verify)
         }
         _ => {
             return refuse(
-                "body.malformed",
+                Code::BodyMalformed,
                 "send either a password, or a challenge and a signature",
             );
         }
     };
     match user {
         Some(user) if proven => {
-            controller.auth.forgive(&session.name);
+            accounts.auth.forgive(&session.name);
             Ok(user)
         }
         _ => refuse(
-            "auth.bad_credentials",
+            Code::AuthBadCredentials,
             "the name, password, challenge or signature is wrong",
         ),
     }

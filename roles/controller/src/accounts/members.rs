@@ -12,16 +12,16 @@ use piecework_ledger::{
     Account, Action, CoverDebt, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction,
     Transaction, Transfer, Value,
 };
-use piecework_model::{AccountId, Credits, Domain, OwnerName, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, SecretKey};
 use piecework_store::{Roles, User};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{
-        audit,
+        Accounts, audit,
         auth::{Caller, random_text},
     },
     clock::{now_ms, timestamp},
@@ -78,20 +78,20 @@ impl Turns {
 }
 
 /// Signs with the account's next nonce, submits and waits until final. Whoever else holds the key may send meanwhile.
-pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
-    let _turn = controller.turns.of(sender).lock().await;
+pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
+    let _turn = accounts.turns.of(sender).lock().await;
     let mut tries = 0;
     loop {
-        let nonce = on_ledger(controller, sender).await?.nonce;
+        let nonce = on_ledger(accounts, sender).await?.nonce;
         let transaction = Transaction {
             sender,
             nonce,
             action: action.clone(),
         };
-        let signed = SignedTransaction::sign(transaction, key, &controller.network);
-        match controller.chain.submit_and_wait(signed).await {
+        let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
+        match accounts.ground.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
-            Err(SubmitError::Rejected(rejection)) if is_nonce_race(&rejection.code) && tries < NONCE_TRIES => {
+            Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) && tries < NONCE_TRIES => {
                 tokio::time::sleep(NONCE_PAUSE * 2u32.pow(tries)).await;
                 tries += 1;
             }
@@ -100,45 +100,45 @@ pub(crate) async fn send(controller: &Controller, sender: AccountId, key: &Secre
     }
 }
 
-fn is_nonce_race(code: &str) -> bool {
-    matches!(
-        code,
-        "transaction.stale_nonce" | "transaction.future_nonce" | "mempool.nonce_taken"
-    )
-}
+/// Another transaction of the same account was faster.
+const NONCE_RACE: [Code; 3] = [
+    Code::TransactionStaleNonce,
+    Code::TransactionFutureNonce,
+    Code::MempoolNonceTaken,
+];
 
 /// The account as the ledger has it. Refuses with `account.not_found`.
-pub(crate) async fn on_ledger(controller: &Controller, account: AccountId) -> Answer<Account> {
-    match controller.chain.get(&Key::Account(account)).await.map_err(chain)? {
+pub(crate) async fn on_ledger(accounts: &Accounts, account: AccountId) -> Answer<Account> {
+    match accounts.ground.chain.get(&Key::Account(account)).await.map_err(chain)? {
         Some(Value::Account(found)) => Ok(found),
-        Some(_) | None => refuse("account.not_found", format!("the ledger has no account {account}")),
+        Some(_) | None => refuse(Code::AccountNotFound, format!("the ledger has no account {account}")),
     }
 }
 
 /// What shows the account's balances to anybody who holds the genesis file.
-pub(crate) async fn proof(controller: &Controller, account: AccountId) -> Answer<ProofView> {
-    let proof = account_proof(&*controller.chain, account, &controller.peer_changes).await;
+pub(crate) async fn proof(accounts: &Accounts, account: AccountId) -> Answer<ProofView> {
+    let proof = account_proof(&*accounts.ground.chain, account, &accounts.peer_changes).await;
     match proof.map_err(chain)? {
         Some(proof) => Ok(value_proof_view(proof)),
         None => refuse(
-            "ledger.unavailable",
+            Code::LedgerUnavailable,
             "the block of this state has no certificate yet; retry in a moment",
         ),
     }
 }
 
 /// An account by its name, or by its id. Refuses with `account.not_found`.
-pub(crate) async fn find(controller: &Controller, name_or_id: &str) -> Answer<AccountId> {
+pub(crate) async fn find(accounts: &Accounts, name_or_id: &str) -> Answer<AccountId> {
     if name_or_id.starts_with("acc_")
         && let Ok(id) = name_or_id.parse()
     {
         return Ok(id);
     }
-    let missing = || refuse("account.not_found", format!("no account has the name `{name_or_id}`"));
+    let missing = || refuse(Code::AccountNotFound, format!("no account has the name `{name_or_id}`"));
     let Ok(name) = name_or_id.parse::<OwnerName>() else {
         return missing();
     };
-    match controller.chain.get(&Key::Name(name)).await.map_err(chain)? {
+    match accounts.ground.chain.get(&Key::Name(name)).await.map_err(chain)? {
         Some(Value::Name(account)) => Ok(account),
         Some(_) | None => missing(),
     }
@@ -149,30 +149,31 @@ fn key_context(account: AccountId) -> String {
 }
 
 /// The key that the controller keeps for this account; `None` where its owner keeps it.
-pub(crate) async fn custodial_key(controller: &Controller, account: AccountId) -> Answer<Option<SecretKey>> {
-    let user = controller.store.user_by_account(account).await.map_err(store)?;
+pub(crate) async fn custodial_key(accounts: &Accounts, account: AccountId) -> Answer<Option<SecretKey>> {
+    let user = accounts.ground.store.user_by_account(account).await.map_err(store)?;
     let Some(sealed) = user.and_then(|user| user.sealed_key) else {
         return Ok(None);
     };
-    let key = open_key(controller, account, &sealed)?;
-    Ok(Some(finish_rotation(controller, account).await?.unwrap_or(key)))
+    let key = open_key(accounts, account, &sealed)?;
+    Ok(Some(finish_rotation(accounts, account).await?.unwrap_or(key)))
 }
 
 /// The same for what only the account itself may do. Refuses with `account.bad_signature` where its owner keeps the
 /// key, and says the command that signs with it.
-pub(crate) async fn own_key(controller: &Controller, account: AccountId, command: &str) -> Answer<SecretKey> {
-    match custodial_key(controller, account).await? {
+pub(crate) async fn own_key(accounts: &Accounts, account: AccountId, command: &str) -> Answer<SecretKey> {
+    match custodial_key(accounts, account).await? {
         Some(key) => Ok(key),
         None => Err(
-            Refusal::new("account.bad_signature", "only you have this account's key")
+            Refusal::new(Code::AccountBadSignature, "only you have this account's key")
                 .hint(format!("sign with it by running `piecework {command}`"))
                 .into(),
         ),
     }
 }
 
-fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answer<SecretKey> {
-    let seed = controller
+fn open_key(accounts: &Accounts, account: AccountId, sealed: &[u8]) -> Answer<SecretKey> {
+    let seed = accounts
+        .ground
         .store
         .open_sealed(&key_context(account), sealed)
         .map_err(store)?;
@@ -184,40 +185,42 @@ fn open_key(controller: &Controller, account: AccountId, sealed: &[u8]) -> Answe
 ///
 /// The new key is kept before the ledger hears of it and becomes the account's once the ledger has it, also after a
 /// crash between the two. Refuses with `account.bad_signature` where the owner keeps the key.
-pub(crate) async fn rotate_key(controller: &Controller, account: AccountId) -> Answer<PublicKey> {
-    let old = own_key(controller, account, "account rotate-key --key FILE --new-key FILE").await?;
+pub(crate) async fn rotate_key(accounts: &Accounts, account: AccountId) -> Answer<PublicKey> {
+    let old = own_key(accounts, account, "account rotate-key --key FILE --new-key FILE").await?;
     let new = SecretKey::from_seed(rand::rng().random());
-    let sealed = controller
+    let sealed = accounts
+        .ground
         .store
         .seal(&key_context(account), &new.to_seed())
         .map_err(store)?;
     let place = account.to_string();
-    controller
+    accounts
+        .ground
         .store
         .put_value(ROTATING, &place, &sealed)
         .await
         .map_err(store)?;
     let action = Action::RotateKey(RotateKey {
         new_key: new.public(),
-        proof: new.sign(Domain::Owner, &controller.network, &account),
+        proof: new.sign(Domain::Owner, &accounts.ground.network, &account),
     });
-    send(controller, account, &old, action).await?;
-    finish_rotation(controller, account).await?;
+    send(accounts, account, &old, action).await?;
+    finish_rotation(accounts, account).await?;
     let detail = json!({"key": new.public()});
-    let name = controller.account_name(account).await;
-    audit::own(controller, account, ("account", "key_rotated"), name, detail).await?;
+    let name = accounts.ground.account_name(account).await;
+    audit::own(accounts, account, ("account", "key_rotated"), name, detail).await?;
     Ok(new.public())
 }
 
 /// The account's word, for the ledger, that the account of `key` is its own. Refuses with `account.bad_signature` where
 /// the controller does not keep its key.
-pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
-    let own = own_key(controller, owner, "provide --mine --owner-key FILE").await?;
+pub(crate) async fn vouch(accounts: &Accounts, owner: AccountId, key: &PublicKey) -> Answer<OwnerView> {
+    let own = own_key(accounts, owner, "provide --mine --owner-key FILE").await?;
     let account = AccountId::of(key);
-    let signature = own.sign(Domain::Owner, &controller.network, &account);
-    let name = controller.account_name(owner).await;
+    let signature = own.sign(Domain::Owner, &accounts.ground.network, &account);
+    let name = accounts.ground.account_name(owner).await;
     audit::own(
-        controller,
+        accounts,
         owner,
         ("provider", "owned"),
         name,
@@ -228,39 +231,44 @@ pub(crate) async fn vouch(controller: &Controller, owner: AccountId, key: &Publi
 }
 
 /// Takes up a key that was kept for a rotation, if the ledger has it by now.
-async fn finish_rotation(controller: &Controller, account: AccountId) -> Answer<Option<SecretKey>> {
+async fn finish_rotation(accounts: &Accounts, account: AccountId) -> Answer<Option<SecretKey>> {
     let place = account.to_string();
-    let Some(sealed) = controller.store.value(ROTATING, &place).await.map_err(store)? else {
+    let Some(sealed) = accounts.ground.store.value(ROTATING, &place).await.map_err(store)? else {
         return Ok(None);
     };
-    let key = open_key(controller, account, &sealed)?;
-    if on_ledger(controller, account).await?.key != key.public() {
+    let key = open_key(accounts, account, &sealed)?;
+    if on_ledger(accounts, account).await?.key != key.public() {
         return Ok(None);
     }
-    if let Some(mut user) = controller.store.user_by_account(account).await.map_err(store)? {
+    if let Some(mut user) = accounts.ground.store.user_by_account(account).await.map_err(store)? {
         user.public_key = key.public();
         user.sealed_key = Some(sealed);
-        controller.store.update_user(&user).await.map_err(store)?;
+        accounts.ground.store.update_user(&user).await.map_err(store)?;
     }
-    controller.store.take_value(ROTATING, &place).await.map_err(store)?;
+    accounts
+        .ground
+        .store
+        .take_value(ROTATING, &place)
+        .await
+        .map_err(store)?;
     Ok(Some(key))
 }
 
 /// The ledger has another key for an account: from now on that one logs in.
-pub(crate) async fn key_rotated(controller: &Controller, account: AccountId) -> Answer<()> {
-    let Some(mut user) = controller.store.user_by_account(account).await.map_err(store)? else {
+pub(crate) async fn key_rotated(accounts: &Accounts, account: AccountId) -> Answer<()> {
+    let Some(mut user) = accounts.ground.store.user_by_account(account).await.map_err(store)? else {
         return Ok(());
     };
     if user.sealed_key.is_some() {
-        return finish_rotation(controller, account).await.map(drop);
+        return finish_rotation(accounts, account).await.map(drop);
     }
-    let key = on_ledger(controller, account).await?.key;
+    let key = on_ledger(accounts, account).await?.key;
     if user.public_key != key {
         user.public_key = key;
-        controller.store.update_user(&user).await.map_err(store)?;
+        accounts.ground.store.update_user(&user).await.map_err(store)?;
         let detail = json!({"key": key});
         audit::own(
-            controller,
+            accounts,
             account,
             ("account", "key_rotated"),
             user.name.as_str(),
@@ -272,14 +280,10 @@ pub(crate) async fn key_rotated(controller: &Controller, account: AccountId) -> 
 }
 
 /// Makes a genesis account of this installation a user. Idempotent.
-pub(crate) async fn adopt(
-    controller: &Controller,
-    name: OwnerName,
-    key: &SecretKey,
-    roles: Roles,
-) -> Answer<AccountId> {
+pub(crate) async fn adopt(accounts: &Accounts, name: OwnerName, key: &SecretKey, roles: Roles) -> Answer<AccountId> {
     let account = AccountId::of(&key.public());
-    if controller
+    if accounts
+        .ground
         .store
         .user_by_account(account)
         .await
@@ -294,7 +298,8 @@ pub(crate) async fn adopt(
         public_key: key.public(),
         password_hash: None,
         sealed_key: Some(
-            controller
+            accounts
+                .ground
                 .store
                 .seal(&key_context(account), &key.to_seed())
                 .map_err(store)?,
@@ -302,50 +307,50 @@ pub(crate) async fn adopt(
         roles,
         created_at_ms: now_ms(),
     };
-    controller.store.insert_user(&user).await.map_err(store)?;
+    accounts.ground.store.insert_user(&user).await.map_err(store)?;
     Ok(account)
 }
 
 /// `POST /accounts`: on the ledger first, then here; the invite's grant last.
-pub(crate) async fn register(controller: &Controller, body: CreateAccount) -> Answer<AccountId> {
+pub(crate) async fn register(accounts: &Accounts, body: CreateAccount) -> Answer<AccountId> {
     let name: OwnerName = body.name.parse().map_err(rejected)?;
-    let invite = take_invite(controller, body.invite.as_deref()).await?;
-    let result = register_invited(controller, &body, name, invite.as_ref()).await;
+    let invite = take_invite(accounts, body.invite.as_deref()).await?;
+    let result = register_invited(accounts, &body, name, invite.as_ref()).await;
     if let (Err(_), Some(invite), Some(code)) = (&result, &invite, &body.invite) {
-        codecs::put_json(controller, INVITES, code, invite).await?;
+        codecs::put_json(&accounts.ground, INVITES, code, invite).await?;
     }
     let account = result?;
     let inviter = invite.as_ref().map(|invite| invite.inviter.to_string());
     let detail = json!({"roles": body.roles, "by": if body.password.is_some() { "password" } else { "key" }, "inviter": inviter});
-    audit::own(
-        controller,
-        account,
-        ("account", "registered"),
-        body.name.as_str(),
-        detail,
-    )
-    .await?;
+    audit::own(accounts, account, ("account", "registered"), body.name.as_str(), detail).await?;
     if let Some(invite) = &invite {
-        keep_promises(controller, invite, account).await?;
+        keep_promises(accounts, invite, account).await?;
     }
     Ok(account)
 }
 
 async fn register_invited(
-    controller: &Controller,
+    accounts: &Accounts,
     body: &CreateAccount,
     name: OwnerName,
     invite: Option<&Invite>,
 ) -> Answer<AccountId> {
     let roles = granted_roles(body, invite)?;
-    if controller.store.user_by_name(&name).await.map_err(store)?.is_some() {
-        return refuse("account.exists", format!("the name `{name}` is already taken"));
+    if accounts
+        .ground
+        .store
+        .user_by_name(&name)
+        .await
+        .map_err(store)?
+        .is_some()
+    {
+        return refuse(Code::AccountExists, format!("the name `{name}` is already taken"));
     }
     match (&body.password, &body.public_key, &body.registration) {
-        (Some(password), None, None) => register_with_password(controller, name, password, roles).await,
-        (None, Some(key), Some(registration)) => register_with_key(controller, name, *key, registration, roles).await,
+        (Some(password), None, None) => register_with_password(accounts, name, password, roles).await,
+        (None, Some(key), Some(registration)) => register_with_key(accounts, name, *key, registration, roles).await,
         _ => refuse(
-            "body.malformed",
+            Code::BodyMalformed,
             "send either a password, or public_key with registration",
         ),
     }
@@ -363,7 +368,7 @@ fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles>
     };
     if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
         return refuse(
-            "invite.bad",
+            Code::InviteBad,
             format!("this registration does not allow the role `{}`", role.as_str()),
         );
     }
@@ -386,13 +391,13 @@ fn ledger_roles(roles: Roles) -> LedgerRoles {
 }
 
 async fn register_with_password(
-    controller: &Controller,
+    accounts: &Accounts,
     name: OwnerName,
     password: &str,
     roles: Roles,
 ) -> Answer<AccountId> {
     if !PASSWORD_LENGTH.contains(&password.chars().count()) {
-        return refuse("account.bad_password", "the password must have 10 to 200 characters");
+        return refuse(Code::AccountBadPassword, "the password must have 10 to 200 characters");
     }
     let password = password.to_owned();
     let hash = tokio::task::spawn_blocking(move || piecework_store::hash_password(&password))
@@ -412,14 +417,15 @@ async fn register_with_password(
         nonce: 0,
         action: Action::Register(register),
     };
-    let signed = SignedTransaction::sign(transaction, &key, &controller.network);
+    let signed = SignedTransaction::sign(transaction, &key, &accounts.ground.network);
     let user = User {
         account,
         name,
         public_key: key.public(),
         password_hash: Some(hash),
         sealed_key: Some(
-            controller
+            accounts
+                .ground
                 .store
                 .seal(&key_context(account), &key.to_seed())
                 .map_err(store)?,
@@ -427,17 +433,17 @@ async fn register_with_password(
         roles,
         created_at_ms: now_ms(),
     };
-    enter(controller, signed, user).await
+    enter(accounts, signed, user).await
 }
 
 async fn register_with_key(
-    controller: &Controller,
+    accounts: &Accounts,
     name: OwnerName,
     key: PublicKey,
     registration: &str,
     roles: Roles,
 ) -> Answer<AccountId> {
-    let bad = |message: &str| refuse("account.bad_registration", message);
+    let bad = |message: &str| refuse(Code::AccountBadRegistration, message);
     let Some(signed) = codecs::from_hex::<SignedTransaction>(registration) else {
         return bad("the registration is not a signed transaction in hex");
     };
@@ -447,10 +453,10 @@ async fn register_with_key(
         _ => return bad("the registration does not match the name, the roles and the key"),
     }
     // The ledger asks this only of accounts that it does not know yet.
-    if signed.verify(&controller.network).is_err() {
+    if signed.verify(&accounts.ground.network).is_err() {
         return bad("the registration is not signed with the key");
     }
-    let known = registered(controller, &name, key).await?;
+    let known = registered(accounts, &name, key).await?;
     let user = User {
         account: known.unwrap_or_else(|| AccountId::of(&key)),
         name,
@@ -461,43 +467,48 @@ async fn register_with_key(
         created_at_ms: now_ms(),
     };
     match known {
-        Some(_) => remember(controller, user).await,
-        None => enter(controller, signed, user).await,
+        Some(_) => remember(accounts, user).await,
+        None => enter(accounts, signed, user).await,
     }
 }
 
 /// The account that has this name and this key on the ledger: it registered at another controller, and comes here too.
-async fn registered(controller: &Controller, name: &OwnerName, key: PublicKey) -> Answer<Option<AccountId>> {
-    let named = controller.chain.get(&Key::Name(name.clone())).await.map_err(chain)?;
+async fn registered(accounts: &Accounts, name: &OwnerName, key: PublicKey) -> Answer<Option<AccountId>> {
+    let named = accounts
+        .ground
+        .chain
+        .get(&Key::Name(name.clone()))
+        .await
+        .map_err(chain)?;
     let Some(Value::Name(account)) = named else {
         return Ok(None);
     };
-    let found = on_ledger(controller, account).await?;
+    let found = on_ledger(accounts, account).await?;
     Ok((found.key == key).then_some(account))
 }
 
-async fn enter(controller: &Controller, signed: SignedTransaction, user: User) -> Answer<AccountId> {
-    controller.chain.submit_and_wait(signed).await.map_err(submit)?;
-    remember(controller, user).await
+async fn enter(accounts: &Accounts, signed: SignedTransaction, user: User) -> Answer<AccountId> {
+    accounts.ground.chain.submit_and_wait(signed).await.map_err(submit)?;
+    remember(accounts, user).await
 }
 
-async fn remember(controller: &Controller, user: User) -> Answer<AccountId> {
-    match controller.store.insert_user(&user).await {
+async fn remember(accounts: &Accounts, user: User) -> Answer<AccountId> {
+    match accounts.ground.store.insert_user(&user).await {
         Ok(()) => Ok(user.account),
-        Err(failure) if failure.is_conflict() => refuse("account.exists", "the name or the key is already taken"),
+        Err(failure) if failure.is_conflict() => refuse(Code::AccountExists, "the name or the key is already taken"),
         Err(failure) => Err(store(failure)),
     }
 }
 
-async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Option<Invite>> {
+async fn take_invite(accounts: &Accounts, code: Option<&str>) -> Answer<Option<Invite>> {
     let Some(code) = code else {
-        if controller.tuning.open_registration {
+        if accounts.ground.tuning.open_registration {
             return Ok(None);
         }
-        return refuse("invite.required", "this network requires an invite to register");
+        return refuse(Code::InviteRequired, "this network requires an invite to register");
     };
-    let bad = || refuse("invite.bad", "the invite is unknown, used or expired");
-    let Some(bytes) = controller.store.take_value(INVITES, code).await.map_err(store)? else {
+    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
+    let Some(bytes) = accounts.ground.store.take_value(INVITES, code).await.map_err(store)? else {
         return bad();
     };
     let invite: Invite = codecs::from_json(&bytes)?;
@@ -510,8 +521,8 @@ async fn take_invite(controller: &Controller, code: Option<&str>) -> Answer<Opti
 
 /// What the inviter promised. If the inviter's credits no longer cover it, the account still exists, and the log says
 /// so.
-async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) -> Answer<()> {
-    let Some(key) = custodial_key(controller, invite.inviter).await? else {
+async fn keep_promises(accounts: &Accounts, invite: &Invite, to: AccountId) -> Answer<()> {
+    let Some(key) = custodial_key(accounts, invite.inviter).await? else {
         return Ok(());
     };
     if invite.grant.is_positive() {
@@ -519,8 +530,8 @@ async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) 
             to,
             amount: invite.grant,
         });
-        match send(controller, invite.inviter, &key, action).await {
-            Ok(sent) => moved(controller, invite.inviter, to, invite.grant, &sent).await?,
+        match send(accounts, invite.inviter, &key, action).await {
+            Ok(sent) => moved(accounts, invite.inviter, to, invite.grant, &sent).await?,
             Err(refusal) => tracing::warn!(%refusal, account = %to, "paying an invite's grant failed"),
         }
     }
@@ -529,7 +540,7 @@ async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) 
             account: to,
             limit: invite.lend,
         });
-        if let Err(refusal) = send(controller, invite.inviter, &key, action).await {
+        if let Err(refusal) = send(accounts, invite.inviter, &key, action).await {
             tracing::warn!(%refusal, account = %to, "granting an invite's loan failed");
         }
     }
@@ -537,17 +548,17 @@ async fn keep_promises(controller: &Controller, invite: &Invite, to: AccountId) 
 }
 
 /// `POST /invites`.
-pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
+pub(crate) async fn invite(accounts: &Accounts, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
     let privileged = body
         .roles
         .iter()
         .any(|role| matches!(role, Role::Peer | Role::Controller));
     if privileged && !caller.operator {
-        return refuse("auth.scope", "only an operator can invite peers and controllers");
+        return refuse(Code::AuthScope, "only an operator can invite peers and controllers");
     }
     let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
-        return refuse("token.bad_expiry", "the expiry must be between 60 s and a year");
+        return refuse(Code::TokenBadExpiry, "the expiry must be between 60 s and a year");
     }
     // A provider's offer needs a deposit before it has earned anything.
     let becomes_provider = body.roles.contains(&Role::Provider);
@@ -559,13 +570,13 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
     let grant = body.grant_ucr.unwrap_or(deposit);
     let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
     if grant.is_negative() || lend.is_negative() {
-        return refuse("transfer.not_positive", "a grant or a loan cannot be negative");
+        return refuse(Code::TransferNotPositive, "a grant or a loan cannot be negative");
     }
     if grant.is_positive() || lend.is_positive() {
         // Nobody else could keep the promise when somebody registers.
         let command =
             "transfer NAME AMOUNT --key FILE` or `lend` once the account is there; until then `invite --grant 0";
-        own_key(controller, caller.account, command).await?;
+        own_key(accounts, caller.account, command).await?;
     }
     let roles = if body.roles.is_empty() {
         vec![Role::Developer, Role::Provider]
@@ -581,13 +592,13 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
         expires_at_ms,
     };
     let code = random_text("inv_", 16);
-    codecs::put_json(controller, INVITES, &code, &invite).await?;
+    codecs::put_json(&accounts.ground, INVITES, &code, &invite).await?;
     let grant_ucr = grant.is_positive().then_some(grant);
     let lend_ucr = lend.is_positive().then_some(lend);
     // Of the code only as much as tells invites apart: whoever has the whole of it registers.
     let target = &code[..INVITE_SHOWN];
     let detail = json!({"roles": roles, "grant_ucr": grant_ucr, "lend_ucr": lend_ucr, "expires_in_s": seconds});
-    audit::own(controller, caller.account, ("invite", "created"), target, detail).await?;
+    audit::own(accounts, caller.account, ("invite", "created"), target, detail).await?;
     Ok(InviteCreated {
         code,
         roles,
@@ -598,40 +609,35 @@ pub(crate) async fn invite(controller: &Controller, caller: &Caller, body: Creat
 }
 
 /// Moves credits of the caller's account, whose key the controller keeps.
-pub(crate) async fn transfer(controller: &Controller, from: AccountId, to: AccountId, amount: Credits) -> Answer<Sent> {
-    let key = own_key(controller, from, "transfer NAME AMOUNT --key FILE").await?;
-    let sent = send(controller, from, &key, Action::Transfer(Transfer { to, amount })).await?;
-    moved(controller, from, to, amount, &sent).await?;
+pub(crate) async fn transfer(accounts: &Accounts, from: AccountId, to: AccountId, amount: Credits) -> Answer<Sent> {
+    let key = own_key(accounts, from, "transfer NAME AMOUNT --key FILE").await?;
+    let sent = send(accounts, from, &key, Action::Transfer(Transfer { to, amount })).await?;
+    moved(accounts, from, to, amount, &sent).await?;
     Ok(sent)
 }
 
-async fn moved(controller: &Controller, from: AccountId, to: AccountId, amount: Credits, sent: &Sent) -> Answer<()> {
-    let target = controller.account_name(to).await;
+async fn moved(accounts: &Accounts, from: AccountId, to: AccountId, amount: Credits, sent: &Sent) -> Answer<()> {
+    let target = accounts.ground.account_name(to).await;
     let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
-    audit::own(controller, from, ("transfer", "made"), target, detail).await
+    audit::own(accounts, from, ("transfer", "made"), target, detail).await
 }
 
 /// Lets `account` owe the caller's as much as `limit`, or gives back what the caller's own may owe.
-pub(crate) async fn lend(controller: &Controller, caller: AccountId, account: AccountId, limit: Credits) -> Answer<()> {
-    let key = own_key(controller, caller, "lend NAME AMOUNT --key FILE").await?;
+pub(crate) async fn lend(accounts: &Accounts, caller: AccountId, account: AccountId, limit: Credits) -> Answer<()> {
+    let key = own_key(accounts, caller, "lend NAME AMOUNT --key FILE").await?;
     let action = Action::SetLimit(SetLimit { account, limit });
-    let sent = send(controller, caller, &key, action).await?;
+    let sent = send(accounts, caller, &key, action).await?;
     let detail = json!({"limit_ucr": limit, "height": sent.done.height, "transaction": sent.done.id});
-    let target = controller.account_name(account).await;
-    audit::own(controller, caller, ("loan", "set"), target, detail).await
+    let target = accounts.ground.account_name(account).await;
+    audit::own(accounts, caller, ("loan", "set"), target, detail).await
 }
 
 /// Pays of what `account` owes out of what the caller lent it.
-pub(crate) async fn cover(
-    controller: &Controller,
-    caller: AccountId,
-    account: AccountId,
-    amount: Credits,
-) -> Answer<()> {
-    let key = own_key(controller, caller, "lend NAME --cover AMOUNT --key FILE").await?;
+pub(crate) async fn cover(accounts: &Accounts, caller: AccountId, account: AccountId, amount: Credits) -> Answer<()> {
+    let key = own_key(accounts, caller, "lend NAME --cover AMOUNT --key FILE").await?;
     let action = Action::CoverDebt(CoverDebt { account, amount });
-    let sent = send(controller, caller, &key, action).await?;
+    let sent = send(accounts, caller, &key, action).await?;
     let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
-    let target = controller.account_name(account).await;
-    audit::own(controller, caller, ("loan", "covered"), target, detail).await
+    let target = accounts.ground.account_name(account).await;
+    audit::own(accounts, caller, ("loan", "covered"), target, detail).await
 }

@@ -8,16 +8,22 @@ use std::{
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 
 use crate::{
-    Answer, Controller, codecs,
+    Answer,
+    accounts::Accounts,
+    codecs,
     failure::{refuse, store},
+    quotas,
 };
 
 const LIMITS: &str = "limits";
 const RATE_MAX: u32 = 100_000;
 const WEIGHT_MAX: u32 = 100;
+/// Changes a second of one account on the long run, and at once: some 30 MB a day of audit record, and more than anybody's
+/// scripts deploy.
+const CHANGES: (u32, u32) = (1, 1_000);
 /// Accounts whose requests are counted; one that was idle longer than its bucket takes to fill loses nothing by going.
 const BUCKETS_MAX: u64 = 100_000;
 const BUCKET_IDLE: Duration = Duration::from_secs(600);
@@ -27,6 +33,8 @@ const BUCKET_IDLE: Duration = Duration::from_secs(600);
 pub(crate) enum Counted {
     /// With a token of this account.
     Account(AccountId),
+    /// Changes by this account: each leaves a line in the audit record for ever.
+    Changes(AccountId),
     /// Without a token, to public functions of this account: strangers do not use up its own.
     Public(AccountId),
 }
@@ -79,28 +87,34 @@ impl Rates {
         taken.map_err(|wait| {
             let message = format!("too many requests: the limit is {rate} per second with bursts of {burst}");
             let hint = format!("retry in {} ms", wait.as_millis().max(1));
-            Box::new(Refusal::new("rate.limited", message).hint(hint))
+            Box::new(Refusal::new(Code::RateLimited, message).hint(hint))
         })
     }
 }
 
 /// Counts one request. Refuses with `rate.limited` where the account, or else every account, has a limit.
-pub(crate) fn count(controller: &Controller, counted: Counted, limits: &AccountLimits) -> Answer<()> {
-    let Some(rate) = limits.requests_per_s.or(controller.tuning.requests_per_s) else {
+pub(crate) fn count(accounts: &Accounts, counted: Counted, limits: &AccountLimits) -> Answer<()> {
+    let Some(rate) = limits.requests_per_s.or(accounts.ground.tuning.requests_per_s) else {
         return Ok(());
     };
     let by_default = if limits.requests_per_s.is_some() {
         None
     } else {
-        controller.tuning.burst
+        accounts.ground.tuning.burst
     };
     let burst = limits.burst.or(by_default).unwrap_or_else(|| rate.saturating_mul(2));
-    controller.rates.take(counted, (rate, burst))
+    accounts.rates.take(counted, (rate, burst))
+}
+
+/// Counts one change. Refuses with `rate.limited`.
+pub(crate) fn count_change(accounts: &Accounts, account: AccountId) -> Answer<()> {
+    accounts.rates.take(Counted::Changes(account), CHANGES)
 }
 
 /// What is set for an account; all absent where nothing was.
-pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answer<AccountLimits> {
-    let bytes = controller
+pub(crate) async fn limits(accounts: &Accounts, account: AccountId) -> Answer<AccountLimits> {
+    let bytes = accounts
+        .ground
         .store
         .value(LIMITS, &account.to_string())
         .await
@@ -109,26 +123,44 @@ pub(crate) async fn limits(controller: &Controller, account: AccountId) -> Answe
 }
 
 /// Sets them; in force for the next request. Refuses with `rate.bad_limits`.
-pub(crate) async fn set(controller: &Controller, account: AccountId, limits: AccountLimits) -> Answer<()> {
+pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: AccountLimits) -> Answer<()> {
     let within = |value: Option<u32>, max| value.is_none_or(|value| (1..=max).contains(&value));
     if !within(limits.requests_per_s, RATE_MAX) || !within(limits.burst, RATE_MAX) {
-        return refuse("rate.bad_limits", "the rate and the burst must be 1 to 100000");
+        return refuse(Code::RateBadLimits, "the rate and the burst must be 1 to 100000");
     }
     if !within(limits.weight, WEIGHT_MAX) {
-        return refuse("rate.bad_limits", "the weight must be 1 to 100");
+        return refuse(Code::RateBadLimits, "the weight must be 1 to 100");
     }
-    codecs::put_json(controller, LIMITS, &account.to_string(), &limits).await?;
+    codecs::put_json(&accounts.ground, LIMITS, &account.to_string(), &limits).await?;
+    let quotas = quotas::of_limits(&limits);
+    let set = accounts.ground.store.set_quotas(account, &quotas).await;
+    set.map_err(store)?;
     for counted in [Counted::Account(account), Counted::Public(account)] {
-        controller.rates.0.invalidate(&counted);
+        accounts.rates.0.invalidate(&counted);
     }
-    controller.auth.forget_account(account);
-    controller.functions.forget_all();
+    accounts.auth.forget_account(account);
+    (accounts.on_limits)();
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_accounts_changes_have_a_rate_of_their_own() {
+        let (rates, account) = (Rates::default(), AccountId([7; 20]));
+        for _ in 0..CHANGES.1 {
+            rates.take(Counted::Changes(account), CHANGES).expect("a burst");
+        }
+        let refused = rates.take(Counted::Changes(account), CHANGES).expect_err("too many");
+        assert_eq!(refused.code, Code::RateLimited);
+        let other = AccountId([8; 20]);
+        rates.take(Counted::Changes(other), CHANGES).expect("another account");
+        rates
+            .take(Counted::Account(account), (1, 1))
+            .expect("its calls are counted apart");
+    }
 
     #[test]
     fn a_burst_is_let_through_then_the_rate() {

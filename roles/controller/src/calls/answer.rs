@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::{errors::Refusal, execute::HttpAnswer, routes};
+use piecework_model::Code;
 use piecework_sandbox::Head;
 use serde_json::Value;
 
@@ -155,7 +156,7 @@ fn explicit(answer: HttpAnswer) -> Result<WholeAnswer, Box<Refusal>> {
 
 fn invalid(why: &str) -> Box<Refusal> {
     Box::new(Refusal::new(
-        "function.output_invalid",
+        Code::FunctionOutputInvalid,
         format!("the function's HTTP answer: {why}"),
     ))
 }
@@ -264,7 +265,7 @@ mod tests {
         ];
         for output in table {
             let refused = of_output(&Bytes::from_static(output.as_bytes())).expect_err(output);
-            assert_eq!(refused.code, "function.output_invalid", "{output}");
+            assert_eq!(refused.code, Code::FunctionOutputInvalid, "{output}");
         }
         for status in [1, 100, 199, 600, 65_535] {
             let head = Head {
@@ -272,7 +273,7 @@ mod tests {
                 headers: Vec::new(),
             };
             let refused = AnswerHead::of_stream(&head).expect_err("no status");
-            assert_eq!(refused.code, "function.output_invalid", "{status}");
+            assert_eq!(refused.code, Code::FunctionOutputInvalid, "{status}");
         }
     }
 

@@ -11,16 +11,17 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, ReportMismatch};
-use piecework_model::{AccountId, Digest, JobId, JobStatus, MerkleProof, Receipt, Sealed};
+use piecework_model::{AccountId, Code, Digest, JobId, JobStatus, MerkleProof, Receipt, Salt, Sealed};
 use piecework_queue::Unsealed;
 use piecework_scheduler::{Finding, Verdict, rerun_percent, verdict};
 use rand::RngExt as _;
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     calls::{
+        Calls,
         invoke::{self, Invocation, Purpose},
         streams::{Answering, Streams},
     },
@@ -39,6 +40,8 @@ pub(crate) struct First {
     pub(crate) live: Arc<Live>,
     pub(crate) event: Bytes,
     pub(crate) parameters: Bytes,
+    /// Of its digests.
+    pub(crate) salt: Option<Salt>,
     pub(crate) payable: Payable,
 }
 
@@ -46,47 +49,47 @@ pub(crate) struct First {
 const RERUN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Whether this job is one of those that run twice.
-pub(crate) fn is_sampled(controller: &Controller, live: &Live, receipt: &Receipt) -> bool {
+pub(crate) fn is_sampled(calls: &Calls, live: &Live, receipt: &Receipt) -> bool {
     let percent = rerun_percent(
         live.version.rerun_percent,
-        standings::trust(controller, receipt.provider),
+        standings::trust(&calls.providers, receipt.provider),
     );
     receipt.status == JobStatus::Ok && rand::rng().random_range(0..100) < percent
 }
 
 /// Runs it again, compares, and pays whom there is nothing against. At shutdown it is given up.
-pub(crate) async fn compare(controller: Arc<Controller>, first: First) {
+pub(crate) async fn compare(calls: Arc<Calls>, first: First) {
     let (job, payable) = (first.payable.outgoing.receipt.job, first.payable.clone());
     let compared = tokio::select! {
-        compared = try_compare(&controller, &first) => compared,
-        () = controller.shutdown.cancelled() => return,
+        compared = try_compare(&calls, &first) => compared,
+        () = calls.ground.shutdown.cancelled() => return,
     };
     if let Err(refusal) = compared {
         tracing::warn!(%job, code = %refusal.code, "comparing a result failed");
-        withheld::pay_if_usual(&controller, payable).await;
+        withheld::pay_if_usual(&calls.money, payable).await;
     }
 }
 
-async fn try_compare(controller: &Arc<Controller>, first: &First) -> Answer<()> {
-    let second = rerun(controller, first, &[&first.payable]).await?;
+async fn try_compare(calls: &Arc<Calls>, first: &First) -> Answer<()> {
+    let second = rerun(calls, first, &[&first.payable]).await?;
     let opinions = [&first.payable, &second];
     if result(&first.payable) == result(&second) {
         for payable in opinions {
-            standings::note(controller, payable.outgoing.receipt.provider, Finding::Right).await;
-            withheld::pay_if_usual(controller, payable.clone()).await;
+            standings::note(&calls.providers, payable.outgoing.receipt.provider, Finding::Right).await;
+            withheld::pay_if_usual(&calls.money, payable.clone()).await;
         }
         return Ok(());
     }
-    let third = match rerun(controller, first, &opinions).await {
+    let third = match rerun(calls, first, &opinions).await {
         Ok(third) => Some(third),
         Err(refusal) => {
             tracing::info!(code = %refusal.code, "no third provider is available to compare results");
             None
         }
     };
-    let trusts = opinions.map(|payable| standings::trust(controller, payable.outgoing.receipt.provider));
+    let trusts = opinions.map(|payable| standings::trust(&calls.providers, payable.outgoing.receipt.provider));
     let found = verdict(opinions.map(result), trusts, third.as_ref().map(result));
-    conclude(controller, opinions, third, found).await;
+    conclude(calls, opinions, third, found).await;
     Ok(())
 }
 
@@ -95,7 +98,7 @@ fn result(payable: &Payable) -> Digest {
 }
 
 /// The same work at a provider whose owner has not run it. Refuses if nobody ran it well.
-async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable]) -> Answer<Payable> {
+async fn rerun(calls: &Arc<Calls>, first: &First, opinions: &[&Payable]) -> Answer<Payable> {
     let created_at_ms = now_ms();
     let has_run = opinions.iter().map(|payable| payable.outgoing.receipt.provider);
     let invocation = Invocation {
@@ -110,18 +113,20 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
         purpose: Purpose::Rerun {
             of: first.payable.outgoing.receipt.job,
             has_run: has_run.collect(),
+            salt: first.salt,
         },
+        caller: None,
         streams: Streams {
             answer: Answering::Discard,
             body: None,
         },
     };
     let id = invocation.id;
-    let (_, payable) = invoke::aside(controller, invocation).await?;
+    let (_, payable) = invoke::aside(calls, invocation).await?;
     match payable {
         Some(payable) if payable.outgoing.receipt.status == JobStatus::Ok => Ok(payable),
         Some(payable) => {
-            withheld::pay_if_usual(controller, payable).await;
+            withheld::pay_if_usual(&calls.money, payable).await;
             Err(inconclusive(id))
         }
         None => Err(inconclusive(id)),
@@ -129,16 +134,22 @@ async fn rerun(controller: &Arc<Controller>, first: &First, opinions: &[&Payable
 }
 
 fn inconclusive(job: JobId) -> Box<Refusal> {
-    Box::new(Refusal::new("function.crashed", "the run that was to be compared did not end well").job(job))
+    Box::new(
+        Refusal::new(
+            Code::FunctionCrashed,
+            "the run that was to be compared did not end well",
+        )
+        .job(job),
+    )
 }
 
-async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third: Option<Payable>, found: Verdict) {
+async fn conclude(calls: &Calls, [first, second]: [&Payable; 2], third: Option<Payable>, found: Verdict) {
     tracing::warn!(job = %first.outgoing.receipt.job, ?found, "two providers returned different results for the same input");
     match (found, &third) {
-        (Verdict::First, Some(other)) => blame(controller, first, other).await,
-        (Verdict::Second, Some(other)) => blame(controller, second, other).await,
-        (Verdict::First, None) => blame(controller, first, second).await,
-        (Verdict::Second, None) => blame(controller, second, first).await,
+        (Verdict::First, Some(other)) => blame(calls, first, other).await,
+        (Verdict::Second, Some(other)) => blame(calls, second, other).await,
+        (Verdict::First, None) => blame(calls, first, second).await,
+        (Verdict::Second, None) => blame(calls, second, first).await,
         (Verdict::Undecided, _) => {}
     }
     let blamed = match found {
@@ -147,7 +158,7 @@ async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third
         Verdict::Undecided => None,
     };
     if blamed.is_none() {
-        undecided(controller, first, second).await;
+        undecided(calls, first, second).await;
     }
     for payable in [Some(first), Some(second), third.as_ref()].into_iter().flatten() {
         let provider = payable.outgoing.receipt.provider;
@@ -155,35 +166,35 @@ async fn conclude(controller: &Controller, [first, second]: [&Payable; 2], third
             continue;
         }
         if blamed.is_some() {
-            standings::note(controller, provider, Finding::Right).await;
+            standings::note(&calls.providers, provider, Finding::Right).await;
         }
-        withheld::pay_if_usual(controller, payable.clone()).await;
+        withheld::pay_if_usual(&calls.money, payable.clone()).await;
     }
 }
 
-async fn blame(controller: &Controller, wrong: &Payable, other: &Payable) {
+async fn blame(calls: &Calls, wrong: &Payable, other: &Payable) {
     let provider = wrong.outgoing.receipt.provider;
-    standings::note(controller, provider, Finding::Wrong).await;
+    standings::note(&calls.providers, provider, Finding::Wrong).await;
     let reason = format!(
         "its result contradicts that of job {}, which ran the same code on the same input",
         other.outgoing.receipt.job
     );
-    if let Err(refusal) = withheld::refuse_payment(controller, wrong, &reason).await {
+    if let Err(refusal) = withheld::refuse_payment(&calls.money, wrong, &reason).await {
         tracing::error!(%provider, %refusal, "marking a wrong result failed; a restart would pay it");
     }
-    report(controller, wrong, other).await;
+    report(calls, wrong, other).await;
 }
 
 /// Nobody can tell who is right: the ledger keeps both words, and the function's owner is told that it may not be
 /// deterministic.
-async fn undecided(controller: &Controller, first: &Payable, second: &Payable) {
+async fn undecided(calls: &Calls, first: &Payable, second: &Payable) {
     for (doubted, other) in [(first, second), (second, first)] {
-        standings::note(controller, doubted.outgoing.receipt.provider, Finding::Doubtful).await;
-        report(controller, doubted, other).await;
+        standings::note(&calls.providers, doubted.outgoing.receipt.provider, Finding::Doubtful).await;
+        report(calls, doubted, other).await;
     }
     let detail = json!({"jobs": [first.outgoing.receipt.job, second.outgoing.receipt.job]});
     let told = audit::record(
-        controller,
+        &calls.accounts,
         (None, first.developer),
         ("function", "contradicted"),
         first.function_name.as_str(),
@@ -195,18 +206,18 @@ async fn undecided(controller: &Controller, first: &Payable, second: &Payable) {
 }
 
 /// Puts the contradiction on the ledger, under both providers' seals.
-async fn report(controller: &Controller, doubted: &Payable, other: &Payable) {
+async fn report(calls: &Calls, doubted: &Payable, other: &Payable) {
     let reported = async {
         let report = ReportMismatch {
             lease: doubted.outgoing.receipt.lease,
-            receipt: sealed(controller, doubted).await?,
-            rerun: sealed(controller, other).await?,
+            receipt: sealed(calls, doubted).await?,
+            rerun: sealed(calls, other).await?,
         };
-        leases::submit_as_payer(controller, Action::ReportMismatch(Box::new(report))).await
+        leases::submit_as_payer(&calls.money, Action::ReportMismatch(Box::new(report))).await
     };
     match reported.await {
         Ok(_) => {
-            controller.telemetry.mismatches.inc();
+            calls.ground.telemetry.mismatches.inc();
         }
         Err(refusal) => {
             let provider = doubted.outgoing.receipt.provider;
@@ -216,17 +227,17 @@ async fn report(controller: &Controller, doubted: &Payable, other: &Payable) {
 }
 
 /// The receipt under its provider's seal, in a batch of its own.
-async fn sealed(controller: &Controller, payable: &Payable) -> Answer<Sealed<Receipt>> {
+async fn sealed(calls: &Calls, payable: &Payable) -> Answer<Sealed<Receipt>> {
     let receipt = payable.outgoing.receipt.clone();
     let lane: (_, AccountId) = (receipt.lease, receipt.provider);
     let unsealed = Unsealed {
         receipt: receipt.clone(),
         mark: payable.outgoing.mark,
     };
-    let link = controller.link(receipt.provider)?;
+    let link = calls.providers.link(receipt.provider)?;
     let seal = link.seal_receipts(lane, vec![unsealed]).await.map_err(rejected)?;
     if seal.count != 1 {
-        return refuse("provider.bad_result", "the provider sealed something else");
+        return refuse(Code::ProviderBadResult, "the provider sealed something else");
     }
     Ok(Sealed {
         member: receipt,

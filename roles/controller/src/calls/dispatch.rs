@@ -9,18 +9,18 @@ use std::{sync::Arc, time::Instant};
 
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
-use piecework_model::{AccountId, Domain, Rejection, Seal, Ticket};
+use piecework_model::{AccountId, Code, Domain, Rejection, Salt, Seal, Ticket};
 use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};
 use piecework_store::JobState;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
-        fair::Slot,
+        Calls,
         inflight::Aboard,
-        invoke::Invocation,
+        invoke::{Invocation, Purpose},
         outcome::{Observed, ReceiptFault, check_logs, check_receipt},
         search::Search,
         streams::{self, Seen as Streams},
@@ -31,7 +31,7 @@ use crate::{
         aside,
         leases::{self, Lane, Reservation},
     },
-    providers::standings,
+    providers::{fair::Slot, standings},
 };
 
 /// A job that a provider has run.
@@ -39,6 +39,8 @@ pub(crate) struct Ran {
     pub(crate) delivery: Delivery,
     pub(crate) streams: Streams,
     pub(crate) ticket: Ticket,
+    /// Of its digests.
+    pub(crate) salt: Option<Salt>,
     /// Whether the receipt is in order; what comes of it if not.
     pub(crate) checked: Result<(), ReceiptFault>,
     pub(crate) budget: Option<budget::Hold>,
@@ -51,8 +53,8 @@ pub(crate) struct Ran {
 }
 
 /// Finds a provider, and another one as often as needed, until one has run the job.
-pub(crate) async fn dispatch(controller: &Controller, invocation: &Invocation, aboard: &Aboard<'_>) -> Answer<Ran> {
-    let mut search = Search::new(controller, invocation, aboard);
+pub(crate) async fn dispatch(calls: &Calls, invocation: &Invocation, aboard: &Aboard<'_>) -> Answer<Ran> {
+    let mut search = Search::new(calls, invocation, aboard);
     loop {
         let (slot, passed_over) = search.provider().await?;
         if let Some(ran) = search.order(slot, passed_over).await? {
@@ -64,7 +66,7 @@ pub(crate) async fn dispatch(controller: &Controller, invocation: &Invocation, a
 impl Search<'_> {
     /// Orders the job there; `None` where it has to go elsewhere.
     async fn order(&mut self, slot: Slot, passed_over: Reasons) -> Answer<Option<Ran>> {
-        let (controller, invocation) = (self.controller, self.invocation);
+        let (calls, invocation) = (self.calls, self.invocation);
         let live = &invocation.live;
         let provider = slot.seen().link.clone();
         let (account, prices, cores) = {
@@ -77,23 +79,24 @@ impl Search<'_> {
                 .allowance(&live.work.limits, live.version.stream_bytes),
             false => 0,
         };
+        let salt = self.salt(&*provider);
         let limits = live.work.limits.with_stream(streamable_bytes);
         let price_max_ucr = limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
         // Of a monthly budget without what it might stream: that is billed when it was, and would refuse calls for what
         // hardly any of them spends.
         let usual_ucr = live.work.limits.price_max(&prices, cores).map_err(|_| out_of_range())?;
-        let budget = budget::hold(controller, live, usual_ucr).await?;
-        let reservation = leases::reserve(controller, live.function.owner, price_max_ucr).await?;
+        let budget = budget::hold(&calls.functions, live, usual_ucr).await?;
+        let reservation = leases::reserve(&calls.money, live.function.owner, price_max_ucr).await?;
         let book = reservation.book().clone();
-        let lane = book.lane(controller, account).await?;
-        let sequence = lane.next_sequence(controller, (book.lease, account)).await?;
+        let lane = book.lane(&calls.money, account).await?;
+        let sequence = lane.next_sequence(&calls.money, (book.lease, account)).await?;
         let ticket = Ticket {
             lease: book.lease,
             provider: account,
             sequence,
             job: invocation.id,
             code: live.work.code,
-            input: input_digest(&invocation.event, &invocation.parameters),
+            input: input_digest(&invocation.event, &invocation.parameters).salted(salt.as_ref()),
             limits,
             prices,
             price_max_ucr,
@@ -102,17 +105,17 @@ impl Search<'_> {
         };
         self.sealed_for = None;
         let seal = match self.wants_seal.take() == Some(account) {
-            true => Some(sealed_alone(controller, &ticket)),
-            false => stake(controller, &lane, &ticket, &*provider, book.exposure_ucr).await?,
+            true => Some(sealed_alone(calls, &ticket)),
+            false => stake(calls, &lane, &ticket, &*provider, book.exposure_ucr).await?,
         };
         if seal.is_some() {
             self.sealed_for = Some(account);
         }
         if live.version.strict
-            && let Err(refusal) = open_on_ledger(controller, &ticket).await
+            && let Err(refusal) = open_on_ledger(calls, &ticket).await
         {
             lane.refused(sequence);
-            return match leases::has_ended(controller, book.lease, &refusal.code).await {
+            return match leases::has_ended(&calls.money, book.lease, &refusal.code).await {
                 true => Ok(None),
                 false => Err(refusal),
             };
@@ -120,12 +123,13 @@ impl Search<'_> {
         self.note_running(account);
         let order = Order {
             ticket: ticket.clone(),
-            payer: controller.payer,
+            payer: calls.ground.payer,
             exposure_ucr: book.exposure_ucr,
             seal,
             work: live.work.clone(),
             event: invocation.event.clone(),
             parameters: invocation.parameters.clone(),
+            salt,
             // Of this order alone: a provider that breaks its bounds must not end the job.
             cancel: self.aboard.flight.cancel.child_token(),
             body: None,
@@ -138,12 +142,12 @@ impl Search<'_> {
             Ok(delivery) => delivery,
             Err(refused) => {
                 lane.refused(sequence);
-                keep_aside(controller, invocation, &ticket, reservation);
+                keep_aside(calls, invocation, &ticket, reservation);
                 if invocation.streams.is_spent() {
                     return Err(broken_off(invocation, refused));
                 }
                 // The provider saw it first: the next order is from another lease.
-                if !leases::has_ended(controller, book.lease, &refused.code).await {
+                if !leases::has_ended(&calls.money, book.lease, &refused.code).await {
                     self.refused(&slot, sequence, refused);
                 }
                 return Ok(None);
@@ -156,6 +160,7 @@ impl Search<'_> {
             cores,
             streamed: streams.streamed,
             streamable_bytes,
+            salt,
         };
         let checked = match streams.is_over {
             true => Err(ReceiptFault::TooMuchOutput),
@@ -166,18 +171,19 @@ impl Search<'_> {
         };
         if let Err(fault) = checked {
             tracing::error!(job = %invocation.id, provider = %account, %fault, "refused a receipt");
-            controller.telemetry.receipts_refused.inc();
+            calls.ground.telemetry.receipts_refused.inc();
             if !fault.leaves_result() {
-                standings::note(controller, account, Finding::Wrong).await;
-                keep_aside(controller, invocation, &ticket, reservation);
+                standings::note(&calls.providers, account, Finding::Wrong).await;
+                keep_aside(calls, invocation, &ticket, reservation);
                 return self.not_as_ordered(account, sequence, fault).map(|()| None);
             }
-            standings::note(controller, account, Finding::Overclaimed).await;
+            standings::note(&calls.providers, account, Finding::Overclaimed).await;
         }
         Ok(Some(Ran {
             delivery,
             streams,
             ticket,
+            salt,
             checked,
             budget,
             lane,
@@ -188,14 +194,25 @@ impl Search<'_> {
         }))
     }
 
+    /// What its digests are salted with there: a rerun's with the salt of the job that it is compared with.
+    fn salt(&self, provider: &dyn ProviderLink) -> Option<Salt> {
+        match &self.invocation.purpose {
+            Purpose::Rerun { salt, .. } => *salt,
+            Purpose::Call | Purpose::Reference => provider
+                .takes_salts()
+                .then(|| Salt::of_job(&self.calls.ground.key, self.invocation.id)),
+        }
+    }
+
     fn note_running(&self, provider: AccountId) {
-        let (controller, invocation) = (self.controller, self.invocation);
+        let (calls, invocation) = (self.calls, self.invocation);
         let mut record = self.aboard.flight.queued.lock();
         record.state = JobState::Running;
         record.provider = Some(provider);
         drop(record);
         if invocation.accepted
-            && let Err(error) = controller
+            && let Err(error) = calls
+                .ground
                 .store
                 .set_state(invocation.id, JobState::Running, Some(provider))
         {
@@ -207,8 +224,8 @@ impl Search<'_> {
 /// The provider went in the middle of a stream, and what is gone of it cannot be had again.
 fn broken_off(invocation: &Invocation, refused: Rejection) -> Box<Refusal> {
     let mut refusal = Refusal::new(refused.code, refused.message);
-    if matches!(&*refusal.code, "provider.lost" | "provider.paused") {
-        "provider.lost".clone_into(&mut refusal.code);
+    if refusal.code.is_one_of(&[Code::ProviderLost, Code::ProviderPaused]) {
+        refusal.code = Code::ProviderLost.into();
         "the provider went away in the middle of the job's stream".clone_into(&mut refusal.message);
         refusal.hint =
             Some("part of the answer or of the request was passed on, so the job is not run again".to_owned());
@@ -217,22 +234,22 @@ fn broken_off(invocation: &Invocation, refused: Rejection) -> Box<Refusal> {
 }
 
 /// A ticket that is on the ledger and came to nothing: its record keeps its most aside until it is freed.
-fn keep_aside(controller: &Controller, invocation: &Invocation, ticket: &Ticket, reservation: Reservation) {
+fn keep_aside(calls: &Calls, invocation: &Invocation, ticket: &Ticket, reservation: Reservation) {
     if invocation.live.version.strict {
-        aside::keep(controller, ticket, reservation);
+        aside::keep(&calls.money, ticket, reservation);
     }
 }
 
 fn out_of_range() -> Box<Refusal> {
     refusal(
-        "function.bad_timeout",
+        Code::FunctionBadTimeout,
         "the most that this run could cost is out of range: lower its limits",
     )
 }
 
 /// Puts the ticket at stake, or seals it alone where too much would be unsigned.
 async fn stake(
-    controller: &Controller,
+    calls: &Calls,
     lane: &Lane,
     ticket: &Ticket,
     provider: &dyn ProviderLink,
@@ -243,27 +260,27 @@ async fn stake(
         return Ok(None);
     }
     let key = (ticket.lease, ticket.provider);
-    lane.seal(controller, key, provider, 0).await?;
+    lane.seal(&calls.money, key, provider, 0).await?;
     if lane.stake(ticket.sequence, leaf, ticket.price_max_ucr, exposure_ucr) {
         return Ok(None);
     }
-    Ok(Some(sealed_alone(controller, ticket)))
+    Ok(Some(sealed_alone(calls, ticket)))
 }
 
-fn sealed_alone(controller: &Controller, ticket: &Ticket) -> Seal {
+fn sealed_alone(calls: &Calls, ticket: &Ticket) -> Seal {
     let key = (ticket.lease, ticket.provider);
     Seal::sign(
-        &controller.key,
+        &calls.ground.key,
         Domain::Tickets,
-        &controller.network,
+        &calls.ground.network,
         key,
         &[ticket.leaf()],
     )
 }
 
 /// Strict functions: the ledger knows of the job before a provider does.
-async fn open_on_ledger(controller: &Controller, ticket: &Ticket) -> Answer<()> {
-    aside::note(controller, ticket).await?;
+async fn open_on_ledger(calls: &Calls, ticket: &Ticket) -> Answer<()> {
+    aside::note(&calls.money, ticket).await?;
     let action = Action::OpenJobs(OpenJobs {
         lease: ticket.lease,
         provider: ticket.provider,
@@ -275,5 +292,5 @@ async fn open_on_ledger(controller: &Controller, ticket: &Ticket) -> Answer<()> 
             price_max_ucr: ticket.price_max_ucr,
         }],
     });
-    leases::submit_as_payer(controller, action).await.map(drop)
+    leases::submit_as_payer(&calls.money, action).await.map(drop)
 }

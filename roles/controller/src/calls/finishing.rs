@@ -75,6 +75,7 @@ impl<T: Send + 'static> Drop for Finishing<T> {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -111,7 +112,7 @@ mod tests {
         let tasks = TaskTracker::new();
         let work: Finishing<()> = Finishing::new(tasks.clone(), async { panic!("on purpose") });
         let refused = work.await.expect_err("refused");
-        assert_eq!(refused.code, "server.failed");
+        assert_eq!(refused.code, Code::ServerFailed);
         assert!(tasks.is_empty(), "it ended here");
     }
 }

@@ -11,15 +11,16 @@ use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, JobId};
-use piecework_queue::Delivery;
+use piecework_model::{AccountId, Code, Digest, JobId, Salt};
+use piecework_queue::{Delivery, input_digest};
 use piecework_scheduler::Reasons;
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         compare::{self, First},
         dispatch::{Ran, dispatch},
         finishing::Finishing,
@@ -51,7 +52,17 @@ pub(crate) struct Invocation {
     /// Out of the durable queue: waits for a slot as long as it takes, keeps its output whatever its size.
     pub(crate) accepted: bool,
     pub(crate) purpose: Purpose,
+    /// Whose token it came with; none of a call without one.
+    pub(crate) caller: Option<AccountId>,
     pub(crate) streams: Streams,
+}
+
+impl Invocation {
+    /// What the function's owner called it with; none where somebody else did.
+    fn owners_input(&self) -> Option<Digest> {
+        let is_owners = self.caller == Some(self.live.function.owner);
+        is_owners.then(|| input_digest(&self.event, &self.parameters))
+    }
 }
 
 /// Why a job runs.
@@ -63,6 +74,8 @@ pub(crate) enum Purpose {
         of: JobId,
         /// They do not run it again, nor does who belongs to the same owner.
         has_run: Vec<AccountId>,
+        /// Of that job's digests.
+        salt: Option<Salt>,
     },
     /// To see whether a provider computes.
     Reference,
@@ -86,26 +99,27 @@ pub(crate) fn new_job_id(now_ms: u64) -> JobId {
 }
 
 /// Runs to its end, even if its caller goes away.
-pub(crate) fn run(controller: Arc<Controller>, invocation: Invocation) -> Finishing<Done> {
-    let tasks = controller.tasks.clone();
-    Finishing::new(tasks, async move { watched(&controller, invocation).await })
+pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> {
+    let tasks = calls.ground.tasks.clone();
+    Finishing::new(tasks, async move { watched(&calls, invocation).await })
 }
 
 /// Runs it in the version whose turn it is, and draws the conclusions for that version before anybody is answered.
-async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> Answer<Done> {
+async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done> {
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
     let live = invocation.live.clone();
-    let done = invoke(controller, &invocation).await;
+    let done = invoke(calls, &invocation).await;
     let code = match &done {
-        Ok(done) => done.error.as_ref().map(|error| error.code.as_str()),
-        Err(refusal) => Some(refusal.code.as_str()),
+        Ok(done) => done.error.as_ref().map(|error| &error.code),
+        Err(refusal) => Some(&refusal.code),
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
-    if let Err(refusal) = watch::note(controller, &live, watch::End::of(code)).await {
+    let end = watch::End::of(code, || invocation.owners_input());
+    if let Err(refusal) = watch::note(&calls.functions, &live, end).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
-    if let Err(refusal) = budget::alert(controller, &live).await {
+    if let Err(refusal) = budget::alert(&calls.functions, &live).await {
         tracing::error!(function = %live.function.id, %refusal, "sending a budget alert failed");
     }
     if code.is_none() {
@@ -114,35 +128,37 @@ async fn watched(controller: &Arc<Controller>, mut invocation: Invocation) -> An
     done
 }
 
-async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer<Done> {
+async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
     let arrived = Instant::now();
     let live = invocation.live.clone();
-    let aboard = controller.inflight.board(queued_record(invocation));
-    let ran = match dispatch(controller, invocation, &aboard).await {
+    let aboard = calls.inflight.board(queued_record(invocation));
+    let ran = match dispatch(calls, invocation, &aboard).await {
         Ok(ran) => ran,
         Err(refusal) => {
             if invocation.streams.has_passed() {
                 // The caller has seen some of it and is told no more: the job tells why it broke off.
                 let job = aboard.flight.queued.lock().clone();
-                conclude_unrun(controller, job, &refusal).await?;
+                conclude_unrun(calls, job, &refusal).await?;
             }
             return Err(refusal);
         }
     };
-    let (done, payable) = conclude(controller, invocation, arrived, ran)?;
+    let salt = ran.salt;
+    let (done, payable) = conclude(calls, invocation, arrived, ran)?;
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
     match payable {
-        Some(payable) if may_compare && compare::is_sampled(controller, &live, &payable.outgoing.receipt) => {
+        Some(payable) if may_compare && compare::is_sampled(calls, &live, &payable.outgoing.receipt) => {
             let first = First {
                 live,
                 event: invocation.event.clone(),
                 parameters: invocation.parameters.clone(),
+                salt,
                 payable,
             };
-            controller.tasks.spawn(compare::compare(controller.clone(), first));
+            calls.ground.tasks.spawn(compare::compare(calls.clone(), first));
         }
-        Some(payable) => withheld::pay_if_usual(controller, payable).await,
+        Some(payable) => withheld::pay_if_usual(&calls.money, payable).await,
         None => {}
     }
     Ok(done)
@@ -150,11 +166,11 @@ async fn invoke(controller: &Arc<Controller>, invocation: &Invocation) -> Answer
 
 /// Runs a job that nobody waits for: beside the function's concurrency limit, and nothing is concluded about its version. What it owes
 /// is the caller's to decide.
-pub(crate) async fn aside(controller: &Controller, invocation: Invocation) -> Answer<(Done, Option<Payable>)> {
+pub(crate) async fn aside(calls: &Calls, invocation: Invocation) -> Answer<(Done, Option<Payable>)> {
     let arrived = Instant::now();
-    let aboard = controller.inflight.board(queued_record(&invocation));
-    let ran = dispatch(controller, &invocation, &aboard).await?;
-    conclude(controller, &invocation, arrived, ran)
+    let aboard = calls.inflight.board(queued_record(&invocation));
+    let ran = dispatch(calls, &invocation, &aboard).await?;
+    conclude(calls, &invocation, arrived, ran)
 }
 
 fn queued_record(invocation: &Invocation) -> Job {
@@ -169,14 +185,10 @@ fn queued_record(invocation: &Invocation) -> Job {
 }
 
 /// Writes down and answers; what is owed for it comes back, where its receipt is in order.
-fn conclude(
-    controller: &Controller,
-    invocation: &Invocation,
-    arrived: Instant,
-    ran: Ran,
-) -> Answer<(Done, Option<Payable>)> {
+fn conclude(calls: &Calls, invocation: &Invocation, arrived: Instant, ran: Ran) -> Answer<(Done, Option<Payable>)> {
     let live = &invocation.live;
     let (delivery, ticket) = (ran.delivery, ran.ticket);
+    let streamed_bytes = ran.streams.streamed.both_ways();
     let mut verdict = judge(&delivery, &ticket.limits, &ran.streams);
     if let Some(error) = &mut verdict.error {
         logs::redact_error(error, &live.secrets);
@@ -197,11 +209,15 @@ fn conclude(
     let job = record(invocation, &delivery, &verdict, settlement, &ran.passed_over, queued_us);
     let price_ucr = job.price_ucr;
     let is_owed = job.settlement.is_some();
-    controller.telemetry.count(live, &job);
-    controller.announce(&job);
-    results::begin(controller, &live.function, &job)?;
-    controller.store.finish(job).map_err(store)?;
-    results::ended(controller, &live.function);
+    calls.ground.telemetry.count(live.version.language, &job);
+    calls.ground.events.job(&job);
+    let begun = results::begin(calls, &live.function, &job);
+    if let Err(refusal) = begun.and_then(|()| calls.ground.store.finish(job).map_err(store)) {
+        // What is not written down is not paid, so it is not at stake any more.
+        ran.lane.refused(ticket.sequence);
+        return Err(refusal);
+    }
+    results::ended(calls, &live.function);
     let done = Done {
         id: invocation.id,
         output: verdict.output,
@@ -212,7 +228,7 @@ fn conclude(
     };
     if !is_owed {
         if live.version.strict {
-            aside::keep(controller, &ticket, ran.reservation);
+            aside::keep(&calls.money, &ticket, ran.reservation);
         }
         return Ok((done, None));
     }
@@ -230,6 +246,7 @@ fn conclude(
         developer: live.function.owner,
         function: (live.function.id, live.version.version),
         function_name: live.function.name.clone(),
+        streamed_bytes,
         lane: Some(ran.lane),
     };
     Ok((done, Some(payable)))
@@ -284,21 +301,21 @@ fn record(
 }
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.
-pub(crate) async fn conclude_unrun(controller: &Controller, mut job: Job, refusal: &Refusal) -> Answer<()> {
-    job.state = match refusal.code.as_str() {
-        "job.cancelled" => JobState::Cancelled,
-        "job.expired" => JobState::Expired,
-        _ => JobState::Failed,
+pub(crate) async fn conclude_unrun(calls: &Calls, mut job: Job, refusal: &Refusal) -> Answer<()> {
+    job.state = match refusal.code.known() {
+        Some(Code::JobCancelled) => JobState::Cancelled,
+        Some(Code::JobExpired) => JobState::Expired,
+        Some(_) | None => JobState::Failed,
     };
     job.error = serde_json::to_string(refusal).ok();
-    controller.announce(&job);
-    let live = functions::by_id(controller, job.function).await?;
+    calls.ground.events.job(&job);
+    let live = functions::by_id(&calls.functions, job.function).await?;
     if let Some(live) = &live {
-        results::begin(controller, &live.function, &job)?;
+        results::begin(calls, &live.function, &job)?;
     }
-    controller.store.finish(job).map_err(store)?;
+    calls.ground.store.finish(job).map_err(store)?;
     if let Some(live) = &live {
-        results::ended(controller, &live.function);
+        results::ended(calls, &live.function);
     }
     Ok(())
 }

@@ -149,6 +149,7 @@ fn line_of(line: &str, created_at_ms: u64) -> api::LogLineView {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
     use piecework_sandbox::Printed;
 
     use super::*;
@@ -203,7 +204,7 @@ mod tests {
     fn an_exceptions_text_shows_no_secret() {
         let details =
             serde_json::json!({"type": "KeyError", "message": "'s3cr3t-value'", "stack": "at s3cr3t-value\n"});
-        let mut error = Refusal::new("function.raised", "raised KeyError: 's3cr3t-value'").details(details);
+        let mut error = Refusal::new(Code::FunctionRaised, "raised KeyError: 's3cr3t-value'").details(details);
         redact_error(&mut error, &["s3cr3t-value".to_owned()]);
         let text = serde_json::to_string(&error).expect("JSON");
         assert!(!text.contains("s3cr3t") && text.contains("[secret]"), "{text}");

@@ -1,7 +1,7 @@
 //! From a delivery to a job's record: the receipt is checked, the outcome put into words.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{Digest, JobStatus, Receipt, Ticket};
+use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Salt, Ticket};
 use piecework_queue::Delivery;
 use piecework_sandbox::{Logs, Outcome, Streamed};
 use piecework_store::JobState;
@@ -69,6 +69,8 @@ pub struct Observed {
     pub streamed: Streamed,
     /// What of the ticket's limit of bytes is there for streams; the rest is the network's, which is not seen from here.
     pub streamable_bytes: u64,
+    /// Of the job's digests.
+    pub salt: Option<Salt>,
 }
 
 /// Whether the receipt is for this ticket and this output, at its price, within what was seen from here.
@@ -87,7 +89,7 @@ pub fn check_receipt(
     if !same {
         return Err(ReceiptFault::OtherJob);
     }
-    if receipt.output != output(ticket, outcome, &observed.streamed)? {
+    if receipt.output != output(ticket, outcome, &observed.streamed)?.salted(observed.salt.as_ref()) {
         return Err(ReceiptFault::OtherOutput);
     }
     let priced = ticket
@@ -115,9 +117,15 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         Outcome::Returned(output) if output.len() as u64 > ticket.limits.output_bytes => {
             Err(ReceiptFault::TooMuchOutput)
         }
-        // One or the other: the caller cannot have both.
-        Outcome::Returned(_) if streamed.begun => Err(ReceiptFault::OtherOutput),
-        Outcome::Returned(output) => Ok(Digest::of(output)),
+        _ => came_through(outcome, streamed).ok_or(ReceiptFault::OtherOutput),
+    }
+}
+
+/// The digest of what came of a run, as it came; none of an output beside a stream: the caller cannot have both.
+pub(crate) fn came_through(outcome: &Outcome, streamed: &Streamed) -> Option<Digest> {
+    match outcome {
+        Outcome::Returned(_) if streamed.begun => None,
+        Outcome::Returned(output) => Some(Digest::of(output)),
         Outcome::Streamed
         | Outcome::Raised(_)
         | Outcome::TimedOut
@@ -126,13 +134,13 @@ fn output(ticket: &Ticket, outcome: &Outcome, streamed: &Streamed) -> Result<Dig
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
         | Outcome::OutputInvalid(_)
-        | Outcome::Lost => Ok(streamed.digest),
+        | Outcome::Lost => Some(streamed.digest),
     }
 }
 
 /// Puts the outcome into words. An output that is not JSON, whoever made it, is the function's fault.
 pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen: &Seen) -> Verdict {
-    let failed = |state, code: &str, message: String| Verdict {
+    let failed = |state, code: AnyCode, message: String| Verdict {
         state,
         output: None,
         error: Some(Box::new(Refusal::new(code, message).job(delivery.receipt.job))),
@@ -140,7 +148,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
     let too_large = || {
         failed(
             JobState::Failed,
-            "function.output_too_large",
+            Code::FunctionOutputTooLarge.into(),
             match seen.streamed.begun {
                 true => format!(
                     "the answer was stopped after {} bytes: it is over the limit of what may be streamed or collected",
@@ -154,15 +162,23 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         return too_large();
     }
     if let Some(fault) = &seen.answer_fault {
-        return failed(JobState::Failed, &fault.code, fault.message.clone());
+        return failed(JobState::Failed, fault.code.clone(), fault.message.clone());
     }
     if let Some(fault) = &seen.body_fault
         && delivery.receipt.status != JobStatus::Ok
     {
-        return failed(JobState::Cancelled, &fault.code, fault.message.clone());
+        return failed(JobState::Cancelled, fault.code.clone(), fault.message.clone());
+    }
+    if delivery.is_cut && delivery.receipt.status != JobStatus::Ok {
+        let message = "the provider's link broke in the middle of the job's stream";
+        return failed(JobState::Failed, Code::ProviderLost.into(), message.into());
     }
     if delivery.receipt.status == JobStatus::Cancelled {
-        return failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into());
+        return failed(
+            JobState::Cancelled,
+            Code::JobCancelled.into(),
+            "the job was cancelled".into(),
+        );
     }
     match &delivery.finished.outcome {
         Outcome::Returned(output) => match serde_json::from_slice::<&RawValue>(output) {
@@ -173,7 +189,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             },
             Err(error) => failed(
                 JobState::Failed,
-                "function.output_invalid",
+                Code::FunctionOutputInvalid.into(),
                 format!("the output is not JSON: {error}"),
             ),
         },
@@ -188,17 +204,21 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         Outcome::Raised(raised) => {
             let mut verdict = failed(
                 JobState::Failed,
-                "function.raised",
+                Code::FunctionRaised.into(),
                 format!("the function raised {}: {}", raised.kind, raised.message),
             );
             let details = json!({"type": raised.kind, "message": raised.message, "stack": raised.stack});
             verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
             verdict
         }
-        Outcome::Stopped => failed(JobState::Cancelled, "job.cancelled", "the job was cancelled".into()),
+        Outcome::Stopped => failed(
+            JobState::Cancelled,
+            Code::JobCancelled.into(),
+            "the job was cancelled".into(),
+        ),
         Outcome::TimedOut => failed(
             JobState::TimedOut,
-            "function.timed_out",
+            Code::FunctionTimedOut.into(),
             format!(
                 "the run took longer than its timeout of {} ms and was ended",
                 limits.timeout_ms
@@ -206,7 +226,7 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::OutOfMemory => failed(
             JobState::Failed,
-            "function.out_of_memory",
+            Code::FunctionOutOfMemory.into(),
             format!(
                 "the run needed more than its memory limit of {} MiB",
                 limits.memory_bytes >> 20
@@ -214,18 +234,18 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
         ),
         Outcome::Crashed(how) => failed(
             JobState::Failed,
-            "function.crashed",
+            Code::FunctionCrashed.into(),
             format!("the function's process ended: {how}"),
         ),
         Outcome::Lost => failed(
             JobState::Failed,
-            "sandbox.worker_lost",
+            Code::SandboxWorkerLost.into(),
             "the process that runs the developer's functions ended; which of them ended it is not known".into(),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(
             JobState::Failed,
-            "function.output_invalid",
+            Code::FunctionOutputInvalid.into(),
             format!("the output is not JSON: {why}"),
         ),
     }
@@ -255,6 +275,7 @@ mod tests {
             body_bytes: 0,
         },
         streamable_bytes: 0,
+        salt: None,
     };
 
     fn ticket() -> Ticket {
@@ -340,6 +361,28 @@ mod tests {
             Some(ReceiptFault::OverTicket),
             "above the ticket's maximum"
         );
+    }
+
+    #[test]
+    fn an_output_digest_counts_only_under_the_jobs_salt() {
+        let (salt, other) = (Salt([1; 32]), Salt([2; 32]));
+        let fault_of = |output| {
+            let receipt = Receipt { output, ..receipt() };
+            let observed = Observed {
+                salt: Some(salt),
+                ..OBSERVED
+            };
+            let outcome = Outcome::Returned(Bytes::from_static(b"1"));
+            check_receipt(&ticket(), &receipt, &outcome, &observed).err()
+        };
+        assert_eq!(fault_of(Digest::of(b"1").salted(Some(&salt))), None);
+        for wrong in [
+            Digest::of(b"1"),
+            Digest::of(b"1").salted(Some(&other)),
+            Digest::of(b"2").salted(Some(&salt)),
+        ] {
+            assert_eq!(fault_of(wrong), Some(ReceiptFault::OtherOutput));
+        }
     }
 
     #[test]

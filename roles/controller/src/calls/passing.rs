@@ -130,6 +130,8 @@ impl Passing {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
+
     use super::*;
 
     fn chunk(text: &'static str) -> Sent {
@@ -224,7 +226,7 @@ mod tests {
         let Err(NotPassed::Invalid(refusal)) = refused.await else {
             panic!("it passed")
         };
-        assert_eq!(refusal.code, "function.output_invalid");
+        assert_eq!(refusal.code, Code::FunctionOutputInvalid);
         assert!(!passing.has_begun(), "the caller can still be told");
     }
 }

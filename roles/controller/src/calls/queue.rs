@@ -3,18 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use piecework_model::{AccountId, JobId};
-use piecework_store::{Accepted, AcceptedJob};
+use piecework_model::{AccountId, Code, JobId};
+use piecework_store::{Accepted, AcceptedJob, Kept};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         invoke::{self, Invocation, Purpose},
         streams::Streams,
     },
     failure::{refuse, store},
-    functions,
+    functions, quotas,
 };
 
 /// Between looks whether a job that is being cancelled has come on its way, or has ended.
@@ -27,8 +28,15 @@ const SHARE: usize = 2;
 #[derive(Default)]
 pub(crate) struct Queue {
     accepted: DashMap<JobId, CancellationToken>,
-    /// How many of them are whose.
-    developers: DashMap<AccountId, usize>,
+    /// How many of them are whose, and how much they hold.
+    developers: DashMap<AccountId, Load>,
+}
+
+/// One developer's part.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    jobs: usize,
+    input_bytes: u64,
 }
 
 impl Queue {
@@ -36,34 +44,40 @@ impl Queue {
         self.accepted.len()
     }
 
-    /// Refuses with `server.busy` what is beyond `most` jobs, or the developer's part of them.
-    fn check(&self, developer: AccountId, most: usize) -> Answer<()> {
+    /// Refuses with `server.busy` what is beyond `most` jobs, or the developer's part of them, and with `quota.inputs`.
+    fn check(&self, developer: AccountId, most: usize, (added, quota): (u64, u64)) -> Answer<()> {
         if self.len() >= most {
-            return refuse("server.busy", "the queue of asynchronous jobs is full; retry later");
+            return refuse(Code::ServerBusy, "the queue of asynchronous jobs is full; retry later");
         }
-        let own = self.developers.get(&developer).map_or(0, |own| *own);
-        if own >= most.div_ceil(SHARE) {
+        let own = self.developers.get(&developer).map(|own| *own).unwrap_or_default();
+        if own.input_bytes + added > quota {
+            return Err(quotas::refused((Kept::Inputs, own.input_bytes + added, quota)));
+        }
+        if own.jobs >= most.div_ceil(SHARE) {
             return refuse(
-                "server.busy",
+                Code::ServerBusy,
                 "too many asynchronous jobs of this developer's functions are queued; retry when some have ended",
             );
         }
         Ok(())
     }
 
-    fn enter(&self, job: JobId, developer: AccountId, word: CancellationToken) {
+    fn enter(&self, job: JobId, (developer, input_bytes): (AccountId, u64), word: CancellationToken) {
         self.accepted.insert(job, word);
-        *self.developers.entry(developer).or_default() += 1;
+        let mut own = self.developers.entry(developer).or_default();
+        own.jobs += 1;
+        own.input_bytes += input_bytes;
     }
 
-    fn leave(&self, job: JobId, developer: AccountId) {
+    fn leave(&self, job: JobId, (developer, input_bytes): (AccountId, u64)) {
         if self.accepted.remove(&job).is_none() {
             return;
         }
         if let Some(mut own) = self.developers.get_mut(&developer) {
-            *own -= 1;
+            own.jobs -= 1;
+            own.input_bytes -= input_bytes;
         }
-        self.developers.remove_if(&developer, |_, own| *own == 0);
+        self.developers.remove_if(&developer, |_, own| own.jobs == 0);
     }
 
     /// Whether the job is among these.
@@ -74,11 +88,11 @@ impl Queue {
 }
 
 /// Ends a job that has not ended, wherever it is; returns when its end is written. Whether there was one.
-pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
+pub(crate) async fn cancel(calls: &Calls, job: JobId) -> bool {
     let mut found = false;
     loop {
-        let in_queue = controller.queue.cancel(job);
-        let flight = controller.inflight.get(job);
+        let in_queue = calls.queue.cancel(job);
+        let flight = calls.inflight.get(job);
         if let Some(flight) = &flight {
             flight.cancel.cancel();
         }
@@ -92,82 +106,96 @@ pub(crate) async fn cancel(controller: &Controller, job: JobId) -> bool {
 
 /// Accepts a job: when it returns, the job will run even if everything dies now. The id may be of an earlier job with
 /// the same idempotency key. Refuses with `server.busy` and `idempotency.conflict`.
-pub(crate) async fn accept(controller: &Arc<Controller>, job: AcceptedJob) -> Answer<JobId> {
-    controller
-        .queue
-        .check(job.developer, controller.tuning.queued_jobs_max)?;
-    match controller.store.accept(job.clone()).await.map_err(store)? {
+pub(crate) async fn accept(calls: &Arc<Calls>, job: AcceptedJob) -> Answer<JobId> {
+    let quota = calls.ground.store.quotas(job.developer).get(Kept::Inputs);
+    calls.queue.check(
+        job.developer,
+        calls.ground.tuning.queued_jobs_max,
+        (input_bytes(&job), quota),
+    )?;
+    match calls.ground.store.accept(job.clone()).await.map_err(store)? {
         Accepted::New => {
             let id = job.id;
-            start(controller, job);
+            start(calls, job);
             Ok(id)
         }
         Accepted::Existing(id) => Ok(id),
         Accepted::IdempotencyConflict => refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was used with another request",
         ),
     }
 }
 
 /// Runs what an earlier run accepted and did not finish.
-pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
-    let unfinished = controller.store.unfinished().await.map_err(store)?;
+pub(crate) async fn take_up(calls: &Arc<Calls>) -> Answer<()> {
+    let unfinished = calls.ground.store.unfinished().await.map_err(store)?;
     if !unfinished.is_empty() {
         tracing::info!(jobs = unfinished.len(), "resumed jobs accepted before the restart");
     }
     for job in unfinished {
-        start(controller, job);
+        start(calls, job);
     }
     Ok(())
 }
 
-fn start(controller: &Arc<Controller>, job: AcceptedJob) {
+fn start(calls: &Arc<Calls>, job: AcceptedJob) {
     let word = CancellationToken::new();
     let place = Place {
-        controller: controller.clone(),
+        calls: calls.clone(),
         id: job.id,
-        developer: job.developer,
+        load: (job.developer, input_bytes(&job)),
     };
-    controller.queue.enter(job.id, job.developer, word.clone());
-    controller
+    calls.queue.enter(job.id, place.load, word.clone());
+    calls
+        .ground
         .tasks
-        .spawn(async move { run(&place.controller, job, &word).await });
+        .spawn(async move { run(&place.calls, job, &word).await });
+}
+
+/// What it keeps on disk until it ends.
+fn input_bytes(job: &AcceptedJob) -> u64 {
+    (job.input.len() + job.parameters.len()) as u64
 }
 
 /// Takes the job off the queue when it has ended, however it ended.
 struct Place {
-    controller: Arc<Controller>,
+    calls: Arc<Calls>,
     id: JobId,
-    developer: AccountId,
+    load: (AccountId, u64),
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.controller.queue.leave(self.id, self.developer);
+        self.calls.queue.leave(self.id, self.load);
     }
 }
 
 /// Runs to the end. At shutdown a job that has not begun is left to the next start.
-async fn run(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) {
+async fn run(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) {
     let record = job.to_job();
     let outcome = tokio::select! {
-        outcome = attempt(controller, job, word) => outcome,
-        () = controller.shutdown.cancelled() => return,
+        outcome = attempt(calls, job, word) => outcome,
+        () = calls.ground.shutdown.cancelled() => return,
     };
     let Err(refusal) = outcome else { return };
-    if let Err(lost) = invoke::conclude_unrun(controller, record, &refusal).await {
+    if let Err(lost) = invoke::conclude_unrun(calls, record, &refusal).await {
         tracing::error!(error = %lost, "recording the end of a job failed; it will run again after a restart");
     }
 }
 
-async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
-    let Some(live) = functions::by_id(controller, job.function).await? else {
-        return refuse("function.not_found", "the function was deleted before the job ran");
+async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken) -> Answer<()> {
+    tokio::select! {
+        // What it puts out has no place before.
+        () = calls.ground.disk.taking() => {}
+        () = word.cancelled() => return refuse(Code::JobCancelled, "the job was cancelled"),
+    }
+    let Some(live) = functions::by_id(&calls.functions, job.function).await? else {
+        return refuse(Code::FunctionNotFound, "the function was deleted before the job ran");
     };
     // From here to its way there is no pause: who cancels later finds it on its way.
     if word.is_cancelled() {
-        return refuse("job.cancelled", "the job was cancelled");
+        return refuse(Code::JobCancelled, "the job was cancelled");
     }
     let invocation = Invocation {
         id: job.id,
@@ -179,9 +207,10 @@ async fn attempt(controller: &Arc<Controller>, job: AcceptedJob, word: &Cancella
         created_at_ms: job.created_at_ms,
         accepted: true,
         purpose: Purpose::Call,
+        caller: Some(job.caller),
         streams: Streams::default(),
     };
-    invoke::run(controller.clone(), invocation).await.map(drop)
+    invoke::run(calls.clone(), invocation).await.map(drop)
 }
 
 #[cfg(test)]
@@ -194,17 +223,20 @@ mod tests {
         let (one, other) = (AccountId([1; 20]), AccountId([2; 20]));
         let job = |number: u8| JobId::new(u64::from(number), [number; 10]);
         let enter = |number, developer| {
-            queue.check(developer, 10)?;
-            queue.enter(job(number), developer, CancellationToken::new());
+            queue.check(developer, 10, (7, 100))?;
+            queue.enter(job(number), (developer, 7), CancellationToken::new());
             Ok::<_, Box<crate::failure::Refusal>>(())
         };
         (0..5).for_each(|number| enter(number, one).expect("its part"));
-        assert_eq!(enter(5, one).expect_err("more than its part").code, "server.busy");
+        assert_eq!(enter(5, one).expect_err("more than its part").code, Code::ServerBusy);
         (5..10).for_each(|number| enter(number, other).expect("the rest"));
-        assert_eq!(enter(10, AccountId([3; 20])).expect_err("full").code, "server.busy");
-        queue.leave(job(0), one);
+        assert_eq!(enter(10, AccountId([3; 20])).expect_err("full").code, Code::ServerBusy);
+        let refused = queue.check(one, 100, (66, 100)).expect_err("too large");
+        assert_eq!(refused.code, Code::QuotaInputs);
+        queue.check(one, 100, (65, 100)).expect("room for that");
+        queue.leave(job(0), (one, 7));
         enter(11, one).expect("one has ended");
-        (5..10).for_each(|number| queue.leave(job(number), other));
+        (5..10).for_each(|number| queue.leave(job(number), (other, 7)));
         assert_eq!((queue.len(), queue.developers.len()), (5, 1));
     }
 }

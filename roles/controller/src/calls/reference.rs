@@ -15,8 +15,9 @@ use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
+        Calls,
         invoke::{self, Invocation, Purpose},
         streams::Streams,
     },
@@ -100,68 +101,72 @@ fn is_due(standing: &Standing, every: Duration, now_ms: u64) -> bool {
 }
 
 /// Sends due reference jobs, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    let every = controller.tuning.reference_every;
+pub(crate) async fn run(calls: Arc<Calls>) {
+    let every = calls.ground.tuning.reference_every;
     if every.is_zero() {
         return;
     }
     loop {
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
+            () = calls.ground.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        for seen in controller.providers.all().iter() {
+        tokio::select! {
+            () = calls.ground.shutdown.cancelled() => return,
+            () = calls.ground.disk.taking() => {}
+        }
+        for seen in calls.providers.all().iter() {
             let account = seen.link.profile().account;
             let due = !seen.is_own && seen.link.is_linked() && is_due(&seen.standing.lock(), every, now_ms());
-            if !due || controller.references.under_way.insert(account, ()).is_some() {
+            if !due || calls.references.under_way.insert(account, ()).is_some() {
                 continue;
             }
-            let (controller, seen) = (controller.clone(), seen.clone());
-            let tasks = controller.tasks.clone();
+            let (calls, seen) = (calls.clone(), seen.clone());
+            let tasks = calls.ground.tasks.clone();
             tasks.spawn(async move {
-                check(&controller, &seen).await;
-                controller.references.under_way.remove(&account);
+                check(&calls, &seen).await;
+                calls.references.under_way.remove(&account);
             });
         }
     }
 }
 
 /// One reference job at one provider.
-async fn check(controller: &Arc<Controller>, seen: &Arc<Seen>) {
+async fn check(calls: &Arc<Calls>, seen: &Arc<Seen>) {
     let done = async {
-        let _turn = controller.references.turns.acquire().await;
-        try_check(controller, seen).await
+        let _turn = calls.references.turns.acquire().await;
+        try_check(calls, seen).await
     };
     let refusal = tokio::select! {
         done = done => match done {
             Ok(()) => return,
             Err(refusal) => refusal,
         },
-        () = controller.shutdown.cancelled() => return,
+        () = calls.ground.shutdown.cancelled() => return,
     };
     let provider = seen.link.profile().account;
     tracing::warn!(%provider, code = %refusal.code, message = refusal.message, "a reference job failed");
     tokio::select! {
-        () = controller.shutdown.cancelled() => {}
+        () = calls.ground.shutdown.cancelled() => {}
         () = tokio::time::sleep(AGAIN_AFTER) => {}
     }
 }
 
-async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()> {
+async fn try_check(calls: &Arc<Calls>, seen: &Arc<Seen>) -> Answer<()> {
     let provider = seen.link.profile().account;
     let Some((backend, language)) = KINDS
         .into_iter()
         .find(|(backend, language)| seen.runs(*backend, *language))
     else {
         // Nothing is known of it then, and nothing is held against it.
-        standings::note_reference(controller, provider, now_ms()).await;
+        standings::note_reference(&calls.providers, provider, now_ms()).await;
         return Ok(());
     };
     let seed = rand::rng().random();
     let created_at_ms = now_ms();
     let invocation = Invocation {
         id: invoke::new_job_id(created_at_ms),
-        live: Arc::new(live(controller, seen, (backend, language)).await?),
+        live: Arc::new(live(calls, seen, (backend, language)).await?),
         event: Bytes::from(format!("{{\"seed\":{seed},\"rounds\":{ROUNDS}}}")),
         parameters: Bytes::from_static(b"null"),
         idempotency: None,
@@ -169,10 +174,11 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
         created_at_ms,
         accepted: false,
         purpose: Purpose::Reference,
+        caller: None,
         streams: Streams::default(),
     };
-    let (done, payable) = invoke::aside(controller, invocation).await?;
-    standings::note_reference(controller, provider, created_at_ms).await;
+    let (done, payable) = invoke::aside(calls, invocation).await?;
+    standings::note_reference(&calls.providers, provider, created_at_ms).await;
     let Some(payable) = payable else {
         return Ok(()); // its receipt was refused, which was noted there
     };
@@ -183,11 +189,11 @@ async fn try_check(controller: &Arc<Controller>, seen: &Arc<Seen>) -> Answer<()>
     if answer == Some(known_answer(seed, ROUNDS)) {
         let is_measured = (backend, language) == KINDS[0];
         let cpu_us_per_unit = is_measured.then(|| per_unit(payable.outgoing.receipt.counters.cpu_us));
-        standings::note(controller, provider, Finding::ReferenceRight { cpu_us_per_unit }).await;
-        withheld::pay_if_usual(controller, payable).await;
+        standings::note(&calls.providers, provider, Finding::ReferenceRight { cpu_us_per_unit }).await;
+        withheld::pay_if_usual(&calls.money, payable).await;
         return Ok(());
     }
-    wrong(controller, &payable).await
+    wrong(calls, &payable).await
 }
 
 fn per_unit(cpu_us: u64) -> u32 {
@@ -196,13 +202,13 @@ fn per_unit(cpu_us: u64) -> u32 {
 }
 
 /// A wrong result costs the trust; a run that did not end well is just not paid.
-async fn wrong(controller: &Controller, payable: &Payable) -> Answer<()> {
+async fn wrong(calls: &Calls, payable: &Payable) -> Answer<()> {
     let receipt = &payable.outgoing.receipt;
     if receipt.status == JobStatus::Ok {
-        standings::note(controller, receipt.provider, Finding::Wrong).await;
+        standings::note(&calls.providers, receipt.provider, Finding::Wrong).await;
     }
     withheld::refuse_payment(
-        controller,
+        &calls.money,
         payable,
         "the result of the reference job is not the known one",
     )
@@ -210,7 +216,7 @@ async fn wrong(controller: &Controller, payable: &Payable) -> Answer<()> {
 }
 
 /// The reference function as one provider gets it. No table has it: whoever deletes functions cannot delete it.
-async fn live(controller: &Controller, seen: &Seen, (backend, language): (BackendName, Language)) -> Answer<Live> {
+async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Language)) -> Answer<Live> {
     let source = match language {
         Language::JavaScript => JAVASCRIPT,
         Language::Python => PYTHON,
@@ -218,7 +224,8 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
     let files = [(language.entry_file().to_owned(), Bytes::from_static(source.as_bytes()))];
     let bundle = Bundle::new(files, &BundleLimits::UPLOAD).map_err(rejected)?;
     let packed = bundle.pack();
-    let code = controller.blobs.put(packed.tar).await.map_err(blobs)?;
+    calls.functions.bundles.hold_for_good(packed.digest).await;
+    let code = calls.ground.blobs.put(packed.tar).await.map_err(blobs)?;
     let id = function_id(language);
     let limits = Limits {
         timeout_ms: 10_000,
@@ -242,17 +249,18 @@ async fn live(controller: &Controller, seen: &Seen, (backend, language): (Backen
         language,
         memory_bytes: limits.memory_bytes,
         egress: false,
-        price_caps: controller.tuning.price_caps,
+        price_caps: calls.ground.tuning.price_caps,
         region: None,
         labels: Default::default(),
         trust: Trust::Suspended,
+        confided_to: None,
         pinned: Some(Pinned {
             providers: [seen.link.profile().account].into(),
             owners: Default::default(),
         }),
     };
     Ok(Live {
-        function: function(controller, id).await?,
+        function: function(calls, id).await?,
         version: version(&work),
         work: Arc::new(work),
         request,
@@ -271,12 +279,13 @@ fn function_id(language: Language) -> FunctionId {
     FunctionId(id)
 }
 
-async fn function(controller: &Controller, id: FunctionId) -> Answer<Function> {
+async fn function(calls: &Calls, id: FunctionId) -> Answer<Function> {
     Ok(Function {
         id,
-        owner: controller.operator,
-        owner_name: controller
-            .account_name(controller.operator)
+        owner: calls.ground.operator,
+        owner_name: calls
+            .ground
+            .account_name(calls.ground.operator)
             .await
             .parse()
             .map_err(rejected)?,
@@ -310,6 +319,7 @@ fn version(work: &Work) -> Version {
         rerun_percent: 0,
         // Its answer is a number.
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     }
 }

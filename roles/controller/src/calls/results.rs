@@ -20,7 +20,7 @@ use piecework_api::{
     errors::Refusal,
     results::{ResultState as ApiResultState, ResultView},
 };
-use piecework_model::{Credits, Digest, FunctionId, JobId};
+use piecework_model::{Code, Credits, Digest, FunctionId, JobId};
 use piecework_sink::{Parcel, Undelivered};
 use piecework_store::{Function, Job, ResultNote, ResultState};
 use rand::RngExt as _;
@@ -28,7 +28,8 @@ use serde_json::{json, value::RawValue};
 use tokio::sync::Notify;
 
 use crate::{
-    Answer, Controller,
+    Answer,
+    calls::Calls,
     clock::{now_ms, timestamp},
     codecs,
     failure::{refusal, store},
@@ -94,7 +95,7 @@ impl Flying {
 }
 
 /// Notes what becomes of the result of a job that ended, before the job itself is written.
-pub(crate) fn begin(controller: &Controller, function: &Function, job: &Job) -> Answer<()> {
+pub(crate) fn begin(calls: &Calls, function: &Function, job: &Job) -> Answer<()> {
     // A rerun's result is there to be compared, nobody waits for it.
     let Some(policy) = function.policy.results.as_ref().filter(|_| job.rerun_of.is_none()) else {
         return Ok(());
@@ -116,56 +117,58 @@ pub(crate) fn begin(controller: &Controller, function: &Function, job: &Job) -> 
             .map(|ttl_s| job.created_at_ms.saturating_add(ttl_s.saturating_mul(1_000))),
         detail: String::new(),
     };
-    controller.store.begin_result(note).map_err(store)
+    calls.ground.store.begin_result(note).map_err(store)
 }
 
 /// The job that was noted is written.
-pub(crate) fn ended(controller: &Controller, function: &Function) {
+pub(crate) fn ended(calls: &Calls, function: &Function) {
     if function.policy.results.is_some() {
-        controller.deliveries.wake.notify_one();
+        calls.deliveries.wake.notify_one();
     }
 }
 
 /// Delivers what is due and lets expire what is over, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
+pub(crate) async fn run(calls: Arc<Calls>) {
     loop {
-        if let Err(refusal) = look(&controller).await {
+        if let Err(refusal) = look(&calls).await {
             tracing::warn!(%refusal, "the store does not answer; results wait for delivery");
         }
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = controller.deliveries.wake.notified() => {}
+            () = calls.ground.shutdown.cancelled() => return,
+            () = calls.deliveries.wake.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }
 }
 
-async fn look(controller: &Arc<Controller>) -> Answer<()> {
+async fn look(calls: &Arc<Calls>) -> Answer<()> {
     let now = now_ms();
-    for note in controller
+    for note in calls
+        .ground
         .store
         .expired_results(now, EXPIRED_AT_ONCE)
         .await
         .map_err(store)?
     {
-        expire(controller, note).await?;
+        expire(calls, note).await?;
     }
-    let busy = controller.deliveries.flying.lock().busy();
-    for note in controller
+    let busy = calls.deliveries.flying.lock().busy();
+    for note in calls
+        .ground
         .store
         .due_results(now, &busy, LOOKED_AT)
         .await
         .map_err(store)?
     {
-        if !controller.deliveries.flying.lock().take_off(&note) {
+        if !calls.deliveries.flying.lock().take_off(&note) {
             continue;
         }
-        let owned = controller.clone();
-        controller.tasks.spawn(async move {
+        let owned = calls.clone();
+        calls.ground.tasks.spawn(async move {
             let delivered = tokio::select! {
                 delivered = deliver(&owned, note.clone()) => delivered,
                 // It stays owed: the next start takes it up.
-                () = owned.shutdown.cancelled() => Ok(()),
+                () = owned.ground.shutdown.cancelled() => Ok(()),
             };
             if let Err(refusal) = delivered {
                 tracing::warn!(job = %note.job, %refusal, "the store does not answer; a result waits for delivery");
@@ -177,65 +180,65 @@ async fn look(controller: &Arc<Controller>) -> Answer<()> {
     Ok(())
 }
 
-async fn expire(controller: &Controller, note: ResultNote) -> Answer<()> {
+async fn expire(calls: &Calls, note: ResultNote) -> Answer<()> {
     let expired = ResultNote {
         state: ResultState::Expired,
         ..note
     };
-    controller.store.note_result(&expired, false).await.map_err(store)
+    calls.ground.store.note_result(&expired, false).await.map_err(store)
 }
 
-async fn deliver(controller: &Controller, note: ResultNote) -> Answer<()> {
+async fn deliver(calls: &Calls, note: ResultNote) -> Answer<()> {
     let now = now_ms();
     if note.expires_at_ms.is_some_and(|at_ms| at_ms <= now) {
-        return expire(controller, note).await;
+        return expire(calls, note).await;
     }
-    let job = controller.store.job(note.job).await.map_err(store)?;
+    let job = calls.ground.store.job(note.job).await.map_err(store)?;
     let Some(job) = job.filter(|job| job.state.is_final()) else {
-        return not_there(controller, note, now).await;
+        return not_there(calls, note, now).await;
     };
-    let function = controller.store.function_ever(note.function).await.map_err(store)?;
+    let function = calls.ground.store.function_ever(note.function).await.map_err(store)?;
     let policy = function.and_then(|(function, _)| function.policy.results);
-    let Some(sink) = sinks::open(controller, note.function, policy.as_ref())? else {
-        return give_up(controller, note, "its function has no sink any more").await;
+    let Some(sink) = sinks::open(&calls.functions, note.function, policy.as_ref())? else {
+        return give_up(calls, note, "its function has no sink any more").await;
     };
     let parcel = parcel(&job)?;
-    let said = controller.sinks.deliver(&sink, &parcel).await;
+    let said = calls.functions.sinks.deliver(&sink, &parcel).await;
     let attempts = note.attempts + 1;
     let note = ResultNote { attempts, ..note };
     match said {
         Ok(()) => {
-            controller.telemetry.results_delivered.inc();
+            calls.ground.telemetry.results_delivered.inc();
             let delivered = ResultNote {
                 state: ResultState::Delivered,
                 detail: sink.shown(),
                 ..note
             };
-            controller.store.note_result(&delivered, false).await.map_err(store)
+            calls.ground.store.note_result(&delivered, false).await.map_err(store)
         }
-        Err(undelivered) => put_off(controller, note, &job, &undelivered).await,
+        Err(undelivered) => put_off(calls, note, &job, &undelivered).await,
     }
 }
 
 /// The note is older than its job, by a moment or for ever.
-async fn not_there(controller: &Controller, note: ResultNote, now: u64) -> Answer<()> {
+async fn not_there(calls: &Calls, note: ResultNote, now: u64) -> Answer<()> {
     if now.saturating_sub(note.job.created_at_ms()) > ORPHANED_AFTER_MS
-        && controller.store.job(note.job).await.map_err(store)?.is_none()
+        && calls.ground.store.job(note.job).await.map_err(store)?.is_none()
     {
-        return give_up(controller, note, "the job died before anybody was answered").await;
+        return give_up(calls, note, "the job died before anybody was answered").await;
     }
     let later = ResultNote {
         next_at_ms: now + BACK_OFF_FIRST_MS,
         ..note
     };
-    controller.store.note_result(&later, true).await.map_err(store)
+    calls.ground.store.note_result(&later, true).await.map_err(store)
 }
 
-async fn put_off(controller: &Controller, note: ResultNote, job: &Job, why: &Undelivered) -> Answer<()> {
+async fn put_off(calls: &Calls, note: ResultNote, job: &Job, why: &Undelivered) -> Answer<()> {
     let now = now_ms();
-    let window = u64::try_from(controller.tuning.delivery_window.as_millis()).unwrap_or(u64::MAX);
+    let window = u64::try_from(calls.ground.tuning.delivery_window.as_millis()).unwrap_or(u64::MAX);
     if why.is_final() || now.saturating_sub(job.created_at_ms) > window {
-        return give_up(controller, note, &why.to_string()).await;
+        return give_up(calls, note, &why.to_string()).await;
     }
     let wait = back_off_ms(note.attempts);
     let later = ResultNote {
@@ -243,18 +246,18 @@ async fn put_off(controller: &Controller, note: ResultNote, job: &Job, why: &Und
         detail: why.to_string(),
         ..note
     };
-    controller.store.note_result(&later, true).await.map_err(store)
+    calls.ground.store.note_result(&later, true).await.map_err(store)
 }
 
-async fn give_up(controller: &Controller, note: ResultNote, why: &str) -> Answer<()> {
+async fn give_up(calls: &Calls, note: ResultNote, why: &str) -> Answer<()> {
     tracing::warn!(job = %note.job, why, attempts = note.attempts, "a sink did not accept a result; the result stays with the job");
-    controller.telemetry.results_undelivered.inc();
+    calls.ground.telemetry.results_undelivered.inc();
     let undelivered = ResultNote {
         state: ResultState::Undelivered,
         detail: why.to_owned(),
         ..note
     };
-    controller.store.note_result(&undelivered, true).await.map_err(store)
+    calls.ground.store.note_result(&undelivered, true).await.map_err(store)
 }
 
 /// Twice as long each time, up to an hour.
@@ -293,8 +296,8 @@ fn parcel(job: &Job) -> Answer<Parcel> {
 }
 
 /// Where a job's result is; `None` where it is with the job as usual.
-pub(crate) async fn view(controller: &Controller, job: JobId) -> Answer<Option<ResultView>> {
-    let note = controller.store.result(job).await.map_err(store)?;
+pub(crate) async fn view(calls: &Calls, job: JobId) -> Answer<Option<ResultView>> {
+    let note = calls.ground.store.result(job).await.map_err(store)?;
     Ok(note.map(|note| ResultView {
         state: state(&note),
         attempts: note.attempts,
@@ -313,15 +316,16 @@ fn state(note: &ResultNote) -> ApiResultState {
         ResultState::Delivered => ApiResultState::Delivered,
         ResultState::Undelivered => ApiResultState::Undelivered,
         ResultState::Expired => ApiResultState::Expired,
+        ResultState::Dropped => ApiResultState::Dropped,
     }
 }
 
 /// What a job that ended put out. Refuses with the job's own error, with `job.not_finished`, and where the output is not here
 /// with `result.expired`, `result.elsewhere` or `result.not_kept`.
-pub(crate) async fn output(controller: &Controller, job: &Job) -> Answer<Bytes> {
+pub(crate) async fn output(calls: &Calls, job: &Job) -> Answer<Bytes> {
     if !job.state.is_final() {
         return Err(Box::new(
-            Refusal::new("job.not_finished", "the job has not ended")
+            Refusal::new(Code::JobNotFinished, "the job has not ended")
                 .hint("GET /jobs/{id}?wait_ms=60000 waits for its end")
                 .job(job.id),
         ));
@@ -329,22 +333,27 @@ pub(crate) async fn output(controller: &Controller, job: &Job) -> Answer<Bytes> 
     if let Some(error) = &job.error {
         return Err(Box::new(codecs::from_json::<Refusal>(error.as_bytes())?.job(job.id)));
     }
-    let view = view(controller, job.id).await?;
+    let view = view(calls, job.id).await?;
     let missing = |code, message: String| Err(Box::new((*refusal(code, &message)).job(job.id)));
     match (view.as_ref().map(|view| view.state), &job.output) {
-        (Some(ApiResultState::Expired), _) => {
-            missing("result.expired", "the result was kept as long as it should be".into())
-        }
+        (Some(ApiResultState::Expired), _) => missing(
+            Code::ResultExpired,
+            "the result was kept as long as it should be".into(),
+        ),
         (_, Some(output)) => Ok(output.clone().into()),
         (Some(ApiResultState::Delivered), None) => {
             let to = view.and_then(|view| view.detail).unwrap_or_default();
             missing(
-                "result.elsewhere",
+                Code::ResultElsewhere,
                 format!("the result was delivered to {to} and is not kept here"),
             )
         }
+        (Some(ApiResultState::Dropped), None) => missing(
+            Code::ResultNotKept,
+            "the output is not kept: the account's stored outputs took more room than they may".into(),
+        ),
         (_, None) => missing(
-            "result.not_kept",
+            Code::ResultNotKept,
             "an output of this size is kept for asynchronous jobs only".into(),
         ),
     }

@@ -1,35 +1,39 @@
 //! The search for a slot: at once where one is free, else in the waiting room.
 
 use piecework_api::errors::Refusal;
-use piecework_model::{AccountId, Rejection};
+use piecework_model::{AccountId, Code, Rejection};
 use piecework_scheduler::{Admission, Candidate, Claim, Reason, Reasons, plan};
 use rand::RngExt as _;
 
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     calls::{
-        fair::{Label, Slot, Word},
+        Calls,
         inflight::Aboard,
         invoke::{Invocation, Purpose},
         outcome::ReceiptFault,
     },
     clock::now_ms,
-    providers::{reasons, seen::Seen},
+    providers::{
+        fair::{Label, Slot, Word},
+        reasons,
+        seen::{Seen, Wants as _},
+    },
 };
 
 pub(crate) fn cancelled(invocation: &Invocation) -> Box<Refusal> {
-    Box::new(Refusal::new("job.cancelled", "the job was cancelled").job(invocation.id))
+    Box::new(Refusal::new(Code::JobCancelled, "the job was cancelled").job(invocation.id))
 }
 
 pub(crate) fn expired(invocation: &Invocation) -> Box<Refusal> {
-    Box::new(Refusal::new("job.expired", "no provider began before the deadline").job(invocation.id))
+    Box::new(Refusal::new(Code::JobExpired, "no provider began before the deadline").job(invocation.id))
 }
 
 /// One job's way through the providers.
 pub(super) struct Search<'a> {
-    pub(super) controller: &'a Controller,
+    pub(super) calls: &'a Calls,
     pub(super) invocation: &'a Invocation,
     pub(super) aboard: &'a Aboard<'a>,
     /// The lane's sequence of the ticket that the next one replaces.
@@ -59,15 +63,15 @@ enum Found {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(controller: &'a Controller, invocation: &'a Invocation, aboard: &'a Aboard<'a>) -> Self {
+    pub(super) fn new(calls: &'a Calls, invocation: &'a Invocation, aboard: &'a Aboard<'a>) -> Self {
         let live = &invocation.live;
         let (function, has_run) = match &invocation.purpose {
             Purpose::Call => (Some((live.function.id, live.function.concurrency)), Vec::new()),
-            Purpose::Rerun { has_run, .. } => (None, with_owners(controller, has_run)),
+            Purpose::Rerun { has_run, .. } => (None, with_owners(calls, has_run)),
             Purpose::Reference => (None, Vec::new()),
         };
         Self {
-            controller,
+            calls,
             invocation,
             aboard,
             replaces: None,
@@ -77,9 +81,10 @@ impl<'a> Search<'a> {
                 developer: live.function.owner,
                 weight: live.weight,
                 function,
+                memory_bytes: live.request.footprint_bytes(),
             },
             label: Label {
-                live: live.clone(),
+                wants: live.clone(),
                 refused: Vec::new(),
                 has_run,
             },
@@ -123,7 +128,7 @@ impl<'a> Search<'a> {
     /// Until its turn comes, in its line.
     async fn wait(&mut self) -> Answer<Word> {
         let patient = self.invocation.accepted;
-        let fair = &self.controller.fair;
+        let fair = &self.calls.providers.fair;
         let mut waiting = fair.wait(self.claim, self.label.clone(), patient, self.arrival)?;
         self.arrival = Some(waiting.arrival());
         let left = Duration::from_millis(self.invocation.deadline_ms.saturating_sub(now_ms()));
@@ -136,7 +141,7 @@ impl<'a> Search<'a> {
 
     /// The best provider that has a slot free now. The slot is the job's from here on.
     fn choose(&self) -> Found {
-        let all = self.controller.providers.all();
+        let all = self.calls.providers.all();
         let live = &self.invocation.live;
         let (asked, mut view, barred) = self.view(&all);
         loop {
@@ -145,7 +150,7 @@ impl<'a> Search<'a> {
                 Ok(choice) => choice,
                 Err(reasons) => return self.later(with_barred(reasons, &barred)),
             };
-            match self.controller.fair.admit(asked[choice.index], &self.claim) {
+            match self.calls.providers.fair.admit(asked[choice.index], &self.claim) {
                 Ok(slot) => return Found::Slot(slot, with_barred(choice.passed_over, &barred)),
                 Err(Admission::AtLimit) => return Found::Later(with_barred(choice.passed_over, &barred)),
                 // Another job has got the last slot since the view was made.
@@ -167,13 +172,14 @@ impl<'a> Search<'a> {
     /// The slot that the job was given, or a free one at a provider that its policy likes better; `None` where the
     /// provider cannot take it any more.
     fn settle(&self, mut slot: Slot) -> Option<(Slot, Reasons)> {
-        let all = self.controller.providers.all();
+        let all = self.calls.providers.all();
         let live = &self.invocation.live;
         let (asked, mut view, barred) = self.view(&all);
         let own = asked.iter().position(|seen| Arc::ptr_eq(seen, slot.seen()));
         if let Some(own) = own {
             // Without the slot that this job has there.
             view[own].running = view[own].running.min(view[own].slots).saturating_sub(1);
+            view[own].memory_taken = view[own].memory_taken.saturating_sub(self.claim.memory_bytes);
         }
         while let Ok(choice) = plan(&view, &live.request, live.policy, rand::rng().random()) {
             if Some(choice.index) == own || slot.swap(asked[choice.index]) {
@@ -182,7 +188,7 @@ impl<'a> Search<'a> {
             view[choice.index].running = u32::MAX;
         }
         // What the room knew of it is out of date.
-        self.controller.fair.look(&all);
+        self.calls.providers.fair.look(&all);
         None
     }
 
@@ -208,6 +214,12 @@ impl<'a> Search<'a> {
         if self.label.is_refused_by(seen) {
             return Some(Reason::Refused);
         }
+        if let Purpose::Rerun { salt: Some(_), .. } = &self.invocation.purpose
+            && !seen.link.takes_salts()
+        {
+            // Its digest could not be compared.
+            return Some(Reason::Refused);
+        }
         self.label.has_run_at(seen).then_some(Reason::HasRun)
     }
 
@@ -216,9 +228,9 @@ impl<'a> Search<'a> {
         if let Some(said) = self.refusals.pop() {
             return Box::new(said);
         }
-        let mut refusal = reasons::no_provider(self.controller, reasons).await;
+        let mut refusal = reasons::no_provider(&self.calls.providers, reasons).await;
         if self.was_lost {
-            "provider.lost".clone_into(&mut refusal.code);
+            refusal.code = Code::ProviderLost.into();
             "the provider went away while the job was with it, and no other can take it"
                 .clone_into(&mut refusal.message);
             refusal.hint = Some("it may have run in part; call again if it may run twice".to_owned());
@@ -231,7 +243,7 @@ impl<'a> Search<'a> {
     async fn expired(&self) -> Box<Refusal> {
         let mut refusal = expired(self.invocation);
         if !self.reasons.is_empty() {
-            let named = reasons::passed_over(self.controller, &self.reasons).await;
+            let named = reasons::passed_over(&self.calls.providers, &self.reasons).await;
             refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
         }
         refusal
@@ -240,22 +252,22 @@ impl<'a> Search<'a> {
     /// The provider did not begin, or went away: whom to ask next.
     pub(super) fn refused(&mut self, slot: &Slot, sequence: u64, refused: Rejection) {
         let (job, provider) = (self.invocation.id, slot.seen().link.profile().account);
-        match &*refused.code {
-            "provider.lost" => {
+        match refused.code.known() {
+            Some(Code::ProviderLost) => {
                 tracing::warn!(%job, %provider, "lost a provider; moving its job to another provider");
                 self.replaces = Some(sequence);
                 self.was_lost = true;
             }
-            "provider.paused" => {
+            Some(Code::ProviderPaused) => {
                 tracing::info!(%job, %provider, "the owner of a provider needs it; moving its job to another provider");
                 self.replaces = Some(sequence);
                 slot.was_refused(false);
             }
             // Once: each such ticket can be claimed for.
-            "ticket.unsealed" if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
-            "provider.no_slot" => slot.was_refused(true),
-            "provider.draining" | "provider.none" => slot.was_refused(false),
-            _ => {
+            Some(Code::TicketUnsealed) if self.sealed_for != Some(provider) => self.wants_seal = Some(provider),
+            Some(Code::ProviderNoSlot | Code::ProviderNoMemory) => slot.was_refused(true),
+            Some(Code::ProviderDraining | Code::ProviderNone) => slot.was_refused(false),
+            Some(_) | None => {
                 tracing::info!(%job, %provider, code = %refused.code, "a provider refused a job");
                 self.refusals.push(Refusal::from(refused).job(job));
                 self.label.refused.push(provider);
@@ -267,7 +279,7 @@ impl<'a> Search<'a> {
     /// Its ticket stays unsealed: no claim can be made of it.
     pub(super) fn not_as_ordered(&mut self, provider: AccountId, sequence: u64, fault: ReceiptFault) -> Answer<()> {
         let refusal = Refusal::new(
-            "provider.bad_result",
+            Code::ProviderBadResult,
             format!("the provider's result was refused: {fault}"),
         );
         let refusal = refusal.job(self.invocation.id);
@@ -281,8 +293,8 @@ impl<'a> Search<'a> {
     }
 }
 
-fn with_owners(controller: &Controller, providers: &[AccountId]) -> Vec<AccountId> {
-    let owner = |account: &AccountId| controller.providers.by_account(*account).map(|seen| seen.owner);
+fn with_owners(calls: &Calls, providers: &[AccountId]) -> Vec<AccountId> {
+    let owner = |account: &AccountId| calls.providers.by_account(*account).map(|seen| seen.owner);
     providers
         .iter()
         .copied()
@@ -295,9 +307,9 @@ fn with_barred(mut reasons: Reasons, barred: &Reasons) -> Reasons {
     reasons
 }
 
-/// Whether a provider would take it if it had a slot free.
+/// Whether a provider would take it if it had a slot and memory free.
 fn is_busy(reasons: &Reasons) -> bool {
-    reasons.any(|reason| reason == Reason::NoFreeSlot)
+    reasons.any(|reason| matches!(reason, Reason::NoFreeSlot | Reason::NoFreeMemory))
 }
 
 /// Whether waiting can help: a provider that would fit is away, or none has come yet.

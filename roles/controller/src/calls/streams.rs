@@ -10,7 +10,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::errors::Refusal;
-use piecework_model::{Limits, Rejection};
+use piecework_model::{Code, Limits, Rejection};
 use piecework_queue::{Delivery, Order, ProviderLink};
 use piecework_sandbox::{CancellationToken, Inlet, Outlet, Sent, StreamMeter, Streamed};
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use crate::calls::{
+    outcome::came_through,
     passing::{NotPassed, Passing},
     upload::Upload,
 };
@@ -124,6 +125,7 @@ pub(crate) async fn carry_out(
 ) -> (Result<Delivery, Rejection>, Seen) {
     let (outlet, parts) = Outlet::channel();
     order.outlet = outlet;
+    let salt = order.salt;
     let body = streams.body.as_ref().map(|upload| {
         let (sender, inlet) = Inlet::channel();
         order.body = Some(inlet);
@@ -144,16 +146,22 @@ pub(crate) async fn carry_out(
         fault: None,
     };
     let delivered = intake.follow(provider.run(order), parts, body).await;
-    let delivered = delivered.and_then(|delivery| match delivery.is_cut {
-        // What was lost cannot be checked, so it is not paid: as if the provider were gone.
-        true => Err(Rejection::new(
-            "provider.lost",
-            "the provider's link broke in the middle of the job's stream",
-        )),
-        false => Ok(delivery),
+    let streamed = intake.meter.close();
+    let delivered = delivered.and_then(|delivery| {
+        let digest = came_through(&delivery.finished.outcome, &streamed).map(|digest| digest.salted(salt.as_ref()));
+        // Nothing that its receipt covers was lost, and nobody else can do the job any more: it is paid.
+        let is_covered = streams.is_spent() && digest == Some(delivery.receipt.output);
+        match delivery.is_cut && !is_covered {
+            // What was lost cannot be checked, so it is not paid: as if the provider were gone.
+            true => Err(Rejection::new(
+                Code::ProviderLost,
+                "the provider's link broke in the middle of the job's stream",
+            )),
+            false => Ok(delivery),
+        }
     });
     let seen = Seen {
-        streamed: intake.meter.close(),
+        streamed,
         is_over: intake.meter.is_over(),
         output: intake.output,
         answer_fault: intake.fault,

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use parking_lot::Mutex;
 use piecework_api::errors::Refusal;
+use piecework_model::Code;
 use piecework_sandbox::{CHUNK_BYTES_MAX, StreamMeter};
 use tokio::sync::mpsc;
 
@@ -143,7 +144,7 @@ impl Source {
     /// The next chunk; `None` at the end.
     async fn next(&mut self, bytes_max: u64) -> Result<Option<Bytes>, Box<Refusal>> {
         while self.rest.is_empty() {
-            let stalled = |_| Refusal::new("body.malformed", "the body stopped before its end");
+            let stalled = |_| Refusal::new(Code::BodyMalformed, "the body stopped before its end");
             let part = tokio::time::timeout(self.part_within, self.parts.next()).await;
             let Some(part) = part.map_err(stalled)? else {
                 return Ok(None);
@@ -160,7 +161,7 @@ impl Source {
 
 pub(crate) fn too_large(bytes_max: u64) -> Box<Refusal> {
     Box::new(Refusal::new(
-        "body.too_large",
+        Code::BodyTooLarge,
         format!("the body is over the limit of {bytes_max} bytes"),
     ))
 }
@@ -219,10 +220,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_breaks_off_or_is_too_long_is_no_whole_body() {
-        let broken = Box::new(Refusal::new("body.malformed", "gone"));
+        let broken = Box::new(Refusal::new(Code::BodyMalformed, "gone"));
         for (parts, bytes_max, code) in [
-            (vec![Ok(bytes(1)), Err(broken)], 9, "body.malformed"),
-            (vec![Ok(bytes(9)), Ok(bytes(1))], 9, "body.too_large"),
+            (vec![Ok(bytes(1)), Err(broken)], 9, Code::BodyMalformed),
+            (vec![Ok(bytes(9)), Ok(bytes(1))], 9, Code::BodyTooLarge),
         ] {
             let upload = upload(parts, bytes_max);
             let (_, whole) = run(&upload, usize::MAX).await;
@@ -237,6 +238,6 @@ mod tests {
         let upload = Upload::with_patience(Box::pin(parts), 9, Duration::from_millis(1));
         let (got, whole) = run(&upload, usize::MAX).await;
         assert_eq!((got.len(), whole), (1, false));
-        assert_eq!(upload.fault().expect("it stalled").code, "body.malformed");
+        assert_eq!(upload.fault().expect("it stalled").code, Code::BodyMalformed);
     }
 }

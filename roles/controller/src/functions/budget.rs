@@ -9,16 +9,16 @@ use dashmap::DashMap;
 use jiff::{Timestamp, tz::TimeZone};
 use parking_lot::Mutex;
 use piecework_api::errors::Refusal;
-use piecework_model::FunctionId;
+use piecework_model::{Code, FunctionId};
 use piecework_store::{Function, MetricScope};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{audit, auth::Caller},
     clock::now_ms,
     failure::{failed, store},
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -90,13 +90,13 @@ fn month_of(now_ms: u64) -> Answer<u64> {
 }
 
 /// What the function spent in this month.
-pub(crate) async fn spending(controller: &Controller, function: FunctionId) -> Answer<Spending> {
-    Ok(*of(controller, function).await?.lock())
+pub(crate) async fn spending(functions: &Functions, function: FunctionId) -> Answer<Spending> {
+    Ok(*of(functions, function).await?.lock())
 }
 
-async fn of(controller: &Controller, function: FunctionId) -> Answer<Arc<Mutex<Spending>>> {
+async fn of(functions: &Functions, function: FunctionId) -> Answer<Arc<Mutex<Spending>>> {
     let month_began_at_ms = month_of(now_ms())?;
-    let known = controller.budgets.0.get(&function).map(|entry| entry.value().clone());
+    let known = functions.budgets.0.get(&function).map(|entry| entry.value().clone());
     if let Some(spending) = known {
         let mut state = spending.lock();
         if state.month_began_at_ms != month_began_at_ms {
@@ -110,31 +110,34 @@ async fn of(controller: &Controller, function: FunctionId) -> Answer<Arc<Mutex<S
         return Ok(spending);
     }
     // What has ended and is not in the tables yet counts as well.
-    controller.store.flush().await.map_err(store)?;
+    functions.ground.store.flush().await.map_err(store)?;
     let scope = MetricScope::Function(function);
-    let points = controller.store.points(scope, month_began_at_ms, now_ms() + 1, DAY_MS);
+    let points = functions
+        .ground
+        .store
+        .points(scope, month_began_at_ms, now_ms() + 1, DAY_MS);
     let spent_ucr = points.await.map_err(store)?.iter().map(|point| point.price_ucr).sum();
     let spending = Spending {
         month_began_at_ms,
         spent_ucr,
         ..Spending::default()
     };
-    let entry = controller.budgets.0.entry(function);
+    let entry = functions.budgets.0.entry(function);
     Ok(entry.or_insert_with(|| Arc::new(Mutex::new(spending))).value().clone())
 }
 
 /// `PUT /functions/{id}/budget`; zero takes it away.
-pub(crate) async fn set(controller: &Controller, caller: &Caller, function: &Function, budget_ucr: u64) -> Answer<()> {
-    let changed = functions::change_policy(controller, function.id, |policy, _| {
+pub(crate) async fn set(functions: &Functions, caller: &Caller, function: &Function, budget_ucr: u64) -> Answer<()> {
+    let changed = functions::change_policy(functions, function.id, |policy, _| {
         let before = policy.budget_ucr;
         policy.budget_ucr = Some(budget_ucr).filter(|budget| *budget > 0);
         policy.budget_ucr != before
     });
     if changed.await? {
-        forget(controller, function.id);
+        forget(functions, function.id);
         let detail = json!({"budget_ucr": budget_ucr});
         audit::own(
-            controller,
+            &functions.accounts,
             caller.account,
             ("budget", "set"),
             function.name.as_str(),
@@ -146,18 +149,18 @@ pub(crate) async fn set(controller: &Controller, caller: &Caller, function: &Fun
 }
 
 /// The budget was set anew: alerts are given again.
-pub(crate) fn forget(controller: &Controller, function: FunctionId) {
-    if let Some(spending) = controller.budgets.0.get(&function) {
+pub(crate) fn forget(functions: &Functions, function: FunctionId) {
+    if let Some(spending) = functions.budgets.0.get(&function) {
         spending.lock().told = 0;
     }
 }
 
 /// Takes a call's most out of the budget. Refuses with `function.budget_spent`; nothing where there is no budget.
-pub(crate) async fn hold(controller: &Controller, live: &Live, price_max_ucr: u64) -> Answer<Option<Hold>> {
+pub(crate) async fn hold(functions: &Functions, live: &Live, price_max_ucr: u64) -> Answer<Option<Hold>> {
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(None);
     };
-    let spending = of(controller, live.function.id).await?;
+    let spending = of(functions, live.function.id).await?;
     if !spending.lock().take(budget_ucr, price_max_ucr) {
         return Err(spent(live, budget_ucr, &spending.lock()));
     }
@@ -168,11 +171,11 @@ pub(crate) async fn hold(controller: &Controller, live: &Live, price_max_ucr: u6
 }
 
 /// Whether the budget lets anything begin. Refuses with `function.budget_spent`.
-pub(crate) async fn check(controller: &Controller, live: &Live) -> Answer<()> {
+pub(crate) async fn check(functions: &Functions, live: &Live) -> Answer<()> {
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(());
     };
-    let now = spending(controller, live.function.id).await?;
+    let now = spending(functions, live.function.id).await?;
     if now.spent_ucr < budget_ucr {
         return Ok(());
     }
@@ -185,7 +188,7 @@ fn spent(live: &Live, budget_ucr: u64, spending: &Spending) -> Box<Refusal> {
          nothing ran",
         spending.spent_ucr, live.function.name, spending.running_ucr
     );
-    let refusal = Refusal::new("function.budget_spent", message)
+    let refusal = Refusal::new(Code::FunctionBudgetSpent, message)
         .hint("its owner may raise it: `piecework function NAME --budget AMOUNT`, 0 for none")
         .details(
             json!({"budget_ucr": budget_ucr, "spent_ucr": spending.spent_ucr, "running_ucr": spending.running_ucr}),
@@ -194,11 +197,11 @@ fn spent(live: &Live, budget_ucr: u64, spending: &Spending) -> Box<Refusal> {
 }
 
 /// Tells the owner, once in a month for each mark, that the budget is going: in the audit record and in `/events`.
-pub(crate) async fn alert(controller: &Controller, live: &Live) -> Answer<()> {
+pub(crate) async fn alert(functions: &Functions, live: &Live) -> Answer<()> {
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(());
     };
-    let spending = of(controller, live.function.id).await?;
+    let spending = of(functions, live.function.id).await?;
     let (due, spent_ucr) = {
         let mut spending = spending.lock();
         (spending.due(budget_ucr), spending.spent_ucr)
@@ -207,9 +210,9 @@ pub(crate) async fn alert(controller: &Controller, live: &Live) -> Answer<()> {
     let function = &live.function;
     let detail = json!({"percent": percent, "budget_ucr": budget_ucr, "spent_ucr": spent_ucr});
     tracing::warn!(function = %function.id, percent, "a function has used much of its budget");
-    controller.announce_function("budget", function, &detail);
+    functions.ground.events.function("budget", function, &detail);
     audit::record(
-        controller,
+        &functions.accounts,
         (None, function.owner),
         ("budget", "alert"),
         function.name.as_str(),

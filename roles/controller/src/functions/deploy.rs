@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -20,12 +20,15 @@ use rand::RngExt as _;
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
-    accounts::{audit, auth::Caller},
+    Answer,
+    accounts::{audit, auth::Caller, rates},
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
-        self, Live, budget,
+        self, Functions, Live, budget,
+        bundles::Hold,
+        checks::Turn,
+        keeping,
         loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -39,15 +42,18 @@ const ENV_BYTES_MAX: usize = 64 << 10;
 const ENV_VARIABLES_MAX: usize = 256;
 
 /// The code of a version, kept and ready to load.
-struct Code {
+struct KeptCode {
     digest: Digest,
     packages: Vec<String>,
+    disk_bytes: u64,
+    /// Until its version is written.
+    _hold: Hold,
 }
 
 /// Everything of a version but its number.
 struct Draft {
     language: Language,
-    code: Code,
+    code: KeptCode,
     handler: Option<String>,
     limits: Limits,
     env: BTreeMap<String, String>,
@@ -61,7 +67,7 @@ struct Draft {
 }
 
 /// `POST /functions`.
-pub(crate) async fn create(controller: &Controller, caller: &Caller, body: CreateFunction) -> Answer<Arc<Live>> {
+pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateFunction) -> Answer<Arc<Live>> {
     let name: FunctionName = body.name.parse().map_err(rejected)?;
     let language: Language = body.language.parse().map_err(rejected)?;
     let settings = body.settings();
@@ -70,12 +76,13 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
     let sandbox = sandbox(&settings)?;
     let stream_bytes = stream_bytes(&settings, Limits::STREAM_BYTES_DEFAULT)?;
-    let placement = placement::changed(controller, Placement::default(), settings.placement).await?;
+    let placement = placement::changed(functions, Placement::default(), settings.placement).await?;
     let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
     let handler = handler(body.handler)?;
-    if controller
+    if functions
+        .ground
         .store
         .function_by_name(caller.account, &name)
         .await
@@ -85,9 +92,11 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
         return exists(&name);
     }
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
-        return refuse("function.bad_code", "send exactly one of code and bundle");
+        return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    let code = keep(controller, caller.account, language, bundle).await?;
+    keeping::check_room(functions, caller.account).await?;
+    let turn = turn(functions, caller.account).await?;
+    let code = keep(functions, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -106,7 +115,7 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
     let now = now_ms();
     let id = FunctionId(rand::rng().random());
     let results = match &settings.results {
-        Some(body) => sinks::policy(controller, id, body)?,
+        Some(body) => sinks::policy(functions, id, body)?,
         None => None,
     };
     let function = Function {
@@ -125,21 +134,21 @@ pub(crate) async fn create(controller: &Controller, caller: &Caller, body: Creat
             ..Policy::default()
         },
     };
-    let version = load(controller, &function, 1, draft).await?;
-    match controller.store.create_function(&function, &version).await {
+    let (version, _hold) = load(functions, &function, 1, draft, &turn).await?;
+    match functions.ground.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
         Err(failure) => return Err(store(failure)),
     }
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", "created"),
         name.as_str(),
         deployed(&version),
     )
     .await?;
-    found(controller, function.id).await
+    found(functions, function.id).await
 }
 
 /// What the audit record says of a version.
@@ -149,22 +158,22 @@ fn deployed(version: &Version) -> serde_json::Value {
 
 fn exists<T>(name: &FunctionName) -> Answer<T> {
     Err(
-        Refusal::new("function.exists", format!("you already have a function `{name}`"))
+        Refusal::new(Code::FunctionExists, format!("you already have a function `{name}`"))
             .hint("create a new version with PUT /functions/{id} or `piecework deploy`")
             .into(),
     )
 }
 
-async fn found(controller: &Controller, id: FunctionId) -> Answer<Arc<Live>> {
-    match functions::by_id(controller, id).await? {
+async fn found(functions: &Functions, id: FunctionId) -> Answer<Arc<Live>> {
+    match functions::by_id(functions, id).await? {
         Some(live) => Ok(live),
-        None => refuse("function.not_found", "the function was deleted in the meantime"),
+        None => refuse(Code::FunctionNotFound, "the function was deleted in the meantime"),
     }
 }
 
 /// `PUT /functions/{id}`: a new version, live at once or, as a canary, beside the live one; what is not given stays.
 pub(crate) async fn update(
-    controller: &Controller,
+    functions: &Functions,
     caller: &Caller,
     live: &Live,
     body: UpdateFunction,
@@ -175,7 +184,7 @@ pub(crate) async fn update(
     let settings = body.settings();
     let concurrency = concurrency(&settings)?;
     let results = match &settings.results {
-        Some(body) => Some(sinks::policy(controller, function.id, body)?),
+        Some(body) => Some(sinks::policy(functions, function.id, body)?),
         None => None,
     };
     let language: Language = body
@@ -185,21 +194,25 @@ pub(crate) async fn update(
         .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let deploying = turn(functions, function.owner).await?;
     let code = match new_code {
-        Some(bundle) => keep(controller, function.owner, language, bundle).await?,
+        Some(bundle) => keep(functions, &deploying, language, bundle).await?,
         None if language != old.language => {
             return refuse(
-                "function.bad_code",
+                Code::FunctionBadCode,
                 "a new language needs new code; send code or bundle",
             );
         }
-        None => Code {
+        None => KeptCode {
+            // The old version may go meanwhile, and its bundle with it.
+            _hold: functions.bundles.hold(old.code).await,
             digest: old.code,
             packages: old.packages.clone(),
+            disk_bytes: old.bundle_bytes,
         },
     };
     let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
-    let placement = placement::changed(controller, old.placement.clone(), settings.placement.clone()).await?;
+    let placement = placement::changed(functions, old.placement.clone(), settings.placement.clone()).await?;
     let draft = Draft {
         language,
         code,
@@ -216,19 +229,20 @@ pub(crate) async fn update(
             .map_or_else(|| Ok(old.env.clone()), |env| variables(env, "env"))?,
         secrets: match settings.secrets {
             Some(secrets) => variables(secrets, "secrets")?,
-            None => open_secrets(controller, function.id, &old.sealed_secrets)?,
+            None => open_secrets(functions, function.id, &old.sealed_secrets)?,
         },
     };
     // One update of a function at a time: the number is taken before the code is loaded under it.
-    let turn = controller.functions.turn(function.id);
+    let turn = functions.cache.turn(function.id);
     let _turn = turn.lock().await;
-    let newest = controller.store.versions(function.id).await.map_err(store)?;
+    let newest = functions.ground.store.versions(function.id).await.map_err(store)?;
     let number = newest.first().map_or(1, |version| version.version + 1);
-    for seen in controller.providers.all().iter() {
+    for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let version = load(controller, function, number, draft).await?;
-    let given = controller
+    let (version, _hold) = load(functions, function, number, draft, &deploying).await?;
+    let given = functions
+        .ground
         .store
         .add_version(&version, canary.is_none())
         .await
@@ -238,12 +252,13 @@ pub(crate) async fn update(
         public: settings.public,
         concurrency,
     };
-    controller
+    functions
+        .ground
         .store
         .update_settings(function.id, changes, now_ms())
         .await
         .map_err(store)?;
-    functions::change_policy_in_turn(controller, function.id, |policy, live_version| {
+    functions::change_policy_in_turn(functions, function.id, |policy, live_version| {
         let before = policy.clone();
         policy.traffic = canary.map(|percent| traffic::canary(percent, live_version, number));
         if let Some(budget) = settings.budget_ucr {
@@ -255,19 +270,19 @@ pub(crate) async fn update(
         *policy != before
     })
     .await?;
-    budget::forget(controller, function.id);
-    controller.functions.forget(function);
+    budget::forget(functions, function.id);
+    functions.cache.forget(function);
     let mut detail = deployed(&version);
     detail["canary_percent"] = json!(canary);
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", "updated"),
         function.name.as_str(),
         detail,
     )
     .await?;
-    found(controller, function.id).await
+    found(functions, function.id).await
 }
 
 /// The backend that an earlier version named, if it was not left to `auto`.
@@ -278,9 +293,10 @@ fn asked_for(version: &Version) -> Option<BackendName> {
 }
 
 /// Makes a version live for all calls: a split ends.
-pub(crate) async fn rollback(controller: &Controller, caller: &Caller, live: &Live, version: u32) -> Answer<Arc<Live>> {
+pub(crate) async fn rollback(functions: &Functions, caller: &Caller, live: &Live, version: u32) -> Answer<Arc<Live>> {
     let function = &live.function;
-    if controller
+    if functions
+        .ground
         .store
         .version(function.id, version)
         .await
@@ -288,74 +304,80 @@ pub(crate) async fn rollback(controller: &Controller, caller: &Caller, live: &Li
         .is_none()
     {
         return refuse(
-            "version.not_found",
+            Code::VersionNotFound,
             format!("`{}` has no version {version}", function.name),
         );
     }
-    controller
+    functions
+        .ground
         .store
         .set_live(function.id, version, now_ms())
         .await
         .map_err(store)?;
-    functions::change_policy(controller, function.id, |policy, _| policy.traffic.take().is_some()).await?;
-    controller.functions.forget(function);
+    functions::change_policy(functions, function.id, |policy, _| policy.traffic.take().is_some()).await?;
+    functions.cache.forget(function);
     let detail = json!({"from": function.live_version, "to": version});
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", "rolled_back"),
         function.name.as_str(),
         detail,
     )
     .await?;
-    found(controller, function.id).await
+    found(functions, function.id).await
 }
 
 /// Restores a deleted function by its id, or the last one deleted of a name. Refuses with `function.not_deleted`,
 /// `function.exists` where the name is taken by now, and `function.not_found` after the window.
-pub(crate) async fn restore(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
-    let deleted = functions::deleted(controller, caller).await?;
+pub(crate) async fn restore(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let deleted = functions::deleted(functions, caller).await?;
     let is_meant = |function: &Function| function.id.to_string() == id_or_name || function.name.as_str() == id_or_name;
     let Some((function, _)) = deleted.into_iter().find(|(function, _)| is_meant(function)) else {
-        let live = functions::own(controller, caller, id_or_name).await?;
+        let live = functions::own(functions, caller, id_or_name).await?;
         return refuse(
-            "function.not_deleted",
+            Code::FunctionNotDeleted,
             format!("`{}` is not deleted", live.function.name),
         );
     };
-    match controller.store.restore_function(function.id, now_ms()).await {
+    match functions.ground.store.restore_function(function.id, now_ms()).await {
         Ok(_) => {}
         Err(failure) if failure.is_conflict() => return exists(&function.name),
         Err(failure) => return Err(store(failure)),
     }
-    controller.functions.forget(&function);
+    functions.cache.forget(&function);
     let detail = json!({"function": function.id});
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", "restored"),
         function.name.as_str(),
         detail,
     )
     .await?;
-    found(controller, function.id).await
+    found(functions, function.id).await
 }
 
-pub(crate) async fn delete(controller: &Controller, caller: &Caller, live: &Live) -> Answer<()> {
+/// Deletes a function; with `for_good` beyond restoring, so that what it takes is free.
+pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live, for_good: bool) -> Answer<()> {
     let function = &live.function;
-    controller
+    functions
+        .ground
         .store
         .delete_function(function.id, now_ms())
         .await
         .map_err(store)?;
-    controller.functions.forget(function);
-    controller.watch.forget(function.id);
-    for seen in controller.providers.all().iter() {
+    functions.cache.forget(function);
+    functions.watch.forget(function.id);
+    for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
-    let detail = json!({"function": function.id});
+    if for_good {
+        keeping::purge(functions, function).await?;
+    }
+    let detail = json!({"function": function.id, "for_good": for_good});
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", "deleted"),
         function.name.as_str(),
@@ -387,7 +409,7 @@ fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limi
 fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answer<u64> {
     match settings.egress_limit_mb {
         Some(0) => refuse(
-            "egress.bad_limit",
+            Code::EgressBadLimit,
             "the limit on network traffic must be at least 1 MiB; for no network, leave the allow list empty",
         ),
         _ if egress.is_empty() => Ok(0),
@@ -401,15 +423,16 @@ fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
     let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
     match bytes <= Limits::STREAM_BYTES_MAX {
         true => Ok(bytes),
-        false => refuse("function.bad_stream_limit", "a run streams at most 16384 MiB"),
+        false => refuse(Code::FunctionBadStreamLimit, "a run streams at most 16384 MiB"),
     }
 }
 
 fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
-        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => {
-            refuse("function.bad_concurrency", "the concurrency must be between 1 and 1000")
-        }
+        Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => refuse(
+            Code::FunctionBadConcurrency,
+            "the concurrency must be between 1 and 1000",
+        ),
         concurrency => Ok(concurrency),
     }
 }
@@ -434,14 +457,14 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
         return Ok(Some(text));
     }
     refuse(
-        "function.bad_handler",
+        Code::FunctionBadHandler,
         "the handler must have the form `file` or `file:function`, like `main.py:handler`",
     )
 }
 
 fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
     let bad = |name: &str, message: &str| {
-        let mut refusal = refusal("function.bad_env", message);
+        let mut refusal = refusal(Code::FunctionBadEnv, message);
         refusal.field = Some(format!("{field}.{name}"));
         Err(refusal)
     };
@@ -478,8 +501,8 @@ async fn bundle(
         .to_owned();
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
-        (Some(_), Some(_)) => return refuse("function.bad_code", "send exactly one of code and bundle"),
-        (Some(code), None) if code.trim().is_empty() => return refuse("function.bad_code", "the code is empty"),
+        (Some(_), Some(_)) => return refuse(Code::FunctionBadCode, "send exactly one of code and bundle"),
+        (Some(code), None) if code.trim().is_empty() => return refuse(Code::FunctionBadCode, "the code is empty"),
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
@@ -489,7 +512,7 @@ async fn bundle(
     };
     if bundle.get(&entry).is_none() {
         return refuse(
-            "bundle.no_entry",
+            Code::BundleNoEntry,
             format!("the bundle does not contain the handler's file `{entry}`"),
         );
     }
@@ -499,17 +522,15 @@ async fn bundle(
 fn decode(encoded: &str) -> Answer<Bundle> {
     let bytes = STANDARD
         .decode(encoded)
-        .map_err(|error| refusal("body.bad_encoding", format!("the bundle is not base64: {error}")))?;
+        .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(controller: &Controller, account: AccountId, language: Language, bundle: Bundle) -> Answer<Code> {
-    let resolved = controller
-        .packages
-        .resolve(account, language, bundle.files())
-        .await
-        .map_err(unresolved)?;
+async fn keep(functions: &Functions, turn: &Turn<'_>, language: Language, bundle: Bundle) -> Answer<KeptCode> {
+    let account = turn.account();
+    let resolves = functions.packages.resolve(account, language, bundle.files());
+    let resolved = turn.charged(resolves).await.map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
@@ -522,8 +543,16 @@ async fn keep(controller: &Controller, account: AccountId, language: Language, b
     let packed = tokio::task::spawn_blocking(move || bundle.pack())
         .await
         .map_err(|error| failed("pack a bundle", &error))?;
-    let digest = controller.blobs.put(packed.tar).await.map_err(blobs)?;
-    Ok(Code { digest, packages })
+    let hold = functions.bundles.hold(packed.digest).await;
+    let digest = functions.ground.blobs.put(packed.tar).await.map_err(blobs)?;
+    let size = functions.ground.blobs.size(&digest).await.map_err(blobs)?;
+    let disk_bytes = size.map_or(0, |size| size.disk_bytes);
+    Ok(KeptCode {
+        digest,
+        packages,
+        disk_bytes,
+        _hold: hold,
+    })
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
@@ -533,8 +562,20 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
     }
 }
 
+/// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
+async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
+    let is_own = account == functions.ground.operator;
+    functions.checks.turn(account, is_own).await
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(controller: &Controller, function: &Function, number: u32, draft: Draft) -> Answer<Version> {
+async fn load(
+    functions: &Functions,
+    function: &Function,
+    number: u32,
+    draft: Draft,
+    turn: &Turn<'_>,
+) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
@@ -550,17 +591,21 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         egress: draft.egress.clone(),
         backend: BackendName::Wasm,
     };
-    somebody_lets_reach(controller, &draft.egress)?;
+    somebody_lets_reach(functions, &draft.egress)?;
+    let developer = function.owner;
     let site = Site {
-        controller,
-        developer: function.owner,
+        functions,
+        developer,
+        weight: rates::limits(&functions.accounts, developer).await?.weight.unwrap_or(1),
         placement: &draft.placement,
+        has_secrets: !draft.secrets.is_empty(),
+        turn,
     };
     let (backend, reason) = match draft.sandbox {
         Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),
         None => load_where_it_goes(&site, &work).await?,
     };
-    Ok(Version {
+    let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
@@ -570,7 +615,7 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         backend: backend.to_string(),
         backend_reason: reason,
         env: draft.env,
-        sealed_secrets: seal_secrets(controller, function.id, &draft.secrets)?,
+        sealed_secrets: seal_secrets(functions, function.id, &draft.secrets)?,
         secret_names: draft.secrets.into_keys().collect(),
         packages: draft.code.packages,
         strict: draft.strict,
@@ -578,6 +623,8 @@ async fn load(controller: &Controller, function: &Function, number: u32, draft: 
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
         stream_bytes: draft.stream_bytes,
+        bundle_bytes: draft.code.disk_bytes,
         created_at_ms: now_ms(),
-    })
+    };
+    Ok((version, draft.code._hold))
 }

@@ -4,19 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, FunctionId, FunctionName, Limits, OwnerName};
+use piecework_model::{AccountId, Code, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request};
 use piecework_store::{Function, Policy, Quarantine, Version};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{auth::Caller, rates},
     clock::now_ms,
     failure::{failed, refuse, rejected, store},
-    functions::{placement, traffic::Split},
-    providers::seen::Wanted,
+    functions::{Functions, placement, traffic::Split},
+    providers::seen::{Wanted, Wants},
 };
 
 /// A function as it answers now.
@@ -38,8 +38,8 @@ pub(crate) struct Live {
     pub(crate) limits: AccountLimits,
 }
 
-impl Live {
-    pub(crate) fn wanted(&self) -> Wanted<'_> {
+impl Wants for Live {
+    fn wanted(&self) -> Wanted<'_> {
         Wanted {
             version: (self.function.id, self.version.version),
             egress: &self.version.egress,
@@ -47,6 +47,12 @@ impl Live {
         }
     }
 
+    fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl Live {
     /// Of a run that streams as much as it may.
     pub(crate) fn limits_max(&self) -> Limits {
         self.work.limits.with_stream(self.version.stream_bytes)
@@ -60,7 +66,7 @@ impl Live {
     pub(crate) fn check_takes_calls(&self) -> Answer<()> {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
-            let refusal = piecework_api::errors::Refusal::new("function.stopped", message)
+            let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message)
                 .hint("the owner can start it with `piecework function NAME --start`");
             return Err(Box::new(refusal));
         }
@@ -69,7 +75,7 @@ impl Live {
             "version {} of `{}` failed {} times in a row with {} and takes no calls",
             self.version.version, self.function.name, why.failures, why.code
         );
-        let refusal = piecework_api::errors::Refusal::new("function.quarantined", message)
+        let refusal = piecework_api::errors::Refusal::new(Code::FunctionQuarantined, message)
             .hint("the owner can deploy a new version, roll back, or run `piecework function NAME --release`");
         Err(Box::new(refusal))
     }
@@ -115,26 +121,27 @@ impl Cache {
 
 pub(crate) fn not_found<T>(what: &str) -> Answer<T> {
     refuse(
-        "function.not_found",
+        Code::FunctionNotFound,
         format!("you have no function with the id or name `{what}`"),
     )
 }
 
 /// The function that `owner` calls `name`, live.
-pub(crate) async fn named(controller: &Controller, owner: &OwnerName, name: &FunctionName) -> Answer<Arc<Live>> {
+pub(crate) async fn named(functions: &Functions, owner: &OwnerName, name: &FunctionName) -> Answer<Arc<Live>> {
     let key = (owner.clone(), name.clone());
-    if let Some(live) = controller
-        .functions
+    if let Some(live) = functions
+        .cache
         .names
         .get(&key)
-        .and_then(|id| controller.functions.live.get(&id))
+        .and_then(|id| functions.cache.live.get(&id))
     {
         return Ok(live);
     }
-    let Some(user) = controller.store.user_by_name(owner).await.map_err(store)? else {
+    let Some(user) = functions.ground.store.user_by_name(owner).await.map_err(store)? else {
         return not_found(&format!("{owner}/{name}"));
     };
-    let Some(function) = controller
+    let Some(function) = functions
+        .ground
         .store
         .function_by_name(user.account, name)
         .await
@@ -142,13 +149,13 @@ pub(crate) async fn named(controller: &Controller, owner: &OwnerName, name: &Fun
     else {
         return not_found(&format!("{owner}/{name}"));
     };
-    controller.functions.names.insert(key, function.id);
-    ready(controller, function).await
+    functions.cache.names.insert(key, function.id);
+    ready(functions, function).await
 }
 
 /// The caller's function, by id or name, or a public function of another owner. Anything else is not found.
-pub(crate) async fn callable(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
-    let live = find(controller, caller, id_or_name).await?;
+pub(crate) async fn callable(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let live = find(functions, caller, id_or_name).await?;
     if live.function.owner == caller.account || live.function.public {
         return Ok(live);
     }
@@ -156,8 +163,8 @@ pub(crate) async fn callable(controller: &Controller, caller: &Caller, id_or_nam
 }
 
 /// The caller's own function by id or name.
-pub(crate) async fn own(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
-    let live = find(controller, caller, id_or_name).await?;
+pub(crate) async fn own(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+    let live = find(functions, caller, id_or_name).await?;
     if live.function.owner == caller.account {
         Ok(live)
     } else {
@@ -165,59 +172,70 @@ pub(crate) async fn own(controller: &Controller, caller: &Caller, id_or_name: &s
     }
 }
 
-async fn find(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
+async fn find(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answer<Arc<Live>> {
     if id_or_name.starts_with("fn_") {
         let Ok(id) = id_or_name.parse() else {
             return not_found(id_or_name);
         };
-        return by_id(controller, id).await?.map_or_else(|| not_found(id_or_name), Ok);
+        return by_id(functions, id).await?.map_or_else(|| not_found(id_or_name), Ok);
     }
     match id_or_name.parse() {
-        Ok(name) => match named(controller, &caller.name, &name).await {
+        Ok(name) => match named(functions, &caller.name, &name).await {
             // Under the name that was typed.
-            Err(refused) if refused.code == "function.not_found" => not_found(id_or_name),
+            Err(refused) if refused.code == Code::FunctionNotFound => not_found(id_or_name),
             found => found,
         },
         Err(_) => not_found(id_or_name),
     }
 }
 
-pub(crate) async fn by_id(controller: &Controller, id: FunctionId) -> Answer<Option<Arc<Live>>> {
-    if let Some(live) = controller.functions.live.get(&id) {
+pub(crate) async fn by_id(functions: &Functions, id: FunctionId) -> Answer<Option<Arc<Live>>> {
+    if let Some(live) = functions.cache.live.get(&id) {
         return Ok(Some(live));
     }
-    match controller.store.function(id).await.map_err(store)? {
-        Some(function) => ready(controller, function).await.map(Some),
+    match functions.ground.store.function(id).await.map_err(store)? {
+        Some(function) => ready(functions, function).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn ready(controller: &Controller, function: Function) -> Answer<Arc<Live>> {
-    let limits = rates::limits(controller, function.owner).await?;
-    let split = split(controller, &function, limits).await?;
+async fn ready(functions: &Functions, function: Function) -> Answer<Arc<Live>> {
+    let limits = rates::limits(&functions.accounts, function.owner).await?;
+    let split = split(functions, &function, limits).await?;
     let live = Arc::new(Live {
         split,
-        ..of_version(controller, &function, function.live_version, limits).await?
+        ..of_version(functions, &function, function.live_version, limits).await?
     });
-    controller.functions.live.insert(live.function.id, live.clone());
+    functions.cache.live.insert(live.function.id, live.clone());
     Ok(live)
 }
 
 /// A deleted function as it was: for the view of it alone.
-pub(crate) async fn ready_unkept(controller: &Controller, function: Function) -> Answer<Live> {
-    of_version(controller, &function, function.live_version, AccountLimits::default()).await
+pub(crate) async fn ready_unkept(functions: &Functions, function: Function) -> Answer<Live> {
+    of_version(functions, &function, function.live_version, AccountLimits::default()).await
 }
 
 /// One version, ready to be called.
-async fn of_version(controller: &Controller, function: &Function, number: u32, limits: AccountLimits) -> Answer<Live> {
-    let version = controller.store.version(function.id, number).await.map_err(store)?;
+async fn of_version(functions: &Functions, function: &Function, number: u32, limits: AccountLimits) -> Answer<Live> {
+    let version = functions
+        .ground
+        .store
+        .version(function.id, number)
+        .await
+        .map_err(store)?;
     let Some(version) = version else {
         return Err(failed("find a version", &format!("{} {number}", function.id)));
     };
-    let (work, secrets) = work(controller, function, &version)?;
+    let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {
-        request: request(controller, function.owner, &version.placement, &work).await?,
-        policy: version.placement.policy.unwrap_or(controller.policy),
+        request: request(
+            functions,
+            function.owner,
+            (&version.placement, !version.secret_names.is_empty()),
+            &work,
+        )
+        .await?,
+        policy: version.placement.policy.unwrap_or(functions.policy),
         work: Arc::new(work),
         secrets,
         function: function.clone(),
@@ -229,7 +247,7 @@ async fn of_version(controller: &Controller, function: &Function, number: u32, l
 }
 
 /// The versions beside the live one that get calls; what is quarantined leaves its share to the live one.
-async fn split(controller: &Controller, function: &Function, limits: AccountLimits) -> Answer<Option<Split>> {
+async fn split(functions: &Functions, function: &Function, limits: AccountLimits) -> Answer<Option<Split>> {
     let Some(traffic) = &function.policy.traffic else {
         return Ok(None);
     };
@@ -241,7 +259,7 @@ async fn split(controller: &Controller, function: &Function, limits: AccountLimi
         if *version == function.live_version || function.policy.quarantined.contains_key(version) {
             split.own += share;
         } else if *share > 0 {
-            let live = of_version(controller, function, *version, limits).await?;
+            let live = of_version(functions, function, *version, limits).await?;
             split.others.push((*share, Arc::new(live)));
         }
     }
@@ -251,46 +269,47 @@ async fn split(controller: &Controller, function: &Function, limits: AccountLimi
 /// Changes a function's policy in one step: `change` gets it and the live version, and says whether there is anything
 /// to keep. When it returns, the next call goes by it.
 pub(crate) async fn change_policy(
-    controller: &Controller,
+    functions: &Functions,
     id: FunctionId,
     change: impl FnOnce(&mut Policy, u32) -> bool + Send,
 ) -> Answer<bool> {
-    let turn = controller.functions.turn(id);
+    let turn = functions.cache.turn(id);
     let _turn = turn.lock().await;
-    change_policy_in_turn(controller, id, change).await
+    change_policy_in_turn(functions, id, change).await
 }
 
 /// Like [`change_policy`], for a caller that has the function's turn.
 pub(crate) async fn change_policy_in_turn(
-    controller: &Controller,
+    functions: &Functions,
     id: FunctionId,
     change: impl FnOnce(&mut Policy, u32) -> bool + Send,
 ) -> Answer<bool> {
-    let Some(function) = controller.store.function(id).await.map_err(store)? else {
+    let Some(function) = functions.ground.store.function(id).await.map_err(store)? else {
         return Ok(false);
     };
     let mut policy = function.policy.clone();
     if !change(&mut policy, function.live_version) {
         return Ok(false);
     }
-    controller
+    functions
+        .ground
         .store
         .set_policy(id, &policy, now_ms())
         .await
         .map_err(store)?;
-    controller.functions.forget(&function);
+    functions.cache.forget(&function);
     Ok(true)
 }
 
-/// What the scheduler is asked for a developer's work.
+/// What the scheduler is asked for a developer's work, by its rules and by whether it has secrets.
 pub(crate) async fn request(
-    controller: &Controller,
+    functions: &Functions,
     developer: AccountId,
-    placement: &Placement,
+    (placement, has_secrets): (&Placement, bool),
     work: &Work,
 ) -> Answer<Request> {
     let pinned = match &placement.pin {
-        Some(pin) => Some(placement::pinned(controller, developer, pin).await?),
+        Some(pin) => Some(placement::pinned(functions, developer, pin).await?),
         None => None,
     };
     Ok(Request {
@@ -298,17 +317,21 @@ pub(crate) async fn request(
         language: work.language,
         memory_bytes: work.limits.memory_bytes,
         egress: !work.egress.is_empty(),
-        price_caps: placement.price_caps.within(&controller.tuning.price_caps),
+        price_caps: placement.price_caps.within(&functions.ground.tuning.price_caps),
         region: placement.region.clone(),
         labels: placement.labels.clone(),
         trust: placement.trust,
+        confided_to: match placement::is_confidential(placement, has_secrets, &work.egress) {
+            true => Some(placement::confided_to(functions, developer).await?),
+            false => None,
+        },
         pinned,
     })
 }
 
 /// What a provider needs of a version, with its secrets opened.
-fn work(controller: &Controller, function: &Function, version: &Version) -> Answer<(Work, Vec<String>)> {
-    let secrets = open_secrets(controller, function.id, &version.sealed_secrets)?;
+fn work(functions: &Functions, function: &Function, version: &Version) -> Answer<(Work, Vec<String>)> {
+    let secrets = open_secrets(functions, function.id, &version.sealed_secrets)?;
     let backend: BackendName = version.backend.parse().map_err(rejected)?;
     let mut env = version.env.clone();
     env.extend(secrets.clone());
@@ -334,19 +357,24 @@ fn secrets_context(function: FunctionId) -> String {
     format!("secrets of {function}")
 }
 
-pub(crate) fn seal_secrets(controller: &Controller, function: FunctionId, secrets: &Secrets) -> Answer<Vec<u8>> {
+pub(crate) fn seal_secrets(functions: &Functions, function: FunctionId, secrets: &Secrets) -> Answer<Vec<u8>> {
     if secrets.is_empty() {
         return Ok(Vec::new());
     }
     let bytes = serde_json::to_vec(secrets).map_err(|error| failed("encode secrets", &error))?;
-    controller.store.seal(&secrets_context(function), &bytes).map_err(store)
+    functions
+        .ground
+        .store
+        .seal(&secrets_context(function), &bytes)
+        .map_err(store)
 }
 
-pub(crate) fn open_secrets(controller: &Controller, function: FunctionId, sealed: &[u8]) -> Answer<Secrets> {
+pub(crate) fn open_secrets(functions: &Functions, function: FunctionId, sealed: &[u8]) -> Answer<Secrets> {
     if sealed.is_empty() {
         return Ok(Secrets::new());
     }
-    let bytes = controller
+    let bytes = functions
+        .ground
         .store
         .open_sealed(&secrets_context(function), sealed)
         .map_err(store)?;
@@ -364,10 +392,11 @@ fn redacted_values(secrets: Secrets) -> Vec<String> {
 }
 
 /// The caller's deleted functions that can be restored still, newest first.
-pub(crate) async fn deleted(controller: &Controller, caller: &Caller) -> Answer<Vec<(Function, u64)>> {
-    let window = u64::try_from(controller.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
+pub(crate) async fn deleted(functions: &Functions, caller: &Caller) -> Answer<Vec<(Function, u64)>> {
+    let window = u64::try_from(functions.ground.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
     let since = now_ms().saturating_sub(window);
-    controller
+    functions
+        .ground
         .store
         .list_deleted(caller.account, since)
         .await
@@ -375,14 +404,14 @@ pub(crate) async fn deleted(controller: &Controller, caller: &Caller) -> Answer<
 }
 
 /// The caller's function, even if it was deleted, by its id: its owner can still see past runs.
-pub(crate) async fn own_ever(controller: &Controller, caller: &Caller, id_or_name: &str) -> Answer<FunctionId> {
+pub(crate) async fn own_ever(functions: &Functions, caller: &Caller, id_or_name: &str) -> Answer<FunctionId> {
     if let Ok(id) = id_or_name.parse()
-        && let Some((function, Some(_))) = controller.store.function_ever(id).await.map_err(store)?
+        && let Some((function, Some(_))) = functions.ground.store.function_ever(id).await.map_err(store)?
         && function.owner == caller.account
     {
         return Ok(id);
     }
-    own(controller, caller, id_or_name).await.map(|live| live.function.id)
+    own(functions, caller, id_or_name).await.map(|live| live.function.id)
 }
 
 /// Whether `account` may see what concerns `developer`: itself.
@@ -391,17 +420,17 @@ pub(crate) fn sees(caller: &Caller, developer: AccountId) -> bool {
 }
 
 /// Deletes old job records every hour, until shutdown.
-pub(crate) async fn prune(controller: Arc<Controller>) {
+pub(crate) async fn prune(functions: Arc<Functions>) {
     const EVERY: Duration = Duration::from_secs(3_600);
     loop {
-        let kept = u64::try_from(controller.tuning.retention.as_millis()).unwrap_or(u64::MAX);
-        match controller.store.prune(now_ms().saturating_sub(kept)).await {
+        let kept = u64::try_from(functions.ground.tuning.retention.as_millis()).unwrap_or(u64::MAX);
+        match functions.ground.store.prune(now_ms().saturating_sub(kept)).await {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "old jobs pruned"),
             Err(error) => tracing::warn!(%error, "old jobs were not pruned"),
         }
         tokio::select! {
-            () = controller.shutdown.cancelled() => return,
+            () = functions.ground.shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
     }

@@ -1,47 +1,145 @@
 //! Has a provider load a draft before the deployment is answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use piecework_model::{AccountId, EgressList};
-use piecework_queue::{ProviderLink, Work};
+use piecework_model::{AccountId, Code, EgressList};
+use piecework_queue::Work;
 use piecework_sandbox::{BackendName, LoadError};
-use piecework_scheduler::{Placement, Reason, Reasons, misfit};
+use piecework_scheduler::{Claim, Placement, Reason, Reasons, Request, misfit};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     failure::{Refusal, failed, refusal, refuse, rejected},
-    functions,
-    providers::{reasons, seen::Wanted},
+    functions::{self, Functions, checks::Turn},
+    providers::{
+        fair::{Label, Slot, Word},
+        reasons,
+        seen::{Wanted, Wants},
+    },
 };
 
 /// The stored reason if the developer named the sandbox.
 pub(crate) const ASKED_FOR: &str = "it was asked for";
 
+/// A deploy waits this long for a slot in which its code is loaded.
+const SLOT_WITHIN: Duration = Duration::from_secs(30);
+
 /// Where a draft may be loaded: whoever loads it sees its code and its secrets.
 pub(crate) struct Site<'a> {
-    pub(crate) controller: &'a Controller,
+    pub(crate) functions: &'a Functions,
     pub(crate) developer: AccountId,
+    /// Its share of the slots.
+    pub(crate) weight: u32,
     pub(crate) placement: &'a Placement,
+    pub(crate) has_secrets: bool,
+    pub(crate) turn: &'a Turn<'a>,
+}
+
+/// One draft in one sandbox.
+struct Draft {
+    developer: AccountId,
+    work: Arc<Work>,
+    request: Request,
+}
+
+impl Wants for Draft {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            version: (self.work.function, self.work.version),
+            egress: &self.work.egress,
+            developer: self.developer,
+        }
+    }
+
+    fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// What there is for a draft at one moment.
+enum Found {
+    Slot(Slot),
+    /// All that may load it are busy.
+    Later(Reasons),
+    Nobody(Reasons),
 }
 
 impl Site<'_> {
-    /// A provider that may run the work, however busy; or why none of them may.
-    async fn provider(&self, work: &Work) -> Answer<Result<Arc<dyn ProviderLink>, Reasons>> {
-        let request = functions::request(self.controller, self.developer, self.placement, work).await?;
-        let wanted = Wanted {
-            version: (work.function, work.version),
-            egress: &work.egress,
+    /// Has a provider that may run the work load it, in a slot of the account's share; or tells why none of them may.
+    async fn load(&self, work: Work) -> Answer<Result<Result<(), LoadError>, Reasons>> {
+        let wanted = (self.placement, self.has_secrets);
+        let draft = Arc::new(Draft {
             developer: self.developer,
+            request: functions::request(self.functions, self.developer, wanted, &work).await?,
+            work: Arc::new(work),
+        });
+        let slot = match self.slot(&draft).await? {
+            Ok(slot) => slot,
+            Err(reasons) => return Ok(Err(reasons)),
         };
-        let mut reasons = Reasons::default();
-        for seen in self.controller.providers.all().iter() {
-            let candidate = seen.candidate(wanted);
-            match misfit(&candidate, &request) {
-                None | Some(Reason::NoFreeSlot | Reason::Draining) => return Ok(Ok(seen.link.clone())),
-                Some(reason) => reasons.add(candidate.account, reason),
+        let loaded = self.turn.charged(slot.seen().link.check(draft.work.clone())).await;
+        for (function, version) in self.turn.loaded(draft.wanted().version) {
+            for seen in self.functions.providers.all().iter() {
+                if !seen.link.is_warm(function, version) {
+                    seen.link.forget(function, version);
+                }
             }
         }
-        Ok(Err(reasons))
+        Ok(Ok(loaded))
+    }
+
+    /// Waits for a slot where all are taken. Refuses with `deploy.busy`.
+    async fn slot(&self, draft: &Arc<Draft>) -> Answer<Result<Slot, Reasons>> {
+        let claim = Claim {
+            developer: self.developer,
+            weight: self.weight,
+            function: None,
+            memory_bytes: draft.request.footprint_bytes(),
+        };
+        let reasons = match self.find(draft, &claim) {
+            Found::Slot(slot) => return Ok(Ok(slot)),
+            Found::Later(reasons) => reasons,
+            Found::Nobody(reasons) => return Ok(Err(reasons)),
+        };
+        let label = Label {
+            wants: draft.clone(),
+            refused: Vec::new(),
+            has_run: Vec::new(),
+        };
+        let mut waiting = self.functions.providers.fair.wait(claim, label, false, None)?;
+        match tokio::time::timeout(SLOT_WITHIN, waiting.word()).await {
+            Ok(Word::Slot(slot)) => Ok(Ok(slot)),
+            Ok(Word::Nobody) => Ok(Err(reasons)),
+            Err(_) => refuse(
+                Code::DeployBusy,
+                "no provider had a slot free in which to load the code; deploy again in a moment",
+            ),
+        }
+    }
+
+    fn find(&self, draft: &Draft, claim: &Claim) -> Found {
+        let mut reasons = Reasons::default();
+        let mut is_busy = false;
+        for seen in self.functions.providers.all().iter() {
+            let candidate = seen.candidate(draft.wanted());
+            let reason = match misfit(&candidate, &draft.request) {
+                None | Some(Reason::NoFreeSlot | Reason::NoFreeMemory) => {
+                    match self.functions.providers.fair.admit(seen, claim) {
+                        Ok(slot) => return Found::Slot(slot),
+                        Err(_) => {
+                            is_busy = true;
+                            Reason::NoFreeSlot
+                        }
+                    }
+                }
+                Some(reason) => reason,
+            };
+            reasons.add(candidate.account, reason);
+        }
+        match is_busy {
+            true => Found::Later(reasons),
+            false => Found::Nobody(reasons),
+        }
     }
 }
 
@@ -55,26 +153,25 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         backend,
         ..work.clone()
     };
-    let provider = match site.provider(&work).await? {
-        Ok(provider) => provider,
+    let language = work.language;
+    let loaded = match site.load(work).await? {
+        Ok(loaded) => loaded,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
-            return Err(reasons::no_provider(site.controller, &reasons).await);
+            return Err(reasons::no_provider(&site.functions.providers, &reasons).await);
         }
         Err(_) => {
-            let message = format!(
-                "no provider has a working sandbox `{backend}` for {}; no other was used instead",
-                work.language
-            );
-            return Err(Refusal::new("sandbox.unavailable", message)
+            let message =
+                format!("no provider has a working sandbox `{backend}` for {language}; no other was used instead");
+            return Err(Refusal::new(Code::SandboxUnavailable, message)
                 .hint("run `piecework doctor` to see why, or use `--sandbox auto`")
                 .into());
         }
     };
-    match provider.check(Arc::new(work)).await {
+    match loaded {
         Ok(()) => Ok(ASKED_FOR.to_owned()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
-            "sandbox.unsupported",
+            Code::SandboxUnsupported,
             format!("the sandbox `{backend}` cannot run this code: {reason}"),
         ),
         Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
@@ -86,19 +183,19 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
     let mut said = Vec::new();
     let mut others = None;
     for backend in [BackendName::Wasm, BackendName::Jail] {
-        let work = Work {
+        let draft = Work {
             backend,
             ..work.clone()
         };
-        let provider = match site.provider(&work).await? {
-            Ok(provider) => provider,
+        let loaded = match site.load(draft).await? {
+            Ok(loaded) => loaded,
             Err(reasons) => {
                 said.push(format!("{backend} does not work for {} on any provider", work.language));
                 others = others.or(Some(reasons).filter(more_than_the_sandbox));
                 continue;
             }
         };
-        match provider.check(Arc::new(work)).await {
+        match loaded {
             Ok(()) if said.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
             Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", said.join("; ")))),
             Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
@@ -110,20 +207,20 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
         }
     }
     match others {
-        Some(reasons) => Err(reasons::no_provider(site.controller, &reasons).await),
+        Some(reasons) => Err(reasons::no_provider(&site.functions.providers, &reasons).await),
         None => refuse(
-            "sandbox.unavailable",
+            Code::SandboxUnavailable,
             format!("no sandbox can run this code: {}", said.join("; ")),
         ),
     }
 }
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.
-pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) -> Answer<()> {
-    let all = controller.providers.all();
+pub(crate) fn somebody_lets_reach(functions: &Functions, list: &EgressList) -> Answer<()> {
+    let all = functions.providers.all();
     if !all.iter().any(|seen| seen.link.is_linked()) {
         return Err(Refusal::new(
-            "provider.none",
+            Code::ProviderNone,
             "no provider is connected, so the code cannot be loaded",
         )
         .hint("start one with `piecework provide`, then deploy again")
@@ -134,10 +231,13 @@ pub(crate) fn somebody_lets_reach(controller: &Controller, list: &EgressList) ->
     }
     let mut policies = all.iter().filter_map(|seen| seen.link.profile().egress.as_ref());
     let mut refusal = match policies.find_map(|policy| policy.forbidden(list)) {
-        None => refusal("egress.unavailable", "no provider runs functions that need the network"),
+        None => refusal(
+            Code::EgressUnavailable,
+            "no provider runs functions that need the network",
+        ),
         Some(address) => {
             let message = format!("{address} is not a public address, and no provider allows it");
-            Refusal::new("egress.private_address", message)
+            Refusal::new(Code::EgressPrivateAddress, message)
                 .hint("a provider can allow private networks with `--egress-to NETWORK`")
                 .into()
         }

@@ -1,7 +1,10 @@
 //! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
 pub(crate) mod budget;
+pub(crate) mod bundles;
+pub(crate) mod checks;
 pub(crate) mod deploy;
+pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
 pub(crate) mod placement;
@@ -10,3 +13,63 @@ pub(crate) mod traffic;
 pub(crate) mod watch;
 
 pub(crate) use live::*;
+
+use std::sync::Arc;
+
+use piecework_packages::Packages;
+use piecework_scheduler as scheduler;
+use piecework_sink::Deliver;
+
+use crate::{accounts::Accounts, ground::Ground, providers::Providers};
+
+/// The state of this room.
+pub(crate) struct Functions {
+    pub(crate) ground: Arc<Ground>,
+    accounts: Arc<Accounts>,
+    providers: Arc<Providers>,
+    cache: Arc<Cache>,
+    checks: checks::Checks,
+    watch: watch::Watch,
+    budgets: budget::Budgets,
+    pub(crate) bundles: bundles::Bundles,
+    packages: Arc<Packages>,
+    pub(crate) sinks: Arc<dyn Deliver>,
+    /// How a provider is chosen for functions that do not say.
+    policy: scheduler::Policy,
+}
+
+/// What the room uses that is nobody else's.
+pub(crate) struct Means {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) packages: Arc<Packages>,
+    pub(crate) sinks: Arc<dyn Deliver>,
+    pub(crate) policy: scheduler::Policy,
+}
+
+impl Functions {
+    pub(crate) fn new(
+        ground: Arc<Ground>,
+        accounts: Arc<Accounts>,
+        providers: Arc<Providers>,
+        means: Means,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            ground,
+            accounts,
+            providers,
+            cache: means.cache,
+            checks: checks::Checks::default(),
+            watch: watch::Watch::default(),
+            budgets: budget::Budgets::default(),
+            bundles: bundles::Bundles::default(),
+            packages: means.packages,
+            sinks: means.sinks,
+            policy: means.policy,
+        })
+    }
+
+    pub(crate) fn start(self: &Arc<Self>) {
+        self.ground.tasks.spawn(prune(self.clone()));
+        self.ground.tasks.spawn(bundles::run(self.clone()));
+    }
+}

@@ -1,32 +1,29 @@
 //! Where a function's results go: checked, sealed and shown without secrets.
 
 use piecework_api::results::{ResultsView, SetResults, SinkBody, SinkView};
-use piecework_model::FunctionId;
+use piecework_model::{Code, FunctionId};
 use piecework_sink::Sink;
 use piecework_store::{Function, ResultPolicy};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{audit, auth::Caller},
     codecs,
     failure::{failed, refuse, rejected, store},
-    functions,
+    functions::{self, Functions},
 };
 
 fn context(function: FunctionId) -> String {
     format!("sink of {function}")
 }
 
-pub(crate) fn open(
-    controller: &Controller,
-    function: FunctionId,
-    policy: Option<&ResultPolicy>,
-) -> Answer<Option<Sink>> {
+pub(crate) fn open(functions: &Functions, function: FunctionId, policy: Option<&ResultPolicy>) -> Answer<Option<Sink>> {
     let Some(sealed) = policy.and_then(|policy| policy.sealed_sink.as_ref()) else {
         return Ok(None);
     };
     let sealed = hex::decode(sealed).map_err(|error| failed("read a sink", &error))?;
-    let bytes = controller
+    let bytes = functions
+        .ground
         .store
         .open_sealed(&context(function), &sealed)
         .map_err(store)?;
@@ -35,20 +32,20 @@ pub(crate) fn open(
 
 /// What a request asks for, checked and ready to be kept; `None` where results stay as usual. Refuses with `result.bad_sink`,
 /// `result.private_address` and `result.bad_ttl`.
-pub(crate) fn policy(controller: &Controller, function: FunctionId, body: &SetResults) -> Answer<Option<ResultPolicy>> {
-    let longest_s = controller.tuning.retention.as_secs();
+pub(crate) fn policy(functions: &Functions, function: FunctionId, body: &SetResults) -> Answer<Option<ResultPolicy>> {
+    let longest_s = functions.ground.tuning.retention.as_secs();
     if body.ttl_s.is_some_and(|ttl_s| !(1..=longest_s).contains(&ttl_s)) {
         let message = format!("results are kept for 1 to {longest_s} seconds: no longer than their jobs");
-        return refuse("result.bad_ttl", message);
+        return refuse(Code::ResultBadTtl, message);
     }
     let sink = body.sink.clone().map(of_body);
     let sealed_sink = match &sink {
         None => None,
         Some(sink) => {
-            controller.sinks.check(sink).map_err(rejected)?;
+            functions.sinks.check(sink).map_err(rejected)?;
             let bytes = serde_json::to_vec(sink).map_err(|error| failed("encode a sink", &error))?;
             Some(hex::encode(
-                controller.store.seal(&context(function), &bytes).map_err(store)?,
+                functions.ground.store.seal(&context(function), &bytes).map_err(store)?,
             ))
         }
     };
@@ -87,22 +84,17 @@ fn of_body(body: SinkBody) -> Sink {
 }
 
 /// `PUT /functions/{id}/results`: the whole of it anew.
-pub(crate) async fn set(
-    controller: &Controller,
-    caller: &Caller,
-    function: &Function,
-    body: &SetResults,
-) -> Answer<()> {
-    let policy = policy(controller, function.id, body)?;
-    let detail = shown(controller, function.id, policy.as_ref())?;
-    functions::change_policy(controller, function.id, |kept, _| {
+pub(crate) async fn set(functions: &Functions, caller: &Caller, function: &Function, body: &SetResults) -> Answer<()> {
+    let policy = policy(functions, function.id, body)?;
+    let detail = shown(functions, function.id, policy.as_ref())?;
+    functions::change_policy(functions, function.id, |kept, _| {
         kept.results = policy;
         true
     })
     .await?;
     let detail = serde_json::to_value(detail).unwrap_or_default();
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("results", "set"),
         function.name.as_str(),
@@ -113,12 +105,12 @@ pub(crate) async fn set(
 
 /// Where a function's results go, without secrets.
 pub(crate) fn shown(
-    controller: &Controller,
+    functions: &Functions,
     function: FunctionId,
     policy: Option<&ResultPolicy>,
 ) -> Answer<Option<ResultsView>> {
     let Some(policy) = policy else { return Ok(None) };
-    let sink = open(controller, function, Some(policy))?;
+    let sink = open(functions, function, Some(policy))?;
     Ok(Some(ResultsView {
         ttl_s: policy.ttl_s,
         sink: sink.map(|sink| SinkView {

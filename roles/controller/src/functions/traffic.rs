@@ -3,15 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use piecework_api::functions::{SetTraffic, ShareView, TrafficView};
+use piecework_model::Code;
 use piecework_store::{Function, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{audit, auth::Caller},
     clock::{now_ms, timestamp},
     failure::{refuse, store},
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 /// Versions that get calls at one time: each has warm instances of its own.
@@ -58,7 +59,7 @@ pub(crate) fn pick(live: &Arc<Live>) -> Arc<Live> {
 }
 
 fn bad<T>(message: impl Into<String>) -> Answer<T> {
-    refuse("traffic.bad_weights", message)
+    refuse(Code::TrafficBadWeights, message)
 }
 
 fn checked(body: &SetTraffic) -> Answer<Traffic> {
@@ -101,11 +102,12 @@ pub(crate) fn check_canary(percent: Option<u32>) -> Answer<()> {
 }
 
 /// `PUT /functions/{id}/traffic`. Refuses with `traffic.bad_weights` and `version.not_found`.
-pub(crate) async fn set(controller: &Controller, caller: &Caller, live: &Live, body: &SetTraffic) -> Answer<()> {
+pub(crate) async fn set(functions: &Functions, caller: &Caller, live: &Live, body: &SetTraffic) -> Answer<()> {
     let traffic = checked(body)?;
     let function = &live.function;
     for version in traffic.weights.keys() {
-        if controller
+        if functions
+            .ground
             .store
             .version(function.id, *version)
             .await
@@ -113,20 +115,20 @@ pub(crate) async fn set(controller: &Controller, caller: &Caller, live: &Live, b
             .is_none()
         {
             return refuse(
-                "version.not_found",
+                Code::VersionNotFound,
                 format!("`{}` has no version {version}", function.name),
             );
         }
     }
     let detail = json!({"weights": traffic.weights, "errors_permille_max": traffic.errors_permille_max,
         "calls_min": traffic.calls_min});
-    functions::change_policy(controller, function.id, |policy, _| {
+    functions::change_policy(functions, function.id, |policy, _| {
         policy.traffic = Some(traffic);
         true
     })
     .await?;
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("traffic", "set"),
         function.name.as_str(),
@@ -136,11 +138,11 @@ pub(crate) async fn set(controller: &Controller, caller: &Caller, live: &Live, b
 }
 
 /// `DELETE /functions/{id}/traffic`: all calls to the live version.
-pub(crate) async fn end(controller: &Controller, caller: &Caller, function: &Function) -> Answer<()> {
-    let ended = functions::change_policy(controller, function.id, |policy, _| policy.traffic.take().is_some());
+pub(crate) async fn end(functions: &Functions, caller: &Caller, function: &Function) -> Answer<()> {
+    let ended = functions::change_policy(functions, function.id, |policy, _| policy.traffic.take().is_some());
     if ended.await? {
         audit::own(
-            controller,
+            &functions.accounts,
             caller.account,
             ("traffic", "ended"),
             function.name.as_str(),
@@ -152,17 +154,17 @@ pub(crate) async fn end(controller: &Controller, caller: &Caller, function: &Fun
 }
 
 /// `POST /functions/{id}/release`: lifts the quarantine of every version.
-pub(crate) async fn release(controller: &Controller, caller: &Caller, function: &Function) -> Answer<()> {
+pub(crate) async fn release(functions: &Functions, caller: &Caller, function: &Function) -> Answer<()> {
     let mut versions = Vec::new();
-    let released = functions::change_policy(controller, function.id, |policy, _| {
+    let released = functions::change_policy(functions, function.id, |policy, _| {
         versions = std::mem::take(&mut policy.quarantined).into_keys().collect();
         !versions.is_empty()
     });
     if released.await? {
-        controller.watch.forget(function.id);
+        functions.watch.forget(function.id);
         let detail = json!({"versions": versions});
         audit::own(
-            controller,
+            &functions.accounts,
             caller.account,
             ("quarantine", "released"),
             function.name.as_str(),
@@ -174,23 +176,23 @@ pub(crate) async fn release(controller: &Controller, caller: &Caller, function: 
 }
 
 /// `POST /functions/{id}/stop` and `/start`: sets whether it takes calls. Running jobs finish. Idempotent.
-pub(crate) async fn set_stopped(controller: &Controller, caller: &Caller, live: &Live, stopped: bool) -> Answer<()> {
+pub(crate) async fn set_stopped(functions: &Functions, caller: &Caller, live: &Live, stopped: bool) -> Answer<()> {
     let function = &live.function;
-    let changed = functions::change_policy(controller, function.id, |policy, _| {
+    let changed = functions::change_policy(functions, function.id, |policy, _| {
         std::mem::replace(&mut policy.stopped, stopped) != stopped
     });
     if !changed.await? {
         return Ok(());
     }
     if stopped {
-        for seen in controller.providers.all().iter() {
+        for seen in functions.providers.all().iter() {
             seen.link.forget(function.id, live.version.version);
         }
     }
     let action = if stopped { "stopped" } else { "started" };
     let detail = json!({"function": function.id});
     audit::own(
-        controller,
+        &functions.accounts,
         caller.account,
         ("function", action),
         function.name.as_str(),
@@ -200,10 +202,10 @@ pub(crate) async fn set_stopped(controller: &Controller, caller: &Caller, live: 
 }
 
 /// How a function's calls are spread now.
-pub(crate) fn view(controller: &Controller, function: &Function) -> Option<TrafficView> {
+pub(crate) fn view(functions: &Functions, function: &Function) -> Option<TrafficView> {
     let traffic = function.policy.traffic.as_ref()?;
     let share = |(version, weight): (&u32, &u32)| {
-        let trial = controller.watch.trial((function.id, *version), traffic);
+        let trial = functions.watch.trial((function.id, *version), traffic);
         ShareView {
             version: *version,
             weight: *weight,
@@ -251,7 +253,7 @@ mod tests {
     fn a_split_needs_a_share_above_zero() {
         for weights in [&[][..], &[(1, 0), (2, 0)], &[(1, 1_001)]] {
             let refused = checked(&body(weights)).expect_err("no split");
-            assert_eq!(refused.code, "traffic.bad_weights");
+            assert_eq!(refused.code, Code::TrafficBadWeights);
         }
         let split = checked(&body(&[(3, 90), (4, 10)])).expect("a split");
         assert_eq!((split.errors_permille_max, split.calls_min), (100, 20));

@@ -3,7 +3,9 @@
 //!
 //! What counts towards quarantine is what costs the provider an instance that nobody pays for: a crash, memory beyond
 //! the limit, code that no longer loads. An exception is an answer, and a timeout is paid for by whoever set it;
-//! neither counts. Counts are in memory: a restart begins them anew, what was decided stays.
+//! neither counts. Nor does what others can bring about: a crash counts only in a call of the function's owner, and only
+//! crashes of several different inputs together make a version faulty rather than an input. A start needs no input, so it
+//! counts whoever calls. Counts are in memory: a restart begins them anew, what was decided stays.
 
 use std::{
     sync::Arc,
@@ -11,15 +13,15 @@ use std::{
 };
 
 use dashmap::DashMap;
-use piecework_model::FunctionId;
+use piecework_model::{AnyCode, Code, Digest, FunctionId};
 use piecework_store::{Quarantine, Traffic};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     clock::now_ms,
-    functions::{self, Live},
+    functions::{self, Functions, Live},
 };
 
 type Key = (FunctionId, u32);
@@ -32,10 +34,20 @@ pub(crate) struct Watch {
     trials: DashMap<Key, Trial>,
 }
 
+/// So many different inputs have to crash a version before it is the version that is at fault.
+const INPUTS_MIN: usize = 3;
+/// Versions that are failing at one time; of more, those that fail next are not counted until some have been forgotten.
+const STREAKS_MAX: usize = 4_096;
+/// Versions on trial at one time; if there are more, all their counts begin anew.
+const TRIALS_MAX: usize = 16_384;
+
 /// Failures with no other end between them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug, PartialEq)]
 struct Streak {
-    failures: u32,
+    starts: u32,
+    crashes: u32,
+    /// Different inputs that crashed it, at most [`INPUTS_MIN`].
+    inputs: Vec<Digest>,
     since: Instant,
 }
 
@@ -49,49 +61,73 @@ pub(crate) struct Trial {
 
 /// How a run ended, as far as it says something about the version.
 #[derive(Clone, Copy)]
-pub(crate) enum End<'a> {
+pub(crate) enum End {
     Fine,
     /// It failed in a way that leaves the instance alive, or that is paid for.
     Failed,
-    /// It killed its instance, or found no way to start one.
-    Fatal(&'a str),
+    /// It killed its instance: `input`, if this was in a call of the function's owner, with a token of its account; none in
+    /// the call of anybody else to whom the function is open.
+    Crash {
+        code: Code,
+        input: Option<Digest>,
+    },
+    /// No instance could be started.
+    NoStart(Code),
     /// Nothing of the version's making.
     Neutral,
 }
 
-impl<'a> End<'a> {
-    /// By the code of the refusal, if there was one.
-    pub(crate) fn of(code: Option<&'a str>) -> Self {
-        match code {
-            None => Self::Fine,
+impl End {
+    /// By the code of the refusal, if there was one; `input` is asked for after a crash.
+    pub(crate) fn of(code: Option<&AnyCode>, input: impl FnOnce() -> Option<Digest>) -> Self {
+        let Some(code) = code else {
+            return Self::Fine;
+        };
+        match code.known() {
+            Some(code @ (Code::FunctionCrashed | Code::FunctionOutOfMemory)) => Self::Crash { code, input: input() },
+            Some(code @ (Code::FunctionLoadFailed | Code::FunctionNoHandler | Code::FunctionSyntaxError)) => {
+                Self::NoStart(code)
+            }
             Some(
-                code @ ("function.crashed"
-                | "function.out_of_memory"
-                | "function.load_failed"
-                | "function.no_handler"
-                | "function.syntax_error"),
-            ) => Self::Fatal(code),
-            Some(
-                "function.raised" | "function.timed_out" | "function.output_too_large" | "function.output_invalid",
+                Code::FunctionRaised
+                | Code::FunctionTimedOut
+                | Code::FunctionOutputTooLarge
+                | Code::FunctionOutputInvalid,
             ) => Self::Failed,
-            Some(_) => Self::Neutral,
+            Some(_) | None => Self::Neutral,
         }
     }
 }
 
 impl Streak {
-    /// One more; a streak that took longer than the window begins anew.
-    fn extended(before: Option<Self>, now: Instant, window: Duration) -> Self {
-        match before {
-            Some(streak) if now.duration_since(streak.since) < window => Self {
-                failures: streak.failures + 1,
-                ..streak
-            },
-            Some(_) | None => Self {
-                failures: 1,
-                since: now,
-            },
+    fn new(now: Instant) -> Self {
+        Self {
+            starts: 0,
+            crashes: 0,
+            inputs: Vec::new(),
+            since: now,
         }
+    }
+
+    /// Where it took longer than the window it begins anew.
+    fn renew(&mut self, now: Instant, window: Duration) {
+        if now.duration_since(self.since) >= window {
+            *self = Self::new(now);
+        }
+    }
+
+    fn note_crash(&mut self, input: Digest) {
+        self.crashes += 1;
+        if self.inputs.len() < INPUTS_MIN && !self.inputs.contains(&input) {
+            self.inputs.push(input);
+        }
+    }
+
+    /// The failures, if there are `most` or more that no single input explains.
+    fn too_many(&self, most: u32) -> Option<u32> {
+        let failures = self.starts + self.crashes;
+        let is_its_own_fault = self.starts >= most || self.inputs.len() >= INPUTS_MIN;
+        (failures >= most && is_its_own_fault).then_some(failures)
     }
 }
 
@@ -103,14 +139,12 @@ fn fails(trial: &Trial, traffic: &Traffic) -> bool {
 
 impl Watch {
     /// The failures in a row, if this one makes it too many.
-    fn count(&self, key: Key, end: End<'_>, (most, window): (u32, Duration)) -> Option<u32> {
+    fn count(&self, key: Key, end: End, limit: (u32, Duration)) -> Option<u32> {
         match end {
-            End::Fatal(_) => {
-                let before = self.failing.get(&key).map(|streak| *streak);
-                let streak = Streak::extended(before, Instant::now(), window);
-                self.failing.insert(key, streak);
-                (streak.failures >= most).then_some(streak.failures)
-            }
+            End::NoStart(_) => self.extend(key, limit, |streak| streak.starts += 1),
+            End::Crash { input: Some(input), .. } => self.extend(key, limit, |streak| streak.note_crash(input)),
+            // It says something about a stranger's input.
+            End::Crash { input: None, .. } => None,
             End::Fine | End::Failed => {
                 if !self.failing.is_empty() {
                     self.failing.remove(&key);
@@ -121,7 +155,25 @@ impl Watch {
         }
     }
 
-    fn try_out(&self, key: Key, end: End<'_>, traffic: &Traffic) -> Option<Trial> {
+    fn extend(&self, key: Key, (most, window): (u32, Duration), note: impl FnOnce(&mut Streak)) -> Option<u32> {
+        let now = Instant::now();
+        if self.failing.len() >= STREAKS_MAX && !self.failing.contains_key(&key) {
+            self.failing
+                .retain(|_, streak| now.duration_since(streak.since) < window);
+            if self.failing.len() >= STREAKS_MAX {
+                return None;
+            }
+        }
+        let mut streak = self.failing.entry(key).or_insert_with(|| Streak::new(now));
+        streak.renew(now, window);
+        note(&mut streak);
+        streak.too_many(most)
+    }
+
+    fn try_out(&self, key: Key, end: End, traffic: &Traffic) -> Option<Trial> {
+        if self.trials.len() >= TRIALS_MAX && !self.trials.contains_key(&key) {
+            self.trials.clear();
+        }
         let mut trial = self.trials.entry(key).or_default();
         if trial.since_ms != traffic.since_ms {
             *trial = Trial {
@@ -132,7 +184,7 @@ impl Watch {
         match end {
             End::Neutral => return None,
             End::Fine => trial.calls += 1,
-            End::Failed | End::Fatal(_) => {
+            End::Failed | End::Crash { .. } | End::NoStart(_) => {
                 trial.calls += 1;
                 trial.errors += 1;
             }
@@ -155,30 +207,33 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(controller: &Controller, live: &Arc<Live>, end: End<'_>) -> Answer<()> {
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> Answer<()> {
     let key = (live.function.id, live.version.version);
-    let limit = (controller.tuning.quarantine_after, controller.tuning.quarantine_window);
-    let too_many = controller.watch.count(key, end, limit);
-    if let (Some(failures), End::Fatal(code)) = (too_many, end) {
-        quarantine(controller, live, code, failures).await?;
+    let limit = (
+        functions.ground.tuning.quarantine_after,
+        functions.ground.tuning.quarantine_window,
+    );
+    let too_many = functions.watch.count(key, end, limit);
+    if let (Some(failures), End::Crash { code, .. } | End::NoStart(code)) = (too_many, end) {
+        quarantine(functions, live, code, failures).await?;
     }
     let traffic = live.function.policy.traffic.as_ref();
     if let Some(traffic) = traffic.filter(|_| live.version.version != live.function.live_version)
-        && let Some(trial) = controller.watch.try_out(key, end, traffic)
+        && let Some(trial) = functions.watch.try_out(key, end, traffic)
     {
-        withdraw(controller, live, traffic, trial).await?;
+        withdraw(functions, live, traffic, trial).await?;
     }
     Ok(())
 }
 
-async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: u32) -> Answer<()> {
+async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u32) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, _| {
+    let news = functions::change_policy(functions, function.id, |policy, _| {
         if policy.quarantined.contains_key(&version) {
             return false;
         }
         let why = Quarantine {
-            code: code.to_owned(),
+            code: code.into(),
             failures,
             at_ms: now_ms(),
         };
@@ -187,18 +242,25 @@ async fn quarantine(controller: &Controller, live: &Live, code: &str, failures: 
     });
     if news.await? {
         let detail = json!({"version": version, "code": code, "failures": failures});
-        tracing::warn!(function = %function.id, version, code, failures, "quarantined a version");
-        controller.announce_function("quarantine", function, &detail);
+        tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
+        functions.ground.events.function("quarantine", function, &detail);
         let owner = (None, function.owner);
-        audit::record(controller, owner, ("quarantine", "set"), function.name.as_str(), detail).await?;
+        audit::record(
+            &functions.accounts,
+            owner,
+            ("quarantine", "set"),
+            function.name.as_str(),
+            detail,
+        )
+        .await?;
     }
     Ok(())
 }
 
 /// Takes a canary's share away; if no other version beside the live one has one, the split ends.
-async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
+async fn withdraw(functions: &Functions, live: &Live, traffic: &Traffic, trial: Trial) -> Answer<()> {
     let (function, version) = (&live.function, live.version.version);
-    let news = functions::change_policy(controller, function.id, |policy, live_version| {
+    let news = functions::change_policy(functions, function.id, |policy, live_version| {
         let Some(now) = policy.traffic.as_mut().filter(|now| now.since_ms == traffic.since_ms) else {
             return false;
         };
@@ -213,10 +275,10 @@ async fn withdraw(controller: &Controller, live: &Live, traffic: &Traffic, trial
         let detail = json!({"version": version, "calls": trial.calls, "errors": trial.errors,
             "errors_permille_max": traffic.errors_permille_max});
         tracing::warn!(function = %function.id, version, errors = trial.errors, calls = trial.calls, "rolled back a canary version");
-        controller.announce_function("traffic", function, &detail);
+        functions.ground.events.function("traffic", function, &detail);
         let owner = (None, function.owner);
         audit::record(
-            controller,
+            &functions.accounts,
             owner,
             ("traffic", "rolled_back"),
             function.name.as_str(),
@@ -234,46 +296,107 @@ mod tests {
     const LIMIT: (u32, Duration) = (3, Duration::from_secs(60));
     const KEY: Key = (FunctionId([1; 12]), 1);
 
+    /// In a call of the owner's with this input.
+    fn of(code: Code, input: u8) -> End {
+        End::of(Some(&code.into()), || Some(Digest([input; 32])))
+    }
+
+    /// In a call without a token, or with a token of another account.
+    fn of_stranger(code: Code) -> End {
+        End::of(Some(&code.into()), || None)
+    }
+
     #[test]
     fn only_what_kills_instances_in_a_row_counts() {
         let watch = Watch::default();
-        let fatal = || End::of(Some("function.crashed"));
-        let count = |end| watch.count(KEY, end, LIMIT);
-        for end in [
-            fatal(),
-            fatal(),
-            End::of(Some("function.raised")),
-            fatal(),
-            fatal(),
-            End::of(None),
-            fatal(),
-            fatal(),
-        ] {
-            assert_eq!(count(end), None, "a run that did not kill its instance is between them");
+        let mut input = 0;
+        let mut count = |code: Option<Code>| {
+            input += 1;
+            let code = code.map(AnyCode::from);
+            watch.count(KEY, End::of(code.as_ref(), || Some(Digest([input; 32]))), LIMIT)
+        };
+        let fatal = Some(Code::FunctionCrashed);
+        let raised = Some(Code::FunctionRaised);
+        for code in [fatal, fatal, raised, fatal, fatal, None, fatal, fatal] {
+            assert_eq!(
+                count(code),
+                None,
+                "a run that did not kill its instance is between them"
+            );
         }
+        assert_eq!(count(Some(Code::ProviderNone)), None, "says nothing about the version");
+        assert_eq!(count(fatal), Some(3));
+        let other = (KEY.0, 2);
         assert_eq!(
-            count(End::of(Some("provider.none"))),
-            None,
-            "says nothing about the version"
-        );
-        assert_eq!(count(fatal()), Some(3));
-        assert_eq!(
-            watch.count((KEY.0, 2), fatal(), LIMIT),
+            watch.count(other, of(Code::FunctionCrashed, 1), LIMIT),
             None,
             "versions are counted apart"
         );
     }
 
     #[test]
+    fn strangers_never_bring_a_version_into_quarantine_and_neither_does_one_input() {
+        let watch = Watch::default();
+        let code = Code::FunctionOutOfMemory;
+        for _ in 0..100 {
+            assert_eq!(watch.count(KEY, of_stranger(code), LIMIT), None);
+        }
+        assert!(watch.failing.is_empty(), "nothing is kept of them");
+        for nth in 0..100 {
+            assert_eq!(watch.count(KEY, of(code, nth % 2), LIMIT), None, "two inputs");
+        }
+        assert_eq!(watch.count(KEY, of_stranger(code), LIMIT), None);
+        assert_eq!(watch.count(KEY, of(code, 2), LIMIT), Some(101));
+    }
+
+    #[test]
+    fn a_version_that_does_not_start_needs_no_input_to_be_at_fault() {
+        let watch = Watch::default();
+        let code = Code::FunctionLoadFailed;
+        assert_eq!(watch.count(KEY, of_stranger(code), LIMIT), None);
+        assert_eq!(watch.count(KEY, of(code, 1), LIMIT), None);
+        assert_eq!(watch.count(KEY, of(code, 1), LIMIT), Some(3));
+    }
+
+    #[test]
     fn a_streak_that_takes_too_long_begins_anew() {
         let now = Instant::now();
         let old = Streak {
-            failures: 9,
-            since: now,
+            starts: 9,
+            ..Streak::new(now)
         };
-        let later = now + Duration::from_secs(61);
-        assert_eq!(Streak::extended(Some(old), later, LIMIT.1).failures, 1);
-        assert_eq!(Streak::extended(Some(old), now, LIMIT.1).failures, 10);
+        let after = |passed| {
+            let mut streak = old.clone();
+            streak.renew(now + passed, LIMIT.1);
+            streak.starts
+        };
+        assert_eq!(after(Duration::from_secs(61)), 0);
+        assert_eq!(after(Duration::from_secs(59)), 9);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let watch = Watch::default();
+        let key = |number: usize| {
+            let mut id = [0; 12];
+            id[..8].copy_from_slice(&number.to_le_bytes());
+            (FunctionId(id), 1)
+        };
+        let traffic = Traffic {
+            weights: Default::default(),
+            errors_permille_max: 100,
+            calls_min: 1_000,
+            since_ms: 5,
+        };
+        for number in 0..TRIALS_MAX + 10 {
+            assert_eq!(watch.count(key(number), of(Code::FunctionCrashed, 1), LIMIT), None);
+            assert!(watch.try_out(key(number), End::Failed, &traffic).is_none());
+        }
+        assert!(watch.failing.len() <= STREAKS_MAX && watch.trials.len() <= TRIALS_MAX);
+        // What failed long ago makes room.
+        let at_once = (3, Duration::ZERO);
+        assert_eq!(watch.count(KEY, of(Code::FunctionCrashed, 1), at_once), None);
+        assert_eq!(watch.failing.len(), 1);
     }
 
     #[test]

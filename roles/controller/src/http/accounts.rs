@@ -10,7 +10,7 @@ use piecework_api::{
     page::{List, PageQuery},
     routes,
 };
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
 use serde_json::json;
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, Shared, page, read_body};
@@ -23,10 +23,10 @@ use crate::{
 };
 
 async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
-    let account = accounts::on_ledger(controller, id).await?;
-    let sponsor = controller.name_of(account.sponsor).await;
-    let owner = controller.name_of(account.owner).await;
-    let height = controller.chain.status().height;
+    let account = accounts::on_ledger(&controller.accounts, id).await?;
+    let sponsor = controller.ground.name_of(account.sponsor).await;
+    let owner = controller.ground.name_of(account.owner).await;
+    let height = controller.ground.chain.status().height;
     Ok(AccountView::of(id, &account, height, sponsor, owner))
 }
 
@@ -35,7 +35,7 @@ async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
     (status = 201, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(State(controller): Shared, body: Body) -> HttpResult<Created<AccountView>> {
     let body: CreateAccount = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::register(&controller, body).await?;
+    let account = accounts::register(&controller.accounts, body).await?;
     Ok(Created(view(&controller, account).await?))
 }
 
@@ -48,10 +48,10 @@ pub(super) async fn show(
     Path(name): Path<String>,
     Query(query): Query<AccountQuery>,
 ) -> HttpResult<Json<AccountView>> {
-    let account = accounts::find(&controller, &name).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
     let mut view = view(&controller, account).await?;
     if query.proof {
-        view.proof = Some(accounts::proof(&controller, account).await?);
+        view.proof = Some(accounts::proof(&controller.accounts, account).await?);
     }
     Ok(Json(view))
 }
@@ -75,8 +75,8 @@ pub(super) async fn set_loan(
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: SetLoan = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::find(&controller, &name).await?;
-    accounts::lend(&controller, caller.account, account, body.limit_ucr).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    accounts::lend(&controller.accounts, caller.account, account, body.limit_ucr).await?;
     Ok(Json(view(&controller, account).await?))
 }
 
@@ -91,8 +91,8 @@ pub(super) async fn pay_loan(
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: PayLoan = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::find(&controller, &name).await?;
-    accounts::cover(&controller, caller.account, account, body.amount_ucr).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    accounts::cover(&controller.accounts, caller.account, account, body.amount_ucr).await?;
     Ok(Json(view(&controller, account).await?))
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn rotate_key(
     authenticated: Authenticated,
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
-    accounts::rotate_key(&controller, caller.account).await?;
+    accounts::rotate_key(&controller.accounts, caller.account).await?;
     Ok(Json(view(&controller, caller.account).await?))
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn own_provider(
     let caller = authenticated.with(Scope::Admin)?;
     let body: OwnProvider = read_body(body, BODY_BYTES_MAX).await?;
     Ok(Json(
-        accounts::vouch(&controller, caller.account, &body.public_key).await?,
+        accounts::vouch(&controller.accounts, caller.account, &body.public_key).await?,
     ))
 }
 
@@ -130,11 +130,11 @@ pub(super) async fn own_provider(
     responses((status = 201, body = ChallengeView), (status = "default", body = ErrorBody)))]
 pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResult<Created<ChallengeView>> {
     let body: CreateChallenge = read_body(body, BODY_BYTES_MAX).await?;
-    let (challenge, ttl) = controller.auth.challenge(&body.name);
+    let (challenge, ttl) = controller.accounts.auth.challenge(&body.name);
     let expires_at = timestamp(now_ms() + u64::try_from(ttl.as_millis()).unwrap_or(0));
     Ok(Created(ChallengeView {
         challenge,
-        network: controller.network,
+        network: controller.ground.network,
         expires_at,
     }))
 }
@@ -145,12 +145,19 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn log_in(State(controller): Shared, body: Body) -> HttpResult<Created<TokenCreated>> {
     let body: CreateSession = read_body(body, BODY_BYTES_MAX).await?;
-    let user = auth::prove(&controller, &body).await?;
+    let user = auth::prove(&controller.accounts, &body).await?;
     let expires = Some(now_ms() + auth::SESSION_TTL_MS);
-    let (token, record) = auth::issue(&controller, user.account, "session", Scope::ALL.into(), expires).await?;
+    let (token, record) = auth::issue(
+        &controller.accounts,
+        user.account,
+        "session",
+        Scope::ALL.into(),
+        expires,
+    )
+    .await?;
     let by = if body.password.is_some() { "password" } else { "key" };
     audit::own(
-        &controller,
+        &controller.accounts,
         user.account,
         ("session", "opened"),
         record.id.as_str(),
@@ -180,18 +187,18 @@ pub(super) async fn create_token(
     let seconds = body.expires_in_s.unwrap_or(TOKEN_TTL_DEFAULT_S);
     if !TOKEN_TTL_S.contains(&seconds) {
         return Ok(refuse(
-            "token.bad_expiry",
+            Code::TokenBadExpiry,
             "the expiry must be between 60 s and a year",
         )?);
     }
     if body.scopes.is_empty() {
         return Ok(refuse(
-            "token.bad_scope",
+            Code::TokenBadScope,
             "a token needs at least one scope; use deploy, invoke, view or admin",
         )?);
     }
     if body.label.chars().count() > LABEL_LENGTH_MAX {
-        return Ok(refuse("body.malformed", "the label is over 100 characters")?);
+        return Ok(refuse(Code::BodyMalformed, "the label is over 100 characters")?);
     }
     let all = caller.scopes.contains(&Scope::Admin);
     if let Some(scope) = body.scopes.iter().find(|scope| !all && !caller.scopes.contains(scope)) {
@@ -199,14 +206,14 @@ pub(super) async fn create_token(
             "a token cannot grant the scope `{}`, which it does not have",
             scope.as_str()
         );
-        return Ok(refuse("token.scope_not_held", message)?);
+        return Ok(refuse(Code::TokenScopeNotHeld, message)?);
     }
     let expires = Some(now_ms() + seconds * 1_000);
     let scopes = body.scopes.into_iter().collect();
-    let (token, record) = auth::issue(&controller, caller.account, &body.label, scopes, expires).await?;
+    let (token, record) = auth::issue(&controller.accounts, caller.account, &body.label, scopes, expires).await?;
     let detail = json!({"label": record.label, "scopes": record.scopes, "expires_in_s": seconds});
     audit::own(
-        &controller,
+        &controller.accounts,
         caller.account,
         ("token", "created"),
         record.id.as_str(),
@@ -228,7 +235,12 @@ pub(super) async fn list_tokens(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<TokenView>>> {
     let caller = authenticated.with(Scope::Admin)?;
-    let tokens = controller.store.list_tokens(caller.account).await.map_err(store)?;
+    let tokens = controller
+        .ground
+        .store
+        .list_tokens(caller.account)
+        .await
+        .map_err(store)?;
     let views = tokens
         .iter()
         .map(|token| views::token(token, caller.name.as_str()))
@@ -246,18 +258,26 @@ pub(super) async fn delete_token(
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Admin)?;
     if !controller
+        .ground
         .store
         .delete_token(caller.account, &id)
         .await
         .map_err(store)?
     {
         return Ok(refuse(
-            "token.not_found",
+            Code::TokenNotFound,
             format!("you have no token with the id `{id}`"),
         )?);
     }
-    controller.auth.forget(&id);
-    audit::own(&controller, caller.account, ("token", "deleted"), id, json!({})).await?;
+    controller.accounts.auth.forget(&id);
+    audit::own(
+        &controller.accounts,
+        caller.account,
+        ("token", "deleted"),
+        id,
+        json!({}),
+    )
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -271,5 +291,5 @@ pub(super) async fn invite(
 ) -> HttpResult<Created<InviteCreated>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateInvite = read_body(body, BODY_BYTES_MAX).await?;
-    Ok(Created(accounts::invite(&controller, caller, body).await?))
+    Ok(Created(accounts::invite(&controller.accounts, caller, body).await?))
 }

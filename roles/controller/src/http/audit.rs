@@ -3,11 +3,12 @@
 use axum::{Json, body::Body, extract::State};
 use piecework_api::{
     accounts::Scope,
-    audit::{AccountLimits, AuditQuery, AuditView},
+    audit::{AccountLimits, AuditQuery, AuditView, UsageView},
     errors::ErrorBody,
     page::{List, PageQuery},
     routes,
 };
+use piecework_model::Code;
 use piecework_store::{AuditEntry, AuditFilter};
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use crate::{
     accounts::{self, audit, rates},
     clock::timestamp,
     failure::{refuse, store},
+    quotas,
 };
 
 /// Lists changes, newest first. An operator's token sees everything, any other token sees what its account did or owns.
@@ -29,7 +31,7 @@ pub(super) async fn list(
 ) -> HttpResult<Json<List<AuditView>>> {
     let caller = authenticated.with(Scope::View)?;
     let before = match query.cursor.as_deref().map(str::parse::<u64>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -44,7 +46,7 @@ pub(super) async fn list(
         before,
         limit: page.limit(),
     };
-    let page = controller.store.audit(&filter).await.map_err(store)?;
+    let page = controller.ground.store.audit(&filter).await.map_err(store)?;
     let mut items = Vec::with_capacity(page.items.len());
     for entry in page.items {
         items.push(view(&controller, entry).await);
@@ -58,14 +60,14 @@ pub(super) async fn list(
 async fn view(controller: &Controller, entry: AuditEntry) -> AuditView {
     let change = entry.change;
     let actor = match change.actor {
-        Some(actor) => controller.account_name(actor).await,
+        Some(actor) => controller.ground.account_name(actor).await,
         None => "platform".to_owned(),
     };
     AuditView {
         id: entry.id,
         at: timestamp(change.at_ms),
         actor,
-        owner: controller.account_name(change.owner).await,
+        owner: controller.ground.account_name(change.owner).await,
         action: change.action,
         target: change.target,
         detail: serde_json::from_str(&change.detail).unwrap_or(Value::Null),
@@ -81,11 +83,27 @@ pub(super) async fn limits(
     Path(name): Path<String>,
 ) -> HttpResult<Json<AccountLimits>> {
     let caller = authenticated.with(Scope::View)?;
-    let account = accounts::find(&controller, &name).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
     if account != caller.account {
         caller.needs_operator()?;
     }
-    Ok(Json(rates::limits(&controller, account).await?))
+    Ok(Json(rates::limits(&controller.accounts, account).await?))
+}
+
+/// Shows what an account keeps on the server and may keep, to its owner and to operators.
+#[utoipa::path(get, path = routes::ACCOUNT_USAGE, tag = "accounts", params(("name" = String, Path)), responses(
+    (status = 200, body = UsageView), (status = "default", body = ErrorBody)))]
+pub(super) async fn usage(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(name): Path<String>,
+) -> HttpResult<Json<UsageView>> {
+    let caller = authenticated.with(Scope::View)?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    if account != caller.account {
+        caller.needs_operator()?;
+    }
+    Ok(Json(quotas::view(&controller.ground, account).await?))
 }
 
 /// Replaces an account's limits; operators only.
@@ -101,9 +119,9 @@ pub(super) async fn set_limits(
     let caller = authenticated.with(Scope::Admin)?;
     caller.needs_operator()?;
     let body: AccountLimits = read_body(body, BODY_BYTES_MAX).await?;
-    let account = accounts::find(&controller, &name).await?;
-    rates::set(&controller, account, body).await?;
+    let account = accounts::find(&controller.accounts, &name).await?;
+    rates::set(&controller.accounts, account, body).await?;
     let who = (Some(caller.account), account);
-    audit::record(&controller, who, ("limits", "set"), name, json!(body)).await?;
+    audit::record(&controller.accounts, who, ("limits", "set"), name, json!(body)).await?;
     Ok(Json(body))
 }

@@ -1,6 +1,6 @@
 //! `/events`: a live stream of events.
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -10,10 +10,12 @@ use axum::{
     },
 };
 use futures::stream;
-use piecework_api::{accounts::Scope, errors::ErrorBody, metrics::StreamEvent, routes};
+use piecework_api::{accounts::Scope, errors::ErrorBody, ledger::ProviderState, metrics::StreamEvent, routes};
+use piecework_model::AccountId;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Authenticated, HttpResult, Shared};
+use super::{Authenticated, HttpResult, Shared, ledger::provider_view};
+use crate::Controller;
 
 /// Streams server-sent events: blocks with transactions, providers that connect or leave, and the caller's jobs (for
 /// operators, everybody's). A reader that is too slow loses the oldest events.
@@ -23,7 +25,7 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
     const KEEP_ALIVE: Duration = Duration::from_secs(15);
     authenticated.with(Scope::View)?;
     let caller = authenticated.0;
-    let state = (controller.events.subscribe(), controller.shutdown.clone());
+    let state = (controller.ground.events.subscribe(), controller.ground.shutdown.clone());
     let events = stream::unfold(state, move |(mut inbox, shutdown)| {
         let caller = caller.clone();
         async move {
@@ -52,4 +54,32 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
     Ok(Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response())
+}
+
+/// Often enough for people who watch.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Tells the readers of `/events` of each provider that comes, goes, or takes nothing new, until the controller stops.
+pub(crate) async fn tell_of_providers(controller: Arc<Controller>) {
+    let mut known: HashMap<AccountId, ProviderState> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = controller.ground.shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        for seen in controller.providers.all().iter() {
+            let (account, state) = (seen.link.profile().account, seen.state());
+            if known.insert(account, state) != Some(state) && controller.ground.events.has_listeners() {
+                match provider_view(&controller, seen).await {
+                    Ok(view) => {
+                        let body = serde_json::to_value(view).unwrap_or_default();
+                        controller.ground.events.send("provider", None, body);
+                    }
+                    Err(refusal) => {
+                        tracing::debug!(%refusal, "nobody is told of a provider: the ledger does not answer")
+                    }
+                }
+            }
+        }
+    }
 }

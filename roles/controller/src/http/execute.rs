@@ -16,7 +16,7 @@ use piecework_api::{
     execute::{Accepted, Execute, Executed},
     routes,
 };
-use piecework_model::{Digest, JobId};
+use piecework_model::{AccountId, Code, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
@@ -56,7 +56,7 @@ pub(super) async fn execute(
     body: Body,
 ) -> HttpResult<Response> {
     let caller = authenticated.with(Scope::Invoke)?;
-    let live = functions::callable(&controller, caller, &id).await?;
+    let live = functions::callable(&controller.functions, caller, &id).await?;
     let body: Execute = read_body(body, INPUT_BYTES_MAX).await?;
     let event = Bytes::from(Box::<str>::from(body.input).into_string());
     let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| {
@@ -75,11 +75,12 @@ pub(super) async fn execute(
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller: Some(caller.account),
         streams: Streams::default(),
     };
     if wants(&headers, routes::RESPOND_ASYNC) {
         invocation.live.check_takes_calls()?;
-        budget::check(&controller, &invocation.live).await?;
+        budget::check(&controller.functions, &invocation.live).await?;
         return accept(&controller, caller, invocation, deadline).await;
     }
     if wants(&headers, routes::RESPOND_STREAM) && invocation.idempotency.is_none() {
@@ -87,7 +88,7 @@ pub(super) async fn execute(
     }
     let done = match invocation.idempotency.clone() {
         Some(key) => once(&controller, invocation, key).await?,
-        None => invoke::run(controller, invocation).await?,
+        None => invoke::run(controller.calls.clone(), invocation).await?,
     };
     answer(done)
 }
@@ -140,7 +141,7 @@ pub(super) fn idempotency(
             }))
         }
         _ => Ok(refuse(
-            "idempotency.bad_key",
+            Code::IdempotencyBadKey,
             "a key is 1 to 200 visible ASCII characters",
         )?),
     }
@@ -153,7 +154,7 @@ fn deadline_ms(headers: &HeaderMap) -> HttpResult<Option<u64>> {
     match value.to_str().ok().and_then(|text| text.parse::<u64>().ok()) {
         Some(ms) if (1..=DEADLINE_MS_MAX).contains(&ms) => Ok(Some(ms)),
         _ => Ok(refuse(
-            "query.malformed",
+            Code::QueryMalformed,
             "X-Deadline-Ms is a whole number from 1 to 86400000",
         )?),
     }
@@ -174,7 +175,7 @@ async fn accept(
         created_at_ms,
         ..
     } = invocation;
-    let timeout = u64::try_from(controller.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
+    let timeout = u64::try_from(controller.ground.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
     let job = AcceptedJob {
         id,
         function: live.function.id,
@@ -188,7 +189,7 @@ async fn accept(
         deadline_ms: created_at_ms.saturating_add(deadline_ms.unwrap_or(timeout)),
         idempotency,
     };
-    let job_id = queue::accept(controller, job).await?;
+    let job_id = queue::accept(&controller.calls, job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(Accepted { job_id })).into_response();
     let location = format!("/jobs/{job_id}");
     response.headers_mut().insert(
@@ -202,33 +203,37 @@ async fn accept(
 async fn once(controller: &Arc<Controller>, invocation: Invocation, key: Idempotency) -> HttpResult<Done> {
     let (function, id) = (invocation.live.function.id, invocation.id);
     match controller
+        .ground
         .store
         .reserve_idempotency(function, &key, id)
         .await
         .map_err(store)?
     {
-        Claim::New => match invoke::run(controller.clone(), invocation).await {
+        Claim::New => match invoke::run(controller.calls.clone(), invocation).await {
             Ok(done) => Ok(done),
             Err(refused) => {
-                controller.store.release_idempotency(function, &key, id);
+                controller.ground.store.release_idempotency(function, &key, id);
                 Err(refused.into())
             }
         },
         Claim::IdempotencyConflict => Ok(refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was used with another request",
         )?),
         Claim::Existing(earlier) => {
-            controller.inflight.ended(earlier).await;
-            match controller.store.job(earlier).await.map_err(store)? {
+            controller.calls.inflight.ended(earlier).await;
+            match controller.ground.store.job(earlier).await.map_err(store)? {
                 Some(job) if job.state.is_final() => {
                     if job.error.is_none() && job.output.is_none() {
                         // It went to the function's sink, or has expired: said so.
-                        results::output(controller, &job).await?;
+                        results::output(&controller.calls, &job).await?;
                     }
                     Ok(done(job)?)
                 }
-                Some(_) | None => Ok(refuse("server.busy", "the first call with this key has not ended yet")?),
+                Some(_) | None => Ok(refuse(
+                    Code::ServerBusy,
+                    "the first call with this key has not ended yet",
+                )?),
             }
         }
     }
@@ -258,7 +263,7 @@ fn answer(done: Done) -> HttpResult<Response> {
     }
     let Some(output) = done.output else {
         return Err(HttpError(refusal(
-            "server.failed",
+            Code::ServerFailed,
             "the output of this job was not kept",
         )));
     };
@@ -286,7 +291,7 @@ pub(super) fn job_header(id: JobId) -> HeaderValue {
 }
 
 /// The deadline of a call at a plain URL.
-pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
+pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<AccountId>) -> Invocation {
     let now = now_ms();
     Invocation {
         id: invoke::new_job_id(now),
@@ -298,6 +303,7 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes) -> Invocation {
         created_at_ms: now,
         accepted: false,
         purpose: Purpose::Call,
+        caller,
         streams: Streams::default(),
     }
 }

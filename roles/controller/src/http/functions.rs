@@ -12,15 +12,15 @@ use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     functions::{
-        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
-        UpdateFunction, VersionView,
+        CreateFunction, DeleteQuery, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic,
+        TrafficView, UpdateFunction, VersionView,
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, LogLevel},
     page::{List, PageQuery},
     results::SetResults,
     routes,
 };
-use piecework_model::{Counters, Credits, FunctionName};
+use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
 use super::{
@@ -33,7 +33,7 @@ use crate::{
     calls::logs as job_logs,
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
-    functions::{self, Live, budget, deploy, sinks, traffic},
+    functions::{self, Live, budget, deploy, keeping, sinks, traffic},
     http::views,
     shown,
 };
@@ -54,7 +54,7 @@ async fn own(parts: &mut Parts, controller: &Arc<Controller>, scope: Scope) -> H
     let authenticated = Authenticated::from_request_parts(parts, controller).await?;
     let caller = authenticated.with(scope)?;
     let Path(id) = Path::<String>::from_request_parts(parts, controller).await?;
-    let live = functions::own(controller, caller, &id).await?;
+    let live = functions::own(&controller.functions, caller, &id).await?;
     Ok((authenticated.0, live))
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn create(
 ) -> HttpResult<Created<FunctionView>> {
     let caller = authenticated.with(Scope::Deploy)?;
     let body: CreateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
-    let live = deploy::create(&controller, caller, body).await?;
+    let live = deploy::create(&controller.functions, caller, body).await?;
     Ok(Created(views::function(&controller, &live).await?))
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn list(
     let mut after: Option<FunctionName> = match &query.cursor {
         Some(cursor) => match cursor.parse() {
             Ok(name) => Some(name),
-            Err(_) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+            Err(_) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         },
         None => None,
     };
@@ -118,12 +118,13 @@ pub(super) async fn list(
     let mut items = Vec::new();
     loop {
         let page = controller
+            .ground
             .store
             .list_functions(caller.account, after.as_ref(), limit - items.len() as u32)
             .await
             .map_err(store)?;
         for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
-            if let Some(live) = functions::by_id(&controller, function.id).await? {
+            if let Some(live) = functions::by_id(&controller.functions, function.id).await? {
                 items.push(views::function(&controller, &live).await?);
             }
         }
@@ -144,9 +145,9 @@ async fn deleted(
     wanted: impl Fn(&FunctionName) -> bool,
 ) -> Answer<List<FunctionView>> {
     let mut items = Vec::new();
-    for (function, deleted_at_ms) in functions::deleted(controller, caller).await? {
+    for (function, deleted_at_ms) in functions::deleted(&controller.functions, caller).await? {
         if wanted(&function.name) {
-            let live = functions::ready_unkept(controller, function).await?;
+            let live = functions::ready_unkept(&controller.functions, function).await?;
             let mut view = views::function(controller, &live).await?;
             view.deleted_at = Some(timestamp(deleted_at_ms));
             items.push(view);
@@ -172,15 +173,30 @@ pub(super) async fn update(
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
     let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
-    let live = deploy::update(&controller, &caller, &live, body).await?;
+    let live = deploy::update(&controller.functions, &caller, &live, body).await?;
     Ok(Json(views::function(&controller, &live).await?))
 }
 
-/// Deletes a function. Its jobs stay on record.
-#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
+/// Deletes a function. Its jobs stay on record. With `for_good` it cannot be restored and its versions are gone at once, also
+/// where it was deleted before.
+#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path), DeleteQuery), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
-pub(super) async fn remove(State(controller): Shared, MayDeploy { caller, live }: MayDeploy) -> HttpResult<StatusCode> {
-    deploy::delete(&controller, &caller, &live).await?;
+pub(super) async fn remove(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path(id): Path<String>,
+    Query(query): Query<DeleteQuery>,
+) -> HttpResult<StatusCode> {
+    let caller = authenticated.with(Scope::Deploy)?;
+    let functions = &controller.functions;
+    let deleted = match functions::own(functions, caller, &id).await {
+        Ok(live) => deploy::delete(functions, caller, &live, query.for_good).await,
+        Err(refused) if query.for_good && refused.code == Code::FunctionNotFound => {
+            keeping::delete_for_good(functions, caller, &id).await
+        }
+        Err(refused) => Err(refused),
+    };
+    deleted?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -192,11 +208,17 @@ pub(super) async fn versions(
     MayView { live, .. }: MayView,
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<VersionView>>> {
-    let all = controller.store.versions(live.function.id).await.map_err(store)?;
+    let all = controller
+        .ground
+        .store
+        .versions(live.function.id)
+        .await
+        .map_err(store)?;
     let Json(List { items, next }) = page(all, &query, |version| version.version.to_string())?;
     let mut views = Vec::with_capacity(items.len());
     for version in &items {
-        let code_bytes = controller.blobs.get(&version.code).await.map_err(blobs)?.len() as u64;
+        let size = controller.ground.blobs.size(&version.code).await.map_err(blobs)?;
+        let code_bytes = size.map_or(0, |size| size.bytes);
         views.push(views::version(version, live.function.live_version, code_bytes));
     }
     Ok(Json(List { items: views, next }))
@@ -212,13 +234,13 @@ pub(super) async fn rollback(
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
     let body: Rollback = read_body(body, BODY_BYTES_MAX).await?;
-    let live = deploy::rollback(&controller, &caller, &live, body.version).await?;
+    let live = deploy::rollback(&controller.functions, &caller, &live, body.version).await?;
     Ok(Json(views::function(&controller, &live).await?))
 }
 
 /// As it is after a change.
 async fn again(controller: &Controller, live: &Live) -> Answer<Arc<Live>> {
-    let found = functions::by_id(controller, live.function.id).await?;
+    let found = functions::by_id(&controller.functions, live.function.id).await?;
     found.map_or_else(|| functions::not_found(live.function.name.as_str()), Ok)
 }
 
@@ -228,7 +250,7 @@ async fn changed(controller: &Controller, live: &Live) -> HttpResult<Json<Functi
 }
 
 fn traffic_of(controller: &Controller, live: &Live) -> TrafficView {
-    traffic::view(controller, &live.function).unwrap_or_else(|| traffic::undivided(&live.function))
+    traffic::view(&controller.functions, &live.function).unwrap_or_else(|| traffic::undivided(&live.function))
 }
 
 /// Shows how calls are split between versions, and the error rates of the versions that are not live.
@@ -248,7 +270,7 @@ pub(super) async fn set_traffic(
     body: Body,
 ) -> HttpResult<Json<TrafficView>> {
     let body: SetTraffic = read_body(body, BODY_BYTES_MAX).await?;
-    traffic::set(&controller, &caller, &live, &body).await?;
+    traffic::set(&controller.functions, &caller, &live, &body).await?;
     let live = again(&controller, &live).await?;
     Ok(Json(traffic_of(&controller, &live)))
 }
@@ -260,7 +282,7 @@ pub(super) async fn end_traffic(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<StatusCode> {
-    traffic::end(&controller, &caller, &live.function).await?;
+    traffic::end(&controller.functions, &caller, &live.function).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -274,7 +296,7 @@ pub(super) async fn set_budget(
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
     let body: SetBudget = read_body(body, BODY_BYTES_MAX).await?;
-    budget::set(&controller, &caller, &live.function, body.budget_ucr).await?;
+    budget::set(&controller.functions, &caller, &live.function, body.budget_ucr).await?;
     changed(&controller, &live).await
 }
 
@@ -289,7 +311,7 @@ pub(super) async fn set_results(
     body: Body,
 ) -> HttpResult<Json<FunctionView>> {
     let body: SetResults = read_body(body, BODY_BYTES_MAX).await?;
-    sinks::set(&controller, &caller, &live.function, &body).await?;
+    sinks::set(&controller.functions, &caller, &live.function, &body).await?;
     changed(&controller, &live).await
 }
 
@@ -300,7 +322,7 @@ pub(super) async fn release(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    traffic::release(&controller, &caller, &live.function).await?;
+    traffic::release(&controller.functions, &caller, &live.function).await?;
     changed(&controller, &live).await
 }
 
@@ -311,7 +333,7 @@ pub(super) async fn stop(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    traffic::set_stopped(&controller, &caller, &live, true).await?;
+    traffic::set_stopped(&controller.functions, &caller, &live, true).await?;
     changed(&controller, &live).await
 }
 
@@ -322,7 +344,7 @@ pub(super) async fn start(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
 ) -> HttpResult<Json<FunctionView>> {
-    traffic::set_stopped(&controller, &caller, &live, false).await?;
+    traffic::set_stopped(&controller.functions, &caller, &live, false).await?;
     changed(&controller, &live).await
 }
 
@@ -335,7 +357,7 @@ pub(super) async fn restore(
     Path(id): Path<String>,
 ) -> HttpResult<Json<FunctionView>> {
     let caller = authenticated.with(Scope::Deploy)?;
-    let live = deploy::restore(&controller, caller, &id).await?;
+    let live = deploy::restore(&controller.functions, caller, &id).await?;
     Ok(Json(views::function(&controller, &live).await?))
 }
 
@@ -352,11 +374,11 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         .iter()
         .max_by_key(|profile| live.limits_max().price_max(&profile.prices, profile.cores).ok());
     let Some(profile) = dearest else {
-        return Ok(refuse("provider.none", "no provider has an offer")?);
+        return Ok(refuse(Code::ProviderNone, "no provider has an offer")?);
     };
     let out_of_range = |_| {
         rejected(piecework_model::Rejection::new(
-            "function.bad_timeout",
+            Code::FunctionBadTimeout,
             "the price is out of range",
         ))
     };
@@ -366,7 +388,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
         before: None,
         limit: QUOTE_JOBS,
     };
-    let jobs = controller.store.list_jobs(&filter).await.map_err(store)?.items;
+    let jobs = controller.ground.store.list_jobs(&filter).await.map_err(store)?.items;
     let mut prices: Vec<u64> = jobs
         .iter()
         .filter(|job| job.settlement.is_some())
@@ -414,7 +436,7 @@ pub(super) async fn logs(
     let deadline = tokio::time::Instant::now()
         + std::time::Duration::from_millis(u64::from(query.wait_ms.unwrap_or(0).min(LOGS_WAIT_MS_MAX)));
     loop {
-        let mut jobs = controller.store.list_jobs(&filter).await.map_err(store)?.items;
+        let mut jobs = controller.ground.store.list_jobs(&filter).await.map_err(store)?.items;
         jobs.retain(|job| job.state.is_final() && after.is_none_or(|after| job.id > after));
         if !jobs.is_empty() || tokio::time::Instant::now() >= deadline {
             jobs.reverse();
@@ -431,7 +453,13 @@ async fn log_items(
 ) -> HttpResult<Vec<FunctionLogsItem>> {
     let mut items = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let kept = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+        let kept = controller
+            .ground
+            .store
+            .logs(job.id)
+            .await
+            .map_err(store)?
+            .unwrap_or_default();
         let read = job_logs::read(&kept, job.created_at_ms, level.unwrap_or(LogLevel::Debug));
         items.push(FunctionLogsItem {
             job_id: job.id,

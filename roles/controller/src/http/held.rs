@@ -22,7 +22,7 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<HeldView>>> {
     authenticated.with(Scope::View)?.needs_operator()?;
-    let (items, next) = withheld::list(&controller, query.cursor.as_deref(), query.limit()).await?;
+    let (items, next) = withheld::list(&controller.money, query.cursor.as_deref(), query.limit()).await?;
     Ok(Json(List { items, next }))
 }
 
@@ -39,6 +39,6 @@ pub(super) async fn decide(
     caller.needs_operator()?;
     let body: Decide = read_body(body, BODY_BYTES_MAX).await?;
     let job: JobId = job.parse().map_err(rejected)?;
-    withheld::decide(&controller, caller.account, job, body.decision).await?;
+    withheld::decide(&controller.money, caller.account, job, body.decision).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,7 +16,7 @@ use piecework_api::{
     results::{ResultState, ResultView},
     routes,
 };
-use piecework_model::{Credits, JobId, LeaseId};
+use piecework_model::{Code, Credits, JobId, LeaseId};
 use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
@@ -37,7 +37,7 @@ const WAIT_MS_MAX: u32 = 60_000;
 const PAGES_SEARCHED_MAX: u32 = 20;
 
 fn not_found<T>(id: &str) -> Answer<T> {
-    refuse("job.not_found", format!("you have no job with the id `{id}`"))
+    refuse(Code::JobNotFound, format!("you have no job with the id `{id}`"))
 }
 
 /// The record, from the store or, while it runs, from the list of those on their way.
@@ -45,9 +45,10 @@ async fn find(controller: &Controller, caller: &Caller, id: &str) -> Answer<Job>
     let Ok(job_id) = id.parse::<JobId>() else {
         return not_found(id);
     };
-    let stored = controller.store.job(job_id).await.map_err(store)?;
+    let stored = controller.ground.store.job(job_id).await.map_err(store)?;
     let flying = || {
         controller
+            .calls
             .inflight
             .get(job_id)
             .map(|flight| flight.queued.lock().clone())
@@ -72,13 +73,18 @@ pub(super) async fn list(
 ) -> HttpResult<Json<List<JobView>>> {
     let caller = authenticated.with(Scope::View)?;
     let function = match &query.function {
-        Some(function) => Some(functions::own(&controller, caller, function).await?.function.id),
+        Some(function) => Some(
+            functions::own(&controller.functions, caller, function)
+                .await?
+                .function
+                .id,
+        ),
         None => None,
     };
     let state: Option<piecework_api::jobs::JobState> =
         query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
         None => None,
     };
@@ -97,7 +103,7 @@ pub(super) async fn list(
     'search: for _ in 0..PAGES_SEARCHED_MAX {
         // Before the store is asked: a job that ends in between is in both, not in neither.
         let flying = flying(&controller, &filter);
-        let page = controller.store.list_jobs(&filter).await.map_err(store)?;
+        let page = controller.ground.store.list_jobs(&filter).await.map_err(store)?;
         filter.before = page.next;
         let jobs = merged(flying, page);
         for (index, job) in jobs.iter().enumerate() {
@@ -120,7 +126,7 @@ pub(super) async fn list(
 }
 
 fn flying(controller: &Controller, filter: &JobFilter) -> Vec<Job> {
-    controller.inflight.list(|job| {
+    controller.calls.inflight.list(|job| {
         job.developer == filter.developer
             && filter.function.is_none_or(|function| job.function == function)
             && filter.before.is_none_or(|before| job.id < before)
@@ -154,11 +160,11 @@ pub(super) async fn show(
     if let Some(wait_ms) = query.wait_ms.filter(|_| !job.state.is_final()) {
         let wait = Duration::from_millis(u64::from(wait_ms.min(WAIT_MS_MAX)));
         // Elapsed or ended: the record as it is then is the answer either way.
-        let _ = tokio::time::timeout(wait, controller.inflight.ended(job.id)).await;
+        let _ = tokio::time::timeout(wait, controller.calls.inflight.ended(job.id)).await;
         job = find(&controller, caller, &id).await?;
     }
     let mut view = views::whole_job(&controller, &job).await?;
-    view.result = results::view(&controller, job.id).await?;
+    view.result = results::view(&controller.calls, job.id).await?;
     let gone = |result: &ResultView| matches!(result.state, ResultState::Delivered | ResultState::Expired);
     if view.result.as_ref().is_some_and(gone) {
         // It may have gone since the record was read.
@@ -176,7 +182,7 @@ pub(super) async fn result(
     Path(id): Path<String>,
 ) -> HttpResult<Response> {
     let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
-    let output = results::output(&controller, &job).await?;
+    let output = results::output(&controller.calls, &job).await?;
     Ok(([(header::CONTENT_TYPE, "application/json")], output).into_response())
 }
 
@@ -190,12 +196,15 @@ pub(super) async fn cancel(
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Invoke)?;
     let job = find(&controller, caller, &id).await?;
-    let was_under_way = queue::cancel(&controller, job.id).await;
+    let was_under_way = queue::cancel(&controller.calls, job.id).await;
     // Left to the next start by a shutdown: it ends here.
-    let was_left = controller.store.cancel(job.id).await.map_err(store)?.is_some();
+    let was_left = controller.ground.store.cancel(job.id).await.map_err(store)?.is_some();
     match was_under_way || was_left {
         true => Ok(StatusCode::NO_CONTENT),
-        false => Ok(refuse("job.finished", "the job has finished and cannot be cancelled")?),
+        false => Ok(refuse(
+            Code::JobFinished,
+            "the job has finished and cannot be cancelled",
+        )?),
     }
 }
 
@@ -209,7 +218,13 @@ pub(super) async fn logs(
     Query(query): Query<JobLogsQuery>,
 ) -> HttpResult<Json<JobLogs>> {
     let job = find(&controller, authenticated.with(Scope::View)?, &id).await?;
-    let kept = controller.store.logs(job.id).await.map_err(store)?.unwrap_or_default();
+    let kept = controller
+        .ground
+        .store
+        .logs(job.id)
+        .await
+        .map_err(store)?
+        .unwrap_or_default();
     let read = job_logs::read(&kept, job.created_at_ms, query.level.unwrap_or(LogLevel::Debug));
     Ok(Json(JobLogs {
         job_id: job.id,
@@ -237,7 +252,7 @@ fn named(job: &Job) -> (JobId, Option<LeaseId>) {
 }
 
 async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
-    let places = follow::places_of(controller, named(job), job.paid_height).await?;
+    let places = follow::places_of(&controller.money, named(job), job.paid_height).await?;
     let event = |kind, at_ms: u64, detail: Option<String>| {
         let place = ledger_step(kind).and_then(|step| places.get(&step));
         JobEvent {
@@ -254,7 +269,7 @@ async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
     let ended_ms = job.created_at_ms + queued_ms + (job.pull_us + job.duration_us) / 1_000;
     let mut events = vec![event(JobEventKind::Opened, job.created_at_ms, None)];
     if let Some(provider) = job.provider {
-        let chosen = format!("{} in {}", controller.account_name(provider).await, job.backend);
+        let chosen = format!("{} in {}", controller.ground.account_name(provider).await, job.backend);
         events.push(event(
             JobEventKind::Assigned,
             job.created_at_ms + queued_ms,
@@ -307,15 +322,15 @@ fn ledger_step(kind: JobEventKind) -> Option<JobStep> {
 
 /// The payment as the ledger has it: every amount, adding up to zero.
 async fn paid(controller: &Controller, job: &Job, height: u64) -> Answer<JobEvent> {
-    let found = follow::payment_of(controller, named(job), height).await?;
+    let found = follow::payment_of(&controller.money, named(job), height).await?;
     let (transaction, at_ms) = found.map_or((None, job.created_at_ms), |(id, at)| (Some(id.to_string()), at));
     let (price, commission) = (i128::from(job.price_ucr), i128::from(job.commission_ucr.unwrap_or(0)));
     let mut moved = vec![Movement {
-        account: controller.account_name(job.developer).await,
+        account: controller.ground.account_name(job.developer).await,
         amount_ucr: Credits(-price),
     }];
     if let Some(provider) = job.provider {
-        let account = controller.account_name(provider).await;
+        let account = controller.ground.account_name(provider).await;
         moved.push(Movement {
             account,
             amount_ucr: Credits(price - commission),

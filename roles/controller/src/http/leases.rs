@@ -9,7 +9,7 @@ use piecework_api::{
     routes,
 };
 use piecework_ledger::Lease;
-use piecework_model::{LeaseId, PublicKey};
+use piecework_model::{Code, LeaseId, PublicKey};
 
 use super::{Authenticated, BODY_BYTES_MAX, HttpResult, Path, Query, Shared, page, read_body};
 use crate::{
@@ -27,18 +27,18 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<LeaseView>>> {
     let caller = authenticated.with(Scope::View)?;
-    let mut ids: Vec<LeaseId> = codecs::remembered_lease(&controller, caller.account)
+    let mut ids: Vec<LeaseId> = codecs::remembered_lease(&controller.ground, caller.account)
         .await?
         .into_iter()
         .collect();
-    for closing in closing::of(&controller, caller.account).await? {
+    for closing in closing::of(&controller.money, caller.account).await? {
         if !ids.contains(&closing.lease) {
             ids.push(closing.lease);
         }
     }
     let mut items = Vec::with_capacity(ids.len());
     for id in ids {
-        if let Some(lease) = closing::on_ledger(&controller, id).await? {
+        if let Some(lease) = closing::on_ledger(&controller.money, id).await? {
             items.push(view(&controller, id, lease).await);
         }
     }
@@ -46,15 +46,15 @@ pub(super) async fn list(
 }
 
 async fn view(controller: &Controller, id: LeaseId, lease: Lease) -> LeaseView {
-    let developer = controller.account_name(lease.developer).await;
-    let provider = controller.name_of(lease.provider).await;
+    let developer = controller.ground.account_name(lease.developer).await;
+    let provider = controller.ground.name_of(lease.provider).await;
     LeaseView::of(id, lease, developer, provider)
 }
 
 async fn shown(controller: &Controller, id: LeaseId) -> Answer<Json<LeaseView>> {
-    match closing::on_ledger(controller, id).await? {
+    match closing::on_ledger(&controller.money, id).await? {
         Some(lease) => Ok(Json(view(controller, id, lease).await)),
-        None => refuse("lease.not_found", format!("the ledger has no lease {id}")),
+        None => refuse(Code::LeaseNotFound, format!("the ledger has no lease {id}")),
     }
 }
 
@@ -68,10 +68,10 @@ fn lease_id(text: &str) -> Answer<LeaseId> {
     (status = 200, body = LeaseTerms), (status = "default", body = ErrorBody)))]
 pub(super) async fn terms(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Json<LeaseTerms>> {
     authenticated.with(Scope::View)?;
-    let tuning = &controller.tuning;
+    let tuning = &controller.ground.tuning;
     Ok(Json(LeaseTerms {
-        controller: controller.account,
-        payer_key: controller.payer,
+        controller: controller.ground.account,
+        payer_key: controller.ground.payer,
         price_caps: tuning.price_caps.into(),
         exposure_ucr: tuning.exposure_ucr,
         budget_ucr: tuning.budget_step_ucr,
@@ -89,7 +89,7 @@ pub(super) async fn close(
 ) -> HttpResult<Json<LeaseView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let id = lease_id(&id)?;
-    closing::close(&controller, caller, id).await?;
+    closing::close(&controller.money, caller, id).await?;
     Ok(shown(&controller, id).await?)
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn add_payer(
     let caller = authenticated.with(Scope::Admin)?;
     let body: AddPayer = read_body(body, BODY_BYTES_MAX).await?;
     let id = lease_id(&id)?;
-    closing::delegate(&controller, caller, id, (body.key, true)).await?;
+    closing::delegate(&controller.money, caller, id, (body.key, true)).await?;
     Ok(shown(&controller, id).await?)
 }
 
@@ -120,8 +120,8 @@ pub(super) async fn remove_payer(
     let caller = authenticated.with(Scope::Admin)?;
     let id = lease_id(&id)?;
     let Ok(key) = key.parse::<PublicKey>() else {
-        return Ok(refuse("lease.payer_unknown", "the payer key must be 64 hex digits")?);
+        return Ok(refuse(Code::LeasePayerUnknown, "the payer key must be 64 hex digits")?);
     };
-    closing::delegate(&controller, caller, id, (key, false)).await?;
+    closing::delegate(&controller.money, caller, id, (key, false)).await?;
     Ok(shown(&controller, id).await?)
 }

@@ -9,7 +9,7 @@ use piecework_api::{
     routes,
 };
 use piecework_ledger::{Key, Params, Value};
-use piecework_model::{Credits, Digest};
+use piecework_model::{Code, Credits, Digest};
 use piecework_scheduler::Standing;
 use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,9 @@ use crate::{
 };
 
 async fn params(controller: &Controller) -> Answer<Params> {
-    match controller.chain.get(&Key::Params).await.map_err(chain)? {
+    match controller.ground.chain.get(&Key::Params).await.map_err(chain)? {
         Some(Value::Params(params)) => Ok(params),
-        Some(_) | None => refuse("ledger.unavailable", "the ledger has no parameters yet"),
+        Some(_) | None => refuse(Code::LedgerUnavailable, "the ledger has no parameters yet"),
     }
 }
 
@@ -60,12 +60,12 @@ pub(super) async fn transfer(
     let body: CreateTransfer = read_body(body, BODY_BYTES_MAX).await?;
     if body.memo.as_deref().is_some_and(|memo| !is_memo(memo)) {
         return Ok(refuse(
-            "transfer.bad_memo",
+            Code::TransferBadMemo,
             "the memo is over 100 characters or contains control characters",
         )?);
     }
     if !body.amount_ucr.is_positive() {
-        let mut refused = refusal("transfer.not_positive", "the amount must be above zero");
+        let mut refused = refusal(Code::TransferNotPositive, "the amount must be above zero");
         refused.field = Some("amount_ucr".into());
         return Err(refused.into());
     }
@@ -77,18 +77,18 @@ pub(super) async fn transfer(
 }
 
 async fn send_transfer(controller: &Controller, caller: &Caller, body: &CreateTransfer) -> Answer<TransferView> {
-    let to = accounts::find(controller, &body.to).await?;
-    let sent = accounts::transfer(controller, caller.account, to, body.amount_ucr).await?;
+    let to = accounts::find(&controller.accounts, &body.to).await?;
+    let sent = accounts::transfer(&controller.accounts, caller.account, to, body.amount_ucr).await?;
     if let Some(memo) = body.memo.as_ref().filter(|memo| !memo.is_empty()) {
         let place = sent.done.id.0.to_string();
-        codecs::put_json(controller, MEMOS, &place, memo).await?;
+        codecs::put_json(&controller.ground, MEMOS, &place, memo).await?;
     }
-    let account = accounts::on_ledger(controller, caller.account).await?;
+    let account = accounts::on_ledger(&controller.accounts, caller.account).await?;
     Ok(TransferView {
         transaction: sent.done.id.0,
         height: sent.done.height,
         from: caller.name.to_string(),
-        to: controller.account_name(to).await,
+        to: controller.ground.account_name(to).await,
         amount_ucr: body.amount_ucr,
         posted_ucr: account.posted,
     })
@@ -113,7 +113,7 @@ async fn transfer_once(
         answer: None,
     };
     let bytes = codecs::to_json(&remembered)?;
-    match controller.store.insert_value(&space, &key.key, &bytes).await {
+    match controller.ground.store.insert_value(&space, &key.key, &bytes).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return earlier_transfer(controller, &space, &key).await,
         Err(failure) => return Err(store(failure)),
@@ -121,13 +121,18 @@ async fn transfer_once(
     match send_transfer(controller, caller, body).await {
         Ok(view) => {
             remembered.answer = Some(view.clone());
-            codecs::put_json(controller, &space, &key.key, &remembered).await?;
+            codecs::put_json(&controller.ground, &space, &key.key, &remembered).await?;
             Ok(view)
         }
         Err(refused) => {
             // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
-            if refused.code != "ledger.unavailable" {
-                controller.store.take_value(&space, &key.key).await.map_err(store)?;
+            if refused.code != Code::LedgerUnavailable {
+                controller
+                    .ground
+                    .store
+                    .take_value(&space, &key.key)
+                    .await
+                    .map_err(store)?;
             }
             Err(refused)
         }
@@ -135,16 +140,16 @@ async fn transfer_once(
 }
 
 async fn earlier_transfer(controller: &Controller, space: &str, key: &Idempotency) -> Answer<TransferView> {
-    let bytes = controller.store.value(space, &key.key).await.map_err(store)?;
+    let bytes = controller.ground.store.value(space, &key.key).await.map_err(store)?;
     let remembered: Option<Remembered> = bytes.map(|bytes| codecs::from_json(&bytes)).transpose()?;
     match remembered {
         Some(earlier) if earlier.request != key.request => refuse(
-            "idempotency.conflict",
+            Code::IdempotencyConflict,
             "the idempotency key was already used with a different request",
         ),
         Some(Remembered { answer: Some(view), .. }) => Ok(view),
         Some(_) | None => refuse(
-            "server.busy",
+            Code::ServerBusy,
             "the outcome of the first transfer with this key is not known yet; check the statement",
         ),
     }
@@ -166,10 +171,14 @@ pub(super) async fn statement(
     .limit();
     let (before, mut posted) = match &query.cursor {
         Some(cursor) => statement_cursor(cursor)?,
-        None => (None, accounts::on_ledger(&controller, caller.account).await?.posted),
+        None => (
+            None,
+            accounts::on_ledger(&controller.accounts, caller.account).await?.posted,
+        ),
     };
     let space = statements::statement_space(caller.account);
     let page = controller
+        .ground
         .store
         .list_values(&space, "", before.as_deref(), limit)
         .await
@@ -196,7 +205,7 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
         .and_then(|(key, posted)| Some((key.to_owned(), posted.parse::<i128>().ok()?)));
     match parsed {
         Some((key, posted)) => Ok((Some(key), Credits(posted))),
-        None => refuse("cursor.malformed", "pass the `next` of a page as cursor"),
+        None => refuse(Code::CursorMalformed, "pass the `next` of a page as cursor"),
     }
 }
 
@@ -204,11 +213,11 @@ async fn statement_line(controller: &Controller, line: &statements::Line, posted
     let memo = match line.kind.as_str() {
         "transfer" => {
             let place = line.transaction.to_string();
-            controller.store.value(MEMOS, &place).await.map_err(store)?
+            controller.ground.store.value(MEMOS, &place).await.map_err(store)?
         }
         _ => None,
     };
-    let counterparty = controller.name_of(line.counterparty).await;
+    let counterparty = controller.ground.name_of(line.counterparty).await;
     Ok(StatementLine {
         at: timestamp(line.at_ms),
         height: line.height,
@@ -233,10 +242,10 @@ pub(super) async fn offers(
     for seen in controller.providers.all().iter() {
         let profile = seen.link.profile();
         let key = Key::Offer(profile.account);
-        if let Some(Value::Offer(offer)) = controller.chain.get(&key).await.map_err(chain)? {
+        if let Some(Value::Offer(offer)) = controller.ground.chain.get(&key).await.map_err(chain)? {
             items.push(OfferView {
                 provider_id: profile.account,
-                provider: controller.account_name(profile.account).await,
+                provider: controller.ground.account_name(profile.account).await,
                 prices: offer.prices.into(),
                 cores: offer.resources.cores,
                 memory_bytes: offer.resources.memory_bytes,
@@ -274,7 +283,7 @@ pub(crate) async fn provider_view(controller: &Controller, seen: &Seen) -> Answe
     let working = profile.probes.iter().filter(|probe| probe.works);
     Ok(ProviderView {
         id: profile.account,
-        name: controller.account_name(profile.account).await,
+        name: controller.ground.account_name(profile.account).await,
         state: seen.state(),
         region: profile.region.clone(),
         labels: profile.labels.clone(),
@@ -304,8 +313,9 @@ fn standing(standing: &Standing) -> StandingView {
 /// Jobs paid and what they brought, over the lanes of the leases that this controller knows.
 async fn earned_by(controller: &Controller, provider: piecework_model::AccountId) -> Answer<(u64, Credits)> {
     let (mut jobs, mut earned) = (0, 0);
-    for book in controller.leases.books() {
+    for book in controller.money.leases.books() {
         if let Some(Value::Lane(lane)) = controller
+            .ground
             .chain
             .get(&Key::Lane(book.lease, provider))
             .await

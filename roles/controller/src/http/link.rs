@@ -22,13 +22,13 @@ pub(super) async fn upgrade(
     address: Option<Extension<ConnectInfo<SocketAddr>>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let tasks = controller.tasks.clone();
+    let tasks = controller.ground.tasks.clone();
     let address = address.map(|Extension(ConnectInfo(address))| address.ip());
     upgrade
         .read_buffer_size(READ_BYTES)
         .max_message_size(PACKET_BYTES_MAX)
         .max_frame_size(PACKET_BYTES_MAX)
-        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller, wire(socket), address)))
+        .on_upgrade(move |socket| tasks.track_future(hub::serve(controller.providers.clone(), wire(socket), address)))
 }
 
 fn wire(socket: WebSocket) -> Wire {

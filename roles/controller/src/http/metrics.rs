@@ -1,5 +1,7 @@
 //! `/metrics`, `/healthz`, `/readyz`: counters over time and for Prometheus; whether the controller works.
 
+use std::sync::atomic::AtomicU64;
+
 use axum::{
     Json,
     extract::State,
@@ -10,10 +12,13 @@ use jiff::Timestamp;
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
-    metrics::{Health, MetricsQuery, MetricsView},
+    metrics::{DiskView, Health, MetricsQuery, MetricsView},
     routes,
 };
+use piecework_disk::Level;
+use piecework_model::Code;
 use piecework_store::MetricScope;
+use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -22,7 +27,6 @@ use crate::{
     failure::{refuse, store},
     functions,
     http::views,
-    telemetry,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -39,7 +43,7 @@ pub(super) async fn function(
     Path(id): Path<String>,
     Query(query): Query<MetricsQuery>,
 ) -> HttpResult<Json<MetricsView>> {
-    let id = functions::own_ever(&controller, authenticated.with(Scope::View)?, &id).await?;
+    let id = functions::own_ever(&controller.functions, authenticated.with(Scope::View)?, &id).await?;
     let scope = match query.version {
         Some(version) => MetricScope::Version(id, version),
         None => MetricScope::Function(id),
@@ -67,16 +71,21 @@ async fn points(controller: &Controller, scope: MetricScope, query: &MetricsQuer
     let to = query.to.map_or_else(now_ms, unix_ms);
     let from = query.from.map_or(to.saturating_sub(HOUR_MS), unix_ms);
     if from >= to {
-        return refuse("metrics.bad_range", "`from` is not before `to`");
+        return refuse(Code::MetricsBadRange, "`from` is not before `to`");
     }
     let (name, step) = step(query.step.as_deref(), to - from)?;
     if (to - from) / step > POINTS_MAX {
         return refuse(
-            "metrics.bad_range",
+            Code::MetricsBadRange,
             format!("the range has more than {POINTS_MAX} points; use a longer step"),
         );
     }
-    let points = controller.store.points(scope, from, to, step).await.map_err(store)?;
+    let points = controller
+        .ground
+        .store
+        .points(scope, from, to, step)
+        .await
+        .map_err(store)?;
     Ok(MetricsView {
         from: timestamp(from),
         to: timestamp(to),
@@ -94,9 +103,93 @@ fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
             .or(Some(STEPS[2])),
     };
     found.map_or_else(
-        || refuse("metrics.bad_step", "the step must be minute, hour or day"),
+        || refuse(Code::MetricsBadStep, "the step must be minute, hour or day"),
         Ok,
     )
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Gauge::<u64, AtomicU64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+/// The Prometheus text of this moment.
+fn prometheus_text(controller: &Controller) -> String {
+    let mut registry = Registry::with_prefix("piecework");
+    controller.ground.telemetry.register(&mut registry);
+    let lag = controller.ground.store.lag();
+    let status = controller.ground.chain.status();
+    let disk = controller.ground.disk.reading();
+    gauge(
+        &mut registry,
+        "disk_free_bytes",
+        "Free bytes of the disk with the data that is nearest to its end",
+        disk.free_bytes,
+    );
+    gauge(
+        &mut registry,
+        "disk_level",
+        "0 ample, 1 low, 2 reserved: new work and data are refused",
+        disk.level as u64,
+    );
+    gauge(
+        &mut registry,
+        "jobs_inflight",
+        "Jobs on their way",
+        controller.calls.inflight.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "jobs_queued",
+        "Accepted jobs that wait or run",
+        controller.calls.queue.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "jobs_in_line",
+        "Jobs that wait for a slot",
+        controller.providers.fair.waiting() as u64,
+    );
+    gauge(
+        &mut registry,
+        "outbox_receipts",
+        "Receipts that wait for their settlement",
+        controller.money.outbox.len() as u64,
+    );
+    gauge(
+        &mut registry,
+        "journal_jobs",
+        "Jobs in the journal and not in the tables yet",
+        lag.jobs,
+    );
+    gauge(
+        &mut registry,
+        "ledger_height",
+        "Height of the last final block",
+        status.height,
+    );
+    gauge(
+        &mut registry,
+        "ledger_queued",
+        "Transactions that wait for a block",
+        u64::from(status.queued),
+    );
+    let all = controller.providers.all();
+    let (instances, running) = all.iter().fold((0, 0), |(instances, running), seen| {
+        let load = seen.link.load();
+        (instances + u64::from(load.instances), running + u64::from(load.running))
+    });
+    gauge(&mut registry, "warm_instances", "Idle instances", instances);
+    gauge(
+        &mut registry,
+        "running_instances",
+        "Instances that serve a job",
+        running,
+    );
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a string takes every write");
+    text
 }
 
 /// Metrics as Prometheus text. They reveal nothing about single functions or accounts, so they need no token.
@@ -104,31 +197,45 @@ fn step(asked: Option<&str>, span_ms: u64) -> Answer<(&'static str, u64)> {
     (status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn prometheus(State(controller): Shared) -> Response {
     const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, KIND)], telemetry::prometheus_text(&controller)).into_response()
+    ([(header::CONTENT_TYPE, KIND)], prometheus_text(&controller)).into_response()
 }
 
-/// Tells whether the process is alive.
+/// Tells whether the process is alive, and how much room its disk has.
 #[utoipa::path(get, path = routes::HEALTHZ, tag = "metrics", security(()), responses((status = 200, body = Health)))]
-pub(super) async fn healthz() -> Json<Health> {
-    Json(health("ok"))
+pub(super) async fn healthz(State(controller): Shared) -> Json<Health> {
+    Json(health(&controller, "ok"))
 }
 
-/// Tells whether a call would succeed: the store, the ledger and a provider are available.
+/// Tells whether a call would succeed: the store, the ledger, a provider and room on the disk are available.
 #[utoipa::path(get, path = routes::READYZ, tag = "metrics", security(()), responses(
     (status = 200, body = Health), (status = 503, body = Health)))]
 pub(super) async fn readyz(State(controller): Shared) -> (StatusCode, Json<Health>) {
-    let stored = controller.store.projected_height().await.is_ok();
+    let stored = controller.ground.store.projected_height().await.is_ok();
     let provided = controller.providers.all().iter().any(|seen| !seen.link.load().draining);
-    if stored && provided && !controller.shutdown.is_cancelled() {
-        (StatusCode::OK, Json(health("ok")))
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(health("starting")))
-    }
+    let works = stored && provided && !controller.ground.shutdown.is_cancelled();
+    let status = match (works, has_room(&controller)) {
+        (_, false) => "disk_low",
+        (false, true) => "starting",
+        (true, true) => return (StatusCode::OK, Json(health(&controller, "ok"))),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(health(&controller, status)))
 }
 
-fn health(status: &str) -> Health {
+fn has_room(controller: &Controller) -> bool {
+    controller.ground.disk.reading().level != Level::Reserved
+}
+
+/// How much room there is tells nobody anything but whether to come back later.
+fn health(controller: &Controller, status: &str) -> Health {
+    let disk = controller.ground.disk.reading();
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: Some(DiskView {
+            level: disk.level.as_str().to_owned(),
+            free_bytes: disk.free_bytes,
+            low_bytes: disk.marks.low_bytes,
+            reserve_bytes: disk.marks.reserve_bytes,
+        }),
     }
 }

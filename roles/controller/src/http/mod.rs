@@ -13,6 +13,7 @@ mod ledger;
 mod link;
 mod metrics;
 mod plain;
+mod space;
 mod streaming;
 pub(crate) mod views;
 
@@ -26,10 +27,11 @@ use axum::{
     routing::{any, get},
 };
 use piecework_api::{accounts::Scope, routes};
+use piecework_model::Code;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use ledger::provider_view;
+pub(crate) use events::tell_of_providers;
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
 
 use crate::{
@@ -113,6 +115,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::set_loan))
         .routes(routes!(accounts::pay_loan))
         .routes(routes!(audit::limits, audit::set_limits))
+        .routes(routes!(audit::usage))
         .routes(routes!(audit::list))
         .routes(routes!(accounts::log_in))
         .routes(routes!(accounts::challenge))
@@ -156,23 +159,24 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
         .route(routes::PLAIN, any(plain::call))
         .route(routes::PLAIN_ROOT, any(plain::call))
         .route(routes::PLAIN_PATH, any(plain::call))
-        .with_state(controller);
+        .with_state(controller.clone());
     router
         .route(routes::OPENAPI, get(openapi))
         .merge(plain)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn_with_state(controller, space::watch))
 }
 
 async fn not_found(uri: Uri) -> HttpError {
-    let refusal = Refusal::new("path.not_found", format!("there is nothing at {}", uri.path()));
+    let refusal = Refusal::new(Code::PathNotFound, format!("there is nothing at {}", uri.path()));
     HttpError(refusal.hint("see /openapi.json for all paths").into())
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
@@ -194,13 +198,16 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
+                if !caller.operator && is_change(&parts.method, parts.uri.path()) {
+                    rates::count_change(&controller.accounts, caller.account)?;
+                }
                 Ok(Self(caller))
             }
             None => {
                 let refusal = Refusal::new(
-                    "auth.missing_token",
+                    Code::AuthMissingToken,
                     "the request has no `Authorization: Bearer` header",
                 );
                 let hint = "log in with `piecework login`, or send the token that `piecework up` wrote";
@@ -208,6 +215,11 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
             }
         }
     }
+}
+
+/// Whether a request leaves a line in the audit record or on the ledger: calls and jobs have limits of their own.
+fn is_change(method: &Method, path: &str) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD) && !["/execute/", "/jobs/"].iter().any(|job| path.starts_with(job))
 }
 
 /// Somebody with a good token, or nobody in particular. A bad token is refused.
@@ -219,8 +231,8 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         match bearer(parts) {
             Some(token) => {
-                let caller = caller_of(controller, token).await?;
-                rates::count(controller, Counted::Account(caller.account), &caller.limits)?;
+                let caller = caller_of(&controller.accounts, token).await?;
+                rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
                 Ok(Self(Some(caller)))
             }
             None => Ok(Self(None)),

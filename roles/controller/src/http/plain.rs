@@ -9,6 +9,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use piecework_api::{accounts::Scope, server::read_bytes};
+use piecework_model::Code;
 
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared,
@@ -33,22 +34,22 @@ const EVENT_BYTES_MAX: usize = 24 << 20;
 pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Request) -> HttpResult<Response> {
     let (parts, body) = request.into_parts();
     let Some(target) = event::target(parts.uri.path()) else {
-        return Err(refusal("path.not_found", "the path names no function").into());
+        return Err(refusal(Code::PathNotFound, "the path names no function").into());
     };
     let missing = || {
         let (owner, name) = (&target.owner, &target.name);
         refusal(
-            "function.not_found",
+            Code::FunctionNotFound,
             format!("there is no function {owner}/{name} that you may call"),
         )
     };
     let (Ok(owner_name), Ok(function_name)) = (target.owner.parse(), target.name.parse()) else {
         return Err(missing().into());
     };
-    let live = functions::named(&controller, &owner_name, &function_name).await;
+    let live = functions::named(&controller.functions, &owner_name, &function_name).await;
     let live = match live {
         Ok(live) => live,
-        Err(refused) if refused.code == "function.not_found" => return Err(unknown(&anyone, missing())),
+        Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(&anyone, missing())),
         Err(other) => return Err(other.into()),
     };
     if !live.function.public {
@@ -58,18 +59,19 @@ pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Req
         }
     }
     if anyone.0.is_none() {
-        rates::count(&controller, Counted::Public(live.function.owner), &live.limits)?;
+        rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
     let event = event::event(target.raw_path, &parts, body.for_event());
     let event = serde_json::to_vec(&event).map_err(|error| failed("write an event", &error))?;
     if event.len() > EVENT_BYTES_MAX {
-        return Err(refusal("body.too_large", "the request is too large for an event").into());
+        return Err(refusal(Code::BodyTooLarge, "the request is too large for an event").into());
     }
     let is_head = parts.method == Method::HEAD;
+    let caller = anyone.0.as_ref().map(|caller| caller.account);
     let (passing, passed) = passing::channel(is_head);
-    let mut invocation = execute::plain_invocation(live, event.into());
+    let mut invocation = execute::plain_invocation(live, event.into(), caller);
     invocation.streams = Streams {
         answer: Answering::Pass(passing),
         body: body.into_upload(),
@@ -84,7 +86,7 @@ fn unknown(anyone: &Anyone, missing: Box<piecework_api::errors::Refusal>) -> Htt
     match anyone.0 {
         Some(_) => HttpError(missing),
         None => HttpError(refusal(
-            "auth.missing_token",
+            Code::AuthMissingToken,
             "the function is not public: send `Authorization: Bearer ...`",
         )),
     }
@@ -127,7 +129,7 @@ async fn take_body(body: Body, streamed_max: u64, is_asked_for: bool) -> HttpRes
         }
         return Err(upload::too_large(streamed_max).into());
     }
-    let broken = |error: axum::Error| refusal("body.malformed", format!("the body did not arrive whole: {error}"));
+    let broken = |error: axum::Error| refusal(Code::BodyMalformed, format!("the body did not arrive whole: {error}"));
     let mut parts = body.into_data_stream().map(move |part| part.map_err(broken)).boxed();
     if let Some(bytes) = declared {
         return Ok(Taken::Streamed(Upload::new(parts, bytes)));
@@ -150,6 +152,8 @@ async fn take_body(body: Body, streamed_max: u64, is_asked_for: bool) -> HttpRes
 mod tests {
     use futures::stream;
 
+    use piecework_model::AnyCode;
+
     use super::*;
 
     const EVENT: usize = INPUT_BYTES_MAX;
@@ -171,18 +175,18 @@ mod tests {
             (chunked(EVENT), limit, Ok(None)),
             (Body::from(vec![b'x'; EVENT + 1]), limit, Ok(Some(EVENT as u64 + 1))),
             (chunked(EVENT + 1), limit, Ok(Some(limit))),
-            (Body::from(vec![b'x'; 2 * EVENT + 1]), limit, Err("body.too_large")),
+            (Body::from(vec![b'x'; 2 * EVENT + 1]), limit, Err(Code::BodyTooLarge)),
             (chunked(2 * EVENT + 1), limit, Ok(Some(limit))),
-            (Body::from(vec![b'x'; EVENT + 1]), 0, Err("body.too_large")),
-            (chunked(EVENT + 1), 0, Err("body.too_large")),
+            (Body::from(vec![b'x'; EVENT + 1]), 0, Err(Code::BodyTooLarge)),
+            (chunked(EVENT + 1), 0, Err(Code::BodyTooLarge)),
         ];
         for (nth, (body, limit, due)) in table.into_iter().enumerate() {
             let taken = match take_body(body, limit, true).await {
                 Ok(Taken::Whole(_)) => Ok(None),
                 Ok(Taken::Streamed(upload)) => Ok(Some(upload.bytes_max())),
-                Err(HttpError(refusal)) => Err(refusal.code.clone()),
+                Err(HttpError(refusal)) => Err(refusal.code),
             };
-            assert_eq!(taken, due.map_err(str::to_owned), "{nth}");
+            assert_eq!(taken, due.map_err(AnyCode::from), "{nth}");
         }
     }
 }

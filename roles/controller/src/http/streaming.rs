@@ -44,7 +44,7 @@ pub(super) async fn respond(
         })
     };
     let id = invocation.id;
-    let mut running = invoke::run(controller, invocation);
+    let mut running = invoke::run(controller.calls.clone(), invocation);
     let mut has_ended = false;
     let first = tokio::select! {
         biased;

@@ -4,10 +4,9 @@ use piecework_api::{
     accounts as api_accounts,
     functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
     jobs::JobView,
-    ledger::BlockView,
-    metrics::{MetricsPoint, StreamEvent},
+    metrics::MetricsPoint,
 };
-use piecework_model::{AccountId, Credits};
+use piecework_model::{Credits, Salt};
 use piecework_store::{Job, Point, Token, Version};
 use serde_json::value::RawValue;
 
@@ -16,7 +15,7 @@ use crate::{
     accounts::auth,
     clock::timestamp,
     failure::failed,
-    functions::{Live, budget},
+    functions::{Live, budget, placement},
     providers::reasons,
     shown,
 };
@@ -37,7 +36,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
     let (function, version) = (&live.function, &live.version);
     let quarantine = quarantine(live);
     let budget = budget(controller, live).await?;
-    let results = crate::functions::sinks::shown(controller, function.id, function.policy.results.as_ref())?;
+    let results = crate::functions::sinks::shown(&controller.functions, function.id, function.policy.results.as_ref())?;
     Ok(FunctionView {
         id: function.id,
         name: function.name.to_string(),
@@ -49,7 +48,10 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
             Some(_) => FunctionStatus::Quarantined,
             None => FunctionStatus::Ready,
         },
-        url: format!("{}/fn/{}/{}", controller.base_url, function.owner_name, function.name),
+        url: format!(
+            "{}/fn/{}/{}",
+            controller.ground.base_url, function.owner_name, function.name
+        ),
         sandbox: version.backend.clone(),
         sandbox_reason: version.backend_reason.clone(),
         handler: version.handler.clone(),
@@ -64,10 +66,11 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         egress: version.egress.clone().into(),
         egress_limit_mb: mib(version.limits.egress_bytes),
         stream_limit_mb: mib(version.stream_bytes),
-        placement: crate::functions::placement::view(controller, &version.placement).await,
+        placement: placement::view(&controller.functions, &version.placement).await,
+        confidential: live.request.confided_to.is_some(),
         rerun_percent: version.rerun_percent,
         code_digest: version.code,
-        traffic: crate::functions::traffic::view(controller, function),
+        traffic: crate::functions::traffic::view(&controller.functions, function),
         quarantine,
         budget,
         results,
@@ -92,7 +95,7 @@ async fn budget(controller: &Controller, live: &Live) -> Answer<Option<BudgetVie
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(None);
     };
-    let spending = budget::spending(controller, live.function.id).await?;
+    let spending = budget::spending(&controller.functions, live.function.id).await?;
     Ok(Some(BudgetView {
         budget_ucr: Credits::from(budget_ucr),
         spent_ucr: Credits::from(spending.spent_ucr),
@@ -123,14 +126,17 @@ pub(crate) fn version(version: &Version, live: u32, code_bytes: u64) -> VersionV
 
 /// The job as its owner sees it; names instead of account ids where they are known.
 pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
-    let developer = controller.account_name(job.developer).await;
-    let provider = controller.name_of(job.provider).await;
+    let developer = controller.ground.account_name(job.developer).await;
+    let provider = controller.ground.name_of(job.provider).await;
     let output = job.output.as_ref().map(|output| raw(output)).transpose()?;
     let error = job
         .error
         .as_ref()
         .map(|error| crate::codecs::from_json(error.as_bytes()))
         .transpose()?;
+    // A rerun has the salt of the job that it was compared with.
+    let salted = job.settlement.as_ref().map(|_| job.rerun_of.unwrap_or(job.id));
+    let salt = salted.map(|salted| Salt::of_job(&controller.ground.key, salted));
     Ok(JobView {
         id: job.id,
         function: job.function_name.to_string(),
@@ -159,6 +165,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         result: None,
         replaces: job.replaces,
         rerun_of: job.rerun_of,
+        digest_salt: salt.map(|salt| salt.to_string()),
         held: None,
         passed_over: None,
     })
@@ -168,10 +175,11 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
 pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<JobView> {
     let mut view = job(controller, record).await?;
     if !record.paid {
-        view.held = crate::money::withheld::of(controller, record.id).await?;
+        view.held = crate::money::withheld::of(&controller.money, record.id).await?;
     }
     if let Some(text) = &record.passed_over {
-        view.passed_over = Some(reasons::passed_over(controller, &crate::codecs::from_json(text.as_bytes())?).await);
+        view.passed_over =
+            Some(reasons::passed_over(&controller.providers, &crate::codecs::from_json(text.as_bytes())?).await);
     }
     Ok(view)
 }
@@ -198,67 +206,5 @@ pub(crate) fn point(point: &Point) -> MetricsPoint {
         cpu_us: point.cpu_us,
         memory_peak_bytes: point.memory_peak_bytes,
         price_ucr: Credits::from(point.price_ucr),
-    }
-}
-
-impl Controller {
-    /// Tells the readers of `/events` that a job ended.
-    pub(crate) fn announce(&self, job: &Job) {
-        if self.events.receiver_count() == 0 {
-            return;
-        }
-        let body = serde_json::json!({
-            "id": job.id,
-            "function": job.function_name,
-            "developer": job.developer,
-            "state": shown::job_state(job.state),
-            "cold": job.cold,
-            "duration_ms": shown::ms(job.duration_us),
-            "price_ucr": job.price_ucr,
-        });
-        self.send_event("job", Some(job.developer), body);
-    }
-
-    pub(crate) fn announce_block(&self, block: BlockView) {
-        if self.has_listeners() {
-            self.send_event("block", None, serde_json::to_value(block).unwrap_or_default());
-        }
-    }
-
-    /// Tells readers of `/events` what became of a provider.
-    pub(crate) async fn announce_provider(&self, seen: &crate::providers::seen::Seen) {
-        match crate::http::provider_view(self, seen).await {
-            Ok(view) => self.send_event("provider", None, serde_json::to_value(view).unwrap_or_default()),
-            Err(refusal) => tracing::debug!(%refusal, "nobody is told of a provider: the ledger does not answer"),
-        }
-    }
-
-    pub(crate) fn has_listeners(&self) -> bool {
-        self.events.receiver_count() > 0
-    }
-
-    /// Tells the owner's readers of `/events` what became of a function.
-    pub(crate) fn announce_function(
-        &self,
-        kind: &str,
-        function: &piecework_store::Function,
-        detail: &serde_json::Value,
-    ) {
-        if self.has_listeners() {
-            let body = serde_json::json!({"id": function.id, "function": function.name, "detail": detail});
-            self.send_event(kind, Some(function.owner), body);
-        }
-    }
-
-    fn send_event(&self, kind: &str, audience: Option<AccountId>, body: serde_json::Value) {
-        let event = StreamEvent {
-            kind: kind.to_owned(),
-            at: timestamp(crate::clock::now_ms()),
-            body,
-        };
-        // An error says that the last reader has just left.
-        let _ = self
-            .events
-            .send(std::sync::Arc::new(crate::Announced { audience, event }));
     }
 }

@@ -10,16 +10,16 @@ use std::{sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use piecework_ledger::{Action, Key, ReleaseJobs, Value};
-use piecework_model::{AccountId, LeaseId, Ticket};
+use piecework_model::{AccountId, Code, LeaseId, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     again::again,
     codecs,
     failure::{chain, store},
     money::{
-        closing,
+        Money, closing,
         leases::{self, Reservation},
     },
 };
@@ -44,52 +44,46 @@ struct Opened {
 pub(crate) struct Aside(DashMap<Place, u64>);
 
 /// A job is about to be recorded on the ledger.
-pub(crate) async fn note(controller: &Controller, ticket: &Ticket) -> Answer<()> {
-    let lease = closing::on_ledger(controller, ticket.lease).await?;
+pub(crate) async fn note(money: &Money, ticket: &Ticket) -> Answer<()> {
+    let lease = closing::on_ledger(money, ticket.lease).await?;
     let window = lease.map_or(0, |lease| u64::from(lease.window_blocks));
     let opened = Opened {
         lease: ticket.lease,
         provider: ticket.provider,
         sequence: ticket.sequence,
-        due_height: controller.chain.status().height + window,
+        due_height: money.ground.chain.status().height + window,
     };
     let place = format!(
         "{:016x}/{}/{}/{}",
         opened.due_height, opened.lease, opened.provider, opened.sequence
     );
-    codecs::put_json(controller, SPACE, &place, &opened).await
+    codecs::put_json(&money.ground, SPACE, &place, &opened).await
 }
 
 /// Nothing came of a recorded job: its most is spent until the ledger frees it.
-pub(crate) fn keep(controller: &Controller, ticket: &Ticket, reservation: Reservation) {
+pub(crate) fn keep(money: &Money, ticket: &Ticket, reservation: Reservation) {
     let place = (ticket.lease, ticket.provider, ticket.sequence);
-    controller.aside.0.insert(place, ticket.price_max_ucr);
+    money.aside.0.insert(place, ticket.price_max_ucr);
     reservation.commit(ticket.price_max_ucr);
 }
 
 /// Looks at what is due again and again, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    again(
-        controller,
-        EVERY,
-        "jobs that came to nothing",
-        |controller| async move { round(&controller).await },
-    )
-    .await;
+pub(crate) async fn run(money: Arc<Money>) {
+    again(&money.ground, EVERY, "jobs that came to nothing", || round(&money)).await;
 }
 
-async fn round(controller: &Controller) -> Answer<()> {
+async fn round(money: &Money) -> Answer<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = controller.store.list_values(SPACE, "", after.as_deref(), PAGE);
+        let page = money.ground.store.list_values(SPACE, "", after.as_deref(), PAGE);
         let page = page.await.map_err(store)?;
         for (place, bytes) in page.items {
             let opened: Opened = codecs::from_json(&bytes)?;
-            if opened.due_height >= controller.chain.status().height {
+            if opened.due_height >= money.ground.chain.status().height {
                 return Ok(());
             }
-            if is_done(controller, &opened).await? {
-                controller.store.take_value(SPACE, &place).await.map_err(store)?;
+            if is_done(money, &opened).await? {
+                money.ground.store.take_value(SPACE, &place).await.map_err(store)?;
             }
         }
         after = page.next;
@@ -100,10 +94,10 @@ async fn round(controller: &Controller) -> Answer<()> {
 }
 
 /// Whether nothing is to be done about it any more: it was paid, or has papers and will be, or is free.
-async fn is_done(controller: &Controller, opened: &Opened) -> Answer<bool> {
+async fn is_done(money: &Money, opened: &Opened) -> Answer<bool> {
     let (lease, provider, sequence) = (opened.lease, opened.provider, opened.sequence);
     let key = Key::OpenJob(lease, provider, sequence);
-    match controller.chain.get(&key).await.map_err(chain)? {
+    match money.ground.chain.get(&key).await.map_err(chain)? {
         Some(Value::OpenJob(job)) if job.metered.is_none() && job.received_at_ms.is_none() => {}
         Some(_) | None => return Ok(true),
     }
@@ -112,23 +106,22 @@ async fn is_done(controller: &Controller, opened: &Opened) -> Answer<bool> {
         provider,
         sequences: vec![sequence],
     });
-    match leases::submit_as_payer(controller, action).await {
+    match leases::submit_as_payer(money, action).await {
         Ok(_) => {
-            if let Some((_, price_max_ucr)) = controller.aside.0.remove(&(lease, provider, sequence)) {
-                controller.leases.forgive(lease, price_max_ucr);
+            if let Some((_, price_max_ucr)) = money.aside.0.remove(&(lease, provider, sequence)) {
+                money.leases.forgive(lease, price_max_ucr);
             }
             tracing::info!(%lease, %provider, sequence, "released the reservation of a job that did not run");
             Ok(true)
         }
         Err(refusal)
-            if matches!(
-                refusal.code.as_str(),
-                "release.none" | "lease.closed" | "settle.not_payer"
-            ) =>
+            if refusal
+                .code
+                .is_one_of(&[Code::ReleaseNone, Code::LeaseClosed, Code::SettleNotPayer]) =>
         {
             Ok(true)
         }
-        Err(refusal) if refusal.code == "release.not_due" => Ok(false),
+        Err(refusal) if refusal.code == Code::ReleaseNotDue => Ok(false),
         Err(refusal) => Err(refusal),
     }
 }

@@ -9,18 +9,18 @@
 use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, CloseLease, DelegatePayer, ExpireLease, Key, Lease, LeaseState, Value};
-use piecework_model::{AccountId, Credits, LeaseId, PublicKey};
+use piecework_model::{AccountId, Code, Credits, LeaseId, PublicKey};
 use piecework_store::{Put, Take};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::{self, audit, auth::Caller},
     again::again,
     codecs,
     failure::{chain, refuse, store},
-    money::{leases, withheld},
+    money::{Money, leases, withheld},
 };
 
 /// `developer/lease` -> [`Closing`].
@@ -41,8 +41,8 @@ fn place(developer: AccountId, lease: LeaseId) -> String {
 }
 
 /// The lease as the ledger has it.
-pub(crate) async fn on_ledger(controller: &Controller, lease: LeaseId) -> Answer<Option<Lease>> {
-    match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
+pub(crate) async fn on_ledger(money: &Money, lease: LeaseId) -> Answer<Option<Lease>> {
+    match money.ground.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
         Some(Value::Lease(lease)) => Ok(Some(lease)),
         Some(_) | None => Ok(None),
     }
@@ -50,15 +50,15 @@ pub(crate) async fn on_ledger(controller: &Controller, lease: LeaseId) -> Answer
 
 /// The ledger says that a lease drains: nothing new is ordered from it. What is to be kept of it comes back, where it is
 /// this controller's; what is held of it is then to be released. May be repeated.
-pub(crate) async fn began(controller: &Controller, lease: LeaseId, until_height: u64) -> Answer<Option<Put>> {
-    let Some(record) = on_ledger(controller, lease).await? else {
+pub(crate) async fn began(money: &Money, lease: LeaseId, until_height: u64) -> Answer<Option<Put>> {
+    let Some(record) = on_ledger(money, lease).await? else {
         return Ok(None);
     };
-    if !record.payer_keys.contains(&controller.payer) || record.state == LeaseState::Closed {
+    if !record.payer_keys.contains(&money.ground.payer) || record.state == LeaseState::Closed {
         return Ok(None);
     }
     let developer = record.developer;
-    controller.leases.end(developer, lease);
+    money.leases.end(developer, lease);
     let closing = Closing {
         lease,
         developer,
@@ -68,9 +68,9 @@ pub(crate) async fn began(controller: &Controller, lease: LeaseId, until_height:
 }
 
 /// The ledger says that a lease is closed: what is kept of it goes, and is recorded as it does. May be repeated.
-pub(crate) async fn ended(controller: &Controller, lease: LeaseId, freed: Credits) -> Answer<Option<Take>> {
-    controller.leases.forget(lease);
-    let Some(record) = on_ledger(controller, lease).await? else {
+pub(crate) async fn ended(money: &Money, lease: LeaseId, freed: Credits) -> Answer<Option<Take>> {
+    money.leases.forget(lease);
+    let Some(record) = on_ledger(money, lease).await? else {
         return Ok(None);
     };
     let developer = record.developer;
@@ -88,44 +88,41 @@ pub(crate) async fn ended(controller: &Controller, lease: LeaseId, freed: Credit
 }
 
 /// The same for one that the follower has not seen close.
-async fn end(controller: &Controller, lease: LeaseId) -> Answer<()> {
-    let Some(take) = ended(controller, lease, Credits::ZERO).await? else {
+async fn end(money: &Money, lease: LeaseId) -> Answer<()> {
+    let Some(take) = ended(money, lease, Credits::ZERO).await? else {
         return Ok(());
     };
-    let taken = controller.store.take_value(&take.space, &take.key).await;
+    let taken = money.ground.store.take_value(&take.space, &take.key).await;
     match (taken.map_err(store)?, take.change) {
-        (Some(_), Some(change)) => controller.store.record(&change).await.map_err(store),
+        (Some(_), Some(change)) => money.ground.store.record(&change).await.map_err(store),
         (Some(_), None) | (None, _) => Ok(()),
     }
 }
 
 /// Those of one developer that drain.
-pub(crate) async fn of(controller: &Controller, developer: AccountId) -> Answer<Vec<Closing>> {
+pub(crate) async fn of(money: &Money, developer: AccountId) -> Answer<Vec<Closing>> {
     let prefix = format!("{developer}/");
-    let page = controller.store.list_values(SPACE, &prefix, None, PAGE);
+    let page = money.ground.store.list_values(SPACE, &prefix, None, PAGE);
     let page = page.await.map_err(store)?;
     page.items.iter().map(|(_, bytes)| codecs::from_json(bytes)).collect()
 }
 
 /// Goes through the leases that drain again and again, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    again(controller, EVERY, "leases that close", |controller| async move {
-        round(&controller).await
-    })
-    .await;
+pub(crate) async fn run(money: Arc<Money>) {
+    again(&money.ground, EVERY, "leases that close", || round(&money)).await;
 }
 
-async fn round(controller: &Controller) -> Answer<()> {
+async fn round(money: &Money) -> Answer<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = controller.store.list_values(SPACE, "", after.as_deref(), PAGE);
+        let page = money.ground.store.list_values(SPACE, "", after.as_deref(), PAGE);
         let page = page.await.map_err(store)?;
         for (_, bytes) in page.items {
             let closing: Closing = codecs::from_json(&bytes)?;
             // What was held since it began to drain, or before a restart.
-            withheld::release_of(controller, closing.lease).await?;
-            if closing.until_height < controller.chain.status().height
-                && let Err(refusal) = expire(controller, &closing).await
+            withheld::release_of(money, closing.lease).await?;
+            if closing.until_height < money.ground.chain.status().height
+                && let Err(refusal) = expire(money, &closing).await
             {
                 tracing::warn!(lease = %closing.lease, %refusal, "a lease cannot be closed yet although its window ended");
             }
@@ -138,47 +135,46 @@ async fn round(controller: &Controller) -> Answer<()> {
 }
 
 /// Frees what the lease still holds, once no claim on it waits.
-async fn expire(controller: &Controller, closing: &Closing) -> Answer<()> {
-    match on_ledger(controller, closing.lease).await? {
+async fn expire(money: &Money, closing: &Closing) -> Answer<()> {
+    match on_ledger(money, closing.lease).await? {
         Some(record) if record.claimed_jobs > 0 => Ok(()),
         Some(record) if record.state != LeaseState::Closed => {
             let action = Action::ExpireLease(ExpireLease { lease: closing.lease });
-            match leases::submit_as_payer(controller, action).await {
+            match leases::submit_as_payer(money, action).await {
                 // Anybody may have been first.
-                Err(refusal) if refusal.code != "lease.closed" => Err(refusal),
+                Err(refusal) if refusal.code != Code::LeaseClosed => Err(refusal),
                 Ok(_) | Err(_) => Ok(()),
             }
         }
-        Some(_) | None => end(controller, closing.lease).await,
+        Some(_) | None => end(money, closing.lease).await,
     }
 }
 
 /// A lease of the caller's, and the key to sign with. Refuses with `lease.not_found`, and `account.bad_signature` where
 /// its developer keeps the key.
-async fn own(controller: &Controller, caller: &Caller, lease: LeaseId) -> Answer<piecework_model::SecretKey> {
-    match on_ledger(controller, lease).await? {
+async fn own(money: &Money, caller: &Caller, lease: LeaseId) -> Answer<piecework_model::SecretKey> {
+    match on_ledger(money, lease).await? {
         Some(record) if record.developer == caller.account => {}
-        Some(_) | None => return refuse("lease.not_found", format!("no lease of yours has the id {lease}")),
+        Some(_) | None => return refuse(Code::LeaseNotFound, format!("no lease of yours has the id {lease}")),
     }
-    accounts::own_key(controller, caller.account, "leases ... --key FILE").await
+    accounts::own_key(&money.accounts, caller.account, "leases ... --key FILE").await
 }
 
 /// Closes a lease of the caller's; it drains when this returns.
-pub(crate) async fn close(controller: &Arc<Controller>, caller: &Caller, lease: LeaseId) -> Answer<()> {
-    let key = own(controller, caller, lease).await?;
+pub(crate) async fn close(money: &Arc<Money>, caller: &Caller, lease: LeaseId) -> Answer<()> {
+    let key = own(money, caller, lease).await?;
     let action = Action::CloseLease(CloseLease { lease });
-    let sent = accounts::send(controller, caller.account, &key, action).await?;
-    if let Some(LeaseState::Draining { until_height }) = on_ledger(controller, lease).await?.map(|record| record.state)
-    {
-        if let Some(put) = began(controller, lease, until_height).await? {
-            codecs::keep(controller, &put).await?;
+    let sent = accounts::send(&money.accounts, caller.account, &key, action).await?;
+    if let Some(LeaseState::Draining { until_height }) = on_ledger(money, lease).await?.map(|record| record.state) {
+        if let Some(put) = began(money, lease, until_height).await? {
+            codecs::keep(&money.ground, &put).await?;
         }
         // There may be no time left for a decision about it.
-        withheld::release_of(controller, lease).await?;
+        withheld::release_of(money, lease).await?;
     }
     let detail = json!({"height": sent.done.height, "transaction": sent.done.id});
     audit::own(
-        controller,
+        &money.accounts,
         caller.account,
         ("lease", "closing"),
         lease.to_string(),
@@ -189,23 +185,30 @@ pub(crate) async fn close(controller: &Arc<Controller>, caller: &Caller, lease: 
 
 /// Lets another controller's key pay from a lease of the caller's, and ack, or no longer.
 pub(crate) async fn delegate(
-    controller: &Controller,
+    money: &Money,
     caller: &Caller,
     lease: LeaseId,
     (payer, add): (PublicKey, bool),
 ) -> Answer<()> {
-    let key = own(controller, caller, lease).await?;
+    let key = own(money, caller, lease).await?;
     let action = Action::DelegatePayer(DelegatePayer {
         lease,
         key: payer,
         add,
         mailbox: true,
     });
-    let sent = accounts::send(controller, caller.account, &key, action).await?;
-    if let Some(put) = leases::noticed(controller, caller.account, lease).await? {
-        codecs::keep(controller, &put).await?;
+    let sent = accounts::send(&money.accounts, caller.account, &key, action).await?;
+    if let Some(put) = leases::noticed(money, caller.account, lease).await? {
+        codecs::keep(&money.ground, &put).await?;
     }
     let verb = if add { "payer_added" } else { "payer_removed" };
     let detail = json!({"payer": payer, "height": sent.done.height, "transaction": sent.done.id});
-    audit::own(controller, caller.account, ("lease", verb), lease.to_string(), detail).await
+    audit::own(
+        &money.accounts,
+        caller.account,
+        ("lease", verb),
+        lease.to_string(),
+        detail,
+    )
+    .await
 }

@@ -10,17 +10,17 @@
 use std::{sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, Challenge, Event, Evidence, JobChange, Key, OfJob, PayClaims, Value};
-use piecework_model::{AccountId, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
+use piecework_model::{AccountId, Code, JobId, LeaseId, MerkleProof, Receipt, Seal, Sealed};
 use piecework_queue::Unsealed;
 use piecework_store::Put;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answer, Controller,
+    Answer,
     again::again,
     codecs,
     failure::{chain, rejected, store},
-    money::leases,
+    money::{Money, leases},
 };
 
 const SPACE: &str = "claim";
@@ -38,7 +38,7 @@ struct Claimed {
 }
 
 /// What is to be kept of a claim on a lease that this controller pays from.
-pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<Option<Put>> {
+pub(crate) async fn note(money: &Money, event: &Event) -> Answer<Option<Put>> {
     let Some(of) = event.of_job() else { return Ok(None) };
     let until_height = match of.change {
         JobChange::Claimed { until_height } => until_height,
@@ -57,10 +57,10 @@ pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<Optio
         job,
         ..
     } = of;
-    let Some(Value::Lease(record)) = controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? else {
+    let Some(Value::Lease(record)) = money.ground.chain.get(&Key::Lease(lease)).await.map_err(chain)? else {
         return Ok(None);
     };
-    if !record.payer_keys.contains(&controller.payer) {
+    if !record.payer_keys.contains(&money.ground.payer) {
         return Ok(None);
     }
     tracing::warn!(%lease, %provider, %job, until_height, "a provider claims a job on the ledger");
@@ -76,11 +76,11 @@ pub(crate) async fn note(controller: &Controller, event: &Event) -> Answer<Optio
 
 /// Whether a payment was for the ticket whose answer this controller took. A claim may be for another one of the job, and
 /// any payer's settlement may name any job: then the job is still to be settled.
-pub(crate) async fn is_of_its_ticket(controller: &Controller, event: &Event) -> Answer<bool> {
+pub(crate) async fn is_of_its_ticket(money: &Money, event: &Event) -> Answer<bool> {
     let Some(of) = event.of_job() else {
         return Ok(false);
     };
-    let record = controller.store.job(of.job).await.map_err(store)?;
+    let record = money.ground.store.job(of.job).await.map_err(store)?;
     let taken = record.and_then(|record| record.receipt());
     Ok(taken.is_some_and(|receipt| {
         (receipt.lease, receipt.provider, receipt.sequence) == (of.lease, of.provider, of.sequence)
@@ -88,37 +88,34 @@ pub(crate) async fn is_of_its_ticket(controller: &Controller, event: &Event) -> 
 }
 
 /// Whether the job that the event is about ran here, and from this lease.
-pub(crate) async fn is_of_its_lease(controller: &Controller, event: &Event) -> Answer<bool> {
+pub(crate) async fn is_of_its_lease(money: &Money, event: &Event) -> Answer<bool> {
     let Some((lease, job)) = event.lease_job() else {
         return Ok(false);
     };
-    let record = controller.store.job(job).await.map_err(store)?;
+    let record = money.ground.store.job(job).await.map_err(store)?;
     let settlement = record.and_then(|record| record.settlement);
     Ok(settlement.is_some_and(|settlement| settlement.lease == lease))
 }
 
 /// Goes through the claims again and again, until shutdown.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    again(controller, EVERY, "claims", |controller| async move {
-        round(&controller).await
-    })
-    .await;
+pub(crate) async fn run(money: Arc<Money>) {
+    again(&money.ground, EVERY, "claims", || round(&money)).await;
 }
 
-async fn round(controller: &Controller) -> Answer<()> {
+async fn round(money: &Money) -> Answer<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = controller.store.list_values(SPACE, "", after.as_deref(), PAGE);
+        let page = money.ground.store.list_values(SPACE, "", after.as_deref(), PAGE);
         let page = page.await.map_err(store)?;
         for (key, bytes) in page.items {
             let claimed: Claimed = codecs::from_json(&bytes)?;
-            let over = claimed.until_height < controller.chain.status().height;
+            let over = claimed.until_height < money.ground.chain.status().height;
             let is_ended = match over {
-                true => is_paid(controller, &claimed).await,
-                false => is_ended(controller, &claimed).await,
+                true => is_paid(money, &claimed).await,
+                false => is_ended(money, &claimed).await,
             };
             if is_ended {
-                controller.store.take_value(SPACE, &key).await.map_err(store)?;
+                money.ground.store.take_value(SPACE, &key).await.map_err(store)?;
             }
         }
         after = page.next;
@@ -129,15 +126,15 @@ async fn round(controller: &Controller) -> Answer<()> {
 }
 
 /// Has a claim paid whose window is over, where its provider has not done so: a closing lease waits for that.
-async fn is_paid(controller: &Controller, claimed: &Claimed) -> bool {
+async fn is_paid(money: &Money, claimed: &Claimed) -> bool {
     let pay = Action::PayClaims(PayClaims {
         lease: claimed.lease,
         provider: claimed.provider,
         sequences: vec![claimed.sequence],
     });
-    match leases::submit_as_payer(controller, pay).await {
+    match leases::submit_as_payer(money, pay).await {
         Ok(_) => true,
-        Err(refusal) if matches!(refusal.code.as_str(), "claim.none" | "lease.closed") => true,
+        Err(refusal) if refusal.code.is_one_of(&[Code::ClaimNone, Code::LeaseClosed]) => true,
         Err(refusal) => {
             tracing::warn!(job = %claimed.job, %refusal, "a claim is not paid yet although its window ended");
             false
@@ -146,8 +143,8 @@ async fn is_paid(controller: &Controller, claimed: &Claimed) -> bool {
 }
 
 /// What stands in the way of one claim's answer does not keep the others waiting.
-async fn is_ended(controller: &Controller, claimed: &Claimed) -> bool {
-    match refute(controller, claimed).await {
+async fn is_ended(money: &Money, claimed: &Claimed) -> bool {
+    match refute(money, claimed).await {
         Ok(is_ended) => is_ended,
         Err(refusal) => {
             tracing::warn!(job = %claimed.job, provider = %claimed.provider, %refusal, "a claim has not been answered yet");
@@ -157,12 +154,12 @@ async fn is_ended(controller: &Controller, claimed: &Claimed) -> bool {
 }
 
 /// Whether the claim has come to its end.
-async fn refute(controller: &Controller, claimed: &Claimed) -> Answer<bool> {
+async fn refute(money: &Money, claimed: &Claimed) -> Answer<bool> {
     let place = Key::OpenJob(claimed.lease, claimed.provider, claimed.sequence);
-    if controller.chain.get(&place).await.map_err(chain)?.is_none() {
+    if money.ground.chain.get(&place).await.map_err(chain)?.is_none() {
         return Ok(true);
     }
-    let Some(record) = controller.store.job(claimed.job).await.map_err(store)? else {
+    let Some(record) = money.ground.store.job(claimed.job).await.map_err(store)? else {
         return Ok(false);
     };
     let (Some(receipt), Some(settlement), true) = (record.receipt(), &record.settlement, record.paid) else {
@@ -177,12 +174,12 @@ async fn refute(controller: &Controller, claimed: &Claimed) -> Answer<bool> {
         mark: settlement.mark,
     };
     // Where that provider is away, it is asked again until the window is over.
-    let Ok(link) = controller.link(receipt.provider) else {
+    let Ok(link) = money.providers.link(receipt.provider) else {
         return Ok(false);
     };
     let seal = link.seal_receipts(lane, vec![unsealed]).await.map_err(rejected)?;
     let challenge = refutation((claimed.lease, claimed.provider, claimed.sequence), receipt, &seal);
-    let done = leases::submit_as_payer(controller, Action::Challenge(challenge)).await?;
+    let done = leases::submit_as_payer(money, Action::Challenge(challenge)).await?;
     tracing::info!(job = %claimed.job, provider = %claimed.provider, height = done.height, "a claim was refuted");
     Ok(true)
 }

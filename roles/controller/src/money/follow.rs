@@ -14,13 +14,13 @@ use futures::StreamExt as _;
 use piecework_chain::FinalBlock;
 use piecework_chain_http::view::block_view;
 use piecework_ledger::{Action, Event, JobChange, SignedTransaction};
-use piecework_model::{JobId, LeaseId};
+use piecework_model::{Code, JobId, LeaseId};
 use piecework_store::{JobStep, Payment, Projected};
 
 use crate::{
-    Answer, Controller, accounts,
+    Answer, accounts,
     failure::{chain, store},
-    money::{closing, disputes, leases, statements, withheld},
+    money::{Money, closing, disputes, leases, statements, withheld},
 };
 
 /// Idle blocks after which the place is noted anyway, so that a start does not read them all again.
@@ -29,54 +29,54 @@ const NOTE_EVERY: u64 = 1_000;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reads up to the head that the ledger has now.
-pub(crate) async fn catch_up(controller: &Arc<Controller>) -> Answer<()> {
-    let from = controller.store.projected_height().await.map_err(store)? + 1;
-    let head = controller.chain.status().height;
+pub(crate) async fn catch_up(money: &Arc<Money>) -> Answer<()> {
+    let from = money.ground.store.projected_height().await.map_err(store)? + 1;
+    let head = money.ground.chain.status().height;
     for height in from..=head {
-        if let Some(block) = controller.chain.block(height).await.map_err(chain)? {
-            project(controller, &block).await?;
+        if let Some(block) = money.ground.chain.block(height).await.map_err(chain)? {
+            project(money, &block).await?;
         }
     }
     if head >= from {
-        controller.store.project(&Projected::at(head)).await.map_err(store)?;
+        money.ground.store.project(&Projected::at(head)).await.map_err(store)?;
     }
     Ok(())
 }
 
 /// Follows the live blocks until shutdown. A failure is tried again: nothing is skipped.
-pub(crate) async fn run(controller: Arc<Controller>) {
-    while !controller.shutdown.is_cancelled() {
-        let from = match controller.store.projected_height().await {
+pub(crate) async fn run(money: Arc<Money>) {
+    while !money.ground.shutdown.is_cancelled() {
+        let from = match money.ground.store.projected_height().await {
             Ok(height) => height + 1,
             Err(error) => {
                 tracing::error!(%error, "reading the last followed block failed");
-                pause(&controller).await;
+                pause(&money).await;
                 continue;
             }
         };
-        if follow(&controller, from).await.is_err() {
-            pause(&controller).await;
+        if follow(&money, from).await.is_err() {
+            pause(&money).await;
         }
     }
 }
 
-async fn pause(controller: &Controller) {
+async fn pause(money: &Money) {
     tokio::select! {
-        () = controller.shutdown.cancelled() => {}
-        () = controller.clock.sleep(PAUSE) => {}
+        () = money.ground.shutdown.cancelled() => {}
+        () = money.ground.clock.sleep(PAUSE) => {}
     }
 }
 
-async fn follow(controller: &Arc<Controller>, from: u64) -> Answer<()> {
-    let mut blocks = controller.chain.blocks_from(from);
+async fn follow(money: &Arc<Money>, from: u64) -> Answer<()> {
+    let mut blocks = money.ground.chain.blocks_from(from);
     loop {
         let next = tokio::select! {
-            () = controller.shutdown.cancelled() => return Ok(()),
+            () = money.ground.shutdown.cancelled() => return Ok(()),
             next = blocks.next() => next,
         };
         match next {
-            Some(block) => project(controller, &block).await?,
-            None => return crate::failure::refuse("ledger.unavailable", "the ledger has stopped"),
+            Some(block) => project(money, &block).await?,
+            None => return crate::failure::refuse(Code::LedgerUnavailable, "the ledger has stopped"),
         }
     }
 }
@@ -89,74 +89,72 @@ struct Reading {
 }
 
 /// Does all that a block means to this controller, with one commit of the store. May be repeated for the same block.
-async fn project(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<()> {
-    let reading = read(controller, block).await?;
+async fn project(money: &Arc<Money>, block: &FinalBlock) -> Answer<()> {
+    let reading = read(money, block).await?;
     let paid = reading.durable.payments.len() as u64;
     if !reading.durable.is_empty() || block.height.is_multiple_of(NOTE_EVERY) {
-        controller.store.project(&reading.durable).await.map_err(store)?;
+        money.ground.store.project(&reading.durable).await.map_err(store)?;
     }
     if paid > 0 {
-        controller.telemetry.paid.inc_by(paid);
-        count_billing(controller, block);
+        money.ground.telemetry.paid.inc_by(paid);
+        count_billing(money, block);
     }
     for lease in reading.draining {
-        if let Err(refusal) = withheld::release_of(controller, lease).await {
+        if let Err(refusal) = withheld::release_of(money, lease).await {
             tracing::warn!(%lease, %refusal, "releasing held receipts of a closing lease failed; retrying in the next round");
         }
     }
     if !block.transactions.is_empty() {
-        controller.announce_block(block_view(block));
+        money.ground.events.block(block_view(block));
     }
     Ok(())
 }
 
 /// Writes nothing that a block is counted by. Budgets and leases in memory follow at once: they only come nearer to what
 /// the ledger says, however often that is.
-async fn read(controller: &Arc<Controller>, block: &FinalBlock) -> Answer<Reading> {
+async fn read(money: &Arc<Money>, block: &FinalBlock) -> Answer<Reading> {
     let mut reading = Reading {
         durable: Projected::at(block.height),
         draining: Vec::new(),
     };
     for (index, (signed, outcome)) in block.transactions.iter().zip(&block.outcomes).enumerate() {
         let Ok(events) = &outcome.result else { continue };
-        let payments = payments_in(controller, block, signed, events).await?;
+        let payments = payments_in(money, block, signed, events).await?;
         reading.durable.payments.extend(payments);
         let index = u32::try_from(index).expect("a block's transactions fit 32 bits");
-        let lines = statements::of(controller, block, index, (signed, events)).await?;
+        let lines = statements::of(money, block, index, (signed, events)).await?;
         reading.durable.puts.extend(lines);
         for event in events {
-            read_event(controller, event, &mut reading).await?;
+            read_event(money, event, &mut reading).await?;
         }
-        let steps = steps_in(controller, block, signed, events).await?;
+        let steps = steps_in(money, block, signed, events).await?;
         reading.durable.steps.extend(steps);
     }
     Ok(reading)
 }
 
 /// What an event means beside payments, steps and statements.
-async fn read_event(controller: &Arc<Controller>, event: &Event, reading: &mut Reading) -> Answer<()> {
+async fn read_event(money: &Arc<Money>, event: &Event, reading: &mut Reading) -> Answer<()> {
     let durable = &mut reading.durable;
     match event {
         Event::LeaseOpened { lease, developer, .. } => {
-            durable
-                .puts
-                .extend(leases::noticed(controller, *developer, *lease).await?);
+            durable.puts.extend(leases::noticed(money, *developer, *lease).await?);
         }
         Event::LeaseToppedUp { lease, .. } | Event::PayerDelegated { lease } => {
-            durable.puts.extend(leases::changed(controller, *lease).await?);
+            durable.puts.extend(leases::changed(money, *lease).await?);
         }
         Event::LeaseDraining { lease, until_height } => {
-            if let Some(put) = closing::began(controller, *lease, *until_height).await? {
+            if let Some(put) = closing::began(money, *lease, *until_height).await? {
                 durable.puts.push(put);
                 reading.draining.push(*lease);
             }
         }
         Event::LeaseClosed { lease, freed } => {
-            durable.takes.extend(closing::ended(controller, *lease, *freed).await?);
+            durable.takes.extend(closing::ended(money, *lease, *freed).await?);
         }
         // Of a user of this controller, and so a write of its own: it compares before it writes, and may be repeated.
-        Event::KeyRotated { account } => accounts::key_rotated(controller, *account).await?,
-        Event::JobClaimed { .. } => durable.puts.extend(disputes::note(controller, event).await?),
+        Event::KeyRotated { account } => accounts::key_rotated(&money.accounts, *account).await?,
+        Event::JobClaimed { .. } => durable.puts.extend(disputes::note(money, event).await?),
         Event::AccountRegistered { .. }
         | Event::CreditsTransferred { .. }
         | Event::OfferPut { .. }
@@ -198,12 +196,12 @@ fn step(event: &Event) -> Option<(JobId, JobStep)> {
 
 /// Steps of jobs that this block does not pay as well: those of the others are found by the block that paid them.
 async fn steps_in(
-    controller: &Controller,
+    money: &Money,
     block: &FinalBlock,
     signed: &SignedTransaction,
     events: &[Event],
 ) -> Answer<Vec<(JobId, JobStep)>> {
-    let is_own = signed.key == controller.payer;
+    let is_own = signed.key == money.ground.payer;
     let paid: BTreeSet<JobId> = events
         .iter()
         .filter_map(|event| payment(event, block.height).map(|payment| payment.job))
@@ -212,7 +210,7 @@ async fn steps_in(
     for event in events {
         let Some((job, step)) = step(event) else { continue };
         // Whoever pays from a lease may name any job; who claims, those that it ran.
-        if !paid.contains(&job) && (is_own || disputes::is_of_its_lease(controller, event).await?) {
+        if !paid.contains(&job) && (is_own || disputes::is_of_its_lease(money, event).await?) {
             steps.push((job, step));
         }
     }
@@ -228,7 +226,7 @@ pub(crate) struct Place {
 
 /// Where the ledger noted each step of a job before its payment, or with it.
 pub(crate) async fn places_of(
-    controller: &Controller,
+    money: &Money,
     (job, lease): (JobId, Option<LeaseId>),
     paid_height: Option<u64>,
 ) -> Answer<BTreeMap<JobStep, Place>> {
@@ -238,11 +236,11 @@ pub(crate) async fn places_of(
         (Some((_, of)), None) => of == job,
         (None, _) => false,
     };
-    let noted = controller.store.steps(job).await.map_err(store)?;
+    let noted = money.ground.store.steps(job).await.map_err(store)?;
     let heights: BTreeSet<u64> = noted.into_iter().map(|(_, height)| height).chain(paid_height).collect();
     let mut places = BTreeMap::new();
     for height in heights {
-        let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
+        let Some(block) = money.ground.chain.block(height).await.map_err(chain)? else {
             continue;
         };
         for outcome in &block.outcomes {
@@ -259,14 +257,14 @@ pub(crate) async fn places_of(
     Ok(places)
 }
 
-fn count_billing(controller: &Controller, block: &FinalBlock) {
+fn count_billing(money: &Money, block: &FinalBlock) {
     for signed in &block.transactions {
         let Action::Settle(settle) = &signed.transaction.action else {
             continue;
         };
         for received_at_ms in settle.jobs.iter().filter_map(|job| job.received_at_ms) {
             let waited_ms = block.timestamp_ms.saturating_sub(received_at_ms);
-            controller.telemetry.billed.observe(waited_ms as f64 / 1e3);
+            money.ground.telemetry.billed.observe(waited_ms as f64 / 1e3);
         }
     }
 }
@@ -274,7 +272,7 @@ fn count_billing(controller: &Controller, block: &FinalBlock) {
 /// What a transaction paid. What this controller has not settled itself is looked at one by one: a claim may be for a
 /// ticket whose answer never came, and a settlement of somebody else's may name a job that is none of its lease's.
 async fn payments_in(
-    controller: &Controller,
+    money: &Money,
     block: &FinalBlock,
     signed: &SignedTransaction,
     events: &[Event],
@@ -284,8 +282,8 @@ async fn payments_in(
         let Some(payment) = payment(event, block.height) else {
             continue;
         };
-        let is_own = signed.key == controller.payer && matches!(signed.transaction.action, Action::Settle(_));
-        if is_own || disputes::is_of_its_ticket(controller, event).await? {
+        let is_own = signed.key == money.ground.payer && matches!(signed.transaction.action, Action::Settle(_));
+        if is_own || disputes::is_of_its_ticket(money, event).await? {
             payments.push(payment);
         }
     }
@@ -312,11 +310,11 @@ fn payment(event: &Event, height: u64) -> Option<Payment> {
 
 /// The job's place on the ledger, found by the block that paid it.
 pub(crate) async fn payment_of(
-    controller: &Controller,
+    money: &Money,
     (job, lease): (JobId, Option<LeaseId>),
     height: u64,
 ) -> Answer<Option<(piecework_model::Digest, u64)>> {
-    let Some(block) = controller.chain.block(height).await.map_err(chain)? else {
+    let Some(block) = money.ground.chain.block(height).await.map_err(chain)? else {
         return Ok(None);
     };
     let found = block.outcomes.iter().find(|outcome| {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use piecework_ledger::{Action, Key, LeaseState, OpenLease, SignedTransaction, Subject, TopUp, Transaction, Value};
-use piecework_model::{AccountId, Credits, Digest, Domain, LeaseId, Seal};
+use piecework_model::{AccountId, AnyCode, Code, Credits, Digest, Domain, LeaseId, Seal};
 use piecework_queue::ProviderLink;
 use piecework_store::Put;
 
 use crate::{
-    Answer, Controller, accounts, codecs,
+    Answer, accounts, codecs,
     failure::{Refusal, chain, refusal, rejected, store, submit},
-    money::{closing, lane::LaneState},
+    money::{Money, closing, lane::LaneState},
 };
 
 #[derive(Default)]
@@ -32,12 +32,12 @@ pub(crate) struct Leases {
 pub(crate) struct Book {
     pub(crate) lease: LeaseId,
     pub(crate) exposure_ucr: u64,
-    money: Mutex<Money>,
+    funds: Mutex<Funds>,
     lanes: DashMap<AccountId, Arc<Lane>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Money {
+struct Funds {
     budget: i128,
     /// Paid, or owed to a receipt.
     committed: i128,
@@ -45,7 +45,7 @@ struct Money {
     reserved: i128,
 }
 
-impl Money {
+impl Funds {
     fn available(&self) -> i128 {
         self.budget - self.committed - self.reserved
     }
@@ -59,14 +59,14 @@ pub(crate) struct Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.book.money.lock().reserved -= i128::from(self.amount);
+        self.book.funds.lock().reserved -= i128::from(self.amount);
     }
 }
 
 impl Reservation {
     /// The job cost this much: from now on it is owed.
     pub(crate) fn commit(self, price_ucr: u64) {
-        self.book.money.lock().committed += i128::from(price_ucr);
+        self.book.funds.lock().committed += i128::from(price_ucr);
     }
 
     pub(crate) fn book(&self) -> &Arc<Book> {
@@ -95,14 +95,14 @@ impl Leases {
     /// What is promised and not yet in a settlement, told at start for jobs of an earlier run.
     pub(crate) fn commit_earlier(&self, lease: LeaseId, price_ucr: u64) {
         if let Some(book) = self.book(lease) {
-            book.money.lock().committed += i128::from(price_ucr);
+            book.funds.lock().committed += i128::from(price_ucr);
         }
     }
 
     /// What was owed is not.
     pub(crate) fn forgive(&self, lease: LeaseId, price_ucr: u64) {
         if let Some(book) = self.book(lease) {
-            book.money.lock().committed -= i128::from(price_ucr);
+            book.funds.lock().committed -= i128::from(price_ucr);
         }
     }
 
@@ -120,12 +120,12 @@ impl Leases {
 
 impl Book {
     /// The lane to a provider; the first time in a run, after all numbers that were given out in it.
-    pub(crate) async fn lane(&self, controller: &Controller, provider: AccountId) -> Answer<Arc<Lane>> {
+    pub(crate) async fn lane(&self, money: &Money, provider: AccountId) -> Answer<Arc<Lane>> {
         let known = self.lanes.get(&provider).map(|lane| lane.value().clone());
         if let Some(lane) = known {
             return Ok(lane);
         }
-        let start = first_sequence(controller, (self.lease, provider)).await?;
+        let start = first_sequence(money, (self.lease, provider)).await?;
         let new = || {
             Arc::new(Lane {
                 numbers: tokio::sync::Mutex::default(),
@@ -143,16 +143,16 @@ impl Book {
     /// To receipts, and what is kept for running jobs.
     #[cfg(test)]
     pub(crate) fn owed(&self) -> (i128, i128) {
-        let money = self.money.lock();
-        (money.committed, money.reserved)
+        let funds = self.funds.lock();
+        (funds.committed, funds.reserved)
     }
 
     fn reserve(self: &Arc<Self>, amount: u64) -> Option<Reservation> {
-        let mut money = self.money.lock();
-        if money.available() < i128::from(amount) {
+        let mut funds = self.funds.lock();
+        if funds.available() < i128::from(amount) {
             return None;
         }
-        money.reserved += i128::from(amount);
+        funds.reserved += i128::from(amount);
         Some(Reservation {
             book: self.clone(),
             amount,
@@ -160,8 +160,8 @@ impl Book {
     }
 
     fn set_budget(&self, budget: Credits) {
-        let mut money = self.money.lock();
-        money.budget = money.budget.max(budget.0);
+        let mut funds = self.funds.lock();
+        funds.budget = funds.budget.max(budget.0);
     }
 }
 
@@ -169,9 +169,9 @@ impl Book {
 /// is settled it may have given out more.
 const SEQUENCES_OF_ANOTHER: u64 = 1_000_000;
 
-async fn first_sequence(controller: &Controller, key: (LeaseId, AccountId)) -> Answer<u64> {
-    let own = controller.store.sequence_high_water(key.0, key.1);
-    let lane = controller.chain.get(&Key::Lane(key.0, key.1)).await.map_err(chain)?;
+async fn first_sequence(money: &Money, key: (LeaseId, AccountId)) -> Answer<u64> {
+    let own = money.ground.store.sequence_high_water(key.0, key.1);
+    let lane = money.ground.chain.get(&Key::Lane(key.0, key.1)).await.map_err(chain)?;
     let taken = match lane {
         Some(Value::Lane(lane)) => lane.taken.last().map_or(0, |(_, end)| *end),
         Some(_) | None => 0,
@@ -184,7 +184,7 @@ async fn first_sequence(controller: &Controller, key: (LeaseId, AccountId)) -> A
 
 impl Lane {
     /// The next sequence; waits for the store once in ten thousand.
-    pub(crate) async fn next_sequence(&self, controller: &Controller, key: (LeaseId, AccountId)) -> Answer<u64> {
+    pub(crate) async fn next_sequence(&self, money: &Money, key: (LeaseId, AccountId)) -> Answer<u64> {
         loop {
             if let Some(sequence) = self.state.lock().take() {
                 return Ok(sequence);
@@ -193,7 +193,8 @@ impl Lane {
             let exhausted_at = self.state.lock().exhausted_at();
             if let Some(reserved_to) = exhausted_at {
                 let up_to = reserved_to + SEQUENCES_STEP;
-                controller
+                money
+                    .ground
                     .store
                     .reserve_sequences(key.0, key.1, up_to)
                     .await
@@ -221,7 +222,7 @@ impl Lane {
     /// Seals what has run and hands the seal over, if more than `above` ucr are at stake.
     pub(crate) async fn seal(
         &self,
-        controller: &Controller,
+        money: &Money,
         key: (LeaseId, AccountId),
         provider: &dyn ProviderLink,
         above_ucr: u64,
@@ -231,11 +232,11 @@ impl Lane {
                 return Ok(());
             };
             let (sequences, leaves): (Vec<u64>, Vec<Digest>) = batch.tickets.iter().copied().unzip();
-            let seal = Seal::sign(&controller.key, Domain::Tickets, &controller.network, key, &leaves);
+            let seal = Seal::sign(&money.ground.key, Domain::Tickets, &money.ground.network, key, &leaves);
             match provider.accept_seal(seal, sequences.clone()).await {
                 Ok(()) => batch.sealed(&sequences),
                 // It has lost its memory of them: nothing of theirs is at stake there, and asking again changes nothing.
-                Err(refused) if refused.code == "ticket.bad_seal" => {
+                Err(refused) if refused.code == Code::TicketBadSeal => {
                     tracing::warn!(provider = %key.1, %refused, "a provider does not have the tickets to be sealed");
                     batch.sealed(&sequences);
                 }
@@ -275,33 +276,28 @@ impl Drop for UnderSeal<'_> {
 /// Reserves `amount` in the developer's lease, opening or topping it up if need be.
 ///
 /// Refuses with `account.insufficient_credits` where the account does not cover it: nothing has run then.
-pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Reservation> {
-    if let Some(reservation) = controller
-        .leases
-        .books
-        .get(&developer)
-        .and_then(|book| book.reserve(amount))
-    {
+pub(crate) async fn reserve(money: &Money, developer: AccountId, amount: u64) -> Answer<Reservation> {
+    if let Some(reservation) = money.leases.books.get(&developer).and_then(|book| book.reserve(amount)) {
         return Ok(reservation);
     }
-    let opening = controller.leases.opening.entry(developer).or_default().value().clone();
+    let opening = money.leases.opening.entry(developer).or_default().value().clone();
     let _one_at_a_time = opening.lock().await;
-    let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
+    let known = money.leases.books.get(&developer).map(|book| book.value().clone());
     let book = match known {
         Some(book) => book,
-        None => match load(controller, developer).await? {
+        None => match load(money, developer).await? {
             Some(book) => book,
-            None => open(controller, developer, amount).await?,
+            None => open(money, developer, amount).await?,
         },
     };
     if let Some(reservation) = book.reserve(amount) {
         return Ok(reservation);
     }
-    match top_up(controller, developer, &book, amount).await {
+    match top_up(money, developer, &book, amount).await {
         // It was closed a moment ago.
-        Err(refusal) if ENDED.contains(&refusal.code.as_str()) => {
-            controller.leases.end(developer, book.lease);
-            let book = open(controller, developer, amount).await?;
+        Err(refusal) if refusal.code.is_one_of(&ENDED) => {
+            money.leases.end(developer, book.lease);
+            let book = open(money, developer, amount).await?;
             return book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok);
         }
         done => done?,
@@ -310,17 +306,17 @@ pub(crate) async fn reserve(controller: &Controller, developer: AccountId, amoun
 }
 
 /// What is said of a lease that takes nothing new.
-const ENDED: [&str; 2] = ["lease.draining", "lease.closed"];
+const ENDED: [Code; 2] = [Code::LeaseDraining, Code::LeaseClosed];
 
 /// Whether something was refused because its lease takes nothing new, and the ledger says so too: the next try is on
 /// another lease.
-pub(crate) async fn has_ended(controller: &Controller, lease: LeaseId, code: &str) -> bool {
-    if !ENDED.contains(&code) {
+pub(crate) async fn has_ended(money: &Money, lease: LeaseId, code: &AnyCode) -> bool {
+    if !code.is_one_of(&ENDED) {
         return false;
     }
-    match controller.chain.get(&Key::Lease(lease)).await {
+    match money.ground.chain.get(&Key::Lease(lease)).await {
         Ok(Some(Value::Lease(record))) if record.state != LeaseState::Open => {
-            controller.leases.end(record.developer, lease);
+            money.leases.end(record.developer, lease);
             true
         }
         Ok(_) | Err(_) => false,
@@ -329,7 +325,7 @@ pub(crate) async fn has_ended(controller: &Controller, lease: LeaseId, code: &st
 
 fn insufficient(amount: u64) -> Box<Refusal> {
     let mut refusal = refusal(
-        "account.insufficient_credits",
+        Code::AccountInsufficientCredits,
         format!("a run can cost up to {amount} ucr and the account does not cover that; nothing ran"),
     );
     refusal.hint =
@@ -338,48 +334,48 @@ fn insufficient(amount: u64) -> Box<Refusal> {
 }
 
 /// Makes sure that the developer's book is known, if there is one.
-pub(crate) async fn load_once(controller: &Controller, developer: AccountId) -> Answer<()> {
-    if !controller.leases.books.contains_key(&developer) {
-        load(controller, developer).await?;
+pub(crate) async fn load_once(money: &Money, developer: AccountId) -> Answer<()> {
+    if !money.leases.books.contains_key(&developer) {
+        load(money, developer).await?;
     }
     Ok(())
 }
 
 /// The developer's book from the ledger, if there is an open lease.
-async fn load(controller: &Controller, developer: AccountId) -> Answer<Option<Arc<Book>>> {
-    let Some(id) = codecs::remembered_lease(controller, developer).await? else {
+async fn load(money: &Money, developer: AccountId) -> Answer<Option<Arc<Book>>> {
+    let Some(id) = codecs::remembered_lease(&money.ground, developer).await? else {
         return Ok(None);
     };
-    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
+    let Some(Value::Lease(lease)) = money.ground.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
         return Ok(None);
     };
-    if lease.state != LeaseState::Open || !lease.payer_keys.contains(&controller.payer) {
+    if lease.state != LeaseState::Open || !lease.payer_keys.contains(&money.ground.payer) {
         return Ok(None);
     }
-    let money = Money {
+    let funds = Funds {
         budget: lease.budget.0,
         committed: lease.used.0,
         reserved: 0,
     };
-    Ok(Some(enter(controller, developer, id, lease.exposure_ucr, money)))
+    Ok(Some(enter(money, developer, id, lease.exposure_ucr, funds)))
 }
 
-fn enter(controller: &Controller, developer: AccountId, lease: LeaseId, exposure_ucr: u64, money: Money) -> Arc<Book> {
+fn enter(money: &Money, developer: AccountId, lease: LeaseId, exposure_ucr: u64, funds: Funds) -> Arc<Book> {
     let book = Arc::new(Book {
         lease,
         exposure_ucr,
-        money: Mutex::new(money),
+        funds: Mutex::new(funds),
         lanes: DashMap::new(),
     });
-    controller.leases.by_lease.insert(lease, book.clone());
-    controller.leases.books.insert(developer, book.clone());
+    money.leases.by_lease.insert(lease, book.clone());
+    money.leases.books.insert(developer, book.clone());
     book
 }
 
 /// The same, with what a closing lease still holds.
-async fn insufficient_now(controller: &Controller, developer: AccountId, amount: u64) -> Box<Refusal> {
+async fn insufficient_now(money: &Money, developer: AccountId, amount: u64) -> Box<Refusal> {
     let mut refusal = insufficient(amount);
-    let closing = closing::of(controller, developer).await.unwrap_or_default();
+    let closing = closing::of(money, developer).await.unwrap_or_default();
     if let Some(closing) = closing.first() {
         refusal.hint = Some(format!(
             "your lease {} is closing; what it holds is free again after block {} (`piecework leases`)",
@@ -390,78 +386,78 @@ async fn insufficient_now(controller: &Controller, developer: AccountId, amount:
 }
 
 /// How much to hold: the usual step as far as the account covers it, at least `amount`.
-async fn step(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Credits> {
-    let Some(Value::Account(account)) = controller.chain.get(&Key::Account(developer)).await.map_err(chain)? else {
+async fn step(money: &Money, developer: AccountId, amount: u64) -> Answer<Credits> {
+    let Some(Value::Account(account)) = money.ground.chain.get(&Key::Account(developer)).await.map_err(chain)? else {
         return Err(insufficient(amount));
     };
-    let wanted = i128::from(controller.tuning.budget_step_ucr.max(amount));
+    let wanted = i128::from(money.ground.tuning.budget_step_ucr.max(amount));
     let budget = wanted.min(account.available().0);
     if budget < i128::from(amount) || budget <= 0 {
-        return Err(insufficient_now(controller, developer, amount).await);
+        return Err(insufficient_now(money, developer, amount).await);
     }
     Ok(Credits(budget))
 }
 
-async fn open(controller: &Controller, developer: AccountId, amount: u64) -> Answer<Arc<Book>> {
-    let budget = step(controller, developer, amount).await?;
-    let Some(key) = accounts::custodial_key(controller, developer).await? else {
+async fn open(money: &Money, developer: AccountId, amount: u64) -> Answer<Arc<Book>> {
+    let budget = step(money, developer, amount).await?;
+    let Some(key) = accounts::custodial_key(&money.accounts, developer).await? else {
         let refused = Refusal::new(
-            "lease.none",
+            Code::LeaseNone,
             "no lease pays for your runs, and only you hold the account's key",
         );
         return Err(refused.hint("open one: `piecework leases open --key FILE`").into());
     };
-    let tuning = &controller.tuning;
+    let tuning = &money.ground.tuning;
     let action = Action::OpenLease(OpenLease {
         subject: Subject::AnyFunction,
         provider: None,
-        controller: controller.account,
+        controller: money.ground.account,
         price_caps: tuning.price_caps,
         budget,
-        payer_keys: vec![controller.payer],
-        mailboxes: vec![controller.payer],
+        payer_keys: vec![money.ground.payer],
+        mailboxes: vec![money.ground.payer],
         exposure_ucr: tuning.exposure_ucr,
     });
-    let sent = accounts::send(controller, developer, &key, action).await?;
+    let sent = accounts::send(&money.accounts, developer, &key, action).await?;
     let lease = LeaseId::of(developer, sent.nonce);
-    codecs::keep(controller, &codecs::lease_of(developer, lease)?).await?;
-    let money = Money {
+    codecs::keep(&money.ground, &codecs::lease_of(developer, lease)?).await?;
+    let funds = Funds {
         budget: budget.0,
         committed: 0,
         reserved: 0,
     };
-    Ok(enter(controller, developer, lease, tuning.exposure_ucr, money))
+    Ok(enter(money, developer, lease, tuning.exposure_ucr, funds))
 }
 
 /// Adds to a lease on which more was drawn than this controller knew of: by claims, or by jobs opened on the ledger that
 /// came to nothing.
-pub(crate) async fn feed(controller: &Controller, lease: LeaseId, amount: u64) -> Answer<()> {
+pub(crate) async fn feed(money: &Money, lease: LeaseId, amount: u64) -> Answer<()> {
     let found = {
-        let mut books = controller.leases.books.iter();
+        let mut books = money.leases.books.iter();
         books.find_map(|entry| (entry.lease == lease).then(|| (*entry.key(), entry.value().clone())))
     };
     let Some((developer, book)) = found else {
         return Ok(());
     };
-    let opening = controller.leases.opening.entry(developer).or_default().value().clone();
+    let opening = money.leases.opening.entry(developer).or_default().value().clone();
     let _one_at_a_time = opening.lock().await;
-    top_up(controller, developer, &book, amount).await?;
-    book.money.lock().committed += i128::from(amount);
+    top_up(money, developer, &book, amount).await?;
+    book.funds.lock().committed += i128::from(amount);
     Ok(())
 }
 
-async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {
-    let amount = step(controller, developer, amount).await?;
-    let Some(key) = accounts::custodial_key(controller, developer).await? else {
+async fn top_up(money: &Money, developer: AccountId, book: &Book, amount: u64) -> Answer<()> {
+    let amount = step(money, developer, amount).await?;
+    let Some(key) = accounts::custodial_key(&money.accounts, developer).await? else {
         let refused = Refusal::new(
-            "account.insufficient_credits",
+            Code::AccountInsufficientCredits,
             "the lease does not cover the run; nothing ran",
         );
         let hint = "hold more in it: `piecework leases top-up AMOUNT --key FILE`";
         return Err(refused.hint(hint).into());
     };
     accounts::send(
-        controller,
+        &money.accounts,
         developer,
         &key,
         Action::TopUp(TopUp {
@@ -470,7 +466,7 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
         }),
     )
     .await?;
-    if let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(book.lease)).await.map_err(chain)? {
+    if let Some(Value::Lease(lease)) = money.ground.chain.get(&Key::Lease(book.lease)).await.map_err(chain)? {
         book.set_budget(lease.budget);
     }
     Ok(())
@@ -478,15 +474,15 @@ async fn top_up(controller: &Controller, developer: AccountId, book: &Book, amou
 
 /// A developer opened or fed a lease, or said who pays from it, by a transaction of their own. What is to be kept of it
 /// comes back.
-pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: LeaseId) -> Answer<Option<Put>> {
-    let Some(Value::Lease(lease)) = controller.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
+pub(crate) async fn noticed(money: &Money, developer: AccountId, id: LeaseId) -> Answer<Option<Put>> {
+    let Some(Value::Lease(lease)) = money.ground.chain.get(&Key::Lease(id)).await.map_err(chain)? else {
         return Ok(None);
     };
-    let is_ours = lease.payer_keys.contains(&controller.payer);
-    let known = controller.leases.books.get(&developer).map(|book| book.value().clone());
+    let is_ours = lease.payer_keys.contains(&money.ground.payer);
+    let known = money.leases.books.get(&developer).map(|book| book.value().clone());
     match known {
         Some(book) if book.lease == id && is_ours => book.set_budget(lease.budget),
-        Some(book) if book.lease == id => controller.leases.end(developer, id),
+        Some(book) if book.lease == id => money.leases.end(developer, id),
         Some(_) => {}
         None if is_ours && lease.state == LeaseState::Open => return codecs::lease_of(developer, id).map(Some),
         None => {}
@@ -495,28 +491,29 @@ pub(crate) async fn noticed(controller: &Controller, developer: AccountId, id: L
 }
 
 /// The same where only the lease is named.
-pub(crate) async fn changed(controller: &Controller, id: LeaseId) -> Answer<Option<Put>> {
-    match controller.chain.get(&Key::Lease(id)).await.map_err(chain)? {
-        Some(Value::Lease(lease)) => noticed(controller, lease.developer, id).await,
+pub(crate) async fn changed(money: &Money, id: LeaseId) -> Answer<Option<Put>> {
+    match money.ground.chain.get(&Key::Lease(id)).await.map_err(chain)? {
+        Some(Value::Lease(lease)) => noticed(money, lease.developer, id).await,
         Some(_) | None => Ok(None),
     }
 }
 
 /// Signs with the payer key what needs no nonce.
-pub(crate) fn payer_signed(controller: &Controller, action: Action) -> SignedTransaction {
+pub(crate) fn payer_signed(money: &Money, action: Action) -> SignedTransaction {
     let transaction = Transaction {
-        sender: controller.account,
+        sender: money.ground.account,
         nonce: 0,
         action,
     };
-    SignedTransaction::sign(transaction, &controller.key, &controller.network)
+    SignedTransaction::sign(transaction, &money.ground.key, &money.ground.network)
 }
 
 /// Submits a payer's transaction and waits for its block.
-pub(crate) async fn submit_as_payer(controller: &Controller, action: Action) -> Answer<piecework_chain::Final> {
-    controller
+pub(crate) async fn submit_as_payer(money: &Money, action: Action) -> Answer<piecework_chain::Final> {
+    money
+        .ground
         .chain
-        .submit_and_wait(payer_signed(controller, action))
+        .submit_and_wait(payer_signed(money, action))
         .await
         .map_err(submit)
 }

@@ -11,16 +11,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use piecework_ledger::{Action, Metered, Settle, SettledJob};
-use piecework_model::{Digest, Seal};
+use piecework_model::{Code, Digest, Seal};
 use piecework_queue::{ProviderLink, Unsealed};
 use tokio::task::JoinSet;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     clock::within,
     failure::{rejected, store},
     money::{
-        leases,
+        Money, leases,
         outbox::{Batch, LaneKey, Outbox, Outgoing},
         pace::{Unsettled, back_off, until_turn},
         withheld,
@@ -33,8 +33,8 @@ const SETTLE_JOBS_MAX: usize = 500;
 const LAST_WITHIN: Duration = Duration::from_secs(5);
 
 /// Puts what an earlier run left unsettled into the outbox; their lanes' leases must be known by then.
-pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
-    let unsettled = controller.store.unsettled().await.map_err(store)?;
+pub(crate) async fn take_up(money: &Arc<Money>) -> Answer<()> {
+    let unsettled = money.ground.store.unsettled().await.map_err(store)?;
     if !unsettled.is_empty() {
         tracing::info!(
             jobs = unsettled.len(),
@@ -42,23 +42,23 @@ pub(crate) async fn take_up(controller: &Arc<Controller>) -> Answer<()> {
         );
     }
     for job in unsettled {
-        leases::load_once(controller, job.developer).await?;
-        if let Some(owed) = withheld::take_up(controller, &job).await? {
-            controller.outbox.push(owed);
+        leases::load_once(money, job.developer).await?;
+        if let Some(owed) = withheld::take_up(money, &job).await? {
+            money.outbox.push(owed);
         }
     }
     Ok(())
 }
 
 /// Gives each lane that has receipts a task, until shutdown; then each settles a last time.
-pub(crate) async fn run(controller: Arc<Controller>) {
+pub(crate) async fn run(money: Arc<Money>) {
     let mut tasks = JoinSet::new();
     loop {
-        let outbox = &controller.outbox;
+        let outbox = &money.outbox;
         let is_stopping = tokio::select! {
-            () = controller.shutdown.cancelled() => true,
+            () = money.ground.shutdown.cancelled() => true,
             () = outbox.news() => false,
-            () = controller.clock.sleep(controller.tuning.settle_every), if outbox.has_parked() => false,
+            () = money.ground.clock.sleep(money.ground.tuning.settle_every), if outbox.has_parked() => false,
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended {
                     tracing::error!(%error, "a lane's settlement panicked; retrying");
@@ -66,17 +66,17 @@ pub(crate) async fn run(controller: Arc<Controller>) {
                 continue;
             }
         };
-        let is_here = |provider| controller.link(provider).is_ok();
+        let is_here = |provider| money.providers.link(provider).is_ok();
         for lane in outbox.take_fresh().into_iter().chain(outbox.take_parked(is_here)) {
-            tasks.spawn(serve(controller.clone(), lane));
+            tasks.spawn(serve(money.clone(), lane));
         }
         if is_stopping {
             break;
         }
     }
     let last = async { while tasks.join_next().await.is_some() {} };
-    if within(&*controller.clock, LAST_WITHIN, last).await.is_none() {
-        let jobs = controller.outbox.len();
+    if within(&*money.ground.clock, LAST_WITHIN, last).await.is_none() {
+        let jobs = money.outbox.len();
         tracing::info!(
             jobs,
             "stopped before all receipts were settled; the rest are settled after the next start"
@@ -111,8 +111,8 @@ enum Turn {
 
 /// Settles one lane, turn by turn, until nothing waits in it, its provider goes away, or shutdown. It waits for nobody else,
 /// and nobody for it.
-async fn serve(controller: Arc<Controller>, lane: LaneKey) {
-    let (outbox, tuning) = (&controller.outbox, &controller.tuning);
+async fn serve(money: Arc<Money>, lane: LaneKey) {
+    let (outbox, tuning) = (&money.outbox, &money.ground.tuning);
     let mut served = Served {
         outbox,
         lane,
@@ -121,18 +121,18 @@ async fn serve(controller: Arc<Controller>, lane: LaneKey) {
     let mut failures = 0;
     loop {
         let wait = match failures {
-            0 => until_turn(lane, tuning.settle_every, controller.clock.now()),
+            0 => until_turn(lane, tuning.settle_every, money.ground.clock.now()),
             failures => back_off(failures),
         };
         let is_stopping = tokio::select! {
-            () = controller.shutdown.cancelled() => true,
-            () = controller.clock.sleep(wait) => false,
+            () = money.ground.shutdown.cancelled() => true,
+            () = money.ground.clock.sleep(wait) => false,
         };
         // One that fails now would only hold up the shutdown.
         if is_stopping && failures > 0 {
             return;
         }
-        match turn(&controller, lane).await {
+        match turn(&money, lane).await {
             Turn::Through => failures = 0,
             Turn::Failed => failures = failures.saturating_add(1),
             Turn::Away => return,
@@ -149,21 +149,21 @@ async fn serve(controller: Arc<Controller>, lane: LaneKey) {
 
 /// What comes in meanwhile waits for the next turn, unless a batch was of full size: a settlement costs the ledger a block,
 /// however few jobs are in it.
-async fn turn(controller: &Controller, lane: LaneKey) -> Turn {
+async fn turn(money: &Money, lane: LaneKey) -> Turn {
     loop {
-        let Ok(provider) = controller.link(lane.1) else {
+        let Ok(provider) = money.providers.link(lane.1) else {
             return Turn::Away;
         };
-        let mut batch = controller.outbox.take(lane, SETTLE_JOBS_MAX);
+        let mut batch = money.outbox.take(lane, SETTLE_JOBS_MAX);
         let is_full = batch.receipts().len() == SETTLE_JOBS_MAX;
         if batch.receipts().is_empty() {
             return Turn::Through;
         }
         batch.sort();
-        match try_settle(controller, lane, &*provider, batch.receipts()).await {
+        match try_settle(money, lane, &*provider, batch.receipts()).await {
             Ok(()) => batch.done(),
             Err(unsettled) => {
-                if !recover(controller, lane, batch, &unsettled).await {
+                if !recover(money, lane, batch, &unsettled).await {
                     return Turn::Failed;
                 }
             }
@@ -175,31 +175,31 @@ async fn turn(controller: &Controller, lane: LaneKey) -> Turn {
 }
 
 /// Whether the batch came to its end all the same; else it is tried again.
-async fn recover(controller: &Controller, lane: LaneKey, batch: Batch<'_>, unsettled: &Unsettled) -> bool {
+async fn recover(money: &Money, lane: LaneKey, batch: Batch<'_>, unsettled: &Unsettled) -> bool {
     let jobs = batch.receipts().len();
     tracing::error!(lease = %lane.0, provider = %lane.1, jobs, %unsettled, "a settlement failed");
-    controller.telemetry.settlements_failed.inc();
+    money.ground.telemetry.settlements_failed.inc();
     let refusal = match unsettled {
         Unsettled::Refused(refusal) => refusal,
         Unsettled::SealOverdue | Unsettled::NoPlace | Unsettled::LedgerOverdue => return false,
     };
-    match refusal.code.as_str() {
-        "settle.budget" => {
-            feed(controller, lane, batch.receipts()).await;
+    match refusal.code.known() {
+        Some(Code::SettleBudget) => {
+            feed(money, lane, batch.receipts()).await;
             false
         }
-        "lease.closed" => give_up(controller, batch, "its lease closed before it was settled").await,
-        "settle.not_payer" => give_up(controller, batch, "this controller pays from its lease no more").await,
-        _ => false,
+        Some(Code::LeaseClosed) => give_up(money, batch, "its lease closed before it was settled").await,
+        Some(Code::SettleNotPayer) => give_up(money, batch, "this controller pays from its lease no more").await,
+        Some(_) | None => false,
     }
 }
 
 /// This controller cannot pay these any more: their lease closed before their provider came back to seal them, or its
 /// developer took this controller's key away. In its window a provider claims what it has a seal for.
-async fn give_up(controller: &Controller, mut batch: Batch<'_>, reason: &str) -> bool {
+async fn give_up(money: &Money, mut batch: Batch<'_>, reason: &str) -> bool {
     while let Some(outgoing) = batch.receipts().last() {
         let job = outgoing.receipt.job;
-        if let Err(refusal) = withheld::lost(controller, job, reason).await {
+        if let Err(refusal) = withheld::lost(money, job, reason).await {
             tracing::error!(%job, %refusal, "recording that a job will not be paid failed");
             return false;
         }
@@ -209,41 +209,36 @@ async fn give_up(controller: &Controller, mut batch: Batch<'_>, reason: &str) ->
 }
 
 /// The lease had not enough left for these: claims have drawn on it as well.
-async fn feed(controller: &Controller, lane: LaneKey, batch: &[Outgoing]) {
+async fn feed(money: &Money, lane: LaneKey, batch: &[Outgoing]) {
     let prices = batch.iter().map(|outgoing| outgoing.receipt.price_ucr);
     let missing = prices.fold(0, u64::saturating_add).max(1);
-    if let Err(refusal) = leases::feed(controller, lane.0, missing).await {
+    if let Err(refusal) = leases::feed(money, lane.0, missing).await {
         tracing::error!(lease = %lane.0, %refusal, "topping up a lease failed");
     }
 }
 
 async fn try_settle(
-    controller: &Controller,
+    money: &Money,
     lane: LaneKey,
     provider: &dyn ProviderLink,
     batch: &[Outgoing],
 ) -> Result<(), Unsettled> {
-    let places = &controller.places;
-    let clock = &*controller.clock;
+    let places = &money.places;
+    let clock = &*money.ground.clock;
     let seal = places
-        .sealing(clock, lane.1, sealed(controller, lane, provider, batch))
+        .sealing(clock, lane.1, sealed(money, lane, provider, batch))
         .await?;
-    let settle = leases::submit_as_payer(controller, Action::Settle(settlement(lane, batch, &seal)));
+    let settle = leases::submit_as_payer(money, Action::Settle(settlement(lane, batch, &seal)));
     let done = places.submitting(clock, settle).await?;
-    controller.telemetry.settled.inc_by(batch.len() as u64);
+    money.ground.telemetry.settled.inc_by(batch.len() as u64);
     tracing::debug!(lease = %lane.0, jobs = batch.len(), height = done.height, "settled");
     Ok(())
 }
 
 /// The provider gets the seal over its tickets and gives its own over the receipts. Cancel safe.
-async fn sealed(
-    controller: &Controller,
-    lane: LaneKey,
-    provider: &dyn ProviderLink,
-    batch: &[Outgoing],
-) -> Answer<Seal> {
-    if let Some(tickets) = controller.leases.book(lane.0).and_then(|book| book.known_lane(lane.1)) {
-        tickets.seal(controller, lane, provider, 0).await?;
+async fn sealed(money: &Money, lane: LaneKey, provider: &dyn ProviderLink, batch: &[Outgoing]) -> Answer<Seal> {
+    if let Some(tickets) = money.leases.book(lane.0).and_then(|book| book.known_lane(lane.1)) {
+        tickets.seal(money, lane, provider, 0).await?;
     }
     let receipts = batch.iter().map(|outgoing| Unsealed {
         receipt: outgoing.receipt.clone(),

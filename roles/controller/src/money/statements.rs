@@ -8,7 +8,7 @@ use piecework_model::{AccountId, Credits, LeaseId};
 use piecework_store::Put;
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, Controller, codecs, failure::chain};
+use crate::{Answer, codecs, failure::chain, money::Money};
 
 /// One movement of a statement, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,13 +29,13 @@ pub(crate) fn statement_space(account: AccountId) -> String {
 /// The lines of the transaction at `index` of the block. Their keys say their place, so that writing them again changes
 /// nothing.
 pub(super) async fn of(
-    controller: &Controller,
+    money: &Money,
     block: &FinalBlock,
     index: u32,
     (signed, events): (&SignedTransaction, &[Event]),
 ) -> Answer<Vec<Put>> {
     let payer = match events.iter().find_map(paying_lease) {
-        Some(lease) => developer_of(controller, lease).await?,
+        Some(lease) => developer_of(money, lease).await?,
         None => None,
     };
     let lines = lines(block, signed, events, payer).into_iter().enumerate();
@@ -158,8 +158,8 @@ fn lines(
     lines
 }
 
-async fn developer_of(controller: &Controller, lease: LeaseId) -> Answer<Option<AccountId>> {
-    match controller.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
+async fn developer_of(money: &Money, lease: LeaseId) -> Answer<Option<AccountId>> {
+    match money.ground.chain.get(&Key::Lease(lease)).await.map_err(chain)? {
         Some(Value::Lease(lease)) => Ok(Some(lease.developer)),
         Some(_) | None => Ok(None),
     }

@@ -18,20 +18,22 @@ use piecework_api::{
     errors::Refusal,
     held::{Decision, HeldState, HeldView},
 };
-use piecework_model::{AccountId, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId};
+use piecework_model::{
+    AccountId, Code, Counters, Credits, FunctionId, FunctionName, JobId, JobStatus, LeaseId, Limits,
+};
 use piecework_scheduler::{Counter, Finding, MachineClass, Outlier, Sample, Usage};
 use piecework_store::{Job, JobFilter};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Answer, Controller,
+    Answer,
     accounts::audit,
     again::again,
     clock::{now_ms, timestamp},
     codecs,
     failure::{refuse, store},
-    money::{leases::Lane, outbox::Outgoing},
+    money::{Money, leases::Lane, outbox::Outgoing},
     providers::standings,
 };
 
@@ -63,6 +65,8 @@ pub(crate) struct Payable {
     pub(crate) developer: AccountId,
     pub(crate) function: (FunctionId, u32),
     pub(crate) function_name: FunctionName,
+    /// Bytes of its traffic that streamed through here; none that is known, of an earlier run's.
+    pub(crate) streamed_bytes: u64,
     /// Where its ticket waits for a seal; none of an earlier run's.
     pub(crate) lane: Option<Arc<Lane>>,
 }
@@ -90,10 +94,19 @@ enum State {
 }
 
 impl Payable {
+    /// What of it is the provider's word alone. A stream was counted here, and how long a slot was held was seen: a run that is
+    /// long once, or streams much once, claims nothing that would have to be compared.
     fn sample(&self) -> Sample {
+        let receipt = &self.outgoing.receipt;
+        let counters = receipt.counters;
+        let slot = Limits::SLOT_BYTES.saturating_mul(receipt.duration_us / 1_000);
         Sample {
-            provider: self.outgoing.receipt.provider,
-            counters: self.outgoing.receipt.counters,
+            provider: receipt.provider,
+            counters: Counters {
+                memory_byte_ms: counters.memory_byte_ms.saturating_sub(slot),
+                egress_bytes: counters.egress_bytes.saturating_sub(self.streamed_bytes),
+                ..counters
+            },
         }
     }
 
@@ -125,6 +138,7 @@ impl Payable {
             developer: job.developer,
             function: (job.function, job.version),
             function_name: job.function_name.clone(),
+            streamed_bytes: 0,
             lane: None,
         })
     }
@@ -132,36 +146,36 @@ impl Payable {
 
 /// Owes the receipt, unless it stands out: then it waits for an operator, or for its time. Never fails: a provider that has
 /// done the work does not pay for a disk of this controller's, and what cannot be looked at or written down is owed.
-pub(crate) async fn pay_if_usual(controller: &Controller, payable: Payable) {
-    let outlier = match standing_out(controller, &payable).await {
+pub(crate) async fn pay_if_usual(money: &Money, payable: Payable) {
+    let outlier = match standing_out(money, &payable).await {
         Ok(Some(outlier)) => outlier,
-        Ok(None) => return pay(controller, payable),
-        Err(refusal) => return unlooked(controller, payable, &refusal),
+        Ok(None) => return pay(money, payable),
+        Err(refusal) => return unlooked(money, payable, &refusal),
     };
     let record = payable.record(State::Held, in_words(&outlier));
-    match hold(controller, &record).await {
+    match hold(money, &record).await {
         Ok(()) => {
-            controller.withheld.held.insert(record.job, payable);
+            money.withheld.held.insert(record.job, payable);
         }
-        Err(refusal) => unlooked(controller, payable, &refusal),
+        Err(refusal) => unlooked(money, payable, &refusal),
     }
 }
 
-fn unlooked(controller: &Controller, payable: Payable, refusal: &Refusal) {
+fn unlooked(money: &Money, payable: Payable, refusal: &Refusal) {
     let job = payable.outgoing.receipt.job;
     tracing::error!(%job, %refusal, "checking or holding a receipt failed; paying it");
-    pay(controller, payable);
+    pay(money, payable);
 }
 
 /// What makes the receipt stand out; where nothing does, it is learned from.
-async fn standing_out(controller: &Controller, payable: &Payable) -> Answer<Option<Outlier>> {
+async fn standing_out(money: &Money, payable: &Payable) -> Answer<Option<Outlier>> {
     match payable.outgoing.receipt.status {
         JobStatus::Ok | JobStatus::Failed => {}
         // Whatever they used is bounded by their limits, and the caller sees how they ended.
         JobStatus::TimedOut | JobStatus::OutOfMemory | JobStatus::Cancelled => return Ok(None),
     }
-    let usage = usage(controller, payable.function).await?;
-    let class = class_of(controller, payable.outgoing.receipt.provider);
+    let usage = usage(money, payable.function).await?;
+    let class = class_of(money, payable.outgoing.receipt.provider);
     let sample = payable.sample();
     let mut usage = usage.lock();
     let outlier = usage.outlier(class, &sample);
@@ -171,26 +185,26 @@ async fn standing_out(controller: &Controller, payable: &Payable) -> Answer<Opti
     Ok(outlier)
 }
 
-fn pay(controller: &Controller, payable: Payable) {
+fn pay(money: &Money, payable: Payable) {
     let receipt = &payable.outgoing.receipt;
     if let Some(lane) = &payable.lane {
         lane.ran(receipt.sequence, receipt.price_ucr);
     }
-    controller.outbox.push(payable.outgoing);
+    money.outbox.push(payable.outgoing);
 }
 
-fn class_of(controller: &Controller, provider: AccountId) -> MachineClass {
-    let seen = controller.providers.by_account(provider);
+fn class_of(money: &Money, provider: AccountId) -> MachineClass {
+    let seen = money.providers.by_account(provider);
     MachineClass::of(seen.and_then(|seen| seen.cpu_us_per_unit()))
 }
 
 /// What the version usually uses: from its last jobs, where this run has not seen any.
-async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Arc<Mutex<Usage>>> {
-    if let Some(usage) = controller.withheld.usages.get(&version) {
+async fn usage(money: &Money, version: (FunctionId, u32)) -> Answer<Arc<Mutex<Usage>>> {
+    if let Some(usage) = money.withheld.usages.get(&version) {
         return Ok(usage);
     }
     let mut usage = Usage::default();
-    let Some((function, _)) = controller.store.function_ever(version.0).await.map_err(store)? else {
+    let Some((function, _)) = money.ground.store.function_ever(version.0).await.map_err(store)? else {
         // The reference function, which no table knows.
         return Ok(Arc::new(Mutex::new(usage)));
     };
@@ -200,7 +214,7 @@ async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Ar
         before: None,
         limit: 100,
     };
-    let page = controller.store.list_jobs(&filter).await.map_err(store)?;
+    let page = money.ground.store.list_jobs(&filter).await.map_err(store)?;
     for job in page
         .items
         .iter()
@@ -208,25 +222,22 @@ async fn usage(controller: &Controller, version: (FunctionId, u32)) -> Answer<Ar
         .filter(|job| job.version == version.1 && job.paid)
     {
         if let Some(payable) = Payable::of(job) {
-            let class = class_of(controller, payable.outgoing.receipt.provider);
+            let class = class_of(money, payable.outgoing.receipt.provider);
             usage.learn(class, payable.sample());
         }
     }
-    Ok(controller
-        .withheld
-        .usages
-        .get_with(version, || Arc::new(Mutex::new(usage))))
+    Ok(money.withheld.usages.get_with(version, || Arc::new(Mutex::new(usage))))
 }
 
 /// From here on it is held, also after a restart.
-async fn hold(controller: &Controller, record: &Record) -> Answer<()> {
+async fn hold(money: &Money, record: &Record) -> Answer<()> {
     let job = record.job;
     tracing::warn!(%job, provider = %record.provider, reason = record.reason, "holding a receipt for review");
-    codecs::put_json(controller, SPACE, &job.to_string(), record).await?;
-    controller.telemetry.receipts_held.inc();
+    codecs::put_json(&money.ground, SPACE, &job.to_string(), record).await?;
+    money.ground.telemetry.receipts_held.inc();
     let detail = json!({"provider": record.provider, "price_ucr": record.price_ucr, "reason": record.reason});
     let who = (None, record.provider);
-    let flagged = audit::record(controller, who, ("receipt", "held"), job.to_string(), detail);
+    let flagged = audit::record(&money.accounts, who, ("receipt", "held"), job.to_string(), detail);
     if let Err(refusal) = flagged.await {
         tracing::error!(%job, %refusal, "recording a held receipt in the audit log failed");
     }
@@ -246,80 +257,77 @@ fn in_words(outlier: &Outlier) -> String {
 }
 
 /// Nothing is owed for it, now and after a restart.
-pub(crate) async fn refuse_payment(controller: &Controller, payable: &Payable, reason: &str) -> Answer<()> {
+pub(crate) async fn refuse_payment(money: &Money, payable: &Payable, reason: &str) -> Answer<()> {
     let job = payable.outgoing.receipt.job;
     let record = payable.record(State::Refused, reason.to_owned());
     tracing::warn!(%job, provider = %record.provider, reason, "not paying a receipt");
-    codecs::put_json(controller, SPACE, &job.to_string(), &record).await?;
-    controller.telemetry.receipts_refused.inc();
+    codecs::put_json(&money.ground, SPACE, &job.to_string(), &record).await?;
+    money.ground.telemetry.receipts_refused.inc();
     let price_ucr = payable.outgoing.receipt.price_ucr;
-    controller.leases.forgive(payable.outgoing.receipt.lease, price_ucr);
+    money.leases.forgive(payable.outgoing.receipt.lease, price_ucr);
     let detail = json!({"provider": record.provider, "price_ucr": price_ucr, "reason": reason});
     let who = (None, record.provider);
-    audit::record(controller, who, ("receipt", "refused"), job.to_string(), detail).await
+    audit::record(&money.accounts, who, ("receipt", "refused"), job.to_string(), detail).await
 }
 
 /// What a job of an earlier run is owed: `None` where it is held, or refused.
-pub(crate) async fn take_up(controller: &Controller, job: &Job) -> Answer<Option<Outgoing>> {
+pub(crate) async fn take_up(money: &Money, job: &Job) -> Answer<Option<Outgoing>> {
     let Some(payable) = Payable::of(job) else {
         return Ok(None);
     };
     let committed = || {
         let lease = payable.outgoing.receipt.lease;
-        controller.leases.commit_earlier(lease, job.price_ucr);
+        money.leases.commit_earlier(lease, job.price_ucr);
     };
-    match record_of(controller, job.id).await?.map(|record| record.state) {
+    match record_of(money, job.id).await?.map(|record| record.state) {
         None => {
             committed();
             Ok(Some(payable.outgoing))
         }
         Some(State::Held) => {
             committed();
-            controller.withheld.held.insert(job.id, payable);
+            money.withheld.held.insert(job.id, payable);
             Ok(None)
         }
         Some(State::Refused) => Ok(None),
     }
 }
 
-async fn record_of(controller: &Controller, job: JobId) -> Answer<Option<Record>> {
-    let bytes = controller.store.value(SPACE, &job.to_string()).await.map_err(store)?;
+async fn record_of(money: &Money, job: JobId) -> Answer<Option<Record>> {
+    let bytes = money.ground.store.value(SPACE, &job.to_string()).await.map_err(store)?;
     bytes.map(|bytes| codecs::from_json(&bytes)).transpose()
 }
 
 /// What was decided about a job's receipt, or waits to be.
-pub(crate) async fn of(controller: &Controller, job: JobId) -> Answer<Option<HeldView>> {
-    match record_of(controller, job).await? {
-        Some(record) => Ok(Some(view(controller, record).await)),
+pub(crate) async fn of(money: &Money, job: JobId) -> Answer<Option<HeldView>> {
+    match record_of(money, job).await? {
+        Some(record) => Ok(Some(view(money, record).await)),
         None => Ok(None),
     }
 }
 
 /// By job, oldest first.
-pub(crate) async fn list(
-    controller: &Controller,
-    after: Option<&str>,
-    limit: u32,
-) -> Answer<(Vec<HeldView>, Option<String>)> {
-    let page = controller
+pub(crate) async fn list(money: &Money, after: Option<&str>, limit: u32) -> Answer<(Vec<HeldView>, Option<String>)> {
+    let page = money
+        .ground
         .store
         .list_values(SPACE, "", after, limit)
         .await
         .map_err(store)?;
     let mut views = Vec::with_capacity(page.items.len());
     for (_, bytes) in &page.items {
-        views.push(view(controller, codecs::from_json(bytes)?).await);
+        views.push(view(money, codecs::from_json(bytes)?).await);
     }
     Ok((views, page.next))
 }
 
-async fn view(controller: &Controller, record: Record) -> HeldView {
-    let pays_at_ms = record.since_ms.saturating_add(held_for_ms(controller));
+async fn view(money: &Money, record: Record) -> HeldView {
+    let pays_at_ms = record.since_ms.saturating_add(held_for_ms(money));
     HeldView {
         job: record.job,
         function: record.function_name.to_string(),
-        developer: controller.account_name(record.developer).await,
-        provider: controller.account_name(record.provider).await,
+        developer: money.ground.account_name(record.developer).await,
+        provider: money.ground.account_name(record.provider).await,
         price_ucr: Credits::from(record.price_ucr),
         reason: record.reason,
         state: match record.state {
@@ -331,98 +339,95 @@ async fn view(controller: &Controller, record: Record) -> HeldView {
     }
 }
 
-fn held_for_ms(controller: &Controller) -> u64 {
-    u64::try_from(controller.tuning.held_for.as_millis()).unwrap_or(u64::MAX)
+fn held_for_ms(money: &Money) -> u64 {
+    u64::try_from(money.ground.tuning.held_for.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An operator's decision. Refuses with `receipt.not_held`. Where it cannot be written down it is not made: the receipt is
 /// held as before.
-pub(crate) async fn decide(controller: &Controller, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
-    let Some((_, payable)) = controller.withheld.held.remove(&job) else {
-        return refuse("receipt.not_held", "no receipt of this job waits for a decision");
+pub(crate) async fn decide(money: &Money, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
+    let Some((_, payable)) = money.withheld.held.remove(&job) else {
+        return refuse(Code::ReceiptNotHeld, "no receipt of this job waits for a decision");
     };
     let provider = payable.outgoing.receipt.provider;
     let verb = match decision {
         Decision::Release => {
-            release(controller, payable).await?;
+            release(money, payable).await?;
             "released"
         }
         Decision::Refuse => {
-            if let Err(refusal) = refuse_payment(controller, &payable, "an operator refused it").await {
-                controller.withheld.held.insert(job, payable);
+            if let Err(refusal) = refuse_payment(money, &payable, "an operator refused it").await {
+                money.withheld.held.insert(job, payable);
                 return Err(refusal);
             }
-            standings::note(controller, provider, Finding::Overclaimed).await;
+            standings::note(&money.providers, provider, Finding::Overclaimed).await;
             "denied"
         }
     };
     let who = (Some(operator), provider);
-    audit::record(controller, who, ("receipt", verb), job.to_string(), json!({})).await
+    audit::record(&money.accounts, who, ("receipt", verb), job.to_string(), json!({})).await
 }
 
 /// A job whose receipt was in order and cannot be paid any more.
-pub(crate) async fn lost(controller: &Controller, job: JobId, reason: &str) -> Answer<()> {
-    let record = controller.store.job(job).await.map_err(store)?;
+pub(crate) async fn lost(money: &Money, job: JobId, reason: &str) -> Answer<()> {
+    let record = money.ground.store.job(job).await.map_err(store)?;
     match record.as_ref().and_then(Payable::of) {
-        Some(payable) => refuse_payment(controller, &payable, reason).await,
+        Some(payable) => refuse_payment(money, &payable, reason).await,
         None => Ok(()),
     }
 }
 
 /// Pays what is held of one lease: it closes.
-pub(crate) async fn release_of(controller: &Controller, lease: LeaseId) -> Answer<()> {
-    let held = controller.withheld.held.iter();
+pub(crate) async fn release_of(money: &Money, lease: LeaseId) -> Answer<()> {
+    let held = money.withheld.held.iter();
     let of_lease = held.filter(|entry| entry.outgoing.receipt.lease == lease);
     let jobs: Vec<JobId> = of_lease.map(|entry| *entry.key()).collect();
     for job in jobs {
-        if let Some((_, payable)) = controller.withheld.held.remove(&job) {
+        if let Some((_, payable)) = money.withheld.held.remove(&job) {
             tracing::info!(%job, %lease, "paying a held receipt because its lease is closing");
-            release(controller, payable).await?;
+            release(money, payable).await?;
         }
     }
     Ok(())
 }
 
 /// Pays what was held; holds it as before where it is not written down that it is not.
-async fn release(controller: &Controller, payable: Payable) -> Answer<()> {
+async fn release(money: &Money, payable: Payable) -> Answer<()> {
     let job = payable.outgoing.receipt.job;
-    if let Err(failure) = controller.store.take_value(SPACE, &job.to_string()).await {
-        controller.withheld.held.insert(job, payable);
+    if let Err(failure) = money.ground.store.take_value(SPACE, &job.to_string()).await {
+        money.withheld.held.insert(job, payable);
         return Err(store(failure));
     }
-    match usage(controller, payable.function).await {
+    match usage(money, payable.function).await {
         Ok(usage) => {
-            let class = class_of(controller, payable.outgoing.receipt.provider);
+            let class = class_of(money, payable.outgoing.receipt.provider);
             usage.lock().learn(class, payable.sample());
         }
         Err(refusal) => tracing::warn!(%job, %refusal, "recording the decision about a held receipt failed"),
     }
-    pay(controller, payable);
+    pay(money, payable);
     Ok(())
 }
 
 /// Releases what nobody decided about in time, until shutdown: an honest provider of a rare, dear input only waits.
-pub(crate) async fn run(controller: Arc<Controller>) {
+pub(crate) async fn run(money: Arc<Money>) {
     const EVERY: Duration = Duration::from_secs(30);
-    let every = EVERY.min(controller.tuning.held_for);
-    again(controller, every, "held receipts", |controller| async move {
-        release_overdue(&controller).await
-    })
-    .await;
+    let every = EVERY.min(money.ground.tuning.held_for);
+    again(&money.ground, every, "held receipts", || release_overdue(&money)).await;
 }
 
-async fn release_overdue(controller: &Controller) -> Answer<()> {
-    let jobs: Vec<JobId> = controller.withheld.held.iter().map(|entry| *entry.key()).collect();
+async fn release_overdue(money: &Money) -> Answer<()> {
+    let jobs: Vec<JobId> = money.withheld.held.iter().map(|entry| *entry.key()).collect();
     for job in jobs {
-        let Some(record) = record_of(controller, job).await? else {
+        let Some(record) = record_of(money, job).await? else {
             continue;
         };
-        if record.since_ms.saturating_add(held_for_ms(controller)) > now_ms() {
+        if record.since_ms.saturating_add(held_for_ms(money)) > now_ms() {
             continue;
         }
-        if let Some((_, payable)) = controller.withheld.held.remove(&job) {
+        if let Some((_, payable)) = money.withheld.held.remove(&job) {
             tracing::info!(%job, "paying a held receipt because nobody decided in time");
-            release(controller, payable).await?;
+            release(money, payable).await?;
         }
     }
     Ok(())

@@ -7,16 +7,15 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use piecework_blobs::Blobs;
 use piecework_ledger::{Key, Value};
-use piecework_model::{AccountId, Digest, PublicKey, Rejection};
+use piecework_model::{AccountId, Code, Digest, PublicKey, Rejection};
 use piecework_queue::{
     Profile, ProviderLink as _,
     link::{Arrival, Bundles, LinkFailure, Porch, RemoteProvider, Wire, receive},
 };
 
 use crate::{
-    Controller,
     clock::now_ms,
-    providers::{seen::Membership, standings},
+    providers::{Providers, seen::Membership, standings},
 };
 
 const SLOTS_MAX: u32 = 10_000;
@@ -35,7 +34,7 @@ impl Hub {
     /// The same run comes back to its jobs; another run of the same provider waits until the one before is gone.
     fn enter(
         &self,
-        controller: &Controller,
+        providers: &Providers,
         arrival: &Arrival,
         membership: Membership,
     ) -> Result<Arc<RemoteProvider>, Rejection> {
@@ -48,7 +47,7 @@ impl Hub {
             }
             if present.is_connected() {
                 return Err(Rejection::new(
-                    "link.already_connected",
+                    Code::LinkAlreadyConnected,
                     "another program with this provider's key is connected",
                 )
                 .hint("stop it, or give each computer a key and an account of its own"));
@@ -57,7 +56,7 @@ impl Hub {
         }
         let remote = RemoteProvider::new(arrival);
         entry.insert(remote.clone());
-        controller.providers.join(remote.clone(), membership);
+        providers.join(remote.clone(), membership);
         Ok(remote)
     }
 }
@@ -72,29 +71,29 @@ impl Bundles for Kept<'_> {
 }
 
 /// Serves one connection, from its first byte to its end. `address`: where it comes from, as far as that is known.
-pub(crate) async fn serve(controller: Arc<Controller>, wire: Wire, address: Option<IpAddr>) {
-    let Some((arrival, remote)) = let_in(&controller, wire, address).await else {
+pub(crate) async fn serve(providers: Arc<Providers>, wire: Wire, address: Option<IpAddr>) {
+    let Some((arrival, remote)) = let_in(&providers, wire, address).await else {
         return;
     };
     let account = arrival.account();
     tracing::info!(provider = %account, name = remote.profile().name, "a provider is linked");
-    let kept = Kept(&*controller.blobs);
-    let failure = remote.serve(arrival, &kept, now_ms(), &controller.shutdown).await;
+    let kept = Kept(&*providers.ground.blobs);
+    let failure = remote.serve(arrival, &kept, now_ms(), &providers.ground.shutdown).await;
     tracing::info!(provider = %account, %failure, "a provider's link ended");
 }
 
 /// Those who prove a key and may come in; everybody else is told why not.
 async fn let_in(
-    controller: &Arc<Controller>,
+    providers: &Arc<Providers>,
     wire: Wire,
     address: Option<IpAddr>,
 ) -> Option<(Arrival, Arc<RemoteProvider>)> {
-    let Some(turn) = controller.hub.porch.enter(address) else {
+    let Some(turn) = providers.hub.porch.enter(address) else {
         tracing::warn!("refused a link: too many links are being opened");
         return None;
     };
     let received = tokio::select! {
-        received = receive(wire, &controller.key, controller.network) => received,
+        received = receive(wire, &providers.ground.key, providers.ground.network) => received,
         () = turn.evicted() => Err(LinkFailure::Silent),
     };
     let arrival = match received {
@@ -106,8 +105,8 @@ async fn let_in(
     };
     turn.proved();
     let account = arrival.account();
-    let entered = match admit(controller, &arrival.introduction.profile.clone(), arrival.key).await {
-        Ok(membership) => controller.hub.enter(controller, &arrival, membership),
+    let entered = match admit(providers, &arrival.introduction.profile.clone(), arrival.key).await {
+        Ok(membership) => providers.hub.enter(providers, &arrival, membership),
         Err(rejection) => Err(rejection),
     };
     match entered {
@@ -121,38 +120,38 @@ async fn let_in(
 }
 
 /// What is known of the provider, if this key is that provider's, and what it says is what its offer on the ledger says.
-async fn admit(controller: &Controller, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
+async fn admit(providers: &Providers, profile: &Profile, key: PublicKey) -> Result<Membership, Rejection> {
     well_formed(profile)?;
     let read = async |key| {
-        let unavailable = |_| Rejection::new("ledger.unavailable", "the ledger does not answer now");
-        controller.chain.get(&key).await.map_err(unavailable)
+        let unavailable = |_| Rejection::new(Code::LedgerUnavailable, "the ledger does not answer now");
+        providers.ground.chain.get(&key).await.map_err(unavailable)
     };
     let Some(Value::Account(account)) = read(Key::Account(profile.account)).await? else {
         return Err(
-            Rejection::new("link.unknown_provider", "the ledger has no such account")
+            Rejection::new(Code::LinkUnknownProvider, "the ledger has no such account")
                 .hint("register it with an invite"),
         );
     };
     if account.key != key {
-        return Err(Rejection::new("link.other_key", "the account has a different key"));
+        return Err(Rejection::new(Code::LinkOtherKey, "the account has a different key"));
     }
     let Some(Value::Offer(offer)) = read(Key::Offer(profile.account)).await? else {
         return Err(Rejection::new(
-            "link.no_offer",
+            Code::LinkNoOffer,
             "the provider has no offer on the ledger",
         ));
     };
     if offer.prices != profile.prices {
         return Err(Rejection::new(
-            "link.other_prices",
+            Code::LinkOtherPrices,
             "the provider's prices differ from its offer on the ledger",
         ));
     }
-    let standing = standings::of(controller, profile.account).await;
+    let standing = standings::of(providers, profile.account).await;
     Ok(Membership {
         owner: account.owner.unwrap_or(profile.account),
         standing: standing
-            .map_err(|_| Rejection::new("server.failed", "the controller's store does not answer now"))?,
+            .map_err(|_| Rejection::new(Code::ServerFailed, "the controller's store does not answer now"))?,
         is_own: false,
     })
 }
@@ -173,7 +172,7 @@ fn well_formed(profile: &Profile) -> Result<(), Rejection> {
     match fits {
         true => Ok(()),
         false => Err(Rejection::new(
-            "link.bad_profile",
+            Code::LinkBadProfile,
             "the provider's profile is out of bounds",
         )),
     }

@@ -4,29 +4,35 @@ use piecework_api::{
     errors::Refusal,
     jobs::{PassedOverProvider, PassedOverView},
 };
-use piecework_scheduler::Reasons;
+use piecework_model::Code;
+use piecework_scheduler::{Reason, Reasons};
 
-use crate::{Controller, failure::refusal};
+use crate::{failure::refusal, providers::Providers};
 
-pub(crate) async fn passed_over(controller: &Controller, reasons: &Reasons) -> PassedOverView {
-    let mut providers = Vec::with_capacity(reasons.providers.len());
+pub(crate) async fn passed_over(providers: &Providers, reasons: &Reasons) -> PassedOverView {
+    let mut named = Vec::with_capacity(reasons.providers.len());
     for passed in &reasons.providers {
-        providers.push(PassedOverProvider {
-            provider: controller.account_name(passed.provider).await,
+        named.push(PassedOverProvider {
+            provider: providers.ground.account_name(passed.provider).await,
             reason: passed.reason.to_string(),
         });
     }
     let others = reasons.others.iter();
     PassedOverView {
-        providers,
+        providers: named,
         others: others.map(|(reason, count)| (reason.to_string(), *count)).collect(),
     }
 }
 
-pub(crate) async fn no_provider(controller: &Controller, reasons: &Reasons) -> Box<Refusal> {
-    let mut refusal = refusal("provider.none", "no provider can take the job");
-    let named = passed_over(controller, reasons).await;
+pub(crate) async fn no_provider(providers: &Providers, reasons: &Reasons) -> Box<Refusal> {
+    let mut refusal = refusal(Code::ProviderNone, "no provider can take the job");
+    let named = passed_over(providers, reasons).await;
     refusal.details = Some(serde_json::json!({ "reasons": named.providers, "others": named.others }));
-    refusal.hint = Some("`details.reasons` says why each was passed over; try again in a moment".into());
+    refusal.hint = Some(match reasons.any(|reason| reason == Reason::NotConfided) {
+        true => "the function has secrets or an allow list, so providers of class new get none of its jobs; deploy it \
+                 with `--trust any` to allow them"
+            .into(),
+        false => "`details.reasons` says why each was passed over; try again in a moment".into(),
+    });
     refusal
 }

@@ -1,12 +1,11 @@
 //! The scheduler's view of the providers.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -14,19 +13,19 @@ use piecework_api::ledger::ProviderState;
 use piecework_model::{AccountId, EgressList, FunctionId, Language};
 use piecework_queue::ProviderLink;
 use piecework_sandbox::BackendName;
-use piecework_scheduler::{Candidate, SILENT_MS_MAX, Trust};
+use piecework_scheduler::{Candidate, Request, SILENT_MS_MAX, Trust};
 use tokio::sync::Notify;
 
-use crate::{Controller, providers::standings::Known};
+use crate::providers::standings::Known;
 
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
-pub(crate) struct Providers {
+pub(crate) struct Present {
     list: RwLock<Arc<Vec<Arc<Seen>>>>,
     joined: Notify,
 }
 
-impl Providers {
+impl Present {
     /// As they are at this moment; cheap.
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Seen>>> {
         self.list.read().clone()
@@ -54,26 +53,6 @@ impl Providers {
     }
 }
 
-/// Often enough for people who watch.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Tells the readers of `/events` of each provider that comes, goes, or takes nothing new, until the controller stops.
-pub(crate) async fn tell(controller: Arc<Controller>) {
-    let mut known: HashMap<AccountId, ProviderState> = HashMap::new();
-    loop {
-        tokio::select! {
-            () = controller.shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
-        for seen in controller.providers.all().iter() {
-            let (account, state) = (seen.link.profile().account, seen.state());
-            if known.insert(account, state) != Some(state) && controller.has_listeners() {
-                controller.announce_provider(seen).await;
-            }
-        }
-    }
-}
-
 /// What the community knows of a provider beside its own word.
 pub(crate) struct Membership {
     pub(crate) owner: AccountId,
@@ -90,6 +69,8 @@ pub(crate) struct Seen {
     pub(crate) is_own: bool,
     /// Jobs that were assigned to it here and have not ended.
     assigned: AtomicU32,
+    /// What was set aside for them.
+    assigned_bytes: AtomicU64,
     runs: Arc<BTreeSet<(String, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
@@ -102,6 +83,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) egress: &'a EgressList,
     /// Who pays.
     pub(crate) developer: AccountId,
+}
+
+/// A version that is called, or a draft that is loaded.
+pub(crate) trait Wants: Send + Sync {
+    fn wanted(&self) -> Wanted<'_>;
+
+    /// What the scheduler is asked.
+    fn request(&self) -> &Request;
 }
 
 impl Seen {
@@ -124,6 +113,7 @@ impl Seen {
             standing: membership.standing,
             is_own: membership.is_own,
             assigned: AtomicU32::new(0),
+            assigned_bytes: AtomicU64::new(0),
             link,
         }
     }
@@ -138,12 +128,14 @@ impl Seen {
         }
     }
 
-    pub(crate) fn job_begins(&self) {
+    pub(crate) fn job_begins(&self, memory_bytes: u64) {
         self.assigned.fetch_add(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_add(memory_bytes, Ordering::AcqRel);
     }
 
-    pub(crate) fn job_ends(&self) {
+    pub(crate) fn job_ends(&self, memory_bytes: u64) {
         self.assigned.fetch_sub(1, Ordering::AcqRel);
+        self.assigned_bytes.fetch_sub(memory_bytes, Ordering::AcqRel);
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -185,6 +177,7 @@ impl Seen {
             slots: profile.slots,
             running: self.running(profile.slots, load.running),
             memory_bytes: profile.memory_bytes,
+            memory_taken: self.assigned_bytes.load(Ordering::Acquire),
             runs: self.runs.clone(),
             prices: profile.prices_for(wanted.developer),
             region: self.region.clone(),

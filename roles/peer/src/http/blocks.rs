@@ -21,7 +21,7 @@ use piecework_api::{
 };
 use piecework_chain::{FinalBlock, wire};
 use piecework_chain_http::view::block_view;
-use piecework_model::{Credits, Digest};
+use piecework_model::{Code, Credits, Digest};
 
 use super::{Explorer, Shared, failed, state, views};
 
@@ -62,7 +62,7 @@ pub(super) async fn list(State(explorer): Shared, Query(query): Query<PageQuery>
     let from = match query.cursor.as_deref().map(str::parse::<u64>) {
         None => head,
         Some(Ok(height)) => height.min(head),
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
     };
     let mut items = Vec::new();
     let last = from.saturating_sub(u64::from(query.limit()) - 1).max(1);
@@ -85,14 +85,14 @@ async fn find(explorer: &Explorer, which: &str) -> HttpResult<Arc<FinalBlock>> {
         explorer.chain.block_by_digest(digest).await.map_err(failed)?
     } else {
         return Ok(refuse(
-            "block.bad_height",
+            Code::BlockBadHeight,
             "use a block's height (a whole number) or its digest (64 hex digits)",
         )?);
     };
     match found {
         Some(block) => Ok(block),
         None => Ok(refuse(
-            "block.not_found",
+            Code::BlockNotFound,
             format!("the ledger has no block {which} yet"),
         )?),
     }

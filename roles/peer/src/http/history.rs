@@ -15,7 +15,7 @@ use piecework_api::{
 };
 use piecework_chain::FinalBlock;
 use piecework_ledger::{Action, Event, JobChange, Key, SignedTransaction, Value};
-use piecework_model::{AccountId, LeaseId};
+use piecework_model::{AccountId, Code, LeaseId};
 
 use super::{Explorer, Shared, failed, jobs, state, views};
 
@@ -63,7 +63,7 @@ impl Place {
         match cursor.map(str::parse::<Self>) {
             None => Ok(Self::last_of(head)),
             Some(Ok(place)) if place.height <= head => Ok(place),
-            Some(Ok(_) | Err(())) => Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+            Some(Ok(_) | Err(())) => Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         }
     }
 

@@ -11,7 +11,7 @@ use piecework_api::{
 };
 use piecework_chain::FinalBlock;
 use piecework_ledger::{Action, Event, Key, Value};
-use piecework_model::{AccountId, JobId, LeaseId};
+use piecework_model::{AccountId, Code, JobId, LeaseId};
 
 use super::{Explorer, Shared, failed, views};
 
@@ -42,7 +42,10 @@ pub(super) async fn show(
 const OTHERS_MAX: usize = 16;
 
 pub(super) fn missing(text: &str) -> HttpError {
-    let refusal = Refusal::new("job.not_found", format!("this peer knows no settlement of job {text}"));
+    let refusal = Refusal::new(
+        Code::JobNotFound,
+        format!("this peer knows no settlement of job {text}"),
+    );
     HttpError(Box::new(refusal.hint(
         "a job appears once its receipt is settled; for a very old job, ask the controller for its blocks",
     )))

@@ -13,6 +13,7 @@ use piecework_api::{
     errors::Refusal,
     server::{Caller, HttpError, HttpResult},
 };
+use piecework_model::Code;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +77,7 @@ impl Limiter {
         if self.trusted.contains(&caller) || limiter.is_some_and(within) {
             return Ok(());
         }
-        let refusal = Refusal::new("rate.limited", format!("too many {what} from this address"));
+        let refusal = Refusal::new(Code::RateLimited, format!("too many {what} from this address"));
         Err(HttpError(Box::new(refusal.hint("retry in a second"))))
     }
 }
@@ -112,7 +113,7 @@ mod tests {
             limiter.transaction(one).expect("within the burst");
         }
         let refused = limiter.transaction(one).expect_err("above it");
-        assert_eq!(refused.0.code, "rate.limited");
+        assert_eq!(refused.0.code, Code::RateLimited);
         limiter.transaction(two).expect("another address");
         limiter.registration(two).expect_err("a rate of none takes none");
         for _ in 0..2 * BURST_S {

@@ -13,6 +13,8 @@ mod limit;
 mod proofs;
 mod state;
 mod summary;
+#[cfg(test)]
+mod tests;
 mod transactions;
 mod views;
 
@@ -34,7 +36,7 @@ use piecework_api::{
 };
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
-use piecework_model::{PublicKey, SecretKey};
+use piecework_model::{Code, PublicKey, SecretKey};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -212,19 +214,20 @@ fn health(status: &str) -> Health {
     Health {
         status: status.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        disk: None,
     }
 }
 
 async fn not_found(uri: Uri) -> HttpError {
     let hint = "see /openapi.json for all paths";
     HttpError(Box::new(
-        Refusal::new("path.not_found", format!("there is nothing at {}", uri.path())).hint(hint),
+        Refusal::new(Code::PathNotFound, format!("there is nothing at {}", uri.path())).hint(hint),
     ))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response {
     HttpError(refusal(
-        "method.not_allowed",
+        Code::MethodNotAllowed,
         format!("{} does not support {method}", uri.path()),
     ))
     .into_response()
@@ -234,14 +237,14 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response {
 async fn read_in_time<T: DeserializeOwned>(body: Body, bytes_max: usize) -> HttpResult<T> {
     match tokio::time::timeout(BODY_WITHIN, read_body(body, bytes_max)).await {
         Ok(read) => read,
-        Err(_) => Err(HttpError(refusal("body.too_slow", "the body did not arrive in time"))),
+        Err(_) => Err(HttpError(refusal(Code::BodyTooSlow, "the body did not arrive in time"))),
     }
 }
 
 /// The world's affair: logged here, once.
 fn failed(failure: ChainFailure) -> HttpError {
     tracing::warn!(cause = %failure, "the ledger does not answer");
-    let refusal = Refusal::new("ledger.unavailable", "the ledger does not answer; nothing is lost");
+    let refusal = Refusal::new(Code::LedgerUnavailable, "the ledger does not answer; nothing is lost");
     HttpError(Box::new(refusal.hint("retry in a moment")))
 }
 

@@ -10,7 +10,7 @@ use piecework_api::{
 use piecework_chain::{account_proof, job_proof, wire};
 use piecework_chain_http::view;
 use piecework_ledger::Key;
-use piecework_model::{AccountId, JobId};
+use piecework_model::{AccountId, Code, JobId};
 
 use super::{Explorer, Shared, blocks::raw_answer, failed, jobs};
 
@@ -52,7 +52,7 @@ fn heights(blocks: &str) -> HttpResult<Vec<u64>> {
     match heights {
         Ok(heights) if heights.len() <= BLOCKS_MAX => Ok(heights),
         Ok(_) | Err(_) => Ok(refuse(
-            "block.bad_height",
+            Code::BlockBadHeight,
             format!("`blocks` must be at most {BLOCKS_MAX} heights, separated by commas"),
         )?),
     }
@@ -63,7 +63,7 @@ pub(super) async fn of_account(explorer: &Explorer, account: AccountId) -> HttpR
     match proof.map_err(failed)? {
         Some(proof) => Ok(view::value_proof_view(proof)),
         None => Ok(refuse(
-            "ledger.unavailable",
+            Code::LedgerUnavailable,
             "the block of this state has no certificate yet; retry in a moment",
         )?),
     }
@@ -79,7 +79,7 @@ pub(super) async fn raw(State(explorer): Shared, Path(keys): Path<String>) -> Ht
     let keys = bytes.and_then(|bytes| borsh::from_slice::<Vec<Key>>(&bytes).ok());
     let Some(keys) = keys.filter(|keys| keys.len() <= KEYS_MAX) else {
         return Ok(refuse(
-            "value.bad_key",
+            Code::ValueBadKey,
             "`keys` must be a list of at most 64 keys in the ledger's encoding, in hex",
         )?);
     };

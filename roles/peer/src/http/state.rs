@@ -12,7 +12,7 @@ use piecework_api::{
 };
 use piecework_chain::wire;
 use piecework_ledger::{Key, Params, Peer, Pools, Rules, Value};
-use piecework_model::{AccountId, LeaseId, OwnerName};
+use piecework_model::{AccountId, Code, LeaseId, OwnerName};
 
 use super::{BEHIND_WITHIN, Explorer, Shared, blocks::raw_answer, failed, proofs, views};
 
@@ -31,13 +31,13 @@ pub(super) async fn value(
     let bytes = (key.len() <= KEY_HEX_MAX).then(|| hex::decode(&key).ok()).flatten();
     let Some(key) = bytes.and_then(|bytes| borsh::from_slice::<Key>(&bytes).ok()) else {
         return Ok(refuse(
-            "value.bad_key",
+            Code::ValueBadKey,
             "the key must be in the ledger's encoding, in hex",
         )?);
     };
     if !explorer.reach(query.at_least.unwrap_or(0), BEHIND_WITHIN).await {
         return Ok(refuse(
-            "ledger.behind",
+            Code::LedgerBehind,
             "this peer has not seen the requested block yet",
         )?);
     }
@@ -53,7 +53,7 @@ pub(super) async fn value(
 pub(super) async fn params_of(explorer: &Explorer) -> HttpResult<Params> {
     match explorer.chain.get(&Key::Params).await.map_err(failed)? {
         Some(Value::Params(params)) => Ok(params),
-        Some(_) | None => Ok(refuse("ledger.unavailable", "the ledger has no parameters yet")?),
+        Some(_) | None => Ok(refuse(Code::LedgerUnavailable, "the ledger has no parameters yet")?),
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) async fn account_id(explorer: &Explorer, name_or_id: &str) -> HttpRes
     match found {
         Some(Value::Name(account)) => Ok(account),
         Some(_) | None => Ok(refuse(
-            "account.not_found",
+            Code::AccountNotFound,
             format!("no account has the name `{name_or_id}`"),
         )?),
     }
@@ -183,7 +183,7 @@ pub(super) async fn account(
             }
             Ok(Json(view))
         }
-        None => Ok(refuse("account.not_found", format!("no account has the id {id}"))?),
+        None => Ok(refuse(Code::AccountNotFound, format!("no account has the id {id}"))?),
     }
 }
 
@@ -193,7 +193,7 @@ fn page(explorer: &Explorer, query: &PageQuery, offers: bool) -> HttpResult<(Vec
     let from = match query.cursor.as_deref().map(str::parse::<AccountId>) {
         None => AccountId([0; 20]),
         Some(Ok(id)) => id,
-        Some(Err(_)) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
     };
     let limit = query.limit() as usize;
     let mut ids = explorer.index.ids(offers, from, limit + 1);
@@ -245,7 +245,7 @@ pub(super) async fn leases(
     let from = match query.cursor.as_deref().map(lease_cursor) {
         None => None,
         Some(Some(place)) => Some(place),
-        Some(None) => return Ok(refuse("cursor.malformed", "pass the `next` of a page as cursor")?),
+        Some(None) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
     };
     let developer = match &query.account {
         Some(name) => Some(account_id(&explorer, name).await?),
@@ -278,7 +278,7 @@ impl Explorer {
         match self.index.is_complete() {
             true => Ok(()),
             false => Ok(refuse(
-                "ledger.indexing",
+                Code::LedgerIndexing,
                 "this peer is still reading the ledger's history",
             )?),
         }
@@ -303,6 +303,6 @@ pub(super) async fn lease(State(explorer): Shared, Path(text): Path<String>) -> 
             let mut names = views::Names::new(&*explorer.chain);
             Ok(Json(views::lease(&mut names, id, lease).await))
         }
-        Some(_) | None => Ok(refuse("lease.not_found", format!("the ledger has no lease {text}"))?),
+        Some(_) | None => Ok(refuse(Code::LeaseNotFound, format!("the ledger has no lease {text}"))?),
     }
 }

@@ -15,8 +15,9 @@ use piecework_api::{
     routes,
     server::{Caller, Created, HttpError, HttpResult, Path, refusal, refuse},
 };
+use piecework_chain::Final;
 use piecework_ledger::{Action, SignedTransaction, TransactionId};
-use piecework_model::Digest;
+use piecework_model::{Code, Digest};
 
 use super::{Explorer, Shared, failed, not_taken, read_in_time, views};
 
@@ -29,7 +30,7 @@ const FINAL_WITHIN: Duration = Duration::from_secs(30);
 #[utoipa::path(get, path = routes::LEDGER_TRANSACTION, tag = "ledger", params(("id" = String, Path)), security(()),
     responses((status = 200, body = TransactionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn show(State(explorer): Shared, Path(id): Path<String>) -> HttpResult<Json<TransactionView>> {
-    let missing = || refusal("transaction.not_found", format!("the ledger has no transaction {id}"));
+    let missing = || refusal(Code::TransactionNotFound, format!("the ledger has no transaction {id}"));
     let digest = id.parse::<Digest>().map_err(|_| missing())?;
     let found = explorer
         .chain
@@ -70,18 +71,21 @@ pub(super) async fn submit(
         let accepted = queue(&explorer, signed).await?;
         return Ok((StatusCode::ACCEPTED, Json(accepted)).into_response());
     }
-    let id = signed.id();
-    let waiting = explorer.chain.submit_and_wait(signed);
-    let done = match tokio::time::timeout(FINAL_WITHIN, waiting).await {
-        Ok(done) => done.map_err(not_taken)?,
-        Err(_) => return Err(HttpError(Box::new(pending(id)))),
-    };
+    let done = executed(&explorer, signed, FINAL_WITHIN).await?;
     match view(&explorer, done.height, done.index).await? {
         Some(view) => Ok(Created(view).into_response()),
         None => Ok(refuse(
-            "ledger.unavailable",
+            Code::LedgerUnavailable,
             "cannot read the transaction's block at the moment",
         )?),
+    }
+}
+
+pub(super) async fn executed(explorer: &Explorer, signed: SignedTransaction, within: Duration) -> HttpResult<Final> {
+    let id = signed.id();
+    match tokio::time::timeout(within, explorer.chain.submit_and_wait(signed)).await {
+        Ok(done) => done.map_err(not_taken),
+        Err(_) => Err(HttpError(Box::new(pending(id)))),
     }
 }
 
@@ -90,7 +94,7 @@ fn decode(text: &str) -> HttpResult<SignedTransaction> {
     match decoded {
         Some(signed) => Ok(signed),
         None => {
-            let refusal = Refusal::new("body.malformed", "`transaction` is not a signed transaction in hex");
+            let refusal = Refusal::new(Code::BodyMalformed, "`transaction` is not a signed transaction in hex");
             Err(HttpError(Box::new(refusal.field("transaction"))))
         }
     }
@@ -108,7 +112,7 @@ async fn queue(explorer: &Explorer, signed: SignedTransaction) -> HttpResult<Tra
 
 fn pending(id: TransactionId) -> Refusal {
     Refusal::new(
-        "transaction.pending",
+        Code::TransactionPending,
         format!("transaction {} is queued but not final yet", id.0),
     )
     .hint("query it by its id, or send it again; it takes effect only once")

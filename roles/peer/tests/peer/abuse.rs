@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::served::{Served, key};
 use piecework_api::server::Limits;
 use piecework_ledger::{Action, SignedTransaction, Transaction, Transfer};
-use piecework_model::{AccountId, Credits, NetworkId};
+use piecework_model::{AccountId, Code, Credits, NetworkId};
 use piecework_peer::http::Rates;
 use serde_json::{Value, json};
 use tokio::{
@@ -79,7 +79,7 @@ async fn a_body_that_does_not_come_is_refused() {
     slow.write_all(head.as_bytes()).await.unwrap();
     let said = until_closed(&mut slow).await;
     let said = String::from_utf8_lossy(&said);
-    assert!(said.contains("body.too_slow"), "{said}");
+    assert!(said.contains(Code::BodyTooSlow.as_str()), "{said}");
     is_well(&served).await;
 }
 
@@ -91,7 +91,7 @@ async fn what_is_too_large_is_refused() {
     let answer = request.json(&body).send().await.unwrap();
     assert_eq!(answer.status().as_u16(), 413);
     let body: Value = answer.json().await.unwrap();
-    assert_eq!(body["error"]["code"], "body.too_large");
+    assert_eq!(body["error"]["code"], Code::BodyTooLarge.as_str());
     let mut large = connect(&served).await;
     let head = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n", "x".repeat(1 << 20));
     // The server may hang up before it has all.
@@ -201,13 +201,13 @@ async fn nonsense_for_a_transaction_is_refused_by_code() {
     let code = async |text: &str| {
         let (status, body, _) = post(&served, text).await;
         assert!((400..500).contains(&status), "{status}: {body}");
-        body["error"]["code"].as_str().unwrap().to_owned()
+        Code::parse(body["error"]["code"].as_str().unwrap()).unwrap()
     };
     for text in ["", "zz", "00", &good[..good.len() - 2], &format!("{good}00")] {
-        assert_eq!(code(text).await, "body.malformed", "{text}");
+        assert_eq!(code(text).await, Code::BodyMalformed, "{text}");
     }
     let elsewhere = transfer(&NetworkId([9; 32]));
-    assert_eq!(code(&elsewhere).await, "transaction.bad_signature");
+    assert_eq!(code(&elsewhere).await, Code::TransactionBadSignature);
     // Every flipped byte gives some refusal, and the good one is still taken after all of them.
     for at in (0..good.len() / 2).step_by(7) {
         let mut bytes = hex::decode(&good).unwrap();
@@ -228,7 +228,7 @@ async fn a_flood_from_one_address_is_told_to_wait() {
         loop {
             let (status, body, retry) = post(&served, "00").await;
             if status == 429 {
-                assert_eq!(body["error"]["code"], "rate.limited");
+                assert_eq!(body["error"]["code"], Code::RateLimited.as_str());
                 assert!(retry, "it says when to come back");
                 return;
             }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use piecework_chain::SubmitError;
 use piecework_ledger::{Action, Change, Grant, Params, Roles, SignedTransaction, Transaction, Transfer};
-use piecework_model::{AccountId, Credits, SecretKey};
+use piecework_model::{AccountId, Code, Credits, SecretKey};
 use piecework_peer::{Handle, NewNetwork, PeerFailure, Service, create_genesis, join, member, membership, peer_key};
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +99,7 @@ async fn nobody_enrols_or_votes_under_a_name_with_another_key() {
         let SubmitError::Rejected(rejection) = refusal else {
             panic!("{refusal}");
         };
-        assert_eq!(rejection.code, "account.other_key");
+        assert_eq!(rejection.code, Code::AccountOtherKey);
     }
     membership::support(&*chain, &own, &name, Change::SetParams(params))
         .await

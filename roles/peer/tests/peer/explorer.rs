@@ -7,7 +7,7 @@ use crate::served::{
     reader::{Reader, WITHIN},
 };
 use piecework_ledger::{Action, Genesis, OpenJobs, OpenLease, OpenTicket, PutOffer, Resources, Subject};
-use piecework_model::{AccountId, Credits, Digest, JobId, LeaseId, Prices};
+use piecework_model::{AccountId, Code, Credits, Digest, JobId, LeaseId, Prices};
 use piecework_proof::{Anchor, Proof, Step};
 use serde_json::Value;
 
@@ -207,47 +207,51 @@ async fn a_proof_needs_no_peer_to_be_checked() {
 async fn what_is_asked_wrongly_is_refused_by_code() {
     let reader = Reader::new().await;
     for (path, status, code) in [
-        ("/ledger/blocks/first", 422, "block.bad_height"),
-        ("/ledger/blocks/-1", 422, "block.bad_height"),
-        ("/ledger/blocks/999999", 404, "block.not_found"),
-        ("/ledger/blocks?cursor=x", 422, "cursor.malformed"),
-        ("/ledger/blocks?page=2", 422, "query.malformed"),
-        ("/ledger/accounts?cursor=x", 422, "cursor.malformed"),
-        ("/ledger/transactions?cursor=7", 422, "cursor.malformed"),
-        ("/ledger/transactions?cursor=999999.0", 422, "cursor.malformed"),
-        ("/ledger/transactions?account=nobody", 404, "account.not_found"),
-        ("/ledger/transactions?page=2", 422, "query.malformed"),
-        ("/ledger/jobs?cursor=x", 422, "cursor.malformed"),
-        ("/ledger/jobs?account=nobody", 404, "account.not_found"),
-        ("/ledger/leases?cursor=1", 422, "cursor.malformed"),
-        ("/ledger/leases?account=nobody", 404, "account.not_found"),
-        ("/ledger/accounts/nobody", 404, "account.not_found"),
-        ("/ledger/transactions/1", 404, "transaction.not_found"),
-        ("/ledger/leases/1", 404, "lease.not_found"),
-        ("/ledger/jobs/1", 404, "job.not_found"),
-        ("/ledger/raw/values/zz", 422, "value.bad_key"),
-        ("/ledger/raw/proofs/zz", 422, "value.bad_key"),
-        ("/ledger/accounts/nobody?proof=true", 404, "account.not_found"),
-        ("/ledger/accounts/owner-1?proof=maybe", 422, "query.malformed"),
-        ("/jobs/1/proof", 404, "job.not_found"),
-        ("/jobs/job_00000000000000000000000000000001/proof", 404, "job.not_found"),
+        ("/ledger/blocks/first", 422, Code::BlockBadHeight),
+        ("/ledger/blocks/-1", 422, Code::BlockBadHeight),
+        ("/ledger/blocks/999999", 404, Code::BlockNotFound),
+        ("/ledger/blocks?cursor=x", 422, Code::CursorMalformed),
+        ("/ledger/blocks?page=2", 422, Code::QueryMalformed),
+        ("/ledger/accounts?cursor=x", 422, Code::CursorMalformed),
+        ("/ledger/transactions?cursor=7", 422, Code::CursorMalformed),
+        ("/ledger/transactions?cursor=999999.0", 422, Code::CursorMalformed),
+        ("/ledger/transactions?account=nobody", 404, Code::AccountNotFound),
+        ("/ledger/transactions?page=2", 422, Code::QueryMalformed),
+        ("/ledger/jobs?cursor=x", 422, Code::CursorMalformed),
+        ("/ledger/jobs?account=nobody", 404, Code::AccountNotFound),
+        ("/ledger/leases?cursor=1", 422, Code::CursorMalformed),
+        ("/ledger/leases?account=nobody", 404, Code::AccountNotFound),
+        ("/ledger/accounts/nobody", 404, Code::AccountNotFound),
+        ("/ledger/transactions/1", 404, Code::TransactionNotFound),
+        ("/ledger/leases/1", 404, Code::LeaseNotFound),
+        ("/ledger/jobs/1", 404, Code::JobNotFound),
+        ("/ledger/raw/values/zz", 422, Code::ValueBadKey),
+        ("/ledger/raw/proofs/zz", 422, Code::ValueBadKey),
+        ("/ledger/accounts/nobody?proof=true", 404, Code::AccountNotFound),
+        ("/ledger/accounts/owner-1?proof=maybe", 422, Code::QueryMalformed),
+        ("/jobs/1/proof", 404, Code::JobNotFound),
+        (
+            "/jobs/job_00000000000000000000000000000001/proof",
+            404,
+            Code::JobNotFound,
+        ),
         (
             "/jobs/job_00000000000000000000000000000001/proof?blocks=1",
             404,
-            "job.not_found",
+            Code::JobNotFound,
         ),
         (
             "/jobs/job_00000000000000000000000000000001/proof?blocks=1,x",
             422,
-            "block.bad_height",
+            Code::BlockBadHeight,
         ),
         (
             "/jobs/job_00000000000000000000000000000001/proof?blocks=1,2,3,4,5,6,7,8,9",
             422,
-            "block.bad_height",
+            Code::BlockBadHeight,
         ),
-        ("/ledger/raw/blocks?from=x", 422, "query.malformed"),
-        ("/nowhere", 404, "path.not_found"),
+        ("/ledger/raw/blocks?from=x", 422, Code::QueryMalformed),
+        ("/nowhere", 404, Code::PathNotFound),
     ] {
         reader.refused(path, status, code).await;
     }
@@ -255,5 +259,5 @@ async fn what_is_asked_wrongly_is_refused_by_code() {
         "/ledger/raw/values/{}?at_least=999999",
         hex::encode(borsh::to_vec(&piecework_ledger::Key::Params).unwrap())
     );
-    reader.refused(&far, 503, "ledger.behind").await;
+    reader.refused(&far, 503, Code::LedgerBehind).await;
 }

@@ -8,7 +8,7 @@ use crate::served::{
 };
 use piecework_ledger::{Action, Metered, OpenLease, Settle, SettledJob, Subject};
 use piecework_model::{
-    AccountId, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, Prices, Receipt, Seal,
+    AccountId, Code, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, Prices, Receipt, Seal,
 };
 use serde_json::Value;
 
@@ -232,7 +232,7 @@ async fn a_payer_that_settles_under_the_id_of_somebody_elses_job_changes_nothing
         (&"owner-1".into(), &"owner-3".into())
     );
     let nobodys = format!("{path}?lease={}", LeaseId([9; 20]));
-    reader.refused(&nobodys, 404, "job.not_found").await;
+    reader.refused(&nobodys, 404, Code::JobNotFound).await;
     // Each of them is in the list once, with what is its own.
     let listed = reader.pages("/ledger/jobs", 100).await;
     assert_eq!(texts(&listed, "id"), [victim.to_string(), victim.to_string()]);

@@ -23,7 +23,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_chain::{Chain, PeerChanges, SubmitError, account_proof, job_proof};
 use piecework_chain_node::{Options, start};
 use piecework_ledger::SignedTransaction;
-use piecework_model::{AccountId, JobId};
+use piecework_model::{AccountId, Code, JobId};
 use piecework_proof::Proof;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -35,7 +35,7 @@ use super::signed;
 
 /// The hidden command that is such a process.
 pub const COMMAND: &str = "ledger-peer";
-const AGAIN: [&str; 2] = ["mempool.full", "transaction.future_nonce"];
+const AGAIN: [Code; 2] = [Code::MempoolFull, Code::TransactionFutureNonce];
 const AGAIN_AFTER: Duration = Duration::from_millis(5);
 /// Transactions that wait for an answer of the peer's, in its process.
 const WAITING_MAX: usize = 4_096;
@@ -203,7 +203,7 @@ async fn finish_all(chain: &dyn Chain, mut transactions: Vec<SignedTransaction>)
 /// Waits where the peer asks for it: its mempool is full, or the sender's transaction before is still being checked.
 async fn again(error: SubmitError) -> Result<(), SubmitError> {
     match &error {
-        SubmitError::Rejected(rejection) if AGAIN.contains(&&*rejection.code) => {
+        SubmitError::Rejected(rejection) if rejection.code.is_one_of(&AGAIN) => {
             tokio::time::sleep(AGAIN_AFTER).await;
             Ok(())
         }

@@ -14,7 +14,7 @@ use piecework_api::{
     ledger::{ProviderState, ProviderView, SubmitTransaction},
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
-use piecework_model::{AccountId, FunctionId, LeaseId, NetworkId, Prices, Rejection, Seal, SecretKey};
+use piecework_model::{AccountId, Code, FunctionId, LeaseId, NetworkId, Prices, Rejection, Seal, SecretKey};
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
     link::{Agent, Fetcher, dial},
@@ -235,7 +235,7 @@ impl ProviderLink for Idle {
     }
 
     async fn run(&self, _order: Order) -> Result<Delivery, Refusal> {
-        Err(Rejection::new("provider.draining", "this provider runs nothing"))
+        Err(Rejection::new(Code::ProviderDraining, "this provider runs nothing"))
     }
 
     async fn accept_seal(&self, _seal: Seal, _sequences: Vec<u64>) -> Result<(), Refusal> {
@@ -243,7 +243,7 @@ impl ProviderLink for Idle {
     }
 
     async fn seal_receipts(&self, _lane: (LeaseId, AccountId), _receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
-        Err(Rejection::new("provider.draining", "this provider seals nothing"))
+        Err(Rejection::new(Code::ProviderDraining, "this provider seals nothing"))
     }
 
     fn forget(&self, _function: FunctionId, _version: u32) {}

@@ -8,7 +8,7 @@ use piecework_api::{
     execute::{Execute, Executed},
     jobs::JobLogsQuery,
 };
-use piecework_model::JobId;
+use piecework_model::{Code, JobId};
 use serde_json::value::RawValue;
 
 use crate::{failure::Failure, session, show, source};
@@ -94,7 +94,7 @@ impl Call {
                 let (took, price) = (show::ms(view.duration_ms), show::ucr(view.price_ucr));
                 eprintln!("{job} {start} {took} {price}");
             }
-            Err(Failure::Refused { refusal, .. }) if refusal.code == "auth.scope" => eprintln!("{job}"),
+            Err(Failure::Refused { refusal, .. }) if refusal.code == Code::AuthScope => eprintln!("{job}"),
             Err(failure) => return Err(failure),
         }
         Ok(())
@@ -150,7 +150,7 @@ async fn print_logs(client: &Client, job: JobId) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Err(Failure::Refused { refusal, .. }) if refusal.code == "auth.scope" => Ok(()),
+        Err(Failure::Refused { refusal, .. }) if refusal.code == Code::AuthScope => Ok(()),
         Err(failure) => Err(failure),
     }
 }

@@ -8,7 +8,7 @@ use piecework_api::{
     functions::{CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
     results::SetResults,
 };
-use piecework_model::Language;
+use piecework_model::{Code, Language};
 
 use crate::{
     failure::Failure,
@@ -101,8 +101,9 @@ pub struct Placement {
     /// Run only on providers with this label; may be repeated, replaces the whole list; `none` removes all
     #[arg(long, value_name = "LABEL")]
     pub label: Vec<String>,
-    /// Run only on providers with at least this trust class: new, known or trusted [default: new]
-    #[arg(long, value_name = "new|known|trusted")]
+    /// Run only on providers with at least this trust class: any, known or trusted [default: known for a function with
+    /// secrets or --allow, your own computers apart; otherwise any]
+    #[arg(long, value_name = "any|known|trusted")]
     pub trust: Option<String>,
     /// Run only on providers that charge no more than this, like cpu=300,start=2 (in ucr; start, cpu, memory, egress);
     /// `none` removes the caps
@@ -160,7 +161,7 @@ impl Deploy {
 pub async fn send(client: &Client, name: &str, source: Source, settings: &Settings) -> Result<FunctionView, Failure> {
     let create = creation(name, source, settings);
     match client.create_function(&create).await.map_err(Failure::from) {
-        Err(failure) if failure.code() == Some("function.exists") => {
+        Err(failure) if failure.is_refusal(Code::FunctionExists) => {
             Ok(client.update_function(name, &update(create, settings.canary)).await?)
         }
         answer => answer,
@@ -244,6 +245,16 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
             "may reach {} ({} MiB a run)\n",
             view.egress.join(" "),
             view.egress_limit_mb
+        ))?;
+    }
+    if view.confidential {
+        let why = if view.secret_names.is_empty() {
+            "an allow list"
+        } else {
+            "secrets"
+        };
+        show::text(&format!(
+            "runs only on providers of class known or better, and on your own, as it has {why}; --trust any changes this\n"
         ))?;
     }
     show::text(&format!("{}\n", view.url))

@@ -2,9 +2,9 @@
 
 use piecework_sandbox::{BackendName, Probe};
 
-use crate::{compose, failure::Failure, places, show};
+use crate::{compose, failure::Failure, places, session, show};
 
-/// Test every sandbox backend on this machine and explain what does not work
+/// Test every sandbox backend on this machine, and the server's disk space, and explain what does not work
 #[derive(Debug, clap::Args)]
 pub struct Doctor {}
 
@@ -26,12 +26,31 @@ impl Doctor {
         for probe in &probes {
             print(probe);
         }
+        print_disk().await;
         if probes.iter().any(|probe| probe.works) {
             return Ok(());
         }
         Err(Failure::usage(
             "no sandbox works here, so this machine cannot run functions",
         ))
+    }
+}
+
+/// The disk of the server that the command line talks to, if there is one.
+async fn print_disk() {
+    let Ok(client) = session::connect() else { return };
+    let Ok(health) = client.health().await else { return };
+    let Some(disk) = health.disk else { return };
+    let mib = |bytes: u64| bytes >> 20;
+    let (free, low, reserve) = (mib(disk.free_bytes), mib(disk.low_bytes), mib(disk.reserve_bytes));
+    match disk.level.as_str() {
+        "ample" => println!("works  disk     {free} MiB are free on the server"),
+        "low" => println!(
+            "  -    disk     only {free} MiB are free on the server: free some space before {reserve} MiB (low: {low} MiB)"
+        ),
+        _ => println!(
+            "  -    disk     {free} MiB are free on the server: new work and data are refused below {reserve} MiB"
+        ),
     }
 }
 

@@ -74,7 +74,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
         ("streams", format!("up to {} MiB", view.stream_limit_mb)),
-        ("placement", placement(&view.placement)),
+        ("placement", placement(&view.placement, view.confidential)),
         (
             "deterministic",
             match view.rerun_percent {
@@ -99,7 +99,7 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
     rows
 }
 
-fn placement(asked: &PlacementBody) -> String {
+fn placement(asked: &PlacementBody, is_confidential: bool) -> String {
     let caps = asked.price_cap.unwrap_or_default();
     let cap = |name: &str, ucr: Option<u64>| ucr.map(|ucr| format!("{name}<={ucr}ucr"));
     let mut parts: Vec<String> = Vec::new();
@@ -117,6 +117,9 @@ fn placement(asked: &PlacementBody) -> String {
     parts.extend(cap("cpu", caps.cpu_ucr_per_s));
     parts.extend(cap("memory", caps.memory_ucr_per_gib_s));
     parts.extend(cap("egress", caps.egress_ucr_per_mib));
+    if is_confidential {
+        parts.push("trust known, or your own".to_owned());
+    }
     if parts.is_empty() {
         "anywhere".into()
     } else {

@@ -7,7 +7,7 @@ use piecework_api::{
     jobs::{JobEvent, JobLogsQuery, JobView, PassedOverView},
     ledger::JobProofView,
 };
-use piecework_model::JobId;
+use piecework_model::{Code, JobId};
 use piecework_proof::{Invalid, Proof};
 use serde::Serialize;
 
@@ -68,7 +68,7 @@ impl Job {
     /// A peer remembers the blocks of the latest jobs; of older ones the controller does.
     async fn shown(&self, client: &Client) -> Result<JobProofView, Failure> {
         let refused = match client.job_proof(self.id, &[]).await.map_err(Failure::from) {
-            Err(refused) if refused.code() == Some("job.not_found") => refused,
+            Err(refused) if refused.is_refusal(Code::JobNotFound) => refused,
             answered => return answered,
         };
         let Ok(history) = client.job_history(self.id).await else {

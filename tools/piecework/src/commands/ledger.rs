@@ -206,7 +206,7 @@ fn transaction_row(transaction: &TransactionView) -> [String; 5] {
         transaction
             .rejection
             .as_ref()
-            .map_or_else(|| "ok".to_owned(), |rejection| rejection.code.clone()),
+            .map_or_else(|| "ok".to_owned(), |rejection| rejection.code.to_string()),
         transaction.summary.clone(),
         transaction.id.to_string(),
     ]

@@ -19,9 +19,11 @@ use piecework_api::{
     functions::PricesView,
     ledger::SubmitTransaction,
 };
-use piecework_blobs::{Blobs, BlobsError, Unpacked};
+use piecework_blobs::{BlobSize, Blobs, BlobsError, Unpacked};
 use piecework_ledger::{Action, Genesis, Register, Roles, SignedTransaction, Transaction};
-use piecework_model::{AccountId, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature};
+use piecework_model::{
+    AccountId, Code, Digest, Domain, NetworkId, OwnerName, PublicKey, Rejection, SecretKey, Signature,
+};
 use piecework_provider::{Provider, collect::Claiming};
 use piecework_queue::{
     ProviderLink as _,
@@ -32,9 +34,9 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     collecting::{Caution, Collecting, by_peers},
-    control, cores,
+    control, cores, disk,
     files::{load_or_create_key, lock, make_private},
-    formats,
+    first, formats,
     provider::{Seat, Terms, offer, start_provider},
 };
 
@@ -104,7 +106,7 @@ pub async fn provide(
         .await
         .map_err(|error| match is_full(&error) {
             true => Rejection::new(
-                "provider.disk_full",
+                Code::ProviderDiskFull,
                 format!("the disk with {} is full", directory.display()),
             )
             .hint("free some space there and start again")
@@ -121,6 +123,7 @@ async fn join_and_run(
     let directory = &provision.directory;
     formats::check(directory)?;
     make_private(directory)?;
+    first::come_first();
     cores::confine(provision.terms.cores).context("cannot limit the cores")?;
     let _lock = lock(directory)?;
     let key = load_or_create_key(&directory.join("provider.key"))?;
@@ -148,6 +151,7 @@ async fn join_and_run(
     let unpacked = directory.join("unpacked");
     let terms = provision.terms.clone().with_room(directory, &unpacked)?;
     let disk_bytes = terms.disk_bytes;
+    let disk = disk::watch(directory)?;
     let seat = Seat {
         key: &key,
         network,
@@ -155,6 +159,7 @@ async fn join_and_run(
         journal: directory.join("begun"),
         collector: collecting.collector.clone(),
         bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
+        disk: disk.clone(),
     };
     say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
     let provider = start_provider(
@@ -181,6 +186,7 @@ async fn join_and_run(
         shutdown.clone(),
     )?;
     let linked = tokio::spawn(watch(agent.clone(), ready, say.clone()));
+    let full = AbortOnDropHandle::new(tokio::spawn(disk::tell(disk, say.clone())));
     let trusts = trust(directory.clone(), provider.clone());
     let urls = provision.controllers.iter().map(|url| link_url(url)).collect();
     let told = say.clone();
@@ -205,6 +211,7 @@ async fn join_and_run(
         () = drained(&provider, &agent, stop, &*say) => Ok(()),
     };
     linked.abort();
+    drop(full);
     control.abort();
     finish(&shutdown, Some(collecting)).await?;
     ended
@@ -373,7 +380,7 @@ fn trust(directory: PathBuf, provider: Arc<Provider>) -> impl Fn(&str, PublicKey
             kept.map_err(|error| not_written(&error))?;
         } else if !of_url.contains(&&*key.to_string()) {
             return Err(Rejection::new(
-                "link.untrusted_controller",
+                Code::LinkUntrustedController,
                 format!("the controller has a different key than before: {key}"),
             )
             .hint(format!(
@@ -396,8 +403,8 @@ fn key_for<'a>(line: &'a str, url: &str) -> Option<&'a str> {
 /// What was to be remembered is not.
 fn not_written(error: &anyhow::Error) -> Rejection {
     match is_full(error) {
-        true => Rejection::new("provider.disk_full", "the provider's disk is full"),
-        false => Rejection::new("provider.disk_failed", format!("{error:#}")),
+        true => Rejection::new(Code::ProviderDiskFull, "the provider's disk is full"),
+        false => Rejection::new(Code::ProviderDiskFailed, format!("{error:#}")),
     }
 }
 
@@ -540,6 +547,14 @@ impl Blobs for Pulled {
 
     async fn has(&self, _digest: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _digest: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _digest: &Digest) -> Result<bool, BlobsError> {

@@ -8,6 +8,7 @@ use piecework_blobs::Files;
 use piecework_chain::Chain;
 use piecework_chain_http::remote;
 use piecework_controller::{Controller, MachineClock, Tuning};
+use piecework_disk::Room;
 use piecework_ledger::{Genesis, Roles};
 use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, SecretKey};
 use piecework_packages::Packages;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     background::Background,
+    disk,
     files::{load_or_create_key, lock, make_private, write_private},
     formats,
     listen::listen,
@@ -83,7 +85,8 @@ pub async fn controller(
     let (account, operator) = enrol(&*chain, settings, &keys).await?;
     let shutdown = CancellationToken::new();
     say("starting the controller");
-    let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
+    let disk = disk::watch(directory)?;
+    let store = Sqlite::open(disk::store_options(directory, &disk))
         .await
         .context("cannot open the store")?;
     let blobs = Files::open(directory.join("blobs")).context("cannot open the directory of bundles")?;
@@ -93,6 +96,7 @@ pub async fn controller(
         operator,
         policy: settings.policy,
         base_url: &url,
+        disk,
         tuning: settings.tuning.into(),
         results_to: settings.results_to.clone(),
     };
@@ -160,6 +164,7 @@ pub(super) struct Seat<'a> {
     pub(super) operator: AccountId,
     pub(super) policy: Policy,
     pub(super) base_url: &'a str,
+    pub(super) disk: Arc<dyn Room>,
     pub(super) tuning: Tuning,
     /// Private networks that results may be sent to.
     pub(super) results_to: Vec<Network>,
@@ -186,6 +191,7 @@ pub(super) async fn start(
         chain,
         store,
         blobs,
+        disk: seat.disk,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         sinks: Arc::new(courier(seat.results_to)?),
         providers: Vec::new(),
@@ -203,7 +209,7 @@ pub(super) async fn start(
 /// A refusal during a controller's start.
 pub(super) fn not_started(refusal: Refusal) -> anyhow::Error {
     let refusal = Rejection {
-        code: refusal.code.into(),
+        code: refusal.code,
         message: refusal.message,
         hint: refusal.hint,
         field: refusal.field,

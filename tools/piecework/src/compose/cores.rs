@@ -47,7 +47,7 @@ pub(super) fn come_later() -> Result<()> {
 }
 
 /// A thread may end between being seen and being told.
-fn unless_gone(done: rustix::io::Result<()>) -> rustix::io::Result<()> {
+pub(super) fn unless_gone(done: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match done {
         Err(Errno::SRCH) => Ok(()),
         other => other,
@@ -71,7 +71,7 @@ fn family() -> Vec<Pid> {
 
 /// Those that run already keep what they had: each is told. New ones have what their maker has. Empty once it has
 /// ended.
-fn threads(process: Pid) -> Result<Vec<Pid>> {
+pub(super) fn threads(process: Pid) -> Result<Vec<Pid>> {
     let Ok(found) = fs::read_dir(format!("/proc/{process}/task")) else {
         return Ok(Vec::new());
     };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use piecework_model::{Rejection, SecretKey};
+use piecework_model::{Code, Rejection, SecretKey};
 use rand::RngExt as _;
 
 /// Only its owner may look into it: it holds keys.
@@ -36,7 +36,7 @@ pub(super) fn lock(directory: &Path) -> Result<fs::File> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => {
             let used = format!("another `piecework` uses {}", directory.display());
-            Err(Rejection::new("directory.in_use", used)
+            Err(Rejection::new(Code::DirectoryInUse, used)
                 .hint("stop it, or use another --data")
                 .into())
         }
@@ -56,13 +56,13 @@ pub(super) fn refuse_foreign(directory: &Path) -> Result<()> {
         return Ok(());
     }
     let foreign = format!("{} has files that `piecework up` did not create", directory.display());
-    Err(Rejection::new("directory.foreign", foreign)
+    Err(Rejection::new(Code::DirectoryForeign, foreign)
         .hint("use an empty directory, or one that does not exist yet")
         .into())
 }
 
 fn damaged(message: String) -> anyhow::Error {
-    Rejection::new("directory.damaged", message)
+    Rejection::new(Code::DirectoryDamaged, message)
         .hint("restore it from a backup")
         .into()
 }

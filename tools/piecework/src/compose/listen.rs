@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr};
 
 use anyhow::Result;
-use piecework_model::Rejection;
+use piecework_model::{Code, Rejection};
 use tokio::net::TcpListener;
 
 /// `option` is what the address was given with.
@@ -16,7 +16,7 @@ pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListe
             _ => "choose an address of this machine and a port that you are allowed to use",
         };
         Rejection::new(
-            "listen.refused",
+            Code::ListenRefused,
             format!("cannot listen on {address} ({option}): {error}"),
         )
         .hint(hint)

@@ -18,8 +18,9 @@ use super::{
     background::Background,
     collecting::{Collecting, by_own_peer},
     controller::{courier, not_started, write_token},
+    disk,
     files::{Keys, lock, make_private, refuse_foreign},
-    formats,
+    first, formats,
     ledger::{explorer, start_peer},
     listen::listen,
     provider::{Seat, Terms, put_offer, start_provider},
@@ -61,6 +62,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     formats::check(directory)?;
     refuse_foreign(directory)?;
     make_private(directory)?;
+    first::come_first();
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "--listen").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -71,7 +73,8 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let peer_shutdown = CancellationToken::new();
     let peer = start_peer(&directory.join("peer"), &keys, &background, peer_shutdown.clone()).await?;
     let chain = peer.chain();
-    let store = Sqlite::open(piecework_store::Options::new(directory.join("store")))
+    let disk = disk::watch(directory)?;
+    let store = Sqlite::open(disk::store_options(directory, &disk))
         .await
         .context("cannot open the store")?;
     // Code is its owner's affair, whoever made the data directory and with what rights.
@@ -96,6 +99,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             payers: HashSet::from([keys.controller.public()]),
             journal: directory.join("begun"),
             bundles: unpacked,
+            disk: disk.clone(),
         };
         let disk_bytes = terms.disk_bytes;
         let provider = start_provider(seat, terms, &shutdown).await?;
@@ -112,6 +116,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             chain,
             store,
             blobs,
+            disk,
             packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
             sinks: Arc::new(courier(settings.results_to)?),
             providers,

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use piecework_api::server::Limits;
 use piecework_chain::Chain;
 use piecework_chain_node::Contact;
+use piecework_disk::Watched;
 use piecework_model::Credits;
 use piecework_peer::{
     Member, caretaker,
@@ -14,7 +15,7 @@ use piecework_peer::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{formats, listen::listen};
+use super::{disk, formats, listen::listen};
 use crate::{places, settings::PeerSettings};
 
 /// A peer that runs, and its API that does not serve yet.
@@ -23,6 +24,8 @@ pub struct Peer {
     explorer: Arc<Explorer>,
     listener: TcpListener,
     limits: Limits,
+    /// Warns, and holds a reserve for the ledger's writes.
+    _disk: Arc<Watched>,
     shutdown: CancellationToken,
     pub url: String,
 }
@@ -70,6 +73,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         explorer,
         listener,
         limits,
+        _disk: disk::watch(directory)?,
         shutdown,
         url,
     })
@@ -114,6 +118,7 @@ impl Peer {
             limits,
             shutdown,
             url,
+            _disk,
         } = self;
         let chain: Arc<dyn Chain> = peer.chain();
         let mut serving = tokio::spawn(piecework_peer::http::serve(listener, explorer.clone(), limits));

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
+use piecework_disk::{Marks, Room};
 use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
 use piecework_provider::{Provider, collect::Collector, owner::Rules};
@@ -53,6 +54,7 @@ pub struct Terms {
     pub labels: Vec<String>,
     pub prices: Prices,
     pub cores: u32,
+    /// For all sandboxes together.
     pub memory_bytes: u64,
     pub slots: u32,
     /// Where functions with an allow list may go from here; nowhere if none.
@@ -78,7 +80,7 @@ impl Terms {
             labels: Vec::new(),
             prices: PRICES,
             cores,
-            memory_bytes: places::memory_bytes(),
+            memory_bytes: piecework_provider::guest_bytes(places::memory_bytes()),
             slots: cores.saturating_mul(SLOTS_PER_CORE),
             egress: None,
             rules: Rules::default(),
@@ -93,10 +95,12 @@ impl Terms {
     /// The same with no more disk than there is room for below `directory`, what `unpacked` holds there counted in.
     pub(super) fn with_room(self, directory: &Path, unpacked: &Path) -> Result<Self> {
         let disk = rustix::fs::statvfs(directory).context("cannot read the free disk space")?;
+        let reserve = Marks::of(disk.f_blocks.saturating_mul(disk.f_frsize)).reserve_bytes;
         let room = disk
             .f_bavail
             .saturating_mul(disk.f_frsize)
-            .saturating_add(held(unpacked));
+            .saturating_add(held(unpacked))
+            .saturating_sub(reserve);
         let step = if room < DISK_STEP { SMALL_DISK_STEP } else { DISK_STEP };
         let disk_bytes = self.disk_bytes.min((room - room % step).max(SMALL_DISK_STEP));
         Ok(Self { disk_bytes, ..self })
@@ -124,6 +128,7 @@ pub(super) struct Seat<'a> {
     pub(super) journal: PathBuf,
     pub(super) collector: Arc<Collector>,
     pub(super) bundles: Unpacked,
+    pub(super) disk: Arc<dyn Room>,
 }
 
 /// A provider on the sandboxes that work here; fails where none does.
@@ -154,6 +159,7 @@ pub(super) async fn start_provider(
         journal: seat.journal,
         payers: seat.payers,
         collector: Some(seat.collector),
+        disk: seat.disk,
         rules: terms.rules,
         owner_group: terms.owner_group,
     };

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::machine::Machine;
@@ -191,7 +192,11 @@ async fn an_answer_leaves_as_the_function_gave_it() {
     for status in [100, 101, 199, 600, 999] {
         let answer = answered(&machine, "GET", &json!({"status": status}));
         assert_eq!(answer.status(), 502, "{status}");
-        assert_eq!(answer.json()["error"]["code"], "function.output_invalid", "{status}");
+        assert_eq!(
+            answer.json()["error"]["code"],
+            Code::FunctionOutputInvalid.as_str(),
+            "{status}"
+        );
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::machine::{Machine, piecework};
+use piecework_model::Code;
 use serde_json::Value;
 
 /// A home directory whose default data directory a machine runs in.
@@ -55,7 +56,7 @@ impl Home {
             if output.status.success() {
                 return serde_json::from_slice(&output.stdout).expect("JSON");
             }
-            ended(&output, 3, "account.insufficient_credits");
+            ended(&output, 3, Code::AccountInsufficientCredits.as_str());
             assert!(std::time::Instant::now() < deadline, "the lease is never fed");
         }
     }
@@ -111,7 +112,11 @@ async fn a_key_registers_logs_in_and_is_rotated() {
     );
     let other = home.path().join("other.key");
     let other = other.to_str().expect("UTF-8");
-    ended(&home.run(&["account", "rotate-key"]), 3, "account.bad_signature");
+    ended(
+        &home.run(&["account", "rotate-key"]),
+        3,
+        Code::AccountBadSignature.as_str(),
+    );
     home.ok(&["account", "rotate-key", "--key", key, "--new-key", other]);
     let after = home.json(&["account", "--json"]);
     assert!(after["key"] != before["key"] && after["id"] == before["id"], "{after}");
@@ -128,7 +133,7 @@ async fn a_key_registers_logs_in_and_is_rotated() {
     ended(
         &home.run(&["login", &url, "--name", "ada", "--key", key]),
         3,
-        "auth.bad_credentials",
+        Code::AuthBadCredentials.as_str(),
     );
     let audit = home.ok(&["audit"]);
     for action in ["account.registered", "account.key_rotated", "session.opened"] {
@@ -147,13 +152,17 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
     home.ok(&["new", "hello", "--language", "javascript"]);
     home.ok(&["deploy", "hello"]);
     let refused = home.run(&["call", "hello", "null"]);
-    ended(&refused, 3, "lease.none");
+    ended(&refused, 3, Code::LeaseNone.as_str());
     ended(&refused, 3, "piecework leases open --key FILE");
 
     // So little that no run is covered.
     let lease = home.json(&["leases", "open", "10", "--key", key, "--json"]);
     assert_eq!(lease["budget_ucr"], 10, "{lease}");
-    ended(&home.run(&["call", "hello", "null"]), 3, "account.insufficient_credits");
+    ended(
+        &home.run(&["call", "hello", "null"]),
+        3,
+        Code::AccountInsufficientCredits.as_str(),
+    );
     ended(
         &home.run(&["call", "hello", "null"]),
         3,
@@ -181,16 +190,24 @@ async fn who_keeps_the_key_opens_leases_pays_and_lends_with_it() {
         (&sent["from"], &sent["to"]),
         (&Value::from("ada"), &Value::from("operator"))
     );
-    ended(&home.run(&["invite", "--grant", "5"]), 3, "account.bad_signature");
+    ended(
+        &home.run(&["invite", "--grant", "5"]),
+        3,
+        Code::AccountBadSignature.as_str(),
+    );
     home.ok(&["invite", "--grant", "0"]);
     ended(&home.run(&["lend", "operator"]), 2, "give an amount");
-    ended(&home.run(&["lend", "operator", "1000"]), 3, "account.bad_signature");
+    ended(
+        &home.run(&["lend", "operator", "1000"]),
+        3,
+        Code::AccountBadSignature.as_str(),
+    );
     let borrower = home.json(&["lend", "operator", "1000", "--key", key, "--json"]);
     assert_eq!(borrower["limit_ucr"], 1_000, "{borrower}");
     ended(
         &home.run(&["lend", "operator", "--cover", "5", "--key", key]),
         3,
-        "account.no_debt",
+        Code::AccountNoDebt.as_str(),
     );
     let borrower = home.json(&["lend", "operator", "0", "--key", key, "--json"]);
     assert_eq!(borrower["limit_ucr"], 0, "{borrower}");
@@ -320,9 +337,9 @@ async fn versions_go_up_come_back_and_are_deleted() {
     assert!(home.ok(&["versions", "say"]).contains("live"));
     assert_eq!(home.ok(&["rollback", "say", "1"]), "say runs version 1\n");
     assert_eq!(home.ok(&["call", "say", "--quiet"]), "\"one\"\n");
-    ended(&home.run(&["rollback", "say", "9"]), 3, "version.not_found: ");
+    ended(&home.run(&["rollback", "say", "9"]), 3, Code::VersionNotFound.as_str());
     home.ok(&["delete", "say"]);
-    ended(&home.run(&["call", "say"]), 3, "function.not_found: ");
+    ended(&home.run(&["call", "say"]), 3, Code::FunctionNotFound.as_str());
 }
 
 #[tokio::test]
@@ -331,7 +348,7 @@ async fn each_end_has_its_exit_code() {
     let raising = "def handler(event, context):\n    print('before')\n    raise ValueError('too bad')";
     home.ok(&["deploy", "--code", raising, "--name", "raises", "--language", "python"]);
     let failed = home.run(&["call", "raises"]);
-    ended(&failed, 1, "function.raised: ");
+    ended(&failed, 1, Code::FunctionRaised.as_str());
     assert!(said(&failed).contains("too bad") && said(&failed).contains("before") && failed.stdout.is_empty());
     let broken = home.run(&[
         "deploy",
@@ -342,12 +359,16 @@ async fn each_end_has_its_exit_code() {
         "--language",
         "python",
     ]);
-    ended(&broken, 3, "function.syntax_error: ");
+    ended(&broken, 3, Code::FunctionSyntaxError.as_str());
     ended(&home.run(&["call", "raises", "not json"]), 2, "not JSON");
     ended(&home.run(&["deploy", "nowhere"]), 2, "cannot open nowhere");
     ended(&home.run(&["call", "raises", "@nowhere"]), 2, "cannot open nowhere");
     ended(&home.run(&["call", "nothing"]), 3, "with the id or name `nothing`");
-    ended(&home.run(&["rollback", "raises", "v9"]), 3, "version.not_found: ");
+    ended(
+        &home.run(&["rollback", "raises", "v9"]),
+        3,
+        Code::VersionNotFound.as_str(),
+    );
     ended(&home.run(&["rollback", "raises", "last"]), 2, "`last` is not a version");
     ended(&home.run(&["transfer", "provider", "-5"]), 2, "`-5` is not an amount");
     ended(
@@ -362,7 +383,7 @@ async fn each_end_has_its_exit_code() {
     ended(
         &wrong.env("PIECEWORK_TOKEN", "pw_wrong").output().expect("it runs"),
         3,
-        "auth.bad_token: ",
+        Code::AuthBadToken.as_str(),
     );
 }
 
@@ -388,7 +409,7 @@ async fn an_async_call_gives_its_id_and_the_job_ends() {
     );
     let keyed = || home.json(&["call", "echo", "3", "--idempotency-key", "k1", "--json"])["job_id"].clone();
     assert_eq!(keyed(), keyed(), "one key runs once");
-    ended(&home.run(&["cancel", &job]), 3, "job.finished: ");
+    ended(&home.run(&["cancel", &job]), 3, Code::JobFinished.as_str());
 }
 
 #[tokio::test]
@@ -420,7 +441,11 @@ async fn a_guest_registers_with_an_invite_and_is_remembered_until_logout() {
         (&"ada".into(), &2_000_000.into())
     );
     ended(&run(&["transfer", "operator", "0.5cr"], ""), 0, "");
-    ended(&run(&["transfer", "operator", "5cr"], ""), 3, "transfer.insufficient: ");
+    ended(
+        &run(&["transfer", "operator", "5cr"], ""),
+        3,
+        Code::TransferInsufficient.as_str(),
+    );
     let csv = String::from_utf8(run(&["statement", "--csv"], "").stdout).expect("UTF-8");
     assert!(csv.lines().count() >= 2 && csv.contains("-500000"), "{csv}");
     ended(&run(&["logout"], ""), 0, "logged out");
@@ -459,7 +484,7 @@ async fn a_narrow_token_does_only_what_it_may() {
             .expect("it runs")
     };
     assert_eq!(String::from_utf8_lossy(&with(&["call", "one"]).stdout), "1\n");
-    ended(&with(&["delete", "one"]), 3, "auth.scope: ");
+    ended(&with(&["delete", "one"]), 3, Code::AuthScope.as_str());
     let tokens = home.json(&["tokens", "--json"]);
     let made = tokens["items"]
         .as_array()
@@ -468,7 +493,7 @@ async fn a_narrow_token_does_only_what_it_may() {
         .find(|token| token["label"] == "ci")
         .expect("listed");
     home.ok(&["tokens", "delete", made["id"].as_str().expect("an id")]);
-    ended(&with(&["call", "one"]), 3, "auth.bad_token: ");
+    ended(&with(&["call", "one"]), 3, Code::AuthBadToken.as_str());
 }
 
 #[tokio::test]
@@ -506,5 +531,9 @@ async fn the_ledger_and_the_market_are_shown() {
         json.push("--json");
         home.json(&json);
     }
-    ended(&home.run(&["ledger", "block", "999999999"]), 3, "block.not_found: ");
+    ended(
+        &home.run(&["ledger", "block", "999999999"]),
+        3,
+        Code::BlockNotFound.as_str(),
+    );
 }

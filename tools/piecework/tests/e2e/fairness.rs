@@ -1,5 +1,6 @@
 //! Whose word is worth what: reference jobs, claims that are refused or held, results that are compared.
 
+use piecework_model::Code;
 use piecework_sandbox::ERROR_TEXT_BYTES_MAX;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -157,7 +158,7 @@ async fn where_nobody_else_can_run_it_the_caller_hears_of_the_bad_result() {
     machine.deploy("echo", "javascript", ECHO).await;
     rogue.lies(Lie::OtherDigest);
     let refused = machine.call("echo", json!(1)).await;
-    refused.refused(503, "provider.bad_result");
+    refused.refused(503, Code::ProviderBadResult);
     assert_eq!(standing(&machine, "rogue").await["trust"], "suspended");
 }
 
@@ -170,7 +171,7 @@ async fn an_error_that_says_megabytes_of_itself_is_cut() {
     machine.deploy("echo", "javascript", ECHO).await;
     rogue.lies(Lie::LongError);
     let raised = machine.call("echo", json!(1)).await;
-    raised.refused(502, "function.raised");
+    raised.refused(502, Code::FunctionRaised);
     let details = &raised.body["error"]["details"];
     for (field, letter) in [("type", "k"), ("message", "m"), ("stack", "s")] {
         assert_eq!(details[field], letter.repeat(ERROR_TEXT_BYTES_MAX), "{field}");
@@ -253,14 +254,14 @@ async fn a_claim_that_stands_out_is_held_until_an_operator_decides() {
     machine
         .ask_as(Some(&stranger), Method::GET, "/held", None)
         .await
-        .refused(403, "auth.operator");
+        .refused(403, Code::AuthOperator);
     let decide = async |id: &str, decision: &str| {
         let body = json!({"decision": decision});
         machine.ask(Method::POST, &format!("/held/{id}"), Some(body)).await
     };
     decide(&held[0], "release").await.ok();
     decide(&held[1], "refuse").await.ok();
-    decide(&held[1], "release").await.refused(409, "receipt.not_held");
+    decide(&held[1], "release").await.refused(409, Code::ReceiptNotHeld);
     let rogue = Rogue::back(&machine, "rogue").await;
     machine.paid(&held[0]).await;
     let view = job(&machine, &held[1]).await;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use piecework_model::{Digest, JobId, MARK};
+use piecework_model::{Code, Digest, JobId, MARK};
 use piecework_store::{Jobs as _, Options, Sqlite};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -228,12 +228,12 @@ fn a_directory_of_an_unknown_version_is_refused_by_code_and_left_untouched() {
         (
             "begun",
             Box::new(|_| newer.clone()),
-            ["directory.newer: ", "version 99", "up to 1"],
+            [Code::DirectoryNewer.as_str(), "version 99", "up to 1"],
         ),
         (
             "papers",
             Box::new(|_| newer.clone()),
-            ["directory.newer: ", "version 99", "up to 2"],
+            [Code::DirectoryNewer.as_str(), "version 99", "up to 2"],
         ),
     ];
     for (file, write, says) in cases {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -54,13 +55,13 @@ async fn row_15_a_lease_that_could_be_emptied_before_the_provider_claims_is_not_
     let _wary = Computer::start(wary.path(), &controller.url, "wary", &more);
     controller.deploy("echo", "javascript", ECHO).await;
     let refused = controller.call("echo", json!(1)).await;
-    refused.refused(409, "lease.short_window");
+    refused.refused(409, Code::LeaseShortWindow);
     // A strict function's job is on the ledger before it is refused; what is kept aside for it is free after its window.
     let strict = json!({"strict": true});
     let deployed = controller.deploy_with("strict", "javascript", ECHO, strict).await;
     deployed.ok();
     let refused = controller.call("strict", json!(1)).await;
-    refused.refused(409, "lease.short_window");
+    refused.refused(409, Code::LeaseShortWindow);
     let job = refused.body["error"]["job_id"].as_str().expect("an id").to_owned();
     let lease = id(&leases_of(&controller, &controller.token).await[0]);
     let path = format!("/ledger/leases/{lease}");
@@ -126,19 +127,22 @@ async fn what_a_closed_lease_did_not_spend_comes_back_by_itself_and_the_next_cal
     let path = format!("/leases/{lease}/close");
     let eve = controller.person("eve", 0).await;
     let others = controller.ask_as(Some(&eve), Method::POST, &path, None).await;
-    others.refused(404, "lease.not_found");
+    others.refused(404, Code::LeaseNotFound);
     let nobody = controller.ask_as(None, Method::POST, &path, None).await;
-    nobody.refused(401, "auth.missing_token");
+    nobody.refused(401, Code::AuthMissingToken);
     let closing = controller.ask_as(Some(&grace), Method::POST, &path, None).await.ok();
     assert_eq!(closing["state"], "draining");
     assert!(closing["expires_at_height"].as_u64().is_some(), "{closing}");
     // What ran is paid out of it, and nothing new is ordered: until its window is over there is nothing to open another with.
     let refused = call().await;
-    refused.refused(402, "account.insufficient_credits");
+    refused.refused(402, Code::AccountInsufficientCredits);
     let hint = refused.body["error"]["hint"].as_str().expect("a hint");
     assert!(hint.contains(&lease), "{hint}");
     let again = controller.ask_as(Some(&grace), Method::POST, &path, None).await;
-    assert!(["lease.draining", "lease.closed"].contains(&again.code()), "{again:?}");
+    assert!(
+        matches!(again.code(), Some(Code::LeaseDraining | Code::LeaseClosed)),
+        "{again:?}"
+    );
 
     let ended = closed(&ada, &lease).await;
     let used = ended["used_ucr"].as_i64().expect("a small number");
@@ -223,9 +227,9 @@ async fn a_developer_says_who_pays_from_his_lease_and_nobody_else_does() {
         (Method::POST, format!("/leases/{}/close", id(&lease)), None),
     ] {
         let others = machine.ask_as(Some(&eve), method.clone(), &path, body.clone()).await;
-        others.refused(404, "lease.not_found");
+        others.refused(404, Code::LeaseNotFound);
         let nobody = machine.ask_as(None, method, &path, body).await;
-        nobody.refused(401, "auth.missing_token");
+        nobody.refused(401, Code::AuthMissingToken);
     }
     let document = machine.get("/openapi.json").await.ok();
     let of_one = document["paths"].as_object().expect("paths").iter();
@@ -234,13 +238,13 @@ async fn a_developer_says_who_pays_from_his_lease_and_nobody_else_does() {
     machine
         .ask(Method::DELETE, &remove(other), None)
         .await
-        .refused(409, "lease.payer_unknown");
+        .refused(409, Code::LeasePayerUnknown);
     let added = machine.ask(Method::POST, &payers, add.clone()).await.ok();
     assert_eq!(added["payer_keys"], json!([own, other]));
     machine
         .ask(Method::POST, &payers, add)
         .await
-        .refused(409, "lease.payer_exists");
+        .refused(409, Code::LeasePayerExists);
     // Without this controller's key nothing is ordered from the lease: the next call opens another.
     let left = machine.ask(Method::DELETE, &remove(&own), None).await.ok();
     assert_eq!(left["payer_keys"], json!([other]));

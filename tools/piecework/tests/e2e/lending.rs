@@ -1,5 +1,6 @@
 //! Accounts that owe: an invite lends, the sponsor has it held, and jobs are paid with it.
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ async fn whoever_is_lent_a_limit_by_an_invite_works_without_credits() {
     machine
         .ask(Method::POST, "/invites", Some(json!({"lend_ucr": -1})))
         .await
-        .refused(422, "transfer.not_positive");
+        .refused(422, Code::TransferNotPositive);
     let invite = machine.ask(Method::POST, "/invites", Some(json!({"lend_ucr": LENT})));
     let invite = invite.await.ok();
     let held = machine.get("/accounts/operator").await.ok()["held_ucr"].as_i64();
@@ -47,18 +48,18 @@ async fn whoever_is_lent_a_limit_by_an_invite_works_without_credits() {
     let account = machine.ask(Method::PUT, "/accounts/ada/loan", loan(2 * LENT));
     assert_eq!(account.await.ok()["limit_ucr"], 2 * LENT);
     let own = machine.ask_as(Some(token), Method::PUT, "/accounts/ada/loan", loan(3 * LENT));
-    own.await.refused(403, "account.not_sponsor");
+    own.await.refused(403, Code::AccountNotSponsor);
     let less = machine.ask_as(Some(token), Method::PUT, "/accounts/ada/loan", loan(0));
-    less.await.refused(409, "account.limit_in_use");
+    less.await.refused(409, Code::AccountLimitInUse);
     let much = machine.ask(Method::PUT, "/accounts/ada/loan", loan(i64::MAX));
-    much.await.refused(422, "account.sponsor_limit");
+    much.await.refused(422, Code::AccountSponsorLimit);
     let unknown = machine.ask(Method::PUT, "/accounts/nobody-here/loan", loan(1));
-    unknown.await.refused(404, "account.not_found");
+    unknown.await.refused(404, Code::AccountNotFound);
 
     let owed = -machine.posted("ada").await;
     let pay = |amount: i64| Some(json!({ "amount_ucr": amount }));
     let more = machine.ask(Method::POST, "/accounts/ada/loan/payments", pay(owed + LENT));
-    more.await.refused(422, "account.no_debt");
+    more.await.refused(422, Code::AccountNoDebt);
     let held = machine.get("/accounts/operator").await.ok()["held_ucr"].as_i64();
     let covered = machine
         .ask(Method::POST, "/accounts/ada/loan/payments", pay(1))

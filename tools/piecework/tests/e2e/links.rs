@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::json;
 use tokio_tungstenite::{connect_async, tungstenite::Message};
@@ -54,7 +55,7 @@ async fn garbage_and_silence_on_the_link_harm_nobody() {
     let Some(Ok(Message::Binary(answer))) = socket.next().await else {
         panic!("it is told what is wrong");
     };
-    assert!(String::from_utf8_lossy(&answer).contains("link.malformed"));
+    assert!(String::from_utf8_lossy(&answer).contains(Code::LinkMalformed.as_str()));
 
     // More than the controller answers at a time; none of them says anything.
     let mut silent = Vec::new();

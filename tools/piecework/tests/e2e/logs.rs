@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::machine::{Machine, SETTLED_WITHIN};
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -85,7 +86,7 @@ async fn lines_have_levels_in_both_languages_and_sandboxes() {
     machine
         .get("/functions/python-wasm/logs?level=loud")
         .await
-        .refused(422, "query.malformed");
+        .refused(422, Code::QueryMalformed);
 }
 
 #[tokio::test]
@@ -107,7 +108,7 @@ def handler(event, context):
         .await
         .ok();
     let answer = machine.call("leaky", Value::Null).await;
-    answer.refused(502, "function.raised");
+    answer.refused(502, Code::FunctionRaised);
     let shown = answer.body.to_string();
     assert!(!shown.contains("s3cr3t") && shown.contains("[secret]"), "{shown}");
     let job = answer.body["error"]["job_id"].as_str().expect("an id");
@@ -196,7 +197,7 @@ async fn a_syntax_error_says_its_place_once() {
         let refused = machine
             .deploy_with("f", "python", code, json!({"sandbox": sandbox}))
             .await;
-        refused.refused(422, "function.syntax_error");
+        refused.refused(422, Code::FunctionSyntaxError);
         let message = refused.body["error"]["message"].as_str().expect("a sentence");
         assert_eq!(
             (message.matches("main.py").count(), message.matches("line").count()),

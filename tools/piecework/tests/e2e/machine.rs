@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -33,13 +34,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
-        self.body["error"]["code"].as_str().unwrap_or("no error code")
+    pub fn code(&self) -> Option<Code> {
+        Code::parse(self.body["error"]["code"].as_str()?)
     }
 
     #[track_caller]
-    pub fn refused(&self, status: u16, code: &str) {
-        assert_eq!((self.status.as_u16(), self.code()), (status, code), "{}", self.body);
+    pub fn refused(&self, status: u16, code: Code) {
+        assert_eq!(
+            (self.status.as_u16(), self.code()),
+            (status, Some(code)),
+            "{}",
+            self.body
+        );
         assert!(
             self.body["error"]["message"]
                 .as_str()

@@ -1,6 +1,7 @@
 //! The main job: a function deployed, served, metered and paid.
 
 use crate::machine::Machine;
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -94,11 +95,11 @@ async fn a_plain_url_passes_method_path_query_headers_and_body_and_answers_by_sh
     machine
         .ask_as(None, Method::GET, "/fn/operator/closed", None)
         .await
-        .refused(401, "auth.missing_token");
+        .refused(401, Code::AuthMissingToken);
     machine
         .ask_as(None, Method::GET, "/fn/operator/nothing", None)
         .await
-        .refused(401, "auth.missing_token");
+        .refused(401, Code::AuthMissingToken);
 }
 
 #[tokio::test]
@@ -130,12 +131,15 @@ async fn versions_roll_back_and_secrets_are_never_shown() {
     machine
         .ask(Method::POST, "/functions/v/rollback", Some(json!({"version": 9})))
         .await
-        .refused(404, "version.not_found");
+        .refused(404, Code::VersionNotFound);
     assert_eq!(
         machine.ask(Method::DELETE, "/functions/v", None).await.status.as_u16(),
         204
     );
-    machine.call("v", Value::Null).await.refused(404, "function.not_found");
+    machine
+        .call("v", Value::Null)
+        .await
+        .refused(404, Code::FunctionNotFound);
 }
 
 #[tokio::test]
@@ -159,7 +163,7 @@ async fn async_jobs_idempotency_and_cancelling() {
     machine
         .send(keyed("k1").json(&json!({"input": 2})))
         .await
-        .refused(409, "idempotency.conflict");
+        .refused(409, Code::IdempotencyConflict);
     let accepted = machine
         .send(keyed("k2").header("prefer", "respond-async").json(&json!({"input": 1})))
         .await;
@@ -188,7 +192,7 @@ async fn async_jobs_idempotency_and_cancelling() {
     machine
         .ask(Method::DELETE, &format!("/jobs/{slow_job}"), None)
         .await
-        .refused(409, "job.finished");
+        .refused(409, Code::JobFinished);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -209,7 +210,7 @@ async fn limits_are_set_while_it_runs_and_callers_hear_why_nobody_takes_a_job() 
     let body = json!({"name": "new", "language": "javascript", "code": "export default () => 1;\n", "sandbox": "wasm"});
     let deployed = machine.ask(Method::POST, "/functions", Some(body)).await;
     for answer in [answer, deployed] {
-        answer.refused(503, "provider.none");
+        answer.refused(503, Code::ProviderNone);
         let details = answer.body["error"]["details"].to_string();
         assert!(details.contains("paused"), "{}", answer.body);
     }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use serde_json::Value;
 
 use crate::machine;
@@ -175,7 +176,7 @@ async fn a_peer_joins_a_running_network_by_vote_votes_and_is_taken_out() {
             ada.data(),
         ],
         2,
-        "card.no_request",
+        Code::CardNoRequest.as_str(),
     );
     let request = done(&["peer", "join", &ada.api, "--network", &network, "--data", bob.data()]);
     fs::write(&bob.card, request).expect("written");
@@ -202,7 +203,11 @@ async fn a_peer_joins_a_running_network_by_vote_votes_and_is_taken_out() {
     let carried = done(&["peer", "vote", "bob", "--data", ada.data()]);
     assert!(carried.contains("carried"), "{carried}");
     assert_eq!(bob.get("/ledger/params").await["window_blocks"], 77);
-    refused(&["peer", "vote", "bob", "--data", ada.data()], 3, "proposal.unknown");
+    refused(
+        &["peer", "vote", "bob", "--data", ada.data()],
+        3,
+        Code::ProposalUnknown.as_str(),
+    );
     refused(
         &["peer", "propose", "params", "epoch_blocks=9", "--data", ada.data()],
         3,

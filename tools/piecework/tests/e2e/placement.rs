@@ -1,5 +1,6 @@
 //! Where a developer's jobs run: each thing that a function may ask of a provider, on a network of two.
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -128,7 +129,7 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
     let (machine, shelf) = two_providers(&home, &away, "4").await;
     let reasons = async |placement| {
         let refused = deploy(&machine, "f", placement, json!({})).await;
-        refused.refused(503, "provider.none");
+        refused.refused(503, Code::ProviderNone);
         let listed = refused.body["error"]["details"]["reasons"]
             .as_array()
             .cloned()
@@ -157,30 +158,34 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
     for (placement, code, field) in [
         (
             json!({"pin": ["nobody"]}),
-            "placement.unknown_provider",
+            Code::PlacementUnknownProvider,
             "placement.pin",
         ),
         (
             json!({"pin": ["operator"]}),
-            "placement.unknown_provider",
+            Code::PlacementUnknownProvider,
             "placement.pin",
         ),
-        (json!({"pin": vec!["own"; 101]}), "placement.bad_pin", "placement.pin"),
-        (json!({"policy": "fastest"}), "placement.bad_policy", "placement.policy"),
-        (json!({"trust": "blind"}), "placement.bad_trust", "placement.trust"),
+        (json!({"pin": vec!["own"; 101]}), Code::PlacementBadPin, "placement.pin"),
+        (
+            json!({"policy": "fastest"}),
+            Code::PlacementBadPolicy,
+            "placement.policy",
+        ),
+        (json!({"trust": "blind"}), Code::PlacementBadTrust, "placement.trust"),
         (
             json!({"region": "x".repeat(65)}),
-            "placement.bad_region",
+            Code::PlacementBadRegion,
             "placement.region",
         ),
-        (json!({"labels": [""]}), "placement.bad_label", "placement.labels"),
+        (json!({"labels": [""]}), Code::PlacementBadLabel, "placement.labels"),
     ] {
         let refused = deploy(&machine, "f", placement, json!({})).await;
         refused.refused(422, code);
         assert_eq!(refused.body["error"]["field"], field);
     }
     let refused = deploy(&machine, "f", json!({}), json!({"rerun_percent": 101})).await;
-    refused.refused(422, "placement.bad_rerun");
+    refused.refused(422, Code::PlacementBadRerun);
     // A function that is pinned to a computer waits for it, and is told why when it does not come.
     deploy(&machine, "pinned", json!({"pin": ["shelf"]}), json!({}))
         .await
@@ -191,7 +196,7 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
     })
     .await;
     let refused = machine.call("pinned", json!(1)).await;
-    refused.refused(503, "provider.none");
+    refused.refused(503, Code::ProviderNone);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

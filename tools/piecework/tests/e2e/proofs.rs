@@ -8,6 +8,7 @@ use std::{
 
 use crate::machine::Machine;
 use piecework_ledger::Genesis;
+use piecework_model::Code;
 use piecework_proof::{Anchor, Proof};
 use piecework_verifier::Wrong;
 use serde_json::{Value, json};
@@ -70,11 +71,11 @@ impl Run {
     }
 
     #[track_caller]
-    fn refused(&self, arguments: &[&str], code: &str) {
+    fn refused(&self, arguments: &[&str], code: Code) {
         let output = self.elsewhere(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains(code), "{said}");
+        assert!(said.contains(code.as_str()), "{said}");
     }
 }
 
@@ -143,13 +144,13 @@ async fn a_job_and_an_account_are_proven_offline() {
         assert_eq!(checked.0, Some(0), "{}", checked.1);
         let refused = offline(&["ledger", "verify", text(file), "--genesis", text(&foreign)]);
         assert_eq!(refused.0, Some(3), "{}", refused.1);
-        assert!(refused.1.contains("proof.other_network"), "{}", refused.1);
+        assert!(refused.1.contains(Code::ProofOtherNetwork.as_str()), "{}", refused.1);
         let mut bytes = fs::read(file).expect("there");
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(file, bytes).expect("written");
         let refused = offline(&["ledger", "verify", text(file), "--genesis", genesis]);
-        assert!(refused.1.contains("proof.bad_certificate"), "{}", refused.1);
+        assert!(refused.1.contains(Code::ProofBadCertificate.as_str()), "{}", refused.1);
     }
 }
 
@@ -188,21 +189,21 @@ async fn an_export_verifies_twice_and_a_changed_one_is_refused_and_named() {
     let frames = frames(&bytes);
     // A block somewhere in the middle, with the settlement in it or not.
     let middle = frames[frames.len() / 2].clone();
-    let refuse = |bytes: &[u8], code: &str| -> Wrong {
+    let refused = |bytes: &[u8], code: Code| -> Wrong {
         let changed = run.file("changed");
         fs::write(&changed, bytes).expect("written");
         run.refused(&["ledger", "verify", text(&changed)], code);
         piecework_verifier::check(bytes).expect_err("the second verifier refuses it too")
     };
-    let dropped = refuse(&without(&bytes, middle.clone()), "proof.missing_block");
+    let dropped = refused(&without(&bytes, middle.clone()), Code::ProofMissingBlock);
     assert!(matches!(dropped, Wrong::Missing { .. }), "{dropped}");
-    let short = refuse(&bytes[..frames[frames.len() - 1].start], "proof.cut_off");
+    let short = refused(&bytes[..frames[frames.len() - 1].start], Code::ProofCutOff);
     assert!(short.to_string().contains("cut off"), "{short}");
 
     // The last bytes of a block are its certificate's.
     let mut flipped = bytes.clone();
     flipped[middle.end - 1] ^= 1;
-    let flipped = refuse(&flipped, "proof.bad_certificate");
+    let flipped = refused(&flipped, Code::ProofBadCertificate);
     assert!(flipped.to_string().contains("certificate"), "{flipped}");
 
     // One ucr more for the operator, somewhere among the values.
@@ -212,6 +213,6 @@ async fn an_export_verifies_twice_and_a_changed_one_is_refused_and_named() {
     let place = bytes[values.clone()].windows(16).position(|window| window == needle);
     let mut forged = bytes.clone();
     forged[values.start + place.expect("the operator's balance is there")] ^= 1;
-    let forged = refuse(&forged, "proof.bad_value");
+    let forged = refused(&forged, Code::ProofBadValue);
     assert!(matches!(forged, Wrong::Value { .. }), "{forged}");
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -87,7 +88,7 @@ async fn a_computer_joins_with_an_invite_runs_jobs_and_is_paid_for_them() {
     machine
         .deploy_with("early", "javascript", ECHO, json!({}))
         .await
-        .refused(503, "provider.none");
+        .refused(503, Code::ProviderNone);
     let code = invite(&machine).await;
     let laptop = Computer::start(
         away.path(),
@@ -174,7 +175,7 @@ async fn a_caller_whose_provider_is_killed_with_no_other_to_take_the_job_is_told
         only.kill();
     };
     let (told, ()) = tokio::join!(machine.call("busy", json!(300_000)), killed);
-    told.refused(503, "provider.lost");
+    told.refused(503, Code::ProviderLost);
     let job = told.body["error"]["job_id"].as_str().expect("the job is named");
     assert!(
         told.body["error"]["hint"]
@@ -312,8 +313,8 @@ async fn bytes_altered_on_the_way_end_the_session_and_harm_no_job() {
         let output = until("the call is answered", async || {
             let answer = machine.call("echo", json!({"round": round})).await;
             match answer.code() {
-                "provider.none" | "provider.lost" => None,
-                _ => Some(answer.ok()["output"].clone()),
+                Some(Code::ProviderNone | Code::ProviderLost) => None,
+                Some(_) | None => Some(answer.ok()["output"].clone()),
             }
         })
         .await;
@@ -342,7 +343,7 @@ async fn row_10_two_computers_with_one_key_the_second_is_told_so() {
     let twin = provide(copy.path(), &machine.url, "laptop", &[]);
     let said = says(twin, "another program with this provider's key is connected").await;
     assert!(
-        said.contains("link.already_connected") && said.contains("an account of its own"),
+        said.contains(Code::LinkAlreadyConnected.as_str()) && said.contains("an account of its own"),
         "{said}"
     );
     machine.call("echo", json!(1)).await.ok();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,7 +32,8 @@ async fn gauge(machine: &Machine, name: &str) -> u64 {
 async fn a_jam_at_one_provider_holds_up_no_call_that_can_run_elsewhere() {
     let folder = tempfile::tempdir().expect("a folder");
     let network = Machine::devnet(folder.path(), 1, 3);
-    let pinned = json!({"sandbox": "wasm", "concurrency": 1_000, "placement": {"pin": ["provider-1"]}});
+    let pinned =
+        json!({"sandbox": "wasm", "memory_limit_mb": 32, "concurrency": 1_000, "placement": {"pin": ["provider-1"]}});
     network.deploy_with("pinned", "javascript", SLEEPY, pinned).await.ok();
     network
         .deploy_with("free", "javascript", ECHO, json!({"sandbox": "wasm"}))
@@ -79,11 +81,11 @@ async fn without_a_provider_callers_are_told_at_once_and_accepted_jobs_wait_for_
     let jobs: Vec<_> = (0..200).map(|n| accepted(&machine, "echo", json!(n))).collect();
     let jobs = futures::future::join_all(jobs).await;
     // It might have been about to come back.
-    machine.call("echo", json!(1)).await.refused(503, "provider.none");
+    machine.call("echo", json!(1)).await.refused(503, Code::ProviderNone);
     let began = Instant::now();
     let told = machine.call("echo", json!(2)).await;
     let took = began.elapsed();
-    told.refused(503, "provider.none");
+    told.refused(503, Code::ProviderNone);
     println!("told after {took:?}");
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(

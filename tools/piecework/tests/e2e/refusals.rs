@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::machine::{Machine, SETTLED_WITHIN};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_ledger::Key;
-use piecework_model::LeaseId;
+use piecework_model::{Code, LeaseId};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -17,20 +17,20 @@ async fn settings_that_no_function_can_have() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
     for (more, status, code) in [
-        (json!({"concurrency": 0}), 422, "function.bad_concurrency"),
-        (json!({"concurrency": 1_001}), 422, "function.bad_concurrency"),
-        (json!({"handler": "../main.mjs"}), 422, "function.bad_handler"),
-        (json!({"handler": "main.mjs:a b"}), 422, "function.bad_handler"),
+        (json!({"concurrency": 0}), 422, Code::FunctionBadConcurrency),
+        (json!({"concurrency": 1_001}), 422, Code::FunctionBadConcurrency),
+        (json!({"handler": "../main.mjs"}), 422, Code::FunctionBadHandler),
+        (json!({"handler": "main.mjs:a b"}), 422, Code::FunctionBadHandler),
         (
             json!({"egress": ["example.com:443"], "egress_limit_mb": 0}),
             422,
-            "egress.bad_limit",
+            Code::EgressBadLimit,
         ),
-        (json!({"egress": ["10.0.0.1:80"]}), 422, "egress.private_address"),
+        (json!({"egress": ["10.0.0.1:80"]}), 422, Code::EgressPrivateAddress),
         (
             json!({"egress": ["example.com:443"], "sandbox": "wasm"}),
             409,
-            "sandbox.unsupported",
+            Code::SandboxUnsupported,
         ),
     ] {
         machine
@@ -42,7 +42,7 @@ async fn settings_that_no_function_can_have() {
     machine
         .ask(Method::POST, "/functions", Some(lacks))
         .await
-        .refused(422, "bundle.no_entry");
+        .refused(422, Code::BundleNoEntry);
     let none = machine.get("/functions").await.ok();
     assert_eq!(none["items"], json!([]), "nothing of them is left");
 }
@@ -67,7 +67,7 @@ async fn a_provider_that_lets_nobody_out_takes_no_such_function() {
     machine
         .deploy_with("f", "javascript", JAVASCRIPT, more)
         .await
-        .refused(409, "egress.unavailable");
+        .refused(409, Code::EgressUnavailable);
     machine.deploy("f", "javascript", JAVASCRIPT).await;
 }
 
@@ -82,32 +82,32 @@ async fn accounts_and_tokens_that_nobody_can_have() {
         (
             json!({"name": "ada", "password": "correct horse"}),
             403,
-            "invite.required",
+            Code::InviteRequired,
         ),
         (
             json!({"name": "ada", "password": "correct horse", "invite": "inv_x"}),
             422,
-            "invite.bad",
+            Code::InviteBad,
         ),
         (
             json!({"name": "ada", "password": "correct horse", "invite": code, "roles": ["controller"]}),
             422,
-            "invite.bad",
+            Code::InviteBad,
         ),
         (
             json!({"name": "ada", "password": "short", "invite": code}),
             422,
-            "account.bad_password",
+            Code::AccountBadPassword,
         ),
         (
             json!({"name": "ada", "public_key": key, "registration": "00", "invite": code}),
             422,
-            "account.bad_registration",
+            Code::AccountBadRegistration,
         ),
         (
             json!({"name": "operator", "password": "correct horse", "invite": code}),
             409,
-            "account.exists",
+            Code::AccountExists,
         ),
     ] {
         machine
@@ -123,18 +123,20 @@ async fn accounts_and_tokens_that_nobody_can_have() {
     machine
         .ask_as(None, Method::POST, "/accounts", Some(last))
         .await
-        .refused(422, "invite.bad");
+        .refused(422, Code::InviteBad);
 
     let token = async |body: Value| machine.ask(Method::POST, "/tokens", Some(body)).await;
-    token(json!({"scopes": ["fly"]})).await.refused(422, "body.malformed");
-    token(json!({"scopes": []})).await.refused(422, "token.bad_scope");
+    token(json!({"scopes": ["fly"]}))
+        .await
+        .refused(422, Code::BodyMalformed);
+    token(json!({"scopes": []})).await.refused(422, Code::TokenBadScope);
     token(json!({"scopes": ["view"], "expires_in_s": 1}))
         .await
-        .refused(422, "token.bad_expiry");
+        .refused(422, Code::TokenBadExpiry);
     machine
         .ask(Method::DELETE, "/tokens/tok_nothing", None)
         .await
-        .refused(404, "token.not_found");
+        .refused(404, Code::TokenNotFound);
 }
 
 #[tokio::test]
@@ -147,23 +149,23 @@ async fn questions_that_have_no_answer() {
     let params = hex::encode(borsh::to_vec(&Key::Params).expect("bytes"));
     let later = format!("/ledger/raw/values/{params}?at_least=99999999");
     for (path, status, code) in [
-        ("/jobs?state=asleep", 422, "job.bad_state"),
-        ("/ledger/blocks/first", 422, "block.bad_height"),
-        ("/ledger/blocks/99999999", 404, "block.not_found"),
-        (&*nowhere, 404, "transaction.not_found"),
-        (&*nobodys, 404, "lease.not_found"),
-        (&*later, 503, "ledger.behind"),
-        ("/ledger/raw/values/zz", 422, "value.bad_key"),
-        ("/metrics/functions/f?step=week", 422, "metrics.bad_step"),
+        ("/jobs?state=asleep", 422, Code::JobBadState),
+        ("/ledger/blocks/first", 422, Code::BlockBadHeight),
+        ("/ledger/blocks/99999999", 404, Code::BlockNotFound),
+        (&*nowhere, 404, Code::TransactionNotFound),
+        (&*nobodys, 404, Code::LeaseNotFound),
+        (&*later, 503, Code::LedgerBehind),
+        ("/ledger/raw/values/zz", 422, Code::ValueBadKey),
+        ("/metrics/functions/f?step=week", 422, Code::MetricsBadStep),
         (
             "/metrics/system?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z",
             422,
-            "metrics.bad_range",
+            Code::MetricsBadRange,
         ),
         (
             "/metrics/system?from=2020-01-01T00:00:00Z&to=2026-01-01T00:00:00Z&step=minute",
             422,
-            "metrics.bad_range",
+            Code::MetricsBadRange,
         ),
     ] {
         machine.get(path).await.refused(status, code);
@@ -172,13 +174,13 @@ async fn questions_that_have_no_answer() {
         .request(Method::POST, "/execute/f")
         .header("idempotency-key", "two words")
         .json(&json!({}));
-    machine.send(keyed).await.refused(422, "idempotency.bad_key");
+    machine.send(keyed).await.refused(422, Code::IdempotencyBadKey);
     for memo in ["x".repeat(101), "\u{1b}[2J".to_owned()] {
         let body = json!({"to": "provider", "amount_ucr": 1, "memo": memo});
         machine
             .ask(Method::POST, "/transfers", Some(body))
             .await
-            .refused(422, "transfer.bad_memo");
+            .refused(422, Code::TransferBadMemo);
     }
 }
 
@@ -193,7 +195,7 @@ async fn a_body_that_never_ends_is_given_up() {
     connection.write_all(begun.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     let whole = async {
-        while !answer.contains("body.too_slow") {
+        while !answer.contains(Code::BodyTooSlow.as_str()) {
             let mut bytes = [0; 4_096];
             let read = connection.read(&mut bytes).await.expect("an answer");
             assert!(read > 0, "cut without a word: {answer}");
@@ -215,7 +217,7 @@ async fn an_output_that_is_no_json_is_the_functions_failure_and_is_billed() {
             .await
             .ok();
         let answer = machine.call(sandbox, Value::Null).await;
-        answer.refused(502, "function.output_invalid");
+        answer.refused(502, Code::FunctionOutputInvalid);
         let job = machine
             .paid(answer.body["error"]["job_id"].as_str().expect("an id"))
             .await;
@@ -261,7 +263,7 @@ async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
         .request(Method::POST, "/execute/slow")
         .header("x-deadline-ms", "200")
         .json(&json!({}));
-    machine.send(hurried).await.refused(504, "job.expired");
+    machine.send(hurried).await.refused(504, Code::JobExpired);
 
     let second = accept().await;
     let cancel = async |job: &str| machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
@@ -282,7 +284,7 @@ async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
     };
     let (called, cancelled) = tokio::join!(machine.call("slow", Value::Null), cancelling);
     assert_eq!(cancelled.status.as_u16(), 204);
-    called.refused(502, "job.cancelled");
+    called.refused(502, Code::JobCancelled);
 }
 
 #[tokio::test]

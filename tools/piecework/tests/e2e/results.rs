@@ -9,6 +9,7 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode};
+use piecework_model::Code;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -130,7 +131,7 @@ async fn results_go_to_their_developers_place_and_expire_here() {
     machine
         .get(&format!("/jobs/{job}/result"))
         .await
-        .refused(404, "result.elsewhere");
+        .refused(404, Code::ResultElsewhere);
     let put = server.at(&format!("/in/{job}.json"));
     assert_eq!(
         (put.len(), &put[0].method, put[0].json()),
@@ -151,7 +152,7 @@ async fn results_go_to_their_developers_place_and_expire_here() {
         (told[0].json()["job_id"].as_str(), &told[0].json()["state"]),
         (Some(job.as_str()), &json!("failed"))
     );
-    assert_eq!(told[0].json()["error"]["code"], "function.raised");
+    assert_eq!(told[0].json()["error"]["code"], Code::FunctionRaised.as_str());
     assert!(
         told[0].headers["webhook-signature"]
             .to_str()
@@ -165,19 +166,19 @@ async fn results_go_to_their_developers_place_and_expire_here() {
     machine
         .get(&format!("/jobs/{job}/result"))
         .await
-        .refused(409, "job.not_finished");
+        .refused(409, Code::JobNotFinished);
     machine.deploy_with("usual", "javascript", ECHO, json!({})).await.ok();
     let large = called(&machine, "usual", json!("x".repeat(40_000))).await;
     machine
         .get(&format!("/jobs/{large}/result"))
         .await
-        .refused(404, "result.not_kept");
+        .refused(404, Code::ResultNotKept);
 
     let path = "/functions/echo/results";
     machine
         .ask(Method::PUT, path, Some(json!({"ttl_s": 0})))
         .await
-        .refused(422, "result.bad_ttl");
+        .refused(422, Code::ResultBadTtl);
     machine.ask(Method::PUT, path, Some(json!({"ttl_s": 2}))).await.ok();
     let job = called(&machine, "echo", json!(7)).await;
     until("it expires", async || {
@@ -188,7 +189,7 @@ async fn results_go_to_their_developers_place_and_expire_here() {
                 None
             }
             _ => {
-                answer.refused(410, "result.expired");
+                answer.refused(410, Code::ResultExpired);
                 Some(())
             }
         }
@@ -271,10 +272,10 @@ async fn a_webhook_hears_of_jobs_that_are_cancelled_wherever_they_are() {
         let told = of_job.next().expect("it was told");
         assert_eq!(
             (&told["state"], &told["error"]["code"]),
-            (&json!("cancelled"), &json!("job.cancelled"))
+            (&json!("cancelled"), &json!(Code::JobCancelled))
         );
         let again = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
-        again.refused(409, "job.finished");
+        again.refused(409, Code::JobFinished);
     }
 }
 
@@ -289,13 +290,13 @@ async fn a_result_is_sent_to_no_private_address() {
     };
     for host in ["127.0.0.1", "[::1]", "169.254.169.254", "10.0.0.1"] {
         let answer = machine.deploy_with("echo", "javascript", ECHO, results(host)).await;
-        answer.refused(422, "result.private_address");
+        answer.refused(422, Code::ResultPrivateAddress);
     }
     let ftp = json!({"results": {"sink": {"kind": "http", "url": "ftp://example.org/"}}});
     machine
         .deploy_with("echo", "javascript", ECHO, ftp)
         .await
-        .refused(422, "result.bad_sink");
+        .refused(422, Code::ResultBadSink);
     // What a name leads to shows when it is connected to.
     machine
         .deploy_with("echo", "javascript", ECHO, results("localhost"))

@@ -18,8 +18,8 @@ use piecework_api::{
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
-    Rejection, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices,
+    Receipt, Rejection, Salt, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
@@ -280,7 +280,7 @@ impl Shared {
 }
 
 /// As an honest provider writes it.
-fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
+fn delivered((ticket, salt): (&Ticket, Option<&Salt>), output: Bytes, cpu_us: u64) -> Delivery {
     let counters = Counters {
         cpu_us,
         memory_byte_ms: 1 << 20,
@@ -293,7 +293,7 @@ fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
         job: ticket.job,
         code: ticket.code,
         input: ticket.input,
-        output: Digest::of(&output),
+        output: Digest::of(&output).salted(salt),
         status: JobStatus::Ok,
         counters,
         price_ucr: ticket.prices.price(&counters).expect("in range"),
@@ -316,8 +316,8 @@ fn delivered(ticket: &Ticket, output: Bytes, cpu_us: u64) -> Delivery {
     }
 }
 
-fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> Delivery {
-    let honest = delivered(ticket, output, 500);
+fn lied(lie: Lie, (ticket, salt): (&Ticket, Option<&Salt>), output: Bytes, before: Option<Delivery>) -> Delivery {
+    let honest = delivered((ticket, salt), output, 500);
     let receipt = honest.receipt.clone();
     let with = |receipt| Delivery {
         receipt,
@@ -325,8 +325,8 @@ fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> D
     };
     match lie {
         Lie::Honest => honest,
-        Lie::Garbage => delivered(ticket, Bytes::from_static(b"\"garbage\""), 500),
-        Lie::TooMuch => delivered(ticket, Bytes::from(vec![b'1'; 7 << 20]), 500),
+        Lie::Garbage => delivered((ticket, salt), Bytes::from_static(b"\"garbage\""), 500),
+        Lie::TooMuch => delivered((ticket, salt), Bytes::from(vec![b'1'; 7 << 20]), 500),
         Lie::ForAnotherJob => with(Receipt {
             job: JobId([7; 16]),
             ..receipt
@@ -344,7 +344,7 @@ fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> D
             ..receipt
         }),
         Lie::Replayed => before.unwrap_or(honest),
-        Lie::TooMuchTime => delivered(ticket, honest_output(&honest), 3_600_000_000),
+        Lie::TooMuchTime => delivered((ticket, salt), honest_output(&honest), 3_600_000_000),
         Lie::TooDear => with(Receipt {
             price_ucr: receipt.price_ucr + 1,
             ..receipt
@@ -355,7 +355,7 @@ fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> D
             flooded
         }
         Lie::LongError => {
-            let mut long = delivered(ticket, Bytes::new(), 500);
+            let mut long = delivered((ticket, salt), Bytes::new(), 500);
             long.receipt.status = JobStatus::Failed;
             long.finished.outcome = Outcome::Raised(Raised {
                 kind: "k".repeat(1 << 20),
@@ -366,7 +366,7 @@ fn lied(lie: Lie, ticket: &Ticket, output: Bytes, before: Option<Delivery>) -> D
         }
         Lie::Slow => {
             let most = u64::try_from(SLOW.as_micros()).expect("fits");
-            delivered(ticket, honest_output(&honest), most - 10_000)
+            delivered((ticket, salt), honest_output(&honest), most - 10_000)
         }
     }
 }
@@ -407,7 +407,7 @@ impl ProviderLink for Shared {
         }
         let output = self.honest(&order.work, &order.event);
         let before = self.last.lock().clone();
-        let delivery = lied(lie, &order.ticket, output, before);
+        let delivery = lied(lie, (&order.ticket, order.salt.as_ref()), output, before);
         if !is_reference {
             self.jobs.fetch_add(1, Ordering::SeqCst);
         }
@@ -423,7 +423,7 @@ impl ProviderLink for Shared {
     async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
         let leaves: Vec<Digest> = receipts.iter().map(|unsealed| unsealed.receipt.leaf()).collect();
         if lane.1 != self.profile.account {
-            return Err(Rejection::new("receipt.not_mine", "not this provider's"));
+            return Err(Rejection::new(Code::ReceiptNotMine, "not this provider's"));
         }
         Ok(Seal::sign(&self.key, Domain::Receipts, &self.network, lane, &leaves))
     }

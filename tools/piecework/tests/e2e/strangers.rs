@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Output};
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use piecework_api::Client;
-use piecework_model::{AccountId, NetworkId, Prices, Rejection, SecretKey};
+use piecework_model::{AccountId, Code, NetworkId, Prices, Rejection, SecretKey};
 use piecework_queue::{
     Profile,
     link::{LinkFailure, PROTOCOL, PROTOCOL_LOWEST},
@@ -20,7 +20,7 @@ use crate::{
     rogue::{Lie, Rogue, key_of, knock, link_of, offer, profile, register},
 };
 
-async fn refused(machine: &Machine, key: &SecretKey, profile: Profile, code: &str) {
+async fn refused(machine: &Machine, key: &SecretKey, profile: Profile, code: Code) {
     match knock(machine, key, profile).await {
         LinkFailure::Refused(rejection) => assert_eq!(rejection.code, code),
         other => panic!("{code}: {other}"),
@@ -35,15 +35,15 @@ async fn whoever_links_as_what_he_is_not_is_told_why() {
     let network = client.ledger_status().await.expect("answers").network;
     let key = key_of("stranger");
     let own = profile(AccountId::of(&key.public()), "stranger");
-    refused(&machine, &key, own.clone(), "link.unknown_provider").await;
+    refused(&machine, &key, own.clone(), Code::LinkUnknownProvider).await;
 
     let operator = machine.get("/accounts/operator").await.ok();
     let account = operator["id"].as_str().expect("an id").parse().expect("an id");
     let posing = Profile { account, ..own.clone() };
-    refused(&machine, &key, posing, "link.other_key").await;
+    refused(&machine, &key, posing, Code::LinkOtherKey).await;
 
     register(&client, &key, network, &own, invite(&machine).await).await;
-    refused(&machine, &key, own.clone(), "link.no_offer").await;
+    refused(&machine, &key, own.clone(), Code::LinkNoOffer).await;
     offer(&client, &key, network, &own).await;
     let dearer = Profile {
         prices: Prices {
@@ -52,7 +52,7 @@ async fn whoever_links_as_what_he_is_not_is_told_why() {
         },
         ..own.clone()
     };
-    refused(&machine, &key, dearer, "link.other_prices").await;
+    refused(&machine, &key, dearer, Code::LinkOtherPrices).await;
     for out_of_bounds in [
         Profile {
             slots: 0,
@@ -75,14 +75,14 @@ async fn whoever_links_as_what_he_is_not_is_told_why() {
             ..own.clone()
         },
     ] {
-        refused(&machine, &key, out_of_bounds, "link.bad_profile").await;
+        refused(&machine, &key, out_of_bounds, Code::LinkBadProfile).await;
     }
 
     // The first program with a key keeps its place; the second is told so.
     let rogue = Rogue::join(&machine, "twin", Lie::Honest, true).await;
     let twin = key_of("twin");
     let again = profile(AccountId::of(&twin.public()), "twin");
-    refused(&machine, &twin, again, "link.already_connected").await;
+    refused(&machine, &twin, again, Code::LinkAlreadyConnected).await;
     drop(rogue);
 }
 
@@ -118,7 +118,10 @@ async fn a_provider_of_another_version_reads_who_has_to_update() {
         let (variant, said) = answer.split_first().expect("an answer");
         assert_eq!(*variant, 1, "version {protocol} is let in");
         let said: Rejection = borsh::from_slice(said).expect("a refusal");
-        assert_eq!((&*said.code, said.hint.as_deref()), ("link.version", Some(hint)));
+        assert_eq!(
+            (said.code.known(), said.hint.as_deref()),
+            (Some(Code::LinkVersion), Some(hint))
+        );
     }
 }
 
@@ -174,12 +177,12 @@ async fn a_controller_of_another_version_is_named_and_one_that_talks_garbage_is_
     );
     let machine = alone(home.path());
     let code = invite(&machine).await;
-    let older = Rejection::new("link.version", "the provider speaks a newer version of the link");
+    let older = Rejection::new(Code::LinkVersion, "the provider speaks a newer version of the link");
     let older = with_another_link(&machine, in_the_clear(&older.hint("update the controller"))).await;
     let (status, said) = ended(away.path(), &older, &["--invite", &code]).await;
     assert_eq!(status, Some(2), "{said}");
     assert!(
-        said.contains("link.version: ") && said.contains("\n  update the controller"),
+        said.contains(Code::LinkVersion.as_str()) && said.contains("\n  update the controller"),
         "{said}"
     );
     assert!(!said.contains("panicked"), "{said}");
@@ -210,7 +213,7 @@ async fn a_controller_with_another_key_than_before_is_not_worked_for() {
     let (status, said) = ended(away.path(), &machine.url, &[]).await;
     assert_eq!(status, Some(2), "{said}");
     assert!(
-        said.contains("link.untrusted_controller: ") && said.contains(key),
+        said.contains(Code::LinkUntrustedController.as_str()) && said.contains(key),
         "{said}"
     );
     // As it says: the owner may know better.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -151,7 +152,7 @@ async fn what_a_function_streams_arrives_and_is_paid() {
         let view = ended(&machine, &job).await;
         assert_eq!(
             (&view["state"], &view["error"]["code"]),
-            (&json!("failed"), &json!("function.raised"))
+            (&json!("failed"), &json!(Code::FunctionRaised))
         );
         let view = machine.paid(&job).await;
         assert_eq!(view["egress_bytes"], 6, "what was streamed is billed: {view}");
@@ -288,19 +289,19 @@ async fn more_than_a_function_may_stream_is_cut_or_refused() {
     let job = job_of(&response);
     response.bytes().await.expect_err("it is cut");
     let view = ended(&machine, &job).await;
-    assert_eq!(view["error"]["code"], "function.output_too_large", "{view}");
+    assert_eq!(view["error"]["code"], Code::FunctionOutputTooLarge.as_str(), "{view}");
     assert_eq!(view["egress_bytes"], json!(8 << 20), "{view}");
     // Collected, the limit is that of an output.
     let collected = machine.call("pour", json!({"mib": 7})).await;
-    collected.refused(502, "function.output_too_large");
+    collected.refused(502, Code::FunctionOutputTooLarge);
     send(&machine, 8, true).await;
     let request = machine.request(Method::POST, "/fn/operator/take");
     let answer = machine.send(request.body(vec![7u8; 9 << 20])).await;
-    answer.refused(413, "body.too_large");
+    answer.refused(413, Code::BodyTooLarge);
     let bad = machine
         .deploy_with("bad", "python", POUR, json!({"stream_limit_mb": 16_385}))
         .await;
-    bad.refused(422, "function.bad_stream_limit");
+    bad.refused(422, Code::FunctionBadStreamLimit);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +344,7 @@ async fn the_command_line_prints_a_stream_as_it_comes() {
     );
     let said = String::from_utf8_lossy(&failed.stderr);
     assert!(
-        said.contains("function.raised") && said.contains("in the middle"),
+        said.contains(Code::FunctionRaised.as_str()) && said.contains("in the middle"),
         "{said}"
     );
 }
@@ -452,7 +453,10 @@ async fn a_generator_streams_through_a_provider_in_a_namespace_of_its_own() {
     let response = open(&machine, "count?n=3&raise=1").await;
     let job = job_of(&response);
     response.bytes().await.expect_err("it has no end");
-    assert_eq!(ended(&machine, &job).await["error"]["code"], "function.raised");
+    assert_eq!(
+        ended(&machine, &job).await["error"]["code"],
+        Code::FunctionRaised.as_str()
+    );
     machine.paid(&job).await;
 
     let response = open(&machine, "count?n=1000000&pause=100").await;
@@ -485,7 +489,7 @@ async fn a_generator_streams_through_a_provider_in_a_namespace_of_its_own() {
     while let Some(part) = parts.next().await {
         if part.is_err() {
             let view = ended(&machine, &job).await;
-            assert_eq!(view["error"]["code"], "provider.lost", "{view}");
+            assert_eq!(view["error"]["code"], Code::ProviderLost.as_str(), "{view}");
             return;
         }
     }

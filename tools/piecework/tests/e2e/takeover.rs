@@ -3,7 +3,7 @@
 use std::{fs, path::Path, process::Command};
 
 use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction};
-use piecework_model::{AccountId, NetworkId, PublicKey, SecretKey};
+use piecework_model::{AccountId, Code, NetworkId, PublicKey, SecretKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -157,7 +157,7 @@ async fn who_keeps_the_key_goes_to_another_controller_with_account_and_lease() {
     first.kill();
     let id = ada.get("/ledger/accounts/bob").await["key"].clone();
     let forged = forged_registration(&second, id.as_str().expect("a key")).await;
-    forged.refused(422, "account.bad_registration");
+    forged.refused(422, Code::AccountBadRegistration);
     bob.enters(&second, 0).await;
     let account = bob.does(&["account", "--json"]);
     assert_eq!(account["held_ucr"], 2_000_000 - used_before, "it is the same account");

@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use piecework_ledger::{Action, Register, Roles, SignedTransaction, Transaction, Transfer};
-use piecework_model::{AccountId, Credits, NetworkId, SecretKey};
+use piecework_model::{AccountId, Code, Credits, NetworkId, SecretKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -52,13 +52,15 @@ async fn row_1_to_3_nobody_moves_mints_or_steals_credits() {
     let ask = |body| machine.ask(Method::POST, "/transfers", Some(body));
     ask(transfer("provider", -5))
         .await
-        .refused(422, "transfer.not_positive");
-    ask(transfer("provider", 0)).await.refused(422, "transfer.not_positive");
-    ask(transfer("operator", 5)).await.refused(422, "transfer.self");
-    ask(transfer("nobody", 5)).await.refused(404, "account.not_found");
+        .refused(422, Code::TransferNotPositive);
+    ask(transfer("provider", 0))
+        .await
+        .refused(422, Code::TransferNotPositive);
+    ask(transfer("operator", 5)).await.refused(422, Code::TransferSelf);
+    ask(transfer("nobody", 5)).await.refused(404, Code::AccountNotFound);
     ask(transfer("provider", i64::MAX >> 10))
         .await
-        .refused(402, "transfer.insufficient");
+        .refused(402, Code::TransferInsufficient);
     assert_eq!(machine.posted("operator").await, before);
     let keyed = |amount: i64| {
         let request = machine
@@ -68,7 +70,7 @@ async fn row_1_to_3_nobody_moves_mints_or_steals_credits() {
     };
     let (first, again) = (keyed(5).await.ok(), keyed(5).await.ok());
     assert_eq!(first, again);
-    keyed(6).await.refused(409, "idempotency.conflict");
+    keyed(6).await.refused(409, Code::IdempotencyConflict);
     assert_eq!(
         machine.posted("operator").await,
         before - 5,
@@ -102,7 +104,7 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
     ] {
         let answer = machine.ask_as(None, Method::POST, "/sessions", Some(body)).await;
         assert!(
-            matches!(answer.code(), "auth.bad_credentials" | "body.malformed"),
+            matches!(answer.code(), Some(Code::AuthBadCredentials | Code::BodyMalformed)),
             "{answer:?}"
         );
     }
@@ -160,13 +162,13 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         let answer = machine.ask_as(Some(&eve), method.clone(), &path, body.clone()).await;
         assert_eq!(
             (answer.status.as_u16(), answer.code()),
-            (404, "function.not_found"),
+            (404, Some(Code::FunctionNotFound)),
             "{method} {path}"
         );
         let anonymous = machine.ask_as(None, method.clone(), &path, body).await;
         assert_eq!(
             (anonymous.status.as_u16(), anonymous.code()),
-            (401, "auth.missing_token"),
+            (401, Some(Code::AuthMissingToken)),
             "{method} {path}"
         );
     }
@@ -191,12 +193,12 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         machine
             .ask_as(Some(&eve), Method::GET, &path, None)
             .await
-            .refused(404, "job.not_found");
+            .refused(404, Code::JobNotFound);
     }
     machine
         .ask_as(Some(&eve), Method::DELETE, &format!("/jobs/{job}"), None)
         .await
-        .refused(404, "job.not_found");
+        .refused(404, Code::JobNotFound);
     assert_eq!(
         machine.call("mine", Value::Null).await.ok()["output"],
         1,
@@ -226,7 +228,7 @@ async fn tokens_do_what_their_scopes_say_and_no_more() {
     machine
         .ask_as(Some(&view), Method::POST, "/execute/f", run.clone())
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     machine
         .ask_as(Some(&invoke), Method::POST, "/execute/f", run)
         .await
@@ -234,26 +236,26 @@ async fn tokens_do_what_their_scopes_say_and_no_more() {
     machine
         .ask_as(Some(&invoke), Method::DELETE, "/functions/f", None)
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     machine
         .ask_as(Some(&invoke), Method::GET, "/functions", None)
         .await
-        .refused(403, "auth.scope");
+        .refused(403, Code::AuthScope);
     let more = Some(json!({"scopes": ["admin"]}));
     machine
         .ask_as(Some(&view), Method::POST, "/tokens", more)
         .await
-        .refused(403, "token.scope_not_held");
+        .refused(403, Code::TokenScopeNotHeld);
     let path = format!("/tokens/{view_id}");
     assert_eq!(machine.ask(Method::DELETE, &path, None).await.status.as_u16(), 204);
     machine
         .ask_as(Some(&view), Method::GET, "/functions", None)
         .await
-        .refused(401, "auth.bad_token");
+        .refused(401, Code::AuthBadToken);
     machine
         .ask_as(Some("pw_forged"), Method::GET, "/functions", None)
         .await
-        .refused(401, "auth.bad_token");
+        .refused(401, Code::AuthBadToken);
 }
 
 #[tokio::test]
@@ -269,7 +271,7 @@ async fn row_5_to_7_the_bill_is_bounded_by_what_ran_and_nobody_without_credits_r
     let refused = machine
         .ask_as(Some(&poor), Method::POST, "/execute/f", Some(json!({})))
         .await;
-    refused.refused(402, "account.insufficient_credits");
+    refused.refused(402, Code::AccountInsufficientCredits);
     let jobs = machine.ask_as(Some(&poor), Method::GET, "/jobs", None).await.ok();
     assert_eq!(jobs["items"], json!([]), "nothing ran");
 
@@ -313,7 +315,7 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
         machine
             .call(&name("exit"), Value::Null)
             .await
-            .refused(502, "function.crashed");
+            .refused(502, Code::FunctionCrashed);
         deploy(
             "raise",
             "def handler(event, context):\n    raise ValueError('because')\n",
@@ -321,7 +323,7 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
         )
         .await;
         let raised = machine.call(&name("raise"), Value::Null).await;
-        raised.refused(502, "function.raised");
+        raised.refused(502, Code::FunctionRaised);
         assert_eq!(raised.body["error"]["details"]["type"], "ValueError");
         assert!(
             raised.body["error"]["details"]["stack"]
@@ -346,7 +348,7 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
             machine
                 .call(&name("loop"), Value::Null)
                 .await
-                .refused(504, "function.timed_out");
+                .refused(504, Code::FunctionTimedOut);
         }
         deploy(
             "bomb",
@@ -357,7 +359,7 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
         machine
             .call(&name("bomb"), Value::Null)
             .await
-            .refused(502, "function.out_of_memory");
+            .refused(502, Code::FunctionOutOfMemory);
         deploy(
             "big",
             "def handler(event, context):\n    return 'x' * (8 << 20)\n",
@@ -367,7 +369,7 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
         machine
             .call(&name("big"), Value::Null)
             .await
-            .refused(502, "function.output_too_large");
+            .refused(502, Code::FunctionOutputTooLarge);
         deploy("good", "def handler(event, context):\n    return 1\n", json!({})).await;
         assert_eq!(
             machine.call(&name("good"), Value::Null).await.ok()["output"],
@@ -424,13 +426,13 @@ async fn row_24_a_sandbox_that_is_missing_is_an_error_never_another() {
         machine
             .deploy_with("f", "python", "def handler(event, context):\n    return 1\n", more)
             .await
-            .refused(409, "sandbox.unavailable");
+            .refused(409, Code::SandboxUnavailable);
     }
     let more = json!({"sandbox": "vault"});
     machine
         .deploy_with("f", "python", "def handler(e, c): pass\n", more)
         .await
-        .refused(422, "sandbox.unknown");
+        .refused(422, Code::SandboxUnknown);
     let seen = "def handler(event, context):\n    import sys, os\n    return [sys.platform, os.getpid()]\n";
     machine
         .deploy_with("w", "python", seen, json!({"sandbox": "wasm"}))

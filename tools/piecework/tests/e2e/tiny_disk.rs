@@ -2,11 +2,12 @@
 
 use std::{fs, path::Path, time::Instant};
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
-    computer::{Computer, invite, provide},
-    machine::{Machine, SETTLED_WITHIN},
+    computer::{Computer, invite, provide, provider},
+    machine::{Answer, Machine, SETTLED_WITHIN, piecework},
     providers::{BUSY, ECHO, accepted, alone, payments_for, running_on, until},
     small_disk::SmallDisk,
 };
@@ -53,9 +54,35 @@ fn refused_start(directory: &Path, machine: &Machine, more: &[&str]) {
     let output = command.output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    let last = said.lines().find(|line| line.starts_with("provider.disk_full: "));
+    let last = said
+        .lines()
+        .find(|line| line.starts_with(Code::ProviderDiskFull.as_str()));
     assert!(last.is_some_and(|line| line.len() < 300), "{said}");
     assert!(!said.contains("panicked"), "{said}");
+}
+
+/// While its disk is full a provider is passed over, or refuses what was on its way to it.
+#[track_caller]
+fn full(answer: &Answer) {
+    assert_eq!(answer.status.as_u16(), 503, "{}", answer.body);
+    assert!(
+        matches!(answer.code(), Some(Code::ProviderDiskFull | Code::ProviderNone)),
+        "{}",
+        answer.body
+    );
+}
+
+async fn state(machine: &Machine, name: &str) -> String {
+    provider(machine, name).await["state"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn why_idle(data: &Path) -> String {
+    let mut command = piecework();
+    let output = command.args(["provider", "why-idle", "--data"]).arg(data).output();
+    String::from_utf8_lossy(&output.expect("it runs").stdout).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,7 +104,7 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     loop {
         let answer = machine.call("echo", json!(told.len())).await;
         if !answer.status.is_success() {
-            answer.refused(503, "provider.disk_full");
+            full(&answer);
             break;
         }
         told.push(answer.body["job_id"].as_str().expect("an id").to_owned());
@@ -86,7 +113,10 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     // Code that it has not unpacked yet has no place there either.
     let large = format!("// {}\n{ECHO}", "x".repeat(100_000));
     let refused = machine.deploy_with("large", "javascript", &large, json!({})).await;
-    refused.refused(503, "provider.disk_full");
+    full(&refused);
+    assert_eq!(state(&machine, "tiny").await, "paused", "it says so");
+    let why = why_idle(&data);
+    assert!(why.contains("disk is nearly full"), "{why}");
     for job in &told {
         let view = machine.paid(job).await;
         assert_eq!(
@@ -94,6 +124,23 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
             (&json!("succeeded"), &json!("tiny"))
         );
     }
+    // There is room: it goes on by itself.
+    disk.empty();
+    until("it takes jobs again", async || {
+        let answer = machine.call("large", Value::Null).await;
+        let deployed = match answer.code() {
+            Some(Code::FunctionNotFound) => {
+                machine
+                    .deploy_with("large", "javascript", &large, json!({}))
+                    .await
+                    .status
+            }
+            _ => answer.status,
+        };
+        (answer.status.is_success() && deployed.is_success()).then_some(())
+    })
+    .await;
+    disk.fill();
     tiny.kill();
     // A start would make room by throwing away what it can unpack again.
     fs::remove_dir_all(data.join("unpacked")).expect("removed");
@@ -104,7 +151,6 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
 
     disk.empty();
     let _tiny = Computer::start(&data, &machine.url, "tiny", &[]);
-    machine.deploy("large", "javascript", &large).await;
     let after = until("it takes jobs again", async || {
         let answer = machine.call("large", Value::Null).await;
         answer.status.is_success().then_some(answer.body)

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use serde_json::{Value, json};
 
 use crate::{
@@ -190,5 +191,5 @@ async fn switch_is_voted(network: &Devnet, program: &Path) {
     command.arg("--untested");
     let output = command.output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("rules.not_next"), "{text}");
+    assert!(text.contains(Code::RulesNotNext.as_str()), "{text}");
 }

@@ -11,13 +11,18 @@ struct Plan {
     sources: &'static str,
     /// From the top down.
     rooms: &'static [&'static str],
+    /// What composes the rooms. Only the root of the crate and the first room may take it: the others take their own state.
+    whole: &'static str,
 }
 
-/// Modules of a planned crate that are in no room (the clock, failures, codecs) are the ground that every room stands on.
+/// Modules of a planned crate that are in no room (the clock, failures, codecs) are the ground that every room stands on, and
+/// name none of them; the root of the crate names all.
 const PLANS: [Plan; 1] = [Plan {
     sources: "roles/controller/src/",
     rooms: &["http", "calls", "functions", "money", "providers", "accounts"],
+    whole: "Controller",
 }];
+const ROOT: &str = "lib.rs";
 
 /// Every way up that the file at `path` takes.
 pub fn check(path: &str, text: &str) -> Vec<Finding> {
@@ -27,30 +32,34 @@ pub fn check(path: &str, text: &str) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    let Some(room) = inside.split_once('/').map(|(room, _)| room) else {
-        return Vec::new();
-    };
     // A test may look from anywhere; what it tests is held by the rule.
-    if is_test(path) {
+    if is_test(path) || inside == ROOT {
         return Vec::new();
     }
-    let Some(own) = plan.rooms.iter().position(|name| *name == room) else {
-        return vec![Finding::new(
-            path,
-            format!("the room `{room}` is not on the plan in tools/xtask/src/tidy/rooms.rs"),
-        )];
+    let (shown, above) = match inside.split_once('/') {
+        None => ("the ground", plan.rooms),
+        Some((room, _)) => match plan.rooms.iter().position(|name| *name == room) {
+            Some(own) => (room, &plan.rooms[..own]),
+            None => {
+                return vec![Finding::new(
+                    path,
+                    format!("the room `{room}` is not on the plan in tools/xtask/src/tidy/rooms.rs"),
+                )];
+            }
+        },
     };
-    let above = &plan.rooms[..own];
-    named(without_tests(text))
-        .into_iter()
-        .filter(|(_, name)| above.contains(&name.as_str()))
-        .map(|(line, name)| {
-            Finding::new(
-                format!("{path}:{line}"),
-                format!("`{room}` must not use `{name}`, which stands above it: move what both need down"),
-            )
-        })
-        .collect()
+    let mut findings = Vec::new();
+    for (line, name) in named(without_tests(text)) {
+        let message = if above.contains(&name.as_str()) {
+            format!("{shown} must not use `{name}`, which stands above it: move what both need down")
+        } else if name == plan.whole && !above.is_empty() {
+            format!("{shown} must not take the whole `{name}`: it takes the state of its own room")
+        } else {
+            continue;
+        };
+        findings.push(Finding::new(format!("{path}:{line}"), message));
+    }
+    findings
 }
 
 /// What follows `crate::` anywhere, also within the braces of a `use`, with its line.

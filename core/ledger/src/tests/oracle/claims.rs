@@ -1,6 +1,6 @@
 //! Claims in random histories: made, settled over, refuted, paid.
 
-use piecework_model::LeaseId;
+use piecework_model::{Code, LeaseId};
 use proptest::prelude::*;
 
 use super::{
@@ -79,9 +79,9 @@ impl Oracle {
         let until = |sequence: &u64| lease.jobs.get(&(provider, *sequence))?.claimed_until;
         let windows: Vec<u64> = sequences.iter().filter_map(until).collect();
         let expect = match (lease.closed, windows.iter().max()) {
-            (true, _) => Err("lease.closed"),
-            (false, None) => Err("claim.none"),
-            (false, Some(last)) if height <= *last => Err("claim.not_due"),
+            (true, _) => Err(Code::LeaseClosed),
+            (false, None) => Err(Code::ClaimNone),
+            (false, Some(last)) if height <= *last => Err(Code::ClaimNotDue),
             (false, Some(_)) => Ok(()),
         };
         let action = pay_lane(lease.id, provider, sequences);
@@ -100,8 +100,8 @@ impl Oracle {
         let (height, lease) = (self.next_height(), self.leases[nth].id);
         let known = self.leases[nth].jobs.get(&(provider, sequence)).copied();
         let expect = match known.and_then(|known| known.claimed_until) {
-            None => Err("claim.none"),
-            Some(until) if until < height => Err("claim.too_late"),
+            None => Err(Code::ClaimNone),
+            Some(until) if until < height => Err(Code::ClaimTooLate),
             Some(_) => Ok(()),
         };
         let says_else = receipt(lease, provider, &job(sequence, 1));

@@ -5,7 +5,7 @@ mod forgeries;
 
 use std::collections::BTreeMap;
 
-use piecework_model::{Credits, LeaseId};
+use piecework_model::{Code, Credits, LeaseId};
 use proptest::prelude::*;
 
 use self::{
@@ -197,7 +197,7 @@ impl Oracle {
         }
     }
 
-    fn send(&mut self, who: Who, action: Action, expect: Result<(), &str>) -> Vec<Event> {
+    fn send(&mut self, who: Who, action: Action, expect: Result<(), Code>) -> Vec<Event> {
         let signed = self.world.sign(who, action);
         match (self.world.send(signed.clone()), expect) {
             (Ok(events), Ok(())) => {
@@ -230,7 +230,7 @@ impl Oracle {
         let expect = if covered {
             Ok(())
         } else {
-            Err("lease.insufficient_funds")
+            Err(Code::LeaseInsufficientFunds)
         };
         self.send(Who::Developer, Action::OpenLease(lease_terms(budget)), expect);
         if covered {
@@ -245,10 +245,10 @@ impl Oracle {
     }
 
     /// Why nothing new can be put into the lease, if so.
-    fn not_open(lease: &KnownLease) -> Result<(), &'static str> {
+    fn not_open(lease: &KnownLease) -> Result<(), Code> {
         match (lease.closed, lease.drains_until) {
-            (true, _) => Err("lease.closed"),
-            (false, Some(_)) => Err("lease.draining"),
+            (true, _) => Err(Code::LeaseClosed),
+            (false, Some(_)) => Err(Code::LeaseDraining),
             (false, None) => Ok(()),
         }
     }
@@ -259,7 +259,7 @@ impl Oracle {
         let expect = Self::not_open(&self.leases[nth]).and(if covered {
             Ok(())
         } else {
-            Err("lease.insufficient_funds")
+            Err(Code::LeaseInsufficientFunds)
         });
         self.send(Who::Developer, top_up(self.leases[nth].id, amount), expect);
         if expect.is_ok() {
@@ -279,10 +279,10 @@ impl Oracle {
     fn expire(&mut self, lease: u8) {
         let (nth, height) = (self.nth(lease), self.next_height());
         let expect = match (self.leases[nth].closed, self.leases[nth].drains_until) {
-            (true, _) => Err("lease.closed"),
-            (false, None) => Err("lease.not_draining"),
-            (false, Some(until)) if height <= until => Err("lease.still_draining"),
-            (false, Some(_)) if self.leases[nth].claims() > 0 => Err("lease.claims_pending"),
+            (true, _) => Err(Code::LeaseClosed),
+            (false, None) => Err(Code::LeaseNotDraining),
+            (false, Some(until)) if height <= until => Err(Code::LeaseStillDraining),
+            (false, Some(_)) if self.leases[nth].claims() > 0 => Err(Code::LeaseClaimsPending),
             (false, Some(_)) => Ok(()),
         };
         self.send(Who::Stranger, expire(self.leases[nth].id), expect);
@@ -314,13 +314,13 @@ impl Oracle {
         }
     }
 
-    fn settlement_expectation(&self, nth: usize, after: &Jobs) -> Result<(), &'static str> {
+    fn settlement_expectation(&self, nth: usize, after: &Jobs) -> Result<(), Code> {
         let lease = &self.leases[nth];
         let over = lease.drains_until.is_some_and(|until| self.next_height() > until);
         if lease.closed || over {
-            Err("lease.closed")
+            Err(Code::LeaseClosed)
         } else if drawn(after) > lease.budget {
-            Err("settle.budget")
+            Err(Code::SettleBudget)
         } else {
             Ok(())
         }
@@ -351,8 +351,8 @@ impl Oracle {
             true => (Who::Thief, Who::Developer, -amount),
         };
         let expect = match amount {
-            0 => Err("transfer.not_positive"),
-            _ if self.free(from) < amount => Err("transfer.insufficient"),
+            0 => Err(Code::TransferNotPositive),
+            _ if self.free(from) < amount => Err(Code::TransferInsufficient),
             _ => Ok(()),
         };
         self.send(from, transfer(to, amount), expect);
@@ -368,14 +368,18 @@ impl Oracle {
     }
 
     fn drop_offer(&mut self) {
-        let expect = if self.has_offer { Ok(()) } else { Err("offer.unknown") };
+        let expect = if self.has_offer {
+            Ok(())
+        } else {
+            Err(Code::OfferUnknown)
+        };
         self.send(Who::Provider, Action::DropOffer(DropOffer {}), expect);
         self.has_offer = false;
     }
 
     fn pay_peers(&mut self) {
         let due = self.world.pools().peers.0;
-        let expect = if due > 0 { Ok(()) } else { Err("peers.nothing_to_pay") };
+        let expect = if due > 0 { Ok(()) } else { Err(Code::PeersNothingToPay) };
         self.send(Who::Thief, pay_peers(), expect);
         self.peers_paid += due;
     }

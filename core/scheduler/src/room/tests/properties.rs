@@ -71,8 +71,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let mut room = room(&[2; PROVIDERS]);
+        (0..PROVIDERS).for_each(|provider| room.set_memory(provider, 100));
         Self {
-            room: room(&[2; PROVIDERS]),
+            room,
             now: 0,
             waiting: Vec::new(),
             running: Vec::new(),
@@ -94,6 +96,7 @@ impl World {
                 let function = (number > 0).then(|| (function(10 * developer + number), 1 + number as u32));
                 let claim = Claim {
                     function,
+                    memory_bytes: [0, 10, 40, 90][number % 4],
                     ..claim(developer, 1 + developer as u32)
                 };
                 self.arrives(claim, set(able), patient, admit);
@@ -178,7 +181,12 @@ impl World {
         for (provider, berth) in room.berths.iter().enumerate() {
             let running = self.running.iter().filter(|(at, _)| *at == provider).count();
             assert_eq!(berth.taken as usize, running);
-            let is_free = berth.presence == Presence::Open && berth.taken < berth.slots && berth.taken < berth.ceiling;
+            let is_open = berth.presence == Presence::Open;
+            let given = berth.slots.min(berth.ceiling) as usize;
+            let here = self.running.iter().filter(|(at, _)| *at == provider);
+            let held: u64 = here.map(|(_, claim)| claim.memory_bytes).sum();
+            assert_eq!(berth.memory.taken, held);
+            assert!(held <= 100, "more memory is given than there is");
             for line in room.queues.values().flat_map(|queue| &queue.lines) {
                 let at_limit = line.claim.function.is_some_and(|(function, limit)| {
                     let inside = self
@@ -187,14 +195,25 @@ impl World {
                         .filter(|(_, claim)| claim.function.is_some_and(|(of, _)| of == function));
                     inside.count() >= limit as usize
                 });
+                let holds = |(at, claim): &&(usize, Claim)| *at == provider && claim.developer == line.claim.developer;
+                let own = self.running.iter().filter(holds).count();
+                let is_free = is_open && given > running + kept_back(given, own);
+                let kept_bytes = if given >= 4 && own > 0 { 100 / 8 } else { 0 };
+                let has_memory = held + line.claim.memory_bytes + kept_bytes <= 100 && room.starving == 0;
                 assert!(
-                    !is_free || at_limit || !line.able.contains(provider),
+                    !is_free || !has_memory || at_limit || !line.able.contains(provider),
                     "a slot of {provider} idles"
                 );
             }
         }
         assert_eq!(room.waiting(), self.waiting.len());
     }
+}
+
+/// As the reserve is described, for numbers of slots up to 8: one slot for those that hold none.
+fn kept_back(given: usize, held: usize) -> usize {
+    assert!(given <= 8, "the reserve of this test's providers is one slot");
+    usize::from(given >= 4 && held > 0)
 }
 
 proptest! {
@@ -218,7 +237,7 @@ proptest! {
         prop_assert!(world.room.next(world.now).is_none());
         world.check();
         let Room { queues, functions, impatient, berths, .. } = &world.room;
-        prop_assert!(queues.is_empty() && *impatient == 0);
+        prop_assert!(queues.is_empty() && *impatient == 0 && world.room.starving == 0);
         prop_assert!(functions.values().all(|function| function.inside + function.impatient == 0));
         prop_assert!(berths.iter().all(|berth| berth.shares.is_clear()));
     }
@@ -228,12 +247,19 @@ proptest! {
 /// functions can run on.
 type Market = (Vec<u32>, Vec<(u32, u64, Vec<u8>)>);
 
+/// Small providers without a reserve and many developers, or large ones and few: where a developer's share is less than
+/// one slot, what it gets of the reserve is more than its share.
 fn market() -> impl Strategy<Value = Market> {
-    let developer = (1u32..5, 100_000u64..2_000_000, prop::collection::vec(1u8..8, 1..3));
-    (
-        prop::collection::vec(1u32..5, 3),
-        prop::collection::vec(developer, 2..6),
-    )
+    let developer = || (1u32..5, 100_000u64..2_000_000, prop::collection::vec(1u8..8, 1..3));
+    let small = (
+        prop::collection::vec(1u32..4, 3),
+        prop::collection::vec(developer(), 2..6),
+    );
+    let large = (
+        prop::collection::vec(24u32..48, 3),
+        prop::collection::vec(developer(), 2..4),
+    );
+    prop_oneof![small, large]
 }
 
 /// Microseconds for which each developer has held slots of each provider, all of them with calls waiting all the time.
@@ -259,7 +285,7 @@ fn held((slots, developers): &Market, seed: u64, warm_up: u64, until: u64) -> Ve
     };
     for (number, (_, _, functions)) in developers.iter().enumerate() {
         for able in functions {
-            (0..20).for_each(|_| wait(&mut room, number, *able));
+            (0..60).for_each(|_| wait(&mut room, number, *able));
         }
     }
     let mut held = vec![[0; 3]; developers.len()];
@@ -299,12 +325,61 @@ proptest! {
             let using = (0..developers.len()).filter(|number| can_use(*number, provider));
             let weights: u32 = using.clone().map(|number| developers[number].0).sum();
             for number in using {
-                let all = f64::from(slots[provider]) * (UNTIL - WARM_UP) as f64;
+                let shared = slots[provider] - reserve::size(slots[provider]);
+                let all = f64::from(shared) * (UNTIL - WARM_UP) as f64;
                 let share = all * f64::from(developers[number].0) / f64::from(weights);
                 let got = held[number][provider] as f64;
                 // What jobs that cannot be cut short make uneven at both ends: two seconds of each slot.
                 let uneven = 4e6 * f64::from(slots[provider]);
                 prop_assert!(got >= share - uneven, "{number} at {provider}: {got} of {share}: {held:?}");
+            }
+        }
+    }
+}
+
+/// What strangers do to one provider of so many slots: take one at once, wait for one, or end a job.
+fn crowd() -> impl Strategy<Value = (u32, Vec<(usize, u8, usize)>)> {
+    let step = (0usize..24, 0u8..4, any::<usize>());
+    (4u32..160, prop::collection::vec(step, 0..400))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However many jobs a few developers hold, and however long these take, another starts at once.
+    #[test]
+    fn a_developer_without_a_job_starts_at_once_unless_more_developers_than_the_inner_reserve_hold_slots(
+        (slots, steps) in crowd(),
+    ) {
+        let mut room = room(&[slots]);
+        let mut running: Vec<Claim> = Vec::new();
+        for (number, what, which) in steps {
+            let mine = claim(number, 1 + number as u32 % 3);
+            match what {
+                // In masses: this is what fills a provider.
+                0 | 1 => while room.admit(0, &mine, 0) == Admission::Taken {
+                    running.push(mine);
+                },
+                2 => drop(waits(&mut room, mine, &[0], number)),
+                _ if running.is_empty() => {}
+                _ => {
+                    let ended = running.swap_remove(which % running.len());
+                    room.release(0, &ended, 0);
+                }
+            }
+            while let Some(grant) = room.next(0) {
+                running.push(grant.claim);
+            }
+            let mut holders: Vec<_> = running.iter().map(|claim| claim.developer).collect();
+            holders.sort_unstable();
+            holders.dedup();
+            if holders.len() <= reserve::inner(slots) as usize {
+                let stranger = claim(200, 1);
+                prop_assert_eq!(room.admit(0, &stranger, 0), Admission::Taken, "{} of {}", running.len(), slots);
+                room.release(0, &stranger, 0);
+                while let Some(grant) = room.next(0) {
+                    running.push(grant.claim);
+                }
             }
         }
     }

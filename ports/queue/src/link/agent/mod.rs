@@ -5,14 +5,16 @@ mod whole;
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
-use piecework_model::{NetworkId, PublicKey, Rejection, SecretKey};
+use piecework_model::{Code, NetworkId, PublicKey, Rejection, Salt, SecretKey};
 use piecework_sandbox::{Inlet, Outlet, Sent};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ use super::{
     handshake::{Introduction, introduce},
     messages::Say,
 };
-use crate::{FunctionId, Load, ProviderLink};
+use crate::{Delivery, FunctionId, Load, Order, ProviderLink, Refusal};
 
 /// Versions told as warm in one beat.
 pub(super) const WARM_TOLD_MAX: usize = 1_000;
@@ -193,7 +195,12 @@ impl Agent {
     }
 
     /// The run of this order, and whether it begins by this. `streams`: whether somebody reads what the function gives out.
-    fn take(self: &Arc<Self>, frame: OrderFrame, body: Option<Inlet>, streams: bool) -> (Arc<Run>, bool) {
+    fn take(
+        self: &Arc<Self>,
+        (frame, salt): (OrderFrame, Option<Salt>),
+        body: Option<Inlet>,
+        streams: bool,
+    ) -> (Arc<Run>, bool) {
         let id = OrderId::of(&frame.ticket);
         let (outlet, mut parts) = Outlet::channel();
         if !streams {
@@ -207,16 +214,19 @@ impl Agent {
             }
             let unconfirmed = orders.values().filter(|run| run.result.borrow().is_some()).count();
             if unconfirmed >= UNCONFIRMED_MAX {
-                let full = Rejection::new("provider.no_slot", "too many results wait to be confirmed");
+                let full = Rejection::new(Code::ProviderNoSlot, "too many results wait to be confirmed");
                 run.result.send_replace(Some(Arc::new(Err(full))));
                 return (run, false);
             }
             orders.insert(id, run.clone());
         }
-        let order = frame.into_order(run.cancel.clone(), (body, outlet));
+        let order = Order {
+            salt,
+            ..frame.into_order(run.cancel.clone(), (body, outlet))
+        };
         let (agent, running) = (self.clone(), run.clone());
         tokio::spawn(async move {
-            let result = agent.provider.run(order).await;
+            let result = unless_it_panics(agent.provider.run(order)).await;
             let result = Arc::new(result.map(DeliveryFrame::from));
             running.result.send_replace(Some(result.clone()));
             agent.announce(id, &running, result).await;
@@ -244,5 +254,36 @@ impl Agent {
             Ask::AcceptSeal(seal, sequences) => Answer::Accepted(self.provider.accept_seal(seal, sequences).await),
             Ask::SealReceipts(lane, receipts) => Answer::Sealed(self.provider.seal_receipts(lane, receipts).await),
         }
+    }
+}
+
+/// A bug in one job's way ends that job: without an answer its order would wait for ever, and count among those that run.
+async fn unless_it_panics(run: impl Future<Output = Result<Delivery, Refusal>>) -> Result<Delivery, Refusal> {
+    // Nothing of the run is looked at afterwards but what its provider keeps whole under locks.
+    AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!("a job ended by a bug of the provider");
+        Err(Rejection::new(
+            Code::SandboxFailed,
+            "the provider failed while it ran the job",
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_in_a_run_is_a_failure_of_that_job_alone() {
+        let failed = unless_it_panics(async { panic!("a bug") }).await;
+        assert_eq!(
+            failed.err().map(|refused| refused.code),
+            Some(Code::SandboxFailed.into())
+        );
+        let refused = unless_it_panics(async { Err(Rejection::new(Code::ProviderNoSlot, "full")) }).await;
+        assert_eq!(
+            refused.err().map(|refused| refused.code),
+            Some(Code::ProviderNoSlot.into())
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A session of version 3: a stream for control, one for each job, one for each bundle. The controller opens them all.
+//! A session of version 3 or 4: a stream for control, one for each job, one for each bundle. The controller opens them all.
 
 use std::{
     pin::pin,
@@ -12,6 +12,7 @@ use futures::{
     io::{ReadHalf, WriteHalf},
 };
 use parking_lot::Mutex;
+use piecework_model::Salt;
 use piecework_sandbox::{CHUNK_BYTES_MAX, Inlet, Outcome, Sent};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use yamux::{Mode, Stream};
@@ -109,15 +110,18 @@ impl Session {
                 parameters_bytes,
                 has_body,
             } => {
-                let event_bytes = event_bytes as usize;
-                let (mut both, held) = reader
-                    .bytes(event_bytes.saturating_add(parameters_bytes as usize))
-                    .await?;
-                // It has arrived: from here on the provider's slots bound it.
-                drop(held);
-                order.parameters = both.split_off(event_bytes);
-                order.event = both;
-                self.order(*order, has_body, (reader, to)).await
+                read_event(&mut reader, &mut order, (event_bytes, parameters_bytes)).await?;
+                self.order((*order, None), has_body, (reader, to)).await
+            }
+            Opening::Salted {
+                salt,
+                mut order,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            } => {
+                read_event(&mut reader, &mut order, (event_bytes, parameters_bytes)).await?;
+                self.order((*order, Some(salt)), has_body, (reader, to)).await
             }
             Opening::Fetch(id) => match self.agent.run_of(id) {
                 Some(run) => self.carry(id, &run, &mut to).await,
@@ -129,13 +133,13 @@ impl Session {
 
     async fn order(
         self: &Arc<Self>,
-        order: OrderFrame,
+        (order, salt): (OrderFrame, Option<Salt>),
         has_body: bool,
         (reader, mut to): (Reader<'_, ReadHalf<Stream>>, WriteHalf<Stream>),
     ) -> Result<(), LinkFailure> {
         let id = OrderId::of(&order.ticket);
         let (body, inlet) = Inlet::channel();
-        let (run, begins) = self.agent.take(order, has_body.then_some(inlet), true);
+        let (run, begins) = self.agent.take((order, salt), has_body.then_some(inlet), true);
         if begins {
             // Whatever becomes of this stream, a body that broke off does not look like its end to the function.
             *run.body.lock() = Some(body.clone());
@@ -344,6 +348,23 @@ impl Session {
             Tell::Beat => {}
         }
     }
+}
+
+/// The event and the parameters of an order, of as many bytes.
+async fn read_event(
+    reader: &mut Reader<'_, ReadHalf<Stream>>,
+    order: &mut OrderFrame,
+    (event_bytes, parameters_bytes): (u32, u32),
+) -> Result<(), LinkFailure> {
+    let event_bytes = event_bytes as usize;
+    let (mut both, held) = reader
+        .bytes(event_bytes.saturating_add(parameters_bytes as usize))
+        .await?;
+    // It has arrived: from here on the provider's slots bound it.
+    drop(held);
+    order.parameters = both.split_off(event_bytes);
+    order.event = both;
+    Ok(())
 }
 
 fn gone() -> LinkFailure {

@@ -72,7 +72,7 @@ fn take(agent: &Arc<Agent>, frame: ToProvider, outgoing: &mpsc::UnboundedSender<
     match frame {
         ToProvider::Order(order) => {
             let id = OrderId::of(&order.ticket);
-            let (run, begins) = agent.take(*order, None, false);
+            let (run, begins) = agent.take((*order, None), None, false);
             if let (false, Some(result)) = (begins, run.result()) {
                 // A session that is ending.
                 let _ = outgoing.send(ToController::Done(id, Box::new(Result::clone(&result))));

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use piecework_model::{AccountId, Digest, FunctionId, LeaseId, Rejection, Seal};
+use piecework_model::{AccountId, Code, Digest, FunctionId, LeaseId, Rejection, Seal};
 use piecework_sandbox::LoadError;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -135,11 +135,11 @@ impl Outgoing {
 }
 
 fn lost() -> Rejection {
-    Rejection::new("provider.lost", "the provider went away while the job was with it")
+    Rejection::new(Code::ProviderLost, "the provider went away while the job was with it")
 }
 
 fn not_connected() -> Rejection {
-    Rejection::new("provider.none", "the provider is not connected")
+    Rejection::new(Code::ProviderNone, "the provider is not connected")
 }
 
 impl RemoteProvider {
@@ -428,11 +428,11 @@ impl ProviderLink for RemoteProvider {
             let session = state.session.clone().ok_or_else(not_connected)?;
             if order.event.len() + order.parameters.len() > EVENT_BYTES_MAX {
                 let message = "the event is larger than a link carries";
-                return Err(Rejection::new("body.too_large", message).hint("send less, or stream the body"));
+                return Err(Rejection::new(Code::BodyTooLarge, message).hint("send less, or stream the body"));
             }
             if order.body.is_some() && matches!(session, Outgoing::Whole(_)) {
                 let old = "the provider's program is too old to take a request's body as a stream";
-                return Err(Rejection::new("link.version", old).hint("update the provider"));
+                return Err(Rejection::new(Code::LinkVersion, old).hint("update the provider"));
             }
             state.given.insert(order.work.code);
             let job = Arc::new(Job {
@@ -484,6 +484,13 @@ impl ProviderLink for RemoteProvider {
 
     fn takes_streams(&self) -> bool {
         !matches!(self.state.lock().session, Some(Outgoing::Whole(_)))
+    }
+
+    fn takes_salts(&self) -> bool {
+        match &self.state.lock().session {
+            Some(Outgoing::Streams(session)) => session.takes_salts,
+            Some(Outgoing::Whole(_)) | None => false,
+        }
     }
 
     fn forget(&self, function: FunctionId, version: u32) {

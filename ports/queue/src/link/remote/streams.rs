@@ -1,8 +1,10 @@
-//! A session of version 3: opens a stream for control, one for each job, one for each bundle that is pulled.
+//! A session of version 3 or 4: opens a stream for control, one for each job, one for each bundle that is pulled.
 
 use std::{
     future::pending,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use futures::{
     io::{ReadHalf, WriteHalf},
     stream::FuturesUnordered,
 };
-use piecework_model::{Digest, FunctionId, Rejection};
+use piecework_model::{Code, Digest, FunctionId, Rejection};
 use piecework_sandbox::{CHUNK_BYTES_MAX, Outcome, Sent};
 use tokio::sync::{Notify, mpsc};
 use yamux::{Mode, Stream};
@@ -45,6 +47,8 @@ pub(super) struct Session {
     fetches: mpsc::Sender<(u64, Digest)>,
     budget: Budget,
     clock: Clock,
+    /// Whether the provider knows of salts.
+    pub(super) takes_salts: bool,
     pub(super) ending: Ending,
 }
 
@@ -64,6 +68,7 @@ pub(super) async fn serve(
         fetches,
         budget: Budget::default(),
         clock: arrival.receiver.clock.clone(),
+        takes_salts: arrival.version >= SALTS_SINCE,
         ending: Ending::default(),
     });
     // Before the welcome: whoever reads it may count on being given jobs.
@@ -248,7 +253,7 @@ impl Session {
             let Some(opened) = self.opener.open().await else {
                 if !self.opener.is_closed() {
                     let none = Rejection::new(
-                        "provider.no_slot",
+                        Code::ProviderNoSlot,
                         "the provider already has as many jobs as its link can carry",
                     );
                     remote.done(job.id, Err(none));
@@ -285,11 +290,23 @@ impl Session {
         let length = |bytes: &Bytes| {
             u32::try_from(bytes.len()).map_err(|_| LinkFailure::Protocol("an event is too large to send"))
         };
-        let opening = Opening::Order {
-            order: Box::new(OrderFrame::bare(order)),
-            event_bytes: length(&order.event)?,
-            parameters_bytes: length(&order.parameters)?,
-            has_body: order.body.is_some(),
+        let frame = Box::new(OrderFrame::bare(order));
+        let (event_bytes, parameters_bytes) = (length(&order.event)?, length(&order.parameters)?);
+        let has_body = order.body.is_some();
+        let opening = match order.salt {
+            Some(salt) => Opening::Salted {
+                salt,
+                order: frame,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            },
+            None => Opening::Order {
+                order: frame,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            },
         };
         write(&mut to, &opening).await?;
         to.write_all(&order.event).await.map_err(cut)?;
@@ -304,6 +321,19 @@ impl Session {
         }
     }
 
+    /// Whether the reader has taken it. One that stalls is waited for as long as few do; otherwise it counts as gone.
+    async fn pass(&self, job: &Job, sent: Sent) -> bool {
+        let mut sending = pin!(job.order.outlet.send(sent));
+        if let std::task::Poll::Ready(sent) = futures::poll!(&mut sending) {
+            return sent.is_ok();
+        }
+        if let Some(sent) = self.clock.timeout(STALLS_AFTER, &mut sending).await {
+            return sent.is_ok();
+        }
+        let place = self.budget.stall();
+        place.is_some() && sending.await.is_ok()
+    }
+
     /// Passes on what the function gives out, until what came of it is told.
     async fn receive(
         &self,
@@ -316,19 +346,20 @@ impl Session {
         let passed = async {
             let mut is_read = true;
             loop {
-                let part = reader.message(MESSAGE_BYTES_MAX).await?;
+                let (part, held) = reader.held_message(MESSAGE_BYTES_MAX).await?;
                 order.check(&part)?;
                 let sent = match part {
                     Part::Begun => continue,
                     Part::Head(head) => Sent::Head(head),
                     Part::Chunk(bytes) => Sent::Chunk(bytes),
                     last @ (Part::Finished { .. } | Part::Refused(_) | Part::Unknown) => {
-                        break Ok::<_, LinkFailure>(last);
+                        // Held until the output is here, too: a provider that stops between them holds no more than that.
+                        break Ok::<_, LinkFailure>((last, held));
                     }
                 };
                 job.has_passed.store(true, Ordering::SeqCst);
                 // What comes after the reader has gone is thrown away; the receipt still comes.
-                if is_read && job.order.outlet.send(sent).await.is_err() {
+                if is_read && !self.pass(job, sent).await {
                     is_read = false;
                     self.cancel(job.id);
                 }
@@ -342,7 +373,7 @@ impl Session {
             self.cancel(job.id);
             pending().await
         };
-        let last = tokio::select! {
+        let (last, _held) = tokio::select! {
             biased;
             last = passed => last?,
             () = watched => return Err(LinkFailure::Broken("nobody reads it".into())),
@@ -355,7 +386,7 @@ impl Session {
             } => {
                 let mut delivery = Delivery::from(*delivery);
                 delivery.is_cut = is_cut || was_cut;
-                let (output, _held) = reader.bytes(output_bytes as usize).await?;
+                let (output, _place) = reader.bytes(output_bytes as usize).await?;
                 match &mut delivery.finished.outcome {
                     Outcome::Returned(returned) => *returned = output,
                     _ if output.is_empty() => {}
@@ -368,6 +399,12 @@ impl Session {
         }
     }
 }
+
+/// A reader that takes nothing for this long has stalled.
+const STALLS_AFTER: Duration = Duration::from_secs(2);
+
+/// The version of the link in which orders have salts.
+const SALTS_SINCE: u16 = 4;
 
 /// No bundle has this digest.
 const NOT_GIVEN: Digest = Digest([0; 32]);

@@ -1,6 +1,7 @@
 //! Functions and versions.
 
 use super::samples::{self, START_MS, unique};
+use piecework_model::Code;
 use piecework_store::{Function, FunctionSettings, Policy, Quarantine, Store, Traffic};
 
 async fn create(store: &dyn Store, function: &Function) {
@@ -153,7 +154,7 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         quarantined: [(
             3,
             Quarantine {
-                code: "function.crashed".into(),
+                code: Code::FunctionCrashed.into(),
                 failures: 10,
                 at_ms: START_MS,
             },

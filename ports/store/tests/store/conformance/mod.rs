@@ -4,6 +4,7 @@ mod accounts;
 mod audit;
 mod catalog;
 mod jobs;
+mod keeping;
 pub mod metrics;
 mod results;
 pub mod samples;
@@ -38,6 +39,12 @@ pub async fn all(store: &dyn Store) {
     results::what_is_owed_is_due_when_its_time_comes_and_a_function_can_be_left_out(store).await;
     results::a_delivered_output_leaves_the_job_and_nothing_else_does(store).await;
     results::what_is_kept_or_was_given_up_on_expires(store).await;
+    keeping::what_is_stored_is_counted_until_it_is_gone(store).await;
+    keeping::inputs_count_until_their_jobs_end(store).await;
+    keeping::the_oldest_outputs_go_first_and_their_jobs_say_so(store).await;
+    keeping::the_oldest_records_go_but_none_that_is_unpaid(store).await;
+    keeping::functions_versions_and_bundles_have_an_end(store).await;
+    keeping::a_function_keeps_so_many_versions_and_what_was_deleted_goes(store).await;
     metrics::rollups_equal_the_raw_sums(store).await;
     metrics::each_version_has_its_own_rollups(store).await;
 }

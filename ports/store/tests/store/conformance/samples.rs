@@ -122,6 +122,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         },
         rerun_percent: 5,
         stream_bytes: 9,
+        bundle_bytes: 1_000,
         created_at_ms: START_MS + 5,
     }
 }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Counters, Digest, FunctionId, JobId, JobStatus, Language, LeaseId, Limits, Prices, Receipt, Rejection,
-    Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, FunctionId, JobId, JobStatus, Language, LeaseId, Limits, Prices, Receipt,
+    Rejection, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Unsealed, Work};
 use piecework_sandbox::{BackendName, CancellationToken, Finished, Head, LoadError, Logs, Outcome, Outlet, Sent};
@@ -27,8 +27,8 @@ enum Does {
     FallsSilent,
     /// Reads the body, and sends it back.
     Echoes,
-    /// Loses part of its answer with its link.
-    IsCut,
+    /// Sends a chunk; then its link is cut, which ends the run. Its receipt covers this.
+    IsCut(&'static [u8]),
 }
 
 struct Double {
@@ -60,10 +60,17 @@ impl ProviderLink for Double {
             () = order.cancel.cancelled() => Outcome::Stopped,
             () = self.act(&order) => Outcome::Streamed,
         };
-        let is_cut = matches!(self.does, Does::IsCut);
+        let Does::IsCut(covered) = self.does else {
+            return Ok(delivery(outcome));
+        };
+        let stopped = delivery(Outcome::Stopped);
         Ok(Delivery {
-            is_cut,
-            ..delivery(outcome)
+            is_cut: true,
+            receipt: Receipt {
+                output: Digest::of(covered),
+                ..stopped.receipt.clone()
+            },
+            ..stopped
         })
     }
 
@@ -72,7 +79,7 @@ impl ProviderLink for Double {
     }
 
     async fn seal_receipts(&self, _: (LeaseId, AccountId), _: Vec<Unsealed>) -> Result<Seal, Rejection> {
-        Err(Rejection::new("receipt.not_mine", "nothing is sealed here"))
+        Err(Rejection::new(Code::ReceiptNotMine, "nothing is sealed here"))
     }
 
     fn forget(&self, _: FunctionId, _: u32) {}
@@ -88,7 +95,7 @@ impl Double {
                     order.outlet.send(part.clone()).await.expect("it is read to its end");
                 }
             }
-            Does::IsCut => {}
+            Does::IsCut(_) => order.outlet.send(chunk(b"ab")).await.expect("it is read"),
             Does::FallsSilent => {
                 order.outlet.send(chunk(b"a")).await.expect("it is read");
                 std::future::pending().await
@@ -203,6 +210,7 @@ async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Resu
         work: Arc::new(work),
         event: Bytes::from_static(b"null"),
         parameters: Bytes::from_static(b"null"),
+        salt: None,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),
@@ -214,9 +222,9 @@ async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Resu
         .expect("it ends")
 }
 
-fn code(delivery: &Delivery, seen: &Seen) -> Option<String> {
+fn code(delivery: &Delivery, seen: &Seen) -> Option<Code> {
     let verdict = judge(delivery, &ticket(8).limits, seen);
-    verdict.error.map(|error| error.code.clone())
+    verdict.error.and_then(|error| error.code.known())
 }
 
 #[tokio::test]
@@ -247,7 +255,7 @@ async fn a_stream_that_is_too_long_to_collect_is_stopped_and_counted_to_its_end(
     let (delivery, seen) = seen(Does::Sends(parts), &Streams::default(), 1_000_000).await;
     assert_eq!(delivery.finished.outcome, Outcome::Stopped);
     assert_eq!(seen.output, Collected::TooLarge);
-    assert_eq!(code(&delivery, &seen).as_deref(), Some("function.output_too_large"));
+    assert_eq!(code(&delivery, &seen), Some(Code::FunctionOutputTooLarge));
     let counted = b"123".repeat(usize::try_from(seen.streamed.bytes).expect("small") / 3);
     assert!((9..3_000).contains(&seen.streamed.bytes), "{:?}", seen.streamed);
     assert_eq!(seen.streamed.digest, Digest::of(&counted));
@@ -309,7 +317,7 @@ async fn what_is_passed_on_ends_only_when_the_job_is_written_down() {
 async fn a_caller_who_goes_away_stops_a_run_that_is_silent() {
     let (streams, reading) = passed_on(2);
     let (delivery, seen) = seen(Does::FallsSilent, &streams, 100).await;
-    assert_eq!(code(&delivery, &seen).as_deref(), Some("job.cancelled"));
+    assert_eq!(code(&delivery, &seen), Some(Code::JobCancelled));
     assert_eq!(seen.streamed.digest, Digest::of(b"a"), "and what it sent is paid");
     assert_eq!(reading.await.expect("no panic").len(), 2);
 }
@@ -332,7 +340,7 @@ async fn a_head_that_is_none_fails_the_job_before_anybody_has_seen_it() {
         headers: Vec::new(),
     };
     let (delivery, seen) = seen(Does::Sends(vec![Sent::Head(head), chunk(b"a")]), &streams, 100).await;
-    assert_eq!(code(&delivery, &seen).as_deref(), Some("function.output_invalid"));
+    assert_eq!(code(&delivery, &seen), Some(Code::FunctionOutputInvalid));
     assert!(!streams.has_passed());
     drop(streams);
     assert_eq!(reading.await.expect("no panic"), vec![]);
@@ -358,7 +366,7 @@ async fn a_body_goes_in_while_the_answer_comes_out() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_stops_the_run() {
-    let broken = Box::new(Refusal::new("body.malformed", "the body did not arrive whole"));
+    let broken = Box::new(Refusal::new(Code::BodyMalformed, "the body did not arrive whole"));
     let streams = with_body(vec![Ok(Bytes::from_static(b"abc")), Err(broken)], 100);
     let (delivery, seen) = seen(Does::Echoes, &streams, 1_000).await;
     assert_eq!(
@@ -366,11 +374,26 @@ async fn a_body_that_breaks_off_stops_the_run() {
         Outcome::Stopped,
         "it must not take a part for the whole"
     );
-    assert_eq!(code(&delivery, &seen).as_deref(), Some("body.malformed"));
+    assert_eq!(code(&delivery, &seen), Some(Code::BodyMalformed));
 }
 
 #[tokio::test]
 async fn a_stream_that_lost_a_part_on_its_way_is_a_lost_job() {
-    let (delivered, _) = carried_out(Does::IsCut, &Streams::default(), 100).await;
-    assert_eq!(delivered.expect_err("it is lost").code, "provider.lost");
+    let (delivered, _) = carried_out(Does::IsCut(b"ab"), &Streams::default(), 100).await;
+    assert_eq!(delivered.expect_err("another can run it").code, Code::ProviderLost);
+    let (streams, _read) = passed_on(usize::MAX);
+    let (delivered, _) = carried_out(Does::IsCut(b"abc"), &streams, 100).await;
+    assert_eq!(delivered.expect_err("a part is missing").code, Code::ProviderLost);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_cut_is_paid_where_its_receipt_covers_what_passed() {
+    let (streams, _read) = passed_on(usize::MAX);
+    let (delivery, seen) = seen(Does::IsCut(b"ab"), &streams, 100).await;
+    assert_eq!(delivery.receipt.output, seen.streamed.digest);
+    assert_eq!(
+        code(&delivery, &seen),
+        Some(Code::ProviderLost.into()),
+        "its caller hears so"
+    );
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use piecework_api::held::Decision;
 use piecework_ledger::Key;
-use piecework_model::{Digest, FunctionId, Language, Limits};
+use piecework_model::{Code, Digest, FunctionId, Language, Limits};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request, Trust};
@@ -77,6 +77,7 @@ fn live() -> Live {
             placement: Placement::default(),
             rerun_percent: 0,
             stream_bytes: 0,
+            bundle_bytes: 0,
             created_at_ms: 0,
         },
         request: Request {
@@ -88,6 +89,7 @@ fn live() -> Live {
             region: None,
             labels: Default::default(),
             trust: Trust::Suspended,
+            confided_to: None,
             pinned: None,
         },
         work: Arc::new(work),
@@ -99,9 +101,8 @@ fn live() -> Live {
     }
 }
 
-async fn call(world: &World) -> Done {
-    let created_at_ms = now_ms();
-    let invocation = Invocation {
+fn invocation(created_at_ms: u64) -> Invocation {
+    Invocation {
         id: invoke::new_job_id(created_at_ms),
         live: Arc::new(live()),
         event: Bytes::from_static(b"null"),
@@ -111,9 +112,13 @@ async fn call(world: &World) -> Done {
         created_at_ms,
         accepted: false,
         purpose: Purpose::Call,
+        caller: None,
         streams: Streams::default(),
-    };
-    match invoke::run(world.controller.clone(), invocation).await {
+    }
+}
+
+async fn call(world: &World) -> Done {
+    match invoke::run(world.controller.calls.clone(), invocation(now_ms())).await {
         Ok(done) => done,
         Err(refusal) => panic!("a call that ran was refused: {refusal}"),
     }
@@ -121,7 +126,7 @@ async fn call(world: &World) -> Done {
 
 /// Owed to receipts, and kept for running jobs.
 fn owed(world: &World) -> (i128, i128) {
-    world.controller.leases.book(world.lease).expect("known").owed()
+    world.controller.money.leases.book(world.lease).expect("known").owed()
 }
 
 #[tokio::test]
@@ -154,6 +159,7 @@ fn payable(world: &mut World, cpu_us: u64) -> Payable {
         developer: account(DEVELOPER),
         function: (FUNCTION, 1),
         function_name: "f".parse().expect("a name"),
+        streamed_bytes: 0,
         lane: None,
     }
 }
@@ -163,7 +169,7 @@ async fn with_usual_jobs() -> World {
     world.store.put_function(function());
     for _ in 0..100 {
         let usual = payable(&mut world, 1_000);
-        withheld::pay_if_usual(&world.controller, usual).await;
+        withheld::pay_if_usual(&world.controller.money, usual).await;
     }
     world
 }
@@ -176,7 +182,7 @@ async fn a_receipt_that_cannot_be_held_is_paid() {
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
     world.store.set_full(true);
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(false);
     world.paid_after(job).await;
 }
@@ -186,16 +192,62 @@ async fn a_decision_that_cannot_be_written_is_not_made() {
     let mut world = with_usual_jobs().await;
     let unusual = payable(&mut world, UNUSUAL_US);
     let job = unusual.outgoing.receipt.job;
-    withheld::pay_if_usual(&world.controller, unusual).await;
+    withheld::pay_if_usual(&world.controller.money, unusual).await;
     world.store.set_full(true);
     for decision in [Decision::Release, Decision::Refuse] {
-        let refusal = withheld::decide(&world.controller, account(CONTROLLER), job, decision).await;
-        assert_eq!(refusal.expect_err("not written").code, "server.disk_full");
+        let refusal = withheld::decide(&world.controller.money, account(CONTROLLER), job, decision).await;
+        assert_eq!(refusal.expect_err("not written").code, Code::ServerDiskFull);
     }
     world.store.set_full(false);
     world.clock.sleep(Duration::from_secs(10)).await;
     assert!(!world.is_paid(job).await, "it is held as before");
-    let released = withheld::decide(&world.controller, account(CONTROLLER), job, Decision::Release).await;
+    let released = withheld::decide(&world.controller.money, account(CONTROLLER), job, Decision::Release).await;
     released.expect("released");
     world.paid_after(job).await;
+}
+
+#[tokio::test]
+async fn what_a_controller_saw_itself_does_not_stand_out() {
+    let mut world = with_usual_jobs().await;
+    let gib = 1 << 30;
+    let mut streamed = payable(&mut world, 1_000);
+    streamed.outgoing.receipt.counters.egress_bytes = gib;
+    streamed.streamed_bytes = gib;
+    // It waited for five minutes, once.
+    streamed.outgoing.receipt.duration_us = 300_000_000;
+    streamed.outgoing.receipt.counters.memory_byte_ms = 300_000 * Limits::SLOT_BYTES;
+    let job = streamed.outgoing.receipt.job;
+    withheld::pay_if_usual(&world.controller.money, streamed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
+    assert!(held.is_none(), "{held:?}");
+    let mut claimed = payable(&mut world, 1_000);
+    claimed.outgoing.receipt.counters.egress_bytes = gib;
+    let job = claimed.outgoing.receipt.job;
+    withheld::pay_if_usual(&world.controller.money, claimed).await;
+    let held = withheld::of(&world.controller.money, job).await.expect("read");
+    assert!(held.is_some(), "a gibibyte that nobody else saw");
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_written_down_leaves_nothing_at_stake() {
+    let world = World::start(1).await;
+    world.store.put_function(function());
+    world.store.set_broken(true);
+    let created_at_ms = now_ms();
+    let refused = invoke::run(world.controller.calls.clone(), invocation(created_at_ms)).await;
+    assert_eq!(
+        refused.err().map(|refusal| refusal.code),
+        Some(Code::ServerDiskFull.into())
+    );
+    assert_eq!(owed(&world), (0, 0), "nothing is owed or reserved");
+    let book = world.controller.money.leases.book(world.lease).expect("known");
+    let lane = book
+        .lane(&world.controller.money, world.lane(0).1)
+        .await
+        .expect("a lane");
+    let exposure_ucr = book.exposure_ucr;
+    assert!(
+        lane.stake(u64::MAX, Digest::of(b"next"), exposure_ucr, exposure_ucr),
+        "all of it is free"
+    );
 }

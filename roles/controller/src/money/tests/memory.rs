@@ -1,7 +1,7 @@
 //! A store in memory that fails when it is told to: jobs, values and what a block changes; of the rest, that there is none.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use piecework_model::{AccountId, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
+use piecework_model::{AccountId, Digest, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
 use piecework_store::*;
 use tokio::sync::Notify;
 
@@ -24,6 +24,8 @@ pub(super) struct Memory {
     /// Blocks written.
     commits: AtomicUsize,
     is_full: AtomicBool,
+    /// Whether it takes no record of a job.
+    is_broken: AtomicBool,
     written: Notify,
 }
 
@@ -35,6 +37,10 @@ impl Memory {
     }
 
     /// From now on its disk is full, but for jobs that end.
+    pub(super) fn set_broken(&self, is_broken: bool) {
+        self.is_broken.store(is_broken, Ordering::Relaxed);
+    }
+
     pub(super) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
@@ -80,6 +86,9 @@ fn place(space: &str, key: &str) -> (String, String) {
 #[async_trait]
 impl Jobs for Memory {
     fn finish(&self, job: Job) -> Stored<()> {
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(StoreFailure::DiskFull);
+        }
         self.jobs.lock().insert(job.id, job);
         Ok(())
     }
@@ -267,6 +276,37 @@ impl Results for Memory {
 }
 
 #[async_trait]
+impl Keeping for Memory {
+    async fn usage(&self, _: AccountId) -> Stored<Amounts> {
+        Ok(Amounts::default())
+    }
+
+    fn quotas(&self, _: AccountId) -> Amounts {
+        QUOTAS_DEFAULT
+    }
+
+    async fn set_quotas(&self, _: AccountId, _: &[(Kept, Option<u64>)]) -> Stored<()> {
+        Ok(())
+    }
+
+    async fn bundles(&self) -> Stored<HashSet<Digest>> {
+        Ok(HashSet::new())
+    }
+
+    async fn has_bundle(&self, _: &Digest) -> Stored<bool> {
+        Ok(false)
+    }
+
+    async fn unsized_bundles(&self) -> Stored<Vec<Digest>> {
+        Ok(Vec::new())
+    }
+
+    async fn size_bundle(&self, _: &Digest, _: u64) -> Stored<()> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Metrics for Memory {
     async fn points(&self, _: MetricScope, _: u64, _: u64, _: u64) -> Stored<Vec<Point>> {
         self.check()?;
@@ -358,6 +398,14 @@ impl Functions for Memory {
 
     async fn delete_function(&self, _: FunctionId, _: u64) -> Stored<bool> {
         Ok(false)
+    }
+
+    async fn purge_function(&self, _: FunctionId) -> Stored<bool> {
+        Ok(false)
+    }
+
+    async fn purge_deleted(&self, _: u64) -> Stored<u64> {
+        Ok(0)
     }
 
     async fn function(&self, function: FunctionId) -> Stored<Option<Function>> {

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use piecework_blobs::{Blobs, BlobsError};
+use piecework_blobs::{BlobSize, Blobs, BlobsError};
 use piecework_chain::Chain;
 use piecework_ledger::{
     Action, Genesis, GenesisPeer, Grant, Key, OpenLease, Params, Roles, SignedTransaction, Subject, Transaction, Value,
@@ -143,6 +143,7 @@ impl World {
             chain: ledger.clone(),
             store: store.clone(),
             blobs: Arc::new(Nothing),
+            disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: Arc::new(Nothing),
             providers: links.collect(),
@@ -159,7 +160,7 @@ impl World {
         };
         let controller = Controller::start(options, shutdown.clone()).await.expect("started");
         let remembered = codecs::lease_of(account(DEVELOPER), lease).expect("encodes");
-        codecs::keep(&controller, &remembered).await.expect("kept");
+        codecs::keep(&controller.ground, &remembered).await.expect("kept");
         Self {
             controller,
             ledger,
@@ -180,7 +181,7 @@ impl World {
     fn owe(&mut self, provider: usize) -> JobId {
         let outgoing = self.outgoing(provider);
         let job = outgoing.receipt.job;
-        self.controller.outbox.push(outgoing);
+        self.controller.money.outbox.push(outgoing);
         job
     }
 
@@ -230,8 +231,8 @@ impl World {
     async fn stop(&self) -> Duration {
         let began = self.clock.now();
         self.shutdown.cancel();
-        self.controller.tasks.close();
-        self.controller.tasks.wait().await;
+        self.controller.ground.tasks.close();
+        self.controller.ground.tasks.wait().await;
         self.clock.now() - began
     }
 }
@@ -282,6 +283,14 @@ impl Blobs for Nothing {
 
     async fn has(&self, _: &Digest) -> Result<bool, BlobsError> {
         Ok(false)
+    }
+
+    async fn size(&self, _: &Digest) -> Result<Option<BlobSize>, BlobsError> {
+        Ok(None)
+    }
+
+    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
+        Ok(Vec::new())
     }
 
     async fn delete(&self, _: &Digest) -> Result<bool, BlobsError> {

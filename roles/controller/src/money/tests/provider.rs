@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use piecework_model::{
-    AccountId, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
     Rejection, Seal, SecretKey,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
@@ -121,7 +121,7 @@ impl Double {
                 Ok(())
             }
             Answers::Never => std::future::pending().await,
-            Answers::WithRefusal => Err(Rejection::new("provider.disk_failed", "it cannot write")),
+            Answers::WithRefusal => Err(Rejection::new(Code::ProviderDiskFailed, "it cannot write")),
         }
     }
 }
@@ -158,7 +158,7 @@ impl ProviderLink for Double {
                 job: ticket.job,
                 code: ticket.code,
                 input: ticket.input,
-                output: Digest::of(&output),
+                output: Digest::of(&output).salted(order.salt.as_ref()),
                 status: JobStatus::Ok,
                 counters: COUNTERS,
                 price_ucr: 1,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piecework_ledger::{Action, SignedTransaction, Transaction, Transfer};
-use piecework_model::{AccountId, Credits};
+use piecework_model::{AccountId, Code, Credits};
 use serde_json::{Value, json};
 
 use super::{Served, key};
@@ -59,11 +59,11 @@ impl Reader {
         body
     }
 
-    pub async fn refused(&self, path: &str, status: u16, code: &str) {
+    pub async fn refused(&self, path: &str, status: u16, code: Code) {
         let (seen, body) = self.ask(path).await;
         assert_eq!(
             (seen, body["error"]["code"].as_str()),
-            (status, Some(code)),
+            (status, Some(code.as_str())),
             "{path}: {body}"
         );
     }

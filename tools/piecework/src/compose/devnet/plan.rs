@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use piecework_ledger::{Genesis, Grant, Params, Roles};
-use piecework_model::{Credits, OwnerName, Rejection, SecretKey};
+use piecework_model::{Code, Credits, OwnerName, Rejection, SecretKey};
 use piecework_peer::Card;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ impl Plan {
     fn check(&self, directory: &Path, wanted: Wanted) -> Result<(), Rejection> {
         let other = |asked: bool, is: &dyn fmt::Display, what: &str| match asked {
             true => Err(Rejection::new(
-                "devnet.other_network",
+                Code::DevnetOtherNetwork,
                 format!("the network in {} has {is} {what}", directory.display()),
             )
             .hint("leave the option out, or use another --data directory for another network")),
@@ -123,7 +123,7 @@ fn check_empty(directory: &Path) -> Result<(), Failure> {
     match names.find(|name| name != super::super::files::LOCK) {
         None => Ok(()),
         Some(name) => Err(Rejection::new(
-            "devnet.foreign_directory",
+            Code::DevnetForeignDirectory,
             format!(
                 "{} contains {} but not a complete network",
                 directory.display(),
@@ -230,7 +230,7 @@ mod tests {
         fs::write(folder.path().join("notes"), "mine").expect("written");
         let said = Plan::load_or_make(folder.path(), ANY).expect_err("refused").to_string();
         assert!(
-            said.contains("devnet.foreign_directory") && said.contains("notes"),
+            said.contains(Code::DevnetForeignDirectory.as_str()) && said.contains("notes"),
             "{said}"
         );
     }
@@ -252,7 +252,7 @@ mod tests {
             .expect_err("another")
             .to_string();
         assert!(
-            said.contains("devnet.other_network") && said.contains("2 peers"),
+            said.contains(Code::DevnetOtherNetwork.as_str()) && said.contains("2 peers"),
             "{said}"
         );
         for number in 1..=2 {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -213,10 +214,10 @@ fn a_network_that_cannot_be_started_is_refused_by_code() {
         &["--peers", "1", "--providers", "0", "--listen", &address],
         "controller did not start",
     );
-    refused(&["--peers", "2"], "devnet.other_network");
-    refused(&["--listen", "127.0.0.1:1"], "devnet.other_network");
+    refused(&["--peers", "2"], Code::DevnetOtherNetwork.as_str());
+    refused(&["--listen", "127.0.0.1:1"], Code::DevnetOtherNetwork.as_str());
     fs::remove_file(folder.path().join("devnet.json")).expect("there");
-    refused(&[], "devnet.foreign_directory");
+    refused(&[], Code::DevnetForeignDirectory.as_str());
 }
 
 /// Garbage, the beginning of something huge, silence, a head that never ends.

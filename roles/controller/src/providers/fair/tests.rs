@@ -3,14 +3,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use piecework_model::{Digest, FunctionId, Language, LeaseId, Limits, Seal};
+use piecework_model::{Code, Digest, FunctionId, Language, LeaseId, Limits, Seal};
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, LoadError, Probe};
 use piecework_scheduler::{Finding, Policy, Request, Standing};
 use piecework_store::{Function, Version};
 
 use super::*;
-use crate::providers::seen::{Membership, Providers};
+use crate::{
+    functions::Live,
+    providers::seen::{Membership, Present},
+};
 
 /// A provider that is there or not; it runs nothing here.
 struct Fake {
@@ -124,6 +127,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         placement: Default::default(),
         rerun_percent: 0,
         stream_bytes: 0,
+        bundle_bytes: 0,
         created_at_ms: 0,
     };
     let request = Request {
@@ -135,6 +139,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         region: None,
         labels: Default::default(),
         trust: Trust::New,
+        confided_to: None,
         pinned: None,
     };
     Arc::new(Live {
@@ -163,7 +168,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
 
 struct World {
     fair: Fair,
-    providers: Providers,
+    providers: Present,
     live: Arc<Live>,
 }
 
@@ -175,7 +180,7 @@ impl World {
         shared.began = shared.began.checked_sub(Duration::from_secs(10)).expect("a clock");
         let world = Self {
             fair,
-            providers: Providers::default(),
+            providers: Present::default(),
             live: live(1, concurrency),
         };
         for fake in fakes {
@@ -201,6 +206,7 @@ impl World {
             developer: self.live.function.owner,
             weight: 1,
             function: Some((self.live.function.id, self.live.function.concurrency)),
+            memory_bytes: self.live.request.footprint_bytes(),
         }
     }
 
@@ -210,7 +216,7 @@ impl World {
 
     fn wait(&self, patient: bool) -> Answer<Waiting> {
         let label = Label {
-            live: self.live.clone(),
+            wants: self.live.clone(),
             refused: Vec::new(),
             has_run: Vec::new(),
         };
@@ -275,7 +281,7 @@ async fn beyond_the_queue_callers_are_refused_and_jobs_that_were_accepted_are_no
     assert!(matches!(world.slot(), Err(Admission::AtLimit)));
     let held: Vec<_> = (0..10).map(|_| world.wait(false).expect("room")).collect();
     let refused = world.wait(false).err().expect("the queue is full");
-    assert_eq!(refused.code, "function.too_many");
+    assert_eq!(refused.code, Code::FunctionTooMany);
     let _patient = world.wait(true).expect("it was accepted before");
     assert_eq!((world.fair.waiting(), world.taken()), (held.len() + 1, 1));
 }
@@ -287,7 +293,7 @@ async fn one_developers_calls_do_not_fill_the_room() {
     let _held: Vec<_> = (0..BOUNDS.developer)
         .map(|_| world.wait(false).expect("room"))
         .collect();
-    assert_eq!(world.wait(false).err().expect("too many").code, "server.busy");
+    assert_eq!(world.wait(false).err().expect("too many").code, Code::ServerBusy);
 }
 
 #[tokio::test]

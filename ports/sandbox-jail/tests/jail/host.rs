@@ -1,0 +1,245 @@
+//! What a jail sees of its machine, and what it shares with other jails of it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use piecework_model::{Digest, EgressList, JobId, Language, Limits};
+use piecework_sandbox::{Backend, Call, EgressMeter, Finished, Instance, Outcome, Program};
+use piecework_sandbox_jail::Jail;
+use serde_json::{Value, json};
+
+use crate::subject;
+
+const LIMITS: Limits = Limits {
+    timeout_ms: 20_000,
+    ..Limits::DEFAULT
+};
+
+struct Function {
+    instance: Box<dyn Instance>,
+    _bundle: tempfile::TempDir,
+}
+
+impl Function {
+    async fn new(jail: &Jail, source: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let bundle = tempfile::Builder::new().prefix("bundle-").tempdir().unwrap();
+        std::fs::write(bundle.path().join("main.py"), source).unwrap();
+        std::fs::set_permissions(bundle.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = Program {
+            language: Language::Python,
+            code: Digest::of(source.as_bytes()),
+            directory: bundle.path().to_owned(),
+            handler: None,
+            env: BTreeMap::new(),
+            limits: LIMITS,
+            egress: EgressList::default(),
+            function_name: "host".to_owned(),
+            version: 1,
+        };
+        let instance = jail.load(Arc::new(program)).await.unwrap().start().await.unwrap();
+        Self {
+            instance,
+            _bundle: bundle,
+        }
+    }
+
+    async fn call(&mut self, event: Value) -> Finished {
+        let call = Call {
+            job: JobId::default(),
+            event: serde_json::to_vec(&event).unwrap().into(),
+            parameters: "null".into(),
+            deadline_ms: 0,
+            time_left: Duration::from_millis(LIMITS.timeout_ms.into()),
+            stop: piecework_sandbox::CancellationToken::new(),
+            egress: EgressMeter::default(),
+            body: None,
+            outlet: piecework_sandbox::Outlet::nowhere(),
+        };
+        self.instance.call(call).await
+    }
+
+    async fn output(&mut self, event: Value) -> Value {
+        let finished = self.call(event).await;
+        let Outcome::Returned(json) = &finished.outcome else {
+            panic!("{:?}, logs {}", finished.outcome, finished.logs.text);
+        };
+        serde_json::from_slice(json).unwrap()
+    }
+}
+
+/// What is read at each path, or why it is not.
+const READ: &str = r#"
+def handler(paths, context):
+    said = {}
+    for path in paths:
+        try:
+            with open(path) as file:
+                said[path] = file.read(4096)
+        except OSError as error:
+            said[path] = None
+    return said
+"#;
+
+/// Without control groups, or as another user, some tests have nothing to look at.
+fn is_full() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+async fn tells_nothing(jail: &Jail) {
+    let mut function = Function::new(jail, READ).await;
+    let hidden = [
+        "/proc/cmdline",
+        "/proc/config.gz",
+        "/proc/diskstats",
+        "/proc/interrupts",
+        "/proc/locks",
+        "/proc/vmstat",
+        "/proc/key-users",
+        "/proc/sys/kernel/random/boot_id",
+        "/proc/sys/fs/file-nr",
+        "/proc/pressure/cpu",
+    ];
+    let said = function.output(json!(hidden)).await;
+    for path in hidden {
+        let text = said[path].as_str().unwrap_or_default();
+        assert_eq!(text, "", "{path} tells {text:?}");
+    }
+    let said = function
+        .output(json!(["/proc/self/cgroup", "/proc/meminfo", "/proc/loadavg"]))
+        .await;
+    let groups = said["/proc/self/cgroup"].as_str().expect("it is there");
+    let own = std::process::id().to_string();
+    assert!(!groups.contains(&own), "it tells the agent's process id: {groups}");
+    let meminfo = said["/proc/meminfo"].as_str().expect("programs read it");
+    assert!(meminfo.starts_with("MemTotal:        4194304 kB\n"), "{meminfo}");
+    assert_eq!(said["/proc/loadavg"], "0.00 0.00 0.00 1/1 1\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proc_tells_nothing_of_the_machine() {
+    tells_nothing(&subject::jail(false)).await;
+    tells_nothing(&subject::jail(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_go_first_where_memory_runs_out() {
+    for rootless in [false, true] {
+        let jail = subject::jail(rootless);
+        let mut function = Function::new(&jail, READ).await;
+        let said = function.output(json!(["/proc/self/oom_score_adj"])).await;
+        assert_eq!(said["/proc/self/oom_score_adj"], "1000\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_jail_is_a_user_of_its_own() {
+    if !is_full() {
+        return eprintln!("SKIPPED: only root has identities to give");
+    }
+    let jail = subject::jail(false);
+    let mut ids = Vec::new();
+    let mut alive = Vec::new();
+    for _ in 0..3 {
+        let mut function = Function::new(&jail, READ).await;
+        let said = function.output(json!(["/proc/self/uid_map"])).await;
+        let map: Vec<u32> = said["/proc/self/uid_map"]
+            .as_str()
+            .expect("it is there")
+            .split_whitespace()
+            .map(|number| number.parse().expect("a number"))
+            .collect();
+        assert_eq!((map[0], map[2]), (1000, 1), "one identity");
+        ids.push(map[1]);
+        alive.push(function);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "{ids:?}");
+    assert!(ids.iter().all(|id| *id >= 1_900_000_000), "{ids:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pairs_of_sockets_are_filtered_as_sockets_are() {
+    const PAIRS: &str = r#"
+import ctypes, errno
+def handler(event, context):
+    libc = ctypes.CDLL(None, use_errno=True)
+    pair = (ctypes.c_int * 2)()
+    said = {}
+    for name, family in (("unix", 1), ("inet", 2), ("netlink", 16), ("tipc", 30), ("vsock", 40)):
+        made = libc.socketpair(family, 1, 0, pair)
+        said[name] = "made" if made == 0 else errno.errorcode[ctypes.get_errno()]
+    return said
+"#;
+    for rootless in [false, true] {
+        let jail = subject::jail(rootless);
+        let mut function = Function::new(&jail, PAIRS).await;
+        let said = function.output(json!(null)).await;
+        let expected = json!({"unix": "made", "inet": "EPERM", "netlink": "EPERM", "tipc": "EPERM", "vsock": "EPERM"});
+        assert_eq!(said, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_all_jails_see_are_locked_and_found_by_each_for_itself() {
+    const LOCKS: &str = r#"
+import fcntl, os
+held = []
+def handler(path, context):
+    held.append(os.open(path, os.O_RDONLY))
+    try:
+        fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return 'another has it'
+    return 'locked'
+"#;
+    for rootless in [false, true] {
+        let jail = subject::jail(rootless);
+        let (mut first, mut second) = (Function::new(&jail, LOCKS).await, Function::new(&jail, LOCKS).await);
+        assert_eq!(first.output(json!("/usr/bin/env")).await, "locked");
+        assert_eq!(
+            second.output(json!("/usr/bin/env")).await,
+            "locked",
+            "another jail's lock is in its way"
+        );
+        let mut function = Function::new(&jail, READ).await;
+        let said = function.output(json!(["/proc/self/mountinfo"])).await;
+        let mounts = said["/proc/self/mountinfo"].as_str().expect("it is there");
+        assert!(!mounts.contains("bundle-"), "it tells where the bundle lies: {mounts}");
+    }
+}
+
+/// One jail after another in the same control group: the second is billed what it holds itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_billed_what_an_earlier_jail_read() {
+    const READS: &str = r#"
+import os
+def handler(event, context):
+    left = event
+    for folder, _, names in os.walk('/usr/lib'):
+        for name in names:
+            if left <= 0:
+                return left
+            try:
+                with open(os.path.join(folder, name), 'rb') as file:
+                    left -= len(file.read(8 << 20))
+            except OSError:
+                pass
+    return left
+"#;
+    let jail = subject::jail(false);
+    let calm = Function::new(&jail, READ).await.call(json!([])).await.memory_peak_bytes;
+    for _ in 0..3 {
+        let mut reader = Function::new(&jail, READS).await;
+        reader.call(json!(80 << 20)).await;
+        drop(reader);
+        // Its group is cleaned once it is empty.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let next = Function::new(&jail, READ).await.call(json!([])).await.memory_peak_bytes;
+        assert!(
+            next < calm + (8 << 20),
+            "{next} bytes after another's reading, {calm} before"
+        );
+    }
+}
