@@ -36,10 +36,10 @@ const AGENTS_MAX: u32 = 1 << 16;
 
 /// Limits of one group.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupLimits {
-    pub(crate) memory_bytes: u64,
-    pub(crate) tasks: u64,
-    pub(crate) cores: u32,
+pub struct GroupLimits {
+    pub memory_bytes: u64,
+    pub tasks: u64,
+    pub cores: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ enum Version {
 }
 
 /// The place for this agent's groups, with a pool of idle ones.
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     version: Version,
     /// Directories of ours: memory, pids, cpuacct, cpu and, where it is mounted, freezer in version 1; one in version 2.
     bases: Vec<PathBuf>,
@@ -78,7 +78,7 @@ impl Numbers {
 
 impl Cgroups {
     /// Finds a hierarchy where groups can be made, or says why there is none.
-    pub(crate) fn find() -> Result<Arc<Self>, String> {
+    pub fn find() -> Result<Arc<Self>, String> {
         let parents = Parents::read().map_err(|error| format!("the control groups cannot be read: {error}"))?;
         let (version, parents) = parents.choose()?;
         let name = format!("piecework-jail-{}-{}", std::process::id(), next_instance());
@@ -124,7 +124,7 @@ impl Cgroups {
     }
 
     /// Leads into the group of the launcher and its zygotes, which has no limits: only metered.
-    pub(crate) fn launcher_entry(&self) -> io::Result<File> {
+    pub fn launcher_entry(&self) -> io::Result<File> {
         let base = match self.version {
             Version::One => &self.bases[2],
             Version::Two => &self.bases[0],
@@ -135,21 +135,21 @@ impl Cgroups {
     }
 
     /// CPU time of all groups that ever were.
-    pub(crate) fn cpu_us(&self) -> u64 {
+    pub fn cpu_us(&self) -> u64 {
         match self.version {
             Version::One => read_number(&self.bases[2].join("cpuacct.usage")) / 1_000,
             Version::Two => fs::File::open(self.bases[0].join("cpu.stat")).map_or(0, |file| field(&file, "usage_usec")),
         }
     }
 
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         read_number(&self.bases[0].join(match self.version {
             Version::One => "memory.usage_in_bytes",
             Version::Two => "memory.current",
         }))
     }
 
-    pub(crate) fn describe(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match self.version {
             Version::One => "cgroups v1",
             Version::Two => "cgroups v2",
@@ -157,7 +157,7 @@ impl Cgroups {
     }
 
     /// A group of its own, empty, with these limits.
-    pub(crate) fn acquire(self: &Arc<Self>, limits: GroupLimits) -> io::Result<Slot> {
+    pub fn acquire(self: &Arc<Self>, limits: GroupLimits) -> io::Result<Slot> {
         let recycled = self.free.lock().pop();
         let group = match recycled.map(|group| group.limit(limits).map(|()| group)) {
             Some(Ok(group)) => group,
@@ -238,7 +238,7 @@ impl Drop for Cgroups {
 }
 
 /// A group in use by one jail; it goes back to the pool when the jail and its owner are gone.
-pub(crate) struct Slot {
+pub struct Slot {
     group: Option<Group>,
     home: Weak<Cgroups>,
     cpu_base_us: u64,
@@ -253,7 +253,7 @@ impl Slot {
     }
 
     /// Files through which a process enters the group by writing `0`.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub fn entries(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.group().entries.iter().map(AsFd::as_fd)
     }
 
@@ -297,7 +297,7 @@ impl Slot {
         self.group().forget_peak();
     }
 
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         self.group().memory_bytes().saturating_sub(self.memory_base)
     }
 
@@ -305,8 +305,13 @@ impl Slot {
         self.group().freeze(frozen)
     }
 
+    /// Another limit of memory from now on; the others stay. Fails where what is held cannot be brought below it.
+    pub fn limit_memory(&self, memory_bytes: u64) -> io::Result<()> {
+        self.group().limit_memory(memory_bytes)
+    }
+
     /// Whether the kernel killed something of this jail for its memory.
-    pub(crate) fn hit_memory_limit(&self) -> bool {
+    pub fn hit_memory_limit(&self) -> bool {
         self.group().oom_kills() > self.oom_base
     }
 }

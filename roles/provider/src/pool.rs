@@ -4,11 +4,12 @@
 //! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
-//! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
+//! call: inline while short, on the waiters once it yields; reusable -> idle, else dropped
 //! ```
 //! Every instance holds its part of the machine's memory: all that it may use while it runs, what it holds while it is idle.
 
 mod crashes;
+mod owners;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -26,7 +27,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{BackendName, Code, Digest, FunctionId, Rejection};
+use piecework_model::{AccountId, Code, Digest, FunctionId, Rejection};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
 use tokio::sync::OnceCell;
@@ -38,6 +39,8 @@ use crate::{
     journal,
     memory::{Memory, Reserved},
 };
+pub(crate) use owners::with_owner;
+use owners::{over_share, owner_of};
 
 type Key = (FunctionId, u32);
 
@@ -102,6 +105,7 @@ struct Template {
 }
 
 struct Idle {
+    owner: AccountId,
     instance: Box<dyn Instance>,
     since: Instant,
     reserved: Reserved,
@@ -110,9 +114,9 @@ struct Idle {
 /// An instance taken for one call.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
+    owner: AccountId,
     instance: Box<dyn Instance>,
     reserved: Reserved,
-    backend: BackendName,
     pub(crate) cold: bool,
 }
 
@@ -310,6 +314,7 @@ impl Pools {
         };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
         let program = Arc::new(Program {
+            owner: owner_of(work),
             language: work.language,
             code: work.code,
             directory: bundle.path().to_owned(),
@@ -321,8 +326,7 @@ impl Pools {
             version: work.version,
         });
         let backend = backend.clone();
-        let place = self.threads.of(backend.name());
-        let loaded = run_off_line(place, async move { backend.load(program).await }).await?;
+        let loaded = run_off_line(self.threads.place(), async move { backend.load(program).await }).await?;
         Ok(Template {
             reserved: Mutex::new(self.memory.count(loaded.memory_bytes())),
             loaded,
@@ -356,9 +360,9 @@ impl Pools {
             }
             return Ok(Lease {
                 pool,
+                owner: idle.owner,
                 instance: idle.instance,
                 reserved: idle.reserved,
-                backend: work.backend,
                 cold: false,
             });
         }
@@ -368,13 +372,14 @@ impl Pools {
         }
         let reserved = self.room(footprint_bytes).ok_or_else(|| LoadError::Code(no_memory()))?;
         let loaded = self.template(&pool, backend, work).await?;
-        let place = self.threads.of(backend.name());
-        let instance = run_off_line(place, async move { loaded.start().await }).await?;
+        // A burst leaves many behind: they make way for their owner's next instances.
+        drop(over_share(&self.pools.read()));
+        let instance = run_off_line(self.threads.place(), async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,
+            owner: owner_of(work),
             instance,
             reserved,
-            backend: work.backend,
             cold: true,
         })
     }
@@ -383,16 +388,16 @@ impl Pools {
     pub(crate) async fn call(&self, lease: Lease, call: Call) -> Finished {
         let Lease {
             pool,
+            owner,
             mut instance,
             mut reserved,
-            backend,
             ..
         } = lease;
         let run = async move {
             let finished = instance.call(call).await;
             (instance, finished)
         };
-        let (instance, finished) = run_off_line(self.threads.of(backend), run).await;
+        let (instance, finished) = run_off_line(self.threads.place(), run).await;
         let now = Instant::now();
         *pool.used.lock() = now;
         if matches!(finished.outcome, Outcome::Crashed(_) | Outcome::OutOfMemory) {
@@ -401,6 +406,7 @@ impl Pools {
         if finished.reusable {
             reserved.set(instance.memory_bytes());
             pool.idle.lock().push(Idle {
+                owner,
                 instance,
                 since: now,
                 reserved,
@@ -444,6 +450,7 @@ impl Pools {
         let mut kept = Vec::new();
         {
             let mut pools = self.pools.write();
+            dropped.extend(over_share(&pools));
             for pool in pools.values() {
                 let mut idle = pool.idle.lock();
                 let is_over = |idle: &mut Idle| now.duration_since(idle.since) > self.idle || !idle.instance.is_alive();

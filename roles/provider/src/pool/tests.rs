@@ -109,6 +109,7 @@ impl World {
     /// An instance of 84 MiB and what it costs beyond: 100 MiB.
     async fn take(&self, function: u8) -> Result<Lease, LoadError> {
         let work = Work {
+            owner: None,
             function: FunctionId([function; 12]),
             version: 1,
             name: "f".into(),

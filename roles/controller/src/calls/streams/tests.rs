@@ -190,6 +190,7 @@ async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Resu
         free_for: None,
     };
     let work = Work {
+        owner: None,
         function: FunctionId([4; 12]),
         version: 1,
         name: "f".into(),
