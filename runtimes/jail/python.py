@@ -177,7 +177,7 @@ class Runner:
         self.send(bytes(16), b"H", GREETING)
         while True:
             secret, kind, payload = self.receive()
-            answer = self.load(json.loads(payload)) if kind == b"L" else self.call(secret, json.loads(payload))
+            answer = self.load(json.loads(payload)) if kind == b"L" else self.call_with(secret, payload)
             flush()
             self.send(secret, *answer)
 
@@ -202,6 +202,16 @@ class Runner:
         if not callable(self.handler):
             return refuse("no_handler", "%s has no function %s" % (settings["file"], settings["function"]))
         return b"D", b""
+
+    def call_with(self, secret, payload):
+        """The agent bounds the levels of an event; a function may have set a lower limit, or left no memory."""
+        try:
+            call = json.loads(payload)
+        except MemoryError:
+            return b"M", b""
+        except RecursionError as error:
+            return b"R", told(error)
+        return self.call(secret, call)
 
     def call(self, secret, call):
         settings = self.settings

@@ -183,3 +183,31 @@ impl<'a> Reader<'a> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_of_an_engine_are_a_certificate_that_still_has_to_be_checked() {
+        let key = PublicKey([7; 32]);
+        let mut bytes = vec![1, 0x80, 1, 5];
+        bytes.extend([9; 32]);
+        bytes.extend(1u64.to_be_bytes());
+        bytes.extend([1, 1]);
+        bytes.extend([3; 64]);
+        piecework_fuzz::attack(&[bytes], |bytes| {
+            let Some(read) = Finalization::from_engine(bytes) else {
+                return false;
+            };
+            let held = read.certificate.signatures.len() * 64 + read.certificate.signers.len();
+            assert!(held <= bytes.len(), "a count that was only said takes room");
+            let of = (read.epoch, 5, read.block);
+            assert!(
+                read.certificate.verify(&NetworkId([1; 32]), of, &[key]).is_err(),
+                "nobody has signed it"
+            );
+            true
+        });
+    }
+}

@@ -250,4 +250,32 @@ mod tests {
             borsh::from_slice::<Header>(&bytes).expect_err("the first rules are not named");
         }
     }
+
+    #[test]
+    fn any_bytes_are_one_header_or_refused() {
+        let bytes = |rules| borsh::to_vec(&header(rules)).expect("a vector accepts every byte");
+        piecework_fuzz::attack(&[bytes(1), bytes(2)], |bytes| {
+            let Ok(header) = borsh::from_slice::<Header>(bytes) else {
+                return false;
+            };
+            assert_eq!(
+                borsh::to_vec(&header).expect("a vector accepts every byte"),
+                bytes,
+                "one header has two spellings"
+            );
+            true
+        });
+        let summary = borsh::to_vec(&header(2).summary()).expect("a vector accepts every byte");
+        piecework_fuzz::attack(&[summary], |bytes| {
+            let Ok(summary) = borsh::from_slice::<Summary>(bytes) else {
+                return false;
+            };
+            assert_eq!(
+                borsh::to_vec(&summary).expect("a vector accepts every byte"),
+                bytes,
+                "one summary has two spellings"
+            );
+            true
+        });
+    }
 }

@@ -37,6 +37,11 @@ impl BundleLimits {
     const NAME_BYTES_MAX: usize = 200;
 }
 
+/// What is read of one entry before its content has come.
+const AHEAD_BYTES: u64 = 64 << 10;
+/// 8 MiB: what every level up to 19 uses.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
 /// The files of one version of a function, checked: clean relative paths, regular files, within limits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
@@ -81,7 +86,7 @@ impl Bundle {
         let stream_bytes_max = limits.bytes + (limits.files as u64 + 64) * 2_048;
         let stream: Box<dyn Read + '_> = match upload {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(upload)),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(upload).map_err(unreadable)?),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(unzstd(upload).map_err(unreadable)?),
             _ => Box::new(upload),
         };
         read_tar(
@@ -203,6 +208,13 @@ impl Bundle {
     }
 }
 
+/// The decoder gives room to a window when its size has been said: by default to 128 MiB.
+fn unzstd(upload: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, io::BufReader<&[u8]>>> {
+    let mut decoder = zstd::stream::read::Decoder::new(upload)?;
+    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
 /// A file of a folder; one that is larger than the whole bundle may be is not read.
 fn read_within(path: &Path, limits: &BundleLimits) -> Result<Bytes, BlobsError> {
     let mut content = Vec::new();
@@ -238,7 +250,8 @@ fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejectio
         if entry.size() > limits.bytes.saturating_sub(bundle.bytes) {
             return Err(too_large(limits));
         }
-        let mut content = Vec::with_capacity(entry.size() as usize);
+        // A size that was only said takes no room.
+        let mut content = Vec::with_capacity(entry.size().min(AHEAD_BYTES) as usize);
         entry.read_to_end(&mut content).map_err(|error| broken(error, limits))?;
         if content.len() as u64 != entry.size() {
             return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));

@@ -428,4 +428,23 @@ mod tests {
         Bytes::from(body).write(&mut bytes);
         assert!(Block::decode(Bytes::from(bytes)).is_err());
     }
+
+    #[test]
+    fn any_bytes_of_a_peer_are_one_block_or_refused() {
+        let mut second = block();
+        second.header.rules = 2;
+        second.header.height = Height::new(7);
+        let valid = [block(), second].map(|block| block.encode().to_vec());
+        piecework_fuzz::attack(&valid, |bytes| {
+            let Ok(read) = Block::decode(bytes::Bytes::copy_from_slice(bytes)) else {
+                return false;
+            };
+            assert_eq!(read.encode(), bytes, "one block has two spellings");
+            assert_eq!(
+                Block::decode(read.encode()).expect("it is read again").digest(),
+                read.digest()
+            );
+            true
+        });
+    }
 }

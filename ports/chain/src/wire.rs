@@ -194,4 +194,57 @@ mod tests {
         renamed.header.outcomes_root = Digest::default();
         assert!(renamed.open().is_err());
     }
+
+    fn decoded<T: BorshSerialize + BorshDeserialize>(bytes: &[u8]) -> Option<T> {
+        let value = borsh::from_slice(bytes).ok()?;
+        assert_eq!(
+            borsh::to_vec(&value).expect("bytes"),
+            bytes,
+            "one value has two spellings"
+        );
+        Some(value)
+    }
+
+    #[test]
+    fn any_bytes_of_a_peer_are_a_block_as_its_header_says_or_refused() {
+        let valid = borsh::to_vec(&block()).expect("bytes");
+        piecework_fuzz::attack(&[valid], |bytes| {
+            let Some(read) = decoded::<Block>(bytes) else {
+                return false;
+            };
+            let header = read.header.clone();
+            if let Ok(opened) = read.open() {
+                assert_eq!(
+                    transactions_root(&opened.transactions),
+                    header.details.transactions_root
+                );
+                assert_eq!(opened.outcomes.len(), opened.transactions.len());
+            }
+            true
+        });
+        let head = Head {
+            network: NetworkId([7; 32]),
+            height: 9,
+            block: Digest([1; 32]),
+            state_root: Digest([2; 32]),
+            last_block_at_ms: 3,
+            peers: 4,
+            queued: 5,
+        };
+        let page = Page {
+            head,
+            blocks: vec![block(), block()],
+        };
+        piecework_fuzz::attack(&[borsh::to_vec(&page).expect("bytes")], |bytes| {
+            decoded::<Page>(bytes).is_some()
+        });
+        let value = StateValue {
+            network: NetworkId([7; 32]),
+            height: 9,
+            value: None,
+        };
+        piecework_fuzz::attack(&[borsh::to_vec(&value).expect("bytes")], |bytes| {
+            decoded::<StateValue>(bytes).is_some()
+        });
+    }
 }

@@ -13,6 +13,8 @@
 //! ```
 //! TLS is not terminated here: the function checks certificates, end to end.
 
+#[cfg(test)]
+mod fuzz;
 mod log;
 mod names;
 mod places;

@@ -7,6 +7,8 @@
 //! a bounded disk, and reach the operator's index hosts and nothing else; what comes out is checked like any input.
 
 mod collect;
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod jailed;
 mod manifest;

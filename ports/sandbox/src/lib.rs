@@ -10,12 +10,14 @@
 //! ```
 
 mod contract;
+mod depth;
 mod freeze;
 mod printed;
 pub mod runner;
 mod stream;
 
 pub use contract::*;
+pub use depth::{LEVELS_MAX, too_deep};
 pub use freeze::{Freeze, OutOfTime, Stopwatch};
 pub use printed::{LogLevel, LogLine, Logs, Printed};
 pub use stream::*;

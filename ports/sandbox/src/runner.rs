@@ -26,6 +26,8 @@
 
 mod channel;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 mod messages;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,11 @@
 //! the journal is synced ([`Jobs::accept`] waits for that, [`Jobs::finish`] does not). The projector moves entries into the
 //! tables in batches, each with the journal position in one transaction, so that each is filed exactly once.
 
+/// Counts what the tests of hostile bytes take.
+#[cfg(test)]
+#[global_allocator]
+static PEAK: piecework_fuzz::PeakAlloc = piecework_fuzz::PeakAlloc;
+
 /// As the samples name this crate, which the tests in `tests/` use too.
 #[cfg(test)]
 extern crate self as piecework_store;

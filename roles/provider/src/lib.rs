@@ -226,9 +226,10 @@ impl Provider {
             })
     }
 
-    async fn instance(&self, work: &Arc<Work>) -> Result<pool::Lease, Refusal> {
-        let backend = self.backend(work.backend)?;
-        self.pools.take(backend, work).await.map_err(|error| refusal(&error))
+    async fn instance(&self, order: &Order) -> Result<pool::Lease, Refusal> {
+        let backend = self.backend(order.work.backend)?;
+        let taken = self.pools.take(backend, &order.work).await;
+        taken.map_err(|error| refusal(&error))
     }
 
     /// Promises no more than there is while others use the machine's memory, and gives up what is idle for them.
@@ -352,6 +353,7 @@ impl ProviderLink for Provider {
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
         let ordered = Instant::now();
+        let order = pool::with_owner(order);
         let _slot = self.take_slot()?;
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
@@ -361,7 +363,7 @@ impl ProviderLink for Provider {
         }
         self.lanes.begin(&order)?;
         let pulled = Instant::now();
-        let lease = match self.instance(&order.work).await {
+        let lease = match self.instance(&order).await {
             Ok(lease) => lease,
             Err(refused) => {
                 self.lanes.refused(ticket);
@@ -393,6 +395,10 @@ impl ProviderLink for Provider {
             () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
             never = streams.pass_body() => match never {},
         };
+        if finished.outcome == Outcome::Lost {
+            self.lanes.refused(ticket);
+            return Err(worker_lost());
+        }
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
@@ -466,6 +472,15 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
         duration: ran,
         reusable: false,
     }
+}
+
+/// Another provider may run it, or this one again: nothing is charged, and it counts against no version.
+fn worker_lost() -> Refusal {
+    Rejection::new(
+        Code::SandboxWorkerLost,
+        "the process that runs this developer's functions ended; which of them ended it is not known",
+    )
+    .hint("call again")
 }
 
 /// What a deploy's check may take: nobody pays for it. Heavy packages take some seconds to import.

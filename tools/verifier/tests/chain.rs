@@ -391,3 +391,21 @@ async fn headers_name_the_rules_from_the_voted_height_on_and_both_verifiers_hold
         assert_eq!(replayed(other).await.unwrap_err(), Code::ProofBadHeader);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_bytes_end_the_second_verifier_with_anything_but_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start_alone(directory.path(), 3).await;
+    let chain = node.chain();
+    chain
+        .submit_and_wait(transfer(&chain.network(), 1, 0, 2, 5))
+        .await
+        .unwrap();
+    let bytes = exported(&*chain, &alone(3)).await;
+    node.shutdown().await.unwrap();
+    piecework_fuzz::attack(std::slice::from_ref(&bytes), |changed| {
+        let Ok(checked) = check(changed) else { return false };
+        assert_eq!(changed, bytes, "what was changed is taken: {checked:?}");
+        true
+    });
+}

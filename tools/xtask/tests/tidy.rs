@@ -38,6 +38,7 @@ fn edges_against_the_shelves_are_refused() {
     let refused = [
         edge(("piecework-ledger", Core), ("piecework-store", Some(Ports))),
         edge(("piecework-ledger", Core), ("tokio", None)),
+        edge(("piecework-queue", Ports), ("piecework-fuzz", Some(Tools))),
         edge(("piecework-ledger", Core), ("rand", None)),
         edge(("piecework-store", Ports), ("piecework-controller", Some(Roles))),
         edge(("piecework-store", Ports), ("piecework-blobs", Some(Ports))),
@@ -80,6 +81,10 @@ fn edges_along_the_shelves_are_taken() {
         Edge {
             is_dev: true,
             ..edge(("piecework-ledger", Core), ("proptest", None))
+        },
+        Edge {
+            is_dev: true,
+            ..edge(("piecework-ledger", Core), ("piecework-fuzz", Some(Tools)))
         },
         Edge {
             is_dev: true,

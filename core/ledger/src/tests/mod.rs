@@ -5,6 +5,7 @@ mod accounts;
 mod cheats;
 mod claims;
 mod committee;
+mod fuzz;
 mod genesis;
 mod jobs;
 mod leases;

@@ -189,3 +189,40 @@ fn what_a_ticket_lets_a_run_stream_is_what_it_adds_to_its_functions_limits() {
     assert_eq!(limits.streamable(&other), None, "another limit differs");
     assert_eq!(limits.streamable(&Limits::DEFAULT), None, "less than the function has");
 }
+
+#[test]
+fn any_text_is_refused_or_means_one_thing() {
+    let valid = [
+        "ada",
+        "10.0.0.0/8",
+        "fe80::1/10",
+        "*.Example.org:443",
+        "10.1.2.3:5432",
+        "acc_0123456789abcdef0123456789abcdef01234567",
+    ];
+    piecework_fuzz::attack(&valid.map(|text| text.as_bytes().to_vec()), |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return false;
+        };
+        fn same<T: std::str::FromStr + ToString + PartialEq>(text: &str) -> bool {
+            let Ok(value) = text.parse::<T>() else { return false };
+            assert!(
+                value.to_string().parse::<T>().is_ok_and(|again| again == value),
+                "{text}"
+            );
+            true
+        }
+        let list = EgressList::parse(&[text.to_owned()]).map(|list| {
+            let bytes = borsh::to_vec(&list).unwrap();
+            assert_eq!(borsh::from_slice::<EgressList>(&bytes).unwrap(), list, "{text}");
+        });
+        [
+            same::<OwnerName>(text),
+            same::<FunctionName>(text),
+            same::<Network>(text),
+            same::<AccountId>(text),
+            list.is_ok(),
+        ]
+        .contains(&true)
+    });
+}

@@ -11,7 +11,7 @@ use tar::{Builder, EntryType, Header};
 
 const LIMITS: BundleLimits = BundleLimits::UPLOAD;
 
-fn bundle(files: &[(&str, &str)]) -> Bundle {
+pub fn bundle(files: &[(&str, &str)]) -> Bundle {
     let files = files
         .iter()
         .map(|(path, content)| ((*path).to_owned(), Bytes::copy_from_slice(content.as_bytes())));
@@ -19,7 +19,7 @@ fn bundle(files: &[(&str, &str)]) -> Bundle {
 }
 
 /// A tar with one entry whose name is written as it is, past the checks of the tar library.
-fn raw_tar(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
+pub fn raw_tar(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
     let mut header = Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
     header.set_entry_type(kind);
@@ -34,7 +34,7 @@ fn raw_tar(name: &[u8], kind: EntryType, content: &[u8]) -> Vec<u8> {
     tar.into_inner().expect("ends")
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).expect("writes");
     encoder.finish().expect("ends")

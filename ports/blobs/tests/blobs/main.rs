@@ -2,4 +2,5 @@
 
 mod bundle;
 mod files;
+mod fuzz;
 mod unpacked;

@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod deterministic;
 mod faults;
+mod fuzz;
 mod membership;
 mod network;
 mod peer;

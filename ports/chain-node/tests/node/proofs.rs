@@ -11,12 +11,12 @@ use piecework_ledger::{Action, Change, Genesis, Propose, Value};
 use piecework_model::{Code, Credits, JobId};
 use piecework_proof::{Anchor, Checker, ExportBlock, Frame, Invalid, JobProof, Proof, Verified, read_frames};
 
-fn job(sequence: u64) -> JobId {
+pub fn job(sequence: u64) -> JobId {
     JobId::new(1_700_000_000_000 + sequence, [7; 10])
 }
 
 /// A lease of account 1 with jobs `0..count` of account 2 settled; the block of the settlement.
-async fn settled(chain: &dyn Chain, count: u64) -> u64 {
+pub async fn settled(chain: &dyn Chain, count: u64) -> u64 {
     let network = chain.network();
     let (lease, open) = open_lease(&network, 1, 0, 1_000_000);
     chain.submit_and_wait(open).await.unwrap();
@@ -27,7 +27,7 @@ async fn settled(chain: &dyn Chain, count: u64) -> u64 {
     done.height
 }
 
-async fn proof_of(chain: &dyn Chain, job: JobId, height: u64) -> JobProof {
+pub async fn proof_of(chain: &dyn Chain, job: JobId, height: u64) -> JobProof {
     let proof = job_proof(chain, job, &[height], &PeerChanges::default()).await.unwrap();
     proof.expect("it was settled there")
 }

@@ -71,6 +71,7 @@ pub(super) fn introduction() -> Introduction {
 
 fn work() -> Work {
     Work {
+        owner: None,
         function: FunctionId([5; 12]),
         version: 7,
         name: "thumbnail".into(),
@@ -195,7 +196,7 @@ fn rejection() -> Rejection {
         .field("deadline")
 }
 
-type Kinds = Vec<(String, Vec<u8>)>;
+pub(super) type Kinds = Vec<(String, Vec<u8>)>;
 
 fn put<T: BorshSerialize + BorshDeserialize>(kinds: &mut Kinds, name: impl Into<String>, value: &T) {
     let bytes = borsh::to_vec(value).expect("bytes");
@@ -243,7 +244,7 @@ fn load() -> Load {
     }
 }
 
-fn version_2() -> Kinds {
+pub(super) fn version_2() -> Kinds {
     let id = OrderId::of(&order().ticket);
     let mut kinds = handshake();
     let to = |kinds: &mut Kinds, name: &str, frame| put::<ToProvider>(kinds, format!("to-provider {name}"), &frame);
@@ -297,7 +298,7 @@ fn version_2() -> Kinds {
     kinds
 }
 
-fn version_3() -> Kinds {
+pub(super) fn version_3() -> Kinds {
     let id = OrderId::of(&order().ticket);
     let mut kinds = Kinds::new();
     let opening = Opening::Order {

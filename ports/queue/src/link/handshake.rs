@@ -4,7 +4,7 @@
 //! as well. So a controller of version 2, which knows neither, reads a knock of version 2, and the handshake's hash covers
 //! both. A controller that was told a range answers with the version that it chose, as the payload of its Noise message.
 
-use std::{cmp, fmt};
+use std::{cmp, fmt, io};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
@@ -30,7 +30,7 @@ const KNOCK_BYTES_MAX: usize = 256;
 const OPENING_BYTES_MAX: usize = 4 << 10;
 /// A provider's proof and what it says of itself, in one frame: 32 labels of 64 bytes, the probes of the sandboxes that there
 /// are with what they say of themselves, an egress policy. Larger ones are refused before they are decoded.
-const HELLO_BYTES_MAX: usize = 32 << 10;
+pub(super) const HELLO_BYTES_MAX: usize = 32 << 10;
 
 /// The versions of the link that an end speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,23 @@ struct Knock {
     /// The lowest version that the provider speaks.
     protocol: u16,
     network: NetworkId,
-    noise: Vec<u8>,
+    noise: NoiseMessage,
+}
+
+/// Read only if it is no longer than such a message can be: borsh would give it a MiB if its length said so.
+#[derive(BorshSerialize)]
+struct NoiseMessage(Vec<u8>);
+
+impl BorshDeserialize for NoiseMessage {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let length = u32::deserialize_reader(reader)? as usize;
+        if length > NOISE_MESSAGE_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut bytes = vec![0; length];
+        reader.read_exact(&mut bytes)?;
+        Ok(Self(bytes))
+    }
 }
 
 /// A knock that was understood, and the answer to it under way.
@@ -86,7 +102,7 @@ struct Answering {
 /// The answer, in the clear as well: whoever cannot speak this protocol must be able to read why.
 #[derive(BorshSerialize, BorshDeserialize)]
 enum Opening {
-    Noise(Vec<u8>),
+    Noise(NoiseMessage),
     Refused(Rejection),
 }
 
@@ -204,7 +220,7 @@ async fn receive_proof(mut wire: Wire, key: &SecretKey, network: NetworkId) -> R
     };
     let version = answering.version;
     let (noise, answer) = answer(answering)?;
-    let answer = borsh::to_vec(&Opening::Noise(answer)).expect("a vector accepts every byte");
+    let answer = borsh::to_vec(&Opening::Noise(NoiseMessage(answer))).expect("a vector accepts every byte");
     wire.send(answer.into()).await?;
     let (noise, hash) = finished(noise)?;
     let (mut sender, mut receiver) = Secure::new(wire, noise).split();
@@ -235,7 +251,7 @@ fn opening(knock: Option<Knock>, network: NetworkId, ours: Versions) -> Result<A
     let malformed = || Rejection::new(Code::LinkMalformed, "this is not the beginning of a provider's link");
     let knock = knock.ok_or_else(malformed)?;
     // Read before anything that a later version might do otherwise.
-    let highest = knock.noise.get(EPHEMERAL_BYTES..);
+    let highest = knock.noise.0.get(EPHEMERAL_BYTES..);
     let highest = highest.and_then(|payload| borsh::from_slice(payload).ok());
     let theirs = Versions {
         lowest: knock.protocol,
@@ -252,7 +268,7 @@ fn opening(knock: Option<Knock>, network: NetworkId, ours: Versions) -> Result<A
     let mut payload = [0; NOISE_MESSAGE_MAX];
     let mut noise = builder().build_responder().map_err(|_| malformed())?;
     noise
-        .read_message(&knock.noise, &mut payload)
+        .read_message(&knock.noise.0, &mut payload)
         .map_err(|_| malformed())?;
     Ok(Answering {
         noise,
@@ -319,7 +335,7 @@ async fn introduce_at_ease(
     let mut noise = builder().build_initiator().map_err(noise_failure)?;
     wire.send(knock(&mut noise, versions, network)?).await?;
     let answer = match borsh::from_slice(&wire.receive(OPENING_BYTES_MAX).await?) {
-        Ok(Opening::Noise(answer)) => answer,
+        Ok(Opening::Noise(NoiseMessage(answer))) => answer,
         Ok(Opening::Refused(rejection)) => return Err(rejection.into()),
         Err(_) => return Err(LinkFailure::Protocol("the other end is no controller")),
     };
@@ -361,7 +377,7 @@ fn knock(noise: &mut HandshakeState, versions: Versions, network: NetworkId) -> 
         magic: MAGIC,
         protocol: versions.lowest,
         network,
-        noise: first[..length].to_vec(),
+        noise: NoiseMessage(first[..length].to_vec()),
     };
     Ok(borsh::to_vec(&knock).expect("a vector accepts every byte").into())
 }
@@ -420,7 +436,7 @@ mod tests {
         let mut controller = builder().build_responder().expect("builds");
         let (mut payload, mut answer) = ([0; NOISE_MESSAGE_MAX], [0; NOISE_MESSAGE_MAX]);
         controller
-            .read_message(&read.noise, &mut payload)
+            .read_message(&read.noise.0, &mut payload)
             .expect("one of Noise's");
         let length = controller.write_message(&[], &mut answer).expect("answers");
         assert_eq!(
@@ -428,6 +444,15 @@ mod tests {
             0
         );
         assert_eq!(provider.get_handshake_hash(), controller.get_handshake_hash());
+    }
+}
+
+/// For `fuzz`: whether these bytes knock so that they are answered.
+#[cfg(test)]
+pub(super) fn knocked(bytes: &[u8], network: NetworkId) -> bool {
+    match opening(read_knock(bytes), network, Versions::OURS) {
+        Ok(answering) => answer(answering).is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -449,12 +474,15 @@ pub(super) mod golden {
                 magic: MAGIC,
                 protocol,
                 network: NETWORK,
-                noise,
+                noise: NoiseMessage(noise),
             };
             put(name, bytes(&|| borsh::to_vec(&knock)));
         }
         let refused = || Rejection::new(Code::LinkVersion, "too old").hint("update this provider");
-        put("noise", bytes(&|| borsh::to_vec(&Opening::Noise(vec![8; 48]))));
+        put(
+            "noise",
+            bytes(&|| borsh::to_vec(&Opening::Noise(NoiseMessage(vec![8; 48])))),
+        );
         put("refusal", bytes(&|| borsh::to_vec(&Opening::Refused(refused()))));
         let identity = |seed, side| Identity::sign(&key(seed), &NETWORK, &[9; 32], side);
         put("controller", bytes(&|| borsh::to_vec(&identity(1, Side::Controller))));

@@ -27,6 +27,8 @@ mod ending;
 mod fetch;
 mod frames;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 mod handshake;
 #[cfg(test)]

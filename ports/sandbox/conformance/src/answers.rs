@@ -4,7 +4,7 @@ use piecework_model::Language;
 use serde_json::{Value, json};
 
 use crate::bench::{Bench, Check, Kind, Running, Told, call, ensure, output};
-use piecework_sandbox::{LogLevel, Outcome};
+use piecework_sandbox::{LEVELS_MAX, LogLevel, Outcome};
 
 const ECHO_PY: &str = "def handler(event, context):\n    return event\n";
 const ECHO_JS: &str = "export default (event) => event;\n";
@@ -87,6 +87,25 @@ pub(super) async fn a_large_event_and_output_pass(bench: Bench) -> Check {
         .output(bench.program(ECHO_PY, ECHO_JS), &event.to_string())
         .await?;
     ensure!(said == event, "a text of 900,000 letters came back changed");
+    Ok(())
+}
+
+pub(super) async fn an_event_that_is_too_deep_is_an_error_and_ends_no_instance(bench: Bench) -> Check {
+    let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+    let mut running = bench.start(bench.program(ECHO_PY, ECHO_JS)).await?;
+    for levels in [LEVELS_MAX + 1, 1_000, 1_000_000] {
+        let finished = running.call(&nested(levels)).await;
+        let Outcome::Raised(raised) = &finished.outcome else {
+            return Err(format!("{levels} levels: {}", Told(&finished)));
+        };
+        ensure!(raised.message.contains("levels"), "told {raised:?}");
+        ensure!(finished.reusable, "{levels} levels made the instance unusable");
+    }
+    let deep = nested(LEVELS_MAX);
+    let Outcome::Returned(said) = running.call(&deep).await.outcome else {
+        return Err(format!("{LEVELS_MAX} levels are too deep for the runner"));
+    };
+    ensure!(said == deep, "{LEVELS_MAX} levels came back changed");
     Ok(())
 }
 

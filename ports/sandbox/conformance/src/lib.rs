@@ -153,6 +153,7 @@ table! { $
     answers::bytes_become_base64,
     answers::nothing_returned_is_null,
     answers::a_large_event_and_output_pass,
+    answers::an_event_that_is_too_deep_is_an_error_and_ends_no_instance,
     answers::what_is_raised_is_told,
     answers::an_exit_is_a_crash_of_itself,
     answers::output_that_is_not_json_is_invalid,

@@ -18,7 +18,7 @@ use super::{
     frames::{Expected, Fault, Incoming, SECRET_BYTES, Said, Secret, frame},
     messages,
 };
-use crate::{CHUNK_BYTES_MAX, Call, EgressMeter, Inlet, Outcome, Outlet, Program, ReaderGone, Sent};
+use crate::{CHUNK_BYTES_MAX, Call, EgressMeter, Inlet, Outcome, Outlet, Program, ReaderGone, Sent, too_deep};
 
 /// Read at once: a frame of a chunk.
 const READ_BYTES: usize = CHUNK_BYTES_MAX + (1 << 10);
@@ -119,6 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Runs the handler once; `None` where the runner closed the channel, mostly by ending. Time is the caller's matter.
     /// Cancelling it leaves the channel unusable.
     pub async fn call(&mut self, call: &Call, limits: &Limits) -> Option<Ended> {
+        if let Some(outcome) = too_deep(call) {
+            return Some(Ended {
+                outcome,
+                reusable: true,
+            });
+        }
         let before = messages::before_parameters(call);
         let payload: [&[u8]; 5] = [before.as_bytes(), &call.parameters, b",\"event\":", &call.event, b"}"];
         let output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX >> 1);

@@ -4,6 +4,8 @@
 //! all who wait at that moment, else within [`SYNC_AFTER`].
 
 mod entry;
+#[cfg(test)]
+mod fuzz;
 mod segment;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,8 @@ mod audit;
 mod bulk;
 mod filing;
 mod functions;
+#[cfg(test)]
+mod fuzz;
 mod jobs;
 mod metrics;
 mod project;

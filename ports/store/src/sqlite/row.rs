@@ -47,7 +47,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
     bytes
 }
 
-fn decode_job(bytes: &[u8]) -> Result<Job, StoreFailure> {
+pub(super) fn decode_job(bytes: &[u8]) -> Result<Job, StoreFailure> {
     let undecodable = StoreFailure::Undecodable { what: "job" };
     let Some((version, record)) = bytes.split_first() else {
         return Err(undecodable);

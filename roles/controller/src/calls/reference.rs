@@ -232,6 +232,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
         ..Limits::DEFAULT
     };
     let work = Work {
+        owner: None,
         function: id,
         version: 1,
         name: NAME.to_owned(),

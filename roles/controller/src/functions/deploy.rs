@@ -580,6 +580,7 @@ async fn load(
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: number,
         name: function.name.to_string(),

@@ -334,6 +334,7 @@ fn work(functions: &Functions, function: &Function, version: &Version) -> Answer
     let mut env = version.env.clone();
     env.extend(secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: version.version,
         name: function.name.to_string(),

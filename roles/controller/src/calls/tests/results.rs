@@ -94,7 +94,7 @@ async fn a_webhook_hears_of_jobs_that_are_cancelled_wherever_they_are() {
         let told: Value = serde_json::from_slice(&parcel.report).expect("JSON");
         assert_eq!(
             (&told["state"], &told["error"]["code"]),
-            (&json!("cancelled"), &json!("job.cancelled"))
+            (&json!("cancelled"), &json!(Code::JobCancelled))
         );
         let again = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
         again.refused(409, Code::JobFinished);

@@ -45,6 +45,7 @@ fn function() -> Function {
 
 fn live() -> Live {
     let work = Work {
+        owner: None,
         function: FUNCTION,
         version: 1,
         name: "f".to_owned(),

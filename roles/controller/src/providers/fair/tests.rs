@@ -97,6 +97,7 @@ fn fake(account: u8, slots: u32) -> Arc<Fake> {
 fn live(number: u8, concurrency: u32) -> Arc<Live> {
     let id = FunctionId([number; 12]);
     let work = Work {
+        owner: None,
         function: id,
         version: 1,
         name: "f".into(),
