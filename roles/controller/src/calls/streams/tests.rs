@@ -393,7 +393,7 @@ async fn a_stream_that_was_cut_is_paid_where_its_receipt_covers_what_passed() {
     assert_eq!(delivery.receipt.output, seen.streamed.digest);
     assert_eq!(
         code(&delivery, &seen),
-        Some(Code::ProviderLost.into()),
+        Some(Code::ProviderLost),
         "its caller hears so"
     );
 }
