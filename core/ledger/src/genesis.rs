@@ -1,7 +1,7 @@
 //! Where a network begins: its first peers, parameters and grants. The only place where credits come from.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_model::{AccountId, Credits, Digest, NetworkId, OwnerName, PublicKey, Rejection};
+use piecework_model::{AccountId, Credits, Digest, NetworkId, OwnerName, PublicKey, Rejection, Roles};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         genesis_bad_grant, genesis_bad_params, genesis_duplicate, genesis_no_peer, genesis_too_large,
         genesis_unknown_owner,
     },
-    state::{Account, Changes, Committee, Key, Params, Peer, Pools, Roles, Value},
+    state::{Account, Changes, Committee, Key, Params, Peer, Pools, Value},
 };
 
 /// All credits that there are: so far below 2^127 that no sum of balances, nor one times a commission, leaves its range.

@@ -26,12 +26,13 @@ pub use bounds::{
 };
 pub use execute::{Applied, BlockContext, Event, JobChange, OfJob, Outcome, check, execute};
 pub use genesis::{Genesis, GenesisPeer, Grant, SUPPLY_UCR_MAX};
+pub use piecework_model::Roles;
 pub use reads::read_set;
 pub use rejections::rejections;
 pub use rules::{FIRST_RULES, NextRules, RULES, Rules, rules};
 pub use state::{
     Account, Changes, Committee, Key, Lane, Lease, LeaseState, Mismatch, NextCommittee, Offer, OpenJob, Params, Peer,
-    Pools, Proposal, Roles, Subject, Value, View,
+    Pools, Proposal, Subject, Value, View,
 };
 pub use transaction::{
     Action, AddPeer, BatchTicket, Challenge, Change, Claim, ClaimedJob, CloseLease, CoverDebt, DelegatePayer,

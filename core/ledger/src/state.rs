@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use piecework_model::{AccountId, Credits, Digest, FunctionId, JobId, LeaseId, OwnerName, Prices, PublicKey};
+use piecework_model::{AccountId, Credits, Digest, FunctionId, JobId, LeaseId, OwnerName, Prices, PublicKey, Roles};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -73,14 +73,6 @@ impl View for BTreeMap<Key, Value> {
     fn get(&self, key: &Key) -> Option<Value> {
         BTreeMap::get(self, key).cloned()
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-pub struct Roles {
-    pub developer: bool,
-    pub provider: bool,
-    pub peer: bool,
-    pub controller: bool,
 }
 
 /// A key's account.

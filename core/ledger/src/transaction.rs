@@ -3,11 +3,11 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use piecework_model::{
     AccountId, Counters, Credits, Digest, Domain, JobId, JobStatus, LeaseId, NetworkId, OwnerName, Prices, PublicKey,
-    Receipt, Sealed, SecretKey, Signature, SignatureInvalid, Ticket,
+    Receipt, Roles, Sealed, SecretKey, Signature, SignatureInvalid, Ticket,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Params, Roles, Subject};
+use crate::state::{Params, Subject};
 
 /// The digest of a signed transaction's bytes.
 #[derive(

@@ -267,6 +267,7 @@ codes! {
     SandboxUnavailable = "sandbox.unavailable",
     SandboxUnknown = "sandbox.unknown",
     SandboxUnsupported = "sandbox.unsupported",
+    SandboxWorkerLost = "sandbox.worker_lost",
     ServerBusy = "server.busy",
     ServerDiskFull = "server.disk_full",
     ServerFailed = "server.failed",

@@ -13,7 +13,7 @@ mod usage;
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use piecework_model::{AccountId, Counters, Language, Limits, Prices};
+use piecework_model::{AccountId, BackendName, Counters, Language, Limits, Prices};
 
 pub use placement::{Pin, Placement, Policy, PriceCaps, Trust};
 pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
@@ -40,7 +40,7 @@ pub struct Candidate {
     /// Set aside for the jobs that run there or are on their way.
     pub memory_taken: u64,
     /// `(backend, language)` pairs that its probe saw working.
-    pub runs: Arc<BTreeSet<(String, Language)>>,
+    pub runs: Arc<BTreeSet<(BackendName, Language)>>,
     pub prices: Prices,
     pub region: Arc<str>,
     pub labels: Arc<BTreeSet<String>>,
@@ -56,7 +56,7 @@ pub struct Candidate {
 /// What a job needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    pub backend: String,
+    pub backend: BackendName,
     pub language: Language,
     pub memory_bytes: u64,
     /// Whether the function has an allow list.
@@ -189,9 +189,7 @@ fn is_confided(candidate: &Candidate, request: &Request) -> bool {
 }
 
 fn runs(candidate: &Candidate, request: &Request) -> bool {
-    let wanted =
-        |(backend, language): &(String, Language)| *backend == request.backend && *language == request.language;
-    candidate.runs.iter().any(wanted)
+    candidate.runs.contains(&(request.backend, request.language))
 }
 
 /// Smaller is better: what the policy looks at, then load, then trust, then a draw from the seed.

@@ -15,7 +15,7 @@ fn candidate(byte: u8) -> Candidate {
         running: 0,
         memory_bytes: 1 << 30,
         memory_taken: 0,
-        runs: Arc::new([("wasm".to_owned(), Language::Python)].into()),
+        runs: Arc::new([(BackendName::Wasm, Language::Python)].into()),
         prices: Prices {
             start_ucr: 2,
             cpu_ucr_per_s: 100,
@@ -32,7 +32,7 @@ fn candidate(byte: u8) -> Candidate {
 
 fn request() -> Request {
     Request {
-        backend: "wasm".into(),
+        backend: BackendName::Wasm,
         language: Language::Python,
         memory_bytes: 128 << 20,
         egress: false,
@@ -70,7 +70,10 @@ fn every_misfit_is_named() {
     assert_eq!(reason_for(|c| c.silent_ms = SILENT_MS_MAX + 1, |_| ()), Reason::Silent);
     assert_eq!(reason_for(|c| c.draining = true, |_| ()), Reason::Draining);
     assert_eq!(reason_for(|c| c.paused = true, |_| ()), Reason::Paused);
-    assert_eq!(reason_for(|_| (), |r| r.backend = "gvisor".into()), Reason::NoBackend);
+    assert_eq!(
+        reason_for(|_| (), |r| r.backend = BackendName::Gvisor),
+        Reason::NoBackend
+    );
     assert_eq!(
         reason_for(|_| (), |r| r.language = Language::JavaScript),
         Reason::NoBackend
@@ -202,7 +205,7 @@ prop_compose! {
             slots,
             running,
             memory_bytes,
-            runs: Arc::new([("wasm".to_owned(), language)].into()),
+            runs: Arc::new([(BackendName::Wasm, language)].into()),
             prices: Prices { cpu_ucr_per_s, ..Prices::default() },
             region: region.into(),
             labels: Arc::new(gpu.then(|| "gpu".to_owned()).into_iter().collect()),
@@ -261,7 +264,7 @@ proptest! {
                 && !c.paused
                 && c.running < c.slots
                 && c.memory_bytes - c.memory_taken >= request.memory_bytes + (16 << 20)
-                && c.runs.contains(&(request.backend.clone(), request.language))
+                && c.runs.contains(&(request.backend, request.language))
                 && c.prices.cpu_ucr_per_s <= request.price_caps.cpu_ucr_per_s
                 && c.prices.start_ucr <= request.price_caps.start_ucr
                 && request.region.as_deref().is_none_or(|region| region == &*c.region)

@@ -2,77 +2,16 @@
 
 use borsh::BorshSerialize;
 use jiff::Timestamp;
-use piecework_model::{AccountId, Code, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
+use piecework_model::{AccountId, Credits, Domain, NetworkId, PublicKey, SecretKey, Signature, SignatureInvalid};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{ledger::ProofView, schemas::Ucr};
+pub use piecework_model::{Role, Scope};
 
-/// A role of an account on the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    Developer,
-    Provider,
-    Peer,
-    Controller,
-}
-
-impl Role {
-    pub const ALL: [Self; 4] = [Self::Developer, Self::Provider, Self::Peer, Self::Controller];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Developer => "developer",
-            Self::Provider => "provider",
-            Self::Peer => "peer",
-            Self::Controller => "controller",
-        }
-    }
-}
-
-/// What a token allows. Scopes do not include one another, except that `admin` includes all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Create, change and delete functions.
-    Deploy,
-    /// Run functions and cancel jobs.
-    Invoke,
-    /// Read functions, jobs, logs, metrics and the statement.
-    View,
-    /// Everything, including tokens, transfers and invites.
-    Admin,
-}
-
-impl Scope {
-    pub const ALL: [Self; 4] = [Self::Deploy, Self::Invoke, Self::View, Self::Admin];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deploy => "deploy",
-            Self::Invoke => "invoke",
-            Self::View => "view",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl std::str::FromStr for Scope {
-    type Err = piecework_model::Rejection;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|scope| scope.as_str() == text)
-            .ok_or_else(|| {
-                let message = format!("`{text}` is not a token scope");
-                piecework_model::Rejection::new(Code::TokenBadScope, message)
-                    .hint("use deploy, invoke, view or admin")
-                    .field("scopes")
-            })
-    }
-}
+use crate::{
+    ledger::ProofView,
+    schemas::{RoleName, ScopeName, Ucr},
+};
 
 /// `POST /accounts`. Either `password` (the controller keeps the key) or `public_key` with `registration`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -92,6 +31,7 @@ pub struct CreateAccount {
     pub registration: Option<String>,
     /// `developer` if absent.
     #[serde(default)]
+    #[schema(value_type = Vec<RoleName>)]
     pub roles: Vec<Role>,
     /// Required unless the network is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +46,7 @@ pub struct AccountView {
     pub name: String,
     #[schema(value_type = String)]
     pub key: PublicKey,
+    #[schema(value_type = Vec<RoleName>)]
     pub roles: Vec<Role>,
     /// Credits owned; below zero if the account uses its sponsor's loan.
     #[schema(value_type = Ucr)]
@@ -259,6 +200,7 @@ pub struct TokenView {
     pub account: String,
     /// The owner's note about its purpose.
     pub label: String,
+    #[schema(value_type = Vec<ScopeName>)]
     pub scopes: Vec<Scope>,
     pub created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -276,6 +218,7 @@ pub struct CreateToken {
     #[schema(max_length = 100)]
     pub label: String,
     /// At least one; only scopes that the requesting token has.
+    #[schema(value_type = Vec<ScopeName>)]
     pub scopes: Vec<Scope>,
     /// 60 s to a year; 90 days if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -289,6 +232,7 @@ pub struct CreateToken {
 pub struct CreateInvite {
     /// Roles of the new account; `developer` if empty.
     #[serde(default)]
+    #[schema(value_type = Vec<RoleName>)]
     pub roles: Vec<Role>,
     /// Credits that the new account gets from the inviter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,6 +252,7 @@ pub struct CreateInvite {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InviteCreated {
     pub code: String,
+    #[schema(value_type = Vec<RoleName>)]
     pub roles: Vec<Role>,
     #[schema(value_type = Option<Ucr>)]
     pub grant_ucr: Option<Credits>,

@@ -3,78 +3,18 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Code, Credits, FunctionId, JobId};
+use piecework_model::{Credits, FunctionId, JobId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{errors::Refusal, results::ResultView, schemas::Ucr};
+pub use piecework_model::JobState;
 
-/// ```text
-/// queued -> running -> succeeded | failed | timed_out
-///    |         `-----> cancelled
-///    `-> cancelled | expired
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    Queued,
-    Running,
-    Succeeded,
-    Failed,
-    TimedOut,
-    Cancelled,
-    /// Its deadline passed before any provider started it.
-    Expired,
-}
-
-impl JobState {
-    pub const ALL: [Self; 7] = [
-        Self::Queued,
-        Self::Running,
-        Self::Succeeded,
-        Self::Failed,
-        Self::TimedOut,
-        Self::Cancelled,
-        Self::Expired,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
-
-    /// Whether nothing but payment can follow.
-    pub fn is_final(self) -> bool {
-        match self {
-            Self::Queued | Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Expired => true,
-        }
-    }
-}
-
-impl std::str::FromStr for JobState {
-    type Err = piecework_model::Rejection;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or_else(|| {
-                let message = format!("`{text}` is not a job state");
-                piecework_model::Rejection::new(Code::JobBadState, message)
-                    .hint("use queued, running, succeeded, failed, timed_out, cancelled or expired")
-                    .field("state")
-            })
-    }
-}
+use crate::{
+    errors::Refusal,
+    results::ResultView,
+    schemas::{JobStateName, Ucr},
+};
 
 /// One job.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -92,6 +32,7 @@ pub struct JobView {
     pub provider: Option<String>,
     /// The backend that ran it.
     pub sandbox: Option<String>,
+    #[schema(value_type = JobStateName)]
     pub state: JobState,
     pub cold: bool,
     pub created_at: Timestamp,
@@ -329,6 +270,7 @@ pub struct FunctionLogsItem {
     #[schema(value_type = String)]
     pub job_id: JobId,
     pub version: u32,
+    #[schema(value_type = JobStateName)]
     pub state: JobState,
     pub at: Timestamp,
     pub text: String,

@@ -6,6 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use piecework_model::ResultState;
+
+use crate::schemas::ResultStateName;
+
 /// `PUT /functions/{id}/results`, and `results` of a deploy; replaces the setting as a whole. Empty: results stay with
 /// their jobs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -87,25 +91,10 @@ pub struct SinkView {
     pub to: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ResultState {
-    /// Kept with the job until it expires.
-    Kept,
-    /// On its way to the function's sink; kept with the job until it is delivered.
-    Delivering,
-    /// Delivered to the sink and no longer kept with the job.
-    Delivered,
-    /// Not accepted by the sink; kept with the job.
-    Undelivered,
-    Expired,
-    /// Not kept: the account's stored outputs took more room than they may, and this was the oldest.
-    Dropped,
-}
-
 /// Where a job's result is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResultView {
+    #[schema(value_type = ResultStateName)]
     pub state: ResultState,
     /// Number of delivery attempts.
     pub attempts: u32,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use piecework_model::{JobState, ResultState, Role, Scope};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -37,3 +38,35 @@ impl ToSchema for Ucr {
         Cow::Borrowed("Ucr")
     }
 }
+
+/// The schema of a noun that is written by its name.
+macro_rules! named {
+    ($schema:ident of $noun:ident, $description:expr) => {
+        #[derive(Debug)]
+        pub struct $schema;
+
+        impl PartialSchema for $schema {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .enum_values(Some($noun::ALL.map($noun::as_str)))
+                    .description($description)
+                    .into()
+            }
+        }
+
+        impl ToSchema for $schema {
+            fn name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($noun))
+            }
+        }
+    };
+}
+
+named!(RoleName of Role, Some("A role of an account on the network."));
+named!(ScopeName of Scope, Some("What a token allows. Scopes do not include one another, except that `admin` includes all."));
+named!(
+    JobStateName of JobState,
+    Some("```text\nqueued -> running -> succeeded | failed | timed_out\n   |         `-----> cancelled\n   `-> cancelled | expired\n```")
+);
+named!(ResultStateName of ResultState, None::<String>);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use piecework_model::{Code, Digest, JobId, Language, Limits, Rejection};
+use piecework_model::{AccountId, Code, Digest, JobId, Language, Limits, Rejection};
 use piecework_sandbox::{
     Backend, Call, CancellationToken, EgressMeter, Finished, LoadError, Outcome, Outlet, Program, Raised, Sent,
 };
@@ -81,6 +81,8 @@ async fn bundle(index: &Index) -> Result<tempfile::TempDir, ResolveError> {
 fn program(directory: &Path, index: Index, options: &Options) -> Result<Program, ResolveError> {
     let disk_bytes = options.bytes_max.saturating_mul(DISK_FACTOR);
     Ok(Program {
+        // Each resolution has a jail of its own.
+        owner: AccountId([0; 20]),
         language: Language::Python,
         code: Digest::of(RESOLVER.as_bytes()),
         directory: directory.to_owned(),
@@ -151,6 +153,7 @@ fn ended(
         }
         Outcome::Stopped => Err(ResolveError::jail("the resolver was stopped")),
         Outcome::Crashed(how) => Err(ResolveError::jail(how)),
+        Outcome::Lost => Err(ResolveError::jail("the resolver's process was lost")),
     }
 }
 

@@ -24,6 +24,9 @@ use tokio_util::sync::CancellationToken;
 /// One version of a function as a provider needs it. Never logged: `env` holds secrets.
 #[derive(Clone, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Work {
+    /// The developer's account, where the controller is in this process; over a link the lease stands for it.
+    #[borsh(skip)]
+    pub owner: Option<AccountId>,
     pub function: FunctionId,
     pub version: u32,
     pub name: String,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Instance, Loaded, Outcome, Program};
 use piecework_sandbox_jail::{INIT_ARGUMENT, Jail, Options, init_main};
 
@@ -123,6 +123,7 @@ async fn call(instance: &mut dyn Instance) -> anyhow::Result<()> {
 
 fn program(language: Language, directory: PathBuf, number: usize) -> Program {
     Program {
+        owner: AccountId([0; 20]),
         language,
         code: Digest::of(&number.to_le_bytes()),
         directory,

@@ -2,6 +2,7 @@
 
 mod group;
 mod place;
+mod weight;
 
 use std::{
     collections::BTreeSet,
@@ -15,11 +16,11 @@ use std::{
 use group::{Group, field, read_number};
 use parking_lot::Mutex;
 use place::{Parents, make_directory, next_instance, remove_tree, sweep};
+pub(crate) use weight::Class;
+use weight::Weight;
 
 /// The period of the CPU quota; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
-/// What all jails together weigh beside one process of the host.
-const CPU_WEIGHT: u32 = 8;
 /// Idle groups kept for the next jails; more are removed.
 const FREE_SLOTS_MAX: usize = 64;
 /// Groups that are made before they are needed: each takes some 100 us.
@@ -35,10 +36,10 @@ const AGENTS_MAX: u32 = 1 << 16;
 
 /// Limits of one group.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupLimits {
-    pub(crate) memory_bytes: u64,
-    pub(crate) tasks: u64,
-    pub(crate) cores: u32,
+pub struct GroupLimits {
+    pub memory_bytes: u64,
+    pub tasks: u64,
+    pub cores: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,12 +49,13 @@ enum Version {
 }
 
 /// The place for this agent's groups, with a pool of idle ones.
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     version: Version,
     /// Directories of ours: memory, pids, cpuacct, cpu and, where it is mounted, freezer in version 1; one in version 2.
     bases: Vec<PathBuf>,
     free: Mutex<Vec<Group>>,
     numbers: Mutex<Numbers>,
+    weight: Weight,
     /// Takes groups whose jails have ended.
     used: Mutex<mpsc::Sender<Group>>,
 }
@@ -76,7 +78,7 @@ impl Numbers {
 
 impl Cgroups {
     /// Finds a hierarchy where groups can be made, or says why there is none.
-    pub(crate) fn find() -> Result<Arc<Self>, String> {
+    pub fn find() -> Result<Arc<Self>, String> {
         let parents = Parents::read().map_err(|error| format!("the control groups cannot be read: {error}"))?;
         let (version, parents) = parents.choose()?;
         let name = format!("piecework-jail-{}-{}", std::process::id(), next_instance());
@@ -88,16 +90,16 @@ impl Cgroups {
         let (used, to_clean) = mpsc::channel();
         let made = Arc::new(Self {
             version,
-            bases,
             free: Mutex::default(),
             numbers: Mutex::default(),
+            weight: Weight::new(version, &bases[if version == Version::One { 3 } else { 0 }]),
+            bases,
             used: Mutex::new(used),
         });
         if version == Version::Two {
             fs::write(made.bases[0].join("cgroup.subtree_control"), "+memory +pids +cpu")
                 .map_err(|error| format!("the controllers cannot be passed on: {error}"))?;
         }
-        made.weigh();
         // A group that works is the proof.
         let limits = GroupLimits {
             memory_bytes: 64 << 20,
@@ -116,24 +118,13 @@ impl Cgroups {
         Ok(made)
     }
 
-    /// All jails together would weigh as much as one process of the host. Best effort: it is no wall.
-    fn weigh(&self) {
-        let result = match self.version {
-            Version::One => fs::write(self.bases[3].join("cpu.shares"), (1024 * CPU_WEIGHT).to_string()),
-            Version::Two => fs::write(self.bases[0].join("cpu.weight"), (100 * CPU_WEIGHT).to_string()),
-        };
-        if let Err(error) = result {
-            tracing::debug!(%error, "the jails keep the default cpu weight");
-        }
-    }
-
     /// Groups that a process enters: as many as there are directories.
     pub(crate) fn entries(&self) -> usize {
         self.bases.len()
     }
 
     /// Leads into the group of the launcher and its zygotes, which has no limits: only metered.
-    pub(crate) fn launcher_entry(&self) -> io::Result<File> {
+    pub fn launcher_entry(&self) -> io::Result<File> {
         let base = match self.version {
             Version::One => &self.bases[2],
             Version::Two => &self.bases[0],
@@ -144,21 +135,21 @@ impl Cgroups {
     }
 
     /// CPU time of all groups that ever were.
-    pub(crate) fn cpu_us(&self) -> u64 {
+    pub fn cpu_us(&self) -> u64 {
         match self.version {
             Version::One => read_number(&self.bases[2].join("cpuacct.usage")) / 1_000,
             Version::Two => fs::File::open(self.bases[0].join("cpu.stat")).map_or(0, |file| field(&file, "usage_usec")),
         }
     }
 
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         read_number(&self.bases[0].join(match self.version {
             Version::One => "memory.usage_in_bytes",
             Version::Two => "memory.current",
         }))
     }
 
-    pub(crate) fn describe(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match self.version {
             Version::One => "cgroups v1",
             Version::Two => "cgroups v2",
@@ -166,7 +157,7 @@ impl Cgroups {
     }
 
     /// A group of its own, empty, with these limits.
-    pub(crate) fn acquire(self: &Arc<Self>, limits: GroupLimits) -> io::Result<Slot> {
+    pub fn acquire(self: &Arc<Self>, limits: GroupLimits) -> io::Result<Slot> {
         let recycled = self.free.lock().pop();
         let group = match recycled.map(|group| group.limit(limits).map(|()| group)) {
             Some(Ok(group)) => group,
@@ -247,7 +238,7 @@ impl Drop for Cgroups {
 }
 
 /// A group in use by one jail; it goes back to the pool when the jail and its owner are gone.
-pub(crate) struct Slot {
+pub struct Slot {
     group: Option<Group>,
     home: Weak<Cgroups>,
     cpu_base_us: u64,
@@ -262,7 +253,7 @@ impl Slot {
     }
 
     /// Files through which a process enters the group by writing `0`.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub fn entries(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.group().entries.iter().map(AsFd::as_fd)
     }
 
@@ -291,6 +282,13 @@ impl Slot {
         self.group().processes()
     }
 
+    /// What its jail does now, for the weight of them all.
+    pub(crate) fn turns(&self, from: Class, to: Class) {
+        if let Some(home) = self.home.upgrade().filter(|_| from != to) {
+            home.weight.change(from, to);
+        }
+    }
+
     pub(crate) fn yield_to_others(&self, yields: bool) {
         self.group().yield_to_others(yields);
     }
@@ -299,7 +297,7 @@ impl Slot {
         self.group().forget_peak();
     }
 
-    pub(crate) fn memory_bytes(&self) -> u64 {
+    pub fn memory_bytes(&self) -> u64 {
         self.group().memory_bytes().saturating_sub(self.memory_base)
     }
 
@@ -307,8 +305,13 @@ impl Slot {
         self.group().freeze(frozen)
     }
 
+    /// Another limit of memory from now on; the others stay. Fails where what is held cannot be brought below it.
+    pub fn limit_memory(&self, memory_bytes: u64) -> io::Result<()> {
+        self.group().limit_memory(memory_bytes)
+    }
+
     /// Whether the kernel killed something of this jail for its memory.
-    pub(crate) fn hit_memory_limit(&self) -> bool {
+    pub fn hit_memory_limit(&self) -> bool {
         self.group().oom_kills() > self.oom_base
     }
 }

@@ -44,6 +44,39 @@ pub(crate) fn rules(abi: u32) -> [(&'static str, u64); 3] {
     ]
 }
 
+/// Lets this thread and those that it makes read files and list directories, and nothing else that Landlock knows; whether
+/// this kernel has it. Needs no privilege but `no_new_privs`.
+#[allow(unsafe_code)]
+pub fn read_only() -> std::io::Result<bool> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    let abi = abi();
+    let Some(ruleset) = ruleset(abi, false) else {
+        return Ok(false);
+    };
+    let checked = |result: i64| match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        Ok(_) | Err(_) => Err(std::io::Error::last_os_error()),
+    };
+    let root = std::fs::File::open("/")?;
+    // SAFETY: structures of the sizes that are said, which live across the calls; the descriptor that is made is ours alone.
+    unsafe {
+        let made = libc::syscall(libc::SYS_landlock_create_ruleset, ruleset.as_ptr(), ruleset.len(), 0);
+        let made = OwnedFd::from_raw_fd(checked(made)?);
+        let rights = READ_FILE | READ_DIR;
+        let rule = [&rights.to_ne_bytes()[..], &root.as_raw_fd().to_ne_bytes()].concat();
+        const PATH_BENEATH: u32 = 1;
+        checked(libc::syscall(
+            libc::SYS_landlock_add_rule,
+            made.as_raw_fd(),
+            PATH_BENEATH,
+            rule.as_ptr(),
+            0,
+        ))?;
+        checked(libc::syscall(libc::SYS_landlock_restrict_self, made.as_raw_fd(), 0))?;
+    }
+    Ok(true)
+}
+
 /// The Landlock version of this kernel; 0 if it has none.
 #[allow(unsafe_code)]
 pub(crate) fn abi() -> u32 {

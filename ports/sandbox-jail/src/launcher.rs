@@ -100,7 +100,8 @@ fn named<T>(what: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
 }
 
-fn enter_user_namespace(become_id: Option<u32>) -> io::Result<()> {
+/// Becomes root of a user namespace of its own, after it became `become_id` if there is one. For a process of one thread.
+pub fn enter_user_namespace(become_id: Option<u32>) -> io::Result<()> {
     // SAFETY: calls with plain numbers, in a process of one thread.
     unsafe {
         if let Some(id) = become_id {

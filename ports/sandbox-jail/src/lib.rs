@@ -29,6 +29,18 @@ mod spawner;
 mod stop;
 mod wire;
 
+/// What another backend builds walls of its own from.
+pub mod walls {
+    pub use crate::{
+        cgroup::{Cgroups, GroupLimits, Slot},
+        landlock::read_only,
+        launcher::enter_user_namespace,
+        root::{bind_at, enter_empty, let_go_of_the_host, unbind_at},
+        stop::{signal, tree_cpu_us},
+        wire::{packet_pair, receive, send},
+    };
+}
+
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;

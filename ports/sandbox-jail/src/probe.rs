@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, BackendName, Call, Finished, Instance, LoadError, Outcome, Probe, Program};
 use serde::Deserialize;
 
@@ -178,6 +178,7 @@ impl Bundle {
 
     fn program(&self) -> Program {
         Program {
+            owner: AccountId([0; 20]),
             language: self.language,
             code: Digest::of(source(self.language).as_bytes()),
             directory: self.directory.clone(),

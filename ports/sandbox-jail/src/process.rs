@@ -63,6 +63,7 @@ impl Process {
         let mut motion = self.motion.lock();
         self.killed.store(true, Ordering::Release);
         motion.ended();
+        self.count(&mut motion);
         stop::signal(self.pidfd.as_fd(), libc::SIGKILL);
         if let Some(slot) = &self.slot {
             // Version 1 lets nothing frozen die. Where it was not frozen this does nothing.
@@ -82,6 +83,7 @@ impl Process {
         let change = {
             let mut motion = self.motion.lock();
             let change = motion.begins(cpu_us);
+            self.count(&mut motion);
             self.follow(change);
             change
         };
@@ -90,8 +92,20 @@ impl Process {
 
     /// A call or a load has ended: a moment later it rests.
     pub(crate) fn ends(self: &Arc<Self>) {
-        let change = self.motion.lock().ends(Instant::now());
+        let change = {
+            let mut motion = self.motion.lock();
+            let change = motion.ends(Instant::now());
+            self.count(&mut motion);
+            change
+        };
         self.list(change);
+    }
+
+    fn count(&self, motion: &mut Motion) {
+        let (from, to) = motion.recount();
+        if let Some(slot) = &self.slot {
+            slot.turns(from, to);
+        }
     }
 
     fn list(self: &Arc<Self>, change: Change) {
@@ -112,6 +126,7 @@ impl Process {
             Look::Again(after) => Some(after),
             Look::Yields => {
                 let change = motion.let_others_first();
+                self.count(&mut motion);
                 self.follow(change);
                 Some(BUSY_LOOK)
             }

@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     fs, io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::fs::symlink,
     },
     path::{Path, PathBuf},
@@ -78,31 +78,89 @@ pub(crate) fn enter(root: &Root) -> io::Result<()> {
     pivot(stage)
 }
 
+/// Builds a root of nothing but these directories, as [`enter`] does; they are writable for nobody.
+pub fn enter_empty(directories: impl Iterator<Item = String>) -> io::Result<()> {
+    mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
+    mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
+    let stage = Path::new(STAGE);
+    for directory in [HOST_ROOT.to_owned(), "/proc".to_owned()]
+        .into_iter()
+        .chain(directories)
+    {
+        fs::create_dir_all(inside(stage, Path::new(&directory)))?;
+    }
+    pivot(stage)
+}
+
+/// Lets go of the host's root and of `/proc`, in a mount namespace of the caller's own.
+pub fn let_go_of_the_host() -> io::Result<()> {
+    for path in [HOST_ROOT, "/proc"] {
+        unmount(&c(path)?)?;
+    }
+    std::env::set_current_dir("/")
+}
+
+fn unmount(path: &CString) -> io::Result<()> {
+    // SAFETY: a NUL-terminated path.
+    match unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Puts a bundle into a standing jail, read-only: detached from our own view, attached in the jail's. As an overlay of its own
 /// where the kernel has that, as the steps of a jail do it.
 pub(crate) fn bind_into(jail: &[OwnedFd], bundle: &[u8]) -> io::Result<()> {
     let jail = jail.first().ok_or_else(|| io::Error::other("no jail came along"))?;
-    let source = CString::new([HOST_ROOT.as_bytes(), bundle].concat()).map_err(io::Error::other)?;
-    let ours = fs::File::open("/proc/self/ns/mnt")?;
-    let target = c(FUNCTION)?;
+    let source = on_the_host(bundle)?;
     let tree = overlay_of(&source).or_else(|_| clone_of(&source))?;
-    // SAFETY: paths are NUL-terminated and `tree` is ours alone. The launcher has one thread, which is back in its own mount
-    // namespace when this ends.
-    unsafe {
-        let empty = c"".as_ptr();
-        made(libc::setns(jail.as_raw_fd(), libc::CLONE_NEWNS).into())?;
-        let from_empty = libc::MOVE_MOUNT_F_EMPTY_PATH;
-        let moved = made(libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_raw_fd(),
-            empty,
-            libc::AT_FDCWD,
-            target.as_ptr(),
-            from_empty,
-        ));
-        made(libc::setns(ours.as_raw_fd(), libc::CLONE_NEWNS).into())?;
-        moved.map(drop)
-    }
+    attach(jail.as_fd(), &tree, FUNCTION)
+}
+
+/// Binds a directory of the host into a process's mount namespace, read-only.
+pub fn bind_at(process: BorrowedFd<'_>, directory: &[u8], target: &str) -> io::Result<()> {
+    attach(process, &clone_of(&on_the_host(directory)?)?, target)
+}
+
+/// Takes away what [`bind_at`] bound there. What is open of it stays open.
+pub fn unbind_at(process: BorrowedFd<'_>, target: &str) -> io::Result<()> {
+    let target = c(target)?;
+    within(process, || unmount(&target))
+}
+
+fn on_the_host(path: &[u8]) -> io::Result<CString> {
+    CString::new([HOST_ROOT.as_bytes(), path].concat()).map_err(io::Error::other)
+}
+
+fn attach(process: BorrowedFd<'_>, tree: &OwnedFd, target: &str) -> io::Result<()> {
+    let target = c(target)?;
+    within(process, || {
+        // SAFETY: paths are NUL-terminated, and `tree` is ours alone.
+        made(unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                target.as_ptr(),
+                libc::MOVE_MOUNT_F_EMPTY_PATH,
+            )
+        })
+        .map(drop)
+    })
+}
+
+/// Does something in the mount namespace of a process. The caller has one thread, which is back in its own when this ends.
+fn within(process: BorrowedFd<'_>, action: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let ours = fs::File::open("/proc/self/ns/mnt")?;
+    let enter = |namespace: RawFd| {
+        // SAFETY: plain numbers; the process has one thread.
+        made(unsafe { libc::setns(namespace, libc::CLONE_NEWNS) }.into())
+    };
+    enter(process.as_raw_fd())?;
+    let done = action();
+    enter(ours.as_raw_fd())?;
+    done
 }
 
 /// A detached overlay that shows this directory and does not tell where it lies.

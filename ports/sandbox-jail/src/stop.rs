@@ -14,7 +14,7 @@ use std::{
 const ROUNDS_MAX: usize = 16;
 
 /// Fails silently where the process has ended.
-pub(crate) fn signal(process: BorrowedFd<'_>, signal: i32) {
+pub fn signal(process: BorrowedFd<'_>, signal: i32) {
     // SAFETY: a descriptor that is open, a signal number, no siginfo, no flags.
     unsafe {
         libc::syscall(
@@ -105,7 +105,7 @@ fn stat_fields(pid: i32, first: usize, count: usize) -> Vec<u64> {
 }
 
 /// What the process, all below it and all of these that have ended have used.
-pub(crate) fn tree_cpu_us(pid: i32) -> u64 {
+pub fn tree_cpu_us(pid: i32) -> u64 {
     const TICK_US: u64 = 10_000;
     // User and system time, their own and of the children that they waited for.
     let ticks = |pid: i32| stat_fields(pid, USER, 4).iter().sum::<u64>();

@@ -57,7 +57,7 @@ pub(crate) enum Event {
 }
 
 /// A connected pair of packet sockets, closed on exec.
-pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds: [RawFd; 2] = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     // SAFETY: `fds` has room for the two descriptors that the call writes.
@@ -77,7 +77,7 @@ pub(crate) fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 struct ControlBuffer([u8; 128]);
 
 /// Sends one packet with descriptors; does not wait beyond what the socket's own mode says.
-pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     assert!(
         fds.len() <= DESCRIPTORS_MAX,
         "an order carries a handful of descriptors"
@@ -114,7 +114,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
 }
 
 /// Receives one packet and its descriptors; an empty packet means that the other side is gone.
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; PACKET_BYTES_MAX];
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),

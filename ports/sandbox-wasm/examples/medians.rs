@@ -10,15 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Instance, Loaded, Outcome, Program};
-use piecework_sandbox_wasm::{Options, Wasm};
+use piecework_sandbox_wasm::{Options, Wasm, ZYGOTE_ARGUMENT, zygote_main};
 
 const COLD_RUNS: usize = 300;
 const WARM_RUNS: usize = 5_000;
 const LIVE: usize = 200;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == ZYGOTE_ARGUMENT) {
+        zygote_main(&arguments[2..]);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure_all())
 }
@@ -29,7 +33,10 @@ async fn measure_all() -> Result<(), Box<dyn Error>> {
         python: Some(built.join("python.wasm")),
         javascript: Some(built.join("javascript.wasm")),
         cache: built.join("cache"),
-        instances_max: 1_000,
+        zygote: std::env::current_exe()?,
+        instances_max: 256,
+        cores: 2,
+        rootless: false,
     })?;
     let begun = Instant::now();
     wasm.precompile()?;
@@ -79,7 +86,7 @@ async fn measure(wasm: &Wasm, language: Language, source: &str) -> Result<(), Bo
         warm.push(begun.elapsed());
     }
     report(language, "warm call", &mut warm);
-    hold(language, loaded.as_ref()).await?;
+    hold(wasm, language, loaded.as_ref()).await?;
     println!("{language}: {polls} instances came and went");
     Ok(())
 }
@@ -104,32 +111,22 @@ async fn measure_sample(wasm: &Wasm, language: Language) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// The growth of this process's anonymous memory by many live instances that have each served once.
-async fn hold(language: Language, loaded: &dyn Loaded) -> Result<(), Box<dyn Error>> {
-    let before = resident_bytes()?;
+/// The growth of the workers' memory by many live instances that have each served once.
+async fn hold(wasm: &Wasm, language: Language, loaded: &dyn Loaded) -> Result<(), Box<dyn Error>> {
+    let before = wasm.beside().memory_bytes;
     let mut instances = Vec::new();
     for _ in 0..LIVE {
         let mut instance = loaded.start().await?;
         greet(instance.as_mut()).await?;
         instances.push(instance);
     }
-    let each = resident_bytes()?.saturating_sub(before) / LIVE as u64;
+    let each = wasm.beside().memory_bytes.saturating_sub(before) / LIVE as u64;
     println!(
         "{language}: {LIVE} live, {} KiB each; told {} KiB",
         each >> 10,
         instances[0].memory_bytes() >> 10
     );
     Ok(())
-}
-
-fn resident_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("RssAnon:"))
-        .ok_or("no RssAnon")?;
-    let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-    Ok(kib << 10)
 }
 
 async fn greet(instance: &mut dyn Instance) -> Result<(), Box<dyn Error>> {
@@ -156,6 +153,7 @@ fn ada() -> Call {
 
 fn program(language: Language, directory: &Path) -> Program {
     Program {
+        owner: AccountId([1; 20]),
         language,
         code: Digest::of(b"medians"),
         directory: directory.to_owned(),

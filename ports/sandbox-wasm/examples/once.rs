@@ -4,12 +4,20 @@
 
 use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Duration};
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Program};
-use piecework_sandbox_wasm::{Options, Wasm};
+use piecework_sandbox_wasm::{Options, Wasm, ZYGOTE_ARGUMENT, zygote_main};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|argument| argument == ZYGOTE_ARGUMENT) {
+        zygote_main(&arguments[2..]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(once())
+}
+
+async fn once() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().ok_or("which directory?")?;
     let event = arguments.next().unwrap_or_else(|| "null".to_owned());
@@ -18,11 +26,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         python: Some(built.join("python.wasm")),
         javascript: Some(built.join("javascript.wasm")),
         cache: built.join("cache"),
+        zygote: std::env::current_exe()?,
         instances_max: 8,
+        cores: 2,
+        rootless: false,
     })?;
     let found = |language: &Language| Path::new(&directory).join(language.entry_file()).is_file();
     let language = Language::ALL.into_iter().find(found).ok_or("no main.py, no main.mjs")?;
     let program = Program {
+        owner: AccountId([1; 20]),
         language,
         code: Digest::of(directory.as_bytes()),
         directory: directory.into(),

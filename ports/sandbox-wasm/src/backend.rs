@@ -1,27 +1,21 @@
-//! The backend as the rest of the system sees it: loads programs, and starts their instances.
+//! The backend as the rest of the system sees it: loads programs, whose instances live in workers.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant},
+    path::PathBuf,
+    sync::{Arc, Weak},
+    thread::{JoinHandle, Thread},
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use piecework_model::{Code, Digest, JobId, Language, Limits, Rejection};
-use piecework_sandbox::{
-    Backend, BackendName, Call, CancellationToken, Instance, LoadError, Loaded, Outcome, Probe, Program, Raised,
-};
+use piecework_model::Language;
+use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program};
+use piecework_sandbox_jail::walls::Cgroups;
 
 use crate::{
-    answer::{Answer, Syntax},
-    host::Files,
-    instance::{Broken, WasmInstance},
-    logs::Logs,
-    modules::Modules,
-    program::{self, no_handler},
-    runtime::Runtime,
-    ticker::Ticker,
+    crew::{Crew, CrewOptions},
+    probe,
+    remote::{Hosted, Template},
 };
 
 #[derive(Clone, Debug)]
@@ -31,8 +25,14 @@ pub struct Options {
     pub javascript: Option<PathBuf>,
     /// Where compiled components are kept. What lies there runs as native code: nobody else may write there.
     pub cache: PathBuf,
-    /// Live instances at once, for each language; more are refused. Costs 4 GiB of address space each, no memory.
+    /// The executable to start again as a zygote; it calls [`crate::zygote_main`].
+    pub zygote: PathBuf,
+    /// Live instances of one owner at once, for each language; more are refused. Costs 4 GiB of address space each, no memory.
     pub instances_max: u32,
+    /// Cores that one owner's instances may use together, where there are control groups.
+    pub cores: u32,
+    /// Work as without root: no cgroups, a user namespace around everything. Set by itself where this process is not root.
+    pub rootless: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -45,113 +45,116 @@ pub enum WasmError {
     Compile(wasmtime::Error),
     #[error("cannot set the engine up: {0:#}")]
     Engine(wasmtime::Error),
-    #[error("cannot start the ticker")]
-    Ticker(#[source] std::io::Error),
+    #[error("the zygote of the workers does not start: {0}")]
+    Zygote(std::io::Error),
+    #[error("a worker does not start: {0}")]
+    Worker(std::io::Error),
+    #[error("no more workers can be started")]
+    TooManyWorkers,
+    #[error("cannot start the thread that looks after the workers")]
+    Thread(#[source] std::io::Error),
 }
 
-impl WasmError {
-    pub(crate) fn compile(error: wasmtime::Error) -> Self {
-        Self::Compile(error)
-    }
-
-    pub(crate) fn engine(error: wasmtime::Error) -> Self {
-        Self::Engine(error)
-    }
-}
-
-/// Functions in wasmtime. Cheap to make: a language's component is compiled, or read from the cache, when it is first used.
+/// Functions in wasmtime, in worker processes. Cheap to make: a language's component is compiled, or read from the cache, and
+/// its zygote started, when it is first used. Dropping it ends every process that it started.
 pub struct Wasm {
-    python: Slot,
-    javascript: Slot,
+    pub(crate) python: Arc<Crew>,
+    pub(crate) javascript: Arc<Crew>,
+    pub(crate) cgroups: Option<Arc<Cgroups>>,
+    pub(crate) weaker: Vec<String>,
+    freeze: Freeze,
+    _keeper: Keeper,
 }
 
 impl Wasm {
     /// Fails only if no thread can be started.
     pub fn new(options: Options) -> Result<Self, WasmError> {
-        let ticker = Ticker::start().map_err(WasmError::Ticker)?;
-        let slot = |language, wasm| Slot::new(language, wasm, &options, &ticker);
+        let root = rustix::process::geteuid().is_root();
+        let privileged = root && !options.rootless;
+        let found = match privileged {
+            true => Cgroups::find(),
+            false => Err("this process is not root".to_owned()),
+        };
+        let (cgroups, weaker) = match found {
+            Ok(cgroups) => (Some(cgroups), Vec::new()),
+            Err(reason) => (None, vec![without_groups(&reason)]),
+        };
+        let crew_options = CrewOptions {
+            executable: options.zygote,
+            cache: options.cache,
+            instances_max: options.instances_max,
+            cores: options.cores,
+            privileged,
+            gives_up_root: root && options.rootless,
+        };
+        let freeze = Freeze::default();
+        let crew = |language, wasm| {
+            let shared = (cgroups.clone(), freeze.clone());
+            Arc::new(Crew::new(language, wasm, crew_options.clone(), shared))
+        };
+        let python = crew(Language::Python, options.python);
+        let javascript = crew(Language::JavaScript, options.javascript);
+        let keeper = Keeper::start([&python, &javascript]).map_err(WasmError::Thread)?;
         Ok(Self {
-            python: slot(Language::Python, options.python.clone()),
-            javascript: slot(Language::JavaScript, options.javascript.clone()),
+            python,
+            javascript,
+            cgroups,
+            weaker,
+            freeze,
+            _keeper: keeper,
         })
     }
 
     /// The languages that have a component on disk.
     pub fn languages(&self) -> Vec<Language> {
-        let has = |language: &Language| self.slot(*language).wasm.as_deref().is_some_and(Path::is_file);
-        Language::ALL.into_iter().filter(has).collect()
+        let offered = |language: &Language| self.crew(*language).is_offered();
+        Language::ALL.into_iter().filter(offered).collect()
     }
 
-    /// Compiles what is not compiled yet: seconds per language, blocking. Otherwise the first program waits for it.
+    /// Compiles what is not compiled yet and starts the zygotes: seconds per language at first, blocking. Otherwise the first
+    /// program waits for it.
     pub fn precompile(&self) -> Result<(), WasmError> {
         for language in self.languages() {
-            self.slot(language).runtime()?;
+            self.crew(language).stand()?;
         }
         Ok(())
     }
 
-    fn slot(&self, language: Language) -> &Slot {
+    fn crew(&self, language: Language) -> &Arc<Crew> {
         match language {
             Language::Python => &self.python,
             Language::JavaScript => &self.javascript,
         }
     }
 
-    async fn runtime(&self, language: Language) -> Result<Arc<Runtime>, LoadError> {
-        let slot = self.slot(language);
-        if let Some(runtime) = slot.ready() {
-            return Ok(runtime);
+    /// The language's workers, once they can be forked.
+    pub(crate) async fn standing(&self, language: Language) -> Result<Arc<Crew>, LoadError> {
+        let crew = Arc::clone(self.crew(language));
+        if crew.stands() {
+            return Ok(crew);
         }
-        if !slot.wasm.as_deref().is_some_and(Path::is_file) {
+        if !crew.is_offered() {
             return Err(LoadError::Unsupported {
                 reason: format!("the wasm component of {language} is not installed; `runtimes/build.sh` makes it"),
             });
         }
-        let slot = slot.clone();
-        let made = tokio::task::spawn_blocking(move || slot.runtime()).await;
-        let made = made.map_err(|error| LoadError::Failed(format!("compiling was interrupted: {error}")))?;
-        made.map_err(|error| LoadError::Failed(error.to_string()))
+        let made = tokio::task::spawn_blocking({
+            let crew = Arc::clone(&crew);
+            move || crew.stand().map(drop)
+        });
+        let made = made
+            .await
+            .map_err(|error| LoadError::Failed(format!("compiling was interrupted: {error}")))?;
+        made.map_err(|error| LoadError::Failed(error.to_string()))?;
+        Ok(crew)
     }
 }
 
-/// A language's runtime, made at its first use.
-#[derive(Clone)]
-struct Slot {
-    language: Language,
-    wasm: Option<PathBuf>,
-    cache: PathBuf,
-    instances_max: u32,
-    ticker: Arc<Ticker>,
-    made: Arc<Mutex<Option<Arc<Runtime>>>>,
-}
-
-impl Slot {
-    fn new(language: Language, wasm: Option<PathBuf>, options: &Options, ticker: &Arc<Ticker>) -> Self {
-        Self {
-            language,
-            wasm,
-            cache: options.cache.clone(),
-            instances_max: options.instances_max,
-            ticker: Arc::clone(ticker),
-            made: Arc::default(),
-        }
-    }
-
-    /// The runtime if it exists and nobody is making it.
-    fn ready(&self) -> Option<Arc<Runtime>> {
-        self.made.try_lock()?.clone()
-    }
-
-    /// Blocks for seconds at first; a failure is tried again the next time.
-    fn runtime(&self) -> Result<Arc<Runtime>, WasmError> {
-        let mut made = self.made.lock();
-        if let Some(runtime) = &*made {
-            return Ok(Arc::clone(runtime));
-        }
-        let wasm = self.wasm.as_deref().unwrap_or(Path::new(""));
-        let runtime = Runtime::new(self.language, wasm, &self.cache, self.instances_max, &self.ticker)?;
-        Ok(Arc::clone(made.insert(Arc::new(runtime))))
-    }
+fn without_groups(reason: &str) -> String {
+    format!(
+        "no control groups ({reason}): the memory of an owner's instances is limited one by one and by a generous limit of \
+         address space, and their CPU has no quota"
+    )
 }
 
 #[async_trait]
@@ -161,33 +164,7 @@ impl Backend for Wasm {
     }
 
     async fn probe(&self) -> Probe {
-        let mut probe = Probe {
-            backend: BackendName::Wasm,
-            works: false,
-            languages: Vec::new(),
-            detail: String::new(),
-            weaker: vec!["no scratch space below /tmp, no threads, no processes, no network at all".to_owned()],
-            cold_us: None,
-            warm_us: None,
-        };
-        let mut failures = Vec::new();
-        for language in Language::ALL {
-            match self.try_out(language).await {
-                Ok((cold, warm)) => {
-                    probe.languages.push(language);
-                    probe.cold_us = probe.cold_us.max(Some(micros(cold)));
-                    probe.warm_us = probe.warm_us.max(Some(micros(warm)));
-                }
-                Err(reason) => failures.push(format!("{language}: {reason}")),
-            }
-        }
-        probe.works = !probe.languages.is_empty();
-        probe.detail = if failures.is_empty() {
-            "wasmtime 48 ran QuickJS and CPython components".to_owned()
-        } else {
-            failures.join("; ")
-        };
-        probe
+        probe::probe(self).await
     }
 
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
@@ -195,266 +172,76 @@ impl Backend for Wasm {
             let reason = "it has no network, and the function has an allow list".to_owned();
             return Err(LoadError::Unsupported { reason });
         }
-        let runtime = self.runtime(program.language).await?;
-        let template = Template::new(runtime, program)?;
-        Ok(Arc::new(template.checked().await?))
+        let crew = self.standing(program.language).await?;
+        let hosted = Hosted::load(crew, program).await?;
+        Ok(Arc::new(Template(hosted)))
     }
 
     /// Calls stop being polled at their next tick.
     fn freeze(&self, frozen: bool) -> bool {
-        self.python.ticker.freeze.set(frozen);
+        if self.freeze.set(frozen) {
+            self.python.tell_frozen(frozen);
+            self.javascript.tell_frozen(frozen);
+        }
         true
     }
-}
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// What a probe runs, and how long it may take once the component is compiled.
-const PROBE_TIMEOUT_MS: u32 = 5_000;
-const PROBE_PYTHON: &str = "def handler(event, context):\n    return {'hello': event}\n";
-const PROBE_JAVASCRIPT: &str = "export default (event) => ({ hello: event });\n";
-
-impl Wasm {
-    /// Cold and warm time of a small function, or why it did not answer.
-    async fn try_out(&self, language: Language) -> Result<(Duration, Duration), String> {
-        let directory = ProbeBundle::new(language).map_err(|error| format!("cannot write a bundle: {error}"))?;
-        let limits = Limits {
-            timeout_ms: PROBE_TIMEOUT_MS,
-            ..Limits::DEFAULT
-        };
-        let program = directory.program(language, limits);
-        let loaded = self.load(Arc::new(program)).await.map_err(|error| error.to_string())?;
-        let mut times = Vec::new();
-        let begun = Instant::now();
-        let mut instance = loaded.start().await.map_err(|error| error.to_string())?;
-        for _ in 0..2 {
-            let begun = if times.is_empty() { begun } else { Instant::now() };
-            let finished = instance.call(probe_call(limits)).await;
-            times.push(begun.elapsed());
-            if finished.outcome != Outcome::Returned(r#"{"hello":"probe"}"#.into()) {
-                return Err(format!("the probe ended as {:?}", finished.outcome));
-            }
-        }
-        Ok((times[0], times[1]))
-    }
-}
-
-fn probe_call(limits: Limits) -> Call {
-    Call {
-        job: JobId([0; 16]),
-        event: "\"probe\"".into(),
-        parameters: "null".into(),
-        deadline_ms: 0,
-        time_left: Duration::from_millis(limits.timeout_ms.into()),
-        stop: CancellationToken::new(),
-        egress: piecework_sandbox::EgressMeter::default(),
-        body: None,
-        outlet: piecework_sandbox::Outlet::nowhere(),
-    }
-}
-
-/// A directory of one file, removed when dropped.
-struct ProbeBundle(PathBuf);
-
-impl ProbeBundle {
-    fn new(language: Language) -> std::io::Result<Self> {
-        let source = match language {
-            Language::Python => PROBE_PYTHON,
-            Language::JavaScript => PROBE_JAVASCRIPT,
-        };
-        let name = format!("piecework-probe-{language}-{}-{:p}", std::process::id(), &source);
-        let bundle = Self(std::env::temp_dir().join(name));
-        std::fs::create_dir_all(&bundle.0)?;
-        std::fs::write(bundle.0.join(language.entry_file()), source)?;
-        Ok(bundle)
-    }
-
-    fn program(&self, language: Language, limits: Limits) -> Program {
-        Program {
-            language,
-            code: Digest::of(b"probe"),
-            directory: self.0.clone(),
-            handler: None,
-            env: std::collections::BTreeMap::new(),
-            limits,
-            egress: piecework_model::EgressList::default(),
-            function_name: "probe".to_owned(),
-            version: 1,
+    fn beside(&self) -> Beside {
+        match &self.cgroups {
+            Some(cgroups) => Beside {
+                cpu_us: cgroups.cpu_us(),
+                memory_bytes: cgroups.memory_bytes(),
+            },
+            None => Beside {
+                cpu_us: self.python.tree_cpu_us() + self.javascript.tree_cpu_us(),
+                memory_bytes: 0,
+            },
         }
     }
 }
 
-impl Drop for ProbeBundle {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, "removing a probe's bundle failed");
-        }
-    }
+/// A thread that looks after the workers now and then.
+struct Keeper {
+    handle: Thread,
+    thread: Option<JoinHandle<()>>,
+    stopped: Arc<()>,
 }
 
-/// A program on its runtime.
-struct Template {
-    runtime: Arc<Runtime>,
-    program: Arc<Program>,
-    setup: String,
-    sources: Sources,
-}
+/// Often enough for memory to come back soon, seldom enough to cost nothing.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// What instances are loaded from.
-enum Sources {
-    /// The compiled modules of the first instance; empty until then.
-    Python(Vec<u8>),
-    JavaScript(Arc<Modules>),
-}
-
-impl Template {
-    fn new(runtime: Arc<Runtime>, program: Arc<Program>) -> Result<Self, LoadError> {
-        let setup = program::setup_of(&program)?;
-        let sources = match program.language {
-            Language::Python => Sources::Python(Vec::new()),
-            Language::JavaScript => {
-                let modules = Modules::new(&program.directory);
-                Sources::JavaScript(Arc::new(modules.map_err(|error| failed(&error))?))
-            }
-        };
+impl Keeper {
+    fn start(crews: [&Arc<Crew>; 2]) -> std::io::Result<Self> {
+        let crews = crews.map(Arc::downgrade);
+        let stopped = Arc::new(());
+        let lives = Arc::downgrade(&stopped);
+        let thread = std::thread::Builder::new()
+            .name("wasm-workers".into())
+            .spawn(move || look_on(&crews, &lives))?;
         Ok(Self {
-            runtime,
-            program,
-            setup,
-            sources,
-        })
-    }
-
-    /// Runs the program's module-level code once, and keeps what it compiled to.
-    async fn checked(mut self) -> Result<Self, LoadError> {
-        let mut instance = self.instance().await?;
-        let compiled = instance.compiled().await.map_err(|broken| self.refused(broken))?;
-        if let Sources::Python(code) = &mut self.sources {
-            *code = compiled;
-        }
-        Ok(self)
-    }
-
-    async fn instance(&self) -> Result<WasmInstance, LoadError> {
-        let logs = Logs::new(self.program.limits.log_bytes);
-        let (files, code) = match &self.sources {
-            Sources::Python(code) => (Files::Directory(&self.program.directory), code.clone()),
-            Sources::JavaScript(modules) => (Files::Modules(Arc::clone(modules)), Vec::new()),
-        };
-        let store = self.runtime.store(logs, files).map_err(|error| failed(&error))?;
-        let guest = self.runtime.guest(store).await.map_err(|error| failed(&error))?;
-        let mut instance = WasmInstance::new(guest, Arc::clone(&self.runtime), self.program.limits);
-        let answer = instance
-            .load(self.setup.clone(), code)
-            .await
-            .map_err(|broken| self.refused(broken))?;
-        match loaded(answer, instance.missing()) {
-            Ok(()) => Ok(instance),
-            Err(error) => {
-                tracing::debug!(logs = instance.logs().text, "a program did not load");
-                Err(error)
-            }
-        }
-    }
-
-    fn refused(&self, broken: Broken) -> LoadError {
-        let limits = self.program.limits;
-        load_failed(match broken {
-            // Nothing stops a load.
-            Broken::OutOfTime | Broken::Stopped => {
-                format!("the module's own code took longer than {} ms", limits.timeout_ms)
-            }
-            Broken::OutOfMemory => format!(
-                "the module's own code needs more than {} MiB",
-                limits.memory_bytes >> 20
-            ),
-            Broken::Died(reason) | Broken::Invalid(reason) => {
-                format!("the module's own code ended the instance: {reason}")
-            }
-            Broken::TooMuchStreamed => "the module's own code streamed".to_owned(),
+            handle: thread.thread().clone(),
+            thread: Some(thread),
+            stopped,
         })
     }
 }
 
-#[async_trait]
-impl Loaded for Template {
-    async fn start(&self) -> Result<Box<dyn Instance>, LoadError> {
-        Ok(Box::new(self.instance().await?))
+fn look_on(crews: &[Weak<Crew>], lives: &Weak<()>) {
+    while lives.strong_count() > 0 {
+        for crew in crews.iter().filter_map(Weak::upgrade) {
+            crew.look();
+        }
+        std::thread::park_timeout(LOOK);
     }
+}
 
-    fn memory_bytes(&self) -> u64 {
-        match &self.sources {
-            Sources::Python(code) => code.len() as u64,
-            Sources::JavaScript(modules) => modules.memory_bytes(),
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stopped = Arc::new(());
+        self.handle.unpark();
+        let panicked = self.thread.take().is_some_and(|thread| thread.join().is_err());
+        if panicked {
+            tracing::error!("the thread that looks after wasm workers panicked");
         }
     }
-}
-
-fn failed(error: &dyn std::fmt::Display) -> LoadError {
-    LoadError::Failed(format!("{error:#}"))
-}
-
-fn load_failed(message: String) -> LoadError {
-    LoadError::Code(Rejection::new(Code::FunctionLoadFailed, message))
-}
-
-fn loaded(answer: Answer, missing: Option<&str>) -> Result<(), LoadError> {
-    match answer {
-        Answer::Done(_) => Ok(()),
-        Answer::Raised(raised) => Err(match unsupported(&raised, missing) {
-            Some(reason) => LoadError::Unsupported { reason },
-            None => load_failed(format!("{}: {}\n{}", raised.kind, raised.message, raised.stack)),
-        }),
-        Answer::Syntax(Syntax { message, file, line }) => Err(LoadError::Code(Rejection::new(
-            Code::FunctionSyntaxError,
-            format!("{file}, line {line}: {}", without_place(&message, &file, line)),
-        ))),
-        Answer::NoHandler(message) => Err(no_handler(message)),
-        Answer::Unsupported(reason) => Err(LoadError::Unsupported { reason }),
-        Answer::Exited(code) => Err(load_failed(format!("the module exited with code {code}"))),
-        Answer::Invalid(reason) => Err(LoadError::Failed(reason)),
-        Answer::Streamed => Err(load_failed("the module's own code streamed".to_owned())),
-        Answer::NoMemory => Err(load_failed("the module's own code ran out of memory".to_owned())),
-    }
-}
-
-/// Python says a syntax error's place at its end as well.
-fn without_place<'a>(message: &'a str, file: &str, line: u32) -> &'a str {
-    let name = file.rsplit('/').next().unwrap_or(file);
-    message
-        .strip_suffix(&format!(" ({name}, line {line})"))
-        .unwrap_or(message)
-}
-
-/// Globals of Node and browsers that code for another sandbox may count on.
-const FOREIGN_GLOBALS: [&str; 11] = [
-    "fetch",
-    "require",
-    "module",
-    "exports",
-    "__dirname",
-    "__filename",
-    "Worker",
-    "WebSocket",
-    "Blob",
-    "AbortController",
-    "WebAssembly",
-];
-
-/// Why a module that failed at load may well load in another sandbox.
-fn unsupported(raised: &Raised, missing: Option<&str>) -> Option<String> {
-    if raised.kind != "ReferenceError" {
-        return None;
-    }
-    if let Some(missing) = missing.filter(|name| raised.message.contains(*name)) {
-        return Some(format!(
-            "the module `{missing}` is not in the bundle and does not exist in WebAssembly"
-        ));
-    }
-    let name = FOREIGN_GLOBALS
-        .iter()
-        .find(|name| raised.message == format!("{name} is not defined"))?;
-    Some(format!("`{name}` does not exist in WebAssembly"))
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use piecework_model::{Digest, Language, Limits};
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, component::Component};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::WasmError;
 
@@ -28,6 +28,8 @@ const CORE_INSTANCE_BYTES: usize = 1 << 20;
 const KEPT_JAVASCRIPT_BYTES: usize = 512 << 10;
 const KEPT_PYTHON_BYTES: usize = 2 << 20;
 const KEPT_STACK_BYTES: usize = 64 << 10;
+/// Freed slots that keep it: a worker serves one owner, whose memory this is.
+const KEPT_SLOTS_MAX: u32 = 8;
 
 /// An engine for one language with room for `instances_max` live instances. Reserves address space, not memory.
 pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Result<Engine> {
@@ -50,6 +52,7 @@ pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Re
         .max_memory_size(usize::try_from(Limits::MEMORY_BYTES_MAX).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(kept_bytes)
         .async_stack_keep_resident(KEPT_STACK_BYTES)
+        .max_unused_warm_slots(KEPT_SLOTS_MAX)
         .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
     config
@@ -67,40 +70,30 @@ pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Re
     Engine::new(&config)
 }
 
-/// The component at `wasm`, compiled for `engine`: from `cache` if it was compiled before, else now, which takes seconds.
+/// The component at `wasm`, compiled: from `cache` if it was compiled before, else now, which takes seconds.
 ///
-/// The cache must be writable by this user only: what lies there runs as native code.
-pub(crate) fn component_of(engine: &Engine, wasm: &Path, cache: &Path) -> Result<Component, WasmError> {
+/// The cache must be writable by this user only: what lies there runs as native code. A file of another version or another
+/// configuration has another name; a damaged one is refused when it is mapped.
+pub(crate) fn compiled(language: Language, wasm: &Path, cache: &Path) -> Result<fs::File, WasmError> {
     let bytes = fs::read(wasm).map_err(|source| WasmError::Read {
         path: wasm.to_owned(),
         source,
     })?;
-    let compiled = cache.join(cached_name(engine, wasm, &bytes));
-    if let Some(component) = stored(engine, &compiled) {
-        return Ok(component);
-    }
+    let engine = engine_for(language, 1).map_err(WasmError::Engine)?;
+    let compiled = cache.join(cached_name(&engine, wasm, &bytes));
     let failed = |source| WasmError::Cache {
         path: compiled.clone(),
         source,
     };
-    // Held until the file is there: several providers that start at once on one machine compile it once.
-    let _turn = turn(&compiled).map_err(failed)?;
-    if let Some(component) = stored(engine, &compiled) {
-        return Ok(component);
-    }
-    let code = engine.precompile_component(&bytes).map_err(WasmError::compile)?;
-    store(&compiled, &code).map_err(failed)?;
-    // SAFETY: as in `stored`; it was written a moment ago.
-    unsafe { Component::deserialize_file(engine, &compiled) }.map_err(WasmError::compile)
-}
-
-fn stored(engine: &Engine, compiled: &Path) -> Option<Component> {
     if !compiled.is_file() {
-        return None;
+        // Held until the file is there: several providers that start at once on one machine compile it once.
+        let _turn = turn(&compiled).map_err(failed)?;
+        if !compiled.is_file() {
+            let code = engine.precompile_component(&bytes).map_err(WasmError::Compile)?;
+            store(&compiled, &code).map_err(failed)?;
+        }
     }
-    // SAFETY: the file was written by `store` below, in a directory of this user alone; a file of another version or
-    // another configuration has another name, and wasmtime checks both again.
-    unsafe { Component::deserialize_file(engine, compiled) }.ok()
+    fs::File::open(&compiled).map_err(failed)
 }
 
 /// Blocks while another process compiles the same.

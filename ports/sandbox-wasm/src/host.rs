@@ -14,12 +14,14 @@ use crate::{
     flow::{self, Flow},
     logs::Logs,
     meter::Deadline,
-    modules::Modules,
+    modules::{Modules, NAME_BYTES_MAX},
     ticker::Ticker,
 };
 
 /// The most random bytes of one request; the runner asks for no more.
 const RANDOM_BYTES_MAX: usize = 64 << 10;
+/// Open files, streams and timers of one guest: each costs its worker some hundred bytes, and a file a descriptor.
+const RESOURCES_MAX: usize = 1_024;
 
 pub(crate) struct Host {
     wasi: WasiCtx,
@@ -95,9 +97,11 @@ impl Host {
             }
             Files::Modules(modules) => Some(modules),
         };
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
         Ok(Self {
             wasi: wasi.build(),
-            table: ResourceTable::new(),
+            table,
             deadline: Deadline::after(Duration::ZERO, &ticker.freeze),
             ticker,
             memory,
@@ -214,7 +218,7 @@ fn link_modules(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 return Ok((Err("there is no bundle".to_owned()),));
             };
             let resolved = modules.resolve(&from, &name);
-            if resolved.is_err() && !name.starts_with(['.', '/']) {
+            if resolved.is_err() && !name.starts_with(['.', '/']) && name.len() <= NAME_BYTES_MAX {
                 host.missing = Some(name);
             }
             Ok((resolved,))

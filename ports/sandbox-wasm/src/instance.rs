@@ -77,8 +77,7 @@ impl WasmInstance {
 
     /// Imports the program's entry module. `code` is what [`Self::compiled`] of an earlier instance gave, or empty.
     pub(crate) async fn load(&mut self, setup: String, code: Vec<u8>) -> Result<Answer, Broken> {
-        let time = Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE;
-        let deadline = Deadline::after(time, &self.runtime.ticker.freeze);
+        let deadline = Deadline::after(self.loads_within(), &self.runtime.ticker.freeze);
         let mut usage = Usage::default();
         let never = (CancellationToken::new(), Outlet::nowhere());
         let answer = self
@@ -89,16 +88,31 @@ impl WasmInstance {
         Ok(answer)
     }
 
-    /// The compiled modules of a loaded Python program.
+    /// The compiled modules of a loaded Python program. The program may have replaced what tells them: it has the time of a
+    /// load again, and is no more trusted than its source.
     pub(crate) async fn compiled(&mut self) -> Result<Vec<u8>, Broken> {
         let Functions::Python(functions) = &self.guest.functions else {
             return Ok(Vec::new());
         };
+        let ticker = &self.runtime.ticker;
+        let _live = ticker.enter();
+        let deadline = Deadline::after(self.loads_within(), &ticker.freeze);
+        self.guest.store.data_mut().deadline = deadline;
         renew_epoch(&mut self.guest.store);
-        let called = functions.compiled.call_async(&mut self.guest.store, ()).await;
-        called
-            .map(|(code,)| code)
-            .map_err(|error| broken(&self.guest.store, &error))
+        let mut usage = Usage::default();
+        let called = {
+            let called = pin!(functions.compiled.call_async(&mut self.guest.store, ()));
+            Metered::new(called, &mut usage, deadline, ticker.clone()).await
+        };
+        match called {
+            Ok(Ok((code,))) => Ok(code),
+            Ok(Err(error)) => Err(broken(&self.guest.store, &error)),
+            Err(OutOfTime) => Err(Broken::OutOfTime),
+        }
+    }
+
+    fn loads_within(&self) -> Duration {
+        Duration::from_millis(self.limits.timeout_ms.into()) + LOAD_GRACE
     }
 
     /// What the program printed since the last call.

@@ -1,7 +1,8 @@
 //! A JavaScript bundle's modules: what an import means, and the source that the engine gets for it.
 //!
-//! Resolution follows Node's for ES modules, with the leniency of bundlers: endings may be left out. Answers are kept, so
-//! that an instance's start touches no disk. The files are read from the unpacked bundle and nowhere else.
+//! Resolution follows Node's for ES modules, with the leniency of bundlers: endings may be left out. What was found is kept,
+//! so that an instance's start touches no disk; what a program makes up and does not find is not. The files are read from the
+//! unpacked bundle and nowhere else.
 
 use std::{
     collections::HashMap,
@@ -15,6 +16,12 @@ use crate::commonjs;
 
 /// A larger module is no source code.
 const SOURCE_BYTES_MAX: u64 = 32 << 20;
+/// A longer name of a module is none: no file system has longer paths.
+pub(crate) const NAME_BYTES_MAX: usize = 4 << 10;
+/// Answers and sources that are kept for a program; others are found again each time. More than large applications import.
+const KEPT_MAX: usize = 4_096;
+/// Bytes of the sources that are kept for a program.
+const KEPT_BYTES_MAX: u64 = 64 << 20;
 const ENDINGS: [&str; 4] = ["", ".mjs", ".js", ".json"];
 const INDEXES: [&str; 2] = ["/index.mjs", "/index.js"];
 /// The conditions of `exports` that are true here, in Node's order of preference.
@@ -23,8 +30,14 @@ const CONDITIONS: [&str; 4] = ["import", "module", "browser", "default"];
 /// Paths are absolute inside the bundle: `/lib/text.mjs`.
 pub(crate) struct Modules {
     root: PathBuf,
-    resolved: Mutex<HashMap<(String, String), Result<String, String>>>,
-    sources: Mutex<HashMap<String, Result<String, String>>>,
+    resolved: Mutex<HashMap<(String, String), String>>,
+    sources: Mutex<Sources>,
+}
+
+#[derive(Default)]
+struct Sources {
+    kept: HashMap<String, String>,
+    bytes: u64,
 }
 
 impl Modules {
@@ -38,29 +51,39 @@ impl Modules {
 
     /// Bytes that the kept sources hold.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        let sources = self.sources.lock();
-        sources.values().flatten().map(|source| source.len() as u64).sum()
+        self.sources.lock().bytes
     }
 
     /// The module that `name` means in the module `from`, or a sentence.
     pub(crate) fn resolve(&self, from: &str, name: &str) -> Result<String, String> {
+        if from.len().max(name.len()) > NAME_BYTES_MAX {
+            return Err(format!("the name of a module has at most {NAME_BYTES_MAX} bytes"));
+        }
         let key = (from.to_owned(), name.to_owned());
         if let Some(known) = self.resolved.lock().get(&key) {
-            return known.clone();
+            return Ok(known.clone());
         }
-        let found = self.find(from, name);
-        self.resolved.lock().insert(key, found.clone());
-        found
+        let found = self.find(from, name)?;
+        let mut resolved = self.resolved.lock();
+        if resolved.len() < KEPT_MAX {
+            resolved.insert(key, found.clone());
+        }
+        Ok(found)
     }
 
     /// The source of a resolved module, as an ES module.
     pub(crate) fn source(&self, path: &str) -> Result<String, String> {
-        if let Some(known) = self.sources.lock().get(path) {
-            return known.clone();
+        if let Some(known) = self.sources.lock().kept.get(path) {
+            return Ok(known.clone());
         }
-        let source = self.read_module(path);
-        self.sources.lock().insert(path.to_owned(), source.clone());
-        source
+        let source = self.read_module(path)?;
+        let mut sources = self.sources.lock();
+        let bytes = sources.bytes + source.len() as u64;
+        if sources.kept.len() < KEPT_MAX && bytes <= KEPT_BYTES_MAX {
+            let before = sources.kept.insert(path.to_owned(), source.clone());
+            sources.bytes = bytes - before.map_or(0, |before| before.len() as u64);
+        }
+        Ok(source)
     }
 
     fn find(&self, from: &str, name: &str) -> Result<String, String> {
@@ -228,6 +251,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn names_that_are_not_found_are_not_kept() {
+        let bundle = tempfile::tempdir().expect("a directory");
+        std::fs::write(bundle.path().join("here.mjs"), "export default 1;").expect("a file");
+        let modules = Modules::new(bundle.path()).expect("a bundle");
+        for name in ["./nowhere".to_owned(), format!("./{}", "a".repeat(NAME_BYTES_MAX))] {
+            assert!(modules.resolve("/main.mjs", &name).is_err());
+        }
+        assert!(modules.source("/nowhere.mjs").is_err());
+        assert_eq!(modules.memory_bytes(), 0);
+        assert!(modules.resolved.lock().is_empty());
+        let found = modules.resolve("/main.mjs", "./here").expect("it is there");
+        modules.source(&found).expect("it is there");
+        assert_eq!((modules.memory_bytes(), modules.resolved.lock().len()), (17, 1));
+    }
 
     #[test]
     fn a_path_never_leads_above_the_bundle() {

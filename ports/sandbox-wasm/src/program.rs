@@ -2,18 +2,8 @@
 
 use piecework_model::{Code, Language, Rejection};
 use piecework_sandbox::{LoadError, Program};
-use serde::Serialize;
 
-/// Told to the runner once, at load.
-#[derive(Serialize)]
-struct Setup<'a> {
-    entry: &'a str,
-    /// Empty: the default export.
-    function: &'a str,
-    env: &'a std::collections::BTreeMap<String, String>,
-    function_name: &'a str,
-    version: u32,
-}
+use crate::words::Setup;
 
 pub(crate) fn setup_of(program: &Program) -> Result<String, LoadError> {
     let (entry, function) = handler_of(program);
@@ -56,4 +46,8 @@ pub(crate) fn no_handler(message: String) -> LoadError {
             .hint("define `def handler(event, context)` in main.py, or export a default function from main.mjs")
             .field("handler"),
     )
+}
+
+pub(crate) fn load_failed(message: String) -> LoadError {
+    LoadError::Code(Rejection::new(Code::FunctionLoadFailed, message))
 }

@@ -1,15 +1,17 @@
 //! One language's engine and compiled component: makes guests.
+//!
+//! What can be made before a zygote forks is [`Prepared`]: all of its workers share those pages.
 
 use std::{path::Path, sync::Arc};
 
 use piecework_model::Language;
 use wasmtime::{
     Engine, Store,
-    component::{InstancePre, Linker},
+    component::{Component, InstancePre, Linker},
 };
 
 use crate::{
-    WasmError, engine,
+    engine,
     exports::{self, Indexes, JavaScript, Python},
     host::{self, Files, Host, Memory},
     logs::Logs,
@@ -19,11 +21,17 @@ use crate::{
 /// An epoch may end right after a call began; two give it a whole tick.
 const FIRST_TICKS: u64 = 2;
 
-pub(crate) struct Runtime {
-    pub(crate) ticker: Arc<Ticker>,
+/// Starts no thread.
+pub(crate) struct Prepared {
+    language: Language,
     engine: Engine,
     component: InstancePre<Host>,
     exports: ExportsOf,
+}
+
+pub(crate) struct Runtime {
+    pub(crate) ticker: Arc<Ticker>,
+    prepared: Prepared,
 }
 
 enum ExportsOf {
@@ -41,44 +49,54 @@ pub(crate) enum Functions {
     JavaScript(JavaScript),
 }
 
-impl Runtime {
-    /// Compiles the component unless the cache has it: seconds, blocking.
-    pub(crate) fn new(
-        language: Language,
-        wasm: &Path,
-        cache: &Path,
-        instances_max: u32,
-        ticker: &Arc<Ticker>,
-    ) -> Result<Self, WasmError> {
-        let engine = engine::engine_for(language, instances_max).map_err(WasmError::engine)?;
-        let component = engine::component_of(&engine, wasm, cache)?;
+impl Prepared {
+    /// Maps a component that [`engine::compiled`] has compiled, with room for so many live instances.
+    ///
+    /// # Safety
+    /// The file is executed as native code: nobody but this user may have written it.
+    pub(crate) unsafe fn new(language: Language, compiled: &Path, instances_max: u32) -> wasmtime::Result<Self> {
+        let engine = engine::engine_for(language, instances_max)?;
+        // SAFETY: the caller vouches for the file; wasmtime checks its version and settings.
+        let component = unsafe { Component::deserialize_file(&engine, compiled) }?;
         let mut linker = Linker::new(&engine);
-        host::link_wasi(&mut linker).map_err(WasmError::engine)?;
+        host::link_wasi(&mut linker)?;
         let exports = match language {
             Language::Python => {
-                host::link_python(&mut linker).map_err(WasmError::engine)?;
-                ExportsOf::Python(Indexes::of(&component, exports::PYTHON).map_err(WasmError::engine)?)
+                host::link_python(&mut linker)?;
+                ExportsOf::Python(Indexes::of(&component, exports::PYTHON)?)
             }
             Language::JavaScript => {
-                host::link_javascript(&mut linker).map_err(WasmError::engine)?;
-                ExportsOf::JavaScript(Indexes::of(&component, exports::JAVASCRIPT).map_err(WasmError::engine)?)
+                host::link_javascript(&mut linker)?;
+                ExportsOf::JavaScript(Indexes::of(&component, exports::JAVASCRIPT)?)
             }
         };
-        let component = linker.instantiate_pre(&component).map_err(WasmError::engine)?;
-        ticker.drive(&engine);
+        let component = linker.instantiate_pre(&component)?;
         Ok(Self {
-            ticker: Arc::clone(ticker),
+            language,
             engine,
             component,
             exports,
         })
+    }
+}
+
+impl Runtime {
+    /// Starts the ticker's thread.
+    pub(crate) fn new(prepared: Prepared) -> std::io::Result<Self> {
+        let ticker = Ticker::start()?;
+        ticker.drive(&prepared.engine);
+        Ok(Self { ticker, prepared })
+    }
+
+    pub(crate) fn language(&self) -> Language {
+        self.prepared.language
     }
 
     /// A store for one guest, which does not run yet.
     pub(crate) fn store(&self, logs: Logs, files: Files<'_>) -> wasmtime::Result<Store<Host>> {
         // What the component begins with is not the program's; its limit is set once it is known.
         let host = Host::new(Arc::clone(&self.ticker), Memory::new(u64::MAX), logs, files)?;
-        let mut store = Store::new(&self.engine, host);
+        let mut store = Store::new(&self.prepared.engine, host);
         store.limiter(|host| &mut host.memory);
         store.epoch_deadline_async_yield_and_update(1);
         renew_epoch(&mut store);
@@ -86,8 +104,8 @@ impl Runtime {
     }
 
     pub(crate) async fn guest(&self, mut store: Store<Host>) -> wasmtime::Result<Guest> {
-        let instance = self.component.instantiate_async(&mut store).await?;
-        let functions = match &self.exports {
+        let instance = self.prepared.component.instantiate_async(&mut store).await?;
+        let functions = match &self.prepared.exports {
             ExportsOf::Python(indexes) => Functions::Python(indexes.python(&mut store, &instance)?),
             ExportsOf::JavaScript(indexes) => Functions::JavaScript(indexes.javascript(&mut store, &instance)?),
         };

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 pub use piecework_model::BackendName;
-use piecework_model::{Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection};
+use piecework_model::{AccountId, Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ use crate::{Inlet, Logs, Outlet};
 /// One version of one function, ready to load: what an instance is bound to for life.
 #[derive(Clone)]
 pub struct Program {
+    /// Whose it is, or where that is not known what stands for it: programs of different owners never share a process.
+    pub owner: AccountId,
     pub language: Language,
     /// Names the code; two programs of different digests never share an instance.
     pub code: Digest,
@@ -156,6 +158,9 @@ pub enum Outcome {
     OutputInvalid(String),
     /// The output went through [`Call::outlet`], all of it.
     Streamed,
+    /// The process that several programs of its owner share died, and which of them ended it is not known. Not the call's fault:
+    /// it may run again. Never sent to a controller: a provider hands such a job back.
+    Lost,
 }
 
 /// What an error says of itself (its type, its message, its stack, or how a process ended) is each cut at this length.
@@ -176,7 +181,8 @@ impl Outcome {
             | Self::TimedOut
             | Self::Stopped
             | Self::OutOfMemory
-            | Self::OutputTooLarge => {}
+            | Self::OutputTooLarge
+            | Self::Lost => {}
         }
     }
 }

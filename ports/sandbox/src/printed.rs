@@ -3,7 +3,7 @@
 //! Standard output is `info`, standard error `error`; a line that begins with `<0>` to `<7>` (syslog's severities, as
 //! systemd reads them) has that level instead, without the mark. The runners mark what `logging` and `console` print.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -198,8 +198,7 @@ fn whole(bytes: &[u8]) -> &[u8] {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -38,15 +38,16 @@ mod sqlite;
 pub use directory::check as check_format;
 pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
+pub use piecework_model::{JobState, ResultState, Roles, Scope};
 pub use port::{
     Audit, Functions, Jobs, Keeping, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, VERSIONS_OF_ONE_MAX,
     Values,
 };
 pub use projected::{Projected, Put, Take};
 pub use record::{
-    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job,
-    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Payment, Point, Policy, QUOTAS_DEFAULT,
-    Quarantine, ResultNote, ResultPolicy, ResultState, Roles, Scope, Settlement, Token, Traffic, User, Version,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, Change, Function, FunctionSettings,
+    Idempotency, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Page, Payment, Point, Policy, QUOTAS_DEFAULT,
+    Quarantine, ResultNote, ResultPolicy, Settlement, Token, Traffic, User, Version,
 };
 pub use sqlite::{Options, Relief, Sqlite};
 

@@ -182,7 +182,6 @@ fn without_contents(job: &Job) -> Job {
         output: None,
         logs: String::new(),
         function_name: job.function_name.clone(),
-        backend: job.backend.clone(),
         error: job.error.clone(),
         settlement: job.settlement.clone(),
         idempotency: job.idempotency.clone(),

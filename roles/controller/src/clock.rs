@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -48,10 +48,7 @@ pub(crate) async fn within<T>(clock: &dyn Clock, span: Duration, work: impl Futu
 }
 
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
-    u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 /// For answers: RFC 3339 in UTC.

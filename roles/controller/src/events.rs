@@ -48,7 +48,7 @@ impl Events {
             "id": job.id,
             "function": job.function_name,
             "developer": job.developer,
-            "state": shown::job_state(job.state),
+            "state": job.state,
             "cold": job.cold,
             "duration_ms": shown::ms(job.duration_us),
             "price_ucr": job.price_ucr,

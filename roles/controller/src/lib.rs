@@ -13,6 +13,8 @@ mod again;
 mod calls;
 mod clock;
 mod codecs;
+#[cfg(test)]
+mod doubles;
 mod events;
 mod failure;
 mod functions;
@@ -35,7 +37,7 @@ use std::{sync::Arc, time::Duration};
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
 use piecework_disk::Room;
-use piecework_model::{AccountId, OwnerName, Prices, SecretKey};
+use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
 use piecework_serve::Limits;
@@ -268,8 +270,9 @@ impl Controller {
         Ok(())
     }
 
-    /// Creates a person or an organisation that this machine's `up` owns; the account is in the genesis already.
-    pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: piecework_store::Roles) -> Answer<AccountId> {
+    /// Creates a person or an organisation that this machine's `up` owns, with its roles and whether it is an operator; the
+    /// account is in the genesis already.
+    pub async fn adopt(&self, name: OwnerName, key: &SecretKey, roles: (Roles, bool)) -> Answer<AccountId> {
         accounts::adopt(&self.accounts, name, key, roles).await
     }
 

@@ -1,7 +1,7 @@
 //! Counters for Prometheus.
 
-use piecework_model::Language;
-use piecework_store::{Job, JobState};
+use piecework_model::{BackendName, Language};
+use piecework_store::Job;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -14,7 +14,7 @@ use prometheus_client::{
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct JobLabels {
-    sandbox: String,
+    sandbox: &'static str,
     language: &'static str,
     state: &'static str,
 }
@@ -67,24 +67,12 @@ impl Default for Telemetry {
     }
 }
 
-fn state_label(state: JobState) -> &'static str {
-    match state {
-        JobState::Queued => "queued",
-        JobState::Running => "running",
-        JobState::Succeeded => "succeeded",
-        JobState::Failed => "failed",
-        JobState::TimedOut => "timed_out",
-        JobState::Cancelled => "cancelled",
-        JobState::Expired => "expired",
-    }
-}
-
 impl Telemetry {
     pub(crate) fn count(&self, language: Language, job: &Job) {
         let labels = JobLabels {
-            sandbox: job.backend.clone(),
+            sandbox: job.backend.map_or("", BackendName::as_str),
             language: language.as_str(),
-            state: state_label(job.state),
+            state: job.state.as_str(),
         };
         self.jobs.get_or_create(&labels).inc();
         if job.cold {

@@ -3,6 +3,7 @@
 //! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
+pub mod agent;
 pub mod claims;
 pub mod collect;
 mod journal;
@@ -28,7 +29,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -225,9 +226,10 @@ impl Provider {
             })
     }
 
-    async fn instance(&self, work: &Arc<Work>) -> Result<pool::Lease, Refusal> {
-        let backend = self.backend(work.backend)?;
-        self.pools.take(backend, work).await.map_err(|error| refusal(&error))
+    async fn instance(&self, order: &Order) -> Result<pool::Lease, Refusal> {
+        let backend = self.backend(order.work.backend)?;
+        let taken = self.pools.take(backend, &order.work).await;
+        taken.map_err(|error| refusal(&error))
     }
 
     /// Promises no more than there is while others use the machine's memory, and gives up what is idle for them.
@@ -305,10 +307,7 @@ async fn watch_disk(provider: std::sync::Weak<Provider>, shutdown: CancellationT
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
-    u64::try_from(since.as_millis()).expect("milliseconds fit 64 bits for ages")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 #[async_trait]
@@ -354,6 +353,7 @@ impl ProviderLink for Provider {
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
         let ordered = Instant::now();
+        let order = pool::with_owner(order);
         let _slot = self.take_slot()?;
         let now = now_ms().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
         tickets::check(&order, &self.profile, &self.payers.read(), &self.network, now)?;
@@ -363,7 +363,7 @@ impl ProviderLink for Provider {
         }
         self.lanes.begin(&order)?;
         let pulled = Instant::now();
-        let lease = match self.instance(&order.work).await {
+        let lease = match self.instance(&order).await {
             Ok(lease) => lease,
             Err(refused) => {
                 self.lanes.refused(ticket);
@@ -395,6 +395,10 @@ impl ProviderLink for Provider {
             () = overdue(&stop) => cut_short(ticket, began.elapsed(), &egress),
             never = streams.pass_body() => match never {},
         };
+        if finished.outcome == Outcome::Lost {
+            self.lanes.refused(ticket);
+            return Err(worker_lost());
+        }
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
@@ -468,6 +472,15 @@ fn cut_short(ticket: &Ticket, ran: Duration, egress: &EgressMeter) -> Finished {
         duration: ran,
         reusable: false,
     }
+}
+
+/// Another provider may run it, or this one again: nothing is charged, and it counts against no version.
+fn worker_lost() -> Refusal {
+    Rejection::new(
+        Code::SandboxWorkerLost,
+        "the process that runs this developer's functions ended; which of them ended it is not known",
+    )
+    .hint("call again")
 }
 
 /// What a deploy's check may take: nobody pays for it. Heavy packages take some seconds to import.

@@ -43,6 +43,7 @@ pub(crate) fn profile() -> Profile {
 pub(crate) fn order(sequence: u64) -> Order {
     let (event, parameters) = (Bytes::from_static(b"{}"), Bytes::from_static(b"null"));
     let work = Arc::new(Work {
+        owner: None,
         function: FunctionId([3; 12]),
         version: 1,
         name: "f".into(),

@@ -4,41 +4,43 @@
 //! check: bundle -> load once, so that a deploy is known to work ---> kept for the first call, among few others
 //! take: idle instance of this version ---------------------------> lease (warm)
 //!       none: bundle -> load once -> start ----------------------> lease (cold)
-//! call: inline while short, on the workers once it yields; reusable -> idle, else dropped
+//! call: inline while short, on the waiters once it yields; reusable -> idle, else dropped
 //! ```
 //! Every instance holds its part of the machine's memory: all that it may use while it runs, what it holds while it is idle.
 
+mod crashes;
+mod owners;
 #[cfg(test)]
 mod tests;
+mod threads;
 #[cfg(test)]
 mod uncalled;
 
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{BackendName, Code, Digest, FunctionId, Rejection};
+use piecework_model::{AccountId, Code, Digest, FunctionId, Rejection};
 use piecework_queue::Work;
-use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Program};
-use tokio::{
-    runtime::{Handle, Runtime},
-    sync::OnceCell,
-};
-use tokio_util::task::AbortOnDropHandle;
+use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
+use tokio::sync::OnceCell;
+
+use crashes::Crashes;
+use threads::{Threads, run_off_line};
 
 use crate::{
     journal,
     memory::{Memory, Reserved},
 };
+pub(crate) use owners::with_owner;
+use owners::{over_share, owner_of};
 
 type Key = (FunctionId, u32);
 
@@ -50,10 +52,7 @@ pub(crate) struct Pools {
     idle: Duration,
     idle_bytes_max: u64,
     memory: Arc<Memory>,
-    /// Runs what does not end in its first slice, so that the threads that serve requests never wait for it.
-    workers: Option<Runtime>,
-    /// Waits for sandboxes that compute elsewhere: it must not queue behind those that compute on the workers.
-    waiters: Option<Runtime>,
+    threads: Threads,
 }
 
 /// Everything warm of one function version.
@@ -61,6 +60,7 @@ struct Pool {
     code: Digest,
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
+    crashes: Mutex<Crashes>,
     used: Mutex<Instant>,
     /// Whether somebody has called it.
     is_called: AtomicBool,
@@ -72,6 +72,7 @@ impl Pool {
             code,
             template: OnceCell::new(),
             idle: Mutex::default(),
+            crashes: Mutex::default(),
             used: Mutex::new(Instant::now()),
             is_called: AtomicBool::new(false),
         })
@@ -104,6 +105,7 @@ struct Template {
 }
 
 struct Idle {
+    owner: AccountId,
     instance: Box<dyn Instance>,
     since: Instant,
     reserved: Reserved,
@@ -112,9 +114,9 @@ struct Idle {
 /// An instance taken for one call.
 pub(crate) struct Lease {
     pool: Arc<Pool>,
+    owner: AccountId,
     instance: Box<dyn Instance>,
     reserved: Reserved,
-    backend: BackendName,
     pub(crate) cold: bool,
 }
 
@@ -130,19 +132,6 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Pools {
     pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32, memory: Arc<Memory>) -> Self {
-        let threads = |name: &str, computes: bool| {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(cores.max(1) as usize)
-                .thread_name(name)
-                .on_thread_start(move || {
-                    if computes {
-                        compute_last()
-                    }
-                })
-                .enable_all()
-                .build()
-                .expect("threads can be started at start-up")
-        };
         Self {
             bundles,
             pools: RwLock::default(),
@@ -150,8 +139,7 @@ impl Pools {
             idle,
             idle_bytes_max,
             memory,
-            workers: Some(threads("sandbox-worker", true)),
-            waiters: Some(threads("sandbox-waiter", false)),
+            threads: Threads::new(cores),
         }
     }
 
@@ -326,6 +314,7 @@ impl Pools {
         };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
         let program = Arc::new(Program {
+            owner: owner_of(work),
             language: work.language,
             code: work.code,
             directory: bundle.path().to_owned(),
@@ -337,8 +326,7 @@ impl Pools {
             version: work.version,
         });
         let backend = backend.clone();
-        let place = self.place(backend.name());
-        let loaded = run_off_line(place, async move { backend.load(program).await }).await?;
+        let loaded = run_off_line(self.threads.place(), async move { backend.load(program).await }).await?;
         Ok(Template {
             reserved: Mutex::new(self.memory.count(loaded.memory_bytes())),
             loaded,
@@ -372,21 +360,26 @@ impl Pools {
             }
             return Ok(Lease {
                 pool,
+                owner: idle.owner,
                 instance: idle.instance,
                 reserved: idle.reserved,
-                backend: work.backend,
                 cold: false,
             });
         }
+        let wait = pool.crashes.lock().wait(Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         let reserved = self.room(footprint_bytes).ok_or_else(|| LoadError::Code(no_memory()))?;
         let loaded = self.template(&pool, backend, work).await?;
-        let place = self.place(backend.name());
-        let instance = run_off_line(place, async move { loaded.start().await }).await?;
+        // A burst leaves many behind: they make way for their owner's next instances.
+        drop(over_share(&self.pools.read()));
+        let instance = run_off_line(self.threads.place(), async move { loaded.start().await }).await?;
         Ok(Lease {
             pool,
+            owner: owner_of(work),
             instance,
             reserved,
-            backend: work.backend,
             cold: true,
         })
     }
@@ -395,41 +388,31 @@ impl Pools {
     pub(crate) async fn call(&self, lease: Lease, call: Call) -> Finished {
         let Lease {
             pool,
+            owner,
             mut instance,
             mut reserved,
-            backend,
             ..
         } = lease;
         let run = async move {
             let finished = instance.call(call).await;
             (instance, finished)
         };
-        let (instance, finished) = run_off_line(self.place(backend), run).await;
+        let (instance, finished) = run_off_line(self.threads.place(), run).await;
         let now = Instant::now();
         *pool.used.lock() = now;
+        if matches!(finished.outcome, Outcome::Crashed(_) | Outcome::OutOfMemory) {
+            pool.crashes.lock().note(now);
+        }
         if finished.reusable {
             reserved.set(instance.memory_bytes());
             pool.idle.lock().push(Idle {
+                owner,
                 instance,
                 since: now,
                 reserved,
             });
         }
         finished
-    }
-
-    /// Where what does not end at once goes on.
-    fn place(&self, backend: BackendName) -> &Handle {
-        let runtime = match backend {
-            BackendName::Wasm => &self.workers,
-            BackendName::Jail | BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
-                &self.waiters
-            }
-        };
-        runtime
-            .as_ref()
-            .expect("the threads live as long as the pools")
-            .handle()
     }
 
     pub(crate) fn is_warm(&self, key: Key) -> bool {
@@ -467,6 +450,7 @@ impl Pools {
         let mut kept = Vec::new();
         {
             let mut pools = self.pools.write();
+            dropped.extend(over_share(&pools));
             for pool in pools.values() {
                 let mut idle = pool.idle.lock();
                 let is_over = |idle: &mut Idle| now.duration_since(idle.since) > self.idle || !idle.instance.is_alive();
@@ -484,38 +468,6 @@ impl Pools {
         }
         drop(dropped);
     }
-}
-
-impl Drop for Pools {
-    fn drop(&mut self) {
-        for threads in [self.workers.take(), self.waiters.take()].into_iter().flatten() {
-            threads.shutdown_background();
-        }
-    }
-}
-
-/// Polls once here, where a short call ends; what yields goes on elsewhere. Dropping it ends it there too.
-async fn run_off_line<F>(elsewhere: &Handle, future: F) -> F::Output
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let mut future = Box::pin(future);
-    match futures::poll!(&mut future) {
-        Poll::Ready(output) => output,
-        Poll::Pending => {
-            let task = AbortOnDropHandle::new(elsewhere.spawn(future));
-            task.await
-                .expect("a sandbox call neither panics nor is aborted while it is awaited")
-        }
-    }
-}
-
-/// What this thread computes has had its first slice: whatever else wants to run goes first. Nothing changes where this is not
-/// allowed.
-fn compute_last() {
-    const NICE: i32 = 10;
-    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
 }
 
 /// The age up to which instances must go so that the rest fits the quota.

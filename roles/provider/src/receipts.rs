@@ -131,7 +131,8 @@ fn output_digest(outcome: &Outcome, streamed: &Streamed) -> Digest {
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => streamed.digest,
+        | Outcome::OutputInvalid(_)
+        | Outcome::Lost => streamed.digest,
     }
 }
 
@@ -141,9 +142,11 @@ fn status(outcome: &Outcome) -> JobStatus {
         Outcome::TimedOut => JobStatus::TimedOut,
         Outcome::Stopped => JobStatus::Cancelled,
         Outcome::OutOfMemory => JobStatus::OutOfMemory,
-        Outcome::Raised(_) | Outcome::Crashed(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => {
-            JobStatus::Failed
-        }
+        Outcome::Raised(_)
+        | Outcome::Crashed(_)
+        | Outcome::OutputTooLarge
+        | Outcome::OutputInvalid(_)
+        | Outcome::Lost => JobStatus::Failed,
     }
 }
 

@@ -33,6 +33,12 @@ fn main() -> ExitCode {
     {
         piecework_sandbox_jail::init_main(&arguments[2..]);
     }
+    if arguments
+        .get(1)
+        .is_some_and(|argument| argument == piecework_sandbox_wasm::ZYGOTE_ARGUMENT)
+    {
+        piecework_sandbox_wasm::zygote_main(&arguments[2..]);
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -436,6 +436,7 @@ pub fn place_of(provider: AccountId, sequence: u64) -> Place {
 
 fn work() -> Work {
     Work {
+        owner: None,
         function: FunctionId([3; 12]),
         version: 1,
         name: "simulated".into(),

@@ -3,29 +3,16 @@
 use piecework_ledger::{Account, Lease, LeaseState, Subject};
 use piecework_model::{AccountId, LeaseId};
 
-use crate::{
-    accounts::{AccountView, Role},
-    ledger::LeaseView,
-};
+use crate::{accounts::AccountView, ledger::LeaseView};
 
 impl AccountView {
     /// `sponsor` and `owner` by name, `height` of the block that the account was read at.
     pub fn of(id: AccountId, account: &Account, height: u64, sponsor: Option<String>, owner: Option<String>) -> Self {
-        let held = account.roles;
-        let roles = [
-            (held.developer, Role::Developer),
-            (held.provider, Role::Provider),
-            (held.peer, Role::Peer),
-            (held.controller, Role::Controller),
-        ];
         Self {
             id,
             name: account.name.to_string(),
             key: account.key,
-            roles: roles
-                .into_iter()
-                .filter_map(|(has, role)| has.then_some(role))
-                .collect(),
+            roles: account.roles.list(),
             posted_ucr: account.posted,
             held_ucr: account.held,
             limit_ucr: account.limit,

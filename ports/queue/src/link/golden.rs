@@ -71,6 +71,7 @@ pub(super) fn introduction() -> Introduction {
 
 fn work() -> Work {
     Work {
+        owner: None,
         function: FunctionId([5; 12]),
         version: 7,
         name: "thumbnail".into(),

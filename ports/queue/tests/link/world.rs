@@ -61,6 +61,7 @@ const PRICES: Prices = Prices {
 
 pub fn work(name: &str) -> Work {
     Work {
+        owner: None,
         function: FunctionId([5; 12]),
         version: 1,
         name: name.into(),

@@ -54,18 +54,25 @@ impl Group {
         })
     }
 
+    pub(super) fn limit_memory(&self, memory_bytes: u64) -> io::Result<()> {
+        let name = match self.version {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        };
+        fs::write(self.directories[0].join(name), memory_bytes.to_string())
+    }
+
     pub(super) fn limit(&self, limits: GroupLimits) -> io::Result<()> {
-        let memory = limits.memory_bytes.to_string();
         let quota = u64::from(limits.cores) * CPU_PERIOD_US;
         match self.version {
             Version::One => {
-                fs::write(self.directories[0].join("memory.limit_in_bytes"), memory)?;
+                self.limit_memory(limits.memory_bytes)?;
                 fs::write(self.directories[1].join("pids.max"), limits.tasks.to_string())?;
                 fs::write(self.directories[3].join("cpu.cfs_quota_us"), quota.to_string())
             }
             Version::Two => {
                 let at = &self.directories[0];
-                fs::write(at.join("memory.max"), memory)?;
+                self.limit_memory(limits.memory_bytes)?;
                 // Absent where the kernel counts no swap.
                 let _ = fs::write(at.join("memory.swap.max"), "0");
                 fs::write(at.join("pids.max"), limits.tasks.to_string())?;

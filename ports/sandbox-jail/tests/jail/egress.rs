@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use piecework_egress::{Egress, Resolver};
-use piecework_model::{Digest, EgressList, EgressPolicy, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, EgressPolicy, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, EgressMeter, Finished, Instance, LoadError, Outcome, Program};
 use piecework_sandbox_jail::Jail;
 use serde_json::Value;
@@ -70,6 +70,7 @@ async fn load(
     std::fs::write(bundle.path().join(language.entry_file()), source).unwrap();
     open_to_all(bundle.path());
     let program = Program {
+        owner: AccountId([0; 20]),
         language,
         code: Digest::of(source.as_bytes()),
         directory: bundle.path().to_owned(),

@@ -2,3 +2,6 @@
 
 mod conformance;
 mod particular;
+mod rootless;
+mod subject;
+mod workers;

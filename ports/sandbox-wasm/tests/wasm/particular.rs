@@ -1,53 +1,28 @@
 //! What only this backend does: which programs it leaves to others, CommonJS packages, timers, clocks, a whole pool.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use piecework_model::{Digest, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, Finished, LoadError, Loaded, Outcome, Program};
-use piecework_sandbox_wasm::{Options, Wasm};
+use piecework_sandbox_wasm::Wasm;
 
-const INSTANCES_MAX: u32 = 64;
+use crate::subject::{self, INSTANCES_MAX};
 
-fn built(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../runtimes/build")
-        .join(name)
-}
-
-/// The backend, unless the components are not built: then the test says so and ends, except in CI.
+/// The backend, unless the components are not built.
 fn backend() -> Option<Arc<Wasm>> {
-    static BACKEND: OnceLock<Arc<Wasm>> = OnceLock::new();
-    let backend = BACKEND.get_or_init(|| {
-        let options = Options {
-            python: Some(built("python.wasm")),
-            javascript: Some(built("javascript.wasm")),
-            cache: built("cache"),
-            instances_max: INSTANCES_MAX,
-        };
-        Arc::new(Wasm::new(options).expect("a thread for the ticker"))
-    });
-    let complete = backend.languages().len() == Language::ALL.len();
-    let in_ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(
-        complete || !in_ci,
-        "in CI both components must be built: run runtimes/build.sh"
-    );
-    if !complete {
-        eprintln!("SKIPPED: runtimes/build.sh has not built both components");
-    }
-    complete.then(|| Arc::clone(backend))
+    let backend = subject::backend(false);
+    subject::complete(&backend).then_some(backend)
 }
 
-struct Bundle(tempfile::TempDir);
+pub struct Bundle(tempfile::TempDir);
 
 impl Bundle {
-    fn new(files: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let readable = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
+        let directory = tempfile::Builder::new()
+            .permissions(readable)
+            .tempdir()
+            .expect("a directory");
         for (name, text) in files {
             let path = directory.path().join(name);
             std::fs::create_dir_all(path.parent().expect("inside")).expect("a directory");
@@ -57,7 +32,12 @@ impl Bundle {
     }
 
     async fn load(&self, backend: &Wasm, language: Language) -> Result<Arc<dyn Loaded>, LoadError> {
+        self.load_for(backend, language, 1).await
+    }
+
+    pub async fn load_for(&self, backend: &Wasm, language: Language, owner: u8) -> Result<Arc<dyn Loaded>, LoadError> {
         let program = Program {
+            owner: AccountId([owner; 20]),
             language,
             code: Digest::of(b"test"),
             directory: self.0.path().to_owned(),
@@ -72,7 +52,7 @@ impl Bundle {
     }
 }
 
-fn call(event: &str) -> Call {
+pub fn call(event: &str) -> Call {
     Call {
         job: JobId([1; 16]),
         event: event.to_owned().into(),
@@ -93,7 +73,7 @@ async fn run(backend: &Wasm, language: Language, files: &[(&str, &str)], event: 
     instance.call(call(event)).await
 }
 
-fn returned(finished: &Finished) -> serde_json::Value {
+pub fn returned(finished: &Finished) -> serde_json::Value {
     let Outcome::Returned(json) = &finished.outcome else {
         panic!("{finished:?}");
     };

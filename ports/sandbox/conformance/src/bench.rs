@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use piecework_model::{Digest, EgressList, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, JobId, Language, Limits};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,7 @@ pub enum Kind {
     Crashed,
     OutputTooLarge,
     OutputInvalid,
+    Lost,
 }
 
 impl Kind {
@@ -57,6 +58,7 @@ impl Kind {
             Outcome::Crashed(_) => Self::Crashed,
             Outcome::OutputTooLarge => Self::OutputTooLarge,
             Outcome::OutputInvalid(_) => Self::OutputInvalid,
+            Outcome::Lost => Self::Lost,
         }
     }
 }
@@ -112,6 +114,7 @@ impl Bench {
             text.push_str(&format!("{name}\0{source}\0"));
         }
         let program = Program {
+            owner: AccountId([8; 20]),
             language: self.language,
             code: Digest::of(text.as_bytes()),
             directory: directory.path().to_owned(),
@@ -245,7 +248,8 @@ pub(super) fn output(finished: &Finished) -> Result<Value, String> {
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Err(format!("expected an output, got {}", Told(finished))),
+        | Outcome::OutputInvalid(_)
+        | Outcome::Lost => Err(format!("expected an output, got {}", Told(finished))),
     }
 }
 

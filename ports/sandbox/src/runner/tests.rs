@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use piecework_model::{Digest, EgressList, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, JobId, Language, Limits};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::mpsc::Receiver,
@@ -67,6 +67,7 @@ fn pair() -> (Channel<DuplexStream>, Runner) {
 
 fn program() -> Program {
     Program {
+        owner: AccountId([1; 20]),
         language: Language::Python,
         code: Digest::of(b"code"),
         directory: "/nowhere".into(),

@@ -2,37 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use piecework_model::{AccountId, Digest, OwnerName, PublicKey};
-use serde::{Deserialize, Serialize};
-
-/// What a user may be on this network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Roles {
-    pub developer: bool,
-    pub provider: bool,
-    pub peer: bool,
-    pub controller: bool,
-    pub operator: bool,
-}
-
-impl Roles {
-    pub(crate) fn to_bits(self) -> i64 {
-        let flags = [self.developer, self.provider, self.peer, self.controller, self.operator];
-        flags.iter().enumerate().map(|(bit, set)| i64::from(*set) << bit).sum()
-    }
-
-    pub(crate) fn from_bits(bits: i64) -> Self {
-        let flag = |bit: u32| bits & (1 << bit) != 0;
-        Self {
-            developer: flag(0),
-            provider: flag(1),
-            peer: flag(2),
-            controller: flag(3),
-            operator: flag(4),
-        }
-    }
-}
+use piecework_model::{AccountId, Digest, OwnerName, PublicKey, Role, Roles, Scope};
 
 /// A person or an organisation known to this controller.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +15,28 @@ pub struct User {
     /// The secret key kept for the user, sealed; `None` for who keeps it himself.
     pub sealed_key: Option<Vec<u8>>,
     pub roles: Roles,
+    /// Whether it may do what only operators of this network may.
+    pub operator: bool,
     pub created_at_ms: u64,
+}
+
+/// After those of the roles.
+const OPERATOR_BIT: u32 = 4;
+
+impl User {
+    /// Roles, and whether it is an operator, as they are kept.
+    pub(crate) fn role_bits(&self) -> i64 {
+        let roles = (0..)
+            .zip(Role::ALL)
+            .map(|(bit, role)| i64::from(self.roles.has(role)) << bit);
+        roles.sum::<i64>() | i64::from(self.operator) << OPERATOR_BIT
+    }
+
+    pub(crate) fn of_role_bits(bits: i64) -> (Roles, bool) {
+        let is_set = |bit: u32| bits & (1 << bit) != 0;
+        let held = (0..).zip(Role::ALL).filter(|(bit, _)| is_set(*bit));
+        (held.map(|(_, role)| role).collect(), is_set(OPERATOR_BIT))
+    }
 }
 
 impl std::fmt::Debug for User {
@@ -54,18 +45,9 @@ impl std::fmt::Debug for User {
             .field("account", &self.account)
             .field("name", &self.name)
             .field("roles", &self.roles)
+            .field("operator", &self.operator)
             .finish_non_exhaustive()
     }
-}
-
-/// What a token allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    Deploy,
-    Invoke,
-    View,
-    Admin,
 }
 
 /// A bearer token; its text is shown once and kept only as a hash.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use piecework_model::{AccountId, AnyCode, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName};
+use piecework_model::{
+    AccountId, AnyCode, BackendName, Digest, EgressList, FunctionId, FunctionName, Language, Limits, OwnerName,
+};
 use piecework_scheduler::Placement;
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +82,52 @@ pub struct Quarantine {
     pub at_ms: u64,
 }
 
+/// Why a version runs in its backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendReason {
+    /// Its developer named it, and meant it for later versions too.
+    AskedFor,
+    /// It was left to the controller, which says why in a sentence.
+    Chosen(String),
+}
+
+/// What stood where a developer had named the backend, while the reason was a sentence.
+const ASKED_FOR: &str = "it was asked for";
+
+impl std::fmt::Display for BackendReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AskedFor => f.write_str(ASKED_FOR),
+            Self::Chosen(sentence) => f.write_str(sentence),
+        }
+    }
+}
+
+/// Also of records up to version 1, where it is a sentence.
+impl<'de> Deserialize<'de> for BackendReason {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Named {
+            AskedFor,
+            Chosen(String),
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Kept {
+            Named(Named),
+            Sentence(String),
+        }
+        Ok(match Kept::deserialize(from)? {
+            Kept::Named(Named::AskedFor) => Self::AskedFor,
+            Kept::Named(Named::Chosen(sentence)) => Self::Chosen(sentence),
+            Kept::Sentence(sentence) if sentence == ASKED_FOR => Self::AskedFor,
+            Kept::Sentence(sentence) => Self::Chosen(sentence),
+        })
+    }
+}
+
 /// One version of a function; never changed once written.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -91,9 +139,9 @@ pub struct Version {
     pub code: Digest,
     pub handler: Option<String>,
     pub limits: Limits,
-    pub backend: String,
+    pub backend: BackendName,
     /// Why this backend was chosen.
-    pub backend_reason: String,
+    pub backend_reason: BackendReason,
     pub env: BTreeMap<String, String>,
     /// Kept in a column of its own, so not part of the JSON record.
     #[serde(skip)]
@@ -139,4 +187,32 @@ impl std::fmt::Debug for Version {
 pub struct FunctionSettings {
     pub public: Option<bool>,
     pub concurrency: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_read_as_it_was_and_as_it_is_written() {
+        let chosen = BackendReason::Chosen("the code loads in wasm".to_owned());
+        for (kept, due) in [
+            (r#""it was asked for""#, BackendReason::AskedFor),
+            (r#""the code loads in wasm""#, chosen.clone()),
+            (r#""asked_for""#, BackendReason::AskedFor),
+            (r#"{"chosen":"the code loads in wasm"}"#, chosen),
+        ] {
+            let read: BackendReason = serde_json::from_str(kept).expect("a reason");
+            assert_eq!(read, due, "{kept}");
+            let again = serde_json::to_string(&read).expect("JSON");
+            assert_eq!(serde_json::from_str::<BackendReason>(&again).expect("a reason"), due);
+        }
+        // A sentence that a controller chose does not become the developer's word.
+        let sentence = BackendReason::Chosen(ASKED_FOR.to_owned());
+        let kept = serde_json::to_string(&sentence).expect("JSON");
+        assert_eq!(
+            serde_json::from_str::<BackendReason>(&kept).expect("a reason"),
+            sentence
+        );
+    }
 }

@@ -2,60 +2,11 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use piecework_model::{AccountId, Ack, Counters, Digest, FunctionId, FunctionName, JobId, JobStatus, LeaseId, Receipt};
+use piecework_model::{
+    AccountId, Ack, BackendName, Counters, Digest, FunctionId, FunctionName, JobId, JobState, JobStatus, LeaseId,
+    Receipt,
+};
 use serde::{Deserialize, Serialize};
-
-/// Where a job is in its life.
-///
-/// ```text
-/// Queued -> Running -> Succeeded | Failed | TimedOut | Cancelled
-///    |-> Cancelled | Expired
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(rename_all = "snake_case")]
-#[borsh(use_discriminant = true)]
-#[repr(u8)]
-pub enum JobState {
-    Queued = 0,
-    Running = 1,
-    Succeeded = 2,
-    Failed = 3,
-    TimedOut = 4,
-    Cancelled = 5,
-    Expired = 6,
-}
-
-impl JobState {
-    /// Whether the job can never change its state again.
-    pub fn is_final(self) -> bool {
-        match self {
-            Self::Queued | Self::Running => false,
-            Self::Succeeded | Self::Failed | Self::TimedOut | Self::Cancelled | Self::Expired => true,
-        }
-    }
-
-    /// Whether it counts as an error in metrics; a cancelled job does not.
-    pub fn is_error(self) -> bool {
-        match self {
-            Self::Failed | Self::TimedOut | Self::Expired => true,
-            Self::Queued | Self::Running | Self::Succeeded | Self::Cancelled => false,
-        }
-    }
-
-    pub(crate) fn from_code(code: i64) -> Option<Self> {
-        [
-            Self::Queued,
-            Self::Running,
-            Self::Succeeded,
-            Self::Failed,
-            Self::TimedOut,
-            Self::Cancelled,
-            Self::Expired,
-        ]
-        .into_iter()
-        .find(|state| *state as i64 == code)
-    }
-}
 
 /// A caller's `Idempotency-Key` and what it was used for; one account's keys are apart for each function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
@@ -94,8 +45,13 @@ pub struct Job {
     pub developer: AccountId,
     /// Who ran it; `None` if nobody has yet, or ever did.
     pub provider: Option<AccountId>,
-    /// Empty where nobody ran it.
-    pub backend: String,
+    /// None where nobody ran it.
+    #[serde(with = "super::backend_text")]
+    #[borsh(
+        serialize_with = "super::backend_text::write",
+        deserialize_with = "super::backend_text::read"
+    )]
+    pub backend: Option<BackendName>,
     pub state: JobState,
     pub cold: bool,
     pub created_at_ms: u64,
@@ -142,7 +98,7 @@ impl Job {
             version,
             developer,
             provider: None,
-            backend: String::new(),
+            backend: None,
             state: JobState::Queued,
             cold: false,
             created_at_ms,

@@ -2,18 +2,17 @@
 
 mod account;
 mod audit;
+mod backend_text;
 mod function;
 mod job;
 mod metric;
 mod quota;
 mod result;
 
-pub use account::{Roles, Scope, Token, User};
+pub use account::{Token, User};
 pub use audit::{AuditEntry, AuditFilter, Change};
-pub use function::{Function, FunctionSettings, Policy, Quarantine, ResultPolicy, Traffic, Version};
-pub use job::{
-    Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobState, JobStep, JournalLag, Page, Payment, Settlement,
-};
+pub use function::{BackendReason, Function, FunctionSettings, Policy, Quarantine, ResultPolicy, Traffic, Version};
+pub use job::{Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobStep, JournalLag, Page, Payment, Settlement};
 pub use metric::{MetricScope, Point};
 pub use quota::{Amounts, Kept, QUOTAS_DEFAULT};
-pub use result::{ResultNote, ResultState};
+pub use result::ResultNote;

@@ -13,7 +13,7 @@ use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, V
 const FUNCTION: &str = "function";
 const VERSION: &str = "version";
 const POLICY_FORMAT: Format = Format::new("policy of a function", 1);
-const VERSION_FORMAT: Format = Format::new("record of a function's version", 1);
+const VERSION_FORMAT: Format = Format::new("record of a function's version", 2);
 /// Deleted functions of one answer: who deletes more within the restore window restores by id.
 const DELETED_LISTED_MAX: i64 = 1_000;
 

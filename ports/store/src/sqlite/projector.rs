@@ -233,8 +233,7 @@ fn forget_claims(shared: &Shared, end: u64) {
 }
 
 fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
+    piecework_model::unix_ms(std::time::SystemTime::now())
 }
 
 async fn expire_keys(shared: &Shared) {

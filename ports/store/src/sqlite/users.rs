@@ -5,20 +5,22 @@ use piecework_model::{AccountId, OwnerName, PublicKey};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use super::{Sqlite, row::fixed};
-use crate::{Roles, StoreFailure, Token, Tokens, User, Users};
+use crate::{StoreFailure, Token, Tokens, User, Users};
 
 const USER: &str = "a user";
 const TOKEN: &str = "a token";
 
 fn user(row: &SqliteRow) -> Result<User, StoreFailure> {
     let name: &str = row.get("name");
+    let (roles, operator) = User::of_role_bits(row.get("roles"));
     Ok(User {
         account: AccountId(fixed(row.get("account"), USER)?),
         name: name.parse().map_err(|_| StoreFailure::Undecodable { what: USER })?,
         public_key: PublicKey(fixed(row.get("public_key"), USER)?),
         password_hash: row.get("password_hash"),
         sealed_key: row.get("sealed_key"),
-        roles: Roles::from_bits(row.get("roles")),
+        roles,
+        operator,
         created_at_ms: row.get::<i64, _>("created_at_ms") as u64,
     })
 }
@@ -49,7 +51,7 @@ impl Users for Sqlite {
         .bind(user.public_key.0.to_vec())
         .bind(&user.password_hash)
         .bind(&user.sealed_key)
-        .bind(user.roles.to_bits())
+        .bind(user.role_bits())
         .bind(user.created_at_ms as i64)
         .execute(&mut *self.shared.writer.lock().await)
         .await
@@ -65,7 +67,7 @@ impl Users for Sqlite {
         .bind(user.public_key.0.to_vec())
         .bind(&user.password_hash)
         .bind(&user.sealed_key)
-        .bind(user.roles.to_bits())
+        .bind(user.role_bits())
         .execute(&mut *self.shared.writer.lock().await)
         .await
         .map_err(StoreFailure::database("changing a user"))?;

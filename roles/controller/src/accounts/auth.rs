@@ -11,7 +11,7 @@ use piecework_api::audit::AccountLimits;
 use piecework_api::{accounts::Scope, errors::Refusal};
 use piecework_model::{AccountId, Code, OwnerName};
 use piecework_serve::Caller as Address;
-use piecework_store::{Scope as StoredScope, StoreFailure, Token};
+use piecework_store::{StoreFailure, Token};
 use rand::RngExt as _;
 use tokio::runtime::Handle;
 
@@ -165,8 +165,8 @@ async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
     let caller = Arc::new(Caller {
         account: user.account,
         name: user.name,
-        scopes: token.scopes.iter().map(|held| scope(*held)).collect(),
-        operator: user.roles.operator,
+        scopes: token.scopes,
+        operator: user.operator,
         limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,
@@ -189,7 +189,7 @@ pub(crate) async fn issue(
         id: random_text("tok_", 8),
         hash: Token::hash_of(&text),
         account,
-        scopes: scopes.into_iter().map(stored_scope).collect(),
+        scopes,
         label: label.to_owned(),
         created_at_ms: now_ms(),
         expires_at_ms,
@@ -204,22 +204,4 @@ pub(crate) async fn issue(
         Err(failure) => return Err(store(failure)),
     }
     Ok((text, token))
-}
-
-pub(crate) fn scope(scope: StoredScope) -> Scope {
-    match scope {
-        StoredScope::Deploy => Scope::Deploy,
-        StoredScope::Invoke => Scope::Invoke,
-        StoredScope::View => Scope::View,
-        StoredScope::Admin => Scope::Admin,
-    }
-}
-
-fn stored_scope(scope: Scope) -> StoredScope {
-    match scope {
-        Scope::Deploy => StoredScope::Deploy,
-        Scope::Invoke => StoredScope::Invoke,
-        Scope::View => StoredScope::View,
-        Scope::Admin => StoredScope::Admin,
-    }
 }

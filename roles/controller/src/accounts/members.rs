@@ -9,11 +9,10 @@ use piecework_api::{
 use piecework_chain::{Final, SubmitError, account_proof};
 use piecework_chain_http::view::value_proof_view;
 use piecework_ledger::{
-    Account, Action, CoverDebt, Key, Register, Roles as LedgerRoles, RotateKey, SetLimit, SignedTransaction,
-    Transaction, Transfer, Value,
+    Account, Action, CoverDebt, Key, Register, RotateKey, SetLimit, SignedTransaction, Transaction, Transfer, Value,
 };
-use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, SecretKey};
-use piecework_store::{Roles, User};
+use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, Roles, SecretKey};
+use piecework_store::User;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -283,7 +282,12 @@ pub(crate) async fn key_rotated(accounts: &Accounts, account: AccountId) -> Answ
 }
 
 /// Makes a genesis account of this installation a user. Idempotent.
-pub(crate) async fn adopt(accounts: &Accounts, name: OwnerName, key: &SecretKey, roles: Roles) -> Answer<AccountId> {
+pub(crate) async fn adopt(
+    accounts: &Accounts,
+    name: OwnerName,
+    key: &SecretKey,
+    (roles, operator): (Roles, bool),
+) -> Answer<AccountId> {
     let account = AccountId::of(&key.public());
     if accounts
         .ground
@@ -308,6 +312,7 @@ pub(crate) async fn adopt(accounts: &Accounts, name: OwnerName, key: &SecretKey,
                 .map_err(store)?,
         ),
         roles,
+        operator,
         created_at_ms: now_ms(),
     };
     accounts.ground.store.insert_user(&user).await.map_err(store)?;
@@ -379,22 +384,7 @@ fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles>
             format!("this registration does not allow the role `{}`", role.as_str()),
         );
     }
-    Ok(Roles {
-        developer: wanted.contains(&Role::Developer),
-        provider: wanted.contains(&Role::Provider),
-        peer: wanted.contains(&Role::Peer),
-        controller: wanted.contains(&Role::Controller),
-        operator: false,
-    })
-}
-
-fn ledger_roles(roles: Roles) -> LedgerRoles {
-    LedgerRoles {
-        developer: roles.developer,
-        provider: roles.provider,
-        peer: roles.peer,
-        controller: roles.controller,
-    }
+    Ok(wanted.iter().copied().collect())
 }
 
 async fn register_with_password(
@@ -411,7 +401,7 @@ async fn register_with_password(
     let account = AccountId::of(&key.public());
     let register = Register {
         name: name.clone(),
-        roles: ledger_roles(roles),
+        roles: roles,
         sponsor: None,
         owner: None,
     };
@@ -434,6 +424,7 @@ async fn register_with_password(
                 .map_err(store)?,
         ),
         roles,
+        operator: false,
         created_at_ms: now_ms(),
     };
     enter(accounts, signed, user).await
@@ -451,8 +442,7 @@ async fn register_with_key(
         return bad("the registration is not a signed transaction in hex");
     };
     match &signed.transaction.action {
-        Action::Register(register)
-            if signed.key == key && register.name == name && register.roles == ledger_roles(roles) => {}
+        Action::Register(register) if signed.key == key && register.name == name && register.roles == roles => {}
         _ => return bad("the registration does not match the name, the roles and the key"),
     }
     // The ledger asks this only of accounts that it does not know yet.
@@ -467,6 +457,7 @@ async fn register_with_key(
         password_hash: None,
         sealed_key: None,
         roles,
+        operator: false,
         created_at_ms: now_ms(),
     };
     match known {

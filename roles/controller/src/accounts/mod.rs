@@ -6,6 +6,8 @@ pub(crate) mod challenges;
 pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;
+#[cfg(test)]
+mod tests;
 pub(crate) mod throttle;
 
 pub(crate) use members::*;

@@ -1,12 +1,9 @@
 //! Limits that an operator sets for an account: requests per second with a burst, and its weight against others.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock as _};
 use moka::sync::Cache;
-use parking_lot::Mutex;
 use piecework_api::{audit::AccountLimits, errors::Refusal};
 use piecework_model::{AccountId, Code};
 use piecework_serve::Caller as Address;
@@ -24,12 +21,12 @@ const RATE_MAX: u32 = 100_000;
 const WEIGHT_MAX: u32 = 100;
 /// Changes a second of one account on the long run, and at once: some 30 MB a day of audit record, and more than anybody's
 /// scripts deploy.
-const CHANGES: (u32, u32) = (1, 1_000);
-/// Accounts whose requests are counted; one that was idle longer than its bucket takes to fill loses nothing by going.
-const BUCKETS_MAX: u64 = 100_000;
-const BUCKET_IDLE: Duration = Duration::from_secs(600);
+const CHANGES: Limit = (1, 1_000);
+/// Accounts whose requests are counted; one that was idle longer than its burst takes to come back loses nothing by going.
+const COUNTED_MAX: u64 = 100_000;
+const COUNTED_IDLE: Duration = Duration::from_secs(600);
 
-/// Whose requests a bucket counts.
+/// Whose requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Counted {
     /// With a token of this account.
@@ -42,52 +39,37 @@ pub(crate) enum Counted {
     Stranger(Address),
 }
 
-pub(crate) struct Rates(Cache<Counted, Arc<Mutex<Bucket>>>);
+/// Each with its rate and burst: limits that are set anew begin anew.
+pub(crate) struct Rates(Cache<(Counted, Limit), Arc<DefaultDirectRateLimiter>>);
+
+/// Requests a second, and at once.
+type Limit = (u32, u32);
 
 impl Default for Rates {
     fn default() -> Self {
         Self(
             Cache::builder()
-                .max_capacity(BUCKETS_MAX)
-                .time_to_idle(BUCKET_IDLE)
+                .max_capacity(COUNTED_MAX)
+                .time_to_idle(COUNTED_IDLE)
                 .build(),
         )
     }
 }
 
-/// A token bucket.
-struct Bucket {
-    left: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// Whether one more is let through at `now`; else how long until one is.
-    fn take(&mut self, (rate, burst): (u32, u32), now: Instant) -> Result<(), Duration> {
-        let filled = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(rate);
-        self.left = (self.left + filled).min(f64::from(burst));
-        self.at = now;
-        if self.left >= 1.0 {
-            self.left -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64((1.0 - self.left) / f64::from(rate)))
-    }
+/// A limit of nothing is one of one: an account that may do nothing has no token.
+fn quota((rate, burst): Limit) -> Quota {
+    let positive = |number: u32| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+    Quota::per_second(positive(rate)).allow_burst(positive(burst))
 }
 
 impl Rates {
     /// Refuses with `rate.limited`.
-    fn take(&self, counted: Counted, (rate, burst): (u32, u32)) -> Answer<()> {
-        let now = Instant::now();
-        let full = || {
-            Arc::new(Mutex::new(Bucket {
-                left: f64::from(burst),
-                at: now,
-            }))
-        };
-        let bucket = self.0.get_with(counted, full);
-        let taken = bucket.lock().take((rate, burst), now);
-        taken.map_err(|wait| {
+    fn take(&self, counted: Counted, limit: Limit) -> Answer<()> {
+        let new = || Arc::new(RateLimiter::direct(quota(limit)));
+        let limiter = self.0.get_with((counted, limit), new);
+        limiter.check().map_err(|refused| {
+            let (rate, burst) = limit;
+            let wait = refused.wait_time_from(limiter.clock().now());
             let message = format!("too many requests: the limit is {rate} per second with bursts of {burst}");
             let hint = format!("retry in {} ms", wait.as_millis().max(1));
             Box::new(Refusal::new(Code::RateLimited, message).hint(hint))
@@ -147,9 +129,6 @@ pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: Account
     let quotas = quotas::of_limits(&limits);
     let set = accounts.ground.store.set_quotas(account, &quotas).await;
     set.map_err(store)?;
-    for counted in [Counted::Account(account), Counted::Public(account)] {
-        accounts.rates.0.invalidate(&counted);
-    }
     accounts.auth.forget_account(account);
     (accounts.on_limits)();
     Ok(())
@@ -157,6 +136,8 @@ pub(crate) async fn set(accounts: &Accounts, account: AccountId, limits: Account
 
 #[cfg(test)]
 mod tests {
+    use governor::clock::FakeRelativeClock;
+
     use super::*;
 
     #[test]
@@ -176,22 +157,36 @@ mod tests {
 
     #[test]
     fn a_burst_is_let_through_then_the_rate() {
-        let begun = Instant::now();
-        let mut bucket = Bucket { left: 3.0, at: begun };
-        let at = |ms| begun + Duration::from_millis(ms);
+        let clock = FakeRelativeClock::default();
+        let limiter = RateLimiter::direct_with_clock(quota((10, 3)), clock.clone());
+        let step = |ms| clock.advance(Duration::from_millis(ms));
         for _ in 0..3 {
-            assert_eq!(bucket.take((10, 3), at(0)), Ok(()));
+            assert!(limiter.check().is_ok());
         }
-        let wait = bucket.take((10, 3), at(0)).expect_err("used up");
+        let wait = limiter.check().expect_err("used up").wait_time_from(clock.now());
         assert!(
             wait > Duration::from_millis(90) && wait < Duration::from_millis(110),
             "{wait:?}"
         );
-        assert!(bucket.take((10, 3), at(50)).is_err());
-        assert_eq!(bucket.take((10, 3), at(150)), Ok(()));
+        step(50);
+        assert!(limiter.check().is_err());
+        step(100);
+        assert!(limiter.check().is_ok());
+        step(60_000);
         for _ in 0..3 {
-            assert_eq!(bucket.take((10, 3), at(60_000)), Ok(()), "never more than the burst");
+            assert!(limiter.check().is_ok(), "never more than the burst");
         }
-        assert!(bucket.take((10, 3), at(60_000)).is_err());
+        assert!(limiter.check().is_err());
+    }
+
+    #[test]
+    fn a_limit_of_nothing_divides_by_nothing() {
+        let rates = Rates::default();
+        let counted = Counted::Public(AccountId([1; 20]));
+        rates.take(counted, (0, 0)).expect("one");
+        assert_eq!(
+            rates.take(counted, (0, 0)).expect_err("no more").code,
+            Code::RateLimited
+        );
     }
 }

@@ -277,7 +277,7 @@ fn record(
         .filter(|output| keeps || output.len() <= OUTPUT_KEPT_MAX);
     Job {
         provider: Some(receipt.provider),
-        backend: invocation.live.version.backend.clone(),
+        backend: Some(invocation.live.version.backend),
         state: verdict.state,
         cold: delivery.cold,
         queued_us: u64::try_from(queued_us).unwrap_or(u64::MAX),

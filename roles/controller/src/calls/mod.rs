@@ -14,6 +14,8 @@ pub(crate) mod reference;
 pub(crate) mod results;
 pub(crate) mod search;
 pub(crate) mod streams;
+#[cfg(test)]
+mod tests;
 pub(crate) mod upload;
 
 use std::sync::Arc;

@@ -133,7 +133,8 @@ pub(crate) fn came_through(outcome: &Outcome, streamed: &Streamed) -> Option<Dig
         | Outcome::OutOfMemory
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
-        | Outcome::OutputInvalid(_) => Some(streamed.digest),
+        | Outcome::OutputInvalid(_)
+        | Outcome::Lost => Some(streamed.digest),
     }
 }
 
@@ -235,6 +236,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             JobState::Failed,
             Code::FunctionCrashed.into(),
             format!("the function's process ended: {how}"),
+        ),
+        Outcome::Lost => failed(
+            JobState::Failed,
+            Code::SandboxWorkerLost.into(),
+            "the process that runs the developer's functions ended; which of them ended it is not known".into(),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(

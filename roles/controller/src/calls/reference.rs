@@ -10,7 +10,7 @@ use piecework_model::{AccountId, Digest, FunctionId, JobStatus, Language, Limits
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Finding, Pinned, Placement, Request, Standing, Trust};
-use piecework_store::{Function, Version};
+use piecework_store::{BackendReason, Function, Version};
 use rand::RngExt as _;
 use tokio::sync::Semaphore;
 
@@ -232,6 +232,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
         ..Limits::DEFAULT
     };
     let work = Work {
+        owner: None,
         function: id,
         version: 1,
         name: NAME.to_owned(),
@@ -244,7 +245,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
         backend,
     };
     let request = Request {
-        backend: backend.to_string(),
+        backend,
         language,
         memory_bytes: limits.memory_bytes,
         egress: false,
@@ -298,6 +299,8 @@ async fn function(calls: &Calls, id: FunctionId) -> Answer<Function> {
     })
 }
 
+const REASON: &str = "the first that the provider has of those that the reference job runs in";
+
 fn version(work: &Work) -> Version {
     Version {
         function: work.function,
@@ -306,8 +309,8 @@ fn version(work: &Work) -> Version {
         code: work.code,
         handler: None,
         limits: work.limits,
-        backend: work.backend.to_string(),
-        backend_reason: "the first that the provider has of those that the reference job runs in".into(),
+        backend: work.backend,
+        backend_reason: BackendReason::Chosen(REASON.to_owned()),
         env: Default::default(),
         sealed_secrets: Vec::new(),
         secret_names: Vec::new(),

@@ -16,10 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use piecework_api::{
-    errors::Refusal,
-    results::{ResultState as ApiResultState, ResultView},
-};
+use piecework_api::{errors::Refusal, results::ResultView};
 use piecework_model::{Code, Credits, Digest, FunctionId, JobId};
 use piecework_sink::{Parcel, Undelivered};
 use piecework_store::{Function, Job, ResultNote, ResultState};
@@ -101,8 +98,8 @@ pub(crate) fn begin(calls: &Calls, function: &Function, job: &Job) -> Answer<()>
         return Ok(());
     };
     let state = match (&policy.sealed_sink, &job.output) {
-        (Some(_), Some(_)) => ResultState::Owed,
-        (Some(_), None) if policy.hears_of_failures => ResultState::Owed,
+        (Some(_), Some(_)) => ResultState::Delivering,
+        (Some(_), None) if policy.hears_of_failures => ResultState::Delivering,
         (None, Some(_)) if policy.ttl_s.is_some() => ResultState::Kept,
         (Some(_) | None, _) => return Ok(()),
     };
@@ -279,7 +276,7 @@ fn parcel(job: &Job) -> Answer<Parcel> {
         "function": job.function_name,
         "function_id": job.function,
         "version": job.version,
-        "state": shown::job_state(job.state),
+        "state": job.state,
         "created_at": timestamp(job.created_at_ms),
         "duration_ms": shown::ms(job.duration_us),
         "price_ucr": Credits::from(job.price_ucr),
@@ -307,16 +304,11 @@ pub(crate) async fn view(calls: &Calls, job: JobId) -> Answer<Option<ResultView>
 }
 
 /// Expired is what is over, also where it has not been taken away yet.
-fn state(note: &ResultNote) -> ApiResultState {
+fn state(note: &ResultNote) -> ResultState {
     let over = note.expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms());
     match note.state {
-        ResultState::Kept | ResultState::Undelivered if over => ApiResultState::Expired,
-        ResultState::Kept => ApiResultState::Kept,
-        ResultState::Owed => ApiResultState::Delivering,
-        ResultState::Delivered => ApiResultState::Delivered,
-        ResultState::Undelivered => ApiResultState::Undelivered,
-        ResultState::Expired => ApiResultState::Expired,
-        ResultState::Dropped => ApiResultState::Dropped,
+        ResultState::Kept | ResultState::Undelivered if over => ResultState::Expired,
+        state => state,
     }
 }
 
@@ -336,19 +328,19 @@ pub(crate) async fn output(calls: &Calls, job: &Job) -> Answer<Bytes> {
     let view = view(calls, job.id).await?;
     let missing = |code, message: String| Err(Box::new((*refusal(code, &message)).job(job.id)));
     match (view.as_ref().map(|view| view.state), &job.output) {
-        (Some(ApiResultState::Expired), _) => missing(
+        (Some(ResultState::Expired), _) => missing(
             Code::ResultExpired,
             "the result was kept as long as it should be".into(),
         ),
         (_, Some(output)) => Ok(output.clone().into()),
-        (Some(ApiResultState::Delivered), None) => {
+        (Some(ResultState::Delivered), None) => {
             let to = view.and_then(|view| view.detail).unwrap_or_default();
             missing(
                 Code::ResultElsewhere,
                 format!("the result was delivered to {to} and is not kept here"),
             )
         }
-        (Some(ApiResultState::Dropped), None) => missing(
+        (Some(ResultState::Dropped), None) => missing(
             Code::ResultNotKept,
             "the output is not kept: the account's stored outputs took more room than they may".into(),
         ),
@@ -374,7 +366,7 @@ mod tests {
         let note = |function: u8, job: u8| ResultNote {
             job: JobId::new(1, [job; 10]),
             function: FunctionId([function; 12]),
-            state: ResultState::Owed,
+            state: ResultState::Delivering,
             attempts: 0,
             next_at_ms: 0,
             expires_at_ms: None,

@@ -48,7 +48,7 @@ impl Drop for Hold {
                 stirred.notify_one();
             }
             Err(_) => drop(tokio::spawn(async move {
-                let_go(&mut held.lock().await, &digest);
+                let_go(&mut *held.lock().await, &digest);
                 stirred.notify_one();
             })),
         }

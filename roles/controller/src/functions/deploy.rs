@@ -15,7 +15,7 @@ use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Placement;
-use piecework_store::{Function, FunctionSettings, Policy, Version};
+use piecework_store::{BackendReason, Function, FunctionSettings, Policy, Version};
 use rand::RngExt as _;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ use crate::{
         bundles::Hold,
         checks::Turn,
         keeping,
-        loading::{ASKED_FOR, Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
+        loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
 };
@@ -287,9 +287,10 @@ pub(crate) async fn update(
 
 /// The backend that an earlier version named, if it was not left to `auto`.
 fn asked_for(version: &Version) -> Option<BackendName> {
-    (version.backend_reason == ASKED_FOR)
-        .then(|| version.backend.parse().ok())
-        .flatten()
+    match version.backend_reason {
+        BackendReason::AskedFor => Some(version.backend),
+        BackendReason::Chosen(_) => None,
+    }
 }
 
 /// Makes a version live for all calls: a split ends.
@@ -579,6 +580,7 @@ async fn load(
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: number,
         name: function.name.to_string(),
@@ -601,8 +603,14 @@ async fn load(
         turn,
     };
     let (backend, reason) = match draft.sandbox {
-        Some(backend) => (backend, load_as_asked(&site, &work, backend).await?),
-        None => load_where_it_goes(&site, &work).await?,
+        Some(backend) => {
+            load_as_asked(&site, &work, backend).await?;
+            (backend, BackendReason::AskedFor)
+        }
+        None => {
+            let (backend, sentence) = load_where_it_goes(&site, &work).await?;
+            (backend, BackendReason::Chosen(sentence))
+        }
     };
     let version = Version {
         function: function.id,
@@ -611,7 +619,7 @@ async fn load(
         code: draft.code.digest,
         handler: draft.handler,
         limits: draft.limits,
-        backend: backend.to_string(),
+        backend,
         backend_reason: reason,
         env: draft.env,
         sealed_secrets: seal_secrets(functions, function.id, &draft.secrets)?,

@@ -6,7 +6,6 @@ use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
 use piecework_model::{AccountId, Code, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
-use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request};
 use piecework_store::{Function, Policy, Quarantine, Version};
 
@@ -14,7 +13,7 @@ use crate::{
     Answer,
     accounts::{auth::Caller, rates},
     clock::now_ms,
-    failure::{failed, refuse, rejected, store},
+    failure::{failed, refuse, store},
     functions::{Functions, placement, traffic::Split},
     providers::seen::{Wanted, Wants},
 };
@@ -313,7 +312,7 @@ pub(crate) async fn request(
         None => None,
     };
     Ok(Request {
-        backend: work.backend.to_string(),
+        backend: work.backend,
         language: work.language,
         memory_bytes: work.limits.memory_bytes,
         egress: !work.egress.is_empty(),
@@ -332,10 +331,10 @@ pub(crate) async fn request(
 /// What a provider needs of a version, with its secrets opened.
 fn work(functions: &Functions, function: &Function, version: &Version) -> Answer<(Work, Vec<String>)> {
     let secrets = open_secrets(functions, function.id, &version.sealed_secrets)?;
-    let backend: BackendName = version.backend.parse().map_err(rejected)?;
     let mut env = version.env.clone();
     env.extend(secrets.clone());
     let work = Work {
+        owner: Some(function.owner),
         function: function.id,
         version: version.version,
         name: function.name.to_string(),
@@ -345,7 +344,7 @@ fn work(functions: &Functions, function: &Function, version: &Version) -> Answer
         env,
         limits: version.limits,
         egress: version.egress.clone(),
-        backend,
+        backend: version.backend,
     };
     Ok((work, redacted_values(secrets)))
 }

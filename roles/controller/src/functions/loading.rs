@@ -18,9 +18,6 @@ use crate::{
     },
 };
 
-/// The stored reason if the developer named the sandbox.
-pub(crate) const ASKED_FOR: &str = "it was asked for";
-
 /// A deploy waits this long for a slot in which its code is loaded.
 const SLOT_WITHIN: Duration = Duration::from_secs(30);
 
@@ -148,7 +145,7 @@ fn more_than_the_sandbox(reasons: &Reasons) -> bool {
     reasons.any(|reason| reason != Reason::NoBackend)
 }
 
-pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<String> {
+pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<()> {
     let work = Work {
         backend,
         ..work.clone()
@@ -168,7 +165,7 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         }
     };
     match loaded {
-        Ok(()) => Ok(ASKED_FOR.to_owned()),
+        Ok(()) => Ok(()),
         Err(LoadError::Code(rejection)) => Err(rejected(rejection)),
         Err(LoadError::Unsupported { reason }) => refuse(
             Code::SandboxUnsupported,

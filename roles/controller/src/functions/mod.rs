@@ -9,6 +9,8 @@ mod live;
 pub(crate) mod loading;
 pub(crate) mod placement;
 pub(crate) mod sinks;
+#[cfg(test)]
+mod tests;
 pub(crate) mod traffic;
 pub(crate) mod watch;
 

@@ -35,7 +35,6 @@ use crate::{
     failure::{blobs, refuse, rejected, store},
     functions::{self, Live, budget, deploy, keeping, sinks, traffic},
     http::views,
-    shown,
 };
 
 /// A function of the caller's own, named by the path's `{id}`, which this token may see.
@@ -464,7 +463,7 @@ async fn log_items(
         items.push(FunctionLogsItem {
             job_id: job.id,
             version: job.version,
-            state: shown::job_state(job.state),
+            state: job.state,
             at: timestamp(job.created_at_ms),
             truncated: read.truncated,
             text: read.text,

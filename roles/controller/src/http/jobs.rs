@@ -16,8 +16,8 @@ use piecework_api::{
     results::{ResultState, ResultView},
     routes,
 };
-use piecework_model::{Code, Credits, JobId, LeaseId};
-use piecework_store::{Job, JobFilter, JobState, JobStep, Page};
+use piecework_model::{BackendName, Code, Credits, JobId, JobState, LeaseId};
+use piecework_store::{Job, JobFilter, JobStep, Page};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -29,7 +29,6 @@ use crate::{
     functions,
     http::views,
     money::follow,
-    shown,
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
@@ -86,8 +85,7 @@ pub(super) async fn list(
         ),
         None => None,
     };
-    let state: Option<piecework_api::jobs::JobState> =
-        query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
+    let state: Option<JobState> = query.state.as_deref().map(str::parse).transpose().map_err(rejected)?;
     let before = match query.cursor.as_deref().map(str::parse::<JobId>) {
         Some(Err(_)) => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
         Some(Ok(id)) => Some(id),
@@ -112,7 +110,7 @@ pub(super) async fn list(
         filter.before = page.next;
         let jobs = merged(flying, page);
         for (index, job) in jobs.iter().enumerate() {
-            if state.is_none_or(|state| shown::job_state(job.state) == state) {
+            if state.is_none_or(|state| job.state == state) {
                 items.push(views::job(&controller, job).await?);
             }
             if items.len() == limit as usize && index + 1 < jobs.len() {
@@ -274,7 +272,8 @@ async fn events(controller: &Controller, job: &Job) -> Answer<Vec<JobEvent>> {
     let ended_ms = job.created_at_ms + queued_ms + (job.pull_us + job.duration_us) / 1_000;
     let mut events = vec![event(JobEventKind::Opened, job.created_at_ms, None)];
     if let Some(provider) = job.provider {
-        let chosen = format!("{} in {}", controller.ground.account_name(provider).await, job.backend);
+        let backend = job.backend.map_or("", BackendName::as_str);
+        let chosen = format!("{} in {backend}", controller.ground.account_name(provider).await);
         events.push(event(
             JobEventKind::Assigned,
             job.created_at_ms + queued_ms,

@@ -17,6 +17,8 @@ pub(crate) mod origin;
 mod plain;
 mod space;
 mod streaming;
+#[cfg(test)]
+mod tests;
 pub(crate) mod views;
 
 use std::sync::Arc;

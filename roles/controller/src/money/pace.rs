@@ -179,7 +179,7 @@ mod tests {
     use piecework_model::LeaseId;
 
     use super::*;
-    use crate::money::tests::turned::Turned;
+    use crate::doubles::turned::Turned;
 
     #[test]
     fn a_lane_waits_longer_after_each_failure_and_a_minute_at_the_most() {

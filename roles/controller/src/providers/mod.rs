@@ -5,6 +5,8 @@ pub(crate) mod hub;
 pub(crate) mod reasons;
 pub(crate) mod seen;
 pub(crate) mod standings;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

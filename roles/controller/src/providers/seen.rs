@@ -71,7 +71,7 @@ pub(crate) struct Seen {
     assigned: AtomicU32,
     /// What was set aside for them.
     assigned_bytes: AtomicU64,
-    runs: Arc<BTreeSet<(String, Language)>>,
+    runs: Arc<BTreeSet<(BackendName, Language)>>,
     region: Arc<str>,
     labels: Arc<BTreeSet<String>>,
 }
@@ -98,12 +98,7 @@ impl Seen {
         let profile = link.profile();
         let working = profile.probes.iter().filter(|probe| probe.works);
         let runs = working
-            .flat_map(|probe| {
-                probe
-                    .languages
-                    .iter()
-                    .map(|language| (probe.backend.to_string(), *language))
-            })
+            .flat_map(|probe| probe.languages.iter().map(|language| (probe.backend, *language)))
             .collect();
         Self {
             runs: Arc::new(runs),
@@ -191,7 +186,7 @@ impl Seen {
 
     /// Whether its probe saw this backend run this language.
     pub(crate) fn runs(&self, backend: BackendName, language: Language) -> bool {
-        self.runs.contains(&(backend.to_string(), language))
+        self.runs.contains(&(backend, language))
     }
 
     pub(crate) fn cpu_us_per_unit(&self) -> Option<u32> {

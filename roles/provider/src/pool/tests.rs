@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files};
 use piecework_model::{BackendName, Code, Counters, Language, Limits};
-use piecework_sandbox::{EgressMeter, Logs, Outcome, Outlet, Probe};
+use piecework_sandbox::{EgressMeter, Logs, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -109,6 +109,7 @@ impl World {
     /// An instance of 84 MiB and what it costs beyond: 100 MiB.
     async fn take(&self, function: u8) -> Result<Lease, LoadError> {
         let work = Work {
+            owner: None,
             function: FunctionId([function; 12]),
             version: 1,
             name: "f".into(),

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files, Unpacked};
-use piecework_model::{Counters, Digest, JobStatus, SecretKey};
+use piecework_model::{Code, Counters, Digest, JobStatus, SecretKey};
 use piecework_queue::{Delivery, Order, ProviderLink as _, Refusal, Work};
 use piecework_sandbox::{
     Backend, BackendName, Call, Finished, Head, Inlet, Instance, LoadError, Loaded, Logs, Outcome, Outlet, Probe,
@@ -216,6 +216,14 @@ async fn the_receipt_covers_what_was_streamed_also_of_a_run_that_failed_in_the_m
         assert_eq!(receipt.counters.egress_bytes, bytes.len() as u64);
         assert_eq!(Ok(receipt.price_ucr), prices.price(&receipt.counters), "{status:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_worker_was_lost_is_handed_back_and_not_charged() {
+    let (provider, order, _directory) = provider(Does::Streams(0, || Outcome::Lost), 1 << 20).await;
+    let (delivery, _) = run(&provider, order).await;
+    assert_eq!(delivery.expect_err("no receipt").code, Code::SandboxWorkerLost);
+    assert_eq!(provider.load().running, 0, "the slot is free again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

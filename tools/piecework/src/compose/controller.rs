@@ -10,7 +10,7 @@ use piecework_chain_http::remote;
 use piecework_controller::{Controller, MachineClock, Tuning};
 use piecework_disk::Room;
 use piecework_ledger::{Genesis, Roles};
-use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, SecretKey};
+use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, Role, SecretKey};
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
 use piecework_scheduler::Policy;
@@ -224,15 +224,10 @@ pub(super) async fn write_token(
     operator: (&OwnerName, &SecretKey),
     url: &str,
 ) -> Result<()> {
-    let roles = piecework_store::Roles {
-        developer: true,
-        peer: true,
-        operator: true,
-        ..Default::default()
-    };
+    let roles = [Role::Developer, Role::Peer].into_iter().collect();
     let refused = |refusal| anyhow!("the operator's account: {refusal}");
     let account = controller
-        .adopt(operator.0.clone(), operator.1, roles)
+        .adopt(operator.0.clone(), operator.1, (roles, true))
         .await
         .map_err(refused)?;
     write_private(&directory.join("url"), url)?;

@@ -115,15 +115,5 @@ pub(super) fn load_or_create_key(path: &Path) -> Result<SecretKey> {
 
 /// Whole or not at all, readable by its owner alone.
 pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
-    use std::io::Write as _;
-    let partial = path.with_extension("partial");
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .mode(0o600)
-        .open(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
+    piecework_provider::agent::write_private(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

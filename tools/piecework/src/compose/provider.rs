@@ -11,10 +11,9 @@ use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_disk::{Marks, Room};
-use piecework_ledger::{Action, Key, PutOffer, Resources, SignedTransaction, Transaction, Value};
+use piecework_ledger::{Action, Key, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
 use piecework_provider::{Provider, collect::Collector, owner::Rules};
-use piecework_queue::Profile;
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
 
@@ -179,32 +178,11 @@ async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn B
     Ok((working, backends.into_iter().map(|(_, probe)| probe).collect()))
 }
 
-/// This provider's offer for the ledger.
-pub(super) fn offer(profile: &Profile, disk_bytes: u64, height: u64) -> PutOffer {
-    let working = profile.probes.iter().filter(|probe| probe.works);
-    PutOffer {
-        prices: profile.prices,
-        resources: Resources {
-            cores: profile.cores,
-            memory_bytes: profile.memory_bytes,
-            disk_bytes,
-            slots: profile.slots,
-        },
-        backends: working.map(|probe| probe.backend.to_string()).collect(),
-        region: profile.region.clone(),
-        labels: profile.labels.clone(),
-        expires_at_height: height + OFFER_BLOCKS,
-    }
-}
-
-/// Far enough away never to run out.
-const OFFER_BLOCKS: u64 = 1 << 40;
-
 /// The provider's offer on the ledger, unless it stands there as it is.
 pub(super) async fn put_offer(chain: &dyn Chain, key: &SecretKey, provider: &Provider, disk_bytes: u64) -> Result<()> {
     use piecework_queue::ProviderLink as _;
     let profile = provider.profile();
-    let wanted = offer(profile, disk_bytes, chain.status().height);
+    let wanted = piecework_provider::agent::offer(profile, disk_bytes, chain.status().height);
     if let Some(Value::Offer(stands)) = chain.get(&Key::Offer(profile.account)).await?
         && (stands.prices, stands.resources, &stands.backends) == (wanted.prices, wanted.resources, &wanted.backends)
     {

@@ -29,8 +29,8 @@ pub async fn backends(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Pr
     probed
 }
 
-/// Instances alive at once, for each language: address space, not memory.
-const WASM_INSTANCES_MAX: u32 = 1_500;
+/// Instances of one owner alive at once, for each language: as many as a provider has slots for, and as many that rest.
+const WASM_INSTANCES_MAX: u32 = 256;
 
 fn wasm() -> Option<Arc<dyn Backend>> {
     let component = |name: &str| {
@@ -42,7 +42,10 @@ fn wasm() -> Option<Arc<dyn Backend>> {
         python: component("python.wasm"),
         javascript: component("javascript.wasm"),
         cache: places::compiled_cache().ok()?,
+        zygote: own_executable()?,
         instances_max: WASM_INSTANCES_MAX,
+        cores: cores(),
+        rootless: false,
     };
     match Wasm::new(options) {
         Ok(wasm) => Some(Arc::new(wasm)),
@@ -85,6 +88,10 @@ pub fn package_jails() -> Jails {
             }
         }
     })
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
 fn own_executable() -> Option<PathBuf> {

@@ -143,59 +143,6 @@ async fn versions_roll_back_and_secrets_are_never_shown() {
 }
 
 #[tokio::test]
-async fn async_jobs_idempotency_and_cancelling() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    machine
-        .deploy("n", "javascript", "let n = 0; export default () => ++n;\n")
-        .await;
-    let keyed = |key: &str| {
-        machine
-            .request(Method::POST, "/execute/n")
-            .header("idempotency-key", key)
-    };
-    let first = machine.send(keyed("k1").json(&json!({"input": 1}))).await.ok();
-    let again = machine.send(keyed("k1").json(&json!({"input": 1}))).await.ok();
-    assert_eq!(
-        (&first["job_id"], &first["output"]),
-        (&again["job_id"], &again["output"])
-    );
-    machine
-        .send(keyed("k1").json(&json!({"input": 2})))
-        .await
-        .refused(409, Code::IdempotencyConflict);
-    let accepted = machine
-        .send(keyed("k2").header("prefer", "respond-async").json(&json!({"input": 1})))
-        .await;
-    assert_eq!(accepted.status.as_u16(), 202);
-    let job = machine.paid(&text(&accepted.body["job_id"])).await;
-    assert_eq!(job["state"], "succeeded");
-    assert!(job["output"].is_i64());
-
-    let slow = "import time\ndef handler(event, context):\n    time.sleep(60)\n";
-    machine
-        .deploy_with("slow", "python", slow, json!({"timeout_ms": 60000}))
-        .await
-        .ok();
-    let request = machine
-        .request(Method::POST, "/execute/slow")
-        .header("prefer", "respond-async")
-        .json(&json!({}));
-    let slow_job = text(&machine.send(request).await.ok()["job_id"]);
-    while machine.get(&format!("/jobs/{slow_job}")).await.ok()["state"] != "running" {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    let cancelled = machine.ask(Method::DELETE, &format!("/jobs/{slow_job}"), None).await;
-    assert_eq!(cancelled.status.as_u16(), 204, "{cancelled:?}");
-    let job = machine.paid(&slow_job).await;
-    assert_eq!(job["state"], "cancelled", "and what it used is paid: {job}");
-    machine
-        .ask(Method::DELETE, &format!("/jobs/{slow_job}"), None)
-        .await
-        .refused(409, Code::JobFinished);
-}
-
-#[tokio::test]
 async fn metrics_count_what_ran() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use piecework_model::Code;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    computer::{Computer, invite, provider},
     machine::Machine,
-    providers::{ECHO, accepted, alone, until},
+    providers::{ECHO, accepted, until},
 };
 
 /// Waits for as many milliseconds as it is told.
@@ -61,48 +59,4 @@ async fn a_jam_at_one_provider_holds_up_no_call_that_can_run_elsewhere() {
     assert!(slowest < BESIDE_MAX, "{times:?}");
     let first = network.get(&format!("/jobs/{}", jobs[0])).await.ok();
     assert_eq!(first["provider"], "provider-1", "{first}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_provider_callers_are_told_at_once_and_accepted_jobs_wait_for_one() {
-    let (home, away) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
-    let machine = alone(home.path());
-    let code = invite(&machine).await;
-    let mut laptop = Computer::start(away.path(), &machine.url, "laptop", &["--invite", &code]);
-    machine.deploy("echo", "javascript", ECHO).await;
-    laptop.kill();
-    until("it is seen to be gone", async || {
-        (provider(&machine, "laptop").await["state"] == "gone").then_some(())
-    })
-    .await;
-    let jobs: Vec<_> = (0..200).map(|n| accepted(&machine, "echo", json!(n))).collect();
-    let jobs = futures::future::join_all(jobs).await;
-    // It might have been about to come back.
-    machine.call("echo", json!(1)).await.refused(503, Code::ProviderNone);
-    let began = Instant::now();
-    let told = machine.call("echo", json!(2)).await;
-    let took = began.elapsed();
-    told.refused(503, Code::ProviderNone);
-    println!("told after {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert!(
-        told.body["error"]["details"].to_string().contains("silent"),
-        "{}",
-        told.body
-    );
-    let waits = machine.get(&format!("/jobs/{}", jobs[0])).await.ok();
-    assert_eq!(waits["state"], "queued", "{waits}");
-    let _again = Computer::start(away.path(), &machine.url, "laptop", &[]);
-    for job in &jobs {
-        let view: Value = until("the job runs", async || {
-            let view = machine.get(&format!("/jobs/{job}")).await.ok();
-            (view["state"] == "succeeded").then_some(view)
-        })
-        .await;
-        assert_eq!(view["provider"], "laptop");
-    }
-    assert_eq!(gauge(&machine, "jobs_in_line").await, 0);
 }

@@ -1,7 +1,5 @@
 //! Each refusal that no other test meets: its code, its status, a sentence.
 
-use std::time::{Duration, Instant};
-
 use crate::machine::{Machine, SETTLED_WITHIN};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_ledger::Key;
@@ -10,7 +8,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const JAVASCRIPT: &str = "export default () => 1;\n";
-const SLEEPER: &str = "import time\ndef handler(event, context):\n    time.sleep(60)\n";
 
 #[tokio::test]
 async fn settings_that_no_function_can_have() {
@@ -69,74 +66,6 @@ async fn a_provider_that_lets_nobody_out_takes_no_such_function() {
         .await
         .refused(409, Code::EgressUnavailable);
     machine.deploy("f", "javascript", JAVASCRIPT).await;
-}
-
-#[tokio::test]
-async fn accounts_and_tokens_that_nobody_can_have() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    let invite = machine.ask(Method::POST, "/invites", Some(json!({}))).await.ok();
-    let code = invite["code"].as_str().expect("a code");
-    let key = "00".repeat(32);
-    for (body, status, refused) in [
-        (
-            json!({"name": "ada", "password": "correct horse"}),
-            403,
-            Code::InviteRequired,
-        ),
-        (
-            json!({"name": "ada", "password": "correct horse", "invite": "inv_x"}),
-            422,
-            Code::InviteBad,
-        ),
-        (
-            json!({"name": "ada", "password": "correct horse", "invite": code, "roles": ["controller"]}),
-            422,
-            Code::InviteBad,
-        ),
-        (
-            json!({"name": "ada", "password": "short", "invite": code}),
-            422,
-            Code::AccountBadPassword,
-        ),
-        (
-            json!({"name": "ada", "public_key": key, "registration": "00", "invite": code}),
-            422,
-            Code::AccountBadRegistration,
-        ),
-        (
-            json!({"name": "operator", "password": "correct horse", "invite": code}),
-            409,
-            Code::AccountExists,
-        ),
-    ] {
-        machine
-            .ask_as(None, Method::POST, "/accounts", Some(body))
-            .await
-            .refused(status, refused);
-    }
-    let last = json!({"name": "ada", "password": "correct horse", "invite": code});
-    machine
-        .ask_as(None, Method::POST, "/accounts", Some(last.clone()))
-        .await
-        .ok();
-    machine
-        .ask_as(None, Method::POST, "/accounts", Some(last))
-        .await
-        .refused(422, Code::InviteBad);
-
-    let token = async |body: Value| machine.ask(Method::POST, "/tokens", Some(body)).await;
-    token(json!({"scopes": ["fly"]}))
-        .await
-        .refused(422, Code::BodyMalformed);
-    token(json!({"scopes": []})).await.refused(422, Code::TokenBadScope);
-    token(json!({"scopes": ["view"], "expires_in_s": 1}))
-        .await
-        .refused(422, Code::TokenBadExpiry);
-    machine
-        .ask(Method::DELETE, "/tokens/tok_nothing", None)
-        .await
-        .refused(404, Code::TokenNotFound);
 }
 
 #[tokio::test]
@@ -222,91 +151,5 @@ async fn an_output_that_is_no_json_is_the_functions_failure_and_is_billed() {
             .paid(answer.body["error"]["job_id"].as_str().expect("an id"))
             .await;
         assert_eq!(job["state"], "failed", "{job}");
-    }
-}
-
-/// The jobs of a function in a state, once there are `count`.
-async fn jobs_in(machine: &Machine, function: &str, state: &str, count: usize) -> Vec<String> {
-    let deadline = Instant::now() + SETTLED_WITHIN;
-    loop {
-        let list = machine
-            .get(&format!("/jobs?function={function}&state={state}"))
-            .await
-            .ok();
-        let items = list["items"].as_array().expect("a list");
-        if items.len() == count {
-            let id = |item: &Value| item["id"].as_str().expect("an id").to_owned();
-            return items.iter().map(id).collect();
-        }
-        assert!(Instant::now() < deadline, "{count} {state}: {list}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn who_waits_is_let_go_at_the_deadline_or_when_cancelled() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    let more = json!({"timeout_ms": 60_000, "concurrency": 1});
-    machine.deploy_with("slow", "python", SLEEPER, more).await.ok();
-    let accept = async || {
-        let request = machine
-            .request(Method::POST, "/execute/slow")
-            .header("prefer", "respond-async")
-            .json(&json!({}));
-        let accepted = machine.send(request).await.ok();
-        accepted["job_id"].as_str().expect("an id").to_owned()
-    };
-    let first = accept().await;
-    jobs_in(&machine, "slow", "running", 1).await;
-    let hurried = machine
-        .request(Method::POST, "/execute/slow")
-        .header("x-deadline-ms", "200")
-        .json(&json!({}));
-    machine.send(hurried).await.refused(504, Code::JobExpired);
-
-    let second = accept().await;
-    let cancel = async |job: &str| machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
-    assert_eq!(cancel(&second).await.status.as_u16(), 204, "while the first still runs");
-    let view = machine.get(&format!("/jobs/{second}")).await.ok();
-    assert_eq!((&view["state"], &view["price_ucr"]), (&json!("cancelled"), &json!(0)));
-    assert_eq!(
-        machine.get(&format!("/jobs/{first}")).await.ok()["state"],
-        "running",
-        "nobody else's run is touched"
-    );
-
-    cancel(&first).await;
-    machine.paid(&first).await;
-    let cancelling = async {
-        let running = jobs_in(&machine, "slow", "running", 1).await;
-        cancel(&running[0]).await
-    };
-    let (called, cancelled) = tokio::join!(machine.call("slow", Value::Null), cancelling);
-    assert_eq!(cancelled.status.as_u16(), 204);
-    called.refused(502, Code::JobCancelled);
-}
-
-#[tokio::test]
-async fn pages_of_jobs_of_a_state_are_no_longer_than_asked_and_miss_none() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    let code = "export default (event) => { if (event % 3 === 0) throw new Error('no'); return event; };\n";
-    machine.deploy("f", "javascript", code).await;
-    for number in 0..12 {
-        machine.call("f", json!(number)).await;
-    }
-    for (state, count) in [("failed", 4), ("succeeded", 8)] {
-        let (mut seen, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let page = machine.get(&format!("/jobs?state={state}&limit=3{cursor}")).await.ok();
-            let items = page["items"].as_array().expect("a list");
-            assert!(items.len() <= 3, "{page}");
-            seen.extend(items.iter().map(|item| item["id"].to_string()));
-            let Some(next) = page["next"].as_str() else { break };
-            cursor = format!("&cursor={next}");
-        }
-        let once: std::collections::BTreeSet<_> = seen.iter().collect();
-        assert_eq!((seen.len(), once.len()), (count, count), "{state}: {seen:?}");
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use axum::{Router, body::Bytes, extract::State, http::StatusCode};
@@ -16,20 +13,19 @@ use tokio::net::TcpListener;
 
 use crate::{
     machine::Machine,
-    providers::{BUSY, accepted, running_on, until},
+    providers::{accepted, until},
 };
 
 const ECHO: &str = "export default (event) => event;\n";
 const RAISES: &str = "export default () => { throw new Error('broken'); };\n";
 
-/// A developer's own server: answers with the status that it is told, and keeps what it was sent.
+/// A developer's own server: takes everything, and keeps what it was sent.
 struct Server {
     address: SocketAddr,
     state: Arc<Kept>,
 }
 
 struct Kept {
-    status: AtomicU16,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -51,17 +47,10 @@ impl Server {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
-        let state = Arc::new(Kept {
-            status: AtomicU16::new(200),
-            seen: Mutex::default(),
-        });
+        let state = Arc::new(Kept { seen: Mutex::default() });
         let router = Router::new().fallback(keep).with_state(state.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { address, state }
-    }
-
-    fn answer_with(&self, status: u16) {
-        self.state.status.store(status, Ordering::SeqCst);
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -91,7 +80,7 @@ async fn keep(
         headers,
         body,
     });
-    StatusCode::from_u16(state.status.load(Ordering::SeqCst)).expect("a status")
+    StatusCode::OK
 }
 
 async fn result_is(machine: &Machine, job: &str, state: &str) -> Value {
@@ -201,82 +190,6 @@ async fn results_go_to_their_developers_place_and_expire_here() {
         (&Value::Null, &json!("expired")),
         "{view}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_sink_does_not_take_is_tried_again_across_a_restart_or_stays_here() {
-    let home = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start_with(home.path(), &["--results-to", "127.0.0.0/8"]);
-    let server = Server::start().await;
-    server.answer_with(503);
-    let sink = json!({"sink": {"kind": "http", "url": format!("http://{}/in", server.address)}});
-    machine
-        .deploy_with("echo", "javascript", ECHO, json!({"results": sink}))
-        .await
-        .ok();
-    // Larger than what is kept of synchronous calls otherwise.
-    let output = "x".repeat(40_000);
-    let job = called(&machine, "echo", json!(output)).await;
-    until("it was tried", async || (!server.seen().is_empty()).then_some(())).await;
-    let machine = machine.kill_and_restart();
-    let view = result_is(&machine, &job, "delivering").await;
-    assert_eq!(view["output"], output.as_str(), "until then it is here");
-    server.answer_with(204);
-    result_is(&machine, &job, "delivered").await;
-    assert_eq!(server.at(&job).last().expect("sent").json(), output.as_str());
-
-    server.answer_with(410);
-    let job = called(&machine, "echo", json!(2)).await;
-    let view = result_is(&machine, &job, "undelivered").await;
-    assert_eq!(
-        (&view["output"], &view["result"]["detail"]),
-        (&json!(2), &json!("it answered 410")),
-        "{view}"
-    );
-    assert_eq!(machine.get(&format!("/jobs/{job}/result")).await.ok(), json!(2));
-    assert_eq!(server.at(&job).len(), 1, "it said never again");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_webhook_hears_of_jobs_that_are_cancelled_wherever_they_are() {
-    let home = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start_with(home.path(), &["--results-to", "127.0.0.0/8"]);
-    let server = Server::start().await;
-    let url = format!("http://{}/hook", server.address);
-    let more = json!({"concurrency": 1, "timeout_ms": 600_000, "results": {"sink": {"kind": "webhook", "url": url}}});
-    machine.deploy_with("busy", "javascript", BUSY, more).await.ok();
-    let mut jobs = vec![accepted(&machine, "busy", json!(300_000)).await];
-    running_on(&machine, &jobs[0]).await;
-    for _ in 0..3 {
-        jobs.push(accepted(&machine, "busy", json!(300_000)).await);
-    }
-    let cancel = async |machine: &Machine, job: &str| {
-        let answer = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
-        assert_eq!(answer.status.as_u16(), 204, "{}", answer.body);
-        let view = machine.get(&format!("/jobs/{job}")).await.ok();
-        assert_eq!(view["state"], "cancelled", "{view}");
-    };
-    // Waiting behind another; running; and of an earlier start, whether they have been taken up again or not.
-    cancel(&machine, &jobs[3]).await;
-    cancel(&machine, &jobs[0]).await;
-    let machine = machine.kill_and_restart();
-    cancel(&machine, &jobs[1]).await;
-    cancel(&machine, &jobs[2]).await;
-    for job in &jobs {
-        result_is(&machine, job, "delivered").await;
-        let told = server.at("/hook");
-        let mut of_job = told
-            .iter()
-            .map(Seen::json)
-            .filter(|told| told["job_id"] == job.as_str());
-        let told = of_job.next().expect("it was told");
-        assert_eq!(
-            (&told["state"], &told["error"]["code"]),
-            (&json!("cancelled"), &json!(Code::JobCancelled))
-        );
-        let again = machine.ask(Method::DELETE, &format!("/jobs/{job}"), None).await;
-        again.refused(409, Code::JobFinished);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -18,14 +18,14 @@ use piecework_api::{
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, Roles, SignedTransaction, Transaction};
 use piecework_model::{
-    AccountId, Code, Counters, Digest, Domain, FunctionId, JobId, JobStatus, Language, LeaseId, NetworkId, Prices,
-    Receipt, Rejection, Salt, Seal, SecretKey, Ticket,
+    AccountId, Code, Counters, Digest, Domain, FunctionId, JobStatus, Language, LeaseId, NetworkId, Prices, Receipt,
+    Rejection, Salt, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
     link::{Agent, Fetcher, LinkFailure, dial, keep_linked},
 };
-use piecework_sandbox::{BackendName, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
+use piecework_sandbox::{BackendName, Finished, LoadError, Logs, Outcome, Probe};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -38,32 +38,7 @@ pub enum Lie {
     Honest,
     /// Another output than the function's, consistently signed.
     Garbage,
-    /// An output over the limit.
-    TooMuch,
-    /// A receipt for another job.
-    ForAnotherJob,
-    /// A receipt of a ticket that it was not given.
-    OfAnotherTicket,
-    /// A receipt in somebody else's name.
-    ForSomeoneElse,
-    /// A receipt over another output than the one that it sends.
-    OtherDigest,
-    /// The delivery of the job before, once more.
-    Replayed,
-    /// More CPU time than there was.
-    TooMuchTime,
-    /// A price above that of its own counters.
-    TooDear,
-    /// Megabytes of logs beside an honest output.
-    TooManyLogs,
-    /// An exception that says megabytes of itself.
-    LongError,
-    /// It takes its time, and claims all of it: nothing that was seen contradicts it.
-    Slow,
 }
-
-/// As long as a slow run takes.
-pub const SLOW: Duration = Duration::from_millis(300);
 
 pub struct Rogue {
     shared: Arc<Shared>,
@@ -75,15 +50,12 @@ struct Shared {
     network: NetworkId,
     profile: Profile,
     lie: Mutex<Lie>,
-    /// Whether it answers the reference job rightly.
-    computes: bool,
-    last: Mutex<Option<Delivery>>,
     jobs: AtomicU64,
 }
 
 impl Rogue {
     /// Registers, offers at half the usual price, links; returns when the controller sees it.
-    pub async fn join(machine: &Machine, name: &str, lie: Lie, computes: bool) -> Self {
+    pub async fn join(machine: &Machine, name: &str) -> Self {
         let key = key_of(name);
         let account = AccountId::of(&key.public());
         let client = Client::new(&machine.url, None).expect("a URL");
@@ -92,21 +64,16 @@ impl Rogue {
         let profile = profile(account, name);
         register(&client, &key, network, &profile, code).await;
         offer(&client, &key, network, &profile).await;
-        Self::link(machine, name, lie, computes).await
+        Self::link(machine, name).await
     }
 
-    /// Comes back with the account that it has.
-    pub async fn back(machine: &Machine, name: &str) -> Self {
-        Self::link(machine, name, Lie::Honest, true).await
-    }
-
-    async fn link(machine: &Machine, name: &str, lie: Lie, computes: bool) -> Self {
+    async fn link(machine: &Machine, name: &str) -> Self {
         let key = key_of(name);
         let account = AccountId::of(&key.public());
         let client = Client::new(&machine.url, None).expect("a URL");
         let network = client.ledger_status().await.expect("answers").network;
         let profile = profile(account, name);
-        let shared = Shared::new(&key, network, profile, (lie, computes));
+        let shared = Shared::new(&key, network, profile);
         let agent = Agent::new(key, network, rand::random(), shared.clone(), Fetcher::default());
         let shutdown = CancellationToken::new();
         let url = link_of(machine);
@@ -141,7 +108,7 @@ pub async fn knock(machine: &Machine, key: &SecretKey, profile: Profile) -> Link
     const LET_IN_AFTER: Duration = Duration::from_secs(5);
     let client = Client::new(&machine.url, None).expect("a URL");
     let network = client.ledger_status().await.expect("answers").network;
-    let shared = Shared::new(key, network, profile, (Lie::Honest, true));
+    let shared = Shared::new(key, network, profile);
     let agent = Agent::new(key.clone(), network, rand::random(), shared, Fetcher::default());
     let wire = dial(&link_of(machine)).await.expect("it answers");
     let ended = tokio::time::timeout(LET_IN_AFTER, agent.session(wire, &|_| Ok(()), now_ms)).await;
@@ -157,8 +124,7 @@ pub fn key_of(name: &str) -> SecretKey {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("past 1970");
-    u64::try_from(since.as_millis()).expect("fits")
+    piecework_model::unix_ms(SystemTime::now())
 }
 
 pub fn profile(account: AccountId, name: &str) -> Profile {
@@ -254,29 +220,26 @@ pub async fn offer(client: &Client, key: &SecretKey, network: NetworkId, profile
 }
 
 impl Shared {
-    fn new(key: &SecretKey, network: NetworkId, profile: Profile, (lie, computes): (Lie, bool)) -> Arc<Self> {
+    fn new(key: &SecretKey, network: NetworkId, profile: Profile) -> Arc<Self> {
         Arc::new(Self {
             key: key.clone(),
             network,
             profile,
-            lie: Mutex::new(lie),
-            computes,
-            last: Mutex::new(None),
+            lie: Mutex::new(Lie::Honest),
             jobs: AtomicU64::new(0),
         })
     }
+}
 
-    /// What an honest provider would answer: the event, or the result of the reference job.
-    fn honest(&self, work: &Work, event: &Bytes) -> Bytes {
-        if work.name != "piecework-reference" {
-            return event.clone();
-        }
-        let asked: Value = serde_json::from_slice(event).expect("JSON");
-        let number = |field: &str| u32::try_from(asked[field].as_u64().expect("a number")).expect("32 bits");
-        let step = |x: u32, _| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let answer = (0..number("rounds")).fold(number("seed"), step);
-        Bytes::from(if self.computes { answer } else { answer ^ 1 }.to_string())
+/// What an honest provider would answer: the event, or the result of the reference job.
+fn honest(work: &Work, event: &Bytes) -> Bytes {
+    if work.name != "piecework-reference" {
+        return event.clone();
     }
+    let asked: Value = serde_json::from_slice(event).expect("JSON");
+    let number = |field: &str| u32::try_from(asked[field].as_u64().expect("a number")).expect("32 bits");
+    let step = |x: u32, _| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    Bytes::from((0..number("rounds")).fold(number("seed"), step).to_string())
 }
 
 /// As an honest provider writes it.
@@ -316,68 +279,6 @@ fn delivered((ticket, salt): (&Ticket, Option<&Salt>), output: Bytes, cpu_us: u6
     }
 }
 
-fn lied(lie: Lie, (ticket, salt): (&Ticket, Option<&Salt>), output: Bytes, before: Option<Delivery>) -> Delivery {
-    let honest = delivered((ticket, salt), output, 500);
-    let receipt = honest.receipt.clone();
-    let with = |receipt| Delivery {
-        receipt,
-        ..honest.clone()
-    };
-    match lie {
-        Lie::Honest => honest,
-        Lie::Garbage => delivered((ticket, salt), Bytes::from_static(b"\"garbage\""), 500),
-        Lie::TooMuch => delivered((ticket, salt), Bytes::from(vec![b'1'; 7 << 20]), 500),
-        Lie::ForAnotherJob => with(Receipt {
-            job: JobId([7; 16]),
-            ..receipt
-        }),
-        Lie::OfAnotherTicket => with(Receipt {
-            sequence: receipt.sequence + 1,
-            ..receipt
-        }),
-        Lie::ForSomeoneElse => with(Receipt {
-            provider: AccountId([7; 20]),
-            ..receipt
-        }),
-        Lie::OtherDigest => with(Receipt {
-            output: Digest::of(b"another"),
-            ..receipt
-        }),
-        Lie::Replayed => before.unwrap_or(honest),
-        Lie::TooMuchTime => delivered((ticket, salt), honest_output(&honest), 3_600_000_000),
-        Lie::TooDear => with(Receipt {
-            price_ucr: receipt.price_ucr + 1,
-            ..receipt
-        }),
-        Lie::TooManyLogs => {
-            let mut flooded = honest;
-            flooded.finished.logs.add(LogLevel::Info, &"flood\n".repeat(1 << 20));
-            flooded
-        }
-        Lie::LongError => {
-            let mut long = delivered((ticket, salt), Bytes::new(), 500);
-            long.receipt.status = JobStatus::Failed;
-            long.finished.outcome = Outcome::Raised(Raised {
-                kind: "k".repeat(1 << 20),
-                message: "m".repeat(1 << 20),
-                stack: "s".repeat(1 << 20),
-            });
-            long
-        }
-        Lie::Slow => {
-            let most = u64::try_from(SLOW.as_micros()).expect("fits");
-            delivered((ticket, salt), honest_output(&honest), most - 10_000)
-        }
-    }
-}
-
-fn honest_output(delivery: &Delivery) -> Bytes {
-    match &delivery.finished.outcome {
-        Outcome::Returned(output) => output.clone(),
-        other => panic!("it returned: {other:?}"),
-    }
-}
-
 #[async_trait]
 impl ProviderLink for Shared {
     fn profile(&self) -> &Profile {
@@ -398,21 +299,14 @@ impl ProviderLink for Shared {
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
         let is_reference = order.work.name == "piecework-reference";
-        let lie = match is_reference {
-            true => Lie::Honest,
-            false => *self.lie.lock(),
+        let output = match *self.lie.lock() {
+            Lie::Garbage if !is_reference => Bytes::from_static(b"\"garbage\""),
+            Lie::Honest | Lie::Garbage => honest(&order.work, &order.event),
         };
-        if lie == Lie::Slow {
-            tokio::time::sleep(SLOW).await;
-        }
-        let output = self.honest(&order.work, &order.event);
-        let before = self.last.lock().clone();
-        let delivery = lied(lie, (&order.ticket, order.salt.as_ref()), output, before);
         if !is_reference {
             self.jobs.fetch_add(1, Ordering::SeqCst);
         }
-        *self.last.lock() = Some(delivery.clone());
-        Ok(delivery)
+        Ok(delivered((&order.ticket, order.salt.as_ref()), output, 500))
     }
 
     async fn accept_seal(&self, _seal: Seal, _sequences: Vec<u64>) -> Result<(), Refusal> {

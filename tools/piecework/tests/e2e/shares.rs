@@ -6,11 +6,7 @@ use piecework_model::Code;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::{
-    machine::Machine,
-    providers::until,
-    rogue::{Lie, Rogue},
-};
+use crate::{machine::Machine, providers::until, rogue::Rogue};
 
 const ECHO: &str = "export default (event) => event;\n";
 
@@ -97,7 +93,7 @@ async fn strangers_bring_no_public_function_into_quarantine() {
 async fn a_newcomers_computer_gets_no_job_with_secrets_unless_its_developer_says_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());
-    let newcomer = Rogue::join(&machine, "newcomer", Lie::Honest, true).await;
+    let newcomer = Rogue::join(&machine, "newcomer").await;
     let ada = machine.person("ada", 10_000_000).await;
     let deploy = async |name: &str, placement: Value| {
         let body = json!({"name": name, "language": "javascript", "code": ECHO, "sandbox": "wasm",

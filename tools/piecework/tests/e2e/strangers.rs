@@ -17,7 +17,7 @@ use crate::{
     computer::{Computer, invite, provide, says},
     machine::Machine,
     providers::alone,
-    rogue::{Lie, Rogue, key_of, knock, link_of, offer, profile, register},
+    rogue::{Rogue, key_of, knock, link_of, offer, profile, register},
 };
 
 async fn refused(machine: &Machine, key: &SecretKey, profile: Profile, code: Code) {
@@ -79,7 +79,7 @@ async fn whoever_links_as_what_he_is_not_is_told_why() {
     }
 
     // The first program with a key keeps its place; the second is told so.
-    let rogue = Rogue::join(&machine, "twin", Lie::Honest, true).await;
+    let rogue = Rogue::join(&machine, "twin").await;
     let twin = key_of("twin");
     let again = profile(AccountId::of(&twin.public()), "twin");
     refused(&machine, &twin, again, Code::LinkAlreadyConnected).await;

@@ -207,58 +207,6 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
 }
 
 #[tokio::test]
-async fn tokens_do_what_their_scopes_say_and_no_more() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(directory.path());
-    machine.deploy("f", "javascript", "export default () => 1;\n").await;
-    let mint = async |scopes: Value| {
-        let made = machine
-            .ask(Method::POST, "/tokens", Some(json!({"scopes": scopes})))
-            .await
-            .ok();
-        (
-            made["token"].as_str().expect("a token").to_owned(),
-            made["id"].as_str().expect("an id").to_owned(),
-        )
-    };
-    let (view, view_id) = mint(json!(["view"])).await;
-    let (invoke, _) = mint(json!(["invoke"])).await;
-    let run = Some(json!({}));
-    machine.ask_as(Some(&view), Method::GET, "/functions", None).await.ok();
-    machine
-        .ask_as(Some(&view), Method::POST, "/execute/f", run.clone())
-        .await
-        .refused(403, Code::AuthScope);
-    machine
-        .ask_as(Some(&invoke), Method::POST, "/execute/f", run)
-        .await
-        .ok();
-    machine
-        .ask_as(Some(&invoke), Method::DELETE, "/functions/f", None)
-        .await
-        .refused(403, Code::AuthScope);
-    machine
-        .ask_as(Some(&invoke), Method::GET, "/functions", None)
-        .await
-        .refused(403, Code::AuthScope);
-    let more = Some(json!({"scopes": ["admin"]}));
-    machine
-        .ask_as(Some(&view), Method::POST, "/tokens", more)
-        .await
-        .refused(403, Code::TokenScopeNotHeld);
-    let path = format!("/tokens/{view_id}");
-    assert_eq!(machine.ask(Method::DELETE, &path, None).await.status.as_u16(), 204);
-    machine
-        .ask_as(Some(&view), Method::GET, "/functions", None)
-        .await
-        .refused(401, Code::AuthBadToken);
-    machine
-        .ask_as(Some("pw_forged"), Method::GET, "/functions", None)
-        .await
-        .refused(401, Code::AuthBadToken);
-}
-
-#[tokio::test]
 async fn row_5_to_7_the_bill_is_bounded_by_what_ran_and_nobody_without_credits_runs() {
     let directory = tempfile::tempdir().expect("a directory");
     let machine = Machine::start(directory.path());

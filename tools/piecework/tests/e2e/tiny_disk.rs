@@ -144,6 +144,8 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
     tiny.kill();
     // A start would make room by throwing away what it can unpack again.
     fs::remove_dir_all(data.join("unpacked")).expect("removed");
+    // And by giving up what it holds.
+    let _ = fs::remove_file(data.join("reserve"));
     disk.fill();
     refused_start(&data, &machine, &[]);
     let code = invite(&machine).await;

@@ -45,7 +45,7 @@ const PURE: [&str; 12] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 13] = [
+const BETWEEN_PORTS: [(&str, &str); 14] = [
     // What a contract asks of everybody who implements it.
     ("piecework-chain-conformance", "piecework-chain"),
     ("piecework-sandbox-conformance", "piecework-sandbox"),
@@ -65,6 +65,8 @@ const BETWEEN_PORTS: [(&str, &str); 13] = [
     ("piecework-sandbox-jail", "piecework-egress"),
     ("piecework-sandbox-jail", "piecework-sandbox"),
     ("piecework-sandbox-wasm", "piecework-sandbox"),
+    // Its workers stand behind walls of the same make.
+    ("piecework-sandbox-wasm", "piecework-sandbox-jail"),
 ];
 /// Adapters that only the composition root may name.
 const CONCRETE: [&str; 4] = [
@@ -80,7 +82,7 @@ const ENGINES: [(&str, &[&str]); 5] = [
     ("sqlx", &["piecework-store"]),
     ("wasmtime", &["piecework-sandbox-wasm"]),
     ("landlock", &["piecework-sandbox-jail"]),
-    ("seccompiler", &["piecework-sandbox-jail"]),
+    ("seccompiler", &["piecework-sandbox-jail", "piecework-sandbox-wasm"]),
 ];
 
 /// It checks what the others do, so nothing that they get wrong may be wrong in it too.

@@ -153,10 +153,10 @@ fn untested_examples(path: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Integration tests, examples, and build scripts (which cargo talks to by variables). A conformance suite is a test
+/// Integration tests, the doubles that tests use, examples, and build scripts (which cargo talks to by variables). A conformance suite is a test
 /// that other crates run.
 pub(super) fn is_test(path: &str) -> bool {
-    ["/tests/", "/benches/", "/examples/", "/conformance"]
+    ["/tests/", "/doubles/", "/benches/", "/examples/", "/conformance"]
         .iter()
         .any(|part| path.contains(part))
         || path.ends_with("/tests.rs")

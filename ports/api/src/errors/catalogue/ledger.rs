@@ -228,6 +228,11 @@ pub(super) const LEDGER: &[Entry] = &[
         "the sandbox failed on the provider's side; the job is not charged",
     ),
     code(
+        503,
+        Code::SandboxWorkerLost,
+        "the process that the developer's functions share on the provider ended in the middle of the job, which is not charged",
+    ),
+    code(
         409,
         Code::ReleaseNone,
         "every job in the list already has a receipt or an ack, or is not open",

@@ -217,6 +217,7 @@ impl Session {
                     | Outcome::Crashed(_)
                     | Outcome::OutputTooLarge
                     | Outcome::OutputInvalid(_)
+                    | Outcome::Lost
                     | Outcome::Streamed => Bytes::new(),
                 };
                 let output_bytes =

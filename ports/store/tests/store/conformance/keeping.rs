@@ -79,7 +79,7 @@ pub(super) async fn the_oldest_outputs_go_first_and_their_jobs_say_so(store: &dy
     let owed = ResultNote {
         job: jobs[1].id,
         function: jobs[1].function,
-        state: ResultState::Owed,
+        state: ResultState::Delivering,
         attempts: 0,
         next_at_ms: u64::MAX >> 1,
         expires_at_ms: None,

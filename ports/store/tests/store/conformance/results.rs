@@ -12,7 +12,7 @@ fn note(job: JobId, function: FunctionId) -> ResultNote {
     ResultNote {
         job,
         function,
-        state: ResultState::Owed,
+        state: ResultState::Delivering,
         attempts: 0,
         next_at_ms: NOW_MS,
         expires_at_ms: None,
@@ -100,7 +100,7 @@ pub(super) async fn what_is_kept_or_was_given_up_on_expires(store: &dyn Store) {
     for (state, expires) in [
         (ResultState::Kept, true),
         (ResultState::Undelivered, true),
-        (ResultState::Owed, false),
+        (ResultState::Delivering, false),
         (ResultState::Delivered, false),
         (ResultState::Expired, false),
     ] {

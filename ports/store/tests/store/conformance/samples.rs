@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Counters, Digest, EgressList, FunctionId, FunctionName, JobId, JobStatus, Language, LeaseId, Limits,
-    OwnerName, PublicKey,
+    AccountId, BackendName, Counters, Digest, EgressList, FunctionId, FunctionName, JobId, JobStatus, Language,
+    LeaseId, Limits, OwnerName, PublicKey,
 };
 use piecework_scheduler::Placement;
 
 use piecework_store::{
-    AcceptedJob, Function, Idempotency, Job, JobState, Policy, Roles, Scope, Settlement, Token, User, Version,
+    AcceptedJob, BackendReason, Function, Idempotency, Job, JobState, Policy, Roles, Scope, Settlement, Token, User,
+    Version,
 };
 
 /// 2026-01-01, the time samples begin at.
@@ -66,9 +67,9 @@ pub fn user(number: u64) -> User {
         sealed_key: Some(vec![1, 2, 3]),
         roles: Roles {
             developer: true,
-            operator: true,
             ..Roles::default()
         },
+        operator: true,
         created_at_ms: START_MS + number,
     }
 }
@@ -109,8 +110,8 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         code: digest(u64::from(number)),
         handler: Some("main.handler".to_owned()),
         limits: Limits::DEFAULT,
-        backend: "wasm".to_owned(),
-        backend_reason: "the default for python".to_owned(),
+        backend: BackendName::Wasm,
+        backend_reason: BackendReason::Chosen("the default for python".to_owned()),
         env: BTreeMap::from([("MODE".to_owned(), "test".to_owned())]),
         sealed_secrets: vec![0, 255, 7],
         secret_names: vec!["TOKEN".to_owned()],
@@ -133,7 +134,7 @@ pub fn finished(number: u64, function: FunctionId, developer: AccountId) -> Job 
     let id = job_id(number);
     Job {
         provider: Some(account(7_000_001)),
-        backend: "wasm".to_owned(),
+        backend: Some(BackendName::Wasm),
         state: JobState::Succeeded,
         cold: number.is_multiple_of(3),
         queued_us: 11,

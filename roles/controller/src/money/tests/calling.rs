@@ -9,9 +9,9 @@ use piecework_model::{Code, Digest, FunctionId, Language, Limits};
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::{self as scheduler, Placement, Request, Trust};
-use piecework_store::{Function, Version};
+use piecework_store::{BackendReason, Function, Version};
 
-use super::{CONTROLLER, Clock as _, DEVELOPER, World, account, provider::PRICES};
+use super::{CONTROLLER, Clock as _, DEVELOPER, PRICES, World, account};
 use crate::{
     calls::{
         invoke::{self, Done, Invocation, Purpose},
@@ -45,6 +45,7 @@ fn function() -> Function {
 
 fn live() -> Live {
     let work = Work {
+        owner: None,
         function: FUNCTION,
         version: 1,
         name: "f".to_owned(),
@@ -65,8 +66,8 @@ fn live() -> Live {
             code: work.code,
             handler: None,
             limits: work.limits,
-            backend: work.backend.to_string(),
-            backend_reason: String::new(),
+            backend: work.backend,
+            backend_reason: BackendReason::AskedFor,
             env: Default::default(),
             sealed_secrets: Vec::new(),
             secret_names: Vec::new(),
@@ -80,7 +81,7 @@ fn live() -> Live {
             created_at_ms: 0,
         },
         request: Request {
-            backend: work.backend.to_string(),
+            backend: work.backend,
             language: work.language,
             memory_bytes: work.limits.memory_bytes,
             egress: false,

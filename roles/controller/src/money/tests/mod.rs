@@ -3,41 +3,31 @@
 
 mod calling;
 mod following;
-mod ledger;
-mod memory;
-mod provider;
+mod leasing;
 mod settling;
-pub(crate) mod turned;
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use piecework_blobs::{BlobSize, Blobs, BlobsError};
-use piecework_chain::Chain;
-use piecework_ledger::{
-    Action, Genesis, GenesisPeer, Grant, Key, OpenLease, Params, Roles, SignedTransaction, Subject, Transaction, Value,
-};
-use piecework_model::{
-    AccountId, Credits, Digest, JobId, JobStatus, LeaseId, PublicKey, Receipt, Rejection, SecretKey,
-};
+use piecework_ledger::{Action, OpenLease, Subject};
+use piecework_model::{Credits, Digest, JobId, JobStatus, LeaseId, Receipt};
 use piecework_packages::Packages;
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
-use piecework_sink::{Deliver, Parcel, Sink, Undelivered};
 use piecework_store::{Job, Jobs as _, Settlement};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    ledger::Ledger,
-    memory::Memory,
-    provider::{COUNTERS, Double, PRICES},
-    turned::Turned,
-};
 use crate::{
     Clock, Controller, Options, Tuning,
     clock::within,
     codecs,
+    doubles::{
+        ledger::Ledger,
+        memory::Memory,
+        nothing::Nothing,
+        provider::{COUNTERS, Double, PRICES},
+        turned::Turned,
+        world::{CONTROLLER, DEVELOPER, PROVIDER, account, genesis, key, signed},
+    },
     money::outbox::{LaneKey, Outgoing},
 };
 
@@ -54,58 +44,8 @@ struct World {
     jobs: u64,
 }
 
-fn key(of: u8) -> SecretKey {
-    SecretKey::from_seed([of; 32])
-}
-
-fn account(of: u8) -> AccountId {
-    AccountId::of(&key(of).public())
-}
-
-const CONTROLLER: u8 = 1;
-const DEVELOPER: u8 = 2;
-/// And above.
-const PROVIDER: u8 = 10;
-
-fn genesis(providers: u8) -> Genesis {
-    let everybody = [CONTROLLER, DEVELOPER]
-        .into_iter()
-        .chain(PROVIDER..PROVIDER + providers);
-    let grant = |who: u8| Grant {
-        name: format!("account-{who}").parse().expect("a name"),
-        key: key(who).public(),
-        roles: Roles::default(),
-        amount: Credits(1 << 60),
-    };
-    Genesis {
-        network_name: "test".into(),
-        created_at_ms: 1,
-        params: Params {
-            commission_ppm: 30_000,
-            offer_deposit: Credits(500),
-            window_blocks: 1_000,
-            jobs_per_settlement_max: 1_000,
-            transactions_per_block_max: 2_000,
-            lane_intervals_max: 4_096,
-            epoch_blocks: 240,
-        },
-        peers: vec![GenesisPeer {
-            key: PublicKey([9; 32]),
-            owner: format!("account-{CONTROLLER}").parse().expect("a name"),
-            address: "localhost:1".into(),
-        }],
-        grants: everybody.map(grant).collect(),
-    }
-}
-
-/// By the account's next nonce but for `ahead`.
-fn signed(ledger: &Ledger, who: u8, ahead: u64, action: Action) -> SignedTransaction {
-    let sender = account(who);
-    let nonce = match ledger.value(&Key::Account(sender)) {
-        Some(Value::Account(account)) => account.nonce + ahead,
-        _ => panic!("no account {who}"),
-    };
-    SignedTransaction::sign(Transaction { sender, nonce, action }, &key(who), &ledger.network())
+fn named(of: u8) -> (u8, String) {
+    (of, format!("account-{of}"))
 }
 
 fn open_lease(ledger: &Ledger) -> LeaseId {
@@ -129,11 +69,13 @@ fn open_lease(ledger: &Ledger) -> LeaseId {
 impl World {
     /// A controller that runs, one developer with an open lease, and so many providers, who answer at once.
     async fn start(providers: u8) -> Self {
-        let ledger = Ledger::of(&genesis(providers));
+        let mut everybody = vec![named(CONTROLLER), named(DEVELOPER)];
+        everybody.extend((PROVIDER..PROVIDER + providers).map(named));
+        let ledger = Ledger::of(&genesis(&everybody));
         let lease = open_lease(&ledger);
         let store = Memory::new();
         let (shutdown, clock) = (CancellationToken::new(), Turned::start());
-        let double = |of| Double::new(&format!("account-{of}"), &key(of), ledger.network(), clock.clone());
+        let double = |of| Double::new(&format!("account-{of}"), &key(of), ledger.network_id(), clock.clone());
         let providers: Vec<Arc<Double>> = (PROVIDER..PROVIDER + providers).map(double).collect();
         let links = providers.iter().map(|double| double.clone() as Arc<dyn ProviderLink>);
         let options = Options {
@@ -265,46 +207,5 @@ fn record(outgoing: &Outgoing) -> Job {
             mark: outgoing.mark,
         }),
         ..queued
-    }
-}
-
-/// Keeps and brings nothing: money needs neither.
-struct Nothing;
-
-#[async_trait]
-impl Blobs for Nothing {
-    async fn put(&self, bytes: Bytes) -> Result<Digest, BlobsError> {
-        Ok(Digest::of(&bytes))
-    }
-
-    async fn get(&self, digest: &Digest) -> Result<Bytes, BlobsError> {
-        Err(BlobsError::NotFound(*digest))
-    }
-
-    async fn has(&self, _: &Digest) -> Result<bool, BlobsError> {
-        Ok(false)
-    }
-
-    async fn size(&self, _: &Digest) -> Result<Option<BlobSize>, BlobsError> {
-        Ok(None)
-    }
-
-    async fn list(&self) -> Result<Vec<Digest>, BlobsError> {
-        Ok(Vec::new())
-    }
-
-    async fn delete(&self, _: &Digest) -> Result<bool, BlobsError> {
-        Ok(false)
-    }
-}
-
-#[async_trait]
-impl Deliver for Nothing {
-    fn check(&self, _: &Sink) -> Result<(), Rejection> {
-        Ok(())
-    }
-
-    async fn deliver(&self, _: &Sink, _: &Parcel) -> Result<(), Undelivered> {
-        Err(Undelivered::Forbidden)
     }
 }

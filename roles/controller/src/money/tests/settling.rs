@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use piecework_ledger::{Key, Value};
 
-use super::{
-    Clock as _, SETTLE_EVERY, World,
-    provider::Answers::{After, AtOnce, Never, WithRefusal},
-};
+use super::{Clock as _, SETTLE_EVERY, World};
+use crate::doubles::provider::Answers::{After, AtOnce, Never, WithRefusal};
 
 #[tokio::test]
 async fn a_provider_that_never_answers_delays_nobody_else_and_is_paid_when_it_does() {

@@ -7,7 +7,7 @@ use piecework_model::{Code, Digest, FunctionId, Language, LeaseId, Limits, Seal}
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
 use piecework_sandbox::{BackendName, LoadError, Probe};
 use piecework_scheduler::{Finding, Policy, Request, Standing};
-use piecework_store::{Function, Version};
+use piecework_store::{BackendReason, Function, Version};
 
 use super::*;
 use crate::{
@@ -97,6 +97,7 @@ fn fake(account: u8, slots: u32) -> Arc<Fake> {
 fn live(number: u8, concurrency: u32) -> Arc<Live> {
     let id = FunctionId([number; 12]);
     let work = Work {
+        owner: None,
         function: id,
         version: 1,
         name: "f".into(),
@@ -115,8 +116,8 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         code: work.code,
         handler: None,
         limits: work.limits,
-        backend: "wasm".into(),
-        backend_reason: String::new(),
+        backend: BackendName::Wasm,
+        backend_reason: BackendReason::AskedFor,
         env: Default::default(),
         sealed_secrets: Vec::new(),
         secret_names: Vec::new(),
@@ -130,7 +131,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         created_at_ms: 0,
     };
     let request = Request {
-        backend: "wasm".into(),
+        backend: BackendName::Wasm,
         language: Language::Python,
         memory_bytes: 1 << 20,
         egress: false,

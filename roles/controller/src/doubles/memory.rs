@@ -15,7 +15,7 @@ use piecework_store::*;
 use tokio::sync::Notify;
 
 #[derive(Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     jobs: Mutex<BTreeMap<JobId, Job>>,
     values: Mutex<BTreeMap<(String, String), Vec<u8>>>,
     functions: Mutex<BTreeMap<FunctionId, Function>>,
@@ -32,34 +32,34 @@ pub(super) struct Memory {
 type Stored<T> = Result<T, StoreFailure>;
 
 impl Memory {
-    pub(super) fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
     /// From now on its disk is full, but for jobs that end.
-    pub(super) fn set_broken(&self, is_broken: bool) {
+    pub(crate) fn set_broken(&self, is_broken: bool) {
         self.is_broken.store(is_broken, Ordering::Relaxed);
     }
 
-    pub(super) fn set_full(&self, is_full: bool) {
+    pub(crate) fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Relaxed);
     }
 
-    pub(super) fn put_function(&self, function: Function) {
+    pub(crate) fn put_function(&self, function: Function) {
         self.functions.lock().insert(function.id, function);
     }
 
     /// Resolves when the next block is written.
-    pub(super) async fn written(&self) {
+    pub(crate) async fn written(&self) {
         self.written.notified().await;
     }
 
-    pub(super) fn commits(&self) -> usize {
+    pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::Relaxed)
     }
 
     /// Values of the spaces that begin so.
-    pub(super) fn values_in(&self, space: &str) -> usize {
+    pub(crate) fn values_in(&self, space: &str) -> usize {
         self.values
             .lock()
             .keys()

@@ -1,17 +1,16 @@
 //! Accounts that owe: an invite lends, the sponsor has it held, and jobs are paid with it.
 
+use axum::http::Method;
 use piecework_model::Code;
-use reqwest::Method;
 use serde_json::json;
 
-use crate::{machine::Machine, providers::ECHO};
+use crate::doubles::machine::{Machine, until};
 
 const LENT: i64 = 2_000_000;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn whoever_is_lent_a_limit_by_an_invite_works_without_credits() {
-    let home = tempfile::tempdir().expect("a directory");
-    let machine = Machine::start(home.path());
+    let machine = Machine::start().await;
     machine
         .ask(Method::POST, "/invites", Some(json!({"lend_ucr": -1})))
         .await
@@ -31,16 +30,15 @@ async fn whoever_is_lent_a_limit_by_an_invite_works_without_credits() {
     let sponsor = machine.get("/accounts/operator").await.ok();
     assert_eq!(sponsor["held_ucr"].as_i64(), held.map(|held| held + LENT), "{sponsor}");
 
-    let function = json!({"name": "echo", "language": "javascript", "code": ECHO});
+    let function = json!({"name": "echo", "language": "javascript", "code": "echo"});
     let deployed = machine.ask_as(Some(token), Method::POST, "/functions", Some(function));
     deployed.await.ok();
     let call = machine.ask_as(Some(token), Method::POST, "/execute/echo", Some(json!({"input": 1})));
     let job = call.await.ok()["job_id"].as_str().expect("an id").to_owned();
-    let deadline = std::time::Instant::now() + crate::machine::SETTLED_WITHIN;
-    while machine.posted("ada").await >= 0 {
-        assert!(std::time::Instant::now() < deadline, "{job} is never paid");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until(&format!("{job} is paid"), async || {
+        (machine.posted("ada").await < 0).then_some(())
+    })
+    .await;
     assert!(machine.posted("ada").await > -LENT);
 
     // What is lent to an account that is there already: raised, lowered, covered, and by nobody but its sponsor.

@@ -11,7 +11,7 @@ use piecework_model::{Digest, NetworkId};
 use piecework_proof::Header;
 use tokio::sync::watch;
 
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     network: NetworkId,
     written: Arc<Mutex<Written>>,
     height: watch::Sender<u64>,
@@ -24,7 +24,7 @@ struct Written {
 }
 
 impl Ledger {
-    pub(super) fn of(genesis: &Genesis) -> Arc<Self> {
+    pub(crate) fn of(genesis: &Genesis) -> Arc<Self> {
         let state = genesis.state().expect("sound").into_iter();
         let written = Written {
             state: state.filter_map(|(key, value)| Some((key, value?))).collect(),
@@ -38,7 +38,7 @@ impl Ledger {
     }
 
     /// The next block, of these.
-    pub(super) fn block(&self, transactions: Vec<SignedTransaction>) -> Arc<FinalBlock> {
+    pub(crate) fn block(&self, transactions: Vec<SignedTransaction>) -> Arc<FinalBlock> {
         let mut written = self.written.lock();
         let height = written.blocks.len() as u64 + 1;
         let context = BlockContext {
@@ -63,12 +63,20 @@ impl Ledger {
         block
     }
 
-    pub(super) fn value(&self, key: &Key) -> Option<Value> {
+    pub(crate) fn network_id(&self) -> NetworkId {
+        self.network
+    }
+
+    pub(crate) fn value(&self, key: &Key) -> Option<Value> {
         self.written.lock().state.get(key).cloned()
     }
 
+    pub(crate) fn all(&self) -> BTreeMap<Key, Value> {
+        self.written.lock().state.clone()
+    }
+
     /// Resolves at the next block.
-    pub(super) async fn grown(&self) {
+    pub(crate) async fn grown(&self) {
         let mut height = self.height.subscribe();
         height.changed().await.expect("it lives");
     }

@@ -1,46 +1,33 @@
 //! Where a developer's jobs run: each thing that a function may ask of a provider, on a network of two.
 
+use axum::http::Method;
 use piecework_model::Code;
 use serde_json::{Value, json};
 
-use crate::{
-    computer::{Computer, invite, provider},
-    machine::{Answer, Machine},
+use crate::doubles::{
+    answer::Answer,
+    machine::{Machine, Setup, named, until},
 };
 
-const ECHO: &str = "export default (event) => event;\n";
-/// Busy for as many milliseconds as it is told.
-const BUSY: &str = "export default (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };\n";
-
-/// This machine's provider is `provider`, of the region `local`; the other one is cheaper, smaller and has a label.
-async fn two_providers(home: &tempfile::TempDir, away: &tempfile::TempDir, slots: &str) -> (Machine, Computer) {
-    let machine = Machine::start(home.path());
-    let code = invite(&machine).await;
-    let more = [
-        "--invite",
-        &code,
-        "--region",
-        "shelf",
-        "--label",
-        "gpu",
-        "--memory",
-        "256MiB",
-        // Far cheaper than the other one, however slow it seems on a busy machine.
-        "--price-cpu",
-        "10",
-        "--price-memory",
-        "1",
-        "--slots",
-        slots,
-    ];
-    let shelf = Computer::start(away.path(), &machine.url, "shelf", &more);
-    (machine, shelf)
+/// The controller's own provider is `provider`, of the region `local`; the other one is cheaper, smaller and has a label.
+async fn two_providers() -> Machine {
+    let mut shelf = named("shelf", 1);
+    shelf.region = "shelf".to_owned();
+    shelf.labels = vec!["gpu".to_owned()];
+    shelf.memory_bytes = 256 << 20;
+    shelf.prices.cpu_ucr_per_s = 10;
+    shelf.prices.memory_ucr_per_gib_s = 1;
+    Machine::start_with(Setup {
+        others: vec![shelf],
+        ..Setup::default()
+    })
+    .await
 }
 
 async fn deploy(machine: &Machine, name: &str, placement: Value, more: Value) -> Answer {
     let mut settings = more;
     settings["placement"] = placement;
-    machine.deploy_with(name, "javascript", ECHO, settings).await
+    machine.deploy_with(name, "echo", settings).await
 }
 
 /// The id of the provider that runs a call of the function, and why the other did not.
@@ -48,20 +35,16 @@ async fn runs_on(machine: &Machine, name: &str) -> (Value, Value) {
     let answer = machine.call(name, json!(1)).await;
     let job = answer.headers["x-job-id"].to_str().expect("text").to_owned();
     answer.ok();
-    let view = machine.get(&format!("/jobs/{job}")).await.ok();
+    let view = machine.job(&job).await;
     (
         view["provider"].clone(),
         view["passed_over"]["providers"][0]["reason"].clone(),
     )
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_job_runs_where_its_function_asks_and_the_record_says_why_not_elsewhere() {
-    let (home, away) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
-    let (machine, _shelf) = two_providers(&home, &away, "4").await;
+    let machine = two_providers().await;
     let local = json!("provider");
     let shelf = json!("shelf");
     let cases = [
@@ -113,20 +96,13 @@ async fn a_job_runs_where_its_function_asks_and_the_record_says_why_not_elsewher
     }
     // A part that is not given stays; an empty one is lifted.
     let update = json!({"placement": {"labels": [], "region": "shelf"}});
-    let updated = machine
-        .ask(reqwest::Method::PUT, "/functions/label", Some(update))
-        .await
-        .ok();
+    let updated = machine.ask(Method::PUT, "/functions/label", Some(update)).await.ok();
     assert_eq!(updated["placement"], json!({"region": "shelf"}));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_code() {
-    let (home, away) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
-    let (machine, shelf) = two_providers(&home, &away, "4").await;
+    let machine = two_providers().await;
     let reasons = async |placement| {
         let refused = deploy(&machine, "f", placement, json!({})).await;
         refused.refused(503, Code::ProviderNone);
@@ -190,26 +166,11 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
     deploy(&machine, "pinned", json!({"pin": ["shelf"]}), json!({}))
         .await
         .ok();
-    drop(shelf);
-    crate::providers::until("it is seen to be gone", async || {
-        (provider(&machine, "shelf").await["state"] == "gone").then_some(())
+    machine.provider("shelf").set_here(false);
+    until("it is seen to be gone", async || {
+        (machine.shown("shelf").await["state"] == "gone").then_some(())
     })
     .await;
     let refused = machine.call("pinned", json!(1)).await;
     refused.refused(503, Code::ProviderNone);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_jobs_never_share_the_last_slot_and_the_second_waits() {
-    let (home, away) = (
-        tempfile::tempdir().expect("a directory"),
-        tempfile::tempdir().expect("a directory"),
-    );
-    let (machine, _shelf) = two_providers(&home, &away, "1").await;
-    let pinned = json!({"placement": {"pin": ["shelf"]}});
-    machine.deploy_with("busy", "javascript", BUSY, pinned).await.ok();
-    let calls = (0..4).map(|_| machine.call("busy", json!(100)));
-    for answer in futures::future::join_all(calls).await {
-        assert_eq!(answer.ok()["output"], json!(100));
-    }
 }

@@ -1,0 +1,6 @@
+//! Accounts on a whole controller in one process.
+
+mod lending;
+mod limits;
+mod records;
+mod tokens;

@@ -1,0 +1,5 @@
+//! Calls on a whole controller in one process.
+
+mod queueing;
+mod results;
+mod trust;

@@ -1,0 +1,3 @@
+//! The HTTP API on a whole controller in one process.
+
+mod pages;

@@ -1,0 +1,3 @@
+//! Providers on a whole controller in one process.
+
+mod placement;
