@@ -1,4 +1,4 @@
-//! How often an account may ask, and how often a password may be guessed.
+//! How often an account may ask.
 
 use axum::http::Method;
 use piecework_model::Code;
@@ -38,20 +38,4 @@ async fn an_account_over_its_rate_waits_and_others_do_not() {
         list(&ada).await.status.is_success().then_some(())
     })
     .await;
-}
-
-#[tokio::test]
-async fn guessing_a_password_is_throttled() {
-    let machine = Machine::start().await;
-    machine.person("ada", 0).await;
-    let log_in = async |password: &str| {
-        let body = json!({"name": "ada", "password": password});
-        machine.ask_as(None, Method::POST, "/sessions", Some(body)).await
-    };
-    for _ in 0..10 {
-        log_in("wrong horse").await.refused(401, Code::AuthBadCredentials);
-    }
-    let refused = log_in("correct horse").await;
-    refused.refused(429, Code::AuthRateLimited);
-    assert_eq!(refused.headers["retry-after"], "60");
 }
