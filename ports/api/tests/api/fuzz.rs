@@ -27,7 +27,7 @@ const READ_TIMES: usize = 64;
 
 fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     let room = READ_TIMES * bytes.len() + (16 << 10);
-    match within(&PEAK, room, || parse_body::<T>(bytes)) {
+    match within(&PEAK, room, || parse_body::<T>(bytes).map_err(Box::new)) {
         Ok(body) => {
             let written = serde_json::to_vec(&body).expect("JSON");
             let again: T = parse_body(&written).expect("what is written can be read");

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use piecework_model::{Digest, EgressList, JobId, Language, Limits};
+use piecework_model::{AccountId, Digest, EgressList, JobId, Language, Limits};
 use piecework_sandbox::{Backend, Call, EgressMeter, Finished, Instance, Outcome, Program};
 use piecework_sandbox_jail::Jail;
 use serde_json::{Value, json};
@@ -26,6 +26,7 @@ impl Function {
         std::fs::write(bundle.path().join("main.py"), source).unwrap();
         std::fs::set_permissions(bundle.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let program = Program {
+            owner: AccountId([0; 20]),
             language: Language::Python,
             code: Digest::of(source.as_bytes()),
             directory: bundle.path().to_owned(),

@@ -401,7 +401,7 @@ async fn register_with_password(
     let account = AccountId::of(&key.public());
     let register = Register {
         name: name.clone(),
-        roles: roles,
+        roles,
         sponsor: None,
         owner: None,
     };

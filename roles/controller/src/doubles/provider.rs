@@ -292,7 +292,7 @@ fn delivered((ticket, salt): (&Ticket, Option<&Salt>), outcome: Outcome, counter
     let (output, status) = match &outcome {
         Outcome::Returned(output) => (Digest::of(output), JobStatus::Ok),
         Outcome::Stopped => (Digest::of(b""), JobStatus::Cancelled),
-        Outcome::Streamed => panic!("it streams nothing"),
+        Outcome::Streamed | Outcome::Lost => panic!("it neither streams nor loses its process"),
         Outcome::TimedOut => (Digest::of(b""), JobStatus::TimedOut),
         Outcome::OutOfMemory => (Digest::of(b""), JobStatus::OutOfMemory),
         Outcome::Raised(_) | Outcome::Crashed(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => {
