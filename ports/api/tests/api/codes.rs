@@ -21,7 +21,7 @@ const MAKING: [&str; 4] = ["new", "from", "refuse", "refusal"];
 
 /// Texts that are something else than a code: names of entries in the audit log, and an example in the API's description.
 const NO_CODES: [(&str, &str); 3] = [
-    ("tools/piecework/tests/e2e/oversight.rs", "function.stopped"),
+    ("roles/controller/src/functions/tests/life.rs", "function.stopped"),
     ("ports/store/tests/store/conformance/jobs.rs", "lease.closed"),
     ("ports/api/src/errors.rs", "function.not_found"),
 ];

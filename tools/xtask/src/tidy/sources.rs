@@ -48,12 +48,13 @@ const PLACES: [Place; 5] = [
         words: &["StatusCode"],
         allowed: &[
             "ports/api/",
+            "ports/serve/",
             "roles/controller/src/http/",
             "roles/controller/src/http.rs",
             "roles/peer/src/http/",
             "tools/",
         ],
-        message: "HTTP status codes live only in ports/api and the handlers",
+        message: "HTTP status codes live only in ports/api, ports/serve and the handlers",
     },
     Place {
         words: &[".unwrap()", ".unwrap_err()"],

@@ -42,27 +42,14 @@ async fn one_developers_queue_does_not_starve_anothers_call() {
     for answer in join_all((0..jobs).map(|_| accept())).await {
         assert_eq!(answer.status.as_u16(), 202, "{}", answer.body);
     }
-    until("every slot is taken and the others wait", async || {
-        (machine.gauge("jobs_in_line").await as usize == jobs - slots()).then_some(())
+    until("the slots that one developer may have are taken", async || {
+        (machine.gauge("jobs_in_line").await as usize >= jobs - slots()).then_some(())
     })
     .await;
-    let call = machine.call_as(&modest, "quick", Value::Null);
-    let beside = async {
-        until("the call waits too", async || {
-            (machine.gauge("jobs_in_line").await as usize > jobs - slots()).then_some(())
-        })
-        .await;
-        // One slot comes free.
-        let of_greedy = async |method: Method, path: String| machine.ask_as(Some(&greedy), method, &path, None).await;
-        let running = of_greedy(Method::GET, "/jobs?state=running".to_owned()).await.ok();
-        let first = running["items"][0]["id"].as_str().expect("one runs");
-        let cancelled = of_greedy(Method::DELETE, format!("/jobs/{first}")).await;
-        assert_eq!(cancelled.status.as_u16(), 204, "{}", cancelled.body);
-    };
-    let (called, ()) = tokio::join!(call, beside);
-    assert_eq!(called.ok()["output"], 2, "it had the least of the provider");
+    let called = machine.call_as(&modest, "quick", Value::Null).await;
+    assert_eq!(called.ok()["output"], 2);
     let in_line = machine.gauge("jobs_in_line").await as usize;
-    assert!(in_line >= jobs - slots() - 1, "the others wait still: {in_line}");
+    assert!(in_line >= jobs - slots(), "the others wait still: {in_line} of {jobs}");
     machine.provider("provider").release();
 }
 
