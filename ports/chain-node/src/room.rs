@@ -19,6 +19,8 @@ use commonware_runtime::Error;
 const AMPLE_BYTES: u64 = 1 << 30;
 /// With less than this, an attempt to make a file can only fail, and leaves half of one.
 const FILE_BYTES: u64 = 256 << 10;
+/// Attempts after a failure that does not say why, while there seems to be room: somebody may have made it since.
+const UNCLEAR_MAX: u32 = 20;
 /// Between attempts.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -57,9 +59,12 @@ impl Room {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let mut unclear = 0;
         loop {
             match attempt().await {
-                Err(error) if self.patient.load(Ordering::Relaxed) && self.is_for_want_of_room(&error) => {
+                Err(error)
+                    if self.patient.load(Ordering::Relaxed) && self.may_be_for_want_of_room(&error, &mut unclear) =>
+                {
                     if !self.waiting.swap(true, Ordering::Relaxed) {
                         tracing::error!("the disk is full: the ledger stands still until there is room");
                     }
@@ -76,13 +81,19 @@ impl Room {
         }
     }
 
-    fn is_for_want_of_room(&self, error: &Error) -> bool {
+    /// `unclear`: how often that was not to be told.
+    fn may_be_for_want_of_room(&self, error: &Error, unclear: &mut u32) -> bool {
         match error {
             Error::Io(cause) | Error::BlobOpenFailed(_, _, cause) | Error::BlobResizeFailed(_, _, cause) => {
                 matches!(cause.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
             }
             // They do not say why.
-            Error::PartitionCreationFailed(_) | Error::WriteFailed => self.free() < FILE_BYTES,
+            Error::PartitionCreationFailed(_) | Error::WriteFailed => {
+                if self.free() >= FILE_BYTES {
+                    *unclear += 1;
+                }
+                *unclear <= UNCLEAR_MAX
+            }
             _ => false,
         }
     }

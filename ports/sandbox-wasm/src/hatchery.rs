@@ -9,6 +9,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, Sender},
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,8 @@ const END_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Zygote {
     control: Mutex<OwnedFd>,
     process: Child,
+    /// The thread that started it ends with this.
+    _parent: Sender<()>,
 }
 
 impl Zygote {
@@ -40,10 +43,12 @@ impl Zygote {
     ) -> io::Result<Self> {
         let (ours, theirs) = packet_pair()?;
         patient(&ours)?;
-        let process = spawn(executable, options, (theirs, component), group)?;
+        let mut command = command(executable, options, (theirs, component), group)?;
+        let (process, parent) = spawn_to_stay(move || command.spawn())?;
         let zygote = Self {
             control: Mutex::new(ours),
             process,
+            _parent: parent,
         };
         match heard(&zygote.control.lock())? {
             (Event::Ready, _) => {}
@@ -129,12 +134,12 @@ pub(crate) fn kill(process: &OwnedFd) {
     signal(process.as_fd(), libc::SIGKILL);
 }
 
-fn spawn(
+fn command(
     executable: &Path,
     options: &ZygoteOptions,
     (control, component): (OwnedFd, File),
     group: Option<File>,
-) -> io::Result<Child> {
+) -> io::Result<Command> {
     let mut command = Command::new(executable);
     command
         .arg(ZYGOTE_ARGUMENT)
@@ -159,7 +164,23 @@ fn spawn(
             Ok(())
         });
     }
-    command.spawn()
+    Ok(command)
+}
+
+/// On a thread of its own: the kernel ends the zygote with the thread that started it, and threads of a pool come and go.
+fn spawn_to_stay(spawn: impl FnOnce() -> io::Result<Child> + Send + 'static) -> io::Result<(Child, Sender<()>)> {
+    let (started, starts) = mpsc::channel();
+    let (parent, ends) = mpsc::channel();
+    std::thread::Builder::new().name("wasm-zygote".into()).spawn(move || {
+        // Whoever asked waits for it.
+        let _ = started.send(spawn());
+        // Fails once the zygote is dropped.
+        let _ = ends.recv();
+    })?;
+    let child = starts
+        .recv()
+        .map_err(|_| io::Error::other("the zygote's thread panicked"))??;
+    Ok((child, parent))
 }
 
 fn above(descriptor: &OwnedFd) -> io::Result<OwnedFd> {

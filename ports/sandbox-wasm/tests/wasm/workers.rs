@@ -66,6 +66,24 @@ fn kill(pid: i32) {
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }
 
+#[test]
+fn workers_outlive_the_thread_that_asked_for_them() {
+    // Threads that block end as soon as they have nothing to do.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_keep_alive(Duration::from_millis(1))
+        .enable_all()
+        .build()
+        .expect("threads");
+    runtime.block_on(async {
+        let Some(backend) = backend() else { return };
+        let mut echoes = instance(&backend, ECHOES, 1).await;
+        assert_eq!(returned(&echoes.call(call("1")).await), 1);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(returned(&echoes.call(call("2")).await), 2);
+    });
+}
+
 async fn instance(backend: &Wasm, source: &str, owner: u8) -> Box<dyn Instance> {
     start(backend, &Bundle::new(&[("main.mjs", source)]), owner).await
 }

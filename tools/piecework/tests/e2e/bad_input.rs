@@ -109,7 +109,8 @@ async fn more_calls_than_the_function_takes_are_held_then_refused() {
         .ok();
     let answers = futures::future::join_all((0..14).map(|_| machine.call("slow", Value::Null))).await;
     let refused: Vec<_> = answers.iter().filter(|answer| !answer.status.is_success()).collect();
-    assert_eq!(refused.len(), 3, "one runs, ten wait, three are refused");
+    let said: Vec<_> = refused.iter().map(|answer| &answer.body).collect();
+    assert_eq!(refused.len(), 3, "one runs, ten wait, three are refused: {said:?}");
     for answer in refused {
         answer.refused(429, Code::FunctionTooMany);
         assert!(answer.headers.contains_key("retry-after"));

@@ -26,7 +26,8 @@ fn five_of_900_mib_never_run_at_once_in_3_gib() {
     let large = needs(1, 916);
     let admitted: Vec<_> = (0..5).map(|_| room.admit(0, &large, 0)).collect();
     let taken = admitted.iter().filter(|one| **one == Admission::Taken).count();
-    assert_eq!((taken, admitted[3]), (3, Admission::Full));
+    // A third would take what is kept for developers who hold nothing.
+    assert_eq!((taken, admitted[2]), (2, Admission::Full));
     assert!(room.memory_taken(0) <= 3 << 30);
     for word in 3..5 {
         waits(&mut room, large, &[0], word);
