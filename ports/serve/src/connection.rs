@@ -90,9 +90,9 @@ async fn answer(
     (place, limits): (Arc<Place>, Limits),
 ) -> Result<Response<super::leaving::Leaving>, std::convert::Infallible> {
     place.enter(Phase::Busy);
-    if let Some(why) = fault(&request) {
+    if let Some((status, why)) = fault(&request) {
         let mut response = Response::new(Body::from(why));
-        *response.status_mut() = StatusCode::BAD_REQUEST;
+        *response.status_mut() = status;
         let close = header::HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
         return Ok(leaving(response, place));
@@ -107,13 +107,20 @@ async fn answer(
     Ok(leaving(response, place))
 }
 
-/// What makes the request one that others may take for another one: it does not name its host, or names two.
-fn fault(request: &Request<Incoming>) -> Option<&'static str> {
-    let hosts = request.headers().get_all(header::HOST).iter().count();
-    match (request.version(), hosts) {
-        (_, 1) => None,
-        (Version::HTTP_09 | Version::HTTP_10, 0) => None,
-        (_, 0) => Some("the request has no Host header\n"),
-        (_, _) => Some("the request has more than one Host header\n"),
+/// What makes the request one that others may take for another one: it does not name its host, or names two. And a head
+/// that came in so few parts that it was read whole although it is too large.
+fn fault(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+    let fields = request.headers().iter();
+    let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes + request.uri().path().len() > HEAD_BYTES_MAX {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Some((status, "the head of the request is larger than 64 KiB\n"));
     }
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let why = match (request.version(), hosts) {
+        (_, 1) | (Version::HTTP_09 | Version::HTTP_10, 0) => return None,
+        (_, 0) => "the request has no Host header\n",
+        (_, _) => "the request has more than one Host header\n",
+    };
+    Some((StatusCode::BAD_REQUEST, why))
 }
