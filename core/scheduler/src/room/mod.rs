@@ -188,6 +188,8 @@ impl<L: PartialEq, T> Room<L, T> {
     pub fn lower(&mut self, provider: usize, most: u32) {
         let berth = &mut self.berths[provider];
         berth.ceiling = berth.ceiling.min(most);
+        // With so few slots nothing is in reserve, neither slots nor memory: somebody who waits may have what was.
+        self.stir(provider);
     }
 
     pub fn taken(&self, provider: usize) -> u32 {

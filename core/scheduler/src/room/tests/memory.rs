@@ -106,3 +106,14 @@ fn memory_is_kept_at_one_provider_alone() {
     }
     assert_eq!(room.admit(1, &small, 0), Admission::Taken, "the other goes on");
 }
+
+#[test]
+fn where_a_provider_gives_fewer_slots_its_reserve_goes_to_those_who_wait() {
+    let mut room = room_of(&[100]);
+    room.open(0, Presence::Open, 4);
+    assert_eq!(room.admit(0, &needs(1, 10), 0), Admission::Taken);
+    waits(&mut room, needs(1, 85), &[0], 1);
+    assert!(room.next(0).is_none(), "a part is kept for others");
+    room.lower(0, 3);
+    assert_eq!(room.next(0).map(|grant| grant.word), Some(1));
+}
