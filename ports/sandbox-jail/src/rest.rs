@@ -55,7 +55,7 @@ impl Rest {
         Ok(rest)
     }
 
-    /// A jail is busy, or was until now, and is in nobody's list.
+    /// The jail is busy, or has just become idle, and is in no list.
     pub(crate) fn look_after(&self, process: &Arc<Process>, after: Duration) {
         let mut due = self.due.lock();
         due.push_back((Instant::now() + after, Arc::downgrade(process)));

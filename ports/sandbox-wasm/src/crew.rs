@@ -269,7 +269,7 @@ impl Crew {
         Ok(worker)
     }
 
-    /// A worker that is no more.
+    /// The worker has ended.
     fn dismiss(&self, owner: AccountId, gone: &Arc<Worker>) {
         let mut roster = self.roster.lock();
         if roster.of.get(&owner).is_some_and(|worker| Arc::ptr_eq(worker, gone)) {

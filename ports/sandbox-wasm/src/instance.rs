@@ -89,7 +89,7 @@ impl WasmInstance {
     }
 
     /// The compiled modules of a loaded Python program. The program may have replaced what tells them: it has the time of a
-    /// load again, and is no more trusted than its source.
+    /// load again, and is trusted as little as its source.
     pub(crate) async fn compiled(&mut self) -> Result<Vec<u8>, Broken> {
         let Functions::Python(functions) = &self.guest.functions else {
             return Ok(Vec::new());
