@@ -38,9 +38,12 @@ fn refused(arguments: &[&str], code: i32, said: &str) {
     assert!(text.contains(said), "{arguments:?}: {text}");
 }
 
+/// Below the ports of outgoing connections: it is still free when the peer that has it starts again.
 fn free_address() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").to_string()
+    let mut tried = (0..1_000).map(|_| rand::random_range(10_000..30_000));
+    let listener = tried.find_map(|port: u16| TcpListener::bind(("127.0.0.1", port)).ok());
+    let address = listener.expect("a free port").local_addr();
+    address.expect("an address").to_string()
 }
 
 /// One peer's directory and its running process.

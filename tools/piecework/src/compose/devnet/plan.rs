@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use piecework_ledger::{Genesis, Grant, Params, Roles};
 use piecework_model::{Code, Credits, OwnerName, Rejection, SecretKey};
 use piecework_peer::Card;
@@ -207,11 +207,28 @@ fn genesis(cards: &[Card], keys: &ControllerKeys) -> Result<Genesis, Failure> {
 /// role that cannot listen.
 struct FreePorts(Vec<TcpListener>);
 
+/// Tries for each port: most of the range is free on any machine.
+const TRIES_PER_PORT: usize = 1_000;
+
 impl FreePorts {
+    /// Ports of the loopback address below those that the system gives to outgoing connections: a network keeps its ports, and
+    /// one of the others may have been lent to somebody when it starts again.
     fn take(count: usize) -> Result<Self> {
-        let listeners: std::io::Result<Vec<_>> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect();
-        Ok(Self(listeners.context("no free ports")?))
+        let range = 10_000..outgoing_from();
+        let tried = (0..count * TRIES_PER_PORT).map(|_| rand::random_range(range.clone()));
+        let free = tried.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
+        let listeners: Vec<_> = free.take(count).collect();
+        ensure!(listeners.len() == count, "no {count} free ports in {range:?}");
+        Ok(Self(listeners))
     }
+}
+
+/// The first port for outgoing connections, by the system's setting; Linux's default where that cannot be read or leaves no
+/// room below.
+fn outgoing_from() -> u16 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
+    first.filter(|first| *first >= 20_000).unwrap_or(32_768)
 }
 
 #[cfg(test)]
@@ -232,6 +249,21 @@ mod tests {
         assert!(
             said.contains(Code::DevnetForeignDirectory.as_str()) && said.contains("notes"),
             "{said}"
+        );
+    }
+
+    #[test]
+    fn no_port_is_one_that_the_system_lends_to_others() {
+        let taken = FreePorts::take(33).expect("free ports");
+        let ports = taken
+            .0
+            .iter()
+            .map(|listener| listener.local_addr().expect("bound").port());
+        let ports: std::collections::BTreeSet<u16> = ports.collect();
+        assert_eq!(ports.len(), 33);
+        assert!(
+            ports.iter().all(|port| (10_000..outgoing_from()).contains(port)),
+            "{ports:?}"
         );
     }
 
