@@ -31,6 +31,7 @@ use crate::{
     page::{List, PageQuery},
     results::SetResults,
     routes::{self, fill},
+    triggers::{SetTrigger, TriggerView},
 };
 
 /// Longer than the longest function may run, with room for its queue.
@@ -162,6 +163,24 @@ impl Client {
     /// All calls to the live version.
     pub async fn end_traffic(&self, id: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &fill(routes::FUNCTION_TRAFFIC, &[id]))
+            .await
+    }
+
+    /// Those of one function, or of all of one's own.
+    pub async fn triggers(&self, function: Option<&str>) -> Result<List<TriggerView>, ClientError> {
+        match function {
+            Some(id) => self.get(&fill(routes::FUNCTION_TRIGGERS, &[id]), &()).await,
+            None => self.get(routes::TRIGGERS, &()).await,
+        }
+    }
+
+    pub async fn set_trigger(&self, id: &str, name: &str, body: &SetTrigger) -> Result<TriggerView, ClientError> {
+        let path = fill(routes::FUNCTION_TRIGGER, &[id, name]);
+        self.json(Method::PUT, &path, Some(body)).await
+    }
+
+    pub async fn remove_trigger(&self, id: &str, name: &str) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::FUNCTION_TRIGGER, &[id, name]))
             .await
     }
 

@@ -19,6 +19,7 @@ pub mod routes;
 pub mod schemas;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod triggers;
 
 pub use client::{Client, ClientError, Execution};
 pub use errors::{ErrorBody, Refusal, parse_body, status_of};

@@ -19,6 +19,11 @@ pub const FUNCTION_RESTORE: &str = "/functions/{id}/restore";
 pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
 /// The logs of a function's newest jobs, oldest line first.
 pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
+/// What calls the function by itself.
+pub const FUNCTION_TRIGGERS: &str = "/functions/{id}/triggers";
+pub const FUNCTION_TRIGGER: &str = "/functions/{id}/triggers/{name}";
+/// Those of all of the caller's functions.
+pub const TRIGGERS: &str = "/triggers";
 
 pub const EXECUTE: &str = "/execute/{id}";
 /// The function's plain URL: bare, with a slash, and with a path.

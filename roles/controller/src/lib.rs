@@ -25,6 +25,7 @@ mod providers;
 mod quotas;
 mod shown;
 mod telemetry;
+mod triggers;
 
 // Decisions without a world: the simulator makes them with the same code.
 pub use calls::outcome::{Observed, ReceiptFault, check_receipt};
@@ -52,6 +53,7 @@ pub use http::openapi_document;
 
 use crate::{
     accounts::Accounts, calls::Calls, functions::Functions, ground::Ground, money::Money, providers::Providers,
+    triggers::Triggers,
 };
 
 /// What a controller is made of.
@@ -161,6 +163,7 @@ pub struct Controller {
     money: Arc<Money>,
     functions: Arc<Functions>,
     calls: Arc<Calls>,
+    triggers: Arc<Triggers>,
 }
 
 impl Controller {
@@ -180,6 +183,7 @@ impl Controller {
             .tasks
             .spawn(http::tell_of_providers(controller.clone()));
         controller.calls.start().await?;
+        controller.triggers.start().await?;
         Ok(controller)
     }
 
@@ -222,6 +226,7 @@ impl Controller {
             functions: functions.clone(),
         };
         let calls = Calls::new(ground.clone(), below);
+        let triggers = Triggers::new(ground.clone(), accounts.clone(), functions.clone(), calls.clone());
         Self {
             ground,
             accounts,
@@ -229,6 +234,7 @@ impl Controller {
             money,
             functions,
             calls,
+            triggers,
         }
     }
 

@@ -634,6 +634,13 @@ const PLATFORM: &[Entry] = &[
     ),
     code(
         422,
+        Code::TriggerBadSchedule,
+        "the trigger's cron pattern or time zone is invalid, or the pattern never falls due",
+    ),
+    code(404, Code::TriggerNotFound, "the function has no trigger of this name"),
+    code(409, Code::TriggerTooMany, "the account has 100 triggers; remove some"),
+    code(
+        422,
         Code::TransferBadMemo,
         "the memo is over 100 characters or contains control characters",
     ),

@@ -19,6 +19,7 @@ mod space;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod triggers;
 pub(crate) mod views;
 
 use std::sync::Arc;
@@ -105,6 +106,9 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(functions::restore))
         .routes(routes!(functions::quote))
         .routes(routes!(functions::logs))
+        .routes(routes!(triggers::list))
+        .routes(routes!(triggers::set, triggers::remove))
+        .routes(routes!(triggers::all))
         .routes(routes!(execute::execute))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
