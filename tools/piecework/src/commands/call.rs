@@ -155,7 +155,7 @@ async fn print_logs(client: &Client, job: JobId) -> Result<(), Failure> {
     }
 }
 
-fn event(given: &str) -> Result<Box<RawValue>, Failure> {
+pub(super) fn event(given: &str) -> Result<Box<RawValue>, Failure> {
     if given == "-" {
         let mut text = String::new();
         std::io::stdin()

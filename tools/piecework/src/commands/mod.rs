@@ -38,6 +38,7 @@ pub mod statement;
 pub mod tokens;
 pub mod traffic;
 pub mod transfer;
+pub mod triggers;
 pub mod up;
 pub mod verify;
 pub mod versions;
