@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    few,
     results::{ResultsView, SetResults},
     schemas::Ucr,
 };
@@ -41,10 +42,18 @@ pub struct CreateFunction {
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner. An update replaces all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::map_given"
+    )]
     pub env: Option<BTreeMap<String, String>>,
     /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::map_given"
+    )]
     pub secrets: Option<BTreeMap<String, String>>,
     /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
     /// refused.
@@ -67,7 +76,11 @@ pub struct CreateFunction {
     pub budget_ucr: Option<u64>,
     /// Network allow list: `HOST:PORT`, where the host is a name, `*.NAME` or an IPv4 address. Absent or empty: no
     /// network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::list_given"
+    )]
     #[schema(example = json!(["api.example.com:443"]))]
     pub egress: Option<Vec<String>>,
     /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
@@ -123,10 +136,10 @@ pub struct UpdateFunction {
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner. An update replaces all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
     pub env: Option<BTreeMap<String, String>>,
     /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
     pub secrets: Option<BTreeMap<String, String>>,
     /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
     /// refused.
@@ -152,7 +165,7 @@ pub struct UpdateFunction {
     #[schema(minimum = 1, maximum = 99)]
     pub canary: Option<u32>,
     /// As in `POST /functions`; an empty list turns the network off.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     pub egress: Option<Vec<String>>,
     /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -261,7 +274,7 @@ pub struct PlacementBody {
     #[schema(example = "eu-north")]
     pub region: Option<String>,
     /// Only providers with all of these labels; empty: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     pub labels: Option<Vec<String>>,
     /// Minimum trust class: `any`, `known` or `trusted` (`new` means `any`). `default`: `known` where the function has secrets
     /// or an allow list and is not pinned, except for computers of its owner and of the operator; otherwise `any`.
@@ -272,7 +285,7 @@ pub struct PlacementBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_cap: Option<PriceCap>,
     /// Only these providers: names, ids, or `own` for those that belong to the function's owner; empty: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     #[schema(example = json!(["own", "laptop"]))]
     pub pin: Option<Vec<String>>,
     /// `random`, `least-loaded`, `warm-first`, `cheapest`, or `default` for the controller's policy.
@@ -419,6 +432,7 @@ pub struct SetBudget {
 pub struct SetTraffic {
     /// Version and its share of the calls. 1 to 10 versions, shares 0 to 1000, not all zero.
     #[schema(example = json!({"3": 90, "4": 10}))]
+    #[serde(deserialize_with = "few::map")]
     pub weights: BTreeMap<u32, u32>,
     /// Error rate in thousandths above which a version other than the live one loses its share. 100 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

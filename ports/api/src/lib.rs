@@ -8,6 +8,7 @@ pub mod audit;
 pub mod client;
 pub mod errors;
 pub mod execute;
+mod few;
 pub mod functions;
 pub mod held;
 pub mod jobs;

@@ -21,6 +21,7 @@
 mod backend;
 mod crew;
 mod hatchery;
+mod pace;
 mod probe;
 mod remote;
 mod worker;

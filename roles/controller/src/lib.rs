@@ -33,7 +33,7 @@ pub use money::lane::LaneState;
 pub use money::outbox::{LaneKey, Outgoing};
 pub use money::settle::settlement;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
@@ -41,7 +41,7 @@ use piecework_disk::Room;
 use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
-use piecework_serve::Limits;
+use piecework_serve::{Limits, Proxies};
 use piecework_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -89,6 +89,8 @@ pub struct Options {
 pub struct Tuning {
     /// Registration without an invite.
     pub open_registration: bool,
+    /// Proxies in front of the HTTP API: limits for each address are for those that they name in `X-Forwarded-For`.
+    pub proxies: Vec<IpAddr>,
     /// How long receipts wait for others before they are settled.
     pub settle_every: Duration,
     /// What a lease is opened and topped up with, as far as the account covers it.
@@ -130,6 +132,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             open_registration: false,
+            proxies: Vec::new(),
             settle_every: Duration::from_millis(500),
             budget_step_ucr: 5_000_000,
             exposure_ucr: 1_000_000,
@@ -263,7 +266,8 @@ impl Controller {
             tokio::time::sleep(REST_WITHIN).await;
         });
         let app = http::router(self, beside);
-        piecework_serve::serve(listener, app, LIMITS, ground.shutdown.cancelled()).await?;
+        let proxies: Proxies = ground.tuning.proxies.iter().copied().collect();
+        piecework_serve::serve(listener, app, (LIMITS, proxies), ground.shutdown.cancelled()).await?;
         ground.tasks.close();
         tokio::select! {
             biased;
@@ -304,6 +308,7 @@ const LIMITS: Limits = Limits {
     idle_within: Duration::from_secs(60),
     body_within: Duration::from_secs(30),
     write_within: Duration::from_secs(30),
+    answers_bytes_max: 256 << 20,
     // Jobs first: their callers are told what became of them.
     drain_within: Duration::from_secs(5),
 };

@@ -61,8 +61,12 @@ pub(crate) struct Invocation {
 impl Invocation {
     /// What the function's owner called it with; none where somebody else did.
     fn owners_input(&self) -> Option<Digest> {
-        let is_owners = self.caller == Some(self.live.function.owner);
-        is_owners.then(|| input_digest(&self.event, &self.parameters))
+        self.is_owners().then(|| input_digest(&self.event, &self.parameters))
+    }
+
+    /// Called with a token of the function's owner.
+    fn is_owners(&self) -> bool {
+        self.caller == Some(self.live.function.owner)
     }
 }
 
@@ -124,7 +128,7 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
     let end = watch::End::of(code, || invocation.owners_input());
-    if let Err(refusal) = watch::note(&calls.functions, &live, end).await {
+    if let Err(refusal) = watch::note(&calls.functions, &live, end, invocation.is_owners()).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
     if let Err(refusal) = budget::alert(&calls.functions, &live).await {

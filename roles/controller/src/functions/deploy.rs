@@ -91,11 +91,11 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     {
         return exists(&name);
     }
+    keeping::check_room(functions, caller.account).await?;
+    let turn = turn(functions, caller.account, code_bytes([&body.code, &body.bundle])).await?;
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    keeping::check_room(functions, caller.account).await?;
-    let turn = turn(functions, caller.account).await?;
     let code = keep(functions, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
@@ -193,8 +193,8 @@ pub(crate) async fn update(
         .map_or(Ok(old.language), str::parse)
         .map_err(rejected)?;
     let handler = handler(body.handler)?.or_else(|| old.handler.clone());
+    let deploying = turn(functions, function.owner, code_bytes([&body.code, &body.bundle])).await?;
     let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
-    let deploying = turn(functions, function.owner).await?;
     let code = match new_code {
         Some(bundle) => keep(functions, &deploying, language, bundle).await?,
         None if language != old.language => {
@@ -507,7 +507,7 @@ async fn bundle(
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
-        (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(&encoded))
+        (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(encoded))
             .await
             .map_err(|error| failed("read a bundle", &error))??,
     };
@@ -520,10 +520,11 @@ async fn bundle(
     Ok(Some(bundle))
 }
 
-fn decode(encoded: &str) -> Answer<Bundle> {
+fn decode(encoded: String) -> Answer<Bundle> {
     let bytes = STANDARD
-        .decode(encoded)
+        .decode(&encoded)
         .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
+    drop(encoded);
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 
@@ -564,9 +565,13 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
 }
 
 /// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
-async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
+async fn turn(functions: &Functions, account: AccountId, code_bytes: usize) -> Answer<Turn<'_>> {
     let is_own = account == functions.ground.operator;
-    functions.checks.turn(account, is_own).await
+    functions.checks.turn(account, code_bytes, is_own).await
+}
+
+fn code_bytes(parts: [&Option<String>; 2]) -> usize {
+    parts.into_iter().flatten().map(String::len).sum()
 }
 
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.

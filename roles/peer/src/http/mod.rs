@@ -38,7 +38,7 @@ use piecework_api::{
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::{Code, PublicKey, SecretKey};
-use piecework_serve::{Caller, Crowd, Limits, Member};
+use piecework_serve::{Caller, Crowd, Limits, Member, Proxies};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -193,7 +193,7 @@ pub fn description() -> OpenApiRouter {
 struct Document;
 
 /// Serves a peer's API on an address of its own until the explorer's shutdown.
-pub async fn serve(listener: TcpListener, explorer: Arc<Explorer>, limits: Limits) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, explorer: Arc<Explorer>, limits: (Limits, Proxies)) -> io::Result<()> {
     let shutdown = explorer.shutdown.clone();
     serve_until(listener, explorer, limits, async move { shutdown.cancelled().await }).await
 }
@@ -201,7 +201,7 @@ pub async fn serve(listener: TcpListener, explorer: Arc<Explorer>, limits: Limit
 async fn serve_until(
     listener: TcpListener,
     explorer: Arc<Explorer>,
-    limits: Limits,
+    limits: (Limits, Proxies),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())

@@ -1,6 +1,11 @@
 //! `piecework up`: controller, peer and provider in one process.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Instant,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +32,10 @@ pub struct Up {
     /// Private network, like 10.0.0.0/8, that results may be sent to; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub results_to: Vec<Network>,
+    /// Address of a reverse proxy in front: limits per address then apply to the addresses that it names in
+    /// X-Forwarded-For; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub proxy: Vec<IpAddr>,
     /// Refuse functions that need the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
@@ -52,6 +61,7 @@ impl Up {
                 private: self.egress_to,
             }),
             results_to: self.results_to,
+            proxies: self.proxy,
         };
         let machine = compose::machine(&directory, settings, &say)
             .await

@@ -11,7 +11,7 @@ use piecework_peer::{
     Member, caretaker,
     http::{Explorer, Rates},
 };
-use piecework_serve::Limits;
+use piecework_serve::{Limits, Proxies};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ pub struct Peer {
     explorer: Arc<Explorer>,
     listener: TcpListener,
     limits: Limits,
+    proxies: Proxies,
     /// Warns, and holds a reserve for the ledger's writes.
     _disk: Arc<Watched>,
     shutdown: CancellationToken,
@@ -73,6 +74,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         explorer,
         listener,
         limits,
+        proxies: settings.limits.proxies.iter().copied().collect(),
         _disk: disk::watch(directory)?,
         shutdown,
         url,
@@ -116,12 +118,17 @@ impl Peer {
             explorer,
             listener,
             limits,
+            proxies,
             shutdown,
             url,
             _disk,
         } = self;
         let chain: Arc<dyn Chain> = peer.chain();
-        let mut serving = tokio::spawn(piecework_peer::http::serve(listener, explorer.clone(), limits));
+        let mut serving = tokio::spawn(piecework_peer::http::serve(
+            listener,
+            explorer.clone(),
+            (limits, proxies),
+        ));
         let mut ledger = tokio::spawn(peer.stopped());
         let told = async {
             explorer.ready().await;
