@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod audit;
 pub mod client;
+pub mod cors;
 pub mod errors;
 pub mod execute;
 mod few;

@@ -62,6 +62,8 @@ pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
 pub const TOKENS: &str = "/tokens";
 pub const TOKEN: &str = "/tokens/{id}";
 pub const INVITES: &str = "/invites";
+/// For an account that is registered already.
+pub const INVITES_ACCEPT: &str = "/invites/accept";
 
 /// Who changed what, and when.
 pub const AUDIT: &str = "/audit";

@@ -8,10 +8,12 @@ mod flood;
 mod keyfile;
 mod pack;
 mod places;
+mod project;
 mod session;
 mod settings;
 mod show;
 mod source;
+mod target;
 mod tether;
 mod units;
 
@@ -48,7 +50,22 @@ fn main() -> ExitCode {
         .with(flood::Flood::default())
         .init();
     failure::keep_engine_panics_quiet();
-    let cli = cli::Cli::parse();
+    // Also where the command line itself is at fault.
+    let wants_json = arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json");
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if wants_json && error.use_stderr() => {
+            eprintln!(
+                "{}",
+                failure::Failure::usage(error.render().to_string().trim_end()).json()
+            );
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     compose::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -63,7 +80,10 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            match wants_json {
+                true => eprintln!("{}", failure.json()),
+                false => eprintln!("{failure}"),
+            }
             failure.exit_code()
         }
     }

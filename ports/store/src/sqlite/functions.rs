@@ -344,15 +344,18 @@ impl Functions for Sqlite {
     async fn list_functions(
         &self,
         owner: AccountId,
+        part: &str,
         after: Option<&FunctionName>,
         limit: u32,
     ) -> Result<Page<Function, FunctionName>, StoreFailure> {
         let rows = sqlx::query(
-            "SELECT * FROM functions WHERE owner = $1 AND name > $2 AND deleted_at_ms IS NULL ORDER BY name LIMIT $3",
+            "SELECT * FROM functions WHERE owner = $1 AND name > $2 AND deleted_at_ms IS NULL AND \
+             instr(name, $4) > 0 ORDER BY name LIMIT $3",
         )
         .bind(owner.0.to_vec())
         .bind(after.map_or("", FunctionName::as_str))
         .bind(i64::from(limit) + 1)
+        .bind(part)
         .fetch_all(&self.shared.readers)
         .await
         .map_err(StoreFailure::database("listing functions"))?;

@@ -4,7 +4,7 @@
 //! dispatch (slot, ticket, provider, receipt checked) -> journal -> commit -> owed, compared or held
 //! ```
 //!
-//! Whatever fails before the provider begins costs nothing and leaves no job; from then on there is one record, in the
+//! Whatever fails before a provider has the job costs nothing and leaves no job; from then on there is one record, in the
 //! journal before anybody is told.
 
 use std::{sync::Arc, time::Instant};
@@ -147,9 +147,9 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
     let ran = match dispatch(calls, invocation, &aboard).await {
         Ok(ran) => ran,
         Err(refusal) => {
-            if invocation.streams.has_passed() {
-                // The caller has seen some of it and is told no more: the job tells why it broke off.
-                let job = aboard.flight.queued.lock().clone();
+            let job = aboard.flight.queued.lock().clone();
+            // Who has seen it at a provider, or has seen some of its answer, finds out what became of it.
+            if !invocation.accepted && (job.state == JobState::Running || invocation.streams.has_passed()) {
                 conclude_unrun(calls, job, &refusal).await?;
             }
             return Err(refusal);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod cors;
 mod door;
 mod event;
 mod events;
@@ -135,6 +136,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::create_token, accounts::list_tokens))
         .routes(routes!(accounts::delete_token))
         .routes(routes!(accounts::invite))
+        .routes(routes!(accounts::accept_invite))
         .routes(routes!(ledger::transfer))
         .routes(routes!(ledger::statement))
         .routes(routes!(ledger::offers))

@@ -236,6 +236,7 @@ async fn usage(money: &Money, version: (FunctionId, u32)) -> Answer<Arc<Mutex<Us
     let filter = JobFilter {
         developer: function.owner,
         function: Some(version.0),
+        state: None,
         before: None,
         limit: 100,
     };

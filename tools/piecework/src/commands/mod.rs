@@ -26,6 +26,7 @@ pub mod logs;
 pub mod metrics;
 pub mod new;
 pub mod offers;
+pub mod open;
 pub mod openapi;
 pub mod peer;
 pub mod provide;
@@ -33,6 +34,7 @@ pub mod provider;
 pub mod quote;
 pub mod restore;
 pub mod rollback;
+pub mod secrets;
 mod signed;
 pub mod statement;
 pub mod tokens;
@@ -42,6 +44,7 @@ pub mod triggers;
 pub mod up;
 pub mod verify;
 pub mod versions;
+pub mod whoami;
 
 use piecework_api::PageQuery;
 

@@ -80,7 +80,7 @@ impl Triggers {
                         time_zone,
                         missed,
                     },
-                    input: input.as_deref().map(super::call::event).transpose()?,
+                    input: input.map(|input| super::call::event(Some(&input))).transpose()?,
                     paused,
                 };
                 let view = client.set_trigger(&function, &name, &body).await?;

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Instant,
 };
 
@@ -47,6 +47,7 @@ pub struct Up {
 impl Up {
     /// Prints `ready URL` on standard output once a call would succeed; progress and logs go to standard error.
     pub async fn run(self) -> Result<(), Failure> {
+        let is_default = self.data.is_none();
         let directory = match self.data {
             Some(directory) => directory,
             None => places::default_data_dir().map_err(Failure::Local)?,
@@ -68,11 +69,30 @@ impl Up {
             .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));
         let stop = stopped();
+        eprint!("{}", next_steps(&machine.url, (!is_default).then_some(&*directory)));
         println!("ready {}", machine.url);
         machine.serve(stop).await.map_err(Failure::Local)?;
         eprintln!("stopped; all state is in {}", directory.display());
         Ok(())
     }
+}
+
+/// What to type in another terminal. The command line finds a server in the default directory by itself.
+fn next_steps(url: &str, directory: Option<&Path>) -> String {
+    let log_in = match directory {
+        Some(directory) => format!(
+            "export PIECEWORK_URL={url} PIECEWORK_TOKEN=$(cat {}/token)\n  ",
+            directory.display()
+        ),
+        None => String::new(),
+    };
+    format!(
+        "\nIn another terminal:\n\n  \
+         {log_in}piecework new hello --language python\n  \
+         piecework deploy hello\n  \
+         piecework call hello '{{\"name\": \"you\"}}'\n\n\
+         Press Ctrl-C here to stop.\n\n"
+    )
 }
 
 /// Resolves at Ctrl-C or a polite kill, both of which are heard from this call on: make it before `ready` is said,

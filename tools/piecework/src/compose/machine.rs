@@ -106,6 +106,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             collector: collects.collector.clone(),
             payers: HashSet::from([keys.controller.public()]),
             journal: directory.join("begun"),
+            earned: None,
             bundles: unpacked,
             disk: disk.clone(),
         };
