@@ -68,7 +68,7 @@ async fn tick(triggers: &Triggers, key: &str, now_ms: u64) -> Answer<()> {
     let found = {
         let mut all = triggers.all.lock();
         let Some(entry) = all.get_mut(key) else { return Ok(()) };
-        let due = entry.times.due(entry.trigger.from_ms(), now_ms);
+        let due = entry.times.due(entry.trigger.done_until_ms(), now_ms);
         if due.is_none() {
             // Missed, and not to be made up for.
             entry.look_at_ms = entry.times.after(now_ms).filter(|_| !entry.trigger.paused);

@@ -98,7 +98,7 @@ impl Entry {
 
     /// The first tick that has not been run.
     fn next_ms(&self) -> Option<u64> {
-        let from_ms = self.trigger.from_ms();
+        let from_ms = self.trigger.done_until_ms();
         self.times.after(from_ms).filter(|_| !self.trigger.paused)
     }
 }
@@ -108,7 +108,7 @@ impl Trigger {
         key(self.function, &self.name)
     }
 
-    fn from_ms(&self) -> u64 {
+    fn done_until_ms(&self) -> u64 {
         self.last
             .as_ref()
             .map_or(self.since_ms, |last| last.at_ms.max(self.since_ms))
