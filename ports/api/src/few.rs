@@ -160,7 +160,7 @@ mod tests {
             ("\"placement\":{\"pin\":[", &text, "]}", "placement.pin"),
         ];
         for (before, entry, after, field) in table {
-            let read = |count| parse_body::<CreateFunction>(&with(before, entry, after, count));
+            let read = |count| parse_body::<CreateFunction>(&with(before, entry, after, count)).map_err(Box::new);
             assert!(read(ENTRIES_MAX).is_ok(), "{field}");
             let refusal = read(ENTRIES_MAX + 1).expect_err("too many");
             assert_eq!(refusal.code.known(), Some(Code::BodyMalformed));

@@ -225,8 +225,9 @@ fn an_older_version_of_the_link_is_no_way_around_its_bounds() {
             remote.serve(arrival, &NoBundles, 0, &CancellationToken::new()).await
         });
         let second = Versions { lowest: 2, highest: 2 };
-        let welcome = introduce(far, &key(2), NETWORK, (introduction(), second), &|_| Ok(()));
-        let mut welcome = welcome.await.expect("welcome");
+        let mut welcome = introduce(far, &key(2), NETWORK, (introduction(), second), &|_| Ok(()))
+            .await
+            .expect("welcome");
         assert_eq!(welcome.version, 2);
         let beat = ToController::Beat {
             load: crate::Load::default(),

@@ -37,6 +37,7 @@ pub fn limits() -> Limits {
         idle_within: Duration::from_secs(2),
         body_within: Duration::from_secs(2),
         write_within: Duration::from_secs(2),
+        answers_bytes_max: 1 << 20,
         drain_within: Duration::from_secs(1),
     }
 }
