@@ -153,6 +153,7 @@ fn ended(
         }
         Outcome::Stopped => Err(ResolveError::jail("the resolver was stopped")),
         Outcome::Crashed(how) => Err(ResolveError::jail(how)),
+        Outcome::FellShort(what) => Err(ResolveError::jail(what)),
         Outcome::Lost => Err(ResolveError::jail("the resolver's process was lost")),
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         self, Functions, Live, budget,
         bundles::Hold,
         checks::Turn,
-        keeping,
+        fallback, keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -602,12 +602,16 @@ async fn load(
         has_secrets: !draft.secrets.is_empty(),
         turn,
     };
-    let (backend, reason) = match draft.sandbox {
-        Some(backend) => {
+    let (backend, reason) = match (draft.sandbox, fallback::known(&function.policy, work.code)) {
+        (Some(backend), _) => {
             load_as_asked(&site, &work, backend).await?;
             (backend, BackendReason::AskedFor)
         }
-        None => {
+        (None, Some(reason)) => {
+            load_as_asked(&site, &work, BackendName::Jail).await?;
+            (BackendName::Jail, BackendReason::Chosen(reason.to_owned()))
+        }
+        (None, None) => {
             let (backend, sentence) = load_where_it_goes(&site, &work).await?;
             (backend, BackendReason::Chosen(sentence))
         }
