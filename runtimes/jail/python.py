@@ -185,13 +185,18 @@ class Runner:
         self.settings = settings
         os.environ.clear()
         os.environ.update(settings["env"])
-        sys.path[:0] = [FUNCTION, FUNCTION + "/packages"]
+        # The zygote's zone is the machine's.
+        time.tzset()
         path = os.path.join(FUNCTION, settings["file"])
+        folder = os.path.dirname(settings["file"])
+        roots = [os.path.join(FUNCTION, folder), FUNCTION] if folder else [FUNCTION]
+        sys.path[:0] = [*roots, FUNCTION + "/packages"]
+        make_way(roots)
         sys.argv = [path]
         if not os.path.isfile(path):
             return refuse("no_handler", "the bundle has no file %s" % settings["file"])
         try:
-            module = import_file(path)
+            module = import_file(path, folder)
         except SyntaxError as error:
             return refuse("syntax_error", "%s line %s: %s" % (relative(error.filename), error.lineno, error.msg))
         except SystemExit as error:
@@ -458,7 +463,11 @@ async def readable(fd):
 def encode(value, limit):
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain)
-        output = text.encode("utf-8")
+        try:
+            output = text.encode("utf-8")
+        except UnicodeEncodeError:
+            # Lone surrogates have no UTF-8; as escapes they are JSON.
+            output = json.dumps(value, allow_nan=False, separators=(",", ":"), default=plain).encode("ascii")
     except MemoryError:
         return b"M", b""
     except BaseException as error:
@@ -474,11 +483,35 @@ def plain(value):
     raise TypeError("a %s has no JSON form" % type(value).__name__)
 
 
-def import_file(path):
+# What a plain `python3 main.py` has imported before its first line: nothing takes their place.
+BEFORE_ALL = frozenset(sys.builtin_module_names) | {
+    "__main__", "_collections_abc", "_sitebuiltins", "abc", "codecs", "encodings", "genericpath", "importlib", "io", "os",
+    "posixpath", "site", "stat", "zipimport"}
+
+
+def make_way(roots):
+    """A function's own modules win over those of the standard library that the runner has imported, as in any program."""
+    for root in roots:
+        try:
+            names = os.listdir(root)
+        except OSError:
+            continue
+        for name in names:
+            stem, dot, ending = name.partition(".")
+            is_module = ending == "py" or (not dot and os.path.isfile(os.path.join(root, name, "__init__.py")))
+            if is_module and stem in sys.modules and stem not in BEFORE_ALL:
+                for known in [known for known in sys.modules if known == stem or known.startswith(stem + ".")]:
+                    del sys.modules[known]
+
+
+def import_file(path, folder=""):
+    """In a folder it is a module of that package, for the imports that are relative; its own name leads to it too."""
     name = os.path.splitext(os.path.basename(path))[0]
-    spec = importlib.util.spec_from_file_location(name, path)
+    parts = folder.split("/") if folder else []
+    whole = ".".join([*parts, name]) if all(part.isidentifier() for part in parts) else name
+    spec = importlib.util.spec_from_file_location(whole, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[name] = sys.modules[whole] = module
     spec.loader.exec_module(module)
     return module
 
@@ -502,7 +535,13 @@ def told(error):
         message = str(error)
     except BaseException:
         message = "(the error has no text)"
-    return json.dumps({"type": type(error).__name__, "message": message[:STACK_MAX], "stack": stack_of(error)}).encode()
+    said = {"type": type(error).__name__, "message": message[:STACK_MAX], "stack": stack_of(error)}
+    return json.dumps({name: whole(text) for name, text in said.items()}).encode()
+
+
+def whole(text):
+    """Half a letter, a lone surrogate, has no UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def stack_of(error):

@@ -1,8 +1,9 @@
 // Builds the JavaScript component: `node build.mjs OUTPUT`.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { componentize } from "componentize-qjs";
+import { build } from "esbuild";
 import { plain, sections } from "./plain.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -22,9 +23,23 @@ function engineOf(composed) {
   return inner[0];
 }
 
+// One file of the runner and the packages that it is made with.
+const bundled = await build({
+  entryPoints: [entry],
+  bundle: true,
+  write: false,
+  format: "esm",
+  target: "es2023",
+  mainFields: ["module", "main"],
+  alias: { tr46: here + "piecework-runner/hosts.mjs" },
+  minifyWhitespace: true,
+  minifySyntax: true,
+  legalComments: "none",
+});
+
 const { component } = await componentize({
   witPath: here + "world.wit",
-  jsSource: readFileSync(entry, "utf8"),
+  jsSource: bundled.outputFiles[0].text,
   jsPath: entry,
   moduleRoot: here,
 });

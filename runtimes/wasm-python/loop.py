@@ -37,6 +37,12 @@ class Loop(base_events.BaseEventLoop):
 class Policy(events._BaseDefaultEventLoopPolicy if hasattr(events, "_BaseDefaultEventLoopPolicy") else object):
     _loop_factory = Loop
 
+    def get_event_loop(self):
+        """Makes one where there is none, as CPython did up to 3.13 and the jail's may do."""
+        if self._local._loop is None:
+            self.set_event_loop(self.new_event_loop())
+        return self._local._loop
+
 
 def install():
     """Makes `asyncio.run` and `new_event_loop` use `Loop`."""

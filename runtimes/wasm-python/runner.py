@@ -4,7 +4,6 @@ The codes of an answer; `ports/sandbox-wasm/src/answer.rs` has the same list.
 """
 
 import ast
-import errno
 import gc
 import json
 import linecache
@@ -29,6 +28,7 @@ import bundle
 import levels
 import loop
 import stream
+import touch
 
 DONE = 0
 RAISED = 1
@@ -121,7 +121,9 @@ def _told(error):
         message = "(the message could not be read)"
     if len(stack) > STACK_BYTES_MAX:
         stack = stack[: STACK_BYTES_MAX // 2] + "\n  ...\n" + stack[-STACK_BYTES_MAX // 4 :]
-    return json.dumps({"type": type(error).__name__, "message": message[:STACK_BYTES_MAX], "stack": stack})
+    told = {"type": type(error).__name__, "message": message[:STACK_BYTES_MAX], "stack": stack}
+    # Half a letter is no text for the host.
+    return json.dumps({name: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for name, text in told.items()})
 
 
 def _flush():
@@ -157,28 +159,39 @@ def _unsupported(error):
             frame = frame.tb_next
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return "threads do not exist in WebAssembly"
-    if isinstance(error, OSError) and error.errno in (52, 58, 138, 141):
+    if isinstance(error, OSError) and error.errno in (52, 58, 76, 138, 141):
         return f"the system call is not there in WebAssembly: {error}"
     return None
+
+
+def _is_of_no_use(module):
+    return touch.is_absent(module) or module.partition(".")[0] in ABSENT_MODULES
 
 
 def _absent(node):
     """The first thing below `node` that WebAssembly lacks; whatever stands in a `try` is prepared to miss it."""
     for child in ast.iter_child_nodes(node):
+        names = ()
         match child:
             case ast.Try(handlers=[_, *_]):
                 continue
             case ast.Import():
-                names = [alias.name for alias in child.names]
+                names = [alias.name for alias in child.names if _is_of_no_use(alias.name)]
             case ast.ImportFrom(level=0):
-                names = [child.module] + [alias.name for alias in child.names if alias.name in ABSENT_NAMES]
+                names = [
+                    f"{child.module}.{alias.name}"
+                    for alias in child.names
+                    if alias.name in touch.missing.get(child.module, ()) or alias.name in ABSENT_NAMES
+                ]
+                names += [child.module] if _is_of_no_use(child.module) else []
+            case ast.Attribute(value=ast.Name(id=module), attr=attribute) if attribute in touch.missing.get(module, ()):
+                names = [f"{module}.{attribute}"]
             case ast.Attribute(attr=attribute) if attribute in ABSENT_NAMES:
                 names = [attribute]
-            case _:
-                names = []
+            case ast.Constant(value=str(text)) if text == "/tmp" or text.startswith("/tmp/"):
+                names = ["/tmp"]
         for name in names:
-            if name in ABSENT_NAMES or name.partition(".")[0] in ABSENT_MODULES:
-                return name
+            return name
         found = _absent(child)
         if found:
             return found
@@ -204,23 +217,51 @@ def _syntax(error):
 
 
 def _import_entry(entry):
+    """In a folder it is a module of that package, for the imports that are relative; its own name leads to it too."""
     path = bundle.ROOT + entry
-    if not os.path.isfile(path) and entry.rpartition("/")[2].removesuffix(".py") not in bundle.known:
+    folder, _, file = entry.rpartition("/")
+    name = file.removesuffix(".py")
+    parts = folder.split("/") if folder else []
+    whole = ".".join([*parts, name]) if all(part.isidentifier() for part in parts) else name
+    if whole not in bundle.known and not os.path.isfile(path):
         return None
-    name = entry.rpartition("/")[2].removesuffix(".py")
-    module = importlib_module(bundle.spec(name, path, False))
-    return module
-
-
-def importlib_module(spec):
-    module = types.ModuleType(spec.name)
+    spec = bundle.spec(whole, path, False)
+    module = types.ModuleType(whole)
     module.__spec__ = spec
     module.__file__ = spec.origin
     module.__loader__ = spec.loader
-    module.__package__ = ""
-    sys.modules[spec.name] = module
-    exec(spec.loader.get_code(spec.name), module.__dict__)
+    module.__package__ = spec.parent
+    sys.modules[name] = sys.modules[whole] = module
+    exec(spec.loader.get_code(whole), module.__dict__)
     return module
+
+
+# What a plain `python3 main.py` has imported before its first line: nothing takes their place.
+_BEFORE_ALL = frozenset(sys.builtin_module_names) | {
+    "__main__", "_collections_abc", "_sitebuiltins", "abc", "codecs", "encodings", "genericpath", "importlib", "io", "os",
+    "posixpath", "site", "stat", "zipimport",
+}
+
+
+def _make_way(folder):
+    """A function's own modules win over those of the standard library that are in the image, as in any program."""
+    roots = [bundle.ROOT, bundle.ROOT + folder] if folder else [bundle.ROOT]
+    for root in roots:
+        try:
+            names = os.listdir(root)
+        except OSError:
+            continue
+        for name in names:
+            stem, dot, ending = name.partition(".")
+            if stem not in sys.modules or stem in _BEFORE_ALL:
+                continue
+            if ending == "py" or (not dot and os.path.isfile(f"{root}/{name}/__init__.py")):
+                for known in [known for known in sys.modules if known == stem or known.startswith(stem + ".")]:
+                    del sys.modules[known]
+
+
+# As in the jail, unless the program says otherwise.
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp"}
 
 
 def _load(setup):
@@ -231,6 +272,7 @@ def _load(setup):
     sys.path.insert(0, bundle.ROOT)
     if folder:
         sys.path.insert(0, bundle.ROOT + folder)
+    _make_way(folder)
     checks = not bundle.known
     module = _import_entry(entry)
     if module is None:
@@ -251,9 +293,11 @@ class WitWorld:
     def load(self, setup, code):
         # The bindings run every export inside a loop of their own, in which no other could run.
         asyncio.events._set_running_loop(None)
+        touch.is_live = True
         try:
             setup = json.loads(setup)
             os.environ.clear()
+            os.environ.update(_ENVIRONMENT)
             os.environ.update(setup["env"])
             random.seed()
             if code:
@@ -292,6 +336,9 @@ class WitWorld:
         except stream.Invalid as error:
             return INVALID, str(error)
         except BaseException as error:
+            reason = _unsupported(error)
+            if reason:
+                touch.touched(reason)
             return RAISED, _told(error)
         finally:
             if body:
@@ -333,10 +380,6 @@ def _answer(result):
         return RAISED, _told(error)
 
 
-def _refuse(*_, **__):
-    raise PermissionError(errno.EROFS, os.strerror(errno.EROFS))
-
-
 def _settle():
     """The last step of the build: everything until here is in the image that each instance starts from."""
     import warnings
@@ -344,15 +387,13 @@ def _settle():
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     loop.install()
     levels.install()
+    touch.install(os.path.join(os.path.dirname(__file__), "cpython-names.json"))
     bundle.install()
-    # The C library's own versions do nothing and say that it went well.
-    for name in ("chmod", "chown", "lchown", "fchmod", "fchown", "umask"):
-        if hasattr(os, name):
-            setattr(os, name, _refuse)
+    sys.platform = "linux"
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     # A bundle may have modules of these names.
-    for name in ("bundle", "levels", "loop", "preload", "stream"):
+    for name in ("bundle", "levels", "loop", "preload", "stream", "touch"):
         del sys.modules[name]
     linecache.clearcache()
     _dumps({"warm": [1, 2.5, "é", None, True]})

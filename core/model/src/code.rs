@@ -269,6 +269,7 @@ codes! {
     RulesNotNext = "rules.not_next",
     RulesTooSoon = "rules.too_soon",
     SandboxFailed = "sandbox.failed",
+    SandboxFellShort = "sandbox.fell_short",
     SandboxUnavailable = "sandbox.unavailable",
     SandboxUnknown = "sandbox.unknown",
     SandboxUnsupported = "sandbox.unsupported",

@@ -1,9 +1,10 @@
 //! The canonical form of a function's files: a tar whose bytes depend only on names and contents.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read},
+    os::unix::fs::PermissionsExt as _,
     path::{Component, Path},
 };
 
@@ -46,10 +47,12 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
     files: BTreeMap<String, Bytes>,
+    /// Those that may be run as programs.
+    programs: BTreeSet<String>,
     bytes: u64,
 }
 
-/// A bundle in its canonical bytes: a tar with sorted names, zero times and owners, mode 0644.
+/// A bundle in its canonical bytes: a tar with sorted names, zero times and owners, mode 0644, or 0755 for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// Digest of `tar`: names the code everywhere.
@@ -98,6 +101,14 @@ impl Bundle {
         )
     }
 
+    /// Lets these files be run as programs, as far as they are in the bundle.
+    #[must_use]
+    pub fn with_programs(mut self, paths: impl IntoIterator<Item = String>) -> Self {
+        let there = paths.into_iter().filter(|path| self.files.contains_key(path));
+        self.programs.extend(there);
+        self
+    }
+
     pub fn files(&self) -> &BTreeMap<String, Bytes> {
         &self.files
     }
@@ -119,8 +130,9 @@ impl Bundle {
         limits: &BundleLimits,
     ) -> Result<Self, Rejection> {
         let prefix = format!("{folder}/");
+        let programs = self.programs.into_iter().filter(|path| !path.starts_with(&prefix));
         let kept = self.files.into_iter().filter(|(path, _)| !path.starts_with(&prefix));
-        Self::new(kept.chain(files), limits)
+        Ok(Self::new(kept.chain(files), limits)?.with_programs(programs))
     }
 
     /// The canonical bytes: equal bundles give equal bytes. Blocks for the time of a copy and a hash.
@@ -131,7 +143,10 @@ impl Bundle {
         for (path, content) in &self.files {
             let mut header = Header::new_gnu();
             header.set_entry_type(EntryType::Regular);
-            header.set_mode(0o644);
+            header.set_mode(match self.programs.contains(path) {
+                true => 0o755,
+                false => 0o644,
+            });
             header.set_mtime(0);
             header.set_uid(0);
             header.set_gid(0);
@@ -151,7 +166,10 @@ impl Bundle {
         for (path, content) in &self.files {
             let target = folder.join(path);
             fs::create_dir_all(target.parent().expect("a file lies in a folder"))?;
-            fs::write(target, content)?;
+            fs::write(&target, content)?;
+            if self.programs.contains(path) {
+                fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?;
+            }
         }
         Ok(())
     }
@@ -189,6 +207,10 @@ impl Bundle {
             } else if kind.is_file() {
                 let content = read_within(&entry.path(), limits)?;
                 self.add(&path, content, limits)?;
+                let meta = entry.metadata().map_err(BlobsError::io("look at a file"))?;
+                if is_program(meta.permissions().mode()) {
+                    self.programs.insert(path);
+                }
             } else {
                 return Err(not_regular(&path).into());
             }
@@ -257,9 +279,18 @@ fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejectio
             return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         bundle.add(&path, content.into(), limits)?;
+        // A mode that is no number says nothing.
+        if entry.header().mode().is_ok_and(is_program) {
+            bundle.programs.insert(path);
+        }
     }
     bundle.check_directories()?;
     Ok(bundle)
+}
+
+/// Whether its owner may run it.
+pub fn is_program(mode: u32) -> bool {
+    mode & 0o100 != 0
 }
 
 /// Ends a stream with an error of its own once it gave its allowance: a bomb costs no more than that.

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_model::{Digest, Rejection};
 
-pub use bundle::{Bundle, BundleLimits, Packed};
+pub use bundle::{Bundle, BundleLimits, Packed, is_program};
 pub use files::Files;
 pub use unpacked::{InUse, Unpacked};
 

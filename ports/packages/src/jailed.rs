@@ -24,11 +24,11 @@ const TAR_BYTES_PER_FILE: u64 = 2_048;
 const LINES_SHOWN: usize = 8;
 const SHOWN_BYTES_MAX: usize = 1_500;
 
-/// The archive of what `manifest` resolves to.
+/// The archive of what `manifest` resolves to, at the versions that `lock` names.
 pub(crate) async fn run(
     backend: &dyn Backend,
     language: Language,
-    manifest: &str,
+    (manifest, lock): (&str, Option<&str>),
     options: &Options,
 ) -> Result<Bytes, ResolveError> {
     let index = Index::new(language, &options.env);
@@ -44,7 +44,9 @@ pub(crate) async fn run(
     let (outlet, parts) = Outlet::channel();
     let call = Call {
         job: JobId([0; 16]),
-        event: json!({"tool": tool, "manifest": manifest}).to_string().into(),
+        event: json!({"tool": tool, "manifest": manifest, "lock": lock})
+            .to_string()
+            .into(),
         parameters: "null".into(),
         deadline_ms: 0,
         time_left: options.timeout,
@@ -153,6 +155,7 @@ fn ended(
         }
         Outcome::Stopped => Err(ResolveError::jail("the resolver was stopped")),
         Outcome::Crashed(how) => Err(ResolveError::jail(how)),
+        Outcome::FellShort(what) => Err(ResolveError::jail(what)),
         Outcome::Lost => Err(ResolveError::jail("the resolver's process was lost")),
     }
 }

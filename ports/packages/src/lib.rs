@@ -140,11 +140,11 @@ impl Packages {
         files: &BTreeMap<String, Bytes>,
     ) -> Result<Option<Resolved>, ResolveError> {
         let declared = match language {
-            Language::Python => files
-                .get("requirements.txt")
-                .map(|text| requirements::read(text))
-                .transpose()?
-                .flatten(),
+            Language::Python => match (files.get("requirements.txt"), files.get("pyproject.toml")) {
+                (Some(text), _) => requirements::read(text)?,
+                (None, Some(project)) => requirements::none_in(project).map(|()| None)?,
+                (None, None) => None,
+            },
             Language::JavaScript => files
                 .get("package.json")
                 .map(|text| manifest::read(text))
@@ -155,7 +155,11 @@ impl Packages {
         let _turn = self.turns.take(account).await?;
         let jails = self.jails.clone();
         let jail = blocking(move || jails()).await?.ok_or_else(no_jail)?;
-        let archive = jailed::run(&*jail, language, &manifest, &self.options).await?;
+        let lock = match language {
+            Language::Python => None,
+            Language::JavaScript => files.get("package-lock.json").and_then(|text| manifest::lock(text)),
+        };
+        let archive = jailed::run(&*jail, language, (&manifest, lock.as_deref()), &self.options).await?;
         let options = self.options.clone();
         blocking(move || collect::resolved(language, archive, &options))
             .await?

@@ -20,6 +20,25 @@ pub(crate) fn read(text: &[u8]) -> Result<Option<String>, Rejection> {
     })
 }
 
+/// Rejects a `pyproject.toml` that lists dependencies where there is no `requirements.txt`: they would be missing when it runs.
+pub(crate) fn none_in(project: &[u8]) -> Result<(), Rejection> {
+    let text = String::from_utf8_lossy(project);
+    let lists = |line: &str| {
+        let list = line
+            .trim()
+            .strip_prefix("dependencies")
+            .and_then(|rest| rest.trim().strip_prefix('='));
+        list.is_some_and(|list| list.split_whitespace().collect::<String>() != "[]")
+    };
+    match text.lines().any(lists) {
+        false => Ok(()),
+        true => Err(bad_requirement(
+            "the dependencies in pyproject.toml are not read: list them in a requirements.txt beside it".to_owned(),
+            "pyproject.toml",
+        )),
+    }
+}
+
 /// The requirements of a `requirements.txt`; rejects with `packages.bad_requirement`.
 pub fn check(text: &str) -> Result<Vec<String>, Rejection> {
     if text.len() > TEXT_BYTES_MAX {
@@ -97,6 +116,20 @@ mod tests {
     use piecework_model::Code;
 
     use super::*;
+
+    #[test]
+    fn dependencies_of_a_project_are_named_where_they_would_be_missing() {
+        let listed = none_in(b"[project]\nname = 'x'\ndependencies = ['six']\n").expect_err("listed");
+        assert_eq!(listed.code, piecework_model::Code::PackagesBadRequirement);
+        assert!(listed.message.contains("requirements.txt"));
+        for fine in [
+            "[project]\nname = 'x'\n",
+            "dependencies = [ ]",
+            "[tool.x]\ndependencies-of = 1",
+        ] {
+            assert_eq!(none_in(fine.as_bytes()), Ok(()), "{fine}");
+        }
+    }
 
     #[test]
     fn names_versions_extras_markers_comments_and_hashes_are_taken() {

@@ -43,6 +43,9 @@ def handler(event, context):
     }[tool]
     with open(os.path.join(WORK, manifest), "w", encoding="utf-8") as file:
         file.write(event["manifest"])
+    if event["lock"]:
+        with open(os.path.join(WORK, "package-lock.json"), "w", encoding="utf-8") as file:
+            file.write(event["lock"])
     run(tool, pip_command() if tool == "pip" else npm_command())
     return archive([folder, *extra])
 

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey, Receipt,
-    Rejection, Salt, Seal, Ticket,
+    AccountId, Code, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey,
+    Receipt, Rejection, Salt, Seal, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, Inlet, LoadError, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
@@ -58,6 +58,9 @@ pub struct Order {
     pub salt: Option<Salt>,
     /// Ends the run early; what it has used until then is billed.
     pub cancel: CancellationToken,
+    /// Whether another sandbox is tried where this one falls short: then the run is given up as if it had not begun, unless
+    /// something of its answer went out.
+    pub is_tentative: bool,
     /// The rest of the request, where it is not all in the event. Not under the ticket's input digest.
     pub body: Option<Inlet>,
     /// Where the answer of a function that streams goes; the receipt's output digest covers all chunks in order.
@@ -80,8 +83,16 @@ pub struct Delivery {
     pub is_cut: bool,
 }
 
-/// A provider's refusal to begin: the job did not run and nothing is owed.
+/// A provider's refusal to begin: the job did not run and nothing is owed. Also of a run that was given up because its sandbox
+/// fell short: see [`Order::is_tentative`] and [`gave_up`].
 pub type Refusal = Rejection;
+
+/// Whether the provider began, and gave the run up for another sandbox. A tentative order alone is refused in these words.
+pub fn gave_up(refusal: &Refusal) -> bool {
+    refusal
+        .code
+        .is_one_of(&[Code::SandboxFellShort, Code::FunctionCrashed, Code::FunctionOutOfMemory])
+}
 
 /// A receipt that waits for the provider's seal.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -166,6 +177,11 @@ pub trait ProviderLink: Send + Sync {
 
     /// Whether its program salts digests. One that does not takes orders without a salt alone.
     fn takes_salts(&self) -> bool {
+        true
+    }
+
+    /// Whether its program gives up what is tentative. One that does not takes all orders for final.
+    fn takes_tentative(&self) -> bool {
         true
     }
 

@@ -14,7 +14,7 @@ use crate::{
     flow::{self, Flow},
     logs::Logs,
     meter::Deadline,
-    modules::{Modules, NAME_BYTES_MAX},
+    modules::{self, Modules, NAME_BYTES_MAX},
     ticker::Ticker,
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Host {
     pub(crate) answer: Option<(u8, String)>,
     pub(crate) flow: Flow,
     modules: Option<Arc<Modules>>,
+    /// Whether the program's own code has run: what is imported from now on, a call imports.
+    pub(crate) has_loaded: bool,
     /// The last import that the bundle could not satisfy, while loading.
     pub(crate) missing: Option<String>,
 }
@@ -43,6 +45,24 @@ pub(crate) struct Host {
 #[derive(Debug, thiserror::Error)]
 #[error("the function exited with code {0}")]
 pub(crate) struct Exited(pub(crate) i32);
+
+/// The guest touched what the component lacks.
+#[derive(Debug, thiserror::Error)]
+#[error("touched {0}")]
+pub(crate) struct Touched(pub(crate) String);
+
+/// A longer name of what was touched is cut.
+const TOUCHED_BYTES_MAX: usize = 256;
+
+/// Ends the guest where it stands: it cannot catch that.
+fn touch(_: StoreContextMut<'_, Host>, (what,): (String,)) -> wasmtime::Result<()> {
+    Err(touched(what))
+}
+
+fn touched(mut what: String) -> wasmtime::Error {
+    what.truncate(what.floor_char_boundary(TOUCHED_BYTES_MAX));
+    wasmtime::Error::new(Touched(what))
+}
 
 /// Linear memory against its limit. A refused growth is remembered: the guest may report it in its own way, or die.
 pub(crate) struct Memory {
@@ -109,6 +129,7 @@ impl Host {
             answer: None,
             flow: Flow::default(),
             modules,
+            has_loaded: false,
             missing: None,
         })
     }
@@ -147,6 +168,7 @@ pub(crate) fn link_wasi(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
 /// The imports of runtimes/wasm-python/world.wit.
 pub(crate) fn link_python(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     let mut root = linker.root();
+    root.func_wrap("touch", touch)?;
     flow::link_head(&mut root, "send-head")?;
     flow::link_chunk(&mut root, "send-chunk")?;
     flow::link_body(&mut root, "next-part")
@@ -166,6 +188,7 @@ pub(crate) fn link_javascript(linker: &mut Linker<Host>) -> wasmtime::Result<()>
             Ok(())
         },
     )?;
+    root.func_wrap("host-touch", touch)?;
     flow::link_head(&mut root, "host-head")?;
     flow::link_chunk(&mut root, "host-chunk")?;
     flow::link_text(&mut root, "host-text")?;
@@ -218,6 +241,10 @@ fn link_modules(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
                 return Ok((Err("there is no bundle".to_owned()),));
             };
             let resolved = modules.resolve(&from, &name);
+            if resolved.is_err() && (host.has_loaded || modules::is_nodes(&name)) {
+                // Node has it, or finds it by rules of its own, or says in its own words that it does not.
+                return Err(touched(format!("the module `{name}`")));
+            }
             if resolved.is_err() && !name.starts_with(['.', '/']) && name.len() <= NAME_BYTES_MAX {
                 host.missing = Some(name);
             }

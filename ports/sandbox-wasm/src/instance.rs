@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::{Either, select};
 use piecework_model::Limits;
-use piecework_sandbox::{Call, CancellationToken, Finished, OutOfTime, Outcome, Outlet, Raised, too_deep};
+use piecework_sandbox::{Call, CancellationToken, EXITED, Finished, OutOfTime, Outcome, Outlet, Raised, too_deep};
 use wasmtime::Store;
 use wasmtime_wasi::I32Exit;
 
@@ -18,7 +18,7 @@ use crate::{
     answer::Answer,
     exports::JavaScript,
     flow::{Cut, cut_short},
-    host::{Exited, Host},
+    host::{Exited, Host, Touched},
     meter::{Deadline, Metered, Usage},
     runtime::{Functions, Guest, Runtime, renew_epoch},
 };
@@ -55,6 +55,8 @@ pub(crate) enum Broken {
     TooMuchStreamed,
     /// What it streamed is no answer.
     Invalid(String),
+    /// It touched what is not here.
+    Touched(String),
     /// It ended by itself, or the runner's answer was tampered with.
     Died(String),
 }
@@ -85,6 +87,7 @@ impl WasmInstance {
             .await?;
         self.owed = usage.beyond(LOAD_FREE);
         self.alive = matches!(answer, Answer::Done(_));
+        self.guest.store.data_mut().has_loaded = true;
         Ok(answer)
     }
 
@@ -180,6 +183,7 @@ impl WasmInstance {
             Err(Broken::Stopped) => (Outcome::Stopped, false),
             Err(Broken::TooMuchStreamed) => (Outcome::OutputTooLarge, false),
             Err(Broken::Invalid(reason)) => (Outcome::OutputInvalid(reason), false),
+            Err(Broken::Touched(what)) => (Outcome::FellShort(what), false),
             Err(Broken::Died(reason)) => (Outcome::Crashed(reason), false),
         }
     }
@@ -326,7 +330,7 @@ fn outcome(answer: Answer, output_bytes_max: u64) -> (Outcome, bool) {
         Answer::Done(output) => (Outcome::Returned(output.into()), true),
         Answer::Raised(raised) => (Outcome::Raised(raised), true),
         Answer::Invalid(reason) => (Outcome::OutputInvalid(reason), true),
-        Answer::Exited(code) => (Outcome::Crashed(format!("the function exited with code {code}")), false),
+        Answer::Exited(code) => (Outcome::Crashed(format!("{EXITED} {code}")), false),
         Answer::NoMemory => (Outcome::OutOfMemory, false),
         Answer::Streamed | Answer::NoHandler(_) | Answer::Syntax(_) | Answer::Unsupported(_) => by_hand(),
     }
@@ -343,10 +347,13 @@ fn says_out_of_memory(raised: &Raised) -> bool {
 
 fn broken(store: &Store<Host>, error: &wasmtime::Error) -> Broken {
     if let Some(Exited(code)) = error.downcast_ref() {
-        return Broken::Died(format!("the function exited with code {code}"));
+        return Broken::Died(format!("{EXITED} {code}"));
+    }
+    if let Some(Touched(what)) = error.downcast_ref() {
+        return Broken::Touched(what.clone());
     }
     if let Some(I32Exit(code)) = error.downcast_ref() {
-        return Broken::Died(format!("the function exited with code {code}"));
+        return Broken::Died(format!("{EXITED} {code}"));
     }
     match error.downcast_ref() {
         Some(Cut::ReaderGone) => return Broken::Stopped,

@@ -27,6 +27,58 @@ const INDEXES: [&str; 2] = ["/index.mjs", "/index.js"];
 /// The conditions of `exports` that are true here, in Node's order of preference.
 const CONDITIONS: [&str; 4] = ["import", "module", "browser", "default"];
 
+/// The modules that Node has itself, also by these names alone.
+const NODES: [&str; 42] = [
+    "assert",
+    "async_hooks",
+    "buffer",
+    "child_process",
+    "cluster",
+    "console",
+    "constants",
+    "crypto",
+    "dgram",
+    "diagnostics_channel",
+    "dns",
+    "domain",
+    "events",
+    "fs",
+    "http",
+    "http2",
+    "https",
+    "inspector",
+    "module",
+    "net",
+    "os",
+    "path",
+    "perf_hooks",
+    "process",
+    "punycode",
+    "querystring",
+    "readline",
+    "repl",
+    "stream",
+    "string_decoder",
+    "sys",
+    "timers",
+    "tls",
+    "trace_events",
+    "tty",
+    "url",
+    "util",
+    "v8",
+    "vm",
+    "wasi",
+    "worker_threads",
+    "zlib",
+];
+
+/// Whether Node has a module of this name, or a part of one.
+pub(crate) fn is_nodes(name: &str) -> bool {
+    let root = name.split('/').next().unwrap_or(name);
+    name.starts_with("node:") || NODES.contains(&root)
+}
+
 /// Paths are absolute inside the bundle: `/lib/text.mjs`.
 pub(crate) struct Modules {
     root: PathBuf,
@@ -176,6 +228,7 @@ impl Modules {
         if path.ends_with(".json") {
             return Ok(format!("export default {source};"));
         }
+        let source = with_meta(path, source);
         if path.ends_with(".mjs") {
             return Ok(source);
         }
@@ -201,6 +254,15 @@ impl Modules {
         }
         false
     }
+}
+
+/// The engine leaves `import.meta` empty. On the first line, so that all lines keep their numbers.
+fn with_meta(path: &str, source: String) -> String {
+    if !source.contains("import.meta") {
+        return source;
+    }
+    let url = serde_json::Value::from(format!("file://{path}")).to_string();
+    format!("import.meta.url ??= {url};{source}")
 }
 
 /// `path` seen from `directory`, without dots; `None` if it leads above the root.

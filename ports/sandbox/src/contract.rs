@@ -161,7 +161,16 @@ pub enum Outcome {
     /// The process that several programs of its owner share died, and which of them ended it is not known. Not the call's fault:
     /// it may run again. Never sent to a controller: a provider hands such a job back.
     Lost,
+    /// The call touched what this sandbox lacks, or has in another form than the language's usual interpreter, and was ended
+    /// there: what it touched, in a few words. Never sent to a controller: see [`FELL_SHORT`].
+    FellShort(String),
 }
+
+/// The type of the error by which a controller is told of [`Outcome::FellShort`].
+pub const FELL_SHORT: &str = "SandboxUnsupported";
+
+/// How [`Outcome::Crashed`] begins where the function ended itself.
+pub const EXITED: &str = "the function exited with code";
 
 /// What an error says of itself (its type, its message, its stack, or how a process ended) is each cut at this length.
 pub const ERROR_TEXT_BYTES_MAX: usize = 16 << 10;
@@ -175,7 +184,7 @@ impl Outcome {
                     cut(text);
                 }
             }
-            Self::Crashed(text) | Self::OutputInvalid(text) => cut(text),
+            Self::Crashed(text) | Self::OutputInvalid(text) | Self::FellShort(text) => cut(text),
             Self::Returned(_)
             | Self::Streamed
             | Self::TimedOut

@@ -3,6 +3,7 @@
 //! The provider trusts no controller: what it runs is ordered by a ticket of a payer it knows, for itself, in time, at
 //! its prices, and once. What is not yet under the payer's seal never exceeds the lease's exposure.
 
+mod abandon;
 pub mod agent;
 pub mod claims;
 pub mod collect;
@@ -405,9 +406,10 @@ impl ProviderLink for Provider {
             Ok(lease) => lease,
             Err(refused) => {
                 self.lanes.refused(ticket);
-                return Err(refused);
+                return Err(abandon::of_start(&order, refused));
             }
         };
+        let pool = lease.pool();
         let (cold, pull) = (lease.cold, pulled.elapsed());
         let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
@@ -437,6 +439,15 @@ impl ProviderLink for Provider {
             self.lanes.refused(ticket);
             return Err(worker_lost());
         }
+        if order.is_tentative
+            && !streams.has_begun()
+            && let Some(gives_up) = abandon::of_run(&finished.outcome)
+            && pool.abandons(began.elapsed())
+        {
+            self.lanes.refused(ticket);
+            return Err(gives_up);
+        }
+        abandon::put_into_words(&mut finished.outcome);
         // It has to fit into one message of the link, whatever the function wrote there.
         finished.outcome.cut_error_text();
         let streamed = streams.end(&mut finished, &egress);
@@ -542,7 +553,7 @@ fn too_slow() -> Rejection {
 fn refusal(error: &LoadError) -> Refusal {
     match error {
         LoadError::Code(rejection) => rejection.clone(),
-        LoadError::Unsupported { reason } => Rejection::new(Code::SandboxUnavailable, reason.clone()),
+        LoadError::Unsupported { reason } => Rejection::new(Code::SandboxUnsupported, reason.clone()),
         LoadError::Failed(reason) => Rejection::new(Code::SandboxFailed, reason.clone()),
     }
 }

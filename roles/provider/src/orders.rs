@@ -77,6 +77,7 @@ pub(crate) fn order(sequence: u64) -> Order {
         event,
         parameters,
         salt: None,
+        is_tentative: false,
         cancel: CancellationToken::new(),
         body: None,
         outlet: piecework_sandbox::Outlet::nowhere(),

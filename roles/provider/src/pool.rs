@@ -20,14 +20,14 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{AccountId, Code, Digest, FunctionId, Rejection};
+use piecework_model::{AccountId, BackendName, Code, Digest, FunctionId, Rejection};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
 use tokio::sync::OnceCell;
@@ -56,26 +56,48 @@ pub(crate) struct Pools {
 }
 
 /// Everything warm of one function version.
-struct Pool {
+pub(crate) struct Pool {
     code: Digest,
+    backend: BackendName,
     template: OnceCell<Template>,
     idle: Mutex<Vec<Idle>>,
     crashes: Mutex<Crashes>,
     used: Mutex<Instant>,
     /// Whether somebody has called it.
     is_called: AtomicBool,
+    /// What runs that were given up have taken, which nobody pays.
+    abandoned_us: AtomicU64,
 }
 
 impl Pool {
-    fn new(code: Digest) -> Arc<Self> {
+    fn new(work: &Work) -> Arc<Self> {
         Arc::new(Self {
-            code,
+            code: work.code,
+            backend: work.backend,
+            abandoned_us: AtomicU64::new(0),
             template: OnceCell::new(),
             idle: Mutex::default(),
             crashes: Mutex::default(),
             used: Mutex::new(Instant::now()),
             is_called: AtomicBool::new(false),
         })
+    }
+
+    fn is_of(&self, work: &Work) -> bool {
+        self.code == work.code && self.backend == work.backend
+    }
+
+    /// Counts a run that is to be given up; whether it may be. The first always, further ones as long as they take little
+    /// together: what begins at the same time finds out by itself that its sandbox falls short.
+    pub(crate) fn abandons(&self, took: Duration) -> bool {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let counted = self
+            .abandoned_us
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+                let sum = before.saturating_add(took_us);
+                (before == 0 || sum <= ABANDONED_US_MAX).then_some(sum)
+            });
+        counted.is_ok()
     }
 
     /// The instance that served last, of those that are still alive.
@@ -120,6 +142,14 @@ pub(crate) struct Lease {
     pub(crate) cold: bool,
 }
 
+impl Lease {
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        self.pool.clone()
+    }
+}
+
+/// What runs of one version that are given up may take together beyond the first: a second for each of sixty that began at once.
+const ABANDONED_US_MAX: u64 = 60_000_000;
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
 /// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything
@@ -334,16 +364,16 @@ impl Pools {
         })
     }
 
-    /// The version's pool; one of other code under the same number is never used again.
+    /// The version's pool; one of other code or of another backend under the same number is never used again.
     fn pool(&self, work: &Work) -> Arc<Pool> {
         let key = (work.function, work.version);
-        if let Some(pool) = self.pools.read().get(&key).filter(|pool| pool.code == work.code) {
+        if let Some(pool) = self.pools.read().get(&key).filter(|pool| pool.is_of(work)) {
             return pool.clone();
         }
         let mut pools = self.pools.write();
-        let pool = pools.entry(key).or_insert_with(|| Pool::new(work.code));
-        if pool.code != work.code {
-            *pool = Pool::new(work.code);
+        let pool = pools.entry(key).or_insert_with(|| Pool::new(work));
+        if !pool.is_of(work) {
+            *pool = Pool::new(work);
         }
         pool.clone()
     }

@@ -132,6 +132,7 @@ fn output_digest(outcome: &Outcome, streamed: &Streamed) -> Digest {
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
         | Outcome::OutputInvalid(_)
+        | Outcome::FellShort(_)
         | Outcome::Lost => streamed.digest,
     }
 }
@@ -146,6 +147,7 @@ fn status(outcome: &Outcome) -> JobStatus {
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
         | Outcome::OutputInvalid(_)
+        | Outcome::FellShort(_)
         | Outcome::Lost => JobStatus::Failed,
     }
 }

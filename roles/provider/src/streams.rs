@@ -67,6 +67,11 @@ impl Streams {
         std::future::pending().await
     }
 
+    /// Whether something of the answer went out.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.meter.streamed().begun
+    }
+
     /// What was streamed; nothing is from now on. The outcome is put right where the stream was stopped for its length.
     /// The counters get what has passed: a sandbox counts a part that it could not send.
     pub(crate) fn end(&self, finished: &mut Finished, egress: &EgressMeter) -> Streamed {

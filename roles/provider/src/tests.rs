@@ -64,5 +64,5 @@ fn code_that_broke_here_is_told_from_code_that_cannot_run() {
     let unsupported = LoadError::Unsupported {
         reason: "threads".into(),
     };
-    assert_eq!(refusal(&unsupported).code, Code::SandboxUnavailable);
+    assert_eq!(refusal(&unsupported).code, Code::SandboxUnsupported);
 }

@@ -13,7 +13,7 @@ const STACK_LENGTH_MAX = 16384;
 // The stack without the runner's own frames.
 function stackOf(error) {
   const lines = String(error.stack ?? "").split("\n");
-  return lines.filter((line) => line && !line.includes(RUNNER) && !line.includes("(native)")).join("\n");
+  return lines.filter((line) => line.startsWith("    at ") && !line.includes(RUNNER) && !line.includes("(native)")).join("\n");
 }
 
 function text(value) {
@@ -28,14 +28,15 @@ function text(value) {
 export function told(error) {
   if (!(error instanceof Error)) {
     const kind = error === null ? "null" : typeof error;
-    return { type: kind, message: text(error), stack: "" };
+    return { type: kind, message: text(error).toWellFormed(), stack: "" };
   }
   const type = text(error.name ?? "Error");
   const message = text(error.message);
   const head = message ? `${type}: ${message}` : type;
   let stack = head + "\n" + stackOf(error);
   if (error.cause !== undefined) stack += `\nCaused by: ${told(error.cause).stack || text(error.cause)}`;
-  return { type, message, stack: stack.slice(0, STACK_LENGTH_MAX) };
+  // Half a letter is no text for the host.
+  return { type: type.toWellFormed(), message: message.toWellFormed(), stack: stack.slice(0, STACK_LENGTH_MAX).toWellFormed() };
 }
 
 // A syntax error's place, from the first line of its stack: "at /main.mjs:3:7".

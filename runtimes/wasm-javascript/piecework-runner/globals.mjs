@@ -1,126 +1,25 @@
 // The globals that functions expect beside the language itself.
 
 import { base64, fromBase64 } from "./base64.mjs";
-import { Buffer, useCodec } from "./buffer.mjs";
+import { structuredClone } from "./clone.mjs";
 import { format } from "./inspect.mjs";
-import { URL, URLSearchParams } from "./url.mjs";
-
-function encodeUtf8(text) {
-  const bytes = [];
-  for (const letter of text) {
-    let code = letter.codePointAt(0);
-    if (code >= 0xd800 && code <= 0xdfff) code = 0xfffd;
-    if (code < 0x80) bytes.push(code);
-    else if (code < 0x800) bytes.push(0xc0 | (code >> 6), 0x80 | (code & 63));
-    else if (code < 0x10000) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-    else bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 63), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63));
-  }
-  return new Uint8Array(bytes);
-}
-
-// A sequence's second byte has a narrower range after these first bytes: no overlong forms, no surrogates, no code above
-// U+10FFFF.
-function secondByteRange(first) {
-  if (first === 0xe0) return [0xa0, 0xbf];
-  if (first === 0xed) return [0x80, 0x9f];
-  if (first === 0xf0) return [0x90, 0xbf];
-  if (first === 0xf4) return [0x80, 0x8f];
-  return [0x80, 0xbf];
-}
-
-function decodeUtf8(bytes, fatal) {
-  const parts = [];
-  let index = 0;
-  while (index < bytes.length) {
-    const first = bytes[index++];
-    if (first < 0x80) {
-      parts.push(first);
-      continue;
-    }
-    let more = first >= 0xc2 && first < 0xe0 ? 1 : first >= 0xe0 && first < 0xf0 ? 2 : first >= 0xf0 && first < 0xf5 ? 3 : -1;
-    let code = more < 0 ? 0xfffd : first & (0x3f >> more);
-    let [low, high] = secondByteRange(first);
-    while (more > 0 && index < bytes.length && bytes[index] >= low && bytes[index] <= high) {
-      code = (code << 6) | (bytes[index++] & 63);
-      more -= 1;
-      [low, high] = [0x80, 0xbf];
-    }
-    if (more !== 0) {
-      if (fatal) throw new TypeError("the bytes are not UTF-8");
-      code = 0xfffd;
-    }
-    parts.push(code);
-  }
-  let text = "";
-  for (let at = 0; at < parts.length; at += 4096) text += String.fromCodePoint(...parts.slice(at, at + 4096));
-  return text;
-}
-
-class TextEncoder {
-  get encoding() {
-    return "utf-8";
-  }
-  encode(text = "") {
-    return encodeUtf8(String(text));
-  }
-}
-
-class TextDecoder {
-  constructor(label = "utf-8", options = {}) {
-    if (!/^utf-?8$/i.test(label)) throw new RangeError(`the encoding ${label} is not supported`);
-    this.fatal = Boolean(options.fatal);
-    this.ignoreBOM = Boolean(options.ignoreBOM);
-  }
-  get encoding() {
-    return "utf-8";
-  }
-  decode(input = new Uint8Array()) {
-    const bytes = ArrayBuffer.isView(input)
-      ? new Uint8Array(input.buffer, input.byteOffset, input.byteLength)
-      : new Uint8Array(input);
-    const text = decodeUtf8(bytes, this.fatal);
-    return !this.ignoreBOM && text.charCodeAt(0) === 0xfeff ? text.slice(1) : text;
-  }
-}
+import names from "./node-names.json";
+import { TextDecoder } from "./text.mjs";
+import { touched } from "./touch.mjs";
 
 function btoa(text) {
-  const bytes = Uint8Array.from(String(text), (letter) => {
-    if (letter.charCodeAt(0) > 255) throw new RangeError("btoa takes characters up to U+00FF");
-    return letter.charCodeAt(0);
-  });
-  return base64(bytes);
+  text = String(text);
+  for (let at = 0; at < text.length; at++) if (text.charCodeAt(at) > 255) throw new DOMException("Invalid character", "InvalidCharacterError");
+  return base64(Uint8Array.from(text, (letter) => letter.charCodeAt(0)));
 }
 
 function atob(text) {
-  const bytes = fromBase64(String(text).replace(/[\t\n\f\r ]/g, ""));
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
-}
-
-function clone(value, seen = new Map()) {
-  if (typeof value === "function" || typeof value === "symbol") throw new TypeError("the value cannot be cloned");
-  if (typeof value !== "object" || value === null) return value;
-  if (seen.has(value)) return seen.get(value);
-  if (value instanceof Date) return new Date(value);
-  if (value instanceof RegExp) return new RegExp(value.source, value.flags);
-  if (ArrayBuffer.isView(value) && !(value instanceof DataView)) return value.slice();
-  if (value instanceof ArrayBuffer) return value.slice(0);
-  if (value instanceof Map) {
-    const copy = new Map();
-    seen.set(value, copy);
-    for (const [key, item] of value) copy.set(clone(key, seen), clone(item, seen));
-    return copy;
+  const plain = String(text).replace(/[\t\n\f\r ]/g, "");
+  const padless = plain.length % 4 === 0 ? plain.replace(/={1,2}$/, "") : plain;
+  if (padless.length % 4 === 1 || /[^A-Za-z0-9+/]/.test(padless)) {
+    throw new DOMException("The string to be decoded is not correctly encoded.", "InvalidCharacterError");
   }
-  if (value instanceof Set) {
-    const copy = new Set();
-    seen.set(value, copy);
-    for (const item of value) copy.add(clone(item, seen));
-    return copy;
-  }
-  if (value instanceof Error) return Object.assign(new value.constructor(value.message), { stack: value.stack });
-  const copy = Array.isArray(value) ? new Array(value.length) : {};
-  seen.set(value, copy);
-  for (const key of Object.keys(value)) copy[key] = clone(value[key], seen);
-  return copy;
+  return Array.from(fromBase64(padless), (byte) => String.fromCharCode(byte)).join("");
 }
 
 function installConsole(host) {
@@ -135,8 +34,8 @@ function installConsole(host) {
   };
   const print = printer("");
   const error = printer("<3>");
-  const console = { log: print, info: print, debug: printer("<7>"), warn: printer("<4>"), error, table: print };
-  console.dir = (value) => print(value);
+  const console = { log: print, info: print, debug: printer("<7>"), warn: printer("<4>"), error };
+  console.dir = (value, options) => (options === undefined ? print(value) : touched("console.dir with options"));
   console.trace = (...values) => error("Trace:", ...values);
   console.assert = (held, ...values) => held || error("Assertion failed", ...values);
   console.group = (...values) => {
@@ -180,8 +79,8 @@ const RANDOM_BYTES_MAX = 65536;
 
 function installCrypto(host) {
   const getRandomValues = (array) => {
-    if (!ArrayBuffer.isView(array) || array.byteLength > RANDOM_BYTES_MAX) {
-      throw new RangeError("getRandomValues fills an integer array of up to 65536 bytes");
+    if (!ArrayBuffer.isView(array) || array.byteLength > RANDOM_BYTES_MAX || /Float|DataView/.test(Object.prototype.toString.call(array))) {
+      touched("an error of `crypto.getRandomValues`");
     }
     new Uint8Array(array.buffer, array.byteOffset, array.byteLength).set(host.random(array.byteLength));
     return array;
@@ -193,7 +92,29 @@ function installCrypto(host) {
     const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
     return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
   };
-  globalThis.crypto = Object.freeze({ getRandomValues, randomUUID });
+  globalThis.crypto = { getRandomValues, randomUUID };
+}
+
+// The zone of all times here.
+const UTC = /^(:?(Etc\/)?(UTC|UCT|Universal|Zulu|GMT)(0|[+-]0)?|)$/i;
+
+export function checkZone(zone) {
+  if (zone !== undefined && !UTC.test(zone)) touched("the variable TZ");
+}
+
+// Values are texts, whatever is assigned.
+function environment() {
+  return new Proxy({}, {
+    set(variables, name, value) {
+      if (name === "TZ") checkZone(String(value));
+      variables[name] = String(value);
+      return true;
+    },
+    defineProperty(variables, name, descriptor) {
+      if (!("value" in descriptor) || name === "TZ") touched("Object.defineProperty of process.env");
+      return Reflect.defineProperty(variables, name, { ...descriptor, value: String(descriptor.value) });
+    },
+  });
 }
 
 function installProcess(host) {
@@ -201,7 +122,7 @@ function installProcess(host) {
     host.log(ArrayBuffer.isView(piece) ? new TextDecoder().decode(piece) : String(piece));
     return true;
   };
-  const stream = { write, isTTY: false };
+  const stream = { write };
   let within = false;
   const writeError = (piece) => {
     const text = ArrayBuffer.isView(piece) ? new TextDecoder().decode(piece) : String(piece);
@@ -216,24 +137,20 @@ function installProcess(host) {
   };
   hrtime.bigint = () => BigInt(Math.floor(host.now() * 1e6));
   globalThis.process = {
-    env: {},
-    argv: ["piecework"],
-    platform: "wasi",
-    arch: "wasm32",
-    version: "",
-    versions: { quickjs: "" },
+    env: environment(),
+    argv: ["/usr/bin/node", "/main.mjs"],
+    platform: "linux",
+    version: names.node,
+    versions: { node: names.node.slice(1) },
     exitCode: undefined,
     stdout: stream,
-    stderr: { write: writeError, isTTY: false },
+    stderr: { write: writeError },
     cwd: () => "/",
     uptime: () => host.now() / 1000,
     hrtime,
     nextTick: (callback, ...args) => queueMicrotask(() => callback(...args)),
     exit: (code = process.exitCode ?? 0) => host.exit(Number(code) | 0),
     abort: () => host.exit(134),
-    on: () => process,
-    once: () => process,
-    off: () => process,
     emitWarning: (text) => host.log(`<4>(warning) ${text}\n`),
   };
 }
@@ -246,16 +163,20 @@ export function install(host) {
   installRandom(host);
   installCrypto(host);
   installProcess(host);
-  define("queueMicrotask", (callback) => void Promise.resolve().then(callback));
-  globalThis.performance = { now: () => host.now(), timeOrigin: 0 };
-  define("TextEncoder", TextEncoder);
-  define("TextDecoder", TextDecoder);
+  const { queueMicrotask } = globalThis;
+  globalThis.queueMicrotask = (callback) => {
+    if (typeof callback !== "function") touched("an error of `queueMicrotask`");
+    queueMicrotask(callback);
+  };
+  let origin;
+  globalThis.performance = {
+    now: () => host.now(),
+    get timeOrigin() {
+      return (origin ??= Date.now() - host.now());
+    },
+  };
   define("btoa", btoa);
   define("atob", atob);
-  define("structuredClone", (value) => clone(value));
-  useCodec(encodeUtf8, decodeUtf8);
-  define("Buffer", Buffer);
-  define("URL", URL);
-  define("URLSearchParams", URLSearchParams);
+  define("structuredClone", structuredClone);
   globalThis.global = globalThis;
 }

@@ -32,7 +32,9 @@ function members(value, seen) {
 function structure(value, seen) {
   if (value instanceof Error) {
     const head = `${value.name}: ${value.message}`;
-    return value.stack ? `${head}\n${String(value.stack).trimEnd()}` : `[${head}]`;
+    if (!value.stack) return `[${head}]`;
+    const stack = String(value.stack).trimEnd();
+    return stack.startsWith("    at ") ? `${head}\n${stack}` : stack;
   }
   if (seen.includes(value)) return "[Circular]";
   if (seen.length > DEPTH_MAX) return Array.isArray(value) ? "[Array]" : "[Object]";

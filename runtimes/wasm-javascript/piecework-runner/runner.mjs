@@ -3,14 +3,19 @@
 import { DONE, INVALID, NO_HANDLER, RAISED, STREAMED, SYNTAX, syntax, told } from "./answer.mjs";
 import { base64 } from "./base64.mjs";
 import { Invalid, bodyOf, pour, streamIn } from "./flow.mjs";
-import { install as installGlobals } from "./globals.mjs";
+import { checkZone, install as installGlobals } from "./globals.mjs";
+import { install as installLikeness } from "./likeness.mjs";
+import names from "./node-names.json";
+import { install as installPackages } from "./packages.mjs";
 import { install as installResponse } from "./response.mjs";
 import { install as installStreams } from "./streams.mjs";
+import { install as installTouch, trapAbsent } from "./touch.mjs";
 import { clearAll, install as installTimers, runDue, soonest } from "./timers.mjs";
 
 // Foreign code could answer in the handler's place with these, so they leave the global object here.
 const host = {
-  log: globalThis.hostLog,
+  // Half a letter has no UTF-8.
+  log: ((log) => (text) => log(text.toWellFormed()))(globalThis.hostLog),
   answer: globalThis.hostAnswer,
   head: globalThis.hostHead,
   chunk: globalThis.hostChunk,
@@ -19,13 +24,18 @@ const host = {
   random: globalThis.hostRandom,
   now: globalThis.hostNow,
   exit: globalThis.hostExit,
+  touch: globalThis.hostTouch,
 };
 for (const name of Object.keys(globalThis)) if (/^(host|reserved)[A-Z]/.test(name)) delete globalThis[name];
 
+installTouch(host);
 installGlobals(host);
 installTimers(host);
 installStreams();
 installResponse();
+installPackages();
+installLikeness();
+trapAbsent(names.places);
 
 // The language's own functions, before foreign code may replace them.
 const { parse, stringify } = JSON;
@@ -130,6 +140,7 @@ export function load(text) {
   const setup = parse(text);
   functionName = setup.function_name;
   version = setup.version;
+  checkZone(setup.env.TZ);
   Object.assign(process.env, setup.env);
   answered = false;
   import("/" + setup.entry).then((module) => loaded(module, setup)).catch(failed);

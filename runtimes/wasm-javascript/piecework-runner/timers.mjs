@@ -1,29 +1,77 @@
 // Timers that the host wakes: nothing here waits. The soonest is told to the host when the jobs have run out.
 
+const DELAY_MS_MAX = 2 ** 31 - 1;
+
 let timers = new Map();
 let last = 0;
+let host;
 
-function add(callback, delay, args, repeat) {
-  if (typeof callback !== "function") throw new TypeError("a timer's callback must be a function");
-  delay = Number(delay);
-  if (!(delay >= 1)) delay = delay === 0 || Number.isNaN(delay) ? 0 : Math.max(0, delay);
-  last += 1;
-  timers.set(last, { id: last, callback, args, at: host.now() + delay, repeat: repeat ? Math.max(1, delay) : 0 });
-  return last;
+// What Node gives out for a timer.
+class Timeout {
+  #id;
+  #held = true;
+  #restart;
+  constructor(id, restart) {
+    this.#id = id;
+    this.#restart = restart;
+  }
+  ref() {
+    this.#held = true;
+    return this;
+  }
+  unref() {
+    this.#held = false;
+    return this;
+  }
+  hasRef() {
+    return this.#held && timers.has(this.#id);
+  }
+  refresh() {
+    if (timers.has(this.#id)) this.#restart();
+    return this;
+  }
+  close() {
+    timers.delete(this.#id);
+    return this;
+  }
+  [Symbol.toPrimitive]() {
+    return this.#id;
+  }
 }
 
-let host;
+class Immediate extends Timeout {}
+
+function refused(callback) {
+  const error = new TypeError(`The "callback" argument must be of type function. Received ${callback === null ? "null" : typeof callback}`);
+  error.code = "ERR_INVALID_ARG_TYPE";
+  return error;
+}
+
+function add(callback, delay, args, { repeats = false, Kind = Timeout } = {}) {
+  if (typeof callback !== "function") throw refused(callback);
+  delay = Number(delay);
+  delay = delay >= 1 && delay <= DELAY_MS_MAX ? Math.trunc(delay) : Kind === Immediate ? 0 : 1;
+  last += 1;
+  const timer = { id: last, callback, args, at: host.now() + delay, repeat: repeats ? delay : 0 };
+  timer.handle = new Kind(last, () => {
+    timer.at = host.now() + delay;
+  });
+  timers.set(last, timer);
+  return timer.handle;
+}
 
 export function install(given) {
   host = given;
-  const clear = (id) => void timers.delete(Number(id));
+  const clear = (id) => {
+    if (id instanceof Timeout || typeof id === "number" || typeof id === "string") timers.delete(Number(id));
+  };
   Object.assign(globalThis, {
-    setTimeout: (callback, delay = 0, ...args) => add(callback, delay, args, false),
-    setInterval: (callback, delay = 0, ...args) => add(callback, delay, args, true),
-    setImmediate: (callback, ...args) => add(callback, 0, args, false),
-    clearTimeout: clear,
-    clearInterval: clear,
-    clearImmediate: clear,
+    setTimeout: (callback, delay = 1, ...args) => add(callback, delay, args),
+    setInterval: (callback, delay = 1, ...args) => add(callback, delay, args, { repeats: true }),
+    setImmediate: (callback, ...args) => add(callback, 0, args, { Kind: Immediate }),
+    clearTimeout: (id) => clear(id),
+    clearInterval: (id) => clear(id),
+    clearImmediate: (id) => clear(id),
   });
 }
 
@@ -45,7 +93,7 @@ export function runDue() {
   if (due === null) return;
   if (due.repeat) due.at = now + due.repeat;
   else timers.delete(due.id);
-  due.callback(...due.args);
+  due.callback.apply(due.handle, due.args);
 }
 
 // What a call leaves behind must not wake the next one.

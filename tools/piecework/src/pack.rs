@@ -2,12 +2,13 @@
 
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use piecework_blobs::{Bundle, BundleLimits};
+use piecework_blobs::{Bundle, BundleLimits, is_program};
 
 use crate::failure::Failure;
 
@@ -53,6 +54,7 @@ pub fn folder(folder: &Path) -> Result<(Bytes, usize), Failure> {
         ignored: patterns(&root)?,
         root,
         files: Vec::new(),
+        programs: Vec::new(),
         bytes: 0,
     };
     walk.enter(&walk.root.clone(), "", 0)?;
@@ -60,7 +62,7 @@ pub fn folder(folder: &Path) -> Result<(Bytes, usize), Failure> {
         return Err(Failure::usage(format!("{} has no files to deploy", folder.display())));
     }
     let count = walk.files.len();
-    let bundle = Bundle::new(walk.files, &BundleLimits::UPLOAD)?;
+    let bundle = Bundle::new(walk.files, &BundleLimits::UPLOAD)?.with_programs(walk.programs);
     Ok((bundle.pack().tar, count))
 }
 
@@ -107,6 +109,8 @@ struct Walk {
     root: PathBuf,
     ignored: Vec<String>,
     files: Vec<(String, Bytes)>,
+    /// Those of them that their owner may run.
+    programs: Vec<String>,
     bytes: u64,
 }
 
@@ -144,7 +148,11 @@ impl Walk {
         if meta.is_dir() {
             self.enter(&real, &format!("{name}/"), depth + 1)
         } else if meta.is_file() {
-            self.add(&real, name, meta.len())
+            self.add(&real, name, meta.len())?;
+            if is_program(meta.permissions().mode()) {
+                self.programs.push(name.to_owned());
+            }
+            Ok(())
         } else {
             Err(Failure::usage(format!("{name} is neither a file nor a folder")))
         }

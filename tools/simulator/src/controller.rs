@@ -205,6 +205,7 @@ impl World {
             event,
             parameters,
             salt: None,
+            is_tentative: false,
             cancel: CancellationToken::new(),
             body: None,
             outlet: piecework_sandbox::Outlet::nowhere(),

@@ -602,6 +602,11 @@ const PLATFORM: &[Entry] = &[
         Code::SandboxUnavailable,
         "the requested sandbox does not work here; no other was used instead",
     ),
+    code(
+        502,
+        Code::SandboxFellShort,
+        "the sandbox that was chosen lacks what the call used; calls from now on run in another one",
+    ),
     code(422, Code::SandboxUnknown, "there is no sandbox with this name"),
     code(
         409,

@@ -67,6 +67,32 @@ fn the_same_files_give_the_same_digest_however_they_were_packed() {
     assert_eq!(Bundle::read(&zstd, &LIMITS).expect("reads").pack(), expected);
 }
 
+#[test]
+fn a_program_stays_one_through_upload_and_unpacking() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let tool = folder.path().join("tool.sh");
+    fs::write(&tool, "#!/bin/sh\n").expect("writes");
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).expect("a program");
+    fs::write(folder.path().join("main.py"), "x = 1").expect("writes");
+    let packed = Bundle::pack_dir(folder.path(), &LIMITS).expect("packs").pack();
+    let read = Bundle::read(&packed.tar, &LIMITS).expect("reads");
+    assert_eq!(read.pack(), packed);
+    let with_packages = read
+        .with_folder("packages", [("packages/a.py".to_owned(), Bytes::new())], &LIMITS)
+        .expect("within limits");
+    let target = tempfile::tempdir().expect("a folder");
+    with_packages.unpack(target.path()).expect("unpacks");
+    let mode = |name: &str| {
+        fs::metadata(target.path().join(name))
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o111
+    };
+    assert_eq!((mode("tool.sh"), mode("main.py"), mode("packages/a.py")), (0o111, 0, 0));
+}
+
 /// The digest names code in tickets and on the ledger: it may never change by an update of a library.
 #[test]
 fn the_canonical_bytes_are_golden() {

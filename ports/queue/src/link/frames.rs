@@ -60,10 +60,11 @@ impl OrderFrame {
         }
     }
 
-    /// Without a salt.
+    /// Without a salt, and final.
     pub(super) fn into_order(self, cancel: CancellationToken, (body, outlet): (Option<Inlet>, Outlet)) -> Order {
         Order {
             salt: None,
+            is_tentative: false,
             ticket: self.ticket,
             payer: self.payer,
             exposure_ucr: self.exposure_ucr,

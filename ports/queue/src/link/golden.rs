@@ -117,6 +117,7 @@ pub(super) fn order() -> Order {
         event: Bytes::from_static(b"{\"a\":1}"),
         parameters: Bytes::from_static(b"null"),
         salt: None,
+        is_tentative: false,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),
@@ -388,4 +389,19 @@ fn every_message_of_version_4_has_the_bytes_that_it_had() {
     };
     put(&mut kinds, "opening salted", &opening);
     check(include_str!("golden/v4.txt"), &kinds);
+}
+
+/// What version 5 adds to version 4.
+#[test]
+fn every_message_of_version_5_has_the_bytes_that_it_had() {
+    let mut kinds = Kinds::new();
+    let opening = Opening::Tentative {
+        salt: Some(piecework_model::Salt([9; 32])),
+        order: Box::new(OrderFrame::bare(&order())),
+        event_bytes: 7,
+        parameters_bytes: 4,
+        has_body: false,
+    };
+    put(&mut kinds, "opening tentative", &opening);
+    check(include_str!("golden/v5.txt"), &kinds);
 }

@@ -75,7 +75,7 @@ impl Session {
         let welcome = introduce(far, &key(2), NETWORK, about, &|_| Ok(()))
             .await
             .expect("welcome");
-        assert_eq!(welcome.version, 4);
+        assert_eq!(welcome.version, 5);
         Self {
             remote: remote.await.expect("it serves"),
             ended,

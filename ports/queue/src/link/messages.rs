@@ -1,4 +1,4 @@
-//! What travels on the streams of a session of version 3 or 4, in borsh, each message behind its length (32 bits, little endian).
+//! What travels on the streams of a session of version 3 to 5, in borsh, each message behind its length (32 bits, little endian).
 //!
 //! ```text
 //! control   controller: Opening::Control, Tell*                         provider: Say*
@@ -39,6 +39,14 @@ pub(super) enum Opening {
     /// An order whose digests are salted. From version 4 on; it comes last, as it came later.
     Salted {
         salt: Salt,
+        order: Box<OrderFrame>,
+        event_bytes: u32,
+        parameters_bytes: u32,
+        has_body: bool,
+    },
+    /// An order that may be given up where its sandbox falls short. From version 5 on.
+    Tentative {
+        salt: Option<Salt>,
         order: Box<OrderFrame>,
         event_bytes: u32,
         parameters_bytes: u32,

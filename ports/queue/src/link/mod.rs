@@ -7,7 +7,7 @@
 //!   | <---------------- its key, signed -------- |   both sign the handshake's hash: nobody stands between them
 //!   | -- account, key signed, profile ---------> |
 //!   | <----------------------------- Welcome --- |   the controller's time
-//!   | <== streams: control, jobs, bundles =====> |   versions 3 and 4, see `messages`; version 2 has one stream of frames
+//!   | <== streams: control, jobs, bundles =====> |   versions 3 to 5, see `messages`; version 2 has one stream of frames
 //! ```
 //!
 //! Noise NN (ephemeral keys; ChaCha20-Poly1305) gives secrecy, order and integrity even over plain HTTP and through
@@ -57,7 +57,7 @@ use std::time::Duration;
 use piecework_model::{Code, Rejection};
 
 /// The highest version of the link that is spoken here. Raised with every change that an older end would not understand.
-pub const PROTOCOL: u16 = 4;
+pub const PROTOCOL: u16 = 5;
 /// The lowest: a volunteer who has not updated yet goes on earning.
 pub const PROTOCOL_LOWEST: u16 = 2;
 /// A provider says something at least this often, and a controller says something back: a thousand idle links are a thousand

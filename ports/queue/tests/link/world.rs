@@ -98,6 +98,7 @@ pub fn order(sequence: u64, event: &[u8]) -> Order {
         event: Bytes::copy_from_slice(event),
         parameters: Bytes::from_static(b"null"),
         salt: None,
+        is_tentative: false,
         cancel: CancellationToken::new(),
         body: None,
         outlet: piecework_sandbox::Outlet::nowhere(),

@@ -98,6 +98,10 @@ impl Template {
     fn refused(&self, broken: Broken) -> LoadError {
         let limits = self.limits;
         load_failed(match broken {
+            Broken::Touched(what) => {
+                let reason = format!("it does not have {what}");
+                return LoadError::Unsupported { reason };
+            }
             // Nothing stops a load.
             Broken::OutOfTime | Broken::Stopped => {
                 format!("the module's own code took longer than {} ms", limits.timeout_ms)

@@ -9,7 +9,7 @@ use piecework_sandbox_wasm::Wasm;
 use crate::subject::{self, INSTANCES_MAX};
 
 /// The backend, unless the components are not built.
-fn backend() -> Option<Arc<Wasm>> {
+pub fn backend() -> Option<Arc<Wasm>> {
     let backend = subject::backend(false);
     subject::complete(&backend).then_some(backend)
 }

@@ -290,7 +290,7 @@ def handler(event, context):
 "#;
 
 const WRITE_EVERYWHERE_JS: &str = r#"
-const fs = await import('node:fs').catch(() => null);
+const fs = (import.meta.url.includes('/function/') ? await import('node:fs') : null);
 export default (event) => {
     const forged = '{"ok":true,"output":"forged","status":"returned"}';
     if (event === 'attack' && fs) {
@@ -354,7 +354,7 @@ def handler(event, context):
 "#;
 
 const REPLAY_JS: &str = r#"
-const fs = await import('node:fs').catch(() => null);
+const fs = (import.meta.url.includes('/function/') ? await import('node:fs') : null);
 export default (event) => {
     if (event === 'attack' && fs && globalThis.setInterval) {
         setInterval(() => {

@@ -44,6 +44,7 @@ pub enum Kind {
     OutputTooLarge,
     OutputInvalid,
     Lost,
+    FellShort,
 }
 
 impl Kind {
@@ -59,6 +60,7 @@ impl Kind {
             Outcome::OutputTooLarge => Self::OutputTooLarge,
             Outcome::OutputInvalid(_) => Self::OutputInvalid,
             Outcome::Lost => Self::Lost,
+            Outcome::FellShort(_) => Self::FellShort,
         }
     }
 }
@@ -249,6 +251,7 @@ pub(super) fn output(finished: &Finished) -> Result<Value, String> {
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
         | Outcome::OutputInvalid(_)
+        | Outcome::FellShort(_)
         | Outcome::Lost => Err(format!("expected an output, got {}", Told(finished))),
     }
 }

@@ -76,7 +76,7 @@ def handler(event, context):
         time.sleep(1)
 "#;
     let javascript = r#"
-const processes = await import('node:child_process').catch(() => null);
+const processes = (import.meta.url.includes('/function/') ? await import('node:child_process') : null);
 export default async (event) => {
     if (event === 'calm') return event;
     if (!processes) return 'absent';
@@ -154,7 +154,7 @@ def handler(event, context):
     return count
 "#;
     let javascript = r#"
-const processes = await import('node:child_process').catch(() => null);
+const processes = (import.meta.url.includes('/function/') ? await import('node:child_process') : null);
 export default async () => {
     if (!processes) return 0;
     let count = 0;
@@ -202,7 +202,7 @@ def handler(event, context):
     return total
 "#;
     let javascript = r#"
-const fs = await import('node:fs').catch(() => null);
+const fs = (import.meta.url.includes('/function/') ? await import('node:fs') : null);
 export default () => {
     let total = 0;
     try {
@@ -240,7 +240,7 @@ def handler(event, context):
     return count
 "#;
     let javascript = r#"
-const fs = await import('node:fs').catch(() => null);
+const fs = (import.meta.url.includes('/function/') ? await import('node:fs') : null);
 export default () => {
     let count = 0;
     try {
@@ -272,7 +272,7 @@ def handler(event, context):
     return len(held)
 "#;
     let javascript = r#"
-const fs = await import('node:fs').catch(() => null);
+const fs = (import.meta.url.includes('/function/') ? await import('node:fs') : null);
 export default () => {
     let count = 0;
     try {

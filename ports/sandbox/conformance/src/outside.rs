@@ -26,7 +26,7 @@ def handler(event, context):
     return 'begun'
 "#;
     let javascript = r#"
-const threads = await import('node:worker_threads').catch(() => null);
+const threads = (import.meta.url.includes('/function/') ? await import('node:worker_threads') : null);
 export default async (event) => {
     if (event !== 'begin') return event;
     if (!threads) return 'absent';
@@ -71,7 +71,7 @@ def handler(event, context):
     return 'left'
 "#;
     let javascript = r#"
-const processes = await import('node:child_process').catch(() => null);
+const processes = (import.meta.url.includes('/function/') ? await import('node:child_process') : null);
 export default (event) => {
     if (!processes) return 'absent';
     processes.spawn('/bin/sh', ['-c', 'while :; do :; done; : MARK'], { detached: true, stdio: 'ignore' }).unref();

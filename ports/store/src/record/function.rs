@@ -37,6 +37,10 @@ pub struct Policy {
     /// Versions that take no calls, with why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub quarantined: BTreeMap<u32, Quarantine>,
+    /// Versions that run in the jail although they load in the sandbox that was chosen for them, which a call found to lack
+    /// something.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub moved: BTreeMap<u32, Moved>,
     /// What the function may cost in a calendar month (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_ucr: Option<u64>,
@@ -96,6 +100,16 @@ pub struct Quarantine {
     pub code: AnyCode,
     /// Failures in a row.
     pub failures: u32,
+    pub at_ms: u64,
+}
+
+/// Why a version does not run where it was deployed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// Of its bundle: the next version of the same code goes there at once.
+    pub code: Digest,
+    /// A sentence.
+    pub reason: String,
     pub at_ms: u64,
 }
 

@@ -116,6 +116,7 @@ async fn rerun(calls: &Arc<Calls>, first: &First, opinions: &[&Payable]) -> Answ
             salt: first.salt,
         },
         caller: None,
+        moved: None,
         streams: Streams {
             answer: Answering::Discard,
             body: None,

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Instant};
 use piecework_api::errors::Refusal;
 use piecework_ledger::{Action, OpenJobs, OpenTicket};
 use piecework_model::{AccountId, Code, Domain, Rejection, Salt, Seal, Ticket};
-use piecework_queue::{Delivery, Order, ProviderLink, input_digest};
+use piecework_queue::{Delivery, Order, ProviderLink, gave_up, input_digest};
 use piecework_sandbox::Outlet;
 use piecework_scheduler::{Finding, Reasons};
 use piecework_store::JobState;
@@ -26,7 +26,7 @@ use crate::{
         streams::{self, Seen as Streams},
     },
     failure::refusal,
-    functions::budget,
+    functions::{budget, fallback},
     money::{
         aside,
         leases::{self, Lane, Reservation},
@@ -121,6 +121,7 @@ impl Search<'_> {
             };
         }
         self.note_running(account);
+        let is_tentative = self.is_tentative(&*provider);
         let order = Order {
             ticket: ticket.clone(),
             payer: calls.ground.payer,
@@ -132,6 +133,7 @@ impl Search<'_> {
             salt,
             // Of this order alone: a provider that breaks its bounds must not end the job.
             cancel: self.aboard.flight.cancel.child_token(),
+            is_tentative,
             body: None,
             outlet: Outlet::nowhere(),
         };
@@ -145,6 +147,9 @@ impl Search<'_> {
                 keep_aside(calls, invocation, &ticket, reservation);
                 if invocation.streams.is_spent() {
                     return Err(broken_off(invocation, refused));
+                }
+                if is_tentative && gave_up(&refused) {
+                    return Err(Box::new(Refusal::from(refused).job(invocation.id)));
                 }
                 // The provider saw it first: the next order is from another lease.
                 if !leases::has_ended(&calls.money, book.lease, &refused.code).await {
@@ -202,6 +207,16 @@ impl Search<'_> {
                 .takes_salts()
                 .then(|| Salt::of_job(&self.calls.ground.key, self.invocation.id)),
         }
+    }
+
+    /// Whether the jail may have the job where wasm falls short. A body that was read cannot be read again.
+    fn is_tentative(&self, provider: &dyn ProviderLink) -> bool {
+        let (functions, version) = (&self.calls.functions, &self.invocation.live.version);
+        matches!(self.invocation.purpose, Purpose::Call)
+            && fallback::may_move(version)
+            && self.invocation.streams.body.is_none()
+            && provider.takes_tentative()
+            && fallback::has_jail(functions, version.language)
     }
 
     fn note_running(&self, provider: AccountId) {

@@ -32,7 +32,7 @@ use crate::{
     },
     clock::now_ms,
     failure::store,
-    functions::{self, Live, budget, traffic, watch},
+    functions::{self, Live, budget, fallback, traffic, watch},
     money::{
         aside,
         outbox::Outgoing,
@@ -56,6 +56,8 @@ pub(crate) struct Invocation {
     /// Whose token it came with; none of a call without one.
     pub(crate) caller: Option<AccountId>,
     pub(crate) streams: Streams,
+    /// Why it runs in another sandbox than the one that was chosen for its version.
+    pub(crate) moved: Option<String>,
 }
 
 impl Invocation {
@@ -121,7 +123,7 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
     let live = invocation.live.clone();
-    let done = invoke(calls, &invocation).await;
+    let done = invoke(calls, &mut invocation).await;
     let code = match &done {
         Ok(done) => done.error.as_ref().map(|error| &error.code),
         Err(refusal) => Some(&refusal.code),
@@ -140,11 +142,20 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     done
 }
 
-async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
+async fn invoke(calls: &Arc<Calls>, invocation: &mut Invocation) -> Answer<Done> {
     let arrived = Instant::now();
-    let live = invocation.live.clone();
     let aboard = calls.inflight.board(queued_record(invocation));
-    let ran = match dispatch(calls, invocation, &aboard).await {
+    let mut dispatched = dispatch(calls, invocation, &aboard).await;
+    let gave_up = match &dispatched {
+        Err(refusal) => fell_short(invocation, refusal),
+        Ok(_) => None,
+    };
+    if let Some((code, why)) = &gave_up {
+        elsewhere(calls, invocation, *code, why).await?;
+        dispatched = dispatch(calls, invocation, &aboard).await;
+    }
+    let live = invocation.live.clone();
+    let ran = match dispatched {
         Ok(ran) => ran,
         Err(refusal) => {
             let job = aboard.flight.queued.lock().clone();
@@ -157,6 +168,11 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
     };
     let salt = ran.salt;
     let (done, payable) = conclude(calls, invocation, arrived, ran)?;
+    if let Some((Code::FunctionCrashed | Code::FunctionOutOfMemory, why)) = &gave_up
+        && !kills_its_instance(&done)
+    {
+        fallback::remember(&calls.functions, &live, why).await?;
+    }
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
     match payable {
@@ -174,6 +190,33 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
         None => {}
     }
     Ok(done)
+}
+
+/// Why a provider gave the run up, where another sandbox may have it.
+fn fell_short(invocation: &Invocation, refusal: &Refusal) -> Option<(Code, String)> {
+    let code = refusal.code.known()?;
+    let gives_up = [Code::SandboxFellShort, Code::FunctionCrashed, Code::FunctionOutOfMemory].contains(&code);
+    let may = gives_up && fallback::may_move(&invocation.live.version) && invocation.moved.is_none();
+    may.then(|| (code, refusal.message.clone()))
+}
+
+/// Lets the jail have the call. What was touched concerns every call of the version; a trap or memory may be this input's, so
+/// the version moves only once the jail has answered it.
+async fn elsewhere(calls: &Calls, invocation: &mut Invocation, code: Code, why: &str) -> Answer<()> {
+    if code == Code::SandboxFellShort {
+        fallback::remember(&calls.functions, &invocation.live, why).await?;
+    }
+    invocation.live = fallback::in_jail(&calls.functions, &invocation.live, why).await?;
+    invocation.moved = Some(why.to_owned());
+    Ok(())
+}
+
+fn kills_its_instance(done: &Done) -> bool {
+    done.error.as_ref().is_some_and(|error| {
+        error
+            .code
+            .is_one_of(&[Code::FunctionCrashed, Code::FunctionOutOfMemory])
+    })
 }
 
 /// Runs a job that nobody waits for: beside the function's concurrency limit, and nothing is concluded about its version. What it owes
@@ -304,7 +347,11 @@ fn record(
         passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),
         output: output.map(|output| output.to_vec()),
         logs: logs::kept(
-            &delivery.finished.logs,
+            &logs::with_move(
+                &delivery.finished.logs,
+                invocation.moved.as_deref(),
+                invocation.created_at_ms,
+            ),
             &invocation.live.secrets,
             invocation.created_at_ms,
         ),

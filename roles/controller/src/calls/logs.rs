@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use piecework_api::{errors::Refusal, jobs as api};
-use piecework_sandbox::{LOGS_CUT, LogLevel, Logs};
+use piecework_sandbox::{LOGS_CUT, LogLevel, LogLine, Logs};
 
 use crate::clock::timestamp;
 
@@ -32,6 +32,26 @@ fn level(letter: char) -> api::LogLevel {
         'w' => api::LogLevel::Warn,
         'e' => api::LogLevel::Error,
         _ => api::LogLevel::Info,
+    }
+}
+
+/// How the line begins that says why a call ran in another sandbox than the one that was chosen.
+const MOVED: &str = "[sandbox] ";
+
+/// The logs, after the reason why the call was moved to the jail, if it was.
+pub(crate) fn with_move(logs: &Logs, why: Option<&str>, created_at_ms: u64) -> Logs {
+    let Some(why) = why else { return logs.clone() };
+    let told = why.replace(['\n', '\r'], " ");
+    let first = LogLine {
+        at_ms: created_at_ms,
+        level: LogLevel::Info,
+    };
+    Logs {
+        text: format!(
+            "{MOVED}the run in wasm was given up ({told}); it ran again in the jail and is billed once\n{}",
+            logs.text
+        ),
+        lines: [first].into_iter().chain(logs.lines.iter().copied()).collect(),
     }
 }
 

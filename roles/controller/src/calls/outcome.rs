@@ -3,7 +3,7 @@
 use piecework_api::errors::Refusal;
 use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Salt, Ticket};
 use piecework_queue::Delivery;
-use piecework_sandbox::{Logs, Outcome, Streamed};
+use piecework_sandbox::{FELL_SHORT, Logs, Outcome, Streamed};
 use piecework_store::JobState;
 use serde_json::{json, value::RawValue};
 
@@ -134,6 +134,7 @@ pub(crate) fn came_through(outcome: &Outcome, streamed: &Streamed) -> Option<Dig
         | Outcome::Crashed(_)
         | Outcome::OutputTooLarge
         | Outcome::OutputInvalid(_)
+        | Outcome::FellShort(_)
         | Outcome::Lost => Some(streamed.digest),
     }
 }
@@ -201,6 +202,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             },
             error: None,
         },
+        Outcome::Raised(raised) if raised.kind == FELL_SHORT => failed(
+            JobState::Failed,
+            Code::SandboxUnsupported.into(),
+            format!("the function used what its sandbox lacks: {}", raised.message),
+        ),
         Outcome::Raised(raised) => {
             let mut verdict = failed(
                 JobState::Failed,
@@ -241,6 +247,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             JobState::Failed,
             Code::SandboxWorkerLost.into(),
             "the process that runs the developer's functions ended; which of them ended it is not known".into(),
+        ),
+        Outcome::FellShort(what) => failed(
+            JobState::Failed,
+            Code::SandboxUnsupported.into(),
+            format!("the function used what its sandbox lacks: {what}"),
         ),
         Outcome::OutputTooLarge => too_large(),
         Outcome::OutputInvalid(why) => failed(

@@ -210,6 +210,7 @@ async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken)
         accepted: true,
         purpose: Purpose::Call,
         caller: Some(job.caller),
+        moved: None,
         streams: Streams::default(),
     };
     invoke::run(calls.clone(), invocation).await.map(drop)

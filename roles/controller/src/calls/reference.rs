@@ -175,6 +175,7 @@ async fn try_check(calls: &Arc<Calls>, seen: &Arc<Seen>) -> Answer<()> {
         accepted: false,
         purpose: Purpose::Reference,
         caller: None,
+        moved: None,
         streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(calls, invocation).await?;

@@ -24,7 +24,7 @@ use piecework_model::{
     Receipt, Rejection, Salt, Seal, SecretKey, Ticket,
 };
 use piecework_queue::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work};
-use piecework_sandbox::{BackendName, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
+use piecework_sandbox::{BackendName, FELL_SHORT, Finished, LoadError, LogLevel, Logs, Outcome, Probe, Raised};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -260,6 +260,10 @@ impl Double {
                 Outcome::Crashed("it exited".to_owned())
             }
             "crash" => returned("\"fine\""),
+            "touch" if order.work.backend == BackendName::Wasm => Outcome::FellShort("`Intl`".to_owned()),
+            "touch" => returned("\"in the jail\""),
+            "trap in wasm" if order.work.backend != BackendName::Wasm => returned("\"in the jail\""),
+            "trap in wasm" | "trap" => Outcome::Crashed("wasm trap".to_owned()),
             "count" => returned(&(self.jobs() + 1).to_string()),
             "wait" => {
                 let mut released = self.released.subscribe();
@@ -300,7 +304,7 @@ fn delivered((ticket, salt): (&Ticket, Option<&Salt>), outcome: Outcome, counter
     let (output, status) = match &outcome {
         Outcome::Returned(output) => (Digest::of(output), JobStatus::Ok),
         Outcome::Stopped => (Digest::of(b""), JobStatus::Cancelled),
-        Outcome::Streamed | Outcome::Lost => panic!("it neither streams nor loses its process"),
+        Outcome::Streamed | Outcome::Lost | Outcome::FellShort(_) => panic!("it neither streams nor loses its process"),
         Outcome::TimedOut => (Digest::of(b""), JobStatus::TimedOut),
         Outcome::OutOfMemory => (Digest::of(b""), JobStatus::OutOfMemory),
         Outcome::Raised(_) | Outcome::Crashed(_) | Outcome::OutputTooLarge | Outcome::OutputInvalid(_) => {
@@ -425,6 +429,21 @@ impl ProviderLink for Double {
         if order.work.name == REFERENCE {
             return Ok(delivered(of, outcome, COUNTERS));
         }
+        let outcome = match outcome {
+            Outcome::FellShort(what) if order.is_tentative => {
+                return Err(Rejection::new(
+                    Code::SandboxFellShort,
+                    format!("it does not have {what}"),
+                ));
+            }
+            Outcome::Crashed(how) if order.is_tentative => return Err(Rejection::new(Code::FunctionCrashed, how)),
+            Outcome::FellShort(what) => Outcome::Raised(Raised {
+                kind: FELL_SHORT.to_owned(),
+                message: what,
+                stack: String::new(),
+            }),
+            other => other,
+        };
         let lie = *self.lie.lock();
         if lie == Lie::Slow {
             tokio::time::sleep(SLOW).await;

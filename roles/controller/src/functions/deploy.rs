@@ -29,7 +29,7 @@ use crate::{
         bundles::Hold,
         checks::Turn,
         condition::Condition,
-        cors, keeping,
+        cors, fallback, keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         placement, seal_secrets, sinks,
     },
@@ -478,12 +478,16 @@ pub(super) async fn load(
         has_secrets: !draft.secrets.is_empty(),
         turn,
     };
-    let (backend, reason) = match draft.sandbox {
-        Some(backend) => {
+    let (backend, reason) = match (draft.sandbox, fallback::known(&function.policy, work.code)) {
+        (Some(backend), _) => {
             load_as_asked(&site, &work, backend).await?;
             (backend, BackendReason::AskedFor)
         }
-        None => {
+        (None, Some(reason)) => {
+            load_as_asked(&site, &work, BackendName::Jail).await?;
+            (BackendName::Jail, BackendReason::Chosen(reason.to_owned()))
+        }
+        (None, None) => {
             let (backend, sentence) = load_where_it_goes(&site, &work).await?;
             (backend, BackendReason::Chosen(sentence))
         }

@@ -14,7 +14,7 @@ use crate::{
     accounts::{auth::Caller, rates},
     clock::now_ms,
     failure::{failed, refuse, store},
-    functions::{Functions, placement, traffic::Split},
+    functions::{Functions, fallback, placement, traffic::Split},
     providers::seen::{Wanted, Wants},
 };
 
@@ -223,16 +223,22 @@ pub(crate) async fn ready_unkept(functions: &Functions, function: Function) -> A
 }
 
 /// One version, ready to be called.
-async fn of_version(functions: &Functions, function: &Function, number: u32, limits: AccountLimits) -> Answer<Live> {
+pub(crate) async fn of_version(
+    functions: &Functions,
+    function: &Function,
+    number: u32,
+    limits: AccountLimits,
+) -> Answer<Live> {
     let version = functions
         .ground
         .store
         .version(function.id, number)
         .await
         .map_err(store)?;
-    let Some(version) = version else {
+    let Some(mut version) = version else {
         return Err(failed("find a version", &format!("{} {number}", function.id)));
     };
+    fallback::settle(&mut version, &function.policy);
     let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {
         request: request(

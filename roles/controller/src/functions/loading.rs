@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use piecework_model::{AccountId, Code, EgressList};
+use piecework_model::{AccountId, Code, EgressList, Language};
 use piecework_queue::Work;
 use piecework_sandbox::{BackendName, LoadError};
 use piecework_scheduler::{Claim, Placement, Reason, Reasons, Request, misfit};
@@ -10,7 +10,7 @@ use piecework_scheduler::{Claim, Placement, Reason, Reasons, Request, misfit};
 use crate::{
     Answer,
     failure::{Refusal, failed, refusal, refuse, rejected},
-    functions::{self, Functions, checks::Turn},
+    functions::{self, Functions, checks::Turn, fallback},
     providers::{
         fair::{Label, Slot, Word},
         reasons,
@@ -175,10 +175,20 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
     }
 }
 
-/// Lightest first; each that does not take the code says why.
+/// What `auto` says where nothing can take over from wasm.
+fn without_jail(language: Language) -> String {
+    format!(
+        "no provider has the jail for {language}, so calls that use what wasm lacks fail (time zones and languages, the network, \
+         processes, threads, files, parts of the standard library; the error names it)"
+    )
+}
+
+/// Lightest first; each that does not take the code says why. An error that one sandbox finds in the code may be its own: the
+/// last one's counts.
 pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(BackendName, String)> {
     let mut said = Vec::new();
     let mut others = None;
+    let mut refused = None;
     for backend in [BackendName::Wasm, BackendName::Jail] {
         let draft = Work {
             backend,
@@ -193,15 +203,26 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
             }
         };
         match loaded {
-            Ok(()) if said.is_empty() => return Ok((backend, format!("the code loads in {backend}"))),
-            Ok(()) => return Ok((backend, format!("the code loads in {backend}; {}", said.join("; ")))),
-            Err(LoadError::Code(rejection)) => return Err(rejected(rejection)),
+            Ok(()) => {
+                if backend == BackendName::Wasm && !fallback::has_jail(site.functions, work.language) {
+                    said.push(without_jail(work.language));
+                }
+                said.insert(0, format!("the code loads in {backend}"));
+                return Ok((backend, said.join("; ")));
+            }
+            Err(LoadError::Code(rejection)) => {
+                said.push(format!("{backend}: {}", first_line(&rejection.message)));
+                refused = Some(rejection);
+            }
             Err(LoadError::Unsupported { reason }) => said.push(format!("{backend}: {reason}")),
             Err(LoadError::Failed(reason)) => {
                 tracing::error!(%backend, %reason, "a sandbox failed to load a function");
                 said.push(format!("{backend}: the sandbox failed"));
             }
         }
+    }
+    if let Some(rejection) = refused {
+        return Err(rejected(rejection));
     }
     match others {
         Some(reasons) => Err(reasons::no_provider(&site.functions.providers, &reasons).await),
@@ -210,6 +231,10 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
             format!("no sandbox can run this code: {}", said.join("; ")),
         ),
     }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or("")
 }
 
 /// Whether any provider lets functions reach the addresses on the list. Names are judged when they are connected to.

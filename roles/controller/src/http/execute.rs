@@ -76,6 +76,7 @@ pub(super) async fn execute(
         accepted: false,
         purpose: Purpose::Call,
         caller: Some(caller.account),
+        moved: None,
         streams: Streams::default(),
     };
     if wants(&headers, routes::RESPOND_ASYNC) {
@@ -305,6 +306,7 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<Acc
         accepted: false,
         purpose: Purpose::Call,
         caller,
+        moved: None,
         streams: Streams::default(),
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn over_share(pools: &HashMap<Key, Arc<Pool>>) -> Vec<Idle> {
 mod tests {
     use std::time::Duration;
 
-    use piecework_model::{Digest, FunctionId};
+    use piecework_model::FunctionId;
     use piecework_sandbox::{Call, Finished, Instance};
 
     use super::*;
@@ -85,7 +85,7 @@ mod tests {
             reserved: memory.count(1),
         };
         let pools: HashMap<Key, Arc<Pool>> = [1, 2]
-            .map(|version| ((FunctionId([1; 12]), version), Pool::new(Digest::of(b"code"))))
+            .map(|version| ((FunctionId([1; 12]), version), Pool::new(&crate::orders::order(1).work)))
             .into();
         let keys: Vec<Key> = pools.keys().copied().collect();
         for age in 0..IDLE_OF_AN_OWNER_MAX + 10 {

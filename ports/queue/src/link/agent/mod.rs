@@ -89,6 +89,13 @@ impl Run {
     }
 }
 
+/// What an order says beside its frame, by the version of the link.
+#[derive(Clone, Copy, Default)]
+struct Terms {
+    salt: Option<Salt>,
+    is_tentative: bool,
+}
+
 impl Agent {
     /// `instance` is random and new for each run of the program; `fetcher` is the one that the provider's bundles use.
     pub fn new(
@@ -197,7 +204,7 @@ impl Agent {
     /// The run of this order, and whether it begins by this. `streams`: whether somebody reads what the function gives out.
     fn take(
         self: &Arc<Self>,
-        (frame, salt): (OrderFrame, Option<Salt>),
+        (frame, terms): (OrderFrame, Terms),
         body: Option<Inlet>,
         streams: bool,
     ) -> (Arc<Run>, bool) {
@@ -221,7 +228,8 @@ impl Agent {
             orders.insert(id, run.clone());
         }
         let order = Order {
-            salt,
+            salt: terms.salt,
+            is_tentative: terms.is_tentative,
             ..frame.into_order(run.cancel.clone(), (body, outlet))
         };
         let (agent, running) = (self.clone(), run.clone());

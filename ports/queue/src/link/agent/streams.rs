@@ -1,4 +1,4 @@
-//! A session of version 3 or 4: a stream for control, one for each job, one for each bundle. The controller opens them all.
+//! A session of version 3 to 5: a stream for control, one for each job, one for each bundle. The controller opens them all.
 
 use std::{
     pin::pin,
@@ -12,12 +12,11 @@ use futures::{
     io::{ReadHalf, WriteHalf},
 };
 use parking_lot::Mutex;
-use piecework_model::Salt;
 use piecework_sandbox::{CHUNK_BYTES_MAX, Inlet, Outcome, Sent};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use yamux::{Mode, Stream};
 
-use super::{Agent, Outgoing, Run, RunResult};
+use super::{Agent, Outgoing, Run, RunResult, Terms};
 use crate::link::{
     BEAT, CONTROL_WAITING_MAX, Clock, DEAD_AFTER, LinkFailure,
     ending::Ending,
@@ -111,7 +110,7 @@ impl Session {
                 has_body,
             } => {
                 read_event(&mut reader, &mut order, (event_bytes, parameters_bytes)).await?;
-                self.order((*order, None), has_body, (reader, to)).await
+                self.order((*order, Terms::default()), has_body, (reader, to)).await
             }
             Opening::Salted {
                 salt,
@@ -121,7 +120,25 @@ impl Session {
                 has_body,
             } => {
                 read_event(&mut reader, &mut order, (event_bytes, parameters_bytes)).await?;
-                self.order((*order, Some(salt)), has_body, (reader, to)).await
+                let terms = Terms {
+                    salt: Some(salt),
+                    is_tentative: false,
+                };
+                self.order((*order, terms), has_body, (reader, to)).await
+            }
+            Opening::Tentative {
+                salt,
+                mut order,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            } => {
+                read_event(&mut reader, &mut order, (event_bytes, parameters_bytes)).await?;
+                let terms = Terms {
+                    salt,
+                    is_tentative: true,
+                };
+                self.order((*order, terms), has_body, (reader, to)).await
             }
             Opening::Fetch(id) => match self.agent.run_of(id) {
                 Some(run) => self.carry(id, &run, &mut to).await,
@@ -133,13 +150,13 @@ impl Session {
 
     async fn order(
         self: &Arc<Self>,
-        (order, salt): (OrderFrame, Option<Salt>),
+        (order, terms): (OrderFrame, Terms),
         has_body: bool,
         (reader, mut to): (Reader<'_, ReadHalf<Stream>>, WriteHalf<Stream>),
     ) -> Result<(), LinkFailure> {
         let id = OrderId::of(&order.ticket);
         let (body, inlet) = Inlet::channel();
-        let (run, begins) = self.agent.take((order, salt), has_body.then_some(inlet), true);
+        let (run, begins) = self.agent.take((order, terms), has_body.then_some(inlet), true);
         if begins {
             // Whatever becomes of this stream, a body that broke off does not look like its end to the function.
             *run.body.lock() = Some(body.clone());
@@ -218,6 +235,7 @@ impl Session {
                     | Outcome::OutputTooLarge
                     | Outcome::OutputInvalid(_)
                     | Outcome::Lost
+                    | Outcome::FellShort(_)
                     | Outcome::Streamed => Bytes::new(),
                 };
                 let output_bytes =

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{Agent, Outgoing};
+use super::{Agent, Outgoing, Terms};
 use crate::link::{
     BEAT, Clock, LinkFailure,
     frames::{OrderId, ToController, ToProvider},
@@ -72,7 +72,7 @@ fn take(agent: &Arc<Agent>, frame: ToProvider, outgoing: &mpsc::UnboundedSender<
     match frame {
         ToProvider::Order(order) => {
             let id = OrderId::of(&order.ticket);
-            let (run, begins) = agent.take((*order, None), None, false);
+            let (run, begins) = agent.take((*order, Terms::default()), None, false);
             if let (false, Some(result)) = (begins, run.result()) {
                 // A session that is ending.
                 let _ = outgoing.send(ToController::Done(id, Box::new(Result::clone(&result))));

@@ -499,6 +499,13 @@ impl ProviderLink for RemoteProvider {
         }
     }
 
+    fn takes_tentative(&self) -> bool {
+        match &self.state.lock().session {
+            Some(Outgoing::Streams(session)) => session.takes_tentative,
+            Some(Outgoing::Whole(_)) | None => false,
+        }
+    }
+
     fn forget(&self, function: FunctionId, version: u32) {
         let mut state = self.state.lock();
         state.warm.remove(&(function, version));

@@ -1,4 +1,4 @@
-//! A session of version 3 or 4: opens a stream for control, one for each job, one for each bundle that is pulled.
+//! A session of version 3 to 5: opens a stream for control, one for each job, one for each bundle that is pulled.
 
 use std::{
     future::pending,
@@ -48,6 +48,8 @@ pub(super) struct Session {
     clock: Clock,
     /// Whether the provider knows of salts.
     pub(super) takes_salts: bool,
+    /// Whether it knows of orders that are tentative.
+    pub(super) takes_tentative: bool,
     pub(super) ending: Ending,
 }
 
@@ -68,6 +70,7 @@ pub(super) async fn serve(
         budget: Budget::default(),
         clock: arrival.receiver.clock.clone(),
         takes_salts: arrival.version >= SALTS_SINCE,
+        takes_tentative: arrival.version >= TENTATIVE_SINCE,
         ending: Ending::default(),
     });
     // Before the welcome: whoever reads it may count on being given jobs.
@@ -290,6 +293,13 @@ impl Session {
         let (event_bytes, parameters_bytes) = (length(&order.event)?, length(&order.parameters)?);
         let has_body = order.body.is_some();
         let opening = match order.salt {
+            salt if order.is_tentative && self.takes_tentative => Opening::Tentative {
+                salt,
+                order: frame,
+                event_bytes,
+                parameters_bytes,
+                has_body,
+            },
             Some(salt) => Opening::Salted {
                 salt,
                 order: frame,
@@ -401,6 +411,8 @@ const STALLS_AFTER: Duration = Duration::from_secs(2);
 
 /// The version of the link in which orders have salts.
 const SALTS_SINCE: u16 = 4;
+/// The version in which orders may be tentative.
+const TENTATIVE_SINCE: u16 = 5;
 
 /// No bundle has this digest.
 const NOT_GIVEN: Digest = Digest([0; 32]);

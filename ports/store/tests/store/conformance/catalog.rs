@@ -153,6 +153,7 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
     let function = samples::function(unique(), samples::account(unique()));
     create(store, &function).await;
     let policy = Policy {
+        moved: std::collections::BTreeMap::default(),
         traffic: Some(Traffic {
             weights: [(1, 90), (2, 10)].into(),
             errors_permille_max: 100,

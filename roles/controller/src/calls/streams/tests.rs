@@ -211,6 +211,7 @@ async fn carried_out(does: Does, streams: &Streams, allowed_bytes: u64) -> (Resu
         event: Bytes::from_static(b"null"),
         parameters: Bytes::from_static(b"null"),
         salt: None,
+        is_tentative: false,
         cancel: CancellationToken::new(),
         body: None,
         outlet: Outlet::nowhere(),

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod changes;
+mod fallback;
 mod life;
 mod watching;
 

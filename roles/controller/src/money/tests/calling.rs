@@ -113,6 +113,7 @@ fn invocation(created_at_ms: u64) -> Invocation {
         accepted: false,
         purpose: Purpose::Call,
         caller: None,
+        moved: None,
         streams: Streams::default(),
     }
 }
