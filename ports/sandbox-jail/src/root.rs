@@ -21,7 +21,8 @@ use crate::plan::{EMPTY_DIRECTORY, EMPTY_FILE, FUNCTION, HOST_ROOT, TOLD, read_o
 pub(crate) struct Root {
     /// Prefixes of interpreters that lie outside `/usr`.
     pub(crate) prefixes: Vec<PathBuf>,
-    /// Path and content of each runner.
+    /// Path and content of each runner. The launcher has its own copy: together they are longer than an argument may be.
+    #[serde(skip, default = "crate::runners")]
     pub(crate) runners: Vec<(PathBuf, String)>,
 }
 

@@ -136,7 +136,7 @@ async fn the_protocol_is_as_it_was_written_down() {
         );
     };
     let served = async {
-        runner.says(b'H', br#"{"protocol":1}"#).await;
+        runner.says(b'H', br#"{"protocol":2}"#).await;
         runner.hears(b'L').await;
         runner.says(b'D', b"").await;
         runner.hears(b'C').await;
