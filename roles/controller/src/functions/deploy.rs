@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Contract, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -28,7 +28,7 @@ use crate::{
         self, Functions, Live, budget,
         bundles::Hold,
         checks::Turn,
-        keeping,
+        entry, keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         open_secrets, placement, seal_secrets, sinks, traffic,
     },
@@ -80,7 +80,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
     let env = variables(settings.env.unwrap_or_default(), "env")?;
     let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
-    let handler = handler(body.handler)?;
+    let given = handler(body.handler)?;
     if functions
         .ground
         .store
@@ -91,7 +91,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     {
         return exists(&name);
     }
-    let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
+    let Some((bundle, handler)) = bundle(language, given, None, (body.code, body.bundle)).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
     keeping::check_room(functions, caller.account).await?;
@@ -192,11 +192,21 @@ pub(crate) async fn update(
         .as_deref()
         .map_or(Ok(old.language), str::parse)
         .map_err(rejected)?;
-    let handler = handler(body.handler)?.or_else(|| old.handler.clone());
-    let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
+    let given = handler(body.handler)?;
+    let new_code = bundle(
+        language,
+        given.clone(),
+        old.handler.as_deref(),
+        (body.code, body.bundle),
+    )
+    .await?;
     let deploying = turn(functions, function.owner).await?;
+    let mut handler = given.or_else(|| old.handler.clone());
     let code = match new_code {
-        Some(bundle) => keep(functions, &deploying, language, bundle).await?,
+        Some((bundle, its)) => {
+            handler = its;
+            keep(functions, &deploying, language, bundle).await?
+        }
         None if language != old.language => {
             return refuse(
                 Code::FunctionBadCode,
@@ -453,13 +463,18 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
         && file
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != "..");
+    let (function, contract) = match function.split_once('@') {
+        Some((function, _)) => (function, Some(Contract::of(&text))),
+        None => (function, None),
+    };
+    let is_known = contract.is_none_or(|contract| contract.is_some());
     let clean_name = !function.is_empty() && function.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
-    if clean_file && clean_name && text.len() <= 200 {
+    if clean_file && clean_name && is_known && text.len() <= 200 {
         return Ok(Some(text));
     }
     refuse(
         Code::FunctionBadHandler,
-        "the handler must have the form `file` or `file:function`, like `main.py:handler`",
+        "the handler must have the form `file` or `file:function`, like `main.py:handler`; a contract may follow, like `app.py:app@asgi`",
     )
 }
 
@@ -488,36 +503,50 @@ fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMa
     Ok(variables)
 }
 
-/// The uploaded bundle; `None` if neither code nor bundle was given.
+/// The uploaded bundle and its handler: the one that is given, else `old`, the version's before, where its file is there, else the
+/// one that is found. `None` if neither code nor bundle was given.
 async fn bundle(
     language: Language,
-    handler: Option<&str>,
-    code: Option<String>,
-    bundle: Option<String>,
-) -> Answer<Option<Bundle>> {
-    let entry = handler
-        .map_or(language.entry_file(), |handler| {
-            handler.split(':').next().unwrap_or(handler)
-        })
-        .to_owned();
+    given: Option<String>,
+    old: Option<&str>,
+    (code, bundle): (Option<String>, Option<String>),
+) -> Answer<Option<(Bundle, Option<String>)>> {
+    let old = old.map(entry::without_contract);
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return refuse(Code::FunctionBadCode, "send exactly one of code and bundle"),
         (Some(code), None) if code.trim().is_empty() => return refuse(Code::FunctionBadCode, "the code is empty"),
         (Some(code), None) => {
-            Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
+            let named = given.as_deref().or(old).map(entry::file_of);
+            let file = named.unwrap_or_else(|| entry::file_of_code(language, &code)).to_owned();
+            Bundle::new([(file, Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
         (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(&encoded))
             .await
             .map_err(|error| failed("read a bundle", &error))??,
     };
-    if bundle.get(&entry).is_none() {
-        return refuse(
-            Code::BundleNoEntry,
-            format!("the bundle does not contain the handler's file `{entry}`"),
-        );
-    }
-    Ok(Some(bundle))
+    let kept = old.filter(|old| bundle.get(entry::file_of(old)).is_some());
+    let handler = match given.or_else(|| kept.map(str::to_owned)) {
+        Some(handler) if bundle.get(entry::file_of(&handler)).is_none() => {
+            let file = entry::file_of(&handler);
+            return refuse(
+                Code::BundleNoEntry,
+                format!("the bundle does not contain the handler's file `{file}`"),
+            );
+        }
+        Some(handler) => Some(handler),
+        None => match entry::handler_in(language, &bundle) {
+            Some(handler) => handler,
+            None => {
+                let message = format!("the bundle has none of {}", language.entry_files().join(", "));
+                return Err(Refusal::new(Code::BundleNoEntry, message)
+                    .hint("name the file with the handler: --handler FILE or FILE:FUNCTION")
+                    .into());
+            }
+        },
+    };
+    let bundle = entry::typed(language, handler.as_deref(), bundle).map_err(rejected)?;
+    Ok(Some((bundle, handler)))
 }
 
 fn decode(encoded: &str) -> Answer<Bundle> {
@@ -569,6 +598,24 @@ async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
     functions.checks.turn(account, is_own).await
 }
 
+/// Loads the work in the sandbox that was asked for, or in the first that takes it.
+async fn load_once(
+    site: &Site<'_>,
+    work: &Work,
+    asked_for: Option<BackendName>,
+) -> Answer<(BackendName, BackendReason)> {
+    match asked_for {
+        Some(backend) => {
+            load_as_asked(site, work, backend).await?;
+            Ok((backend, BackendReason::AskedFor))
+        }
+        None => {
+            let (backend, sentence) = load_where_it_goes(site, work).await?;
+            Ok((backend, BackendReason::Chosen(sentence)))
+        }
+    }
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
 async fn load(
     functions: &Functions,
@@ -579,7 +626,7 @@ async fn load(
 ) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
-    let work = Work {
+    let mut work = Work {
         owner: Some(function.owner),
         function: function.id,
         version: number,
@@ -602,22 +649,20 @@ async fn load(
         has_secrets: !draft.secrets.is_empty(),
         turn,
     };
-    let (backend, reason) = match draft.sandbox {
-        Some(backend) => {
-            load_as_asked(&site, &work, backend).await?;
-            (backend, BackendReason::AskedFor)
+    let (backend, reason) = match load_once(&site, &work, draft.sandbox).await {
+        Err(refusal) if entry::contract_of(&refusal).is_some() && work.contract().is_none() => {
+            let found = entry::contract_of(&refusal).map(str::to_owned);
+            work.handler = handler(found)?;
+            load_once(&site, &work, draft.sandbox).await?
         }
-        None => {
-            let (backend, sentence) = load_where_it_goes(&site, &work).await?;
-            (backend, BackendReason::Chosen(sentence))
-        }
+        loaded => loaded?,
     };
     let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
         code: draft.code.digest,
-        handler: draft.handler,
+        handler: work.handler,
         limits: draft.limits,
         backend,
         backend_reason: reason,

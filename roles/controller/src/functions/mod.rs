@@ -4,6 +4,7 @@ pub(crate) mod budget;
 pub(crate) mod bundles;
 pub(crate) mod checks;
 pub(crate) mod deploy;
+mod entry;
 pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
