@@ -12,13 +12,18 @@ const CHANNEL = 3;
 const FUNCTION = '/function';
 const STACK_MAX = 16 * 1024;
 const CHUNK_MAX = 64 * 1024;
-const GREETING = '{"protocol":1}';
+const GREETING = '{"protocol":2}';
 
 let handler = null;
 let settings = null;
 let failCall = null;
 // The secret of the present question: what an earlier call left behind sends nothing more.
 let asked = null;
+// What keeps the event loop turning once the program is loaded: a call that leaves more behind is this instance's last.
+let standing = 0;
+
+// The adapters of contracts other than a handler's; loaded where they are needed.
+const contracts = () => require('/runner/contracts/contracts.cjs');
 
 function take(count) {
   const buffer = Buffer.allocUnsafeSlow(count);
@@ -59,18 +64,98 @@ async function load(program) {
   process.argv = [process.argv[0], entry];
   process.chdir(FUNCTION);
   let module;
+  const servers = [];
+  // Node takes milliseconds to set up its network, which most programs do not need.
+  const letListen = /\.listen\s*\(/.test(fs.readFileSync(entry, 'latin1')) ? contracts().catchServers(servers) : () => {};
   try {
     module = await Promise.race([import(pathToFileURL(entry).href), failure()]);
   } catch (error) {
     return whyNotLoaded(error, entry);
   } finally {
     failCall = null;
+    letListen();
   }
-  handler = module[program.function] ?? module.default?.[program.function];
-  if (program.function === 'default' && typeof handler !== 'function') handler = module.default?.handler ?? module.handler;
-  if (typeof handler === 'function') return ['D', ''];
-  return refuse('no_handler', `${program.file} has no function as its export \`${program.function}\``);
+  const answer = findHandler(module, program, servers);
+  // What reading the modules has left is done after a turn.
+  await new Promise((done) => setImmediate(done));
+  standing = active();
+  return answer;
 }
+
+// The function that is called, or the adapter of the contract that is named behind it. One that is found and not named is told
+// to the agent, which asks again under its name.
+function findHandler(module, program, servers) {
+  const { adapter, found, named } = contracts();
+  const [name, contract] = program.function.split('@');
+  if (contract) {
+    const target = named(module, name, servers);
+    const about = { report, shapeOf, settings: program, withCallback };
+    handler = target === undefined ? null : adapter(contract, target, about);
+    return handler ? ['D', ''] : refuse('no_handler', `${program.file} has nothing as \`${name}\` that keeps the contract \`${contract}\``);
+  }
+  const offer = found(module, program, servers);
+  if (offer) return tellContract(program.file, offer);
+  handler = module[name] ?? module.default?.[name];
+  if (name === 'default' && typeof handler !== 'function') handler = module.default?.handler ?? module.handler;
+  if (typeof handler === 'function') return ['D', ''];
+  return refuse('no_handler', `${program.file} has no function as its export \`${name}\``);
+}
+
+function tellContract(file, { name, contract }) {
+  const message = `${file} has no handler, and its export \`${name}\` keeps the contract \`${contract}\``;
+  return ['E', JSON.stringify({ code: 'function.no_handler', message, stack: '', contract: `${file}:${name}@${contract}` })];
+}
+
+const workers = new Set();
+process.on('worker', (worker) => {
+  workers.add(worker);
+  worker.once('exit', () => workers.delete(worker));
+});
+
+// What would make the event loop go on: timers, files, requests. Sockets end with the call, and pooled ones are no work.
+function active() {
+  let count = workers.size;
+  for (const name of process.getActiveResourcesInfo()) if (!/Pipe|TTY|TCP|TLS|Udp/.test(name)) count += 1;
+  return count;
+}
+
+// A line of the log at the level of an error, or of a warning.
+function report(error, mark = '<3>') {
+  fs.writeSync(2, `${mark}${text(error?.stack ?? error).replaceAll('\n', `\n${mark}`)}\n`);
+}
+
+// One turn of the event loop, in which promises end that wait for nothing; then what is left is told. Whether there is any.
+async function leaves() {
+  const failed = [];
+  failCall = (error) => failed.push(error);
+  await new Promise((done) => setImmediate(done));
+  failCall = null;
+  for (const error of failed) report(error);
+  const left = active() - standing;
+  if (left <= 0 && failed.length === 0) return false;
+  const what = left > 0 ? `${left} timer${left > 1 ? 's' : ''}, operation${left > 1 ? 's' : ''} or worker${left > 1 ? 's' : ''} running` : 'a promise that failed';
+  report(`the handler returned and left ${what}; what it left ends here, and the next call gets a new instance`, '<4>');
+  return true;
+}
+
+// `(event, context, callback)`: the callback answers, unless a promise does.
+function withCallback(target, event, context) {
+  if (target.length < 3) return target(event, context);
+  return new Promise((answer, fail) => {
+    const callback = (error, value) => (error === null || error === undefined || error === false ? answer(value) : fail(error));
+    const value = target(event, context, callback);
+    if (typeof value?.then === 'function') value.then(answer, fail);
+    else if (value !== undefined) answer(value);
+  });
+}
+
+class Unsettled extends Error {
+  constructor() {
+    super('nothing is left to wait for, and the handler has not answered: it waits for a promise that never settles, or for a callback that is never called');
+  }
+}
+
+process.on('beforeExit', () => failCall?.(new Unsettled()));
 
 function whyNotLoaded(error, entry) {
   if (error instanceof SyntaxError) {
@@ -96,9 +181,12 @@ function failure() {
   });
 }
 
-// Connections end with each call, and their sockets hear of it only when the event loop turns: before a pooled one is used.
+// Connections end with each call, and their sockets hear of it only when the event loop turns: before a pooled one is used. What
+// fails with them was not this call's.
 async function forgetOldConnections() {
+  failCall = () => {};
   for (let turn = 0; turn < 2; turn++) await new Promise((done) => setImmediate(done));
+  failCall = null;
 }
 
 async function call(secret, { job_id, deadline_ms, parameters, event, body: has_body }) {
@@ -107,7 +195,7 @@ async function call(secret, { job_id, deadline_ms, parameters, event, body: has_
   let value;
   if (settings.network) await forgetOldConnections();
   try {
-    value = handler(event, context);
+    value = handler.length < 3 ? handler(event, context) : withCallback(handler, event, context);
     if (value instanceof Promise || typeof value?.then === 'function') value = await Promise.race([value, failure()]);
     const stream = streamIn(value);
     if (stream) {
@@ -189,10 +277,13 @@ function chunkOf(value) {
   if (ArrayBuffer.isView(value)) return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
   if (value instanceof ArrayBuffer) return Buffer.from(value);
   let json;
+  answering = true;
   try {
     json = JSON.stringify(value ?? null);
   } catch (error) {
     throw new Invalid(`a chunk is neither text nor bytes nor JSON: ${error?.message}`);
+  } finally {
+    answering = false;
   }
   if (json === undefined) throw new Invalid(`a chunk is neither text nor bytes nor JSON: a ${typeof value} has no JSON form`);
   return Buffer.from(json + '\n', 'utf8');
@@ -256,19 +347,45 @@ async function receiveLater() {
 
 function encode(value) {
   let output;
+  answering = true;
   try {
     output = JSON.stringify(value ?? null) ?? null;
   } catch (error) {
-    return ['I', `the output is not JSON: ${error?.message}`.slice(0, 1000)];
+    return ['I', text(error?.message).slice(0, 1000)];
+  } finally {
+    answering = false;
   }
-  if (output === null) return ['I', `the output is not JSON: a ${typeof value} has no JSON form`];
+  if (output === null) return ['I', `${shapeOf(value)} has no JSON form`];
   if (output.length > settings.output_bytes || Buffer.byteLength(output) > settings.output_bytes) return ['T', ''];
   return ['O', output];
 }
 
+// A value's kind, for a sentence.
+function shapeOf(value) {
+  if (value === undefined || value === null) return String(value);
+  if (typeof value !== 'object') return `a ${typeof value}`;
+  return `an object of the class ${value.constructor?.name || 'Object'}`;
+}
+
 function describe(error) {
-  if (!(error instanceof Error)) return { type: typeof error, message: text(error), stack: '' };
-  return { type: error.constructor?.name || error.name, message: text(error.message), stack: ownStack(error) };
+  if (!(error instanceof Error)) return { type: error === null ? 'null' : typeof error, message: thrown(error), stack: '' };
+  let message = text(error.message);
+  // Promise.any says nothing of its own.
+  if (error instanceof AggregateError) message = [message, ...error.errors.slice(0, 10).map((one) => text(one?.message ?? one))].filter(Boolean).join('; ');
+  return { type: error.constructor?.name || error.name, message, stack: ownStack(error) };
+}
+
+// What was thrown and is no Error: its message, or its fields.
+function thrown(value) {
+  if (typeof value !== 'object' || value === null) return text(value);
+  if (typeof value.message === 'string') return text(value.message);
+  try {
+    const fields = JSON.stringify(value);
+    if (fields && fields !== '{}') return text(fields);
+  } catch {
+    // It is told as a text.
+  }
+  return text(value);
 }
 
 function text(value) {
@@ -284,17 +401,49 @@ function ownStack(error) {
   return lines.filter((line) => !/^\s+at .*(\/runner\/|node:internal)/.test(line)).join('\n').slice(0, STACK_MAX);
 }
 
-function bytesToJson() {
-  return { $bytes: Buffer.from(this.buffer, this.byteOffset, this.byteLength).toString('base64') };
+// While an answer is written, bytes are `$bytes`, and what JSON would drop without a word is an error. A function's own
+// `JSON.stringify` knows nothing of it.
+let answering = false;
+
+function inAnswers(prototype, toJSON) {
+  const own = Object.getOwnPropertyDescriptor(prototype, 'toJSON')?.value;
+  Object.defineProperty(prototype, 'toJSON', {
+    get: () => (answering ? toJSON : own),
+    set(value) {
+      Object.defineProperty(this, 'toJSON', { value, writable: true, enumerable: true, configurable: true });
+    },
+    configurable: true,
+  });
 }
 
-for (const prototype of [Uint8Array.prototype, Buffer.prototype]) {
-  Object.defineProperty(prototype, 'toJSON', { value: bytesToJson, configurable: true, writable: true });
+function bytesToJson() {
+  const bytes = this instanceof ArrayBuffer ? Buffer.from(this) : Buffer.from(this.buffer, this.byteOffset, this.byteLength);
+  return { $bytes: bytes.toString('base64') };
+}
+
+const iterators = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]()));
+const asyncIterators = Object.getPrototypeOf(Object.getPrototypeOf(async function* () {}.prototype));
+for (const prototype of [Uint8Array.prototype, Buffer.prototype, ArrayBuffer.prototype, DataView.prototype]) inAnswers(prototype, bytesToJson);
+for (const [prototype, what, instead] of [
+  [Map.prototype, 'a Map', 'return Object.fromEntries(map) or [...map]'],
+  [Set.prototype, 'a Set', 'return [...set]'],
+  [WeakMap.prototype, 'a WeakMap', 'return what is in it'],
+  [WeakSet.prototype, 'a WeakSet', 'return what is in it'],
+  [Promise.prototype, 'a Promise', 'await it'],
+  [RegExp.prototype, 'a RegExp', 'return its source'],
+  [Error.prototype, 'an Error', 'throw it, or return its message'],
+  [iterators, 'an iterator', 'return [...iterator], or the iterator itself for a stream'],
+  [asyncIterators, 'an asynchronous iterator', 'return it itself for a stream'],
+  [BigInt.prototype, 'a BigInt', 'return String(number) or Number(number)'],
+]) {
+  inAnswers(prototype, () => {
+    throw new TypeError(`${what} has no JSON form; ${instead}`);
+  });
 }
 
 function failOrDie(error) {
   if (failCall) return failCall(error);
-  fs.writeSync(2, `<3>${text(error?.stack ?? error).replaceAll('\n', '\n<3>')}\n`);
+  report(error);
   process.reallyExit(1);
 }
 
@@ -330,6 +479,7 @@ process.on('unhandledRejection', failOrDie);
 
 async function serve() {
   // The first import sets up the module loader, which takes longer than all the rest: before the program comes.
+  contracts();
   handler = (await import('/runner/warm.mjs')).default;
   settings = { name: '', version: 0, output_bytes: 1024 };
   await call(null, JSON.parse('{"job_id":"","deadline_ms":0,"parameters":null,"event":{"name":[1]}}'));
@@ -337,7 +487,13 @@ async function serve() {
   for (;;) {
     const { secret, kind, payload } = receive();
     const message = JSON.parse(payload);
-    send(secret, kind === 'L' ? await load(message) : await call(secret, message));
+    if (kind === 'L') {
+      send(secret, await load(message));
+    } else {
+      const answer = await call(secret, message);
+      if (await leaves()) send(secret, ['X', '']);
+      send(secret, answer);
+    }
   }
 }
 

@@ -39,7 +39,8 @@ CLONE_PIDFD = 0x00001000
 STACK_MAX = 16 * 1024
 CHUNK_MAX = 64 * 1024
 FUNCTION = "/function"
-GREETING = b'{"protocol":1}'
+GREETING = b'{"protocol":2}'
+CONTRACTS = "/runner/contracts/"
 # What a call's answer has become where nothing is left to say but how it ended.
 STREAMED = object()
 
@@ -144,6 +145,10 @@ class Runner:
         self.settings = None
         # A thread of the function may ask for the body while another writes a chunk.
         self.writing = threading.Lock()
+        # What the present call leaves behind, in words.
+        self.left = []
+        # The threads that were there once the program was loaded.
+        self.standing = frozenset()
 
     def take(self, count):
         while len(self.buffer) < count:
@@ -177,9 +182,28 @@ class Runner:
         self.send(bytes(16), b"H", GREETING)
         while True:
             secret, kind, payload = self.receive()
-            answer = self.load(json.loads(payload)) if kind == b"L" else self.call_with(secret, payload)
+            if kind == b"L":
+                answer = self.load(json.loads(payload))
+                self.standing = frozenset(thread.ident for thread in threading.enumerate())
+            else:
+                answer = self.call_with(secret, payload)
+                if threading.active_count() > len(self.standing):
+                    self.left += contracts().left_threads(self.standing)
+                if self.left:
+                    self.retire(secret)
             flush()
             self.send(secret, *answer)
+
+    def leave(self, what):
+        """Notes something that would go on in the next call."""
+        self.left.append(what)
+
+    def retire(self, secret):
+        """What a call leaves behind ends with it: nobody else calls this instance."""
+        text = "the handler returned and left %s running; what it left ends here, and the next call gets a new instance" % " and ".join(self.left)
+        flush()
+        os.write(2, ("<4>%s\n" % text).encode("utf-8", "backslashreplace"))
+        self.send(secret, b"X", b"")
 
     def load(self, settings):
         self.settings = settings
@@ -203,9 +227,27 @@ class Runner:
             leave(error)
         except BaseException as error:
             return refuse("load_failed", told_at_load(error), stack_of(error))
-        self.handler = getattr(module, settings["function"], None)
-        if not callable(self.handler):
-            return refuse("no_handler", "%s has no function %s" % (settings["file"], settings["function"]))
+        return self.find_handler(module, settings)
+
+    def find_handler(self, module, settings):
+        """The function that is called, or the adapter of the contract that is named behind it. One that is found and not named
+        is told to the agent, which asks again under its name."""
+        function, _, contract = settings["function"].partition("@")
+        target = getattr(module, function, None)
+        if not contract:
+            found = contracts().found(module, function, function == "handler")
+            if found:
+                return told_contract(settings["file"], *found)
+        if not callable(target):
+            return refuse("no_handler", "%s has no function %s" % (settings["file"], function))
+        try:
+            self.handler = contracts().adapter(contract, target, settings, self.leave) if contract else target
+        except LookupError:
+            return refuse("no_handler", "there is no contract `%s` in Python" % contract)
+        except SystemExit as error:
+            leave(error)
+        except BaseException as error:
+            return refuse("load_failed", told_at_load(error), stack_of(error))
         return b"D", b""
 
     def call_with(self, secret, payload):
@@ -249,12 +291,19 @@ class Runner:
 
     async def awaited(self, coroutine, secret):
         """What a coroutine returns. Chunks that come asynchronously are sent here: in the loop that they were made in."""
+        import asyncio
         value = await coroutine
         stream = stream_in(value)
-        if stream is None or hasattr(stream[1], "__next__"):
-            return value
-        await Answer(self, secret, stream[0]).send_async(stream[1])
-        return STREAMED
+        if stream is not None and not hasattr(stream[1], "__next__"):
+            await Answer(self, secret, stream[0]).send_async(stream[1])
+            value = STREAMED
+        tasks = len(asyncio.all_tasks()) - 1
+        if tasks:
+            # They are cancelled with the loop, and go on nowhere.
+            flush()
+            text = "the handler returned before %d of its tasks had ended; they were cancelled, so await them" % tasks
+            os.write(2, ("<4>%s\n" % text).encode())
+        return value
 
     def pour(self, secret, head, chunks):
         answer = Answer(self, secret, head)
@@ -466,12 +515,12 @@ def encode(value, limit):
         try:
             output = text.encode("utf-8")
         except UnicodeEncodeError:
-            # Lone surrogates have no UTF-8; as escapes they are JSON.
-            output = json.dumps(value, allow_nan=False, separators=(",", ":"), default=plain).encode("ascii")
+            # Half a pair of surrogates has no UTF-8; as an escape it is JSON.
+            output = json.dumps(value, allow_nan=False, separators=(",", ":"), default=plain).encode()
     except MemoryError:
         return b"M", b""
     except BaseException as error:
-        return b"I", ("the output is not JSON: %s" % error).encode("utf-8", "backslashreplace")[:1000]
+        return b"I", str(error).encode("utf-8", "backslashreplace")[:1000]
     if len(output) > limit:
         return b"T", b""
     return b"O", output
@@ -480,7 +529,16 @@ def encode(value, limit):
 def plain(value):
     if isinstance(value, (bytes, bytearray, memoryview)):
         return {"$bytes": binascii.b2a_base64(value, newline=False).decode()}
-    raise TypeError("a %s has no JSON form" % type(value).__name__)
+    raise TypeError("a %s has no JSON form%s" % (type(value).__name__, INSTEAD.get(type(value).__name__, "")))
+
+
+# What to return in place of a value that has no JSON form.
+INSTEAD = {
+    "datetime": "; return its isoformat()", "date": "; return its isoformat()", "time": "; return its isoformat()",
+    "timedelta": "; return its total_seconds()", "Decimal": "; return str() or float() of it", "UUID": "; return str() of it",
+    "set": "; return a list", "frozenset": "; return a list", "generator": "; return a list",
+    "coroutine": "; await it", "Response": "; make its app the function's `app`",
+}
 
 
 # What a plain `python3 main.py` has imported before its first line: nothing takes their place.
@@ -516,6 +574,28 @@ def import_file(path, folder=""):
     return module
 
 
+def contracts():
+    """The package of adapters, under a name that no program has."""
+    if "_piecework" not in sys.modules:
+        spec = importlib.util.spec_from_file_location(
+            "_piecework", CONTRACTS + "__init__.py", submodule_search_locations=[CONTRACTS])
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["_piecework"] = module
+        spec.loader.exec_module(module)
+    return sys.modules["_piecework"]
+
+
+def told_contract(file, name, contract):
+    message = "%s has no handler, and `%s` keeps the contract `%s`" % (file, name, contract)
+    told = {"code": "function.no_handler", "message": message, "stack": "", "contract": "%s:%s@%s" % (file, name, contract)}
+    return b"E", json.dumps(told).encode()
+
+
+def well_formed(text):
+    """Without half pairs of surrogates, which have no UTF-8."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def relative(path):
     return (path or "the code").removeprefix(FUNCTION + "/")
 
@@ -535,13 +615,8 @@ def told(error):
         message = str(error)
     except BaseException:
         message = "(the error has no text)"
-    said = {"type": type(error).__name__, "message": message[:STACK_MAX], "stack": stack_of(error)}
-    return json.dumps({name: whole(text) for name, text in said.items()}).encode()
-
-
-def whole(text):
-    """Half a letter, a lone surrogate, has no UTF-8."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    told = {"type": type(error).__name__, "message": well_formed(message[:STACK_MAX]), "stack": well_formed(stack_of(error))}
+    return json.dumps(told).encode()
 
 
 def stack_of(error):
@@ -626,6 +701,8 @@ def site_builtins():
 
 
 def main():
+    # Before the children are forked: they share it.
+    contracts()
     zygote()
     random.seed()
     site_builtins()

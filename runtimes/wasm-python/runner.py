@@ -282,11 +282,31 @@ def _load(setup):
         if reason:
             return UNSUPPORTED, reason
     handler = getattr(module, function, None)
+    contract = _contract(module, function, handler)
+    if contract:
+        return UNSUPPORTED, f"`{contract}` of `{entry}` is no handler of `event` and `context`, and other contracts need the jail"
     if not callable(handler):
         what = "does not define" if handler is None else "has something that is no function as"
         return NO_HANDLER, f"`{entry}` {what} `{function}`"
     _handler = handler
     return DONE, ""
+
+
+# Where other contracts are looked for when there is no `handler`; `found` of runtimes/jail/contracts says which one it is.
+OTHER_NAMES = ("app", "application", "api", "asgi", "wsgi", "lambda_handler", "handle")
+OTHER_PARAMETERS = (("scope", "receive"), ("environ", "start_response"))
+
+
+def _contract(module, function, handler):
+    """The name of what keeps another contract than a handler's, if that is what would be called."""
+    if handler is None and function == "handler":
+        return next((name for name in OTHER_NAMES if callable(getattr(module, name, None))), None)
+    if function == "lambda_handler" or type(handler).__module__.partition(".")[0] == "mangum":
+        return function
+    own = getattr(handler, "__code__", None)
+    code = own or getattr(getattr(type(handler), "__call__", None), "__code__", None)
+    names = code.co_varnames if code else ()
+    return function if names[0 if own else 1 :][:2] in OTHER_PARAMETERS else None
 
 
 class WitWorld:

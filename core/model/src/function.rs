@@ -36,6 +36,88 @@ impl Language {
     }
 }
 
+impl Language {
+    /// Files that are looked for when no handler is named, the first that is there.
+    pub fn entry_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Python => &[
+                "main.py",
+                "app.py",
+                "server.py",
+                "asgi.py",
+                "wsgi.py",
+                "lambda_function.py",
+                "handler.py",
+            ],
+            Self::JavaScript => &[
+                "main.mjs",
+                "main.js",
+                "main.cjs",
+                "index.mjs",
+                "index.js",
+                "index.cjs",
+                "app.mjs",
+                "app.js",
+                "app.cjs",
+                "server.mjs",
+                "server.js",
+                "server.cjs",
+                "worker.mjs",
+                "worker.js",
+                "src/index.mjs",
+                "src/index.js",
+            ],
+        }
+    }
+}
+
+/// How a program is called that has no handler of an event and a context: by an adapter of this name in the runner. It stands
+/// behind the handler, as in `app.py:app@asgi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contract {
+    Asgi,
+    Wsgi,
+    /// `fetch(request, env, ctx)`.
+    Fetch,
+    /// `(req, res)` of Node.
+    Node,
+    /// AWS Lambda.
+    Lambda,
+    FunctionsFramework,
+    Openfaas,
+}
+
+impl Contract {
+    pub const ALL: [Self; 7] = [
+        Self::Asgi,
+        Self::Wsgi,
+        Self::Fetch,
+        Self::Node,
+        Self::Lambda,
+        Self::FunctionsFramework,
+        Self::Openfaas,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asgi => "asgi",
+            Self::Wsgi => "wsgi",
+            Self::Fetch => "fetch",
+            Self::Node => "node",
+            Self::Lambda => "lambda",
+            Self::FunctionsFramework => "functions-framework",
+            Self::Openfaas => "openfaas",
+        }
+    }
+
+    /// The contract that a handler names.
+    pub fn of(handler: &str) -> Option<Self> {
+        let (_, name) = handler.rsplit_once('@')?;
+        Self::ALL.into_iter().find(|contract| contract.as_str() == name)
+    }
+}
+
 impl fmt::Display for Language {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -122,3 +204,28 @@ name!(
     /// An account's name, unique on the ledger.
     OwnerName, Code::AccountBadName, "an account"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_stands_behind_its_handler() {
+        for contract in Contract::ALL {
+            assert_eq!(
+                Contract::of(&format!("app.py:app@{}", contract.as_str())),
+                Some(contract)
+            );
+        }
+        for none in ["app.py:app", "app.py", "app.py:app@other", "app.py:app@"] {
+            assert_eq!(Contract::of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_starters_file_is_looked_for_first() {
+        for language in Language::ALL {
+            assert_eq!(language.entry_files()[0], language.entry_file());
+        }
+    }
+}

@@ -54,11 +54,14 @@ pub struct Accepted {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct HttpEvent {
     pub method: String,
-    /// The path after the function's name, percent-decoded; at least `/`.
+    /// The path after the function's name, percent-decoded; at least `/`. What is not UTF-8 becomes U+FFFD.
     pub path: String,
     /// The same as the client sent it.
     #[serde(default)]
     pub raw_path: String,
+    /// What stood before it: `/fn/{owner}/{name}`, or nothing at the function's own origin.
+    #[serde(default)]
+    pub base_path: String,
     /// The last value of each name.
     pub query: BTreeMap<String, String>,
     /// Every name and value, in the order of the query.
@@ -67,21 +70,39 @@ pub struct HttpEvent {
     /// The query as the client sent it, without the `?`; empty if there is none.
     #[serde(default)]
     pub raw_query: String,
-    /// Lower-case names; the last value of each. The platform's `authorization` is left out, and `cookie` unless the request
-    /// came to the function's own origin.
+    /// Lower-case names; the values of a name that was sent several times are joined by `, ` (cookies by `; `). Bytes that are
+    /// not UTF-8 as in ISO 8859-1. A token of the platform in `authorization` is left out, and `cookie` unless the request came
+    /// to the function's own origin.
     pub headers: BTreeMap<String, String>,
     /// Every name and value in their order, without those; bytes that are not ASCII as in ISO 8859-1.
     #[serde(default)]
     pub header_list: Vec<(String, String)>,
-    /// Parsed if it is JSON, otherwise text; absent if it is not UTF-8.
+    /// `http` or `https`, as in the function's URL.
+    #[serde(default)]
+    pub scheme: String,
+    #[serde(default)]
+    pub client: HttpClient,
+    /// Parsed if it is JSON, otherwise text; absent if there is none, or none that is UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub body: Option<Value>,
+    pub body: Option<Box<RawValue>>,
+    /// Where the body was parsed: its text, byte by byte as it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw_body: Option<String>,
     /// The body if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// True where the body is larger than an event: `body` is null, and the function reads it as a stream.
+    /// True where the body is larger than an event: `body` is absent, and the function reads it as a stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_stream: bool,
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HttpClient {
+    /// IP address at the other end of the connection: behind a proxy of the operator's, that of the proxy.
+    pub address: String,
+    pub port: u16,
 }
 
 /// An explicit HTTP response: an output at `/fn/` with a whole-number `status` and no keys other than these.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{AnyCode, Credits, Digest, FunctionId, Language};
+use piecework_model::{AnyCode, Contract, Credits, Digest, FunctionId, Language};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -367,6 +367,11 @@ pub struct FunctionView {
     /// Why this backend: the finding of `auto`, or that it was requested.
     pub sandbox_reason: String,
     pub handler: Option<String>,
+    /// What the code is called by, where that is not a handler of an event and a context: `asgi`, `wsgi`, `fetch`, `node`,
+    /// `lambda`, `functions-framework` or `openfaas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "asgi")]
+    pub contract: Option<Contract>,
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
     pub env: BTreeMap<String, String>,

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use piecework_model::{
-    AccountId, Code, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices, PublicKey,
-    Receipt, Rejection, Salt, Seal, Ticket,
+    AccountId, Code, Contract, Digest, EgressList, EgressPolicy, FunctionId, Language, LeaseId, Limits, Prices,
+    PublicKey, Receipt, Rejection, Salt, Seal, Ticket,
 };
 use piecework_sandbox::{BackendName, Finished, Inlet, LoadError, Outlet, Probe};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,13 @@ pub struct Work {
     /// What it may reach on the network; empty: nothing.
     pub egress: EgressList,
     pub backend: BackendName,
+}
+
+impl Work {
+    /// What its handler is called by, where that is not with an event and a context.
+    pub fn contract(&self) -> Option<Contract> {
+        self.handler.as_deref().and_then(Contract::of)
+    }
 }
 
 /// What a controller asks of a provider: one job.

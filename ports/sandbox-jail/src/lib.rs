@@ -44,7 +44,7 @@ pub mod walls {
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use cell::{NODE_RUNNER, PYTHON_RUNNER, Yard};
+use cell::Yard;
 use cgroup::Cgroups;
 use launcher::LauncherOptions;
 pub use launcher::{INIT_ARGUMENT, init_main};
@@ -188,12 +188,20 @@ impl Jail {
     }
 }
 
+/// A file of `runtimes/jail`, where the runners expect it.
+macro_rules! runner {
+    ($path:literal) => {
+        (
+            concat!("/runner/", $path).into(),
+            include_str!(concat!("../../../runtimes/jail/", $path)).to_owned(),
+        )
+    };
+}
+
 fn runners() -> Vec<(PathBuf, String)> {
     vec![
-        (
-            PYTHON_RUNNER.into(),
-            include_str!("../../../runtimes/jail/python.py").to_owned(),
-        ),
+        runner!("python.py"),
+        runner!("node.cjs"),
         (
             "/runner/warm.py".into(),
             "def handler(event, context):\n    return event\n".to_owned(),
@@ -202,10 +210,18 @@ fn runners() -> Vec<(PathBuf, String)> {
             "/runner/warm.mjs".into(),
             "export default (event) => event;\n".to_owned(),
         ),
-        (
-            NODE_RUNNER.into(),
-            include_str!("../../../runtimes/jail/node.cjs").to_owned(),
-        ),
+        runner!("contracts/__init__.py"),
+        runner!("contracts/request.py"),
+        runner!("contracts/asgi.py"),
+        runner!("contracts/wsgi.py"),
+        runner!("contracts/aws.py"),
+        runner!("contracts/framework.py"),
+        runner!("contracts/openfaas.py"),
+        runner!("contracts/contracts.cjs"),
+        runner!("contracts/request.cjs"),
+        runner!("contracts/fetch.cjs"),
+        runner!("contracts/node_http.cjs"),
+        runner!("contracts/aws.cjs"),
     ]
 }
 

@@ -23,7 +23,8 @@ use crate::plan::{
 pub(crate) struct Root {
     /// Prefixes of interpreters that lie outside `/usr`.
     pub(crate) prefixes: Vec<PathBuf>,
-    /// Path and content of each runner.
+    /// Path and content of each runner. The launcher has its own copy: together they are longer than an argument may be.
+    #[serde(skip, default = "crate::runners")]
     pub(crate) runners: Vec<(PathBuf, String)>,
 }
 

@@ -10,6 +10,7 @@ pub const LEVELS_MAX: usize = 500;
 
 /// The outcome of a call whose event or parameters are too deep: an error of the function, by its caller's doing.
 pub fn too_deep(call: &Call) -> Option<Outcome> {
+    let is_deep = |json: &[u8]| is_deep(json, LEVELS_MAX);
     let what = match (is_deep(&call.event), is_deep(&call.parameters)) {
         (true, _) => "event",
         (false, true) => "parameters",
@@ -22,10 +23,10 @@ pub fn too_deep(call: &Call) -> Option<Outcome> {
     }))
 }
 
-/// Of JSON; in anything else, brackets are counted as they come.
-fn is_deep(json: &[u8]) -> bool {
+/// Whether JSON has more levels than that; in anything else, brackets are counted as they come.
+pub fn is_deep(json: &[u8], levels_max: usize) -> bool {
     // Each level takes two bytes.
-    if json.len() < 2 * LEVELS_MAX {
+    if json.len() < 2 * levels_max {
         return false;
     }
     let (mut level, mut in_text, mut escaped) = (0usize, false, false);
@@ -36,7 +37,7 @@ fn is_deep(json: &[u8]) -> bool {
             b'"' => in_text = !in_text,
             b'[' | b'{' if !in_text => {
                 level += 1;
-                if level > LEVELS_MAX {
+                if level > levels_max {
                     return true;
                 }
             }
@@ -57,13 +58,16 @@ mod tests {
 
     #[test]
     fn levels_are_counted_and_not_brackets() {
-        assert!(!is_deep(nested(LEVELS_MAX).as_bytes()));
-        assert!(is_deep(nested(LEVELS_MAX + 1).as_bytes()));
+        assert!(!is_deep(nested(LEVELS_MAX).as_bytes(), LEVELS_MAX));
+        assert!(is_deep(nested(LEVELS_MAX + 1).as_bytes(), LEVELS_MAX));
         let beside = format!("[{}]", vec!["[{\"a\": []}]"; 1_000].join(","));
-        assert!(!is_deep(beside.as_bytes()), "beside one another");
+        assert!(!is_deep(beside.as_bytes(), LEVELS_MAX), "beside one another");
         let text = format!("[\"{}\\\"{}\"]", "[".repeat(1_000), "{".repeat(1_000));
-        assert!(!is_deep(text.as_bytes()), "in a text");
+        assert!(!is_deep(text.as_bytes(), LEVELS_MAX), "in a text");
         let behind = format!("[\"\\\\\", {}]", nested(LEVELS_MAX));
-        assert!(is_deep(behind.as_bytes()), "behind a text that ends with a backslash");
+        assert!(
+            is_deep(behind.as_bytes(), LEVELS_MAX),
+            "behind a text that ends with a backslash"
+        );
     }
 }

@@ -17,7 +17,7 @@ pub mod runner;
 mod stream;
 
 pub use contract::*;
-pub use depth::{LEVELS_MAX, too_deep};
+pub use depth::{LEVELS_MAX, is_deep, too_deep};
 pub use freeze::{Freeze, OutOfTime, Stopwatch};
 pub use printed::{LogLevel, LogLine, Logs, Printed};
 pub use stream::*;

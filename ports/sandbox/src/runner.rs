@@ -7,7 +7,7 @@
 //! length of what follows (u32, little-endian) | 16 bytes of secret | 1 byte of kind | payload
 //!
 //! runner                        agent
-//! H {"protocol":1}  ------->          the sandbox stands; its secret is zero
+//! H {"protocol":2}  ------->          the sandbox stands; its secret is zero
 //!                   <-------  L {...} load: settings                    a secret of its own for each L and C
 //! D | E {...}       ------->          loaded, or why not
 //!                   <-------  C {...} call: event and context
@@ -16,6 +16,7 @@
 //! B                 ------->          wants the next part of the body        /
 //!                   <-------  b bytes | e    that part, or its end          /
 //! Q                 ------->          wants no more of it: an unanswered B is answered with e
+//! X                 ------->          the call left something running: the sandbox serves nobody else
 //! S | O {...} | R {...} | I text | T | M      how the call ended: streamed, output, raised, invalid, too large, no memory
 //! ```
 //!
@@ -33,10 +34,10 @@ mod messages;
 mod tests;
 
 pub use channel::{Channel, Ended, NotLoaded};
-pub use messages::load_failed;
+pub use messages::{CONTRACT_FIELD, load_failed};
 
 /// What a runner says that it speaks in its first frame. Whoever changes frames or their order counts up.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 #[cfg(doc)]
 use crate::Outcome;

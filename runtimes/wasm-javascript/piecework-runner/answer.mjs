@@ -4,6 +4,7 @@ export const DONE = 0;
 export const RAISED = 1;
 export const NO_HANDLER = 2;
 export const SYNTAX = 3;
+export const UNSUPPORTED = 4;
 export const INVALID = 6;
 export const STREAMED = 8;
 
@@ -24,14 +25,32 @@ function text(value) {
   }
 }
 
+// What was thrown and is no Error: its message, or its fields.
+function thrown(value) {
+  if (typeof value !== "object" || value === null) return text(value);
+  if (typeof value.message === "string") return value.message;
+  try {
+    const fields = JSON.stringify(value);
+    if (fields && fields !== "{}") return fields.slice(0, STACK_LENGTH_MAX);
+  } catch {
+    // It is told as a text.
+  }
+  return text(value);
+}
+
 // Type, message and stack of whatever was thrown.
 export function told(error) {
   if (!(error instanceof Error)) {
     const kind = error === null ? "null" : typeof error;
-    return { type: kind, message: text(error).toWellFormed(), stack: "" };
+    return { type: kind, message: thrown(error).toWellFormed(), stack: "" };
   }
   const type = text(error.name ?? "Error");
-  const message = text(error.message);
+  let message = text(error.message);
+  // Promise.any says nothing of its own.
+  if (type === "AggregateError" && Array.isArray(error.errors)) {
+    const others = error.errors.slice(0, 10).map((one) => text(one?.message ?? one));
+    message = [message, ...others].filter(Boolean).join("; ");
+  }
   const head = message ? `${type}: ${message}` : type;
   let stack = head + "\n" + stackOf(error);
   if (error.cause !== undefined) stack += `\nCaused by: ${told(error.cause).stack || text(error.cause)}`;

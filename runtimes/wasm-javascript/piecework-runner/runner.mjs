@@ -1,8 +1,9 @@
 // Runs a JavaScript function inside the component: loads the handler once, then answers calls.
 
-import { DONE, INVALID, NO_HANDLER, RAISED, STREAMED, SYNTAX, syntax, told } from "./answer.mjs";
-import { base64 } from "./base64.mjs";
+import { DONE, INVALID, NO_HANDLER, RAISED, STREAMED, SYNTAX, UNSUPPORTED, syntax, told } from "./answer.mjs";
+import { otherContract } from "./contract.mjs";
 import { Invalid, bodyOf, pour, streamIn } from "./flow.mjs";
+import { install as installForms } from "./forms.mjs";
 import { checkZone, install as installGlobals } from "./globals.mjs";
 import { install as installLikeness } from "./likeness.mjs";
 import names from "./node-names.json";
@@ -39,21 +40,10 @@ trapAbsent(names.places);
 
 // The language's own functions, before foreign code may replace them.
 const { parse, stringify } = JSON;
-const define = Object.defineProperty;
-const bytes = Uint8Array.prototype;
 
-// Bytes are `$bytes` in answers, and whatever the language makes of them in a function's own `JSON.stringify`.
+// While an answer is written, values have the forms of forms.mjs; a function's own `JSON.stringify` knows nothing of them.
 let answering = false;
-function marked() {
-  return { $bytes: base64(this) };
-}
-define(bytes, "toJSON", {
-  get: () => (answering ? marked : undefined),
-  set(value) {
-    define(this, "toJSON", { value, writable: true, enumerable: true, configurable: true });
-  },
-  configurable: true,
-});
+installForms(() => answering);
 
 let handler = null;
 let functionName = "";
@@ -120,6 +110,8 @@ function output(value) {
 }
 
 function loaded(module, setup) {
+  const other = otherContract(module, setup);
+  if (other) return answer(UNSUPPORTED, other);
   const found = setup.function ? module[setup.function] : (module.default ?? module.handler);
   const named = setup.function || "default";
   const called = typeof found === "function" ? found : found?.[named] ?? found?.default ?? found?.handler;
@@ -153,7 +145,7 @@ export function start(event, job, deadline, parameters, body) {
   clearAll();
   const mine = turn;
   try {
-    const result = handler(parse(event), {
+    const result = call(parse(event), {
       job_id: job,
       function: functionName,
       version,
@@ -168,6 +160,17 @@ export function start(event, job, deadline, parameters, body) {
     raised(error);
   }
   return settle();
+}
+
+// `(event, context, callback)`: the callback answers, unless a promise does.
+function call(event, context) {
+  if (handler.length < 3) return handler(event, context);
+  return new Promise((answers, fails) => {
+    const callback = (error, value) => (error === null || error === undefined || error === false ? answers(value) : fails(error));
+    const value = handler(event, context, callback);
+    if (typeof value?.then === "function") value.then(answers, fails);
+    else if (value !== undefined) answers(value);
+  });
 }
 
 export function tick() {

@@ -20,6 +20,8 @@ pub struct Source {
     pub code: Option<String>,
     /// A tar in base64.
     pub bundle: Option<String>,
+    /// The file of a single piece of code, where its name says how it is called.
+    pub handler: Option<String>,
     /// For people: what was read.
     pub summary: String,
 }
@@ -56,6 +58,7 @@ pub fn inline(code: String, language: Option<Language>) -> Result<Source, Failur
         language,
         code: Some(code),
         bundle: None,
+        handler: None,
         summary,
     })
 }
@@ -70,22 +73,26 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
     let extension = path.extension().and_then(|extension| extension.to_str());
     let language = language.or(match extension {
         Some("py") => Some(Language::Python),
-        Some("js" | "mjs") => Some(Language::JavaScript),
+        Some("js" | "mjs" | "cjs") => Some(Language::JavaScript),
         _ => None,
     });
     let language = language.ok_or_else(|| {
         Failure::usage(format!(
-            "{} does not end in .py, .mjs or .js; add --language python|javascript",
+            "{} does not end in .py, .mjs, .js or .cjs; add --language python|javascript",
             path.display()
         ))
     })?;
     let code = read_text(path)?;
+    let file = path.file_name().and_then(|name| name.to_str());
+    let is_usual = |file: &&str| language.entry_files().contains(file) && *file != language.entry_file();
+    let handler = file.filter(is_usual).map(str::to_owned);
     let name = name_of(path.file_stem().and_then(|stem| stem.to_str()));
     Ok(Source {
         name,
         language,
         code: Some(code),
         bundle: None,
+        handler,
         summary: show::bytes(bytes),
     })
 }
@@ -111,20 +118,25 @@ fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failur
         language,
         code: None,
         summary: format!("{files} files, {}", show::bytes(tar.len() as u64)),
+        handler: None,
         bundle: Some(BASE64_STANDARD.encode(&tar)),
     })
 }
 
 fn language_of(folder: &Path) -> Result<Language, Failure> {
-    let has = |language: Language| folder.join(language.entry_file()).is_file();
+    let has = |language: Language| {
+        let files = language.entry_files().iter();
+        let django = (language == Language::Python).then_some("manage.py");
+        files.copied().chain(django).find(|file| folder.join(file).is_file())
+    };
     match (has(Language::Python), has(Language::JavaScript)) {
-        (true, false) => Ok(Language::Python),
-        (false, true) => Ok(Language::JavaScript),
-        (true, true) => Err(Failure::usage(
-            "the folder has both main.py and main.mjs; add --language python|javascript",
-        )),
-        (false, false) => Err(Failure::usage(format!(
-            "{} has neither main.py nor main.mjs; create a starter folder with `piecework new NAME --language python`",
+        (Some(_), None) => Ok(Language::Python),
+        (None, Some(_)) => Ok(Language::JavaScript),
+        (Some(one), Some(other)) => Err(Failure::usage(format!(
+            "the folder has both {one} and {other}; add --language python|javascript"
+        ))),
+        (None, None) => Err(Failure::usage(format!(
+            "{} has neither main.py nor main.mjs, nor another usual entry file; create a starter folder with `piecework new NAME --language python`, or add --language and --handler",
             folder.display()
         ))),
     }

@@ -160,14 +160,104 @@ pub(super) async fn output_that_is_not_json_is_invalid(bench: Bench) -> Check {
     for (python, javascript) in [
         ("object()", "10n"),
         ("float('nan')", "(() => { const a = {}; a.a = a; return a; })()"),
+        (
+            "{'at': __import__('datetime').datetime(2024, 1, 1)}",
+            "({ a: new Map([[1, 2]]) })",
+        ),
+        ("[__import__('decimal').Decimal('1.10')]", "new Set([1])"),
+        ("__import__('uuid').UUID(int=1)", "[new Error('x')]"),
+        ("{1, 2}", "({ a: Promise.resolve(1) })"),
+        ("{(1, 2): 3}", "({ a: [1].values() })"),
+        ("handler", "() => 1"),
     ] {
         let program = bench.program(
             &format!("def handler(event, context):\n    return {python}\n"),
-            &format!("export default () => {javascript};\n"),
+            &format!("export default () => ({javascript});\n"),
         );
-        bench.expect(&bench.once(program, "null").await?, &[Kind::OutputInvalid])?;
+        let finished = bench.once(program, "null").await?;
+        bench.expect(&finished, &[Kind::OutputInvalid])?;
+        ensure!(finished.reusable, "{python}, {javascript}: the instance was spoilt");
     }
     bench.still_serves().await
+}
+
+pub(super) async fn a_functions_own_json_is_the_languages(bench: Bench) -> Check {
+    let program = bench.program(
+        "import json\ndef handler(event, context):\n    return json.dumps({'a': [1, None]})\n",
+        "export default () => JSON.stringify({ a: [1, null], m: new Map(), b: new Uint8Array([1]), e: new Error('x') });\n",
+    );
+    let due = match bench.language {
+        piecework_model::Language::Python => r#"{"a": [1, null]}"#,
+        piecework_model::Language::JavaScript => r#"{"a":[1,null],"m":{},"b":{"0":1},"e":{}}"#,
+    };
+    let said = bench.output(program, "null").await?;
+    ensure!(said == due, "got {said}");
+    Ok(())
+}
+
+pub(super) async fn half_a_pair_of_surrogates_comes_back_as_an_escape(bench: Bench) -> Check {
+    let program = bench.program(
+        "def handler(event, context):\n    return 'x\\ud83c'\n",
+        "export default () => 'x\\ud83c';\n",
+    );
+    let finished = bench.once(program, "null").await?;
+    let Outcome::Returned(said) = &finished.outcome else {
+        return Err(format!("got {}", Told(&finished)));
+    };
+    ensure!(**said == *br#""x\ud83c""#, "got {said:?}");
+    Ok(())
+}
+
+pub(super) async fn a_callback_answers_and_one_that_never_comes_is_an_error(bench: Bench) -> Check {
+    // Python has no such handlers.
+    if bench.language == piecework_model::Language::Python {
+        return Ok(());
+    }
+    let code = "export default (event, context, callback) => {
+  if (event === 'late') setTimeout(() => callback(null, 'late'), 2);
+  if (event === 'error') callback(new RangeError('no'));
+  if (event === 'now') return 'now';
+};
+";
+    let mut running = bench.start(bench.program("", code)).await?;
+    for event in ["late", "now"] {
+        let said = output(&running.call(&json!(event).to_string()).await)?;
+        ensure!(said == event, "got {said}");
+    }
+    for (event, told) in [("error", "no"), ("never", "never")] {
+        let finished = running.call(&json!(event).to_string()).await;
+        let Outcome::Raised(raised) = &finished.outcome else {
+            return Err(format!("{event}: got {}", Told(&finished)));
+        };
+        ensure!(raised.message.contains(told), "told {raised:?}");
+        running.renew(finished.reusable).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn what_is_thrown_and_no_error_is_told_by_its_fields(bench: Bench) -> Check {
+    if bench.language == piecework_model::Language::Python {
+        return Ok(());
+    }
+    let code = "export default async (event) => {
+  if (event === 'any') return Promise.any([Promise.reject(new Error('inner'))]);
+  throw event;
+};
+";
+    let mut running = bench.start(bench.program("", code)).await?;
+    for (event, told) in [
+        (json!({"code": "E", "message": "too many"}), "too many"),
+        (json!({"code": "E_LIMIT"}), "E_LIMIT"),
+        (json!("plain"), "plain"),
+        (json!("any"), "inner"),
+    ] {
+        let finished = running.call(&event.to_string()).await;
+        let Outcome::Raised(raised) = &finished.outcome else {
+            return Err(format!("{event}: got {}", Told(&finished)));
+        };
+        ensure!(raised.message.contains(told), "{event}: told {raised:?}");
+    }
+    Ok(())
 }
 
 pub(super) async fn output_over_the_limit_is_too_large(bench: Bench) -> Check {

@@ -9,37 +9,64 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What may run after an answer before the instance stands still, on a machine as busy as tests make it.
 const GRACE_MAX_US: u64 = 150_000;
 
-/// A thread that computes for ever, from the first call on.
-fn spinner(bench: &Bench) -> piecework_sandbox::Program {
+/// A thread that computes for ever: from the module's import on, or from its call with `begin` on.
+fn spinner(bench: &Bench, at_import: bool) -> piecework_sandbox::Program {
     let python = r#"
 import threading
 def spin():
     while True:
         pass
-def handler(event, context):
-    if event != 'begin':
-        return event
+def begin():
     try:
         threading.Thread(target=spin, daemon=True).start()
     except RuntimeError:
         return 'absent'
     return 'begun'
+begun = begin() if AT_IMPORT else None
+def handler(event, context):
+    if event != 'begin':
+        return event
+    return begun or begin()
 "#;
     let javascript = r#"
 const threads = (import.meta.url.includes('/function/') ? await import('node:worker_threads') : null);
-export default async (event) => {
-    if (event !== 'begin') return event;
+async function begin() {
     if (!threads) return 'absent';
     const worker = new threads.Worker('for (;;);', { eval: true });
     await new Promise((done) => worker.on('online', done));
     return 'begun';
-};
+}
+const begun = AT_IMPORT ? await begin() : null;
+export default async (event) => (event === 'begin' ? (begun ?? begin()) : event);
 "#;
-    bench.program(python, javascript)
+    let (yes, no) = (("True", "true"), ("False", "false"));
+    let (in_python, in_javascript) = if at_import { yes } else { no };
+    bench.program(
+        &python.replace("AT_IMPORT", in_python),
+        &javascript.replace("AT_IMPORT", in_javascript),
+    )
+}
+
+pub(super) async fn what_a_call_leaves_running_ends_its_instance_and_is_told(bench: Bench) -> Check {
+    let mut running = bench.start(spinner(&bench, false)).await?;
+    let finished = running.call("\"begin\"").await;
+    let said = output(&finished)?;
+    if said == "absent" {
+        return Ok(());
+    }
+    ensure!(said == "begun", "it gave {said}");
+    ensure!(!finished.reusable, "it would serve others");
+    ensure!(
+        finished.logs.text.contains("running; what it left ends here"),
+        "its log is {:?}",
+        finished.logs.text
+    );
+    ensure!(!running.instance.is_alive(), "it is still there");
+    bench.still_serves().await
 }
 
 pub(super) async fn what_runs_after_the_answer_stands_still_and_is_billed(bench: Bench) -> Check {
-    let mut running = bench.start(spinner(&bench)).await?;
+    let mut running = bench.start(spinner(&bench, true)).await?;
     let said = output(&running.call("\"begin\"").await)?;
     if said == "absent" {
         return Ok(());

@@ -133,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             Ok(mut talk) => {
                 let answered = self.converse(&mut talk).await;
                 // A runner that answers before it has had what it asked for would take the next question for that.
-                let settled = talk.outgoing.is_empty() && !talk.flow.body.wanted;
+                let settled = talk.outgoing.is_empty() && !talk.flow.body.wanted && !talk.flow.retires;
                 answered.map(|answer| (answer, settled))
             }
             Err(broken) => Err(broken),
@@ -205,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     }
                     Said::WantsBody => flow.body.want()?,
                     Said::LeavesBody => flow.body.leave(outgoing, incoming.secret()),
+                    Said::Retires => flow.retires = true,
                 }
                 continue;
             }
@@ -267,6 +268,8 @@ struct Flow {
     meter: EgressMeter,
     stream_bytes_max: u64,
     body: Body,
+    /// The runner says that the sandbox is to serve nobody else.
+    retires: bool,
 }
 
 impl Flow {
@@ -279,6 +282,7 @@ impl Flow {
                 parts: call.body.as_ref().and_then(Inlet::take),
                 ..Body::default()
             },
+            retires: false,
         }
     }
 
@@ -289,6 +293,7 @@ impl Flow {
             meter: EgressMeter::default(),
             stream_bytes_max: 0,
             body: Body::default(),
+            retires: false,
         }
     }
 

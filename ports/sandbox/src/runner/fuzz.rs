@@ -51,6 +51,7 @@ fn written(frames: &[Said]) -> Vec<u8> {
         Said::Chunk(chunk) => (b'c', &chunk[..]),
         Said::WantsBody => (b'B', &[][..]),
         Said::LeavesBody => (b'Q', &[][..]),
+        Said::Retires => (b'X', &[][..]),
         Said::Answer(kind, payload) => (*kind, &payload[..]),
     });
     framed(&each.collect::<Vec<_>>())
@@ -94,7 +95,7 @@ fn any_bytes_of_a_call_are_frames_in_their_order_or_refused() {
         for said in &frames {
             match said {
                 Said::Chunk(chunk) => assert!((1..=CHUNK_BYTES_MAX).contains(&chunk.len())),
-                Said::Head(_) | Said::WantsBody | Said::LeavesBody | Said::Answer(..) => {}
+                Said::Head(_) | Said::WantsBody | Said::LeavesBody | Said::Retires | Said::Answer(..) => {}
             }
         }
         true

@@ -18,6 +18,7 @@ struct Settings<'a> {
     name: &'a str,
     version: u32,
     output_bytes: u64,
+    memory_mb: u64,
     /// Whether there is a network while a call runs.
     network: bool,
 }
@@ -34,6 +35,7 @@ pub(super) fn settings(program: &Program, base: &[(&'static str, &'static str)])
         name: &program.function_name,
         version: program.version,
         output_bytes: program.limits.output_bytes,
+        memory_mb: program.limits.memory_bytes >> 20,
         network: !program.egress.is_empty(),
     };
     serde_json::to_vec(&settings).expect("texts and numbers are JSON")
@@ -81,7 +83,13 @@ pub(super) fn greeting_fault(payload: &[u8]) -> Option<String> {
 struct Refusal {
     code: String,
     message: String,
+    /// The handler to load in place of the one that is missing, with its contract.
+    #[serde(default)]
+    contract: Option<String>,
 }
+
+/// How the field of a `function.no_handler` begins that names what to load instead: `contract:app.py:app@asgi`.
+pub const CONTRACT_FIELD: &str = "contract:";
 
 pub(super) fn rejection(bytes: &[u8]) -> Rejection {
     let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
@@ -91,8 +99,16 @@ pub(super) fn rejection(bytes: &[u8]) -> Rejection {
         Some(Code::FunctionSyntaxError) => {
             Rejection::new(Code::FunctionSyntaxError, refusal.message).hint("correct that line and deploy again")
         }
-        Some(Code::FunctionNoHandler) => Rejection::new(Code::FunctionNoHandler, refusal.message)
-            .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
+        Some(Code::FunctionNoHandler) => {
+            let rejection = Rejection::new(Code::FunctionNoHandler, refusal.message);
+            match refusal.contract {
+                Some(handler) => rejection
+                    .hint(format!("deploy it with --handler {handler}"))
+                    .field(format!("{CONTRACT_FIELD}{handler}")),
+                None => rejection
+                    .hint("Python: `def handler(event, context)` in main.py; JavaScript: `export default` in main.mjs"),
+            }
+        }
         Some(_) | None => load_failed(refusal.message),
     }
 }

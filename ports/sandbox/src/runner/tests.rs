@@ -17,7 +17,7 @@ use super::{
 use crate::{CHUNK_BYTES_MAX, Call, EgressMeter, Head, Inlet, Outcome, Outlet, Program, Sent};
 
 /// What went over the channel, as this version has it for ever: a change of it is another version.
-const TRANSCRIPT: &str = include_str!("../../tests/golden/runner-protocol-1.txt");
+const TRANSCRIPT: &str = include_str!("../../tests/golden/runner-protocol-2.txt");
 
 /// A runner's end in the hands of a test; writes down what it hears and says.
 struct Runner {
@@ -136,7 +136,7 @@ async fn the_protocol_is_as_it_was_written_down() {
         );
     };
     let served = async {
-        runner.says(b'H', br#"{"protocol":1}"#).await;
+        runner.says(b'H', br#"{"protocol":2}"#).await;
         runner.hears(b'L').await;
         runner.says(b'D', b"").await;
         runner.hears(b'C').await;
@@ -168,9 +168,22 @@ async fn the_protocol_is_as_it_was_written_down() {
 }
 
 #[tokio::test]
+async fn a_call_that_left_something_running_is_the_last_of_its_sandbox() {
+    let (mut channel, mut runner) = pair();
+    let plain = call();
+    let served = async {
+        runner.hears(b'C').await;
+        runner.says(b'X', b"").await;
+        runner.says(b'O', b"1").await;
+    };
+    let (returned, ()) = tokio::join!(channel.call(&plain, &Limits::DEFAULT), served);
+    assert_eq!(returned, ended(Outcome::Returned("1".into()), false));
+}
+
+#[tokio::test]
 async fn a_runner_of_another_version_is_refused_with_both_numbers() {
     for (greeting, told) in [
-        (r#"{"protocol":2}"#, "version 2 of the protocol, and this build 1"),
+        (r#"{"protocol":3}"#, "version 3 of the protocol, and this build 2"),
         ("", "no version"),
     ] {
         let (mut channel, mut runner) = pair();

@@ -128,6 +128,9 @@ impl Auth {
     }
 }
 
+/// How every token of the platform begins.
+pub(crate) const TOKEN_PREFIX: &str = "pw_";
+
 /// `prefix` and so many random bytes in hex.
 pub(crate) fn random_text(prefix: &str, bytes: usize) -> String {
     let mut random = vec![0; bytes];
@@ -197,7 +200,7 @@ pub(crate) async fn issue(
     scopes: BTreeSet<Scope>,
     (expires_at_ms, parent): (Option<u64>, Option<String>),
 ) -> Answer<(String, Token)> {
-    let text = random_text("pw_", 32);
+    let text = random_text(TOKEN_PREFIX, 32);
     let token = Token {
         id: random_text("tok_", 8),
         hash: Token::hash_of(&text),

@@ -1,13 +1,15 @@
 //! From what a function answers to status, headers and body: pure. A function decides about its answer, not about the
 //! connection or the platform's headers.
 
+mod shape;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use piecework_api::{errors::Refusal, execute::HttpAnswer, routes};
+use piecework_api::{errors::Refusal, routes};
 use piecework_model::Code;
 use piecework_sandbox::Head;
-use serde_json::Value;
+
+use shape::Text;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -44,7 +46,7 @@ impl AnswerHead {
     fn new<'a>(status: u16, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Result<Self, Box<Refusal>> {
         // 1xx is the connection's, and what is beyond 599 is nobody's.
         if !(200..600).contains(&status) {
-            return Err(invalid("a status is 200 to 599"));
+            return Err(invalid(&format!("its status is {status}, and a status is 200 to 599")));
         }
         let mut head = Self {
             status,
@@ -52,8 +54,10 @@ impl AnswerHead {
             length: None,
         };
         for (name, value) in headers {
-            let name = HeaderName::try_from(name).map_err(|_| invalid("a header's name is not one"))?;
-            let value = HeaderValue::from_bytes(value).map_err(|_| invalid("a header's value is not one"))?;
+            let wrong = |what: &str| invalid(&format!("`{}` {what}", name.escape_debug()));
+            let value = HeaderValue::from_bytes(value)
+                .map_err(|_| wrong("is a header whose value has a line break or another control character"))?;
+            let name = HeaderName::try_from(name).map_err(|_| wrong("is not the name of a header"))?;
             if name == header::CONTENT_LENGTH {
                 head.length = value.to_str().ok().and_then(|text| text.parse().ok());
             } else if !is_the_connections(&name) {
@@ -95,63 +99,21 @@ pub(crate) fn of_output(output: &Bytes) -> Result<WholeAnswer, Box<Refusal>> {
     };
     let plain = || Ok(typed(JSON, output.clone()));
     match output.first() {
-        Some(b'{' | b'"') => {}
-        _ => return plain(),
-    }
-    let Ok(value) = serde_json::from_slice::<Value>(output) else {
-        return plain();
-    };
-    match value {
-        Value::String(text) => Ok(typed(TEXT, text.into())),
-        Value::Object(ref fields) if fields.len() == 1 && fields.contains_key("$bytes") => {
-            match fields["$bytes"].as_str().and_then(|text| STANDARD.decode(text).ok()) {
-                Some(bytes) => Ok(typed(BYTES, bytes.into())),
-                None => plain(),
+        Some(b'"') => match serde_json::from_slice::<Text>(output) {
+            Ok(Text(text)) => Ok(typed(TEXT, text.into())),
+            Err(_) => plain(),
+        },
+        Some(b'{') => {
+            if let Some(bytes) = shape::bytes(output) {
+                return Ok(typed(BYTES, bytes));
             }
-        }
-        Value::Object(ref fields) if fields.get("status").is_some_and(Value::is_u64) => {
-            match serde_json::from_value::<HttpAnswer>(value.clone()) {
-                Ok(answer) => explicit(answer),
-                Err(_) => plain(),
+            match shape::explicit(output)? {
+                Some(said) => said.answer(),
+                None => plain(),
             }
         }
         _ => plain(),
     }
-}
-
-fn explicit(answer: HttpAnswer) -> Result<WholeAnswer, Box<Refusal>> {
-    let several = answer.headers.iter().flat_map(|(name, values)| {
-        let each = values.as_slice().iter();
-        each.map(move |value| (name.as_str(), value.as_bytes()))
-    });
-    let listed = answer
-        .header_list
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_bytes()));
-    let mut head = AnswerHead::new(answer.status, several.chain(listed))?;
-    let (kind, body) = match (answer.body, answer.body_base64) {
-        (Some(_), Some(_)) => return Err(invalid("give body or body_base64, not both")),
-        (None, None) => (None, Bytes::new()),
-        (Some(Value::String(text)), None) => (Some(TEXT), text.into()),
-        (Some(value), None) => (Some(JSON), value.to_string().into()),
-        (None, Some(encoded)) => {
-            let bytes = STANDARD.decode(encoded);
-            (
-                Some(BYTES),
-                bytes.map_err(|_| invalid("body_base64 does not decode"))?.into(),
-            )
-        }
-    };
-    if head.is_bodyless() {
-        return Ok(WholeAnswer {
-            head,
-            body: Bytes::new(),
-        });
-    }
-    if let Some(kind) = kind {
-        head.headers.entry(header::CONTENT_TYPE).or_insert(kind);
-    }
-    Ok(WholeAnswer { head, body })
 }
 
 fn invalid(why: &str) -> Box<Refusal> {
@@ -208,6 +170,41 @@ mod tests {
             ),
             (r#"{"status":"done"}"#, 200, "application/json", r#"{"status":"done"}"#),
             (
+                r#"{"status":"ok","body":"b"}"#,
+                200,
+                "application/json",
+                r#"{"status":"ok","body":"b"}"#,
+            ),
+            (
+                r#"{"status":0,"body":{}}"#,
+                200,
+                "application/json",
+                r#"{"status":0,"body":{}}"#,
+            ),
+            (r#"{"status":100}"#, 200, "application/json", r#"{"status":100}"#),
+            (r#"{"status":1}"#, 200, "application/json", r#"{"status":1}"#),
+            (r#"{"status":-1}"#, 200, "application/json", r#"{"status":-1}"#),
+            (r#"{"status":204,"headers":null,"body":null}"#, 204, "", ""),
+            (
+                r#"{"status":200,"body":{"id":12345678901234567890123}}"#,
+                200,
+                "application/json",
+                r#"{"id":12345678901234567890123}"#,
+            ),
+            (
+                r#"{"status":200,"body":{"$bytes":"AAE="}}"#,
+                200,
+                "application/octet-stream",
+                "\0\u{1}",
+            ),
+            (r#""x\ud83d""#, 200, "text/plain; charset=utf-8", "x\u{fffd}"),
+            (
+                r#"{"status":200,"body":"x\ud83d\ude00\ude00"}"#,
+                200,
+                "text/plain; charset=utf-8",
+                "x\u{1f600}\u{fffd}",
+            ),
+            (
                 r#"{"status":404,"other":1}"#,
                 200,
                 "application/json",
@@ -223,7 +220,7 @@ mod tests {
         for (output, status, kind, body) in table {
             let answer = answer(output);
             assert_eq!(answer.head.status, status, "{output}");
-            assert_eq!(values(&answer.head, "content-type"), [kind], "{output}");
+            assert_eq!(values(&answer.head, "content-type").join(""), kind, "{output}");
             assert_eq!(answer.body, body.as_bytes(), "{output}");
         }
     }
@@ -241,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn a_header_may_be_a_number_or_true() {
+        let output = r#"{"status":201,"headers":{"x-count":3,"x-flag":true,"x-both":["a",1.5]}}"#;
+        let head = answer(output).head;
+        assert_eq!(values(&head, "x-count"), ["3"]);
+        assert_eq!(values(&head, "x-flag"), ["true"]);
+        assert_eq!(values(&head, "x-both"), ["a", "1.5"]);
+    }
+
+    #[test]
     fn a_function_cannot_speak_for_the_connection() {
         let output = r#"{"status":200,"headers":{"transfer-encoding":"chunked","x-job-id":"job_0","trailer":"x",
             "connection":"close","upgrade":"x","te":"x","content-length":"7","x-mine":"1"}}"#;
@@ -252,11 +258,20 @@ mod tests {
     #[test]
     fn what_is_no_answer_is_refused() {
         let table = [
-            r#"{"status":100}"#,
-            r#"{"status":101}"#,
-            r#"{"status":199}"#,
-            r#"{"status":600}"#,
-            r#"{"status":999}"#,
+            r#"{"status":100,"body":"x"}"#,
+            r#"{"status":101,"headers":{}}"#,
+            r#"{"status":199,"body":null}"#,
+            r#"{"status":600,"body":"x"}"#,
+            r#"{"status":999,"header_list":[]}"#,
+            r#"{"status":"404","body":"x"}"#,
+            r#"{"status":404.0,"body":"x"}"#,
+            r#"{"status":404,"header":{"a":"b"},"body":"x"}"#,
+            r#"{"status":404,"headers":{},"cookies":[]}"#,
+            r#"{"status":404,"headers":{"x-a":null},"body":"x"}"#,
+            r#"{"status":404,"headers":{"x-a":{"b":1}}}"#,
+            r#"{"status":404,"headers":"x-a: b"}"#,
+            r#"{"status":404,"header_list":[["x-a"]]}"#,
+            r#"{"status":200,"body_base64":7}"#,
             r#"{"status":200,"headers":{"a\nb":"c"}}"#,
             r#"{"status":200,"headers":{"a":"b\nc"}}"#,
             r#"{"status":200,"header_list":[["","c"]]}"#,

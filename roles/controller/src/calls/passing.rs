@@ -12,11 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use piecework_api::errors::Refusal;
 use piecework_sandbox::{Head, Sent};
 use tokio::sync::mpsc;
 
-use crate::calls::answer::AnswerHead;
+use crate::calls::answer::{self, AnswerHead};
 
 /// Parts that wait for the connection to take them.
 const PASSED_WAITING_MAX: usize = 2;
@@ -43,6 +44,10 @@ pub(crate) struct Passing {
     bodyless: AtomicBool,
     /// A part was not passed on: what the caller has is not the whole answer.
     broken: AtomicBool,
+    /// The caller gets an HTTP answer, also where the function does not stream.
+    at_a_url: bool,
+    /// Bytes of the body until the length that its head names; none where that says nothing.
+    left: Mutex<Option<u64>>,
 }
 
 /// `bodyless`: the request was a HEAD.
@@ -53,6 +58,8 @@ pub(crate) fn channel(bodyless: bool) -> (Passing, mpsc::Receiver<Passed>) {
         begun: AtomicBool::new(false),
         bodyless: AtomicBool::new(bodyless),
         broken: AtomicBool::new(false),
+        at_a_url: false,
+        left: Mutex::new(None),
     };
     (passing, receiver)
 }
@@ -67,6 +74,35 @@ pub(crate) enum NotPassed {
 }
 
 impl Passing {
+    /// Has outputs in one piece checked as HTTP answers.
+    pub(crate) fn at_a_url(self) -> Self {
+        Self { at_a_url: true, ..self }
+    }
+
+    /// Why an output in one piece cannot be given to the caller.
+    pub(crate) fn fault_of(&self, output: &Bytes) -> Option<Box<Refusal>> {
+        match self.at_a_url {
+            true => answer::of_output(output).err(),
+            false => None,
+        }
+    }
+
+    /// Whether the caller has all of the body, so that what the function does from here on is not for it.
+    fn is_complete(&self) -> bool {
+        *self.left.lock() == Some(0)
+    }
+
+    /// Counts a chunk that the caller gets.
+    fn count(&self, chunk: &Bytes) {
+        let mut left = self.left.lock();
+        *left = left.map(|left| left.saturating_sub(chunk.len() as u64));
+    }
+
+    /// Whether the caller is waiting for more.
+    fn is_followed(&self) -> bool {
+        self.has_begun() && !self.bodyless.load(Ordering::Acquire) && !self.is_complete()
+    }
+
     /// Whether the caller has seen something: then the job cannot begin anew.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
@@ -81,16 +117,28 @@ impl Passing {
                 if !self.has_begun() {
                     self.begin(&Head::default()).await?;
                 }
-                match self.bodyless.load(Ordering::Acquire) {
-                    true => Ok(()),
-                    false => self.send(Passed::Chunk(chunk)).await,
+                match self.is_followed() {
+                    true => self.chunk(chunk).await,
+                    false => Ok(()),
                 }
             }
         }
     }
 
+    /// The last one of a body whose length was said ends it: what the run does afterwards is not waited for.
+    async fn chunk(&self, chunk: Bytes) -> Result<(), NotPassed> {
+        self.count(&chunk);
+        self.send(Passed::Chunk(chunk)).await?;
+        if self.is_complete() {
+            // It may have gone with the last byte.
+            let _ = self.send(Passed::End).await;
+        }
+        Ok(())
+    }
+
     async fn begin(&self, head: &Head) -> Result<(), NotPassed> {
         let head = AnswerHead::of_stream(head).map_err(NotPassed::Invalid)?;
+        *self.left.lock() = head.length;
         self.begun.store(true, Ordering::Release);
         if head.is_bodyless() {
             self.bodyless.store(true, Ordering::Release);
@@ -105,17 +153,19 @@ impl Passing {
 
     /// The job is written down and went well.
     pub(crate) async fn end(&self) {
-        if self.has_begun() && !self.broken.load(Ordering::Acquire) {
+        if self.has_begun() && !self.broken.load(Ordering::Acquire) && !self.is_complete() {
             // Nobody there: then nobody has to hear of it.
             let _ = self.send(Passed::End).await;
         }
     }
 
-    /// Resolves when the caller of a stream that has begun went away.
+    /// Resolves when the caller of a stream that has begun went away before it had all of it.
     pub(crate) async fn gone(&self) {
-        if self.has_begun() && !self.bodyless.load(Ordering::Acquire) {
+        if self.is_followed() {
             self.to.closed().await;
-        } else {
+        }
+        // It may have had the last part meanwhile.
+        if !self.is_followed() {
             std::future::pending().await
         }
     }
@@ -214,6 +264,34 @@ mod tests {
         drop(passed);
         passing.gone().await;
         assert_eq!(passing.pass(chunk("a")).await, Err(NotPassed::Gone));
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_has_the_whole_body_may_go_while_the_run_goes_on() {
+        let (passing, mut passed) = channel(false);
+        let headers = vec![("content-length".to_owned(), Bytes::from_static(b"2"))];
+        passing
+            .pass(Sent::Head(Head { status: 200, headers }))
+            .await
+            .expect("read");
+        assert!(matches!(passed.recv().await, Some(Passed::Head(_))));
+        passing.pass(chunk("a")).await.expect("read");
+        assert!(matches!(passed.recv().await, Some(Passed::Chunk(_))));
+        passing.pass(chunk("b")).await.expect("read");
+        assert!(matches!(passed.recv().await, Some(Passed::Chunk(_))));
+        assert_eq!(passed.recv().await, Some(Passed::End));
+        drop(passed);
+        assert!(futures::poll!(Box::pin(passing.gone())).is_pending());
+        assert_eq!(passing.pass(chunk("more than was said")).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn only_a_url_makes_an_answer_of_an_output() {
+        let output = Bytes::from_static(br#"{"status":700,"body":"x"}"#);
+        let (passing, _passed) = channel(false);
+        assert!(passing.fault_of(&output).is_none());
+        let refusal = passing.at_a_url().fault_of(&output).expect("no answer");
+        assert_eq!(refusal.code, Code::FunctionOutputInvalid);
     }
 
     #[tokio::test]

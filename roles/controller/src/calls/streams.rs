@@ -12,7 +12,7 @@ use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_model::{Code, Limits, Rejection};
 use piecework_queue::{Delivery, Order, ProviderLink};
-use piecework_sandbox::{CancellationToken, Inlet, Outlet, Sent, StreamMeter, Streamed};
+use piecework_sandbox::{CancellationToken, Inlet, Outcome, Outlet, Sent, StreamMeter, Streamed};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
@@ -88,7 +88,7 @@ pub(crate) struct Seen {
     /// More came than the ticket allows: an honest provider sends no more than that.
     pub(crate) is_over: bool,
     pub(crate) output: Collected,
-    /// Why the answer could not be passed on from its beginning.
+    /// Why the answer could not be passed on from its beginning, or is none where it came in one piece.
     pub(crate) answer_fault: Option<Box<Refusal>>,
     /// Why the body of the request did not arrive whole.
     pub(crate) body_fault: Option<Box<Refusal>>,
@@ -160,11 +160,16 @@ pub(crate) async fn carry_out(
             false => Ok(delivery),
         }
     });
+    let fault_of = |delivery: &Delivery| match (&streams.answer, &delivery.finished.outcome) {
+        (Answering::Pass(passing), Outcome::Returned(output)) => passing.fault_of(output),
+        _ => None,
+    };
+    let output_fault = delivered.as_ref().ok().and_then(fault_of);
     let seen = Seen {
         streamed,
         is_over: intake.meter.is_over(),
         output: intake.output,
-        answer_fault: intake.fault,
+        answer_fault: intake.fault.or(output_fault),
         body_fault: streams.body.as_ref().and_then(Upload::fault),
     };
     (delivered, seen)

@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{Changes, CreateFunction, Settings};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Contract, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -29,7 +29,7 @@ use crate::{
         bundles::Hold,
         checks::Turn,
         condition::Condition,
-        cors, fallback, keeping,
+        cors, entry, fallback, keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         placement, seal_secrets, sinks,
     },
@@ -82,7 +82,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let env = variables(BTreeMap::new(), settings.env, "env")?;
     let secrets = variables(BTreeMap::new(), settings.secrets, "secrets")?;
     let cors = settings.cors.as_ref().map(cors::policy).transpose()?.flatten();
-    let handler = handler(body.handler)?;
+    let given = handler(body.handler)?;
     if functions
         .ground
         .store
@@ -95,7 +95,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     }
     keeping::check_room(functions, caller.account).await?;
     let turn = turn(functions, caller.account, code_bytes([&body.code, &body.bundle])).await?;
-    let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
+    let Some((bundle, handler)) = bundle(language, given, None, (body.code, body.bundle)).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
     let code = keep(functions, &turn, language, bundle).await?;
@@ -308,13 +308,18 @@ pub(super) fn handler(handler: Option<String>) -> Answer<Option<String>> {
         && file
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != "..");
+    let (function, contract) = match function.split_once('@') {
+        Some((function, _)) => (function, Some(Contract::of(&text))),
+        None => (function, None),
+    };
+    let is_known = contract.is_none_or(|contract| contract.is_some());
     let clean_name = !function.is_empty() && function.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
-    if clean_file && clean_name && text.len() <= 200 {
+    if clean_file && clean_name && is_known && text.len() <= 200 {
         return Ok(Some(text));
     }
     refuse(
         Code::FunctionBadHandler,
-        "the handler must have the form `file` or `file:function`, like `main.py:handler`",
+        "the handler must have the form `file` or `file:function`, like `main.py:handler`; a contract may follow, like `app.py:app@asgi`",
     )
 }
 
@@ -354,36 +359,50 @@ pub(super) fn variables(
     Ok(variables)
 }
 
-/// The uploaded bundle; `None` if neither code nor bundle was given.
+/// The uploaded bundle and its handler: the one that is given, else `old`, the version's before, where its file is there, else the
+/// one that is found. `None` if neither code nor bundle was given.
 pub(super) async fn bundle(
     language: Language,
-    handler: Option<&str>,
-    code: Option<String>,
-    bundle: Option<String>,
-) -> Answer<Option<Bundle>> {
-    let entry = handler
-        .map_or(language.entry_file(), |handler| {
-            handler.split(':').next().unwrap_or(handler)
-        })
-        .to_owned();
+    given: Option<String>,
+    old: Option<&str>,
+    (code, bundle): (Option<String>, Option<String>),
+) -> Answer<Option<(Bundle, Option<String>)>> {
+    let old = old.map(entry::without_contract);
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => return refuse(Code::FunctionBadCode, "send exactly one of code and bundle"),
         (Some(code), None) if code.trim().is_empty() => return refuse(Code::FunctionBadCode, "the code is empty"),
         (Some(code), None) => {
-            Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
+            let named = given.as_deref().or(old).map(entry::file_of);
+            let file = named.unwrap_or_else(|| entry::file_of_code(language, &code)).to_owned();
+            Bundle::new([(file, Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
         (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(encoded))
             .await
             .map_err(|error| failed("read a bundle", &error))??,
     };
-    if bundle.get(&entry).is_none() {
-        return refuse(
-            Code::BundleNoEntry,
-            format!("the bundle does not contain the handler's file `{entry}`"),
-        );
-    }
-    Ok(Some(bundle))
+    let kept = old.filter(|old| bundle.get(entry::file_of(old)).is_some());
+    let handler = match given.or_else(|| kept.map(str::to_owned)) {
+        Some(handler) if bundle.get(entry::file_of(&handler)).is_none() => {
+            let file = entry::file_of(&handler);
+            return refuse(
+                Code::BundleNoEntry,
+                format!("the bundle does not contain the handler's file `{file}`"),
+            );
+        }
+        Some(handler) => Some(handler),
+        None => match entry::handler_in(language, &bundle) {
+            Some(handler) => handler,
+            None => {
+                let message = format!("the bundle has none of {}", language.entry_files().join(", "));
+                return Err(Refusal::new(Code::BundleNoEntry, message)
+                    .hint("name the file with the handler: --handler FILE or FILE:FUNCTION")
+                    .into());
+            }
+        },
+    };
+    let bundle = entry::typed(language, handler.as_deref(), bundle).map_err(rejected)?;
+    Ok(Some((bundle, handler)))
 }
 
 fn decode(encoded: String) -> Answer<Bundle> {
@@ -445,6 +464,28 @@ pub(super) fn code_bytes(parts: [&Option<String>; 2]) -> usize {
     parts.into_iter().flatten().map(String::len).sum()
 }
 
+/// Loads the work in the sandbox that was asked for, in the jail where it is known to need that, or in the first that takes it.
+async fn load_once(
+    site: &Site<'_>,
+    work: &Work,
+    (asked_for, known): (Option<BackendName>, Option<&str>),
+) -> Answer<(BackendName, BackendReason)> {
+    match (asked_for, known) {
+        (Some(backend), _) => {
+            load_as_asked(site, work, backend).await?;
+            Ok((backend, BackendReason::AskedFor))
+        }
+        (None, Some(reason)) => {
+            load_as_asked(site, work, BackendName::Jail).await?;
+            Ok((BackendName::Jail, BackendReason::Chosen(reason.to_owned())))
+        }
+        (None, None) => {
+            let (backend, sentence) = load_where_it_goes(site, work).await?;
+            Ok((backend, BackendReason::Chosen(sentence)))
+        }
+    }
+}
+
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
 pub(super) async fn load(
     functions: &Functions,
@@ -455,7 +496,7 @@ pub(super) async fn load(
 ) -> Answer<(Version, Hold)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
-    let work = Work {
+    let mut work = Work {
         owner: Some(function.owner),
         function: function.id,
         version: number,
@@ -478,26 +519,21 @@ pub(super) async fn load(
         has_secrets: !draft.secrets.is_empty(),
         turn,
     };
-    let (backend, reason) = match (draft.sandbox, fallback::known(&function.policy, work.code)) {
-        (Some(backend), _) => {
-            load_as_asked(&site, &work, backend).await?;
-            (backend, BackendReason::AskedFor)
+    let known = fallback::known(&function.policy, work.code);
+    let (backend, reason) = match load_once(&site, &work, (draft.sandbox, known)).await {
+        Err(refusal) if entry::contract_of(&refusal).is_some() && work.contract().is_none() => {
+            let found = entry::contract_of(&refusal).map(str::to_owned);
+            work.handler = handler(found)?;
+            load_once(&site, &work, (draft.sandbox, known)).await?
         }
-        (None, Some(reason)) => {
-            load_as_asked(&site, &work, BackendName::Jail).await?;
-            (BackendName::Jail, BackendReason::Chosen(reason.to_owned()))
-        }
-        (None, None) => {
-            let (backend, sentence) = load_where_it_goes(&site, &work).await?;
-            (backend, BackendReason::Chosen(sentence))
-        }
+        loaded => loaded?,
     };
     let version = Version {
         function: function.id,
         version: number,
         language: draft.language,
         code: draft.code.digest,
-        handler: draft.handler,
+        handler: work.handler,
         limits: draft.limits,
         backend,
         backend_reason: reason,

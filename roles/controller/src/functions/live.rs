@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache as Moka;
 use piecework_api::audit::AccountLimits;
-use piecework_model::{AccountId, Code, FunctionId, FunctionName, Limits, OwnerName};
+use piecework_model::{AccountId, Code, Contract, FunctionId, FunctionName, Limits, OwnerName};
 use piecework_queue::Work;
 use piecework_scheduler::{self as scheduler, Placement, Request};
 use piecework_store::{Function, Policy, Quarantine, Version};
@@ -35,6 +35,13 @@ pub(crate) struct Live {
     pub(crate) weight: u32,
     /// What requests without a token may come to a public function, as set for its owner.
     pub(crate) limits: AccountLimits,
+}
+
+impl Live {
+    /// What its handler is called by, where that is not with an event and a context.
+    pub(crate) fn contract(&self) -> Option<Contract> {
+        self.work.contract()
+    }
 }
 
 impl Wants for Live {

@@ -145,12 +145,26 @@ fn more_than_the_sandbox(reasons: &Reasons) -> bool {
     reasons.any(|reason| reason != Reason::NoBackend)
 }
 
+/// Why the work does not run in its sandbox whatever its code is: the adapters of contracts are in the jail's runners.
+fn needs_the_jail(work: &Work) -> Option<String> {
+    match (work.backend, work.contract()) {
+        (BackendName::Wasm, Some(contract)) => Some(format!("the contract `{}` needs the jail", contract.as_str())),
+        (_, Some(_) | None) => None,
+    }
+}
+
 pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: BackendName) -> Answer<()> {
     let work = Work {
         backend,
         ..work.clone()
     };
     let language = work.language;
+    if let Some(reason) = needs_the_jail(&work) {
+        return refuse(
+            Code::SandboxUnsupported,
+            format!("the sandbox `{backend}` cannot run this code: {reason}"),
+        );
+    }
     let loaded = match site.load(work).await? {
         Ok(loaded) => loaded,
         Err(reasons) if more_than_the_sandbox(&reasons) => {
@@ -194,6 +208,10 @@ pub(crate) async fn load_where_it_goes(site: &Site<'_>, work: &Work) -> Answer<(
             backend,
             ..work.clone()
         };
+        if let Some(reason) = needs_the_jail(&draft) {
+            said.push(format!("{backend}: {reason}"));
+            continue;
+        }
         let loaded = match site.load(draft).await? {
             Ok(loaded) => loaded,
             Err(reasons) => {

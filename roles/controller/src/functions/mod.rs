@@ -6,6 +6,7 @@ pub(crate) mod checks;
 pub(crate) mod condition;
 pub(crate) mod cors;
 pub(crate) mod deploy;
+mod entry;
 pub(crate) mod fallback;
 pub(crate) mod keeping;
 mod live;

@@ -95,7 +95,8 @@ impl Shared {
 struct Asked {
     settings: Settings,
     language: Language,
-    handler: Option<String>,
+    /// What the new code or the request says; absent: as it is.
+    handler: Option<Option<String>>,
     code: Option<KeptCode>,
 }
 
@@ -124,7 +125,7 @@ impl Asked {
         Ok(Draft {
             language: self.language,
             code,
-            handler: self.handler.or_else(|| old.handler.clone()),
+            handler: self.handler.unwrap_or_else(|| old.handler.clone()),
             placement: placement::changed(functions, old.placement.clone(), settings.placement.clone()).await?,
             rerun_percent: placement::rerun_percent(settings.rerun_percent, old.rerun_percent)?,
             stream_bytes: deploy::stream_bytes(&settings, old.stream_bytes)?,
@@ -151,14 +152,16 @@ pub(crate) async fn update(
     let settings = body.settings();
     let language = body.language.as_deref().map_or(Ok(seen.version.language), str::parse);
     let language: Language = language.map_err(rejected)?;
-    let handler = deploy::handler(body.handler)?;
-    let entry = handler.clone().or_else(|| seen.version.handler.clone());
+    let given = deploy::handler(body.handler)?;
     let code_bytes = deploy::code_bytes([&body.code, &body.bundle]);
     let deploying = deploy::turn(functions, seen.function.owner, code_bytes).await?;
-    let code = deploy::bundle(language, entry.as_deref(), body.code, body.bundle).await?;
-    let code = match code {
-        Some(bundle) => Some(deploy::keep(functions, &deploying, language, bundle).await?),
-        None => None,
+    let old = seen.version.handler.as_deref();
+    let (code, handler) = match deploy::bundle(language, given.clone(), old, (body.code, body.bundle)).await? {
+        Some((bundle, its)) => {
+            let code = deploy::keep(functions, &deploying, language, bundle).await?;
+            (Some(code), Some(its))
+        }
+        None => (None, given.map(Some)),
     };
     // One update of a function at a time: what stays is read, and the number taken, before the code is loaded.
     let turn = functions.cache.turn(seen.function.id);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRequestParts, State},
-    http::{HeaderMap, Method, Uri, header, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts},
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -46,7 +46,7 @@ pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Que
 use crate::{
     Controller,
     accounts::{
-        auth::{Caller, caller_of},
+        auth::{Caller, TOKEN_PREFIX, caller_of},
         rates::{self, Counted},
     },
     failure::{Refusal, refusal},
@@ -241,14 +241,15 @@ fn is_change(method: &Method, path: &str) -> bool {
     !matches!(*method, Method::GET | Method::HEAD) && !["/execute/", "/jobs/"].iter().any(|job| path.starts_with(job))
 }
 
-/// Somebody with a good token, or nobody in particular. A bad token is refused.
+/// Somebody with a good token, or nobody in particular. A bad token is refused; what is no token of the platform is the
+/// function's own affair.
 pub(crate) struct Anyone(pub(crate) Option<Arc<Caller>>);
 
 impl FromRequestParts<Arc<Controller>> for Anyone {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
-        match bearer(&parts.headers) {
+        match bearer(&parts.headers).filter(|token| token.starts_with(TOKEN_PREFIX)) {
             Some(token) => {
                 let caller = caller_of(&controller.accounts, token, Address::of(&parts.extensions)).await?;
                 rates::count(&controller.accounts, Counted::Account(caller.account), &caller.limits)?;
@@ -260,7 +261,15 @@ impl FromRequestParts<Arc<Controller>> for Anyone {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
+    headers.get(header::AUTHORIZATION).and_then(token_of)
+}
+
+fn token_of(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether an `Authorization` has a token of the platform, which functions never see.
+fn is_the_platforms(authorization: &HeaderValue) -> bool {
+    token_of(authorization).is_some_and(|token| token.starts_with(TOKEN_PREFIX))
 }

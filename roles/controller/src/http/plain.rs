@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use piecework_api::{
     accounts::Scope,
+    errors::Refusal,
     server::{aside, read_bytes},
 };
 use piecework_model::{Code, FunctionName, OwnerName};
@@ -23,7 +24,10 @@ use super::{
 };
 use crate::{
     Controller,
-    accounts::rates::{self, Counted},
+    accounts::{
+        auth::Caller,
+        rates::{self, Counted},
+    },
     calls::{
         passing,
         streams::{Answering, Streams},
@@ -65,6 +69,7 @@ pub(super) async fn at_own_origin(
         owner: owner.to_string(),
         name: name.to_string(),
         raw_path: &path,
+        base_path: String::new(),
     };
     let (mut parts, body) = request.into_parts();
     let responded = async {
@@ -135,23 +140,83 @@ async fn run(
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let is_head = parts.method == Method::HEAD;
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
-    let (event, body) = event_of(target.raw_path.to_owned(), parts, body).await?;
+    let at = At {
+        base_path: target.base_path,
+        raw_path: target.raw_path.to_owned(),
+        scheme: scheme_of(controller),
+        is_raw: live.contract().is_some(),
+    };
+    let (event, body) = event_of(at, parts, body).await?;
+    let is_the_owners = |caller: &Arc<Caller>| caller.account == live.function.owner;
+    let is_owner = anyone.0.as_ref().is_some_and(is_the_owners);
     let caller = anyone.0.as_ref().map(|caller| caller.account);
     let (passing, passed) = passing::channel(is_head);
+    let passing = passing.at_a_url();
     let mut invocation = execute::plain_invocation(live, event, caller);
     invocation.streams = Streams {
         answer: Answering::Pass(passing),
         body: body.into_upload(),
     };
     let unary = |done| streaming::whole(done, is_head);
-    let responded = streaming::respond(controller.clone(), invocation, (passed, is_head), unary).await?;
-    Ok(responded.response)
+    let responded = streaming::respond(controller.clone(), invocation, (passed, is_head), unary).await;
+    match responded {
+        Ok(responded) => Ok(responded.response),
+        Err(HttpError(refusal)) if !is_owner => Err(HttpError(for_strangers(refusal))),
+        Err(refused) => Err(refused),
+    }
+}
+
+/// What somebody who does not own a function may know of its failure: that it failed, and the job by which its owner finds out
+/// why. Messages and stacks tell of its inside.
+fn for_strangers(refusal: Box<Refusal>) -> Box<Refusal> {
+    let is_inside = matches!(
+        refusal.code.known(),
+        Some(
+            Code::FunctionRaised
+                | Code::FunctionCrashed
+                | Code::FunctionOutOfMemory
+                | Code::FunctionTimedOut
+                | Code::FunctionOutputTooLarge
+                | Code::FunctionOutputInvalid
+        )
+    );
+    if !is_inside {
+        return refusal;
+    }
+    Box::new(Refusal {
+        job_id: refusal.job_id,
+        ..Refusal::new(
+            refusal.code,
+            "the function failed; its owner finds the reason under this job",
+        )
+    })
+}
+
+/// Where a request came in, as far as its event says so.
+struct At {
+    base_path: String,
+    raw_path: String,
+    scheme: &'static str,
+    is_raw: bool,
+}
+
+/// As in the URLs of functions: what is between the client and here may speak TLS for us.
+fn scheme_of(controller: &Controller) -> &'static str {
+    match controller.ground.base_url.starts_with("https:") {
+        true => "https",
+        false => "http",
+    }
 }
 
 /// The event as JSON text, and the body if it is not in it.
-async fn event_of(raw_path: String, parts: Parts, body: Taken) -> HttpResult<(Bytes, Taken)> {
+async fn event_of(at: At, parts: Parts, body: Taken) -> HttpResult<(Bytes, Taken)> {
     let written = aside(body.len(), move || {
-        let event = event::event(&raw_path, &parts, body.for_event());
+        let door = event::Door {
+            base_path: &at.base_path,
+            scheme: at.scheme,
+            is_raw: at.is_raw,
+        };
+        let event = event::event(&door, &at.raw_path, &parts, body.for_event());
         (serde_json::to_vec(&event), body)
     });
     let (event, body) = written.await?;
@@ -163,7 +228,7 @@ async fn event_of(raw_path: String, parts: Parts, body: Taken) -> HttpResult<(By
 }
 
 /// Whoever has no token is told to bring one, whether the function exists or not.
-fn unknown(anyone: &Anyone, missing: Box<piecework_api::errors::Refusal>) -> HttpError {
+fn unknown(anyone: &Anyone, missing: Box<Refusal>) -> HttpError {
     match anyone.0 {
         Some(_) => HttpError(missing),
         None => HttpError(refusal(

@@ -57,6 +57,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         sandbox: version.backend.to_string(),
         sandbox_reason: version.backend_reason.to_string(),
         handler: version.handler.clone(),
+        contract: live.contract(),
         timeout_ms: version.limits.timeout_ms,
         memory_limit_mb: mib(version.limits.memory_bytes),
         env: version.env.clone(),

@@ -21,8 +21,8 @@ use crate::{failure::Failure, session, show, source::Source, target::Target, uni
 /// Deploy a file, a folder or inline code; an existing function gets a new version
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
-    /// A .py, .mjs or .js file, a folder with main.py or main.mjs, or - for standard input [default: all functions of the
-    /// project file piecework.toml in this folder or above]
+    /// A .py, .mjs, .js or .cjs file, a folder with main.py, main.mjs or another usual entry file, or - for standard input [default:
+    /// all functions of the project file piecework.toml in this folder or above]
     path: Option<PathBuf>,
     /// Inline code
     #[arg(long, conflicts_with = "path")]
@@ -49,7 +49,8 @@ pub struct Settings {
     /// Sandbox: auto, or the name of a backend [default: auto]
     #[arg(long, value_name = "auto|BACKEND")]
     pub sandbox: Option<String>,
-    /// Handler: FILE or FILE:FUNCTION [default: main.py:handler, or the default export of main.mjs]
+    /// Handler: FILE or FILE:FUNCTION, with @CONTRACT behind it where that is not found by itself [default: what a usual
+    /// entry file offers, like main.py:handler or the default export of main.mjs]
     #[arg(long)]
     pub handler: Option<String>,
     /// Set an environment variable; may be repeated; the others stay as they are
@@ -289,12 +290,13 @@ pub async fn send(
 }
 
 fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
+    let handler = settings.handler.clone().or(source.handler);
     CreateFunction {
         name: name.to_owned(),
         language: source.language.to_string(),
         code: source.code,
         bundle: source.bundle,
-        handler: settings.handler.clone(),
+        handler,
         timeout_ms: settings.timeout,
         memory_limit_mb: settings.memory,
         env: variables(&settings.env),
@@ -375,6 +377,10 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
             "{} version {} in {}: {reason}\n",
             view.name, view.version, view.sandbox
         ))?,
+    }
+    if let (Some(contract), Some(handler)) = (view.contract, &view.handler) {
+        let target = handler.rsplit_once('@').map_or(handler.as_str(), |(target, _)| target);
+        show::text(&format!("contract: {} ({target})\n", contract.as_str()))?;
     }
     if !view.packages.is_empty() {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;

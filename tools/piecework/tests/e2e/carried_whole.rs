@@ -130,7 +130,13 @@ async fn a_request_arrives_as_it_was_sent() {
         .filter(|pair| pair[0] == "x-a")
         .collect();
     assert_eq!(all, [&json!(["x-a", "1"]), &json!(["x-a", "2"])]);
-    assert_eq!(event["headers"]["x-a"], "2");
+    assert_eq!(event["headers"]["x-a"], "1, 2");
+    assert_eq!(event["client"]["address"], "127.0.0.1");
+    assert_eq!(
+        (&event["base_path"], &event["scheme"]),
+        (&json!("/fn/operator/echo"), &json!("http"))
+    );
+    assert!(event.get("body").is_none(), "there is none");
     assert!(!event.to_string().contains("Bearer"), "the platform's own stays here");
     // Trailers are dropped.
     let chunked = "transfer-encoding: chunked\r\ntrailer: x-late\r\n";
@@ -193,13 +199,80 @@ async fn an_answer_leaves_as_the_function_gave_it() {
         }
     }
     for status in [100, 101, 199, 600, 999] {
-        let answer = answered(&machine, "GET", &json!({"status": status}));
+        let answer = answered(&machine, "GET", &json!({"status": status, "body": "x"}));
         assert_eq!(answer.status(), 502, "{status}");
-        assert_eq!(
-            answer.json()["error"]["code"],
-            Code::FunctionOutputInvalid.as_str(),
-            "{status}"
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], Code::FunctionOutputInvalid.as_str(), "{status}");
+        let job = error["job_id"].as_str().expect("its job");
+        assert_eq!(answer.values("x-job-id"), [job]);
+        let record = machine.get(&format!("/jobs/{job}")).await.ok();
+        assert_eq!(record["state"], "failed", "{record}");
+    }
+}
+
+/// As [`ask`], without a token.
+fn as_a_stranger(machine: &Machine, request: &str, rest: &str) -> Raw {
+    let mut stream = connect(machine);
+    let head = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{rest}\r\n");
+    stream.write_all(head.as_bytes()).expect("sent");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("read");
+    raw(&bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_bring_tokens_of_their_own_and_see_no_inside() {
+    let (machine, _directory) = echo().await;
+    let code = "def handler(event, context):
+    if event['path'] == '/raise':
+        raise ValueError('the password is hunter2')
+    if event['path'] == '/almost':
+        return {'status': 200, 'headers': {'hunter2 ': 'x'}, 'body': ''}
+    return event['headers'].get('authorization', 'none')
+";
+    machine
+        .deploy_with("open", "python", code, json!({"public": true, "sandbox": "wasm"}))
+        .await
+        .ok();
+    for own in [
+        "Bearer eyJhbGciOiJIUzI1NiJ9.e30.c2ln",
+        "bearer my-app-key",
+        "Basic dTpw",
+        "Token abc",
+    ] {
+        let got = as_a_stranger(&machine, "GET /fn/operator/open", &format!("authorization: {own}\r\n"));
+        assert_eq!((got.status(), &*got.body), (200, own.as_bytes()));
+    }
+    let got = as_a_stranger(&machine, "GET /fn/operator/open", "authorization: Bearer pw_none\r\n");
+    assert_eq!(got.json()["error"]["code"], Code::AuthBadToken.as_str());
+    let got = as_a_stranger(
+        &machine,
+        "GET /fn/operator/echo",
+        "authorization: Bearer my-app-key\r\n",
+    );
+    assert_eq!(got.status(), 401, "it is not public");
+    assert_eq!(
+        ask(&machine, "GET /fn/operator/open", "", "").body,
+        b"none",
+        "the platform's own stays here"
+    );
+
+    for (path, code) in [("raise", Code::FunctionRaised), ("almost", Code::FunctionOutputInvalid)] {
+        let request = format!("GET /fn/operator/open/{path}");
+        let stranger = as_a_stranger(&machine, &request, "");
+        assert_eq!(stranger.status(), 502);
+        assert!(
+            !String::from_utf8_lossy(&stranger.body).contains("hunter2"),
+            "{stranger:?}"
         );
+        let error = &stranger.json()["error"];
+        assert_eq!(error["code"], code.as_str());
+        assert_eq!(
+            stranger.values("x-job-id"),
+            [error["job_id"].as_str().expect("its job")]
+        );
+        let owner = ask(&machine, &request, "", "");
+        assert!(String::from_utf8_lossy(&owner.body).contains("hunter2"), "{owner:?}");
     }
 }
 

@@ -5,6 +5,7 @@ mod carried_whole;
 mod claims;
 mod command_line;
 mod computer;
+mod contracts;
 mod crash;
 mod damage;
 mod doors;

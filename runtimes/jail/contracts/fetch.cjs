@@ -1,0 +1,100 @@
+// `export default { fetch(request, env, ctx) }`, with Node's own Request, Response and Headers.
+'use strict';
+
+const { requestOf, whole } = require('./request.cjs');
+
+const BODYLESS = new Set(['GET', 'HEAD']);
+
+module.exports = (target, about) => {
+  const env = { ...process.env };
+  return async (event, context) => {
+    const given = requestOf(event, context);
+    const waiting = [];
+    const ctx = {
+      waitUntil: (promise) => void waiting.push(Promise.resolve(promise).catch(about.report)),
+      passThroughOnException() {},
+      props: {},
+      ...context,
+    };
+    const response = await target.fetch(requestFrom(given), env, ctx);
+    if (!isResponse(response)) {
+      throw new TypeError(`fetch() answers with a Response, and this one returned ${about.shapeOf(response)}`);
+    }
+    return answered(response, waiting, given.method === 'HEAD');
+  };
+};
+
+// Also one of a framework's own, which keeps the shape.
+function isResponse(value) {
+  return typeof value === 'object' && value !== null && Number.isInteger(value.status) && typeof value.headers?.entries === 'function';
+}
+
+function requestFrom(given) {
+  const headers = new Headers();
+  for (const [name, value] of given.headers) headers.append(name, value);
+  const init = { method: given.method, headers, redirect: 'manual' };
+  if (!BODYLESS.has(given.method)) {
+    if (given.stream) Object.assign(init, { body: given.stream, duplex: 'half' });
+    else if (given.body.length) init.body = given.body;
+  }
+  return new Request(`${given.scheme}://${given.host}${given.url}`, init);
+}
+
+async function answered(response, waiting, isHead) {
+  const pairs = [...response.headers];
+  const { status } = response;
+  if (status === 101) throw new TypeError('a WebSocket cannot be answered here');
+  if (!response.body || isHead) return settled(status, pairs, Buffer.alloc(0), waiting);
+  const reader = response.body.getReader();
+  const first = await reader.read();
+  if (first.done) return settled(status, pairs, Buffer.alloc(0), waiting);
+  // What is all there has its end right behind it.
+  let second = null;
+  const next = reader.read();
+  next.then(
+    (part) => (second = part),
+    () => {},
+  );
+  for (let turn = 0; turn < 8 && !second; turn++) await null;
+  if (second?.done) return settled(status, pairs, bytesOf(first.value), waiting);
+  return { status, headers: pairs, body: rest(first, next, reader, waiting) };
+}
+
+function bytesOf(chunk) {
+  return typeof chunk === 'string' ? Buffer.from(chunk) : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+}
+
+// An answer in one piece, or where something is to be waited for, one that is there before that.
+function settled(status, pairs, body, waiting) {
+  if (waiting.length === 0) return whole(status, pairs, body);
+  const headers = pairs.filter(([name]) => name !== 'content-length');
+  return { status, headers: [...headers, ['content-length', String(body.length)]], body: after(body, waiting) };
+}
+
+async function* after(body, waiting) {
+  if (body.length) yield body;
+  await all(waiting);
+}
+
+async function* rest(first, next, reader, waiting) {
+  let part = first;
+  let following = next;
+  try {
+    while (!part.done) {
+      yield part.value;
+      part = await following;
+      following = part.done ? null : reader.read();
+    }
+  } finally {
+    if (!part.done) {
+      following?.catch(() => {});
+      reader.cancel().catch(() => {});
+    }
+  }
+  await all(waiting);
+}
+
+// Also what is added meanwhile.
+async function all(waiting) {
+  while (waiting.length) await waiting.shift();
+}
