@@ -23,6 +23,7 @@ use crate::{
         Accounts, audit,
         auth::{Caller, random_text},
         logins,
+        transfers::Keeper,
     },
     clock::{now_ms, timestamp},
     codecs,
@@ -81,6 +82,17 @@ impl Turns {
 
 /// Signs with the account's next nonce, submits and waits until final. Whoever else holds the key may send meanwhile.
 pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
+    send_kept(accounts, sender, key, action, None).await
+}
+
+/// The same; `keeper` keeps each transaction before it is submitted.
+pub(super) async fn send_kept(
+    accounts: &Accounts,
+    sender: AccountId,
+    key: &SecretKey,
+    action: Action,
+    keeper: Option<&Keeper>,
+) -> Answer<Sent> {
     let _turn = accounts.turns.of(sender).lock().await;
     let mut tries = 0;
     loop {
@@ -91,6 +103,9 @@ pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey
             action: action.clone(),
         };
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
+        if let Some(keeper) = keeper {
+            keeper.keep(accounts, &signed).await?;
+        }
         match accounts.ground.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
             Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) && tries < NONCE_TRIES => {
@@ -610,7 +625,13 @@ pub(crate) async fn transfer(accounts: &Accounts, from: AccountId, to: AccountId
     Ok(sent)
 }
 
-async fn moved(accounts: &Accounts, from: AccountId, to: AccountId, amount: Credits, sent: &Sent) -> Answer<()> {
+pub(super) async fn moved(
+    accounts: &Accounts,
+    from: AccountId,
+    to: AccountId,
+    amount: Credits,
+    sent: &Sent,
+) -> Answer<()> {
     let target = accounts.ground.account_name(to).await;
     let detail = json!({"amount_ucr": amount, "height": sent.done.height, "transaction": sent.done.id});
     audit::own(accounts, from, ("transfer", "made"), target, detail).await

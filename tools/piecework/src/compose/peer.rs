@@ -11,18 +11,20 @@ use piecework_peer::{
     Member, caretaker,
     http::{Explorer, Rates},
 };
-use piecework_serve::Limits;
-use tokio::net::TcpListener;
+use piecework_serve::{Door, Limits};
 use tokio_util::sync::CancellationToken;
 
-use super::{disk, formats, listen::listen};
+use super::{
+    disk, formats,
+    listen::{door, listen},
+};
 use crate::{places, settings::PeerSettings};
 
 /// A peer that runs, and its API that does not serve yet.
 pub struct Peer {
     peer: piecework_peer::Handle,
     explorer: Arc<Explorer>,
-    listener: TcpListener,
+    door: Door,
     limits: Limits,
     /// Warns, and holds a reserve for the ledger's writes.
     _disk: Arc<Watched>,
@@ -36,7 +38,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
     let member = piecework_peer::member(directory)
         .context("cannot use the peer's directory; `piecework peer join` puts a genesis file there")?;
     let listener = listen(settings.api, "`api`").await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let (door, url) = door(listener, settings.tls.as_ref())?;
     if !member.is_founder() {
         say("this peer is not in the genesis file; it takes part once the others have voted it in");
     }
@@ -51,6 +53,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
             chain: peer.chain(),
             genesis,
             here: Some(key.public()),
+            heartbeat: Duration::from_millis(settings.heartbeat_ms),
             rates: Rates {
                 transactions_per_s: settings.limits.transactions_per_s,
                 registrations_per_s: settings.limits.registrations_per_s,
@@ -71,7 +74,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
     Ok(Peer {
         peer,
         explorer,
-        listener,
+        door,
         limits,
         _disk: disk::watch(directory)?,
         shutdown,
@@ -114,14 +117,14 @@ impl Peer {
         let Self {
             peer,
             explorer,
-            listener,
+            door,
             limits,
             shutdown,
             url,
             _disk,
         } = self;
         let chain: Arc<dyn Chain> = peer.chain();
-        let mut serving = tokio::spawn(piecework_peer::http::serve(listener, explorer.clone(), limits));
+        let mut serving = tokio::spawn(piecework_peer::http::serve(door, explorer.clone(), limits));
         let mut ledger = tokio::spawn(peer.stopped());
         let told = async {
             explorer.ready().await;

@@ -10,6 +10,7 @@ mod damage;
 mod doors;
 mod fairness;
 mod fixtures;
+mod founding;
 mod full_disk;
 mod guests;
 mod leases;

@@ -4,3 +4,4 @@ mod lending;
 mod limits;
 mod records;
 mod tokens;
+mod transfers;
