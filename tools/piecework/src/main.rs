@@ -7,6 +7,7 @@ mod failure;
 mod flood;
 mod keyfile;
 mod pack;
+mod pending;
 mod places;
 mod session;
 mod settings;
@@ -39,16 +40,9 @@ fn main() -> ExitCode {
     {
         piecework_sandbox_wasm::zygote_main(&arguments[2..]);
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .finish()
-        .with(flood::Flood::default())
-        .init();
-    failure::keep_engine_panics_quiet();
     let cli = cli::Cli::parse();
+    start_log(cli.log_format);
+    failure::keep_engine_panics_quiet();
     compose::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -66,5 +60,26 @@ fn main() -> ExitCode {
             eprintln!("{failure}");
             failure.exit_code()
         }
+    }
+}
+
+/// To standard error.
+fn start_log(format: cli::LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        cli::LogFormat::Text => log
+            .with_ansi(std::io::stderr().is_terminal())
+            .finish()
+            .with(flood::Flood::default())
+            .init(),
+        cli::LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(flood::Flood::default())
+            .init(),
     }
 }

@@ -27,6 +27,11 @@ pub fn host_name() -> String {
     if name.is_empty() { "provider".to_owned() } else { name }
 }
 
+/// Where keys of requests lie whose outcome is not known yet.
+pub fn pending_dir() -> Result<PathBuf> {
+    Ok(base("XDG_STATE_HOME", ".local/state")?.join("piecework/pending"))
+}
+
 /// What `login` remembers.
 pub fn login_file() -> Result<PathBuf> {
     Ok(base("XDG_CONFIG_HOME", ".config")?.join("piecework/login.json"))
