@@ -6,6 +6,8 @@ mod compose;
 mod failure;
 mod flood;
 mod keyfile;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod linked;
 mod pack;
 mod pending;
 mod places;
@@ -25,6 +27,9 @@ use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _
 const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    // Before anything can look up a name, in this process or in those that it starts again.
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    piecework_sandbox_jail::look_up_without_plugins();
     let arguments: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
