@@ -86,7 +86,11 @@ pub enum Command {
     Ledger(ledger::Ledger),
     Provide(provide::Provide),
     Provider(provider::Provider),
+    Service(service::Service),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
     Openapi(openapi::Openapi),
 }
 
@@ -134,7 +138,10 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ledger(command) => command.run(json).await,
         Command::Provide(command) => command.run().await,
         Command::Provider(command) => command.run(json).await,
+        Command::Service(command) => command.run(),
         Command::Doctor(command) => command.run(json).await,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Openapi(command) => command.run(),
     }
 }
@@ -237,6 +244,11 @@ mod tests {
             "piecework provider limits --when-idle false --hours any --memory 512MiB",
             "piecework provider pause",
             "piecework doctor",
+            "piecework service install",
+            "piecework service install provide --data d --print -- --controller http://c --invite i",
+            "piecework service uninstall up",
+            "piecework completions bash",
+            "piecework man d",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
