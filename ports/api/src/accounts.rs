@@ -248,6 +248,14 @@ pub struct CreateInvite {
     pub expires_in_s: Option<u64>,
 }
 
+/// `POST /invites/accept`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptInvite {
+    /// The code of the invite.
+    pub invite: String,
+}
+
 /// 201 of `POST /invites`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InviteCreated {

@@ -10,8 +10,8 @@ use serde_json::{Value, value::RawValue};
 
 use crate::{
     accounts::{
-        AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, SetLoan, TokenCreated, TokenView,
+        AcceptInvite, AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite,
+        CreateSession, CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, SetLoan, TokenCreated, TokenView,
     },
     audit::{AccountLimits, AuditQuery, AuditView, UsageView},
     errors::{ErrorBody, Refusal},
@@ -31,6 +31,7 @@ use crate::{
     page::{List, PageQuery},
     results::SetResults,
     routes::{self, fill},
+    triggers::{SetTrigger, TriggerView},
 };
 
 /// Longer than the longest function may run, with room for its queue.
@@ -141,7 +142,8 @@ impl Client {
         self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), query).await
     }
 
-    pub async fn rollback(&self, id: &str, version: u32) -> Result<FunctionView, ClientError> {
+    /// To the version before the live one if none is named.
+    pub async fn rollback(&self, id: &str, version: Option<u32>) -> Result<FunctionView, ClientError> {
         self.json(
             Method::POST,
             &fill(routes::FUNCTION_ROLLBACK, &[id]),
@@ -162,6 +164,24 @@ impl Client {
     /// All calls to the live version.
     pub async fn end_traffic(&self, id: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &fill(routes::FUNCTION_TRAFFIC, &[id]))
+            .await
+    }
+
+    /// Those of one function, or of all of one's own.
+    pub async fn triggers(&self, function: Option<&str>) -> Result<List<TriggerView>, ClientError> {
+        match function {
+            Some(id) => self.get(&fill(routes::FUNCTION_TRIGGERS, &[id]), &()).await,
+            None => self.get(routes::TRIGGERS, &()).await,
+        }
+    }
+
+    pub async fn set_trigger(&self, id: &str, name: &str, body: &SetTrigger) -> Result<TriggerView, ClientError> {
+        let path = fill(routes::FUNCTION_TRIGGER, &[id, name]);
+        self.json(Method::PUT, &path, Some(body)).await
+    }
+
+    pub async fn remove_trigger(&self, id: &str, name: &str) -> Result<(), ClientError> {
+        self.nothing(Method::DELETE, &fill(routes::FUNCTION_TRIGGER, &[id, name]))
             .await
     }
 
@@ -389,6 +409,14 @@ impl Client {
 
     pub async fn delete_token(&self, id: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &fill(routes::TOKEN, &[id])).await
+    }
+
+    /// With an account that is registered already.
+    pub async fn accept_invite(&self, code: &str) -> Result<AccountView, ClientError> {
+        let body = AcceptInvite {
+            invite: code.to_owned(),
+        };
+        self.json(Method::POST, routes::INVITES_ACCEPT, Some(&body)).await
     }
 
     pub async fn create_invite(&self, body: &CreateInvite) -> Result<InviteCreated, ClientError> {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
+    cors::CorsBody,
+    few,
     results::{ResultsView, SetResults},
     schemas::Ucr,
 };
@@ -40,11 +42,19 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
-    /// Environment variables, visible to the owner. An update replaces all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Environment variables, visible to the owner.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::map_given"
+    )]
     pub env: Option<BTreeMap<String, String>>,
-    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Encrypted at rest, never shown again, removed from logs.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::map_given"
+    )]
     pub secrets: Option<BTreeMap<String, String>>,
     /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
     /// refused.
@@ -57,6 +67,9 @@ pub struct CreateFunction {
     /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
+    /// Which other sites' pages may call the URL. The platform answers for it, without a job. If absent, the function does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsBody>,
     /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
@@ -67,7 +80,11 @@ pub struct CreateFunction {
     pub budget_ucr: Option<u64>,
     /// Network allow list: `HOST:PORT`, where the host is a name, `*.NAME` or an IPv4 address. Absent or empty: no
     /// network.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::list_given"
+    )]
     #[schema(example = json!(["api.example.com:443"]))]
     pub egress: Option<Vec<String>>,
     /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
@@ -101,7 +118,8 @@ pub struct DeleteQuery {
     pub for_good: bool,
 }
 
-/// `PUT /functions/{id}`: creates a new version, live at once. Without `code` and `bundle` the code stays the same.
+/// `PUT /functions/{id}`: creates a new version, live at once. What is absent stays as it is. A request without `code` and
+/// `bundle` that changes nothing of the version (only `public`, `cors`, `concurrency`, `budget_ucr` or `results`) creates none.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpdateFunction {
@@ -122,12 +140,12 @@ pub struct UpdateFunction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
-    /// Environment variables, visible to the owner. An update replaces all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub env: Option<BTreeMap<String, String>>,
-    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secrets: Option<BTreeMap<String, String>>,
+    /// Environment variables, visible to the owner. Those named here are set, or removed if `null`; the others stay.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
+    pub env: Option<Changes>,
+    /// Encrypted at rest, never shown again, removed from logs. Those named here are set, or removed if `null`; the others stay.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
+    pub secrets: Option<Changes>,
     /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
     /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +157,9 @@ pub struct UpdateFunction {
     /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public: Option<bool>,
+    /// Which other sites' pages may call the URL; replaces the previous setting, and no origins remove it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsBody>,
     /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 1000)]
@@ -152,7 +173,7 @@ pub struct UpdateFunction {
     #[schema(minimum = 1, maximum = 99)]
     pub canary: Option<u32>,
     /// As in `POST /functions`; an empty list turns the network off.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     pub egress: Option<Vec<String>>,
     /// Limit on network traffic per run in MiB, both directions together: 1 to 16384; 64 if never set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,10 +202,10 @@ pub struct Settings {
     pub timeout_ms: Option<u32>,
     /// MiB: 32 to 4096; 128 if never set.
     pub memory_limit_mb: Option<u32>,
-    /// Environment variables, visible to the owner. An update replaces all of them.
-    pub env: Option<BTreeMap<String, String>>,
-    /// Encrypted at rest, never shown again, removed from logs. An update replaces all of them.
-    pub secrets: Option<BTreeMap<String, String>>,
+    /// Environment variables, visible to the owner, to set or to remove.
+    pub env: Option<Changes>,
+    /// Encrypted at rest, never shown again, removed from logs; to set or to remove.
+    pub secrets: Option<Changes>,
     /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
     /// refused.
     pub sandbox: Option<String>,
@@ -192,6 +213,7 @@ pub struct Settings {
     pub strict: Option<bool>,
     /// Whether `/fn/{owner}/{name}` accepts calls without a token, at the owner's expense.
     pub public: Option<bool>,
+    pub cors: Option<CorsBody>,
     /// Concurrent runs, 1 to 1000; further calls wait in a bounded queue, then get 429.
     pub concurrency: Option<u32>,
     /// Budget per calendar month (UTC); 0 removes it.
@@ -208,16 +230,24 @@ pub struct Settings {
     pub rerun_percent: Option<u32>,
 }
 
+/// Variables by name: a value to set, or none to remove it.
+pub type Changes = BTreeMap<String, Option<String>>;
+
+fn all_set(variables: BTreeMap<String, String>) -> Changes {
+    variables.into_iter().map(|(name, value)| (name, Some(value))).collect()
+}
+
 impl CreateFunction {
     pub fn settings(&self) -> Settings {
         Settings {
             timeout_ms: self.timeout_ms,
             memory_limit_mb: self.memory_limit_mb,
-            env: self.env.clone(),
-            secrets: self.secrets.clone(),
+            env: self.env.clone().map(all_set),
+            secrets: self.secrets.clone().map(all_set),
             sandbox: self.sandbox.clone(),
             strict: self.strict,
             public: self.public,
+            cors: self.cors.clone(),
             concurrency: self.concurrency,
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
@@ -240,6 +270,7 @@ impl UpdateFunction {
             sandbox: self.sandbox.clone(),
             strict: self.strict,
             public: self.public,
+            cors: self.cors.clone(),
             concurrency: self.concurrency,
             budget_ucr: self.budget_ucr,
             egress: self.egress.clone(),
@@ -261,7 +292,7 @@ pub struct PlacementBody {
     #[schema(example = "eu-north")]
     pub region: Option<String>,
     /// Only providers with all of these labels; empty: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     pub labels: Option<Vec<String>>,
     /// Minimum trust class: `any`, `known` or `trusted` (`new` means `any`). `default`: `known` where the function has secrets
     /// or an allow list and is not pinned, except for computers of its owner and of the operator; otherwise `any`.
@@ -272,7 +303,7 @@ pub struct PlacementBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price_cap: Option<PriceCap>,
     /// Only these providers: names, ids, or `own` for those that belong to the function's owner; empty: any.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::list_given")]
     #[schema(example = json!(["own", "laptop"]))]
     pub pin: Option<Vec<String>>,
     /// `random`, `least-loaded`, `warm-first`, `cheapest`, or `default` for the controller's policy.
@@ -319,6 +350,9 @@ pub struct FunctionView {
     pub owner: String,
     /// The live version.
     pub version: u32,
+    /// The version that this request has made: a canary is not the live one. Absent if it made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployed_version: Option<u32>,
     #[schema(value_type = String)]
     pub language: Language,
     pub status: FunctionStatus,
@@ -341,6 +375,9 @@ pub struct FunctionView {
     /// Packages resolved at deploy time, as `name==version` or `name@version`.
     pub packages: Vec<String>,
     pub public: bool,
+    /// Present if the platform answers for other sites' pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<CorsBody>,
     pub concurrency: u32,
     pub strict: bool,
     /// Network allow list; empty: no network.
@@ -417,8 +454,9 @@ pub struct SetBudget {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetTraffic {
-    /// Version and its share of the calls. 1 to 10 versions, shares 0 to 1000, not all zero.
+    /// Version and its share of the calls. The live version gets the rest of 100 if it is not named. 1 to 10 versions, shares 0 to 1000, not all zero.
     #[schema(example = json!({"3": 90, "4": 10}))]
+    #[serde(deserialize_with = "few::map")]
     pub weights: BTreeMap<u32, u32>,
     /// Error rate in thousandths above which a version other than the live one loses its share. 100 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -474,8 +512,10 @@ pub struct VersionView {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {
+    /// If absent, the newest version before the live one; if calls are split, the split ends and the live version stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
-    pub version: u32,
+    pub version: Option<u32>,
 }
 
 /// `GET /functions`.

@@ -34,7 +34,8 @@ pub struct JobView {
     pub sandbox: Option<String>,
     #[schema(value_type = JobStateName)]
     pub state: JobState,
-    pub cold: bool,
+    /// Whether its instance was started for it; `null` if it has not run.
+    pub cold: Option<bool>,
     pub created_at: Timestamp,
     /// Time from arrival to the start on a provider.
     pub queued_ms: f64,

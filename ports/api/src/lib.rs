@@ -6,8 +6,10 @@
 pub mod accounts;
 pub mod audit;
 pub mod client;
+pub mod cors;
 pub mod errors;
 pub mod execute;
+mod few;
 pub mod functions;
 pub mod held;
 pub mod jobs;
@@ -19,6 +21,7 @@ pub mod routes;
 pub mod schemas;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod triggers;
 
 pub use client::{Client, ClientError, Execution};
 pub use errors::{ErrorBody, Refusal, parse_body, status_of};

@@ -19,6 +19,11 @@ pub const FUNCTION_RESTORE: &str = "/functions/{id}/restore";
 pub const FUNCTION_QUOTE: &str = "/functions/{id}/quote";
 /// The logs of a function's newest jobs, oldest line first.
 pub const FUNCTION_LOGS: &str = "/functions/{id}/logs";
+/// What calls the function by itself.
+pub const FUNCTION_TRIGGERS: &str = "/functions/{id}/triggers";
+pub const FUNCTION_TRIGGER: &str = "/functions/{id}/triggers/{name}";
+/// Those of all of the caller's functions.
+pub const TRIGGERS: &str = "/triggers";
 
 pub const EXECUTE: &str = "/execute/{id}";
 /// The function's plain URL: bare, with a slash, and with a path.
@@ -57,6 +62,8 @@ pub const SESSION_CHALLENGES: &str = "/sessions/challenges";
 pub const TOKENS: &str = "/tokens";
 pub const TOKEN: &str = "/tokens/{id}";
 pub const INVITES: &str = "/invites";
+/// For an account that is registered already.
+pub const INVITES_ACCEPT: &str = "/invites/accept";
 
 /// Who changed what, and when.
 pub const AUDIT: &str = "/audit";

@@ -7,6 +7,7 @@
 //! simulated, so the engine is compiled once, in this library, and what runs in a simulation is what runs anywhere.
 
 mod disk;
+mod lasting;
 mod machine;
 mod node;
 mod replica;

@@ -7,30 +7,34 @@ use std::{
     thread,
 };
 
-use async_trait::async_trait;
 use commonware_runtime::{
     Runner as _,
     tokio::{self as engine_runtime, Context},
 };
-use piecework_chain::{Chain, ChainFailure, Node};
+use piecework_chain::{ChainFailure, Node};
 use piecework_chain_simplex::{Directory, Handle, Options, Prepared, Setup, prepare, run};
 use tokio::sync::{oneshot, watch};
 
-use crate::{machine::Machine, room::Room, tcp};
+use crate::{lasting::Lasting, machine::Machine, room::Room, tcp};
 
 /// Blocking threads of the engine's runtime: file operations, one at a time for most of its parts.
 const BLOCKING_THREADS_MAX: usize = 16;
 
 /// A peer that runs until its shutdown or a failure. Dropping it stops the peer without waiting.
-struct Peer {
+pub(crate) struct Peer {
     handle: Arc<Handle>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 /// Starts a peer and returns once it is where its last run had left it. Resolves on a tokio runtime of the caller's; the
-/// peer has threads of its own.
+/// peer has threads of its own. Where a full disk ends it later, it starts again by itself once there is room.
 pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
+    let peer = start_once(options.clone()).await?;
+    Ok(Box::new(Lasting::new(peer, options)))
+}
+
+pub(crate) async fn start_once(options: Options) -> Result<Peer, ChainFailure> {
     let (root, worker_threads) = (options.directory.clone(), options.worker_threads);
     check_listen(options.listen)?;
     let Prepared {
@@ -52,7 +56,7 @@ pub async fn start(options: Options) -> Result<Box<dyn Node>, ChainFailure> {
         Ok(indexing) => {
             room.be_patient();
             tokio::spawn(indexing);
-            Ok(Box::new(node))
+            Ok(node)
         }
         Err(failure) => Err(handle.cause(failure, root).await),
     }
@@ -106,17 +110,18 @@ async fn serve(context: Context, room: Arc<Room>, setup: Setup) -> Result<(), Ch
     Box::pin(run(Machine::Threads(context, room), setup, wires)).await
 }
 
-#[async_trait]
-impl Node for Peer {
-    fn chain(&self) -> Arc<dyn Chain> {
+impl Peer {
+    pub(crate) fn handle(&self) -> Arc<Handle> {
         self.handle.clone()
     }
 
-    async fn failed(&self) -> ChainFailure {
+    /// Resolves when the peer has stopped by itself. Cancel safe.
+    pub(crate) async fn failed(&self) -> ChainFailure {
         self.handle.failed().await
     }
 
-    async fn shutdown(mut self: Box<Self>) -> Result<(), ChainFailure> {
+    /// Stops it and waits until its directory is free.
+    pub(crate) async fn shutdown(mut self) -> Result<(), ChainFailure> {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;

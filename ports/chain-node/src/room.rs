@@ -1,6 +1,7 @@
 //! Waits for room on the disk where a write finds none: the engine answers a failed write by ending.
 //!
-//! Until a peer is where its last run had left it, a full disk ends its start instead, with a sentence.
+//! A file system that says so only at the sync ends the engine all the same, and it is started again (see
+//! [`lasting`](crate::lasting)). Until a peer is where its last run had left it, a full disk ends its start instead, with a sentence.
 
 use std::{
     future::Future,

@@ -86,20 +86,23 @@ impl Directory {
                     detail: format!("{of}{detail}"),
                 }
             }
-            ChainFailure::Stopped { detail } if self.is_full() => ChainFailure::DiskFull { detail },
+            ChainFailure::Stopped { detail } if !has_room(&self.root) => ChainFailure::DiskFull { detail },
             other => other,
         }
     }
+}
 
-    /// Whether the disk takes less than what the engine writes at a time.
-    fn is_full(&self) -> bool {
-        const WRITTEN_AT_ONCE: usize = 1 << 20;
-        let path = self.root.join(PROBE_FILE);
-        let written = fs::write(&path, vec![1; WRITTEN_AT_ONCE]);
-        // A file that was not made cannot be removed.
-        let _ = fs::remove_file(&path);
-        written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
+/// Whether the disk takes what the engine writes at a time, and syncs it: some file systems say only then that they are full.
+pub fn has_room(root: &Path) -> bool {
+    const WRITTEN_AT_ONCE: usize = 1 << 20;
+    let path = root.join(PROBE_FILE);
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&vec![1; WRITTEN_AT_ONCE])?;
+        file.sync_all()
+    });
+    // A file that was not made cannot be removed.
+    let _ = fs::remove_file(&path);
+    !written.is_err_and(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
 }
 
 /// Whether the directory remembers all votes that its key may have given in the epoch that the network is in.

@@ -38,7 +38,7 @@ mod state;
 use piecework_chain::{Chain, ChainFailure, ChainStatus, Final, FinalBlock, Proven, SubmitError};
 
 pub use committee::Identity;
-pub use directory::{Directory, check_format};
+pub use directory::{Directory, check_format, has_room};
 pub use engine::{Aftermath, Setup, run};
 pub use handle::{Handle, Starting};
 pub use network::{CHANNELS, Channel, MAILBOX, Wires, message_bytes_max};

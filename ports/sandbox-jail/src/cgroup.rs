@@ -258,7 +258,7 @@ impl Slot {
     }
 
     /// CPU time since the jail began.
-    pub(crate) fn cpu_us(&self) -> u64 {
+    pub fn cpu_us(&self) -> u64 {
         self.group().cpu_us().saturating_sub(self.cpu_base_us)
     }
 
@@ -291,6 +291,16 @@ impl Slot {
 
     pub(crate) fn yield_to_others(&self, yields: bool) {
         self.group().yield_to_others(yields);
+    }
+
+    /// All that runs in it has computed for long: it runs when nothing else wants the CPU. Each time another value than before,
+    /// and false before it is dropped.
+    pub fn let_others_first(&self, yields: bool) {
+        self.yield_to_others(yields);
+        match yields {
+            true => self.turns(Class::Idle, Class::Long),
+            false => self.turns(Class::Long, Class::Idle),
+        }
     }
 
     pub(crate) fn forget_peak(&self) {

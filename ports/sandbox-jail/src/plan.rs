@@ -3,7 +3,7 @@
 //! Two executors run the same list: the launcher (for programs that it executes) and the Python zygote (in a forked child).
 //! Neither decides anything. A step that fails ends the child, unless it is optional.
 
-use std::path::Path;
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::OnceLock};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -32,31 +32,28 @@ const SCRATCH_INODES_MIN: u64 = 4096;
 pub(crate) const NAMESPACES: u64 =
     (libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS) as u64;
 
+/// The second layer of every overlay: nothing. Outside of what the overlays show, which must not overlap it.
+pub(crate) const EMPTY_LAYER: &str = "/.empty";
+/// What `/dev` has, as files that are not the machine's own; not there where they cannot be made.
+pub(crate) const DEVICE_LAYER: &str = "/.devices";
 /// Where the root has what covers parts of `/proc`: nothing, or figures that say nothing of the machine.
 pub(crate) const EMPTY_FILE: &str = "/etc/empty/file";
 pub(crate) const EMPTY_DIRECTORY: &str = "/etc/empty/directory";
 pub(crate) const TOLD: &str = "/etc/empty";
-/// Of the machine and its other users: how it was started, what it is made of, how busy it is.
-const HIDDEN_FILES: [&str; 17] = [
-    "/proc/buddyinfo",
-    "/proc/cmdline",
-    "/proc/config.gz",
-    "/proc/diskstats",
-    "/proc/interrupts",
-    "/proc/kallsyms",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/locks",
-    "/proc/modules",
-    "/proc/partitions",
-    "/proc/schedstat",
-    "/proc/softirqs",
-    "/proc/swaps",
-    "/proc/timer_list",
-    "/proc/vmstat",
-    "/proc/zoneinfo",
+/// What everybody may read of `/proc` beside the processes: of the jail's own namespaces, or what programs are told by system
+/// calls as well. Everything else is of the machine and its other users, whatever the next kernel adds.
+const SHOWN: [&str; 8] = [
+    "cpuinfo",
+    "filesystems",
+    "mounts",
+    "net",
+    "self",
+    "sysvipc",
+    "thread-self",
+    "version",
 ];
-const HIDDEN_DIRECTORIES: [&str; 4] = ["/proc/sys", "/proc/fs", "/proc/pressure", "/proc/bus"];
+/// Programs read them at their start, so they are covered with figures and not with nothing.
+pub(crate) const INVENTED: [&str; 4] = ["loadavg", "meminfo", "stat", "uptime"];
 /// The kernel ends guests before anything else where memory runs out. Not below what a privileged process has set.
 const OOM_SCORE_ADJ: &str = "1000";
 
@@ -155,6 +152,14 @@ impl Script {
         at
     }
 
+    /// As [`Script::overlay`], of devices.
+    fn device_overlay(&mut self) {
+        let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NOEXEC;
+        let what = [text("overlay"), text("/dev"), text("overlay")];
+        let at = self.mount("overlay /dev", what, flags, text(overlay_options(DEVICE_LAYER)));
+        self.steps[at].optional = true;
+    }
+
     fn write_file(&mut self, name: &str, path: &str, content: &str) {
         let flags = int(libc::O_WRONLY | libc::O_CLOEXEC);
         let fd = self.call(
@@ -185,7 +190,7 @@ impl Script {
 
 /// A read-only overlay needs two layers; the second has nothing.
 fn overlay_options(lower: &str) -> String {
-    format!("lowerdir={lower}:{EMPTY_DIRECTORY}")
+    format!("lowerdir={lower}:{EMPTY_LAYER}")
 }
 
 /// The steps of a jail, in the order that keeps each wall standing: descriptors and cgroups, mounts, limits, identity, filters.
@@ -252,15 +257,17 @@ fn mounts(script: &mut Script, jail: &Jail) {
         plain | libc::MS_NOEXEC,
         int(0),
     );
+    // Before what covers `/proc` is taken from there: nothing that jails can lock is another jail's.
+    for shared in ["/usr", "/runner", "/etc"] {
+        script.overlay(shared, shared);
+    }
+    script.device_overlay();
     hide(script);
     script.write_file(
         "go first where memory runs out",
         "/proc/self/oom_score_adj",
         OOM_SCORE_ADJ,
     );
-    for shared in ["/usr", "/runner"] {
-        script.overlay(shared, shared);
-    }
     if let Some(bundle) = &jail.bundle {
         bind_bundle(script, bundle);
     }
@@ -273,20 +280,38 @@ fn mounts(script: &mut Script, jail: &Jail) {
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
 }
 
-/// Covers what `/proc` tells of the machine and of everybody on it. Optional: not every kernel has all of it.
+/// Covers what `/proc` tells of the machine and of everybody on it.
 fn hide(script: &mut Script) {
-    let covers = [
-        (EMPTY_FILE, &HIDDEN_FILES[..]),
-        (EMPTY_DIRECTORY, &HIDDEN_DIRECTORIES[..]),
-    ];
-    for (cover, hidden) in covers {
-        for path in hidden.iter().filter(|path| Path::new(path).exists()) {
-            cover_with(script, cover, path);
-        }
+    for (path, is_directory) in told_of_the_machine() {
+        let cover = if *is_directory { EMPTY_DIRECTORY } else { EMPTY_FILE };
+        cover_with(script, cover, path);
     }
-    for name in ["loadavg", "meminfo"] {
+    for name in INVENTED {
         cover_with(script, &format!("{TOLD}/{name}"), &format!("/proc/{name}"));
     }
+}
+
+/// What this kernel has in `/proc` that anybody could read and that is not [`SHOWN`], and whether it is a directory.
+fn told_of_the_machine() -> &'static [(String, bool)] {
+    static TOLD_HERE: OnceLock<Vec<(String, bool)>> = OnceLock::new();
+    TOLD_HERE.get_or_init(|| {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut told: Vec<(String, bool)> = entries.filter_map(|entry| covered(&entry)).collect();
+        told.sort();
+        told
+    })
+}
+
+fn covered(entry: &fs::DirEntry) -> Option<(String, bool)> {
+    const READABLE_BY_ALL: u32 = 0o004;
+    let name = entry.file_name().into_string().ok()?;
+    let is_process = name.bytes().all(|byte| byte.is_ascii_digit());
+    if is_process || SHOWN.contains(&name.as_str()) || INVENTED.contains(&name.as_str()) {
+        return None;
+    }
+    let metadata = entry.metadata().ok().filter(|found| !found.is_symlink())?;
+    let is_readable = metadata.permissions().mode() & READABLE_BY_ALL != 0;
+    is_readable.then(|| (format!("/proc/{name}"), metadata.is_dir()))
 }
 
 fn cover_with(script: &mut Script, cover: &str, path: &str) {

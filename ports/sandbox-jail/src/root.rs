@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
-        unix::fs::symlink,
+        unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     },
     path::{Path, PathBuf},
     ptr,
@@ -14,7 +14,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{EMPTY_DIRECTORY, EMPTY_FILE, FUNCTION, HOST_ROOT, TOLD, read_only_attributes};
+use crate::plan::{
+    DEVICE_LAYER, EMPTY_DIRECTORY, EMPTY_FILE, EMPTY_LAYER, FUNCTION, HOST_ROOT, INVENTED, TOLD, read_only_attributes,
+};
 
 /// What goes into the root beside `/usr`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,15 +43,23 @@ const ETC: [(&str, &str); 5] = [
     // Answered where the function has an allow list, and refused elsewhere: there is no socket to ask by.
     ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:3 attempts:2\n"),
 ];
-/// In place of the machine's own figures, which programs read at their start: an idle machine, and the most memory that any
-/// function may have.
-const TOLD_OF_THE_MACHINE: [(&str, &str); 2] = [
-    ("loadavg", "0.00 0.00 0.00 1/1 1\n"),
-    (
-        "meminfo",
-        "MemTotal:        4194304 kB\nMemFree:         4194304 kB\nMemAvailable:    4194304 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
-    ),
-];
+/// In place of the machine's own figures, which programs read at their start: an idle machine that has just started, with its
+/// real number of processors and the most memory that any function may have.
+fn invented(name: &str) -> String {
+    match name {
+        "loadavg" => "0.00 0.00 0.00 1/1 1\n".to_owned(),
+        "meminfo" => "MemTotal:        4194304 kB\nMemFree:         4194304 kB\nMemAvailable:    4194304 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n".to_owned(),
+        "stat" => {
+            let found = fs::read_to_string("/proc/stat").unwrap_or_default();
+            let names = found.lines().filter_map(|line| line.split_whitespace().next());
+            let processors = names.filter(|name| name.starts_with("cpu"));
+            let idle: String = processors.map(|name| format!("{name} 0 0 0 0 0 0 0 0 0 0\n")).collect();
+            format!("{idle}intr 0\nctxt 0\nbtime 0\nprocesses 1\nprocs_running 1\nprocs_blocked 0\nsoftirq 0\n")
+        }
+        _ => "0.00 0.00\n".to_owned(),
+    }
+}
+
 /// Where distributions keep the certificates of authorities: by these a function checks whom it talks to.
 const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -63,7 +73,16 @@ pub(crate) fn enter(root: &Root) -> io::Result<()> {
     mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
     mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
     let stage = Path::new(STAGE);
-    for directory in [HOST_ROOT, FUNCTION, "/proc", "/tmp", "/dev", EMPTY_DIRECTORY, "/usr"] {
+    for directory in [
+        HOST_ROOT,
+        FUNCTION,
+        "/proc",
+        "/tmp",
+        "/dev",
+        EMPTY_LAYER,
+        EMPTY_DIRECTORY,
+        "/usr",
+    ] {
         fs::create_dir_all(inside(stage, Path::new(directory)))?;
     }
     bind_read_only(stage, Path::new("/usr"))?;
@@ -167,7 +186,7 @@ fn within(process: BorrowedFd<'_>, action: impl FnOnce() -> io::Result<()>) -> i
 fn overlay_of(source: &CString) -> io::Result<OwnedFd> {
     const SET_STRING: libc::c_uint = 1;
     const CREATE: libc::c_uint = 6;
-    let layers = c(&format!(".:{EMPTY_DIRECTORY}"))?;
+    let layers = c(&format!(".:{EMPTY_LAYER}"))?;
     let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     let null = ptr::null::<libc::c_char>();
     // SAFETY: texts are NUL-terminated and live across the calls; each descriptor is checked and then ours alone. The launcher's
@@ -242,8 +261,8 @@ fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
         fs::write(stage.join("etc").join(name), content)?;
     }
     fs::write(inside(stage, Path::new(EMPTY_FILE)), "")?;
-    for (name, content) in TOLD_OF_THE_MACHINE {
-        fs::write(inside(stage, Path::new(TOLD)).join(name), content)?;
+    for name in INVENTED {
+        fs::write(inside(stage, Path::new(TOLD)).join(name), invented(name))?;
     }
     if let Ok(cache) = fs::read("/etc/ld.so.cache") {
         fs::write(stage.join("etc/ld.so.cache"), cache)?;
@@ -277,6 +296,16 @@ fn devices(stage: &Path) -> io::Result<()> {
             None,
         )?;
     }
+    device_links(&stage.join("dev"))?;
+    let layer = inside(stage, Path::new(DEVICE_LAYER));
+    if make_devices(&layer).is_err() {
+        // Only root makes devices: without them there is no layer, and every jail sees the machine's own.
+        let _ = fs::remove_dir_all(&layer);
+    }
+    Ok(())
+}
+
+fn device_links(directory: &Path) -> io::Result<()> {
     for (link, target) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -284,9 +313,26 @@ fn devices(stage: &Path) -> io::Result<()> {
         ("stderr", "/proc/self/fd/2"),
         ("shm", "/tmp"),
     ] {
-        symlink(target, stage.join("dev").join(link))?;
+        symlink(target, directory.join(link))?;
     }
     Ok(())
+}
+
+/// The same devices as files of our own, for the layer below each jail's `/dev`.
+fn make_devices(directory: &Path) -> io::Result<()> {
+    fs::create_dir(directory)?;
+    for device in DEVICES {
+        let number = fs::metadata(Path::new("/dev").join(device))?.rdev();
+        let path = directory.join(device);
+        let name = c(&path.to_string_lossy())?;
+        // SAFETY: a NUL-terminated path.
+        if unsafe { libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o666, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Whatever the mask says.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    }
+    device_links(directory)
 }
 
 fn bind_read_only(stage: &Path, path: &Path) -> io::Result<()> {

@@ -199,6 +199,8 @@ fn start_process(
         .arg(INIT_ARGUMENT)
         .arg(encoded)
         .env_clear()
+        // Ctrl-C at the terminal is for this program alone: it lets running jobs end, and ends the launcher itself.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let fd = control.as_raw_fd();

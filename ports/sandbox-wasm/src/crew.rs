@@ -18,6 +18,7 @@ use piecework_sandbox_jail::walls::{Cgroups, GroupLimits};
 use crate::{
     Component, Tell, WasmError, component,
     hatchery::Zygote,
+    pace::Pace,
     words::{Errand, Forking, Proof, said_bytes_max},
     worker::{Made, NoSeat, Seat, Worker},
     zygote::ZygoteOptions,
@@ -58,6 +59,7 @@ pub(crate) struct Crew {
     zygote: Mutex<Option<Arc<Zygote>>>,
     roster: Mutex<Roster>,
     programs: AtomicU64,
+    pace: Arc<Pace>,
 }
 
 #[derive(Clone)]
@@ -96,6 +98,7 @@ impl Crew {
             zygote: Mutex::default(),
             roster: Mutex::default(),
             programs: AtomicU64::new(0),
+            pace: Pace::start(),
         }
     }
 
@@ -262,6 +265,7 @@ impl Crew {
             group,
             instances_max: self.options.instances_max,
             number,
+            pace: self.pace.clone(),
         };
         let worker = Worker::new(zygote, made).map_err(WasmError::Worker)?;
         if self.freeze.is_frozen() {

@@ -145,6 +145,8 @@ fn command(
         .arg(ZYGOTE_ARGUMENT)
         .arg(serde_json::to_string(options)?)
         .env_clear()
+        // Ctrl-C at the terminal is for this program alone: it lets running jobs end, and ends the zygote itself.
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     // Beyond the places that they go to, so that neither is overwritten by the other.

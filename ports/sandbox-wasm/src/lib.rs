@@ -22,6 +22,7 @@ mod backend;
 mod component;
 mod crew;
 mod hatchery;
+mod pace;
 mod probe;
 mod remote;
 mod worker;

@@ -24,6 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::{
     hatchery::{self, Zygote},
     line::Line,
+    pace::{Pace, Stride},
     words::{Errand, Forking, PLACES, Proof},
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Made {
     pub(crate) instances_max: u32,
     /// Among those that live, for its identity.
     pub(crate) number: u32,
+    pub(crate) pace: Arc<Pace>,
 }
 
 pub(crate) struct Worker {
@@ -56,6 +58,7 @@ pub(crate) struct Worker {
     instances_max: usize,
     pub(crate) number: u32,
     zygote: Arc<Zygote>,
+    pace: Arc<Pace>,
     inside: Mutex<Inside>,
 }
 
@@ -69,12 +72,14 @@ struct Inside {
     places: HashMap<u64, u32>,
     free: Vec<u32>,
     used: Instant,
+    stride: Stride,
 }
 
 struct Tenant {
     program: u64,
     bytes: u64,
-    runs: bool,
+    /// Since when a call or its start runs.
+    runs: Option<Instant>,
 }
 
 struct Leaving {
@@ -135,6 +140,7 @@ impl Worker {
             instances_max: usize::try_from(made.instances_max).unwrap_or(usize::MAX),
             number: made.number,
             zygote,
+            pace: made.pace,
             inside: Mutex::new(Inside::new()),
         }))
     }
@@ -174,15 +180,15 @@ impl Worker {
         self.tell(&Errand::Serve, &[theirs.as_fd()]).map_err(|_| NoSeat::Gone)?;
         let number = inside.next;
         inside.next += 1;
-        inside.used = Instant::now();
-        inside.live.insert(
-            number,
-            Tenant {
-                program,
-                bytes,
-                runs: true,
-            },
-        );
+        let now = Instant::now();
+        inside.used = now;
+        let tenant = Tenant {
+            program,
+            bytes,
+            runs: Some(now),
+        };
+        inside.live.insert(number, tenant);
+        self.begins(&mut inside);
         let seat = Seat {
             line: Some(line),
             worker: Arc::clone(self),
@@ -270,13 +276,13 @@ impl Worker {
     /// When it was last used, unless something runs in it.
     pub(crate) fn rests_since(&self) -> Option<Instant> {
         let inside = self.inside.lock();
-        (!inside.live.values().any(|tenant| tenant.runs)).then_some(inside.used)
+        (!inside.live.values().any(|tenant| tenant.runs.is_some())).then_some(inside.used)
     }
 
     /// Ends it, unless something runs in it; whether it is no more.
     pub(crate) fn close(&self) -> bool {
         let mut inside = self.inside.lock();
-        if inside.live.values().any(|tenant| tenant.runs) {
+        if inside.live.values().any(|tenant| tenant.runs.is_some()) {
             return false;
         }
         if inside.state == State::Open {
@@ -298,6 +304,29 @@ impl Worker {
     fn is_dead(&self) -> bool {
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&now)).is_ok_and(|dead| dead > 0)
+    }
+
+    /// Something begins to run in it.
+    fn begins(self: &Arc<Self>, inside: &mut Inside) {
+        let Some(group) = &self.group else { return };
+        if inside.stride.begins() {
+            group.let_others_first(false);
+        }
+        if !std::mem::replace(&mut inside.stride.is_listed, true) {
+            self.pace.look_after(self);
+        }
+    }
+
+    /// Whether it is to be looked at again soon: something runs in it.
+    pub(crate) fn keep_pace(&self, now: Instant) -> bool {
+        let Some(group) = &self.group else { return false };
+        let mut inside = self.inside.lock();
+        let Inside { live, stride, .. } = &mut *inside;
+        let running = live.values().filter_map(|tenant| tenant.runs);
+        if let Some(yields) = stride.look(running, now, || group.cpu_us()) {
+            group.let_others_first(yields);
+        }
+        stride.is_listed
     }
 
     /// How the worker died, once a stream broke in it; `None` where it lives, and only that instance ended.
@@ -340,6 +369,9 @@ impl Drop for Worker {
             tv_nsec: DIES_WITHIN_NS,
         };
         let _ = poll(&mut [PollFd::new(&self.process, PollFlags::IN)], Some(&within));
+        if let Some(group) = self.group.as_ref().filter(|_| self.inside.get_mut().stride.begins()) {
+            group.let_others_first(false);
+        }
     }
 }
 
@@ -353,6 +385,7 @@ impl Inside {
             places: HashMap::new(),
             free: (0..PLACES).rev().collect(),
             used: Instant::now(),
+            stride: Stride::default(),
         }
     }
 
@@ -393,10 +426,14 @@ impl Seat {
     /// A call begins; false where the worker was ended meanwhile.
     pub(crate) fn begins(&self) -> bool {
         let mut inside = self.worker.inside.lock();
-        inside.used = Instant::now();
+        let now = Instant::now();
+        inside.used = now;
         let is_open = inside.state == State::Open;
         if let Some(tenant) = inside.live.get_mut(&self.number) {
-            tenant.runs = is_open;
+            tenant.runs = is_open.then_some(now);
+        }
+        if is_open {
+            self.worker.begins(&mut inside);
         }
         is_open
     }
@@ -405,7 +442,7 @@ impl Seat {
         let mut inside = self.worker.inside.lock();
         inside.used = Instant::now();
         if let Some(tenant) = inside.live.get_mut(&self.number) {
-            tenant.runs = false;
+            tenant.runs = None;
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::{
 };
 
 /// Where a request comes from: an IPv4 address, or the /64 of an IPv6 address, since whoever has one address there has all of
-/// them. Behind a proxy it is the proxy's.
+/// them. Behind a proxy that is not among the [`Proxies`](crate::Proxies) it is the proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caller(pub IpAddr);
 

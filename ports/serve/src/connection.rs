@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use super::{
-    Guest, Limits,
+    Guest, Limits, Proxies,
     arriving::Arriving,
     leaving::leaving,
     patient::Patient,
@@ -28,6 +28,7 @@ pub(crate) struct Served {
     pub(crate) app: Router,
     pub(crate) limits: Limits,
     pub(crate) tls: Option<Arc<Tls>>,
+    pub(crate) proxies: Proxies,
     /// The request that runs is the last.
     pub(crate) closing: CancellationToken,
     /// Not even that one is waited for.
@@ -66,11 +67,15 @@ async fn requests(stream: Stream, address: SocketAddr, place: Arc<Place>, served
         app,
         limits,
         tls: _,
+        proxies,
         closing,
         cut,
     } = served;
     let seat = place.clone();
-    let service = service_fn(move |request| answer(app.clone(), request, address, (seat.clone(), limits)));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let address = proxies.caller(request.headers(), address);
+        answer(app.clone(), request, address, (seat.clone(), limits))
+    });
     let connection = http1::Builder::new()
         .header_read_timeout(None::<Duration>)
         .max_buf_size(HEAD_BYTES_MAX)
@@ -105,9 +110,9 @@ async fn answer(
     if let Some((status, why)) = fault(&request) {
         let mut response = Response::new(Body::from(why));
         *response.status_mut() = status;
-        let close = header::HeaderValue::from_static("close");
+        let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
-        return Ok(leaving(response, place));
+        return Ok(leaving(response, place, limits.answers_bytes_max));
     }
     let body_within = limits.body_within;
     let mut request = request.map(|body| Arriving::new(body, place.clone(), body_within));
@@ -116,17 +121,23 @@ async fn answer(
     extensions.insert(Guest(place.clone()));
     // A router is always ready, and never fails.
     let response = app.call(request).await?;
-    Ok(leaving(response, place))
+    Ok(leaving(response, place, limits.answers_bytes_max))
 }
 
-/// What makes the request one that others may take for another one: it does not name its host, or names two. And a head
-/// that came in so few parts that it was read whole although it is too large.
+/// What makes the request one that others may take for another one: it does not name its host, or names two, or its body is
+/// in an encoding that not everybody takes off. And a head that came in so few parts that it was read whole although it is too large.
 fn fault(request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
     let fields = request.headers().iter();
     let bytes: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes + request.uri().path().len() > HEAD_BYTES_MAX {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Some((status, "the head of the request is larger than 64 KiB\n"));
+    }
+    let mut encodings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |encoding: &HeaderValue| encoding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if encodings.next().is_some_and(|encoding| !is_chunked(encoding)) || encodings.next().is_some() {
+        let why = "the request has a Transfer-Encoding other than chunked\n";
+        return Some((StatusCode::NOT_IMPLEMENTED, why));
     }
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let why = match (request.version(), hosts) {

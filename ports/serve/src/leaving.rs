@@ -24,8 +24,10 @@ pub(crate) struct Leaving {
 }
 
 /// The answer with what becomes of its connection; one that never has a body has no length.
-pub(crate) fn leaving(response: Response<Inner>, place: Arc<Place>) -> Response<Leaving> {
+pub(crate) fn leaving(response: Response<Inner>, place: Arc<Place>, answers_bytes_max: u64) -> Response<Leaving> {
     let (mut parts, body) = response.into_parts();
+    // One whose length is not known is made while it is read.
+    place.answers(body.size_hint().exact().unwrap_or(0), answers_bytes_max);
     let is_bodyless = matches!(
         parts.status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED

@@ -10,6 +10,8 @@
 //! Where an address (or the whole server) has all the connections it may have, the oldest one that waits for its client makes
 //! room for the next: a stranger who opens many and says nothing only pushes out its own. One whose request runs is never
 //! pushed out.
+//!
+//! Behind a proxy that is named as such, the limits are for those whom it asks for: see [`Proxies`].
 
 mod arriving;
 mod caller;
@@ -20,11 +22,13 @@ mod leaving;
 mod listen;
 pub mod metrics;
 mod patient;
+mod proxies;
 mod seats;
 mod tls;
 
 pub use caller::Caller;
 pub use crowd::{Crowd, Member};
 pub use listen::{Limits, serve};
+pub use proxies::Proxies;
 pub use seats::Guest;
 pub use tls::{Door, Tls, TlsError};

@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Caller,
+    Caller, Proxies,
     connection::{Served, connection},
     seats::{Room, Seats},
     tls::Door,
@@ -28,6 +28,8 @@ pub struct Limits {
     pub body_within: Duration,
     /// For a reader to take the next part of an answer.
     pub write_within: Duration,
+    /// Of answers above 64 KiB that wait for their readers, in all: beyond it readers that have stalled are cut off.
+    pub answers_bytes_max: u64,
     /// For running requests to end once the server is told to stop.
     pub drain_within: Duration,
 }
@@ -43,6 +45,7 @@ impl Default for Limits {
             idle_within: Duration::from_secs(60),
             body_within: Duration::from_secs(30),
             write_within: Duration::from_secs(30),
+            answers_bytes_max: 64 << 20,
             drain_within: Duration::from_secs(5),
         }
     }
@@ -84,7 +87,7 @@ impl Limits {
 pub async fn serve(
     door: impl Into<Door>,
     app: Router,
-    limits: Limits,
+    (limits, proxies): (Limits, Proxies),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let Door { listener, tls } = door.into();
@@ -99,6 +102,7 @@ pub async fn serve(
         app,
         limits,
         tls: tls.clone(),
+        proxies,
         closing: CancellationToken::new(),
         cut: CancellationToken::new(),
     };
@@ -142,7 +146,16 @@ async fn accept(listener: &TcpListener, seats: &Seats, served: &Served, tasks: &
                 continue;
             }
         };
-        match seats.take(Caller::from(address.ip()), served.limits.room()) {
+        let room = served.limits.room();
+        let room = match served.proxies.has(address.ip()) {
+            // For many callers, whom nothing tells apart before a request is read.
+            true => Room {
+                per_caller: room.all,
+                ..room
+            },
+            false => room,
+        };
+        match seats.take(Caller::from(address.ip()), room) {
             Some(place) => drop(tasks.spawn(connection(stream, address, place, served.clone()))),
             None => tracing::debug!(%address, "too many connections"),
         }

@@ -92,6 +92,13 @@ impl Patient {
         ))
     }
 
+    fn written(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.place.sent(*bytes as u64);
+        }
+        self.judge(context, written)
+    }
+
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             if self.stalled.take().is_some() && self.place.phase() == Phase::Deaf {
@@ -101,6 +108,9 @@ impl Patient {
         }
         if self.stalled.is_none() && self.place.phase() == Phase::Busy {
             self.place.enter(Phase::Deaf);
+        }
+        if self.stalled.is_none() {
+            self.place.stalls();
         }
         let patience = self.limits.write_within;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
@@ -130,7 +140,7 @@ impl AsyncRead for Patient {
 impl AsyncWrite for Patient {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.judge(context, written)
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -139,7 +149,7 @@ impl AsyncWrite for Patient {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.judge(context, written)
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -78,6 +78,8 @@ pub(crate) struct Seats(Arc<Table>);
 struct Table {
     began: Instant,
     state: Mutex<State>,
+    /// Bytes of large answers that their readers have not taken yet.
+    held: AtomicU64,
 }
 
 impl Default for Table {
@@ -85,6 +87,7 @@ impl Default for Table {
         Self {
             began: Instant::now(),
             state: Mutex::default(),
+            held: AtomicU64::new(0),
         }
     }
 }
@@ -105,6 +108,10 @@ struct Seat {
     since_us: AtomicU64,
     is_evicted: AtomicBool,
     evicted: Notify,
+    /// Its part of what the table holds.
+    holds: AtomicU64,
+    /// Microseconds of the table's time since when its reader has taken nothing; 0 while it does.
+    stalled_us: AtomicU64,
 }
 
 /// A connection's seat; given back when the last holder drops it.
@@ -147,6 +154,8 @@ impl Seats {
             since_us: AtomicU64::new(self.0.now_us()),
             is_evicted: AtomicBool::new(false),
             evicted: Notify::new(),
+            holds: AtomicU64::new(0),
+            stalled_us: AtomicU64::new(0),
         });
         state.all += 1;
         state.callers.entry(caller).or_default().push(seat.clone());
@@ -178,6 +187,28 @@ impl Table {
     fn now_us(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
+
+    /// Readers that have stalled go until answers hold no more than this, those first who hold most together. Whoever reads,
+    /// however slowly, has stalled for a shorter time.
+    fn cut_stalled(&self, bytes_max: u64) {
+        let mut state = self.state.lock();
+        while self.held.load(Ordering::Relaxed) > bytes_max {
+            let Some((caller, at)) = state.most_stalled() else {
+                return;
+            };
+            if let Some(seat) = state.evict(&caller, at) {
+                self.release(&seat, u64::MAX);
+            }
+        }
+    }
+
+    /// So much of what the seat holds is gone.
+    fn release(&self, seat: &Seat, bytes: u64) {
+        let take = |holds: u64| Some(holds.saturating_sub(bytes));
+        let held = seat.holds.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let held = held.expect("it always gives a value");
+        self.held.fetch_sub(held.min(bytes), Ordering::Relaxed);
+    }
 }
 
 impl State {
@@ -208,11 +239,35 @@ impl State {
         let expendable = seats.iter().enumerate();
         let expendable = expendable.filter_map(|(at, seat)| Some((seat.expendable()?, at)));
         let (_, at) = expendable.min()?;
+        self.evict(caller, at).map(drop)
+    }
+
+    fn evict(&mut self, caller: &Caller, at: usize) -> Option<Arc<Seat>> {
         let seat = self.remove(caller, at)?;
         seat.is_evicted.store(true, Ordering::Relaxed);
         seat.evicted.notify_one();
         self.leaving += 1;
-        Some(())
+        Some(seat)
+    }
+
+    /// Of the caller whose stalled readers hold most, the one that has stalled longest.
+    fn most_stalled(&self) -> Option<(Caller, usize)> {
+        let of_each = self.callers.iter().filter_map(|(caller, seats)| {
+            let stalled = seats.iter().enumerate().filter_map(|(at, seat)| {
+                let (since, holds) = (
+                    seat.stalled_us.load(Ordering::Relaxed),
+                    seat.holds.load(Ordering::Relaxed),
+                );
+                (since > 0 && holds > 0).then_some((since, at, holds))
+            });
+            let stalled: Vec<_> = stalled.collect();
+            let (_, at, _) = stalled.iter().min()?;
+            let holds: u64 = stalled.iter().map(|(_, _, holds)| holds).sum();
+            Some((holds, *caller, *at))
+        });
+        of_each
+            .max_by_key(|(holds, _, _)| *holds)
+            .map(|(_, caller, at)| (caller, at))
     }
 
     fn remove(&mut self, caller: &Caller, at: usize) -> Option<Arc<Seat>> {
@@ -253,6 +308,34 @@ impl Place {
         self.seat.phase.store(phase as u8, Ordering::Relaxed);
     }
 
+    /// An answer of this length is on its way; large ones hold at most `bytes_max` together.
+    pub(crate) fn answers(&self, bytes: u64, bytes_max: u64) {
+        /// Smaller ones are counted by their connections.
+        const SMALL_BYTES: u64 = 64 << 10;
+        if bytes <= SMALL_BYTES {
+            return;
+        }
+        self.seat.holds.fetch_add(bytes, Ordering::Relaxed);
+        if self.table.held.fetch_add(bytes, Ordering::Relaxed) + bytes > bytes_max {
+            self.table.cut_stalled(bytes_max);
+        }
+    }
+
+    /// The reader has taken so much.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.seat.stalled_us.store(0, Ordering::Relaxed);
+        if self.seat.holds.load(Ordering::Relaxed) > 0 {
+            self.table.release(&self.seat, bytes);
+        }
+    }
+
+    /// The reader takes nothing, from now on.
+    pub(crate) fn stalls(&self) {
+        self.seat
+            .stalled_us
+            .store(self.table.now_us().max(1), Ordering::Relaxed);
+    }
+
     /// Resolves when it has to make room. Cancel safe; one waits at a time.
     pub(crate) async fn evicted(&self) {
         while !self.seat.is_evicted.load(Ordering::Relaxed) {
@@ -263,6 +346,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.table.release(&self.seat, u64::MAX);
         let mut state = self.table.state.lock();
         if self.seat.is_evicted.load(Ordering::Relaxed) {
             state.leaving -= 1;
@@ -325,6 +409,36 @@ mod tests {
         assert!(is_evicted(&many[0]) && !is_evicted(&few) && !is_evicted(&more));
         seats.shed(100);
         assert!([&few, &many[3], &more].into_iter().all(is_evicted));
+    }
+
+    #[test]
+    fn readers_that_stall_go_where_answers_hold_too_much() {
+        const MIB: u64 = 1 << 20;
+        let seats = Seats::default();
+        let place = |last| seats.take(from(last), ROOM).expect("room");
+        let (slow, deaf, other) = (place(1), [place(2), place(2)], place(3));
+        for place in [&slow, &deaf[0], &deaf[1]] {
+            place.answers(3 * MIB, 10 * MIB);
+            place.enter(Phase::Busy);
+        }
+        deaf[0].stalls();
+        std::thread::sleep(std::time::Duration::from_micros(10));
+        deaf[1].stalls();
+        slow.stalls();
+        slow.sent(1);
+        other.answers(MIB / 32, MIB);
+        assert!(!is_evicted(&deaf[0]), "a small answer counts for nothing");
+        other.answers(2 * MIB, 10 * MIB);
+        assert!(is_evicted(&deaf[0]), "it has stalled longest, where most is held");
+        assert!(!is_evicted(&deaf[1]) && !is_evicted(&slow) && !is_evicted(&other));
+        other.answers(6 * MIB, 10 * MIB);
+        assert!(
+            is_evicted(&deaf[1]) && !is_evicted(&slow),
+            "who reads stays, and so does the next"
+        );
+        slow.sent(3 * MIB);
+        drop((slow, deaf, other));
+        assert_eq!(seats.0.held.load(Ordering::Relaxed), 0, "all is given back, once");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use port::{
 };
 pub use projected::{Projected, Put, Take};
 pub use record::{
-    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, Change, Function, FunctionSettings,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, Change, Cors, Function, FunctionSettings,
     Idempotency, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Page, Payment, Point, Policy, QUOTAS_DEFAULT,
     Quarantine, ResultNote, ResultPolicy, Settlement, Token, Traffic, User, Version,
 };

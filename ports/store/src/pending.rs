@@ -158,6 +158,7 @@ impl Pending {
             .map(|(_, known)| &known.job)
             .filter(|job| job.developer == filter.developer)
             .filter(|job| filter.function.is_none_or(|function| job.function == function))
+            .filter(|job| filter.state.is_none_or(|state| job.state == state))
             .take(filter.limit as usize)
             .map(|job| without_contents(job))
             .collect()

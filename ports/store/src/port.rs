@@ -87,10 +87,11 @@ pub trait Functions: Send + Sync {
     /// Also a deleted one, with the time of its deletion.
     async fn function_ever(&self, function: FunctionId) -> Result<Option<(Function, Option<u64>)>, StoreFailure>;
     async fn function_by_name(&self, owner: AccountId, name: &FunctionName) -> Result<Option<Function>, StoreFailure>;
-    /// By name; `after` is the `next` of the page before.
+    /// Those whose name has `part` in it, by name; `after` is the `next` of the page before.
     async fn list_functions(
         &self,
         owner: AccountId,
+        part: &str,
         after: Option<&FunctionName>,
         limit: u32,
     ) -> Result<Page<Function, FunctionName>, StoreFailure>;

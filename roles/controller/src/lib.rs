@@ -25,6 +25,7 @@ mod providers;
 mod quotas;
 mod shown;
 mod telemetry;
+mod triggers;
 
 // Decisions without a world: the simulator makes them with the same code.
 pub use calls::outcome::{Observed, ReceiptFault, check_receipt};
@@ -32,7 +33,7 @@ pub use money::lane::LaneState;
 pub use money::outbox::{LaneKey, Outgoing};
 pub use money::settle::settlement;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use piecework_blobs::Blobs;
 use piecework_chain::Chain;
@@ -40,7 +41,7 @@ use piecework_disk::Room;
 use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
-use piecework_serve::{Door, Limits};
+use piecework_serve::{Door, Limits, Proxies};
 use piecework_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::router::OpenApiRouter;
@@ -51,6 +52,7 @@ pub use http::openapi_document;
 
 use crate::{
     accounts::Accounts, calls::Calls, functions::Functions, ground::Ground, money::Money, providers::Providers,
+    triggers::Triggers,
 };
 
 /// What a controller is made of.
@@ -86,6 +88,8 @@ pub struct Options {
 pub struct Tuning {
     /// Registration without an invite.
     pub open_registration: bool,
+    /// Proxies in front of the HTTP API: limits for each address are for those that they name in `X-Forwarded-For`.
+    pub proxies: Vec<IpAddr>,
     /// How long receipts wait for others before they are settled.
     pub settle_every: Duration,
     /// What a lease is opened and topped up with, as far as the account covers it.
@@ -129,6 +133,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             open_registration: false,
+            proxies: Vec::new(),
             settle_every: Duration::from_millis(500),
             budget_step_ucr: 5_000_000,
             exposure_ucr: 1_000_000,
@@ -163,6 +168,7 @@ pub struct Controller {
     money: Arc<Money>,
     functions: Arc<Functions>,
     calls: Arc<Calls>,
+    triggers: Arc<Triggers>,
 }
 
 impl Controller {
@@ -182,6 +188,7 @@ impl Controller {
             .tasks
             .spawn(http::tell_of_providers(controller.clone()));
         controller.calls.start().await?;
+        controller.triggers.start().await?;
         Ok(controller)
     }
 
@@ -224,6 +231,7 @@ impl Controller {
             functions: functions.clone(),
         };
         let calls = Calls::new(ground.clone(), below);
+        let triggers = Triggers::new(ground.clone(), accounts.clone(), functions.clone(), calls.clone());
         Self {
             ground,
             accounts,
@@ -231,6 +239,7 @@ impl Controller {
             money,
             functions,
             calls,
+            triggers,
         }
     }
 
@@ -259,7 +268,8 @@ impl Controller {
             tokio::time::sleep(REST_WITHIN).await;
         });
         let app = http::router(self, beside);
-        piecework_serve::serve(door, app, LIMITS, ground.shutdown.cancelled()).await?;
+        let proxies: Proxies = ground.tuning.proxies.iter().copied().collect();
+        piecework_serve::serve(door, app, (LIMITS, proxies), ground.shutdown.cancelled()).await?;
         ground.tasks.close();
         tokio::select! {
             biased;
@@ -300,6 +310,7 @@ const LIMITS: Limits = Limits {
     idle_within: Duration::from_secs(60),
     body_within: Duration::from_secs(30),
     write_within: Duration::from_secs(30),
+    answers_bytes_max: 256 << 20,
     // Jobs first: their callers are told what became of them.
     drain_within: Duration::from_secs(5),
 };

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod claims;
 pub mod collect;
+pub mod earned;
 mod journal;
 mod keeper;
 pub mod lanes;
@@ -21,6 +22,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 pub mod tickets;
+mod unsealed;
 
 use std::{
     collections::HashSet,
@@ -33,7 +35,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use piecework_blobs::Unpacked;
 use piecework_disk::{Level, Room};
 use piecework_model::{
@@ -46,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     collect::Collector,
+    earned::{Earned, Earnings},
     keeper::Keeper,
     lanes::Lanes,
     machine::Machine,
@@ -57,11 +60,12 @@ use crate::{
 };
 pub use crate::{keeper::KEEPER_THREAD, machine::can_watch, memory::guest_bytes};
 
-/// Whether this build reads the journal of begun jobs and the papers at these paths, as far as they are there. Fails with
+/// Whether this build reads the journal of begun jobs, the papers and the earnings at these paths, as far as they are there. Fails with
 /// `InvalidData` around [`piecework_model::UnknownVersion`] where it does not. Writes nothing.
-pub fn check_formats(journal: &Path, papers: &Path) -> std::io::Result<()> {
+pub fn check_formats(journal: &Path, papers: &Path, earned: &Path) -> std::io::Result<()> {
     journal::check(journal)?;
-    collect::check(papers)
+    collect::check(papers)?;
+    earned::check(earned)
 }
 
 /// What a provider is made of.
@@ -94,6 +98,8 @@ pub struct Options {
     pub journal: PathBuf,
     /// Controllers whose tickets it takes.
     pub payers: HashSet<PublicKey>,
+    /// A file that sums up what jobs here cost; none: nothing is summed up.
+    pub earned: Option<PathBuf>,
     /// Told of every job; without one this provider depends on its controllers to be paid.
     pub collector: Option<Arc<Collector>>,
     /// When jobs may run.
@@ -114,6 +120,8 @@ pub struct Provider {
     memory: Arc<Memory>,
     lanes: Lanes,
     receipts: Receipts,
+    unsealed: unsealed::Unsealed,
+    earned: Option<Mutex<Earned>>,
     collector: Option<Arc<Collector>>,
     keeper: Keeper,
     disk: Arc<dyn Room>,
@@ -155,6 +163,8 @@ impl Provider {
             memory,
             lanes: Lanes::open(&options.journal)?,
             receipts: Receipts::new(options.key, options.network),
+            unsealed: unsealed::Unsealed::default(),
+            earned: options.earned.map(Earned::open).transpose()?.map(Mutex::new),
             collector: options.collector,
             disk: options.disk,
             running: AtomicU32::new(0),
@@ -202,6 +212,34 @@ impl Provider {
     /// From now on; a job that runs is frozen where they say so.
     pub fn set_rules(&self, rules: Rules) {
         self.keeper.set_rules(rules);
+    }
+
+    /// Jobs whose receipts the controller has not had sealed yet; it does within a second, unless it holds them back.
+    pub fn unsealed(&self) -> usize {
+        self.unsealed.len()
+    }
+
+    /// By local days; nothing where nothing is summed up.
+    pub fn earnings(&self) -> Earnings {
+        let today = jiff::Zoned::now().date();
+        let earned = self.earned.as_ref();
+        earned.map(|earned| earned.lock().shown(today)).unwrap_or_default()
+    }
+
+    /// Writes down what was earned, if that is due, or now.
+    pub async fn keep_earnings(&self, is_last: bool) {
+        let Some(earned) = &self.earned else { return };
+        let Some(write) = earned.lock().to_write(is_last) else {
+            return;
+        };
+        match tokio::task::spawn_blocking(write)
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
+        {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "writing down what was earned failed"),
+        }
     }
 
     /// Why its owner comes first at this moment; empty if jobs may run.
@@ -412,6 +450,10 @@ impl ProviderLink for Provider {
         if let Some(collector) = &self.collector {
             collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
         }
+        if let Some(earned) = &self.earned {
+            earned.lock().ran(receipt.price_ucr, jiff::Zoned::now().date());
+        }
+        self.unsealed.ran(receipt.job);
         let pull_us = u64::try_from(pull.as_micros()).unwrap_or(u64::MAX);
         Ok(Delivery {
             receipt,
@@ -432,7 +474,9 @@ impl ProviderLink for Provider {
     }
 
     async fn seal_receipts(&self, lane: (LeaseId, AccountId), receipts: Vec<Unsealed>) -> Result<Seal, Refusal> {
-        self.receipts.seal(lane, &receipts)
+        let seal = self.receipts.seal(lane, &receipts)?;
+        self.unsealed.sealed(&receipts);
+        Ok(seal)
     }
 
     fn forget(&self, function: FunctionId, version: u32) {

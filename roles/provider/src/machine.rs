@@ -22,6 +22,22 @@ pub(crate) struct Machine {
     /// A control group whose load alone is the owner's; none: all that is not this provider.
     group: Option<PathBuf>,
     slow: Option<(Instant, Slow)>,
+    own: Own,
+}
+
+/// CPU time of this provider and its sandboxes. The time of a sandbox that has gone is no longer told: that is not others'.
+#[derive(Default)]
+struct Own {
+    told_us: u64,
+    sum_us: u64,
+}
+
+impl Own {
+    fn now(&mut self, told_us: u64) -> u64 {
+        self.sum_us += told_us.saturating_sub(self.told_us);
+        self.told_us = told_us;
+        self.sum_us
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -37,6 +53,7 @@ impl Machine {
             began: Instant::now(),
             group,
             slow: None,
+            own: Own::default(),
         }
     }
 
@@ -49,13 +66,14 @@ impl Machine {
         let stat = text("/proc/stat");
         let others_us = match &self.group {
             Some(group) => group_cpu_us(group),
-            None => spent_us(&stat, &BUSY).saturating_sub(own_cpu_us() + beside.cpu_us),
+            None => spent_us(&stat, &BUSY).saturating_sub(self.own.now(own_cpu_us().saturating_add(beside.cpu_us))),
         };
         let slow = self.slow(beside);
         Reading {
             at: self.began.elapsed(),
             others_us,
             idle_us: spent_us(&stat, &IDLE),
+            cores: counted_cores(&stat),
             on_battery: slow.on_battery,
             minute: slow.minute,
             held_bytes: slow.held_bytes,
@@ -104,6 +122,15 @@ fn text(path: impl AsRef<Path>) -> String {
 const BUSY: [usize; 5] = [0, 1, 2, 5, 6];
 /// Idle, and waiting for disks.
 const IDLE: [usize; 2] = [3, 4];
+
+/// Those that the times are of: in a container these may be more than it may use.
+fn counted_cores(stat: &str) -> u32 {
+    let is_core = |line: &&str| {
+        let number = line.strip_prefix("cpu").and_then(|rest| rest.bytes().next());
+        number.is_some_and(|digit| digit.is_ascii_digit())
+    };
+    u32::try_from(stat.lines().filter(is_core).count()).unwrap_or(u32::MAX)
+}
 
 fn spent_us(stat: &str, fields: &[usize]) -> u64 {
     let first = stat
@@ -162,7 +189,15 @@ mod tests {
         assert_eq!(spent_us(stat, &BUSY), (100 + 20 + 30 + 6 + 7) * TICK_US);
         assert_eq!(spent_us(stat, &IDLE), (4_000 + 500) * TICK_US);
         assert_eq!(spent_us("", &BUSY), 0);
+        assert_eq!((counted_cores(stat), counted_cores("")), (1, 0));
         assert!(spent_us(&text("/proc/stat"), &BUSY) > 0, "this machine");
+    }
+
+    #[test]
+    fn a_sandbox_that_ends_leaves_no_load_of_others() {
+        let mut own = Own::default();
+        let sums = [100, 900, 300, 400].map(|told| own.now(told));
+        assert_eq!(sums, [100, 900, 900, 1_000]);
     }
 
     #[test]

@@ -122,6 +122,8 @@ pub struct Reading {
     pub others_us: u64,
     /// Time that cores were idle so far, all together.
     pub idle_us: u64,
+    /// Cores that both are counted over; 0 where that is not known.
+    pub cores: u32,
     pub on_battery: bool,
     /// Of the day, local.
     pub minute: u16,
@@ -142,8 +144,11 @@ pub enum Standing {
 pub enum Hold {
     /// The owner said so.
     Told,
-    /// Others use so much, in thousandths of a core.
-    Busy(u64),
+    /// Others use so much.
+    Busy {
+        mcores: u64,
+        cores: u64,
+    },
     /// It was busy a moment ago.
     Settling,
     OnBattery,
@@ -156,7 +161,7 @@ pub enum Hold {
 impl Hold {
     fn standing(self) -> Standing {
         match self {
-            Self::Told | Self::Busy(_) | Self::Settling | Self::OnBattery => Standing::Frozen,
+            Self::Told | Self::Busy { .. } | Self::Settling | Self::OnBattery => Standing::Frozen,
             Self::OutsideHours(_) | Self::MemoryFull | Self::DiskFull => Standing::Closed,
         }
     }
@@ -167,9 +172,9 @@ impl fmt::Display for Hold {
         match self {
             Self::DiskFull => f.write_str("this computer's disk is nearly full; jobs continue when there is room"),
             Self::Told => f.write_str("paused by the owner; end that with `piecework provider resume`"),
-            Self::Busy(mcores) => write!(
+            Self::Busy { mcores, cores } => write!(
                 f,
-                "other programs use {}.{} cores; jobs are frozen until they are done",
+                "other programs use {}.{} of this computer's {cores} cores; jobs are frozen until they are done",
                 mcores / 1_000,
                 mcores % 1_000 / 100
             ),
@@ -270,7 +275,16 @@ impl Watch {
         let hold = if rules.on_mains && reading.on_battery {
             Some(Hold::OnBattery)
         } else if rules.when_idle && mcores >= limit {
-            Some(Hold::Busy(mcores))
+            let cores = if reading.cores > 0 {
+                reading.cores.into()
+            } else {
+                self.cores
+            };
+            Some(Hold::Busy {
+                // Ticks are rounded: no more than there is.
+                mcores: mcores.min(cores * 1_000),
+                cores,
+            })
         } else {
             None
         };

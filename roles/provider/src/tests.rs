@@ -37,6 +37,7 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
+        earned: None,
         collector: None,
         rules: Rules::default(),
         disk: Arc::new(piecework_disk::Unlimited),

@@ -69,6 +69,23 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What `--json` shows: the body that a refusal has in HTTP; of other failures the exit code's name is the code.
+    pub fn json(&self) -> serde_json::Value {
+        let refusal = match self {
+            Self::Function(refusal) | Self::Refused { refusal, .. } => {
+                serde_json::to_value(refusal).unwrap_or_default()
+            }
+            Self::Usage(sentence) => serde_json::json!({"code": "usage", "message": sentence}),
+            Self::NoConnection { .. } => serde_json::json!({"code": "no_connection", "message": self.to_string()}),
+            Self::Local(error) => {
+                serde_json::json!({"code": self.code().unwrap_or("failed"), "message": format!("{error:#}")})
+            }
+        };
+        serde_json::json!({ "error": refusal })
+    }
+}
+
 fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
     let peer = || cause.downcast_ref().map(PeerFailure::code);
     let chain = || cause.downcast_ref().map(ChainFailure::code);
@@ -194,6 +211,9 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
     if let Some(stack) = detail(refusal, "stack").filter(|stack| !stack.trim().is_empty()) {
         write!(f, "\n{}", stack.trim_end())?;
     }
+    for (provider, reason) in reasons(refusal) {
+        write!(f, "\n  {provider}: {reason}")?;
+    }
     if let Some(job) = refusal.job_id {
         write!(f, "\n  job {job}")?;
     }
@@ -201,6 +221,24 @@ fn write_refusal(f: &mut fmt::Formatter<'_>, refusal: &Refusal) -> fmt::Result {
         Some(hint) => write!(f, "\n  {hint}"),
         None => Ok(()),
     }
+}
+
+/// Why each provider was passed over, and how many more for the same reason.
+fn reasons(refusal: &Refusal) -> Vec<(String, String)> {
+    let details = refusal.details.as_ref();
+    let named = details.and_then(|details| details.get("reasons")?.as_array());
+    let text = |entry: &serde_json::Value, name: &str| entry.get(name)?.as_str().map(str::to_owned);
+    let named = named.into_iter().flatten();
+    let named = named.filter_map(|entry| Some((text(entry, "provider")?, spaced(&text(entry, "reason")?))));
+    let others = details.and_then(|details| details.get("others")?.as_object());
+    let others = others.into_iter().flatten();
+    let others = others.map(|(reason, count)| (format!("{count} more"), spaced(reason)));
+    named.chain(others).collect()
+}
+
+/// `no_free_slot` as people write it.
+fn spaced(reason: &str) -> String {
+    reason.replace('_', " ")
 }
 
 fn detail<'a>(refusal: &'a Refusal, name: &str) -> Option<&'a str> {
@@ -243,6 +281,25 @@ mod tests {
             refused(Code::JobNotFound).to_string(),
             "job.not_found: a sentence\n  do this"
         );
+    }
+
+    #[test]
+    fn why_each_provider_was_passed_over_is_shown() {
+        let mut refusal = Refusal::new(Code::ProviderNone, "no provider can take the job").hint("try again");
+        refusal.details = Some(serde_json::json!({
+            "reasons": [{"provider": "laptop", "reason": "too_dear"}], "others": {"no_free_slot": 12}}));
+        let failure: Failure = ClientError::Refused {
+            status: 503,
+            refusal: Box::new(refusal),
+            retry_after: None,
+        }
+        .into();
+        assert_eq!(
+            failure.to_string(),
+            "provider.none: no provider can take the job\n  laptop: too dear\n  12 more: no free slot\n  try again"
+        );
+        assert_eq!(failure.json()["error"]["code"], "provider.none");
+        assert_eq!(Failure::usage("no such thing").json()["error"]["code"], "usage");
     }
 
     #[test]

@@ -11,10 +11,12 @@ mod linked;
 mod pack;
 mod pending;
 mod places;
+mod project;
 mod session;
 mod settings;
 mod show;
 mod source;
+mod target;
 mod tether;
 mod units;
 
@@ -45,7 +47,22 @@ fn main() -> ExitCode {
     {
         piecework_sandbox_wasm::zygote_main(&arguments[2..]);
     }
-    let cli = cli::Cli::parse();
+    // Also where the command line itself is at fault.
+    let wants_json = arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument == "--json");
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if wants_json && error.use_stderr() => {
+            eprintln!(
+                "{}",
+                failure::Failure::usage(error.render().to_string().trim_end()).json()
+            );
+            return ExitCode::from(2);
+        }
+        Err(error) => error.exit(),
+    };
     start_log(cli.log_format);
     failure::keep_engine_panics_quiet();
     compose::raise_descriptor_limit();
@@ -62,7 +79,10 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            match wants_json {
+                true => eprintln!("{}", failure.json()),
+                false => eprintln!("{failure}"),
+            }
             failure.exit_code()
         }
     }

@@ -20,6 +20,7 @@ const LEFT_OUT: &[&str] = &[
     ".jj",
     ".gitignore",
     ".pieceworkignore",
+    "piecework.toml",
     ".venv",
     "venv",
     "node_modules",

@@ -43,22 +43,121 @@ pub fn bytes_are_read(bytes: &[u8]) -> Result<bool, Failure> {
 
 /// Rows below a header; what there is none of is said instead of an empty table.
 pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, none: &str) -> Result<(), Failure> {
+    fitted(header, rows, none, &[])
+}
+
+/// The same where a terminal may be too narrow: then columns are left out, in the order in which they are named.
+pub fn fitted<const N: usize>(
+    header: [&str; N],
+    rows: Vec<[String; N]>,
+    none: &str,
+    dispensable: &[&str],
+) -> Result<(), Failure> {
     if rows.is_empty() {
         return text(&format!("{none}\n"));
     }
-    let mut table = plain();
-    table.set_header(header);
-    table.add_rows(rows);
-    text(&format!("{}\n", trimmed(&table)))
+    text(&laid_out(header, &rows, dispensable, width()))
 }
+
+/// Of the terminal; anything else takes lines as they are.
+fn width() -> Option<usize> {
+    let term = console::Term::stdout();
+    term.is_term().then(|| usize::from(term.size().1).max(40))
+}
+
+fn laid_out<const N: usize>(
+    header: [&str; N],
+    rows: &[[String; N]],
+    dispensable: &[&str],
+    width: Option<usize>,
+) -> String {
+    let mut shown: Vec<usize> = (0..N).collect();
+    let mut gone = dispensable.iter();
+    loop {
+        let mut table = plain();
+        table.set_header(shown.iter().map(|column| header[*column]));
+        table.add_rows(
+            rows.iter()
+                .map(|row| shown.iter().map(|column| row[*column].clone()).collect::<Vec<_>>()),
+        );
+        let lines = trimmed(&table);
+        let longest = lines.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        let too_wide = width.is_some_and(|width| longest > width);
+        match gone.next().filter(|_| too_wide) {
+            Some(name) => shown.retain(|column| header[*column] != *name),
+            None => return painted(&lines),
+        }
+    }
+}
+
+/// On a terminal the header stands out and states have colours; NO_COLOR is heeded.
+fn painted(lines: &str) -> String {
+    let mut lines = lines.lines();
+    let header = console::style(lines.next().unwrap_or_default()).bold();
+    let mut painted = format!("{header}\n");
+    for line in lines {
+        painted.push_str(&coloured(line));
+        painted.push('\n');
+    }
+    painted
+}
+
+fn coloured(line: &str) -> String {
+    let is_state = |word: &&str| STATES.iter().any(|(_, words)| words.contains(word));
+    let Some(state) = line.split_whitespace().find(is_state) else {
+        return line.to_owned();
+    };
+    let colour = STATES
+        .iter()
+        .find(|(_, words)| words.contains(&state))
+        .map(|(colour, _)| *colour);
+    let painted = console::style(state)
+        .fg(colour.unwrap_or(console::Color::White))
+        .to_string();
+    line.replacen(state, &painted, 1)
+}
+
+/// Of jobs, functions and providers.
+const STATES: [(console::Color, &[&str]); 3] = [
+    (console::Color::Green, &["succeeded", "ready"]),
+    (
+        console::Color::Red,
+        &["failed", "timed_out", "expired", "quarantined", "gone"],
+    ),
+    (
+        console::Color::Yellow,
+        &["queued", "running", "paused", "draining", "stopped", "cancelled"],
+    ),
+];
 
 /// Names and values below each other.
 pub fn fields(rows: &[(&str, String)]) -> Result<(), Failure> {
+    let names = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 3;
+    let room = width().map(|width| width.saturating_sub(names).max(20));
     let mut table = plain();
     for (name, value) in rows {
-        table.add_row([(*name).to_owned(), value.clone()]);
+        table.add_row([(*name).to_owned(), wrapped(value, room)]);
     }
     text(&format!("{}\n", trimmed(&table)))
+}
+
+/// Broken between words, where there is little room.
+fn wrapped(value: &str, room: Option<usize>) -> String {
+    let Some(room) = room else { return value.to_owned() };
+    let mut lines: Vec<String> = Vec::new();
+    for line in value.lines() {
+        let mut current = String::new();
+        for word in line.split(' ') {
+            if !current.is_empty() && current.chars().count() + 1 + word.chars().count() > room {
+                lines.push(std::mem::take(&mut current));
+            } else if !current.is_empty() {
+                current.push(' ');
+            }
+            current.push_str(word);
+        }
+        lines.push(current);
+    }
+    lines.join("\n")
 }
 
 fn plain() -> Table {
@@ -110,9 +209,18 @@ fn thousands(number: i128) -> String {
     grouped
 }
 
-/// Seconds are enough for people; `--json` has the rest.
+/// In this computer's time zone; seconds are enough for people. `--json` has the rest, in UTC.
 pub fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+    local(at).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// The time of day, to the millisecond.
+pub fn clock(at: Timestamp) -> String {
+    local(at).strftime("%H:%M:%S%.3f").to_string()
+}
+
+fn local(at: Timestamp) -> jiff::Zoned {
+    at.to_zoned(jiff::tz::TimeZone::system())
 }
 
 /// `0.084 ms`, `12.3 ms`, `1.50 s`.
@@ -140,6 +248,15 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// `cold` or `warm`; a job that has not run was neither.
+pub fn start(cold: Option<bool>) -> &'static str {
+    match cold {
+        Some(true) => "cold",
+        Some(false) => "warm",
+        None => "-",
+    }
+}
+
 pub fn yes(flag: bool) -> String {
     if flag { "yes" } else { "no" }.to_owned()
 }
@@ -151,6 +268,20 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_shows_fewer_columns() {
+        let header = ["JOB", "STATE", "PRICE"];
+        let rows = [["job_1".to_owned(), "succeeded".to_owned(), "84 ucr".to_owned()]];
+        let table = |width| laid_out(header, &rows, &["PRICE", "STATE"], width);
+        assert_eq!(table(None), table(Some(80)));
+        assert!(table(None).contains("84 ucr"));
+        let narrow = table(Some(20));
+        assert!(narrow.contains("succeeded") && !narrow.contains("ucr"), "{narrow}");
+        assert!(!table(Some(10)).contains("succeeded"));
+        assert_eq!(wrapped("one two three", Some(8)), "one two\nthree");
+        assert_eq!(wrapped("one two three", None), "one two three");
+    }
 
     #[test]
     fn amounts_are_grouped_and_never_rounded() {

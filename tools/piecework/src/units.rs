@@ -33,6 +33,18 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(bad)
 }
 
+/// So long ago, or a time.
+pub fn since(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago = duration(text)
+        .map_err(|_| format!("`{text}` is neither a duration like 10m nor a time like 2026-03-01T12:00:00Z"))?;
+    jiff::Timestamp::now()
+        .checked_sub(ago)
+        .map_err(|_| format!("`{text}` is too long ago"))
+}
+
 /// A duration in milliseconds that a timeout can take.
 pub fn timeout_ms(text: &str) -> Result<u32, String> {
     let duration = duration(text)?;
@@ -195,6 +207,19 @@ mod tests {
             let said = duration(bad).expect_err(bad);
             assert!(said.contains("500ms, 5s or 2m"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_time_is_told_or_is_so_long_ago() {
+        assert_eq!(
+            since("1970-01-01T00:00:01Z"),
+            Ok(jiff::Timestamp::from_second(1).expect("in range"))
+        );
+        let ago = jiff::Timestamp::now()
+            .duration_since(since("10m").expect("a duration"))
+            .as_secs();
+        assert!((600..660).contains(&ago), "{ago}");
+        assert!(since("yesterday").expect_err("no").contains("10m") && since("99999999d").is_err());
     }
 
     #[test]

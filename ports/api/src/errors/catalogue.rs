@@ -109,6 +109,11 @@ const PLATFORM: &[Entry] = &[
     code(403, Code::AuthOperator, "only an operator can do this"),
     code(
         403,
+        Code::AuthRole,
+        "the account lacks the role that this request needs, such as developer",
+    ),
+    code(
+        403,
         Code::AuthScope,
         "the token lacks the scope that this request needs",
     ),
@@ -272,6 +277,16 @@ const PLATFORM: &[Entry] = &[
         "the handler raised; `details` has type, message and stack",
     ),
     code(
+        422,
+        Code::FunctionBadCors,
+        "an origin, method or header of `cors` is not valid, or `*` is combined with credentials",
+    ),
+    code(
+        412,
+        Code::FunctionChanged,
+        "the function is not the one that `If-Match` names: it was changed in the meantime",
+    ),
+    code(
         409,
         Code::FunctionStopped,
         "the owner stopped the function; it takes no calls until it is started",
@@ -308,6 +323,16 @@ const PLATFORM: &[Entry] = &[
     ),
     code(422, Code::IdMalformed, "the id does not have the right form"),
     code(422, Code::InviteBad, "the invite is unknown, used or expired"),
+    code(
+        422,
+        Code::InviteNoDeposit,
+        "the invite has no credits for the deposit of a provider's offer; nothing was registered",
+    ),
+    code(
+        422,
+        Code::InviteWrongRole,
+        "the invite is for another role; nothing was registered",
+    ),
     code(403, Code::InviteRequired, "this network requires an invite to register"),
     code(422, Code::JobBadState, "the job state is not one of the seven"),
     code(502, Code::JobCancelled, "the job was cancelled while the caller waited"),
@@ -632,6 +657,13 @@ const PLATFORM: &[Entry] = &[
         Code::TransactionNotFound,
         "the ledger has no transaction with this id",
     ),
+    code(
+        422,
+        Code::TriggerBadSchedule,
+        "the trigger's cron pattern or time zone is invalid, or the pattern never falls due",
+    ),
+    code(404, Code::TriggerNotFound, "the function has no trigger of this name"),
+    code(409, Code::TriggerTooMany, "the account has 100 triggers; remove some"),
     code(
         422,
         Code::TransferBadMemo,

@@ -243,3 +243,116 @@ async fn a_disk_that_others_fill_again_and_again_costs_no_block() {
     let node = start(options(&directory, alone(3))).await.unwrap();
     assert!(node.chain().status().height >= head.height);
 }
+
+/// The C library's syncs of files below a directory `chain`, which find no room while another file is there: what a network file
+/// system may do, whose server is full.
+const SYNCS: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int full(int file) {
+    char link[64], path[4096];
+    const char *flag = getenv("PIECEWORK_TEST_FULL");
+    if (!flag || access(flag, F_OK)) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t length = readlink(link, path, sizeof path - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    if (!strstr(path, "/chain")) return 0;
+    errno = ENOSPC;
+    return 1;
+}
+int fsync(int file) {
+    int (*real)(int) = dlsym(RTLD_NEXT, "fsync");
+    return full(file) ? -1 : real(file);
+}
+int fdatasync(int file) {
+    int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+    return full(file) ? -1 : real(file);
+}
+ssize_t pwritev2(int file, const void *parts, int count, off_t at, int flags) {
+    ssize_t (*real)(int, const void *, int, off_t, int) = dlsym(RTLD_NEXT, "pwritev2");
+    return (flags & 6) && full(file) ? -1 : real(file, parts, count, at, flags);
+}
+"#;
+
+/// The library, or why there is none.
+fn full_at_syncs(directory: &Path) -> Result<std::path::PathBuf, String> {
+    let (source, library) = (directory.join("syncs.c"), directory.join("syncs.so"));
+    std::fs::write(&source, SYNCS).unwrap();
+    let made = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .arg("-ldl")
+        .output();
+    match made {
+        Ok(output) if output.status.success() => Ok(library),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = match full_at_syncs(directory.path()) {
+        Ok(library) => library,
+        Err(reason) => {
+            assert!(env::var_os("CI").is_none(), "CI has a C compiler: {reason}");
+            return println!("SKIPPED: no library can be compiled here: {reason}");
+        }
+    };
+    let (peer, full) = (directory.path().join("peer"), directory.path().join("full"));
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+        .env(DIRECTORY, &peer)
+        .env("LD_PRELOAD", library)
+        .env("PIECEWORK_TEST_FULL", &full)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (say, said) = std::sync::mpsc::channel();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        let finals = out.lines().map_while(Result::ok);
+        let finals = finals.filter_map(|line| line.split("final ").nth(1).map(str::to_owned));
+        finals.for_each(|line| drop(say.send(line)));
+    });
+    let mut printed = Vec::new();
+    let mut hear = |within| {
+        said.recv_timeout(within).is_ok_and(|line| {
+            printed.push(line);
+            true
+        })
+    };
+    let long = Duration::from_secs(60);
+    for round in 0..2 {
+        for _ in 0..5 {
+            assert!(hear(long), "round {round}");
+        }
+        std::fs::write(&full, "").unwrap();
+        while hear(Duration::from_millis(800)) {}
+        assert_eq!(child.try_wait().unwrap(), None, "it stands still, and lives");
+        std::fs::remove_file(&full).unwrap();
+        assert!(hear(long), "it goes on by itself, and who waited gets an answer");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let node = start_alone(&peer, ACCOUNTS).await;
+    for line in &printed {
+        let (id, height) = line.trim().split_once(' ').unwrap();
+        let at = node
+            .chain()
+            .transaction(TransactionId(id.parse().unwrap()))
+            .await
+            .unwrap();
+        assert_eq!(at.map(|(height, _)| height), Some(height.parse().unwrap()), "{line}");
+    }
+    assert_eq!(supply(&*node.chain(), ACCOUNTS).await, i128::from(ACCOUNTS) * GRANT);
+    node.shutdown().await.unwrap();
+}

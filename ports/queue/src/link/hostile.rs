@@ -16,7 +16,7 @@ use yamux::{Config, Connection, Mode, Stream};
 
 use super::{
     Bundles, Clock, LinkFailure, RemoteProvider, Versions, Wire,
-    frames::OrderId,
+    frames::{OrderId, ToController},
     golden::{NETWORK, introduction, key, order},
     handshake::introduce,
     messages::{Part, Say},
@@ -46,7 +46,7 @@ fn wires(clock: &Clock) -> (Wire, Wire) {
     (end(out, returning), end(back, incoming))
 }
 
-fn run(test: impl AsyncFnOnce(Clock)) {
+pub(super) fn run(test: impl AsyncFnOnce(Clock)) {
     let (clock, advance) = Clock::paused();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .on_thread_park(advance)
@@ -212,6 +212,33 @@ fn a_flood_on_the_control_stream_ends_the_session() {
         };
         let session = says(&clock, warm, 1).await;
         session.ends_with("it tells of too many warm versions").await;
+    });
+}
+
+#[test]
+fn an_older_version_of_the_link_is_no_way_around_its_bounds() {
+    run(async |clock| {
+        let (near, far) = wires(&clock);
+        let ended = tokio::spawn(async move {
+            let arrival = receive(near, &key(1), NETWORK).await.expect("a proof");
+            let remote = RemoteProvider::new(&arrival);
+            remote.serve(arrival, &NoBundles, 0, &CancellationToken::new()).await
+        });
+        let second = Versions { lowest: 2, highest: 2 };
+        let welcome = introduce(far, &key(2), NETWORK, (introduction(), second), &|_| Ok(()));
+        let mut welcome = welcome.await.expect("welcome");
+        assert_eq!(welcome.version, 2);
+        let beat = ToController::Beat {
+            load: crate::Load::default(),
+            warm: vec![(crate::FunctionId([1; 12]), 1); 1_001],
+        };
+        welcome.sender.send(&beat).await.expect("it goes");
+        let failure = ended.await.expect("no panic");
+        let due = "it tells of too many warm versions";
+        assert!(
+            matches!(failure, LinkFailure::Protocol(said) if said == due),
+            "{failure}"
+        );
     });
 }
 

@@ -2,13 +2,17 @@
 //! other, so that a long one over a slow line is not taken for silence, and nobody has to keep more than a packet before it
 //! is known to be genuine.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use futures::SinkExt as _;
 use parking_lot::Mutex;
 use snow::TransportState;
+use tokio::sync::Semaphore;
 
 use super::{
     Clock, DEAD_AFTER, LinkFailure, PACKET_BYTES_MAX,
@@ -17,6 +21,13 @@ use super::{
 
 /// One frame of version 2: an event or an output at its largest, and some.
 pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// Frames of more than one packet that all sessions of version 2 together may be in the middle of: 256 MiB at the most. A session
+/// whose next one comes on top is not read from until another's is complete.
+const LARGE_FRAMES_MAX: usize = 8;
+static LARGE_FRAMES: Semaphore = Semaphore::const_new(LARGE_FRAMES_MAX);
+/// For all of such a frame, at the most: whoever trickles one keeps others from theirs.
+const LARGE_FRAME_WITHIN: Duration = Duration::from_secs(120);
 
 /// Noise's tag, and a byte that says whether the frame goes on in the next packet.
 const OVERHEAD: usize = 16 + 1;
@@ -94,15 +105,31 @@ impl Receiver {
         self.heard.clone()
     }
 
-    /// The next frame; `Silent` when no packet comes for [`DEAD_AFTER`]. Not cancel safe: a dropped read may lose a frame.
+    /// The next frame; `Silent` when no packet comes for [`DEAD_AFTER`], or a large frame takes longer than
+    /// [`LARGE_FRAME_WITHIN`]. Not cancel safe: a dropped read may lose a frame.
     pub(super) async fn receive<T: BorshDeserialize>(&mut self) -> Result<T, LinkFailure> {
         let mut frame = Vec::new();
-        while self.part(PACKET_BYTES_MAX, &mut frame).await? {
+        let goes_on = self.part(PACKET_BYTES_MAX, &mut frame).await?;
+        let _place = match goes_on {
+            true => Some(LARGE_FRAMES.acquire().await.expect("it is never closed")),
+            false => None,
+        };
+        if goes_on {
+            let clock = self.clock.clone();
+            let rest = clock.timeout(LARGE_FRAME_WITHIN, self.rest(&mut frame)).await;
+            rest.ok_or(LinkFailure::Silent)??;
+        }
+        borsh::from_slice(&frame).map_err(|_| LinkFailure::Protocol("a frame does not decode"))
+    }
+
+    /// What is missing of a frame that goes on.
+    async fn rest(&mut self, frame: &mut Vec<u8>) -> Result<(), LinkFailure> {
+        while self.part(PACKET_BYTES_MAX, frame).await? {
             if frame.len() > FRAME_BYTES_MAX {
                 return Err(LinkFailure::Protocol("a frame is too large"));
             }
         }
-        borsh::from_slice(&frame).map_err(|_| LinkFailure::Protocol("a frame does not decode"))
+        Ok(())
     }
 
     /// The bytes of a frame that fits into one packet of at most this size.
@@ -158,7 +185,10 @@ fn open(noise: &mut TransportState, packet: &[u8], frame: &mut Vec<u8>) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::link::hostile::run;
 
     fn pair() -> (TransportState, TransportState) {
         let pattern: snow::params::NoiseParams = super::super::handshake::PATTERN.parse().expect("a pattern");
@@ -185,6 +215,86 @@ mod tests {
             assert!(!open(&mut two, &sealed, &mut frame).expect("opens"));
             assert_eq!(frame, part);
         }
+    }
+
+    /// One end that is read from, and packets of another on their way to it.
+    struct Line {
+        receiver: Receiver,
+        packets: futures::channel::mpsc::UnboundedSender<Result<Bytes, String>>,
+        other: TransportState,
+    }
+
+    impl Line {
+        fn new(clock: &Clock) -> Self {
+            let (here, other) = pair();
+            let (packets, incoming) = futures::channel::mpsc::unbounded();
+            let outgoing = futures::sink::drain().sink_map_err(|never: Infallible| -> String { match never {} });
+            let wire = Wire::new(incoming, outgoing).with_clock(clock.clone());
+            let (_, receiver) = Secure::new(wire, here).split();
+            Self {
+                receiver,
+                packets,
+                other,
+            }
+        }
+
+        fn send(&mut self, part: &[u8], goes_on: bool) {
+            let packet = seal(&mut self.other, part, goes_on).expect("seals");
+            self.packets.unbounded_send(Ok(packet)).expect("it is read from");
+        }
+    }
+
+    #[test]
+    fn few_sessions_are_in_the_middle_of_a_large_frame() {
+        run(async |clock| {
+            let mut lines: Vec<Line> = (0..LARGE_FRAMES_MAX).map(|_| Line::new(&clock)).collect();
+            let (mut next, mut small) = (Line::new(&clock), Line::new(&clock));
+            let whole = borsh::to_vec(&vec![7_u8; 100]).expect("writes");
+            for line in &mut lines {
+                line.send(&whole[..50], true);
+            }
+            next.send(&whole[..50], true);
+            next.send(&whole[50..], false);
+            small.send(&whole, false);
+            let reads = lines
+                .iter_mut()
+                .map(|line| Box::pin(line.receiver.receive::<Vec<u8>>()));
+            let mut reads: Vec<_> = reads.collect();
+            for read in &mut reads {
+                assert!(futures::poll!(read).is_pending());
+            }
+            let mut last = Box::pin(next.receiver.receive::<Vec<u8>>());
+            assert!(futures::poll!(&mut last).is_pending(), "all places are taken");
+            let small = small.receiver.receive::<Vec<u8>>().await;
+            assert_eq!(small.expect("needs no place"), vec![7; 100]);
+            let stalled = reads.pop().expect("one of them").await;
+            assert!(matches!(stalled, Err(LinkFailure::Silent)));
+            assert_eq!(last.await.expect("a place is free"), vec![7; 100]);
+        });
+    }
+
+    #[test]
+    fn a_large_frame_that_trickles_is_given_up() {
+        run(async |clock| {
+            let mut line = Line::new(&clock);
+            let trickled = (0..100).map(|_| seal(&mut line.other, b"x", true).expect("seals"));
+            let trickled: Vec<Bytes> = trickled.collect();
+            let began = clock.now();
+            let read = async {
+                let read = line.receiver.receive::<Vec<u8>>().await;
+                (read, clock.now())
+            };
+            let trickle = async {
+                for packet in trickled {
+                    // It is not read from any more.
+                    let _ = line.packets.unbounded_send(Ok(packet));
+                    clock.sleep(DEAD_AFTER / 2).await;
+                }
+            };
+            let ((read, ended), ()) = tokio::join!(read, trickle);
+            assert!(matches!(read, Err(LinkFailure::Silent)));
+            assert!(ended.duration_since(began) <= LARGE_FRAME_WITHIN + DEAD_AFTER);
+        });
     }
 
     #[test]

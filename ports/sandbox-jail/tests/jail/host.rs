@@ -81,6 +81,26 @@ def handler(paths, context):
     return said
 "#;
 
+/// Which files and directories of `/proc` tell anything, those of processes and of the jail's own namespaces left out.
+const TELLING: &str = r#"
+import os
+def handler(path, context):
+    if path:
+        return open(path).read()
+    telling = []
+    for name in sorted(os.listdir('/proc')):
+        if name.isdigit() or name in ('self', 'thread-self', 'mounts', 'net', 'sysvipc'):
+            continue
+        try:
+            at = '/proc/' + name
+            said = os.listdir(at) if os.path.isdir(at) else open(at, 'rb').read(100)
+        except OSError:
+            said = None
+        if said:
+            telling.append(name)
+    return telling
+"#;
+
 /// Without control groups, or as another user, some tests have nothing to look at.
 fn is_full() -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -115,6 +135,31 @@ async fn tells_nothing(jail: &Jail) {
     let meminfo = said["/proc/meminfo"].as_str().expect("programs read it");
     assert!(meminfo.starts_with("MemTotal:        4194304 kB\n"), "{meminfo}");
     assert_eq!(said["/proc/loadavg"], "0.00 0.00 0.00 1/1 1\n");
+    // Whatever else this kernel has there.
+    let mut function = Function::new(jail, TELLING).await;
+    let telling = function.output(json!(null)).await;
+    let expected = json!([
+        "cpuinfo",
+        "filesystems",
+        "loadavg",
+        "meminfo",
+        "stat",
+        "uptime",
+        "version"
+    ]);
+    assert_eq!(telling, expected, "these tell something");
+    let said = function.output(json!("/proc/stat")).await;
+    let figures = said.as_str().expect("programs read it");
+    let processors = |text: &str| text.lines().filter(|line| line.starts_with("cpu")).count();
+    let real = std::fs::read_to_string("/proc/stat").unwrap();
+    assert_eq!(processors(figures), processors(&real), "{figures}");
+    let numbers = figures.split(|letter: char| !letter.is_ascii_digit());
+    assert!(
+        numbers
+            .filter_map(|number| number.parse::<u64>().ok())
+            .all(|number| number < 1_000),
+        "{figures}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,6 +228,40 @@ def handler(event, context):
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_reach_the_whole_machine_are_refused() {
+    const CALLS: &str = r#"
+import ctypes, errno, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def call(number, *arguments):
+    made = libc.syscall(ctypes.c_long(number), *[ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments])
+    return 'made' if made >= 0 else errno.errorcode[ctypes.get_errno()]
+def handler(numbers, context):
+    buffer, usr = ctypes.create_string_buffer(4096), os.open('/usr', os.O_RDONLY)
+    request = (ctypes.c_uint64 * 3)(24, 2**64 - 1, 0)
+    said = {
+        'quotactl_fd': call(443, usr, 0x80000701, 0, buffer),
+        'cachestat': call(451, usr, buffer, buffer, 0),
+        'listmount': call(458, request, buffer, 100, 0),
+        'statmount': call(457, request, buffer, 4096, 0),
+        'sync': call(numbers['sync']),
+        'syncfs': call(numbers['syncfs'], usr),
+        'huge pages': call(numbers['mmap'], 0, 2 << 20, 3, 0x40022, 2**64 - 1, 0),
+        'shared huge pages': call(numbers['shmget'], 0, 2 << 20, 0o5600),
+        'other pages': call(numbers['mmap'], 0, 2 << 20, 3, 0x22, 2**64 - 1, 0),
+    }
+    return [name + ' ' + how for name, how in said.items() if how != 'EPERM']
+"#;
+    let numbers =
+        json!({"sync": libc::SYS_sync, "syncfs": libc::SYS_syncfs, "mmap": libc::SYS_mmap, "shmget": libc::SYS_shmget});
+    for rootless in [false, true] {
+        let jail = subject::jail(rootless);
+        let mut function = Function::new(&jail, CALLS).await;
+        assert_eq!(function.output(numbers.clone()).await, json!(["other pages made"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_all_jails_see_are_locked_and_found_by_each_for_itself() {
     const LOCKS: &str = r#"
 import fcntl, os
@@ -198,12 +277,26 @@ def handler(path, context):
     for rootless in [false, true] {
         let jail = subject::jail(rootless);
         let (mut first, mut second) = (Function::new(&jail, LOCKS).await, Function::new(&jail, LOCKS).await);
-        assert_eq!(first.output(json!("/usr/bin/env")).await, "locked");
-        assert_eq!(
-            second.output(json!("/usr/bin/env")).await,
-            "locked",
-            "another jail's lock is in its way"
-        );
+        // Without root nobody makes devices: there they are the machine's own.
+        let devices = if rootless || !is_full() {
+            &[][..]
+        } else {
+            &["/dev", "/dev/null", "/dev/urandom"]
+        };
+        let shared = [
+            "/usr/bin/env",
+            "/runner",
+            "/etc",
+            "/etc/passwd",
+            "/etc/ld.so.cache",
+            "/proc/meminfo",
+            "/proc/sys",
+        ];
+        for path in shared.iter().chain(devices) {
+            assert_eq!(first.output(json!(path)).await, "locked", "{path}");
+            let next = second.output(json!(path)).await;
+            assert_eq!(next, "locked", "another jail's lock of {path} is in its way");
+        }
         let mut function = Function::new(&jail, READ).await;
         let said = function.output(json!(["/proc/self/mountinfo"])).await;
         let mounts = said["/proc/self/mountinfo"].as_str().expect("it is there");

@@ -1,6 +1,6 @@
 //! What workers promise: walls that are tried, and an end that is its own owner's only.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use piecework_model::Language;
 use piecework_sandbox::{Backend as _, Finished, Instance, Outcome};
@@ -222,4 +222,91 @@ async fn imports_that_fail_leave_nothing_behind() {
     let again = loaded.start().await.expect("it starts");
     assert_eq!(loaded.memory_bytes(), before);
     drop(again);
+}
+
+/// The control group of a process that has this controller; none where there are no groups.
+fn group(pid: i32, controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mounted = |kind: &str, option: Option<&str>| {
+        let mut lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        lines.find_map(|fields| {
+            let has = option.is_none_or(|option| fields[3].split(',').any(|one| one == option));
+            (fields[2] == kind && has).then(|| PathBuf::from(fields[1]))
+        })
+    };
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let at = |controllers: &dyn Fn(&str) -> bool| {
+        let mut lines = groups.lines().map(|line| line.splitn(3, ':').collect::<Vec<_>>());
+        let path =
+            lines.find_map(|fields| controllers(fields[1]).then(|| fields[2].trim_start_matches('/').to_owned()));
+        path.filter(|path| path.contains("piecework-jail"))
+    };
+    let first =
+        at(&|all| all.split(',').any(|one| one == controller)).map(|path| (mounted("cgroup", Some(controller)), path));
+    let (mount, path) = first.or_else(|| at(&str::is_empty).map(|path| (mounted("cgroup2", None), path)))?;
+    Some(mount?.join(path))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_of_long_calls_lets_others_go_first_until_a_short_one_comes() {
+    let Some(backend) = backend() else { return };
+    let spins = "export default (ms) => { const end = Date.now() + ms; while (Date.now() < end); return ms; };\n";
+    let (mut long, mut short) = (instance(&backend, spins, 1).await, instance(&backend, spins, 1).await);
+    let Some(idle) = group(lived_in()[0], "cpu")
+        .map(|group| group.join("cpu.idle"))
+        .filter(|file| file.exists())
+    else {
+        return eprintln!("SKIPPED: no control group whose processes run only when nothing else does");
+    };
+    let is = async |due: &str, why: &str| {
+        let begun = std::time::Instant::now();
+        while fs::read_to_string(&idle).expect("it is there").trim() != due {
+            assert!(begun.elapsed() < Duration::from_secs(4), "{why}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    is("0", "nothing runs").await;
+    let runs = tokio::spawn(async move { long.call(call("1500")).await });
+    is("1", "its only call has computed for long").await;
+    assert_eq!(returned(&short.call(call("0")).await), 0);
+    is("1", "the short call is over").await;
+    let second = tokio::spawn(async move { short.call(call("300")).await });
+    is("0", "a call begins").await;
+    is("1", "both are long").await;
+    assert_eq!(returned(&second.await.expect("no panic")), 300);
+    assert_eq!(returned(&runs.await.expect("no panic")), 1_500);
+    is("0", "nothing runs any more").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_beyond_its_groups_memory_fails_its_own_jobs_as_out_of_memory() {
+    let Some(backend) = backend() else { return };
+    let fills = "export default (mib) => { const all = new Uint8Array(mib << 20); for (let at = 0; at < all.length; at += 4096) all[at] = 1; return mib; };\n";
+    let mut mine = instance(&backend, fills, 1).await;
+    let Some(of_mine) = group(lived_in()[0], "memory") else {
+        return eprintln!("SKIPPED: no control groups");
+    };
+    let mut others = instance(&backend, ECHOES, 2).await;
+    assert_eq!(returned(&mine.call(call("1")).await), 1);
+    let first = ["memory.limit_in_bytes", "memory.max"].map(|name| of_mine.join(name));
+    let limit = first.iter().find(|file| file.exists()).expect("one of them");
+    // As if the engine had let the guest grow beyond what it may: the kernel is the second wall.
+    let held = ["memory.usage_in_bytes", "memory.current"].map(|name| fs::read_to_string(of_mine.join(name)));
+    let held: u64 = held
+        .into_iter()
+        .flatten()
+        .next()
+        .and_then(|text| text.trim().parse().ok())
+        .expect("a number");
+    fs::write(limit, (held + (4 << 20)).to_string()).expect("it takes a limit");
+    let finished = mine.call(call("48")).await;
+    assert_eq!(finished.outcome, Outcome::OutOfMemory, "{finished:?}");
+    assert!(!finished.reusable);
+    assert_eq!(returned(&others.call(call("5")).await), 5, "another owner's goes on");
+    let mut again = instance(&backend, fills, 1).await;
+    assert_eq!(
+        returned(&again.call(call("48")).await),
+        48,
+        "the worker is replaced, with its whole limit"
+    );
 }

@@ -22,6 +22,12 @@ async fn what_could_be_taken_for_another_request_is_refused() {
         (of_a_body("content-length: 0\r\ncontent-length: 40"), 400),
         (of_a_body("content-length: +0"), 400),
         (of_a_body("transfer-encoding: xchunked"), 400),
+        (of_a_body("transfer-encoding: gzip, chunked"), 501),
+        (of_a_body("transfer-encoding: chunked, chunked"), 501),
+        (
+            of_a_body("transfer-encoding: identity\r\ntransfer-encoding: chunked"),
+            501,
+        ),
     ];
     for (request, status) in table {
         let said = served.said_to(format!("{request}{HIDDEN}").as_bytes()).await;

@@ -10,7 +10,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use piecework_serve::{Limits, serve};
+use piecework_serve::{Limits, Proxies, serve};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -67,7 +67,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, app(), limits, async {
+        let serving = tokio::spawn(serve(listener, app(), (limits, Proxies::default()), async {
             // Or dropped with the test.
             let _ = stopped.await;
         }));

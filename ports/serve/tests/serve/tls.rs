@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use axum::{Router, routing::get};
-use piecework_serve::{Door, Limits, Tls, TlsError, serve};
+use piecework_serve::{Door, Limits, Proxies, Tls, TlsError, serve};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -71,7 +71,10 @@ async fn a_certificate_is_served_and_its_successor_takes_its_place() {
     let stop = CancellationToken::new();
     let door = Door::new(listener, Some(tls.clone()));
     let stopped = stop.clone();
-    let serving = tokio::spawn(async move { serve(door, app, Limits::default(), stopped.cancelled()).await });
+    let serving =
+        tokio::spawn(
+            async move { serve(door, app, (Limits::default(), Proxies::default()), stopped.cancelled()).await },
+        );
     let certificate = |which: &str| CertificateDer::from_pem_file(kept(which)).expect("a certificate");
     let (text, shown) = ask(address).await;
     assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hello"), "{text}");

@@ -46,6 +46,23 @@ pub struct Policy {
     /// Where results go and how long they are kept; with their jobs, and as long, where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultPolicy>,
+    /// Which pages of other sites may call it; the function answers for itself where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+}
+
+/// What the platform tells browsers about a function's URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cors {
+    /// As browsers write them, or `*`.
+    pub origins: Vec<String>,
+    pub methods: Vec<String>,
+    /// Those that are asked for where absent.
+    pub headers: Option<Vec<String>>,
+    pub expose: Vec<String>,
+    pub credentials: bool,
+    pub max_age_s: u32,
 }
 
 /// What becomes of a function's results.

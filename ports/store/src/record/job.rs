@@ -248,6 +248,7 @@ impl JobStep {
 pub struct JobFilter {
     pub developer: AccountId,
     pub function: Option<FunctionId>,
+    pub state: Option<JobState>,
     /// The `next` of the page before.
     pub before: Option<JobId>,
     pub limit: u32,

@@ -11,7 +11,9 @@ mod result;
 
 pub use account::{Token, User};
 pub use audit::{AuditEntry, AuditFilter, Change};
-pub use function::{BackendReason, Function, FunctionSettings, Policy, Quarantine, ResultPolicy, Traffic, Version};
+pub use function::{
+    BackendReason, Cors, Function, FunctionSettings, Policy, Quarantine, ResultPolicy, Traffic, Version,
+};
 pub use job::{Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobStep, JournalLag, Page, Payment, Settlement};
 pub use metric::{MetricScope, Point};
 pub use quota::{Amounts, Kept, QUOTAS_DEFAULT};

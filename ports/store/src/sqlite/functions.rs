@@ -161,35 +161,29 @@ async fn purge<'q, T>(writer: &mut SqliteConnection, meant: &str, value: T) -> R
 where
     T: Clone + Send + sqlx::Encode<'q, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite> + 'q,
 {
-    let versions = format!("DELETE FROM versions WHERE function IN (SELECT id FROM functions WHERE {meant})");
-    let of_versions = sqlx::query(AssertSqlSafe(versions))
-        .bind(value.clone())
-        .execute(&mut *writer)
-        .await;
-    let of_versions = of_versions.map_err(StoreFailure::database("removing versions"))?;
     let jobless = format!(
         "SELECT id FROM functions WHERE {meant} AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.function = functions.id)"
     );
-    let gone: Vec<Vec<u8>> = sqlx::query_scalar(AssertSqlSafe(jobless))
-        .bind(value)
-        .fetch_all(&mut *writer)
-        .await
-        .map_err(StoreFailure::database("listing removed functions"))?;
-    for id in &gone {
-        // Its own scope and those of its versions, which are longer.
-        let end = [id.as_slice(), &[0xff; 8]].concat();
-        for sql in [
-            "DELETE FROM rollups WHERE scope >= $1 AND scope < $2",
-            "DELETE FROM functions WHERE id = $1 AND id < $2",
-        ] {
-            let deleted = sqlx::query(sql)
-                .bind(id.clone())
-                .bind(end.clone())
-                .execute(&mut *writer);
-            deleted.await.map_err(StoreFailure::database("removing functions"))?;
+    let versions = format!("DELETE FROM versions WHERE function IN (SELECT id FROM functions WHERE {meant})");
+    // The scope of each function and those of its versions, which are longer: between its id and the id with more bytes than
+    // a version has. `CROSS`: the functions first, and of each its part of the index, whatever the planner guesses.
+    let rollups = format!(
+        "DELETE FROM rollups WHERE (scope, step_ms, start_ms) IN (SELECT rollups.scope, rollups.step_ms, \
+         rollups.start_ms FROM ({jobless}) AS gone CROSS JOIN rollups WHERE rollups.scope >= gone.id AND rollups.scope < CAST(gone.id || x'ffffffffffffffff' AS BLOB))"
+    );
+    let functions = format!("DELETE FROM functions WHERE id IN ({jobless})");
+    let mut taken = 0;
+    for (sql, is_told) in [(versions, true), (rollups, false), (functions, true)] {
+        let deleted = sqlx::query(AssertSqlSafe(sql))
+            .bind(value.clone())
+            .execute(&mut *writer)
+            .await
+            .map_err(StoreFailure::database("removing functions"))?;
+        if is_told {
+            taken = deleted.rows_affected().max(taken);
         }
     }
-    Ok(of_versions.rows_affected().max(gone.len() as u64))
+    Ok(taken)
 }
 
 #[async_trait]
@@ -350,15 +344,18 @@ impl Functions for Sqlite {
     async fn list_functions(
         &self,
         owner: AccountId,
+        part: &str,
         after: Option<&FunctionName>,
         limit: u32,
     ) -> Result<Page<Function, FunctionName>, StoreFailure> {
         let rows = sqlx::query(
-            "SELECT * FROM functions WHERE owner = $1 AND name > $2 AND deleted_at_ms IS NULL ORDER BY name LIMIT $3",
+            "SELECT * FROM functions WHERE owner = $1 AND name > $2 AND deleted_at_ms IS NULL AND \
+             instr(name, $4) > 0 ORDER BY name LIMIT $3",
         )
         .bind(owner.0.to_vec())
         .bind(after.map_or("", FunctionName::as_str))
         .bind(i64::from(limit) + 1)
+        .bind(part)
         .fetch_all(&self.shared.readers)
         .await
         .map_err(StoreFailure::database("listing functions"))?;

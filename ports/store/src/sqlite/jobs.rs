@@ -87,26 +87,61 @@ impl Shared {
         Ok(Some(job))
     }
 
+    /// Of jobs that have not ended, both states come where one is asked for: the journal may know of another one.
     async fn stored_list(&self, filter: &JobFilter, limit: u32) -> Result<Vec<Job>, StoreFailure> {
-        let (column, value) = match filter.function {
-            Some(function) => ("function", function.0.to_vec()),
-            None => ("developer", filter.developer.0.to_vec()),
+        let states = match filter.state {
+            None => "",
+            Some(JobState::Queued | JobState::Running) => " AND state <> 2 AND state < 2",
+            Some(JobState::Succeeded) => " AND state = 2",
+            Some(JobState::Failed | JobState::TimedOut | JobState::Cancelled | JobState::Expired) => {
+                " AND state <> 2 AND state = $5"
+            }
         };
-        // The plus keeps the planner from the developer's index, through which it would walk all jobs of all their functions.
+        // Through the index of the fewest: the plus keeps the planner from the other one.
+        let function = filter.function.map(|function| function.0.to_vec());
+        let walked = match (&function, states.contains("<> 2")) {
+            (Some(_), false) => "function = $1 AND +developer = $2",
+            (Some(_), true) => "+function = $1 AND developer = $2",
+            (None, _) => "$1 IS NULL AND developer = $2",
+        };
         let sql = format!(
-            "SELECT {} FROM jobs WHERE {column} = $1 AND +developer = $2 AND id < $3 ORDER BY id DESC LIMIT $4",
+            "SELECT {} FROM jobs WHERE {walked} AND id < $3{states} ORDER BY id DESC LIMIT $4",
             row::JOB_COLUMNS
         );
         // One byte longer than any id, and so above all of them.
         let before = filter.before.map_or_else(|| vec![0xff; 17], |before| before.0.to_vec());
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(value)
+            .bind(function)
             .bind(filter.developer.0.to_vec())
             .bind(before)
             .bind(i64::from(limit))
+            .bind(filter.state.map(|state| i64::from(state as u8)))
             .fetch_all(&self.readers)
             .await;
         row::jobs(&rows.map_err(StoreFailure::database("listing jobs"))?)
+    }
+
+    /// The same, with what the journal knows of them, and none that are in another state by that.
+    async fn stored_in_state(&self, filter: &JobFilter, limit: u32) -> Result<Vec<Job>, StoreFailure> {
+        let mut filter = filter.clone();
+        let mut found: Vec<Job> = Vec::new();
+        loop {
+            let mut stored = self.stored_list(&filter, limit).await?;
+            let last = stored.last().map(|job| job.id);
+            let is_whole = stored.len() < limit as usize;
+            let pending = self.pending.lock();
+            stored.iter_mut().for_each(|job| pending.overlay(job));
+            if let Some(state) = filter.state {
+                let has_ended = |job: &Job| !state.is_final() && pending.has_ended(job.id);
+                stored.retain(|job| job.state == state && !has_ended(job));
+            }
+            drop(pending);
+            found.extend(stored);
+            if is_whole || found.len() >= limit as usize {
+                return Ok(found);
+            }
+            filter.before = last;
+        }
     }
 
     fn keep(&self, job: Job) -> Result<(), StoreFailure> {
@@ -246,10 +281,7 @@ impl Jobs for Sqlite {
             ..filter.clone()
         };
         let pending = self.shared.pending.lock().list(&wider);
-        let mut stored = self.shared.stored_list(filter, limit + 1).await?;
-        let overlay = self.shared.pending.lock();
-        stored.iter_mut().for_each(|job| overlay.overlay(job));
-        drop(overlay);
+        let stored = self.shared.stored_in_state(filter, limit + 1).await?;
         // Where both know a job, the pending one is the newer.
         let merged: BTreeMap<JobId, Job> = stored.into_iter().chain(pending).map(|job| (job.id, job)).collect();
         Ok(Page::cut(merged.into_values().rev().collect(), limit, |last: &Job| {

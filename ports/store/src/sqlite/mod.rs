@@ -226,6 +226,11 @@ fn migrations() -> Migrator {
             "token_parents",
             include_str!("../../migrations/0031_token_parents.sql"),
         ),
+        migration(
+            40,
+            "jobs_by_state",
+            include_str!("../../migrations/0040_jobs_by_state.sql"),
+        ),
     ])
 }
 

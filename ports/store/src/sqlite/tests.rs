@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Jobs,
+    Functions, Jobs,
     samples::{accepted, account, finished, function_id},
 };
 
@@ -231,4 +231,51 @@ async fn what_accounts_keep_in_an_older_store_is_counted_when_it_is_opened() {
         .expect("read")
         .expect("there");
     assert_eq!(kept.output.map(|output| output.len()), Some(3_000));
+}
+
+/// As an account that deletes all it has: the writer is held for a few statements, not for some of each function.
+#[tokio::test(flavor = "multi_thread")]
+async fn removed_functions_go_together_with_their_rollups_and_no_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(Options::new(directory.path())).await.expect("opened");
+    {
+        let mut writer = store.shared.writer.lock().await;
+        for number in 0..300_u64 {
+            let id = [[0, 7].as_slice(), &number.to_be_bytes(), &[0xff, 0]].concat();
+            let deleted_at_ms = (number != 42).then_some(5_i64);
+            sqlx::query(
+                "INSERT INTO functions (id, owner, owner_name, name, live_version, public, concurrency, created_at_ms, \
+                 updated_at_ms, policy, deleted_at_ms) VALUES ($1, $2, 'ada', $3, 1, 0, 1, 1, 1, '{}', $4)",
+            )
+            .bind(id.clone())
+            .bind(vec![1_u8; 20])
+            .bind(format!("f{number}"))
+            .bind(deleted_at_ms)
+            .execute(&mut *writer)
+            .await
+            .expect("a function");
+            for version in [&[][..], &[0, 0, 0, 1], &[0xff; 4]] {
+                sqlx::query("INSERT INTO rollups VALUES ($1, 1, 1, 1, 0, 0, 1, 1, 1, 1, x'')")
+                    .bind([&id, version].concat())
+                    .execute(&mut *writer)
+                    .await
+                    .expect("a rollup");
+            }
+        }
+    }
+    let taken = store.purge_deleted(6).await.expect("purged");
+    assert_eq!(taken, 299);
+    let left = async |sql: &'static str| {
+        let left: i64 = sqlx::query_scalar(sql)
+            .fetch_one(&store.shared.readers)
+            .await
+            .expect("a number");
+        left
+    };
+    assert_eq!(left("SELECT COUNT(*) FROM functions").await, 1);
+    assert_eq!(
+        left("SELECT COUNT(*) FROM rollups").await,
+        3,
+        "those of the one that is left"
+    );
 }

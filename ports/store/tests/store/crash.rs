@@ -243,6 +243,7 @@ async fn check_rollups(store: &Sqlite) {
         let filter = JobFilter {
             developer: account(1),
             function: None,
+            state: None,
             before,
             limit: 1_000,
         };

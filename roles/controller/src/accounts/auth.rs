@@ -9,7 +9,7 @@ use std::{
 use moka::sync::Cache;
 use piecework_api::audit::AccountLimits;
 use piecework_api::{accounts::Scope, errors::Refusal};
-use piecework_model::{AccountId, Code, OwnerName};
+use piecework_model::{AccountId, Code, OwnerName, Roles};
 use piecework_serve::Caller as Address;
 use piecework_store::{StoreFailure, Token};
 use rand::RngExt as _;
@@ -34,6 +34,7 @@ pub(crate) struct Caller {
     pub(crate) name: OwnerName,
     pub(crate) scopes: BTreeSet<Scope>,
     pub(crate) operator: bool,
+    pub(crate) roles: Roles,
     pub(crate) limits: AccountLimits,
     pub(crate) token_id: String,
     pub(crate) expires_at_ms: Option<u64>,
@@ -46,6 +47,17 @@ impl Caller {
             return Ok(());
         }
         refuse(Code::AuthOperator, "only an operator of this network can do this")
+    }
+
+    /// Refuses with `auth.role`.
+    pub(crate) fn needs_developer(&self) -> Answer<()> {
+        if self.roles.developer || self.operator {
+            return Ok(());
+        }
+        let message = format!("`{}` is not a developer, so it has no functions", self.name);
+        Err(Refusal::new(Code::AuthRole, message)
+            .hint("log in with a developer's account, or ask the operator for `piecework invite --role developer`")
+            .into())
     }
 
     /// Refuses with `auth.scope`.
@@ -167,6 +179,7 @@ async fn look_up(accounts: &Accounts, hash: [u8; 32]) -> Answer<Arc<Caller>> {
         name: user.name,
         scopes: token.scopes,
         operator: user.operator,
+        roles: user.roles,
         limits: crate::accounts::rates::limits(accounts, user.account).await?,
         token_id: token.id,
         expires_at_ms: token.expires_at_ms,

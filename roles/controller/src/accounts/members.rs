@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use piecework_api::{
-    accounts::{CreateAccount, CreateInvite, InviteCreated, OwnerView, Role},
+    accounts::{CreateAccount, OwnerView},
     ledger::ProofView,
 };
 use piecework_chain::{Final, SubmitError, account_proof};
@@ -14,18 +14,17 @@ use piecework_ledger::{
 use piecework_model::{AccountId, Code, Credits, Domain, OwnerName, PublicKey, Roles, SecretKey};
 use piecework_store::User;
 use rand::RngExt as _;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     Answer,
     accounts::{
         Accounts, audit,
-        auth::{Caller, random_text},
+        invites::{self, Invite},
         logins,
         transfers::Keeper,
     },
-    clock::{now_ms, timestamp},
+    clock::now_ms,
     codecs,
     failure::{Refusal, chain, failed, refuse, rejected, store, submit},
 };
@@ -40,29 +39,11 @@ pub(crate) struct Sent {
 const NONCE_TRIES: u32 = 8;
 /// Doubled each time.
 const NONCE_PAUSE: Duration = Duration::from_millis(5);
-const INVITES: &str = "invite";
 /// Sealed keys that the ledger may not have yet, by account.
 const ROTATING: &str = "rotating";
-/// Characters of a code that the audit record shows: `inv_` and a quarter of the rest.
-const INVITE_SHOWN: usize = 12;
-/// Twice what an offer's deposit usually is.
-const PROVIDER_GRANT: Credits = Credits(2_000_000);
-const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
-const TTL_MIN_S: u64 = 60;
-const TTL_MAX_S: u64 = 365 * 86_400;
 const PASSWORD_LENGTH: std::ops::RangeInclusive<usize> = 10..=200;
 /// Words that stand in a name's place where nobody's account is meant.
 const RESERVED_NAMES: [&str; 2] = ["platform", "commission"];
-
-#[derive(Serialize, Deserialize)]
-struct Invite {
-    inviter: AccountId,
-    roles: Vec<Role>,
-    grant: Credits,
-    #[serde(default)]
-    lend: Credits,
-    expires_at_ms: u64,
-}
 
 /// One transaction of an account at a time: each needs the nonce that the one before leaves. Accounts share a few
 /// turns, so that nothing grows with their number.
@@ -341,17 +322,17 @@ pub(crate) async fn register(accounts: &Accounts, body: CreateAccount) -> Answer
         let message = format!("`{name}` is what the platform calls itself in audit records and payments");
         return refuse(Code::AccountReservedName, message);
     }
-    let invite = take_invite(accounts, body.invite.as_deref()).await?;
+    let invite = invites::take(accounts, body.invite.as_deref()).await?;
     let result = register_invited(accounts, &body, name, invite.as_ref()).await;
     if let (Err(_), Some(invite), Some(code)) = (&result, &invite, &body.invite) {
-        codecs::put_json(&accounts.ground, INVITES, code, invite).await?;
+        invites::give_back(accounts, code, invite).await?;
     }
     let account = result?;
     let inviter = invite.as_ref().map(|invite| invite.inviter.to_string());
     let detail = json!({"roles": body.roles, "by": if body.password.is_some() { "password" } else { "key" }, "inviter": inviter});
     audit::own(accounts, account, ("account", "registered"), body.name.as_str(), detail).await?;
     if let Some(invite) = &invite {
-        keep_promises(accounts, invite, account).await?;
+        invites::keep_promises(accounts, invite, account).await?;
     }
     Ok(account)
 }
@@ -362,7 +343,7 @@ async fn register_invited(
     name: OwnerName,
     invite: Option<&Invite>,
 ) -> Answer<AccountId> {
-    let roles = granted_roles(body, invite)?;
+    let roles = invites::granted_roles(accounts, body, invite).await?;
     if accounts
         .ground
         .store
@@ -381,25 +362,6 @@ async fn register_invited(
             "send either a password, or public_key with registration",
         ),
     }
-}
-
-fn granted_roles(body: &CreateAccount, invite: Option<&Invite>) -> Answer<Roles> {
-    let wanted: &[Role] = if body.roles.is_empty() {
-        &[Role::Developer]
-    } else {
-        &body.roles
-    };
-    let allowed: &[Role] = match invite {
-        Some(invite) if !invite.roles.is_empty() => &invite.roles,
-        Some(_) | None => &[Role::Developer, Role::Provider],
-    };
-    if let Some(role) = wanted.iter().find(|role| !allowed.contains(role)) {
-        return refuse(
-            Code::InviteBad,
-            format!("this registration does not allow the role `{}`", role.as_str()),
-        );
-    }
-    Ok(wanted.iter().copied().collect())
 }
 
 async fn register_with_password(
@@ -507,114 +469,6 @@ async fn remember(accounts: &Accounts, user: User) -> Answer<AccountId> {
         Err(failure) if failure.is_conflict() => refuse(Code::AccountExists, "the name or the key is already taken"),
         Err(failure) => Err(store(failure)),
     }
-}
-
-async fn take_invite(accounts: &Accounts, code: Option<&str>) -> Answer<Option<Invite>> {
-    let Some(code) = code else {
-        if accounts.ground.tuning.open_registration {
-            return Ok(None);
-        }
-        return refuse(Code::InviteRequired, "this network requires an invite to register");
-    };
-    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
-    let Some(bytes) = accounts.ground.store.take_value(INVITES, code).await.map_err(store)? else {
-        return bad();
-    };
-    let invite: Invite = codecs::from_json(&bytes)?;
-    if invite.expires_at_ms <= now_ms() {
-        bad()
-    } else {
-        Ok(Some(invite))
-    }
-}
-
-/// What the inviter promised. If the inviter's credits no longer cover it, the account still exists, and the log says
-/// so.
-async fn keep_promises(accounts: &Accounts, invite: &Invite, to: AccountId) -> Answer<()> {
-    let Some(key) = custodial_key(accounts, invite.inviter).await? else {
-        return Ok(());
-    };
-    if invite.grant.is_positive() {
-        let action = Action::Transfer(Transfer {
-            to,
-            amount: invite.grant,
-        });
-        match send(accounts, invite.inviter, &key, action).await {
-            Ok(sent) => moved(accounts, invite.inviter, to, invite.grant, &sent).await?,
-            Err(refusal) => tracing::warn!(%refusal, account = %to, "paying an invite's grant failed"),
-        }
-    }
-    if invite.lend.is_positive() {
-        let action = Action::SetLimit(SetLimit {
-            account: to,
-            limit: invite.lend,
-        });
-        if let Err(refusal) = send(accounts, invite.inviter, &key, action).await {
-            tracing::warn!(%refusal, account = %to, "granting an invite's loan failed");
-        }
-    }
-    Ok(())
-}
-
-/// `POST /invites`.
-pub(crate) async fn invite(accounts: &Accounts, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
-    let privileged = body
-        .roles
-        .iter()
-        .any(|role| matches!(role, Role::Peer | Role::Controller));
-    if privileged && !caller.operator {
-        return refuse(Code::AuthScope, "only an operator can invite peers and controllers");
-    }
-    let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
-    if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
-        return refuse(Code::TokenBadExpiry, "the expiry must be between 60 s and a year");
-    }
-    // A provider's offer needs a deposit before it has earned anything.
-    let becomes_provider = body.roles.contains(&Role::Provider);
-    let deposit = if becomes_provider {
-        PROVIDER_GRANT
-    } else {
-        Credits::ZERO
-    };
-    let grant = body.grant_ucr.unwrap_or(deposit);
-    let lend = body.lend_ucr.unwrap_or(Credits::ZERO);
-    if grant.is_negative() || lend.is_negative() {
-        return refuse(Code::TransferNotPositive, "a grant or a loan cannot be negative");
-    }
-    if grant.is_positive() || lend.is_positive() {
-        // Nobody else could keep the promise when somebody registers.
-        let command =
-            "transfer NAME AMOUNT --key FILE` or `lend` once the account is there; until then `invite --grant 0";
-        own_key(accounts, caller.account, command).await?;
-    }
-    let roles = if body.roles.is_empty() {
-        vec![Role::Developer, Role::Provider]
-    } else {
-        body.roles
-    };
-    let expires_at_ms = now_ms() + seconds * 1_000;
-    let invite = Invite {
-        inviter: caller.account,
-        roles: roles.clone(),
-        grant,
-        lend,
-        expires_at_ms,
-    };
-    let code = random_text("inv_", 16);
-    codecs::put_json(&accounts.ground, INVITES, &code, &invite).await?;
-    let grant_ucr = grant.is_positive().then_some(grant);
-    let lend_ucr = lend.is_positive().then_some(lend);
-    // Of the code only as much as tells invites apart: whoever has the whole of it registers.
-    let target = &code[..INVITE_SHOWN];
-    let detail = json!({"roles": roles, "grant_ucr": grant_ucr, "lend_ucr": lend_ucr, "expires_in_s": seconds});
-    audit::own(accounts, caller.account, ("invite", "created"), target, detail).await?;
-    Ok(InviteCreated {
-        code,
-        roles,
-        grant_ucr,
-        lend_ucr,
-        expires_at: timestamp(expires_at_ms),
-    })
 }
 
 /// Moves credits of the caller's account, whose key the controller keeps.

@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod auth;
 pub(crate) mod challenges;
+pub(crate) mod invites;
 pub(crate) mod logins;
 mod members;
 pub(crate) mod rates;

@@ -4,7 +4,7 @@
 //! dispatch (slot, ticket, provider, receipt checked) -> journal -> commit -> owed, compared or held
 //! ```
 //!
-//! Whatever fails before the provider begins costs nothing and leaves no job; from then on there is one record, in the
+//! Whatever fails before a provider has the job costs nothing and leaves no job; from then on there is one record, in the
 //! journal before anybody is told.
 
 use std::{sync::Arc, time::Instant};
@@ -61,8 +61,12 @@ pub(crate) struct Invocation {
 impl Invocation {
     /// What the function's owner called it with; none where somebody else did.
     fn owners_input(&self) -> Option<Digest> {
-        let is_owners = self.caller == Some(self.live.function.owner);
-        is_owners.then(|| input_digest(&self.event, &self.parameters))
+        self.is_owners().then(|| input_digest(&self.event, &self.parameters))
+    }
+
+    /// Called with a token of the function's owner.
+    fn is_owners(&self) -> bool {
+        self.caller == Some(self.live.function.owner)
     }
 }
 
@@ -124,7 +128,7 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     };
     // What ran is billed, and its caller gets what came of it, whatever becomes of the books.
     let end = watch::End::of(code, || invocation.owners_input());
-    if let Err(refusal) = watch::note(&calls.functions, &live, end).await {
+    if let Err(refusal) = watch::note(&calls.functions, &live, end, invocation.is_owners()).await {
         tracing::error!(function = %live.function.id, %refusal, "evaluating a version's failures failed");
     }
     if let Err(refusal) = budget::alert(&calls.functions, &live).await {
@@ -143,9 +147,9 @@ async fn invoke(calls: &Arc<Calls>, invocation: &Invocation) -> Answer<Done> {
     let ran = match dispatch(calls, invocation, &aboard).await {
         Ok(ran) => ran,
         Err(refusal) => {
-            if invocation.streams.has_passed() {
-                // The caller has seen some of it and is told no more: the job tells why it broke off.
-                let job = aboard.flight.queued.lock().clone();
+            let job = aboard.flight.queued.lock().clone();
+            // Who has seen it at a provider, or has seen some of its answer, finds out what became of it.
+            if !invocation.accepted && (job.state == JobState::Running || invocation.streams.has_passed()) {
                 conclude_unrun(calls, job, &refusal).await?;
             }
             return Err(refusal);

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     Controller, MachineClock, Options, Tuning, http,
     providers::{seen::Membership, standings},
+    triggers,
 };
 
 /// Longer than anything here takes on a busy machine.
@@ -295,6 +296,18 @@ impl Machine {
 
     pub(crate) async fn job(&self, job: &str) -> Value {
         self.get(&format!("/jobs/{job}")).await.ok()
+    }
+
+    /// Its output, as a caller gets it.
+    pub(crate) async fn output(&self, job: &str) -> Value {
+        self.get(&format!("/jobs/{job}/result")).await.ok()
+    }
+
+    /// As at this moment: what triggers have to start starts.
+    pub(crate) async fn tick(&self, now_ms: u64) {
+        let triggers = self.running.controller.triggers.clone();
+        let due = async move { triggers::run_due(&triggers, now_ms).await };
+        self.running.within(due).await;
     }
 
     /// The job, once it is in this state.

@@ -122,7 +122,11 @@ impl Jobs for Memory {
     async fn list_jobs(&self, filter: &JobFilter) -> Stored<Page<Job, JobId>> {
         self.check()?;
         let jobs = self.jobs.lock();
-        let of_it = jobs.values().rev().filter(|job| filter.function == Some(job.function));
+        let of_it = jobs
+            .values()
+            .rev()
+            .filter(|job| filter.function == Some(job.function))
+            .filter(|job| filter.state.is_none_or(|state| job.state == state));
         Ok(Page {
             items: of_it.take(filter.limit as usize).cloned().collect(),
             next: None,
@@ -424,6 +428,7 @@ impl Functions for Memory {
     async fn list_functions(
         &self,
         _: AccountId,
+        _: &str,
         _: Option<&FunctionName>,
         _: u32,
     ) -> Stored<Page<Function, FunctionName>> {

@@ -4,13 +4,13 @@
 //! echo            answers the event           raise             raises an exception
 //! return JSON     answers that                crash             dies of events that begin so, answers `"fine"` to others
 //! wait            runs until it is released   raise every N     raises at each event that N divides
-//! count           answers its runs so far
+//! count           answers its runs so far     pause             is given back: the owner needs the computer
 //! ```
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -99,6 +99,7 @@ pub(crate) struct Double {
     /// Whether it answers the reference job rightly.
     computes: AtomicBool,
     is_here: AtomicBool,
+    silent_ms: AtomicU64,
     asked: AtomicUsize,
     jobs: AtomicUsize,
     last: Mutex<Option<Delivery>>,
@@ -157,6 +158,7 @@ impl Double {
             lie: Mutex::new(Lie::Honest),
             computes: AtomicBool::new(true),
             is_here: AtomicBool::new(true),
+            silent_ms: AtomicU64::new(0),
             asked: AtomicUsize::new(0),
             jobs: AtomicUsize::new(0),
             last: Mutex::new(None),
@@ -175,6 +177,11 @@ impl Double {
 
     pub(crate) fn set_here(&self, is_here: bool) {
         self.is_here.store(is_here, Ordering::Relaxed);
+    }
+
+    /// It was last heard of so long ago.
+    pub(crate) fn set_silent(&self, ms: u64) {
+        self.silent_ms.store(ms, Ordering::Relaxed);
     }
 
     pub(crate) fn set_computes(&self, computes: bool) {
@@ -246,6 +253,7 @@ impl Double {
             };
         }
         match words {
+            "pause" => Outcome::Lost,
             "echo" => returned(&event.to_string()),
             "raise" => raised("no"),
             "crash" if event.as_str().is_some_and(|event| event.starts_with("crash")) => {
@@ -409,6 +417,10 @@ impl ProviderLink for Double {
             act();
         }
         let outcome = self.honest(&order).await;
+        if outcome == Outcome::Lost {
+            self.set_here(false);
+            return Err(Rejection::new(Code::ProviderPaused, "the owner needs it"));
+        }
         let of = (&order.ticket, order.salt.as_ref());
         if order.work.name == REFERENCE {
             return Ok(delivered(of, outcome, COUNTERS));
@@ -439,5 +451,9 @@ impl ProviderLink for Double {
 
     fn is_linked(&self) -> bool {
         self.is_here.load(Ordering::Relaxed)
+    }
+
+    fn silent_ms(&self) -> u64 {
+        self.silent_ms.load(Ordering::Relaxed)
     }
 }

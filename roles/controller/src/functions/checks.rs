@@ -22,8 +22,12 @@ use crate::{Answer, failure::refuse};
 /// Deploys of one account that compute at once: a script that deploys a project is not slowed much, and other accounts'
 /// calls keep most of the slots.
 const AT_ONCE: usize = 2;
-/// Deploys of one account that wait for these; each holds its code in memory.
+/// Deploys of one account that wait for these.
 const WAITING_MAX: usize = 8;
+/// Code that deploys hold in memory while they are in line or at work, as it came: two of the largest of one account, four of
+/// all. Each becomes up to twice as much for a moment when its turn has come.
+const CODE_BYTES_EACH: usize = 96 << 20;
+const CODE_BYTES_ALL: usize = 2 * CODE_BYTES_EACH;
 const WAITS_AT_MOST: Duration = Duration::from_secs(60);
 /// What an account's deploys may compute in a day: most of them load in less than half a second, and packages are resolved in
 /// some seconds.
@@ -45,6 +49,8 @@ struct Account {
     line: Arc<Semaphore>,
     /// In line or at work.
     here: usize,
+    /// Of those, what they brought along.
+    code_bytes: usize,
     spent: Spent,
     fresh: VecDeque<Version>,
 }
@@ -76,6 +82,7 @@ impl Account {
         Self {
             line: Arc::new(Semaphore::new(AT_ONCE)),
             here: 0,
+            code_bytes: 0,
             spent: Spent {
                 used: Duration::ZERO,
                 at: now,
@@ -94,6 +101,7 @@ impl Account {
 pub(crate) struct Turn<'a> {
     checks: &'a Checks,
     account: AccountId,
+    code_bytes: usize,
     /// Whether nothing of it is counted: the operator deploys on its own machine.
     is_free: bool,
     permit: Option<OwnedSemaphorePermit>,
@@ -102,16 +110,19 @@ pub(crate) struct Turn<'a> {
 impl Checks {
     /// Waits in the account's line. Refuses with `deploy.busy` where too many wait or it takes too long, and with
     /// `deploy.allowance` where the account's free time is used up. Cancel safe.
-    pub(crate) async fn turn(&self, account: AccountId, is_free: bool) -> Answer<Turn<'_>> {
+    ///
+    /// `code_bytes`: what the deploy holds in memory until its turn ends.
+    pub(crate) async fn turn(&self, account: AccountId, code_bytes: usize, is_free: bool) -> Answer<Turn<'_>> {
         if is_free {
             return Ok(Turn {
                 checks: self,
                 account,
+                code_bytes: 0,
                 is_free,
                 permit: None,
             });
         }
-        let (mut turn, line) = self.enter(account)?;
+        let (mut turn, line) = self.enter(account, code_bytes)?;
         let permit = tokio::time::timeout(WAITS_AT_MOST, line.acquire_owned()).await;
         let Ok(permit) = permit else { return busy() };
         turn.permit = Some(permit.expect("these semaphores are never closed"));
@@ -121,17 +132,26 @@ impl Checks {
         Ok(turn)
     }
 
-    fn enter(&self, account: AccountId) -> Answer<(Turn<'_>, Arc<Semaphore>)> {
+    fn enter(&self, account: AccountId, code_bytes: usize) -> Answer<(Turn<'_>, Arc<Semaphore>)> {
         self.check(account)?;
         let mut accounts = self.0.lock();
+        let of_all: usize = accounts.values().map(|account| account.code_bytes).sum();
         let entry = accounts.entry(account).or_insert_with(|| Account::new(Instant::now()));
-        if entry.here >= AT_ONCE + WAITING_MAX {
+        if entry.here >= AT_ONCE + WAITING_MAX || entry.code_bytes + code_bytes > CODE_BYTES_EACH {
             return busy();
         }
+        if of_all + code_bytes > CODE_BYTES_ALL {
+            return refuse(
+                Code::ServerBusy,
+                "too many large deploys are under way; retry in a few seconds",
+            );
+        }
         entry.here += 1;
+        entry.code_bytes += code_bytes;
         let turn = Turn {
             checks: self,
             account,
+            code_bytes,
             is_free: false,
             permit: None,
         };
@@ -214,6 +234,7 @@ impl Drop for Turn<'_> {
         }
         if let Some(account) = self.checks.0.lock().get_mut(&self.account) {
             account.here -= 1;
+            account.code_bytes -= self.code_bytes;
         }
     }
 }
@@ -241,42 +262,67 @@ mod tests {
     #[tokio::test]
     async fn one_account_loads_two_at_once_and_a_few_wait() {
         let checks = Checks::default();
-        let held = (checks.turn(ONE, false).await, checks.turn(ONE, false).await);
-        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(checks.turn(ONE, false))).collect();
+        let held = (checks.turn(ONE, 0, false).await, checks.turn(ONE, 0, false).await);
+        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(checks.turn(ONE, 0, false))).collect();
         for turn in &mut waiting {
             assert!(futures::poll!(turn).is_pending());
         }
-        assert_eq!(code(checks.turn(ONE, false).await), Some(Code::DeployBusy.into()));
+        assert_eq!(code(checks.turn(ONE, 0, false).await), Some(Code::DeployBusy.into()));
         assert!(
-            checks.turn(OTHER, false).await.is_ok(),
+            checks.turn(OTHER, 0, false).await.is_ok(),
             "another account has its own line"
         );
         drop(held);
         assert!(futures::poll!(&mut waiting[0]).is_ready());
         drop(waiting);
-        assert!(checks.turn(ONE, false).await.is_ok());
+        assert!(checks.turn(ONE, 0, false).await.is_ok());
         assert!(checks.0.lock().values().all(|account| account.here == 0));
+    }
+
+    #[tokio::test]
+    async fn what_deploys_hold_in_memory_is_bounded_for_one_account_and_in_all() {
+        let checks = Checks::default();
+        let large = CODE_BYTES_EACH / 2;
+        let mut held = Vec::new();
+        for account in [1, 2] {
+            let account = AccountId([account; 20]);
+            held.push(checks.turn(account, large, false).await.expect("room"));
+            held.push(checks.turn(account, large, false).await.expect("room"));
+            let more = code(checks.turn(account, 1, false).await);
+            assert_eq!(more, Some(Code::DeployBusy.into()), "of one account");
+        }
+        let third = AccountId([3; 20]);
+        assert_eq!(
+            code(checks.turn(third, 1, false).await),
+            Some(Code::ServerBusy.into()),
+            "of all"
+        );
+        assert!(checks.turn(third, large, true).await.is_ok(), "the operator's own");
+        held.pop();
+        assert!(checks.turn(third, large, false).await.is_ok());
+        drop(held);
+        assert!(checks.0.lock().values().all(|account| account.code_bytes == 0));
     }
 
     #[tokio::test]
     async fn an_account_that_has_used_its_free_time_is_told_when_to_come_back() {
         let checks = Checks::default();
-        let turn = checks.turn(ONE, false).await.expect("free");
+        let turn = checks.turn(ONE, 0, false).await.expect("free");
         checks.charge(ONE, FREE_PER_DAY);
         drop(turn);
-        let refused = checks.turn(ONE, false).await.err().expect("used up");
+        let refused = checks.turn(ONE, 0, false).await.err().expect("used up");
         assert_eq!(refused.code, Code::DeployAllowance);
         let hint = refused.hint.expect("when");
         assert!(hint.starts_with("deploy again in "), "{hint}");
-        assert!(checks.turn(ONE, true).await.is_ok(), "the operator's own");
-        assert!(checks.turn(OTHER, false).await.is_ok());
+        assert!(checks.turn(ONE, 0, true).await.is_ok(), "the operator's own");
+        assert!(checks.turn(OTHER, 0, false).await.is_ok());
     }
 
     #[tokio::test]
     async fn each_deploy_is_charged_and_the_time_of_what_is_given_up_too() {
         let checks = Checks::default();
         let used = || checks.0.lock()[&ONE].spent.used;
-        let turn = checks.turn(ONE, false).await.expect("free");
+        let turn = checks.turn(ONE, 0, false).await.expect("free");
         let begun = used();
         assert!(begun > CHARGED_EACH.mul_f64(0.9), "{begun:?}");
         let mut given_up = Box::pin(turn.charged(std::future::pending::<()>()));
@@ -304,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn few_versions_that_nobody_calls_are_kept_warm() {
         let checks = Checks::default();
-        let turn = checks.turn(ONE, false).await.expect("free");
+        let turn = checks.turn(ONE, 0, false).await.expect("free");
         let version = |number: u8| (FunctionId([number; 12]), 1);
         for number in 0..4 {
             assert_eq!(turn.loaded(version(number)), []);

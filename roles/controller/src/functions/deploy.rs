@@ -8,14 +8,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use piecework_api::functions::{CreateFunction, Settings, UpdateFunction};
+use piecework_api::functions::{Changes, CreateFunction, Settings};
 use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::{AccountId, Code, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Placement;
-use piecework_store::{BackendReason, Function, FunctionSettings, Policy, Version};
+use piecework_store::{BackendReason, Function, Policy, Version};
 use rand::RngExt as _;
 use serde_json::json;
 
@@ -25,12 +25,13 @@ use crate::{
     clock::now_ms,
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
-        self, Functions, Live, budget,
+        self, Functions, Live,
         bundles::Hold,
         checks::Turn,
-        keeping,
+        condition::Condition,
+        cors, keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
-        open_secrets, placement, seal_secrets, sinks, traffic,
+        placement, seal_secrets, sinks,
     },
 };
 
@@ -42,28 +43,28 @@ const ENV_BYTES_MAX: usize = 64 << 10;
 const ENV_VARIABLES_MAX: usize = 256;
 
 /// The code of a version, kept and ready to load.
-struct KeptCode {
-    digest: Digest,
-    packages: Vec<String>,
-    disk_bytes: u64,
+pub(super) struct KeptCode {
+    pub(super) digest: Digest,
+    pub(super) packages: Vec<String>,
+    pub(super) disk_bytes: u64,
     /// Until its version is written.
-    _hold: Hold,
+    pub(super) _hold: Hold,
 }
 
 /// Everything of a version but its number.
-struct Draft {
-    language: Language,
-    code: KeptCode,
-    handler: Option<String>,
-    limits: Limits,
-    env: BTreeMap<String, String>,
-    secrets: BTreeMap<String, String>,
-    sandbox: Option<BackendName>,
-    strict: bool,
-    egress: EgressList,
-    placement: Placement,
-    rerun_percent: u32,
-    stream_bytes: u64,
+pub(super) struct Draft {
+    pub(super) language: Language,
+    pub(super) code: KeptCode,
+    pub(super) handler: Option<String>,
+    pub(super) limits: Limits,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) secrets: BTreeMap<String, String>,
+    pub(super) sandbox: Option<BackendName>,
+    pub(super) strict: bool,
+    pub(super) egress: EgressList,
+    pub(super) placement: Placement,
+    pub(super) rerun_percent: u32,
+    pub(super) stream_bytes: u64,
 }
 
 /// `POST /functions`.
@@ -74,12 +75,13 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let concurrency = concurrency(&settings)?.unwrap_or(CONCURRENCY_DEFAULT);
     let egress = egress(&settings)?.unwrap_or_default();
     let limits = limits(&settings, &egress, Limits::DEFAULT)?;
-    let sandbox = sandbox(&settings)?;
+    let sandbox = sandbox(&settings)?.flatten();
     let stream_bytes = stream_bytes(&settings, Limits::STREAM_BYTES_DEFAULT)?;
     let placement = placement::changed(functions, Placement::default(), settings.placement).await?;
     let rerun_percent = placement::rerun_percent(settings.rerun_percent, 0)?;
-    let env = variables(settings.env.unwrap_or_default(), "env")?;
-    let secrets = variables(settings.secrets.unwrap_or_default(), "secrets")?;
+    let env = variables(BTreeMap::new(), settings.env, "env")?;
+    let secrets = variables(BTreeMap::new(), settings.secrets, "secrets")?;
+    let cors = settings.cors.as_ref().map(cors::policy).transpose()?.flatten();
     let handler = handler(body.handler)?;
     if functions
         .ground
@@ -91,11 +93,11 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     {
         return exists(&name);
     }
+    keeping::check_room(functions, caller.account).await?;
+    let turn = turn(functions, caller.account, code_bytes([&body.code, &body.bundle])).await?;
     let Some(bundle) = bundle(language, handler.as_deref(), body.code, body.bundle).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    keeping::check_room(functions, caller.account).await?;
-    let turn = turn(functions, caller.account).await?;
     let code = keep(functions, &turn, language, bundle).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
@@ -131,6 +133,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
         policy: Policy {
             budget_ucr: settings.budget_ucr.filter(|budget| *budget > 0),
             results,
+            cors,
             ..Policy::default()
         },
     };
@@ -152,7 +155,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
 }
 
 /// What the audit record says of a version.
-fn deployed(version: &Version) -> serde_json::Value {
+pub(super) fn deployed(version: &Version) -> serde_json::Value {
     json!({"function": version.function, "version": version.version, "code": version.code, "sandbox": version.backend})
 }
 
@@ -164,169 +167,11 @@ fn exists<T>(name: &FunctionName) -> Answer<T> {
     )
 }
 
-async fn found(functions: &Functions, id: FunctionId) -> Answer<Arc<Live>> {
+pub(super) async fn found(functions: &Functions, id: FunctionId) -> Answer<Arc<Live>> {
     match functions::by_id(functions, id).await? {
         Some(live) => Ok(live),
         None => refuse(Code::FunctionNotFound, "the function was deleted in the meantime"),
     }
-}
-
-/// `PUT /functions/{id}`: a new version, live at once or, as a canary, beside the live one; what is not given stays.
-pub(crate) async fn update(
-    functions: &Functions,
-    caller: &Caller,
-    live: &Live,
-    body: UpdateFunction,
-) -> Answer<Arc<Live>> {
-    let (function, old) = (&live.function, &live.version);
-    let canary = body.canary;
-    traffic::check_canary(canary)?;
-    let settings = body.settings();
-    let concurrency = concurrency(&settings)?;
-    let results = match &settings.results {
-        Some(body) => Some(sinks::policy(functions, function.id, body)?),
-        None => None,
-    };
-    let language: Language = body
-        .language
-        .as_deref()
-        .map_or(Ok(old.language), str::parse)
-        .map_err(rejected)?;
-    let handler = handler(body.handler)?.or_else(|| old.handler.clone());
-    let new_code = bundle(language, handler.as_deref(), body.code, body.bundle).await?;
-    let deploying = turn(functions, function.owner).await?;
-    let code = match new_code {
-        Some(bundle) => keep(functions, &deploying, language, bundle).await?,
-        None if language != old.language => {
-            return refuse(
-                Code::FunctionBadCode,
-                "a new language needs new code; send code or bundle",
-            );
-        }
-        None => KeptCode {
-            // The old version may go meanwhile, and its bundle with it.
-            _hold: functions.bundles.hold(old.code).await,
-            digest: old.code,
-            packages: old.packages.clone(),
-            disk_bytes: old.bundle_bytes,
-        },
-    };
-    let egress = egress(&settings)?.unwrap_or_else(|| old.egress.clone());
-    let placement = placement::changed(functions, old.placement.clone(), settings.placement.clone()).await?;
-    let draft = Draft {
-        language,
-        code,
-        handler,
-        placement,
-        rerun_percent: placement::rerun_percent(settings.rerun_percent, old.rerun_percent)?,
-        stream_bytes: stream_bytes(&settings, old.stream_bytes)?,
-        limits: limits(&settings, &egress, old.limits)?,
-        egress,
-        sandbox: sandbox(&settings)?.or_else(|| asked_for(old)),
-        strict: settings.strict.unwrap_or(old.strict),
-        env: settings
-            .env
-            .map_or_else(|| Ok(old.env.clone()), |env| variables(env, "env"))?,
-        secrets: match settings.secrets {
-            Some(secrets) => variables(secrets, "secrets")?,
-            None => open_secrets(functions, function.id, &old.sealed_secrets)?,
-        },
-    };
-    // One update of a function at a time: the number is taken before the code is loaded under it.
-    let turn = functions.cache.turn(function.id);
-    let _turn = turn.lock().await;
-    let newest = functions.ground.store.versions(function.id).await.map_err(store)?;
-    let number = newest.first().map_or(1, |version| version.version + 1);
-    for seen in functions.providers.all().iter() {
-        seen.link.forget(function.id, number);
-    }
-    let (version, _hold) = load(functions, function, number, draft, &deploying).await?;
-    let given = functions
-        .ground
-        .store
-        .add_version(&version, canary.is_none())
-        .await
-        .map_err(store)?;
-    assert_eq!(given, number, "updates of a function take turns");
-    let changes = FunctionSettings {
-        public: settings.public,
-        concurrency,
-    };
-    functions
-        .ground
-        .store
-        .update_settings(function.id, changes, now_ms())
-        .await
-        .map_err(store)?;
-    functions::change_policy_in_turn(functions, function.id, |policy, live_version| {
-        let before = policy.clone();
-        policy.traffic = canary.map(|percent| traffic::canary(percent, live_version, number));
-        if let Some(budget) = settings.budget_ucr {
-            policy.budget_ucr = Some(budget).filter(|budget| *budget > 0);
-        }
-        if let Some(results) = results {
-            policy.results = results;
-        }
-        *policy != before
-    })
-    .await?;
-    budget::forget(functions, function.id);
-    functions.cache.forget(function);
-    let mut detail = deployed(&version);
-    detail["canary_percent"] = json!(canary);
-    audit::own(
-        &functions.accounts,
-        caller.account,
-        ("function", "updated"),
-        function.name.as_str(),
-        detail,
-    )
-    .await?;
-    found(functions, function.id).await
-}
-
-/// The backend that an earlier version named, if it was not left to `auto`.
-fn asked_for(version: &Version) -> Option<BackendName> {
-    match version.backend_reason {
-        BackendReason::AskedFor => Some(version.backend),
-        BackendReason::Chosen(_) => None,
-    }
-}
-
-/// Makes a version live for all calls: a split ends.
-pub(crate) async fn rollback(functions: &Functions, caller: &Caller, live: &Live, version: u32) -> Answer<Arc<Live>> {
-    let function = &live.function;
-    if functions
-        .ground
-        .store
-        .version(function.id, version)
-        .await
-        .map_err(store)?
-        .is_none()
-    {
-        return refuse(
-            Code::VersionNotFound,
-            format!("`{}` has no version {version}", function.name),
-        );
-    }
-    functions
-        .ground
-        .store
-        .set_live(function.id, version, now_ms())
-        .await
-        .map_err(store)?;
-    functions::change_policy(functions, function.id, |policy, _| policy.traffic.take().is_some()).await?;
-    functions.cache.forget(function);
-    let detail = json!({"from": function.live_version, "to": version});
-    audit::own(
-        &functions.accounts,
-        caller.account,
-        ("function", "rolled_back"),
-        function.name.as_str(),
-        detail,
-    )
-    .await?;
-    found(functions, function.id).await
 }
 
 /// Restores a deleted function by its id, or the last one deleted of a name. Refuses with `function.not_deleted`,
@@ -360,8 +205,16 @@ pub(crate) async fn restore(functions: &Functions, caller: &Caller, id_or_name: 
 }
 
 /// Deletes a function; with `for_good` beyond restoring, so that what it takes is free.
-pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live, for_good: bool) -> Answer<()> {
+pub(crate) async fn delete(
+    functions: &Functions,
+    caller: &Caller,
+    live: &Live,
+    (for_good, condition): (bool, &Condition),
+) -> Answer<()> {
     let function = &live.function;
+    let turn = functions.cache.turn(function.id);
+    let _turn = turn.lock().await;
+    condition.check(&*functions::fresh(functions, function.id).await?)?;
     functions
         .ground
         .store
@@ -387,12 +240,12 @@ pub(crate) async fn delete(functions: &Functions, caller: &Caller, live: &Live, 
     .await
 }
 
-fn egress(settings: &Settings) -> Answer<Option<EgressList>> {
+pub(super) fn egress(settings: &Settings) -> Answer<Option<EgressList>> {
     let list = settings.egress.as_deref().map(EgressList::parse);
     list.transpose().map_err(rejected)
 }
 
-fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limits> {
+pub(super) fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> Answer<Limits> {
     let memory_bytes = settings
         .memory_limit_mb
         .map_or(base.memory_bytes, |mib| u64::from(mib) << 20);
@@ -420,7 +273,7 @@ fn egress_bytes(settings: &Settings, egress: &EgressList, base: &Limits) -> Answ
     }
 }
 
-fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
+pub(super) fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
     let bytes = settings.stream_limit_mb.map_or(base, |mib| u64::from(mib) << 20);
     match bytes <= Limits::STREAM_BYTES_MAX {
         true => Ok(bytes),
@@ -428,7 +281,7 @@ fn stream_bytes(settings: &Settings, base: u64) -> Answer<u64> {
     }
 }
 
-fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
+pub(super) fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     match settings.concurrency {
         Some(concurrency) if !(1..=CONCURRENCY_MAX).contains(&concurrency) => refuse(
             Code::FunctionBadConcurrency,
@@ -438,14 +291,16 @@ fn concurrency(settings: &Settings) -> Answer<Option<u32>> {
     }
 }
 
-fn sandbox(settings: &Settings) -> Answer<Option<BackendName>> {
+/// What is asked for, if anything is: a backend, or `None` for whatever takes the code.
+pub(super) fn sandbox(settings: &Settings) -> Answer<Option<Option<BackendName>>> {
     match settings.sandbox.as_deref() {
-        None | Some("auto") => Ok(None),
-        Some(name) => name.parse().map(Some).map_err(rejected),
+        None => Ok(None),
+        Some("auto") => Ok(Some(None)),
+        Some(name) => name.parse().map(|backend| Some(Some(backend))).map_err(rejected),
     }
 }
 
-fn handler(handler: Option<String>) -> Answer<Option<String>> {
+pub(super) fn handler(handler: Option<String>) -> Answer<Option<String>> {
     let Some(text) = handler else { return Ok(None) };
     let (file, function) = text.split_once(':').unwrap_or((&text, "handler"));
     let clean_file = !file.is_empty()
@@ -463,7 +318,18 @@ fn handler(handler: Option<String>) -> Answer<Option<String>> {
     )
 }
 
-fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMap<String, String>> {
+/// Those of before with the changes; each that is set and all together within bounds.
+pub(super) fn variables(
+    mut variables: BTreeMap<String, String>,
+    changes: Option<Changes>,
+    field: &str,
+) -> Answer<BTreeMap<String, String>> {
+    for (name, value) in changes.into_iter().flatten() {
+        match value {
+            Some(value) => variables.insert(name, value),
+            None => variables.remove(&name),
+        };
+    }
     let bad = |name: &str, message: &str| {
         let mut refusal = refusal(Code::FunctionBadEnv, message);
         refusal.field = Some(format!("{field}.{name}"));
@@ -489,7 +355,7 @@ fn variables(variables: BTreeMap<String, String>, field: &str) -> Answer<BTreeMa
 }
 
 /// The uploaded bundle; `None` if neither code nor bundle was given.
-async fn bundle(
+pub(super) async fn bundle(
     language: Language,
     handler: Option<&str>,
     code: Option<String>,
@@ -507,7 +373,7 @@ async fn bundle(
         (Some(code), None) => {
             Bundle::new([(entry.clone(), Bytes::from(code))], &BundleLimits::UPLOAD).map_err(rejected)?
         }
-        (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(&encoded))
+        (None, Some(encoded)) => tokio::task::spawn_blocking(move || decode(encoded))
             .await
             .map_err(|error| failed("read a bundle", &error))??,
     };
@@ -520,15 +386,21 @@ async fn bundle(
     Ok(Some(bundle))
 }
 
-fn decode(encoded: &str) -> Answer<Bundle> {
+fn decode(encoded: String) -> Answer<Bundle> {
     let bytes = STANDARD
-        .decode(encoded)
+        .decode(&encoded)
         .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
+    drop(encoded);
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 
 /// Resolves the packages and keeps the whole by its digest.
-async fn keep(functions: &Functions, turn: &Turn<'_>, language: Language, bundle: Bundle) -> Answer<KeptCode> {
+pub(super) async fn keep(
+    functions: &Functions,
+    turn: &Turn<'_>,
+    language: Language,
+    bundle: Bundle,
+) -> Answer<KeptCode> {
     let account = turn.account();
     let resolves = functions.packages.resolve(account, language, bundle.files());
     let resolved = turn.charged(resolves).await.map_err(unresolved)?;
@@ -564,13 +436,17 @@ fn unresolved(error: ResolveError) -> Box<Refusal> {
 }
 
 /// The account's turn to have its code resolved and loaded. Nothing is counted for the operator, whose machine it is.
-async fn turn(functions: &Functions, account: AccountId) -> Answer<Turn<'_>> {
+pub(super) async fn turn(functions: &Functions, account: AccountId, code_bytes: usize) -> Answer<Turn<'_>> {
     let is_own = account == functions.ground.operator;
-    functions.checks.turn(account, is_own).await
+    functions.checks.turn(account, code_bytes, is_own).await
+}
+
+pub(super) fn code_bytes(parts: [&Option<String>; 2]) -> usize {
+    parts.into_iter().flatten().map(String::len).sum()
 }
 
 /// Loads the draft in a sandbox; the one that was asked for, or the first of wasm and jail that takes it.
-async fn load(
+pub(super) async fn load(
     functions: &Functions,
     function: &Function,
     number: u32,

@@ -198,6 +198,14 @@ pub(crate) async fn by_id(functions: &Functions, id: FunctionId) -> Answer<Optio
     }
 }
 
+/// The function as the store has it at this moment, for who holds its turn. Refuses with `function.not_found`.
+pub(crate) async fn fresh(functions: &Functions, id: FunctionId) -> Answer<Arc<Live>> {
+    match functions.ground.store.function(id).await.map_err(store)? {
+        Some(function) => ready(functions, function).await,
+        None => refuse(Code::FunctionNotFound, "the function was deleted in the meantime"),
+    }
+}
+
 async fn ready(functions: &Functions, function: Function) -> Answer<Arc<Live>> {
     let limits = rates::limits(&functions.accounts, function.owner).await?;
     let split = split(functions, &function, limits).await?;

@@ -3,6 +3,8 @@
 pub(crate) mod budget;
 pub(crate) mod bundles;
 pub(crate) mod checks;
+pub(crate) mod condition;
+pub(crate) mod cors;
 pub(crate) mod deploy;
 pub(crate) mod keeping;
 mod live;
@@ -12,6 +14,7 @@ pub(crate) mod sinks;
 #[cfg(test)]
 mod tests;
 pub(crate) mod traffic;
+pub(crate) mod update;
 pub(crate) mod watch;
 
 pub(crate) use live::*;

@@ -18,6 +18,8 @@ use crate::{
 /// Versions that get calls at one time: each has warm instances of its own.
 const VERSIONS_MAX: usize = 10;
 const SHARE_MAX: u32 = 1_000;
+/// Percent of all calls.
+const WHOLE: u32 = 100;
 const ERRORS_PERMILLE_MAX: u32 = 1_000;
 const ERRORS_PERMILLE_DEFAULT: u32 = 100;
 const CALLS_MIN: std::ops::RangeInclusive<u32> = 1..=100_000;
@@ -62,9 +64,17 @@ fn bad<T>(message: impl Into<String>) -> Answer<T> {
     refuse(Code::TrafficBadWeights, message)
 }
 
-fn checked(body: &SetTraffic) -> Answer<Traffic> {
-    let weights = &body.weights;
-    if weights.is_empty() || weights.len() > VERSIONS_MAX {
+/// Shares that do not name the live version and are below 100 together are percentages: it has the rest.
+fn checked(body: &SetTraffic, live: u32) -> Answer<Traffic> {
+    let mut weights = body.weights.clone();
+    if weights.is_empty() {
+        return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
+    }
+    let named = weights.values().fold(0, |sum: u32, share| sum.saturating_add(*share));
+    if !weights.contains_key(&live) && named < WHOLE {
+        weights.insert(live, WHOLE - named);
+    }
+    if weights.len() > VERSIONS_MAX {
         return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
     }
     if weights.values().any(|share| *share > SHARE_MAX) || weights.values().all(|share| *share == 0) {
@@ -76,7 +86,7 @@ fn checked(body: &SetTraffic) -> Answer<Traffic> {
         return bad("errors_permille_max must be 0 to 1000, and calls_min 1 to 100000");
     }
     Ok(Traffic {
-        weights: weights.clone(),
+        weights,
         errors_permille_max,
         calls_min,
         since_ms: now_ms(),
@@ -103,8 +113,8 @@ pub(crate) fn check_canary(percent: Option<u32>) -> Answer<()> {
 
 /// `PUT /functions/{id}/traffic`. Refuses with `traffic.bad_weights` and `version.not_found`.
 pub(crate) async fn set(functions: &Functions, caller: &Caller, live: &Live, body: &SetTraffic) -> Answer<()> {
-    let traffic = checked(body)?;
     let function = &live.function;
+    let traffic = checked(body, function.live_version)?;
     for version in traffic.weights.keys() {
         if functions
             .ground
@@ -252,11 +262,21 @@ mod tests {
     #[test]
     fn a_split_needs_a_share_above_zero() {
         for weights in [&[][..], &[(1, 0), (2, 0)], &[(1, 1_001)]] {
-            let refused = checked(&body(weights)).expect_err("no split");
+            let refused = checked(&body(weights), 1).expect_err("no split");
             assert_eq!(refused.code, Code::TrafficBadWeights);
         }
-        let split = checked(&body(&[(3, 90), (4, 10)])).expect("a split");
+        let split = checked(&body(&[(3, 90), (4, 10)]), 3).expect("a split");
         assert_eq!((split.errors_permille_max, split.calls_min), (100, 20));
+        for (weights, due) in [
+            (&[(2, 50)][..], &[(1, 50), (2, 50)][..]),
+            (&[(2, 100)], &[(2, 100)]),
+            (&[(2, 500)], &[(2, 500)]),
+            (&[(1, 0), (2, 50)], &[(1, 0), (2, 50)]),
+            (&[(2, 0)], &[(1, 100), (2, 0)]),
+        ] {
+            let split = checked(&body(weights), 1).expect("a split");
+            assert_eq!(split.weights, due.iter().copied().collect(), "{weights:?}");
+        }
         assert!(check_canary(Some(100)).is_err() && check_canary(Some(99)).is_ok() && check_canary(None).is_ok());
     }
 }

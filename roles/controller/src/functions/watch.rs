@@ -5,7 +5,7 @@
 //! the limit, code that no longer loads. An exception is an answer, and a timeout is paid for by whoever set it;
 //! neither counts. Nor does what others can bring about: a crash counts only in a call of the function's owner, and only
 //! crashes of several different inputs together make a version faulty rather than an input. A start needs no input, so it
-//! counts whoever calls. Counts are in memory: a restart begins them anew, what was decided stays.
+//! counts whoever calls. A canary as well is judged by its owner's calls and by its starts alone. Counts are in memory: a restart begins them anew, what was decided stays.
 
 use std::{
     sync::Arc,
@@ -95,6 +95,17 @@ impl End {
                 | Code::FunctionOutputInvalid,
             ) => Self::Failed,
             Some(_) | None => Self::Neutral,
+        }
+    }
+}
+
+impl End {
+    /// What it says of a version on trial: of a stranger's call only that it does not start.
+    fn of_caller(self, by_owner: bool) -> Self {
+        match self {
+            Self::NoStart(_) => self,
+            Self::Fine | Self::Failed | Self::Crash { .. } | Self::Neutral if by_owner => self,
+            Self::Fine | Self::Failed | Self::Crash { .. } | Self::Neutral => Self::Neutral,
         }
     }
 }
@@ -207,7 +218,9 @@ impl Watch {
 }
 
 /// Counts how a run ended and acts on it. When it returns, what it decided is in force.
-pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> Answer<()> {
+///
+/// `by_owner`: with a token of the function's owner.
+pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End, by_owner: bool) -> Answer<()> {
     let key = (live.function.id, live.version.version);
     let limit = (
         functions.ground.tuning.quarantine_after,
@@ -219,7 +232,7 @@ pub(crate) async fn note(functions: &Functions, live: &Arc<Live>, end: End) -> A
     }
     let traffic = live.function.policy.traffic.as_ref();
     if let Some(traffic) = traffic.filter(|_| live.version.version != live.function.live_version)
-        && let Some(trial) = functions.watch.try_out(key, end, traffic)
+        && let Some(trial) = functions.watch.try_out(key, end.of_caller(by_owner), traffic)
     {
         withdraw(functions, live, traffic, trial).await?;
     }
@@ -397,6 +410,43 @@ mod tests {
         let at_once = (3, Duration::ZERO);
         assert_eq!(watch.count(KEY, of(Code::FunctionCrashed, 1), at_once), None);
         assert_eq!(watch.failing.len(), 1);
+    }
+
+    #[test]
+    fn no_stranger_has_a_canary_rolled_back_and_none_keeps_it() {
+        let traffic = Traffic {
+            weights: [(1, 90), (2, 10)].into(),
+            errors_permille_max: 100,
+            calls_min: 3,
+            since_ms: 5,
+        };
+        let watch = Watch::default();
+        let call = |end: End, by_owner| watch.try_out(KEY, end.of_caller(by_owner), &traffic);
+        for _ in 0..50 {
+            assert!(call(End::Failed, false).is_none(), "a stranger's bad input");
+            assert!(call(of_stranger(Code::FunctionCrashed), false).is_none());
+            assert!(call(End::Fine, false).is_none());
+        }
+        assert!(call(End::Failed, true).is_none());
+        assert!(call(End::Fine, true).is_none(), "two calls that count");
+        let trial = call(End::Failed, true).expect("however many good calls strangers made");
+        assert_eq!((trial.calls, trial.errors), (3, 2));
+        let other = Traffic {
+            since_ms: 6,
+            ..traffic.clone()
+        };
+        for _ in 0..2 {
+            assert!(
+                watch
+                    .try_out(KEY, End::NoStart(Code::FunctionLoadFailed).of_caller(false), &other)
+                    .is_none()
+            );
+        }
+        let start = End::NoStart(Code::FunctionLoadFailed).of_caller(false);
+        assert!(
+            watch.try_out(KEY, start, &other).is_some(),
+            "a start needs nobody's input"
+        );
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use axum::{Json, body::Body, extract::State, http::StatusCode};
 use piecework_api::{
     accounts::{
-        AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite, CreateSession,
-        CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, Scope, SetLoan, TokenCreated, TokenView,
+        AcceptInvite, AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite,
+        CreateSession, CreateToken, InviteCreated, OwnProvider, OwnerView, PayLoan, Scope, SetLoan, TokenCreated,
+        TokenView,
     },
     errors::ErrorBody,
     page::{List, PageQuery},
@@ -23,7 +24,7 @@ use crate::{
         self, audit,
         auth::{self, Caller},
         challenges::CHALLENGE_TTL,
-        logins,
+        invites, logins,
     },
     clock::{now_ms, timestamp},
     failure::{refuse, rejected, store},
@@ -341,5 +342,27 @@ pub(super) async fn invite(
 ) -> HttpResult<Created<InviteCreated>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateInvite = read_body(body, BODY_BYTES_MAX).await?;
-    Ok(Created(accounts::invite(&controller.accounts, caller, body).await?))
+    Ok(Created(invites::create(&controller.accounts, caller, body).await?))
+}
+
+/// Accepts an invite with an account that is registered already: it gets the invite's credits, loan and roles.
+#[utoipa::path(post, path = routes::INVITES_ACCEPT, tag = "accounts", request_body = AcceptInvite, responses(
+    (status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
+pub(super) async fn accept_invite(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    from: Address,
+    body: Body,
+) -> HttpResult<Json<AccountView>> {
+    let caller = authenticated.with(Scope::Admin)?;
+    let logins = &controller.accounts.auth.logins;
+    logins.check(from)?;
+    let body: AcceptInvite = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
+    let accepted = invites::accept(&controller.accounts, caller, &body.invite).await;
+    accepted.inspect_err(|refused| {
+        if refused.code == Code::InviteBad {
+            logins.failed(from);
+        }
+    })?;
+    Ok(Json(view(&controller, caller.account).await?))
 }

@@ -6,7 +6,8 @@ use axum::{
     Json,
     body::Body,
     extract::{FromRequestParts, State},
-    http::{StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
 };
 use piecework_api::{
     accounts::Scope,
@@ -33,7 +34,11 @@ use crate::{
     calls::logs as job_logs,
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
-    functions::{self, Live, budget, deploy, keeping, sinks, traffic},
+    functions::{
+        self, Live, budget,
+        condition::{self, Condition},
+        deploy, keeping, sinks, traffic, update,
+    },
     http::views,
 };
 
@@ -71,6 +76,7 @@ impl FromRequestParts<Arc<Controller>> for MayDeploy {
 
     async fn from_request_parts(parts: &mut Parts, controller: &Arc<Controller>) -> HttpResult<Self> {
         let (caller, live) = own(parts, controller, Scope::Deploy).await?;
+        caller.needs_developer()?;
         Ok(Self { caller, live })
     }
 }
@@ -82,11 +88,21 @@ pub(super) async fn create(
     State(controller): Shared,
     authenticated: Authenticated,
     body: Body,
-) -> HttpResult<Created<FunctionView>> {
+) -> HttpResult<Response> {
     let caller = authenticated.with(Scope::Deploy)?;
+    caller.needs_developer()?;
     let body: CreateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
     let live = deploy::create(&controller.functions, caller, body).await?;
-    Ok(Created(views::function(&controller, &live).await?))
+    let mut view = views::function(&controller, &live).await?;
+    view.deployed_version = Some(view.version);
+    Ok(tagged(&live, Created(view)))
+}
+
+/// With the `ETag` that a change can name in `If-Match`.
+fn tagged(live: &Live, answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    response.headers_mut().insert(header::ETAG, condition::header(live));
+    response
 }
 
 /// Lists the caller's functions.
@@ -110,19 +126,20 @@ pub(super) async fn list(
         },
         None => None,
     };
-    let wanted = |name: &FunctionName| query.name.as_ref().is_none_or(|part| name.as_str().contains(part));
+    let part = query.name.as_deref().unwrap_or_default();
     if query.deleted == Some(true) {
-        return Ok(Json(deleted(&controller, caller, wanted).await?));
+        return Ok(Json(deleted(&controller, caller, part).await?));
     }
     let mut items = Vec::new();
     loop {
         let page = controller
             .ground
             .store
-            .list_functions(caller.account, after.as_ref(), limit - items.len() as u32)
+            .list_functions(caller.account, part, after.as_ref(), limit - items.len() as u32)
             .await
             .map_err(store)?;
-        for function in page.items.into_iter().filter(|function| wanted(&function.name)) {
+        for function in page.items {
+            // One that was deleted in this moment leaves its place to the next.
             if let Some(live) = functions::by_id(&controller.functions, function.id).await? {
                 items.push(views::function(&controller, &live).await?);
             }
@@ -138,14 +155,10 @@ pub(super) async fn list(
     }))
 }
 
-async fn deleted(
-    controller: &Controller,
-    caller: &Caller,
-    wanted: impl Fn(&FunctionName) -> bool,
-) -> Answer<List<FunctionView>> {
+async fn deleted(controller: &Controller, caller: &Caller, part: &str) -> Answer<List<FunctionView>> {
     let mut items = Vec::new();
     for (function, deleted_at_ms) in functions::deleted(&controller.functions, caller).await? {
-        if wanted(&function.name) {
+        if function.name.as_str().contains(part) {
             let live = functions::ready_unkept(&controller.functions, function).await?;
             let mut view = views::function(controller, &live).await?;
             view.deleted_at = Some(timestamp(deleted_at_ms));
@@ -155,41 +168,61 @@ async fn deleted(
     Ok(List::all(items))
 }
 
-/// Shows a function, by name or id.
-#[utoipa::path(get, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)), responses(
-    (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
-pub(super) async fn show(State(controller): Shared, MayView { live, .. }: MayView) -> HttpResult<Json<FunctionView>> {
-    Ok(Json(views::function(&controller, &live).await?))
+/// Shows a function, by name or id. `If-None-Match` with the `ETag` of an earlier response: 304 if nothing has changed.
+#[utoipa::path(get, path = routes::FUNCTION, tag = "functions",
+    params(("id" = String, Path), ("If-None-Match" = Option<String>, Header)), responses(
+    (status = 200, body = FunctionView), (status = 304), (status = "default", body = ErrorBody)))]
+pub(super) async fn show(
+    State(controller): Shared,
+    MayView { live, .. }: MayView,
+    headers: HeaderMap,
+) -> HttpResult<Response> {
+    if condition::is_known(&headers, &live) {
+        return Ok(tagged(&live, StatusCode::NOT_MODIFIED));
+    }
+    let view = views::function(&controller, &live).await?;
+    Ok(tagged(&live, Json(view)))
 }
 
-/// Creates a new version of a function.
-#[utoipa::path(put, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path)),
+/// Creates a new version of a function, or changes only what its versions share. `If-Match` with the `ETag` of an earlier
+/// response: 412 if the function has changed since.
+#[utoipa::path(put, path = routes::FUNCTION, tag = "functions",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
     request_body = UpdateFunction, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn update(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
+    headers: HeaderMap,
     body: Body,
-) -> HttpResult<Json<FunctionView>> {
+) -> HttpResult<Response> {
     let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
-    let live = deploy::update(&controller.functions, &caller, &live, body).await?;
-    Ok(Json(views::function(&controller, &live).await?))
+    let asked = (body, &Condition::of(&headers));
+    let (live, deployed) = update::update(&controller.functions, &caller, &live, asked).await?;
+    let mut view = views::function(&controller, &live).await?;
+    view.deployed_version = deployed;
+    Ok(tagged(&live, Json(view)))
 }
 
 /// Deletes a function. Its jobs stay on record. With `for_good` it cannot be restored and its versions are gone at once, also
-/// where it was deleted before.
-#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions", params(("id" = String, Path), DeleteQuery), responses(
+/// where it was deleted before. `If-Match` as for a change.
+#[utoipa::path(delete, path = routes::FUNCTION, tag = "functions",
+    params(("id" = String, Path), DeleteQuery, ("If-Match" = Option<String>, Header)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(super) async fn remove(
     State(controller): Shared,
     authenticated: Authenticated,
     Path(id): Path<String>,
     Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
 ) -> HttpResult<StatusCode> {
     let caller = authenticated.with(Scope::Deploy)?;
     let functions = &controller.functions;
     let deleted = match functions::own(functions, caller, &id).await {
-        Ok(live) => deploy::delete(functions, caller, &live, query.for_good).await,
+        Ok(live) => {
+            let condition = Condition::of(&headers);
+            deploy::delete(functions, caller, &live, (query.for_good, &condition)).await
+        }
         Err(refused) if query.for_good && refused.code == Code::FunctionNotFound => {
             keeping::delete_for_good(functions, caller, &id).await
         }
@@ -223,18 +256,22 @@ pub(super) async fn versions(
     Ok(Json(List { items: views, next }))
 }
 
-/// Makes an older version live again.
-#[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions", params(("id" = String, Path)),
+/// Makes an older version live again. `If-Match` as for a change.
+#[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header)),
     request_body = Rollback, responses(
     (status = 200, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn rollback(
     State(controller): Shared,
     MayDeploy { caller, live }: MayDeploy,
+    headers: HeaderMap,
     body: Body,
-) -> HttpResult<Json<FunctionView>> {
+) -> HttpResult<Response> {
     let body: Rollback = read_body(body, BODY_BYTES_MAX).await?;
-    let live = deploy::rollback(&controller.functions, &caller, &live, body.version).await?;
-    Ok(Json(views::function(&controller, &live).await?))
+    let asked = (body.version, &Condition::of(&headers));
+    let live = update::rollback(&controller.functions, &caller, &live, asked).await?;
+    let view = views::function(&controller, &live).await?;
+    Ok(tagged(&live, Json(view)))
 }
 
 /// As it is after a change.
@@ -384,6 +421,7 @@ pub(super) async fn quote(State(controller): Shared, MayView { caller, live }: M
     let filter = JobFilter {
         developer: caller.account,
         function: Some(live.function.id),
+        state: None,
         before: None,
         limit: QUOTE_JOBS,
     };
@@ -429,6 +467,7 @@ pub(super) async fn logs(
     let filter = JobFilter {
         developer: caller.account,
         function: Some(live.function.id),
+        state: None,
         before: None,
         limit: query.limit.unwrap_or(LOGS_DEFAULT).clamp(1, LOGS_MAX),
     };

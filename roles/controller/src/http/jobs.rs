@@ -32,8 +32,6 @@ use crate::{
 };
 
 const WAIT_MS_MAX: u32 = 60_000;
-/// Pages of jobs read for one page of a rare state; the cursor goes on from there.
-const PAGES_SEARCHED_MAX: u32 = 20;
 
 fn not_found<T>(id: &str) -> Answer<T> {
     refuse(Code::JobNotFound, format!("you have no job with the id `{id}`"))
@@ -96,35 +94,29 @@ pub(super) async fn list(
         cursor: None,
     }
     .limit();
-    let mut filter = JobFilter {
+    let filter = JobFilter {
         developer: caller.account,
         function,
+        state,
         before,
         limit,
     };
-    let mut items = Vec::new();
-    'search: for _ in 0..PAGES_SEARCHED_MAX {
-        // Before the store is asked: a job that ends in between is in both, not in neither.
-        let flying = flying(&controller, &filter);
-        let page = controller.ground.store.list_jobs(&filter).await.map_err(store)?;
-        filter.before = page.next;
-        let jobs = merged(flying, page);
-        for (index, job) in jobs.iter().enumerate() {
-            if state.is_none_or(|state| job.state == state) {
-                items.push(views::job(&controller, job).await?);
-            }
-            if items.len() == limit as usize && index + 1 < jobs.len() {
-                filter.before = Some(job.id);
-                break 'search;
-            }
-        }
-        if filter.before.is_none() || items.len() == limit as usize {
-            break;
-        }
+    // Before the store is asked: a job that ends in between is in both, not in neither.
+    let flying = flying(&controller, &filter);
+    let page = controller.ground.store.list_jobs(&filter).await.map_err(store)?;
+    let mut next = page.next;
+    let mut jobs = merged(flying, page);
+    if jobs.len() > limit as usize {
+        jobs.truncate(limit as usize);
+        next = jobs.last().map(|job| job.id);
+    }
+    let mut items = Vec::with_capacity(jobs.len());
+    for job in &jobs {
+        items.push(views::job(&controller, job).await?);
     }
     Ok(Json(List {
         items,
-        next: filter.before.map(|id| id.to_string()),
+        next: next.map(|id| id.to_string()),
     }))
 }
 
@@ -132,6 +124,7 @@ fn flying(controller: &Controller, filter: &JobFilter) -> Vec<Job> {
     controller.calls.inflight.list(|job| {
         job.developer == filter.developer
             && filter.function.is_none_or(|function| job.function == function)
+            && filter.state.is_none_or(|state| job.state == state)
             && filter.before.is_none_or(|before| job.id < before)
     })
 }

@@ -21,7 +21,7 @@ use crate::{
     },
     clock::timestamp,
     codecs,
-    failure::{chain, refusal, refuse, store},
+    failure::{self, chain, refusal, refuse, store},
     money::statements,
     providers::seen::Seen,
 };
@@ -101,7 +101,7 @@ pub(super) async fn statement(
         cursor: None,
     }
     .limit();
-    let (before, mut posted) = match &query.cursor {
+    let (mut before, mut posted) = match &query.cursor {
         Some(cursor) => statement_cursor(cursor)?,
         None => (
             None,
@@ -109,26 +109,44 @@ pub(super) async fn statement(
         ),
     };
     let space = statements::statement_space(caller.account);
-    let page = controller
-        .ground
-        .store
-        .list_values(&space, "", before.as_deref(), limit)
-        .await
-        .map_err(store)?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for (_, bytes) in page.items {
-        let line: statements::Line = codecs::from_json(&bytes)?;
-        let at = timestamp(line.at_ms);
-        if query.from.is_none_or(|from| at >= from) && query.to.is_none_or(|to| at < to) {
-            items.push(statement_line(&controller, &line, posted).await?);
+    let store = &controller.ground.store;
+    let mut items = Vec::new();
+    'pages: for _ in 0..STATEMENT_PAGES_MAX {
+        let page = store
+            .list_values(&space, "", before.as_deref(), limit)
+            .await
+            .map_err(failure::store)?;
+        before = page.next;
+        let last = page.items.len().saturating_sub(1);
+        for (nth, (key, bytes)) in page.items.into_iter().enumerate() {
+            let line: statements::Line = codecs::from_json(&bytes)?;
+            let at = timestamp(line.at_ms);
+            if query.from.is_some_and(|from| at < from) {
+                // Newest first: all others are older.
+                before = None;
+                break 'pages;
+            }
+            if query.to.is_none_or(|to| at < to) {
+                items.push(statement_line(&controller, &line, posted).await?);
+            }
+            posted = Credits(posted.0 - line.amount.0);
+            if items.len() == limit as usize {
+                before = before.or((nth < last).then_some(key.clone())).map(|_| key);
+                break 'pages;
+            }
         }
-        posted = Credits(posted.0 - line.amount.0);
+        if before.is_none() {
+            break;
+        }
     }
     Ok(Json(List {
         items,
-        next: page.next.map(|key| format!("{key}.{posted}")),
+        next: before.map(|key| format!("{key}.{posted}")),
     }))
 }
+
+/// Pages of the statement that are read for one page of a time: what is passed over is read quickly, and not without end.
+const STATEMENT_PAGES_MAX: u32 = 200;
 
 /// `key.posted`: where the next page begins and what was owned there.
 fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
@@ -171,7 +189,7 @@ pub(super) async fn offers(
     Query(query): Query<PageQuery>,
 ) -> HttpResult<Json<List<OfferView>>> {
     let mut items = Vec::new();
-    for seen in controller.providers.all().iter() {
+    for seen in controller.providers.all().iter().filter(|seen| seen.is_listed()) {
         let profile = seen.link.profile();
         let key = Key::Offer(profile.account);
         if let Some(Value::Offer(offer)) = controller.ground.chain.get(&key).await.map_err(chain)? {
@@ -193,7 +211,7 @@ pub(super) async fn offers(
     page(items, &query, |offer| offer.provider_id.to_string())
 }
 
-/// Lists the providers that this controller knows.
+/// Lists the providers that this controller knows; those that left are listed for an hour.
 #[utoipa::path(get, path = routes::PROVIDERS, tag = "ledger", params(PageQuery), responses(
     (status = 200, body = List<ProviderView>), (status = "default", body = ErrorBody)))]
 pub(super) async fn providers(
@@ -203,7 +221,7 @@ pub(super) async fn providers(
 ) -> HttpResult<Json<List<ProviderView>>> {
     authenticated.with(Scope::View)?;
     let mut items = Vec::new();
-    for seen in controller.providers.all().iter() {
+    for seen in controller.providers.all().iter().filter(|seen| seen.is_listed()) {
         items.push(provider_view(&controller, seen).await?);
     }
     page(items, &query, |provider| provider.id.to_string())

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod cors;
 mod door;
 mod event;
 mod events;
@@ -19,6 +20,7 @@ mod space;
 mod streaming;
 #[cfg(test)]
 mod tests;
+mod triggers;
 pub(crate) mod views;
 
 use std::sync::Arc;
@@ -105,6 +107,9 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(functions::restore))
         .routes(routes!(functions::quote))
         .routes(routes!(functions::logs))
+        .routes(routes!(triggers::list))
+        .routes(routes!(triggers::set, triggers::remove))
+        .routes(routes!(triggers::all))
         .routes(routes!(execute::execute))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
@@ -131,6 +136,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::create_token, accounts::list_tokens))
         .routes(routes!(accounts::delete_token))
         .routes(routes!(accounts::invite))
+        .routes(routes!(accounts::accept_invite))
         .routes(routes!(ledger::transfer))
         .routes(routes!(ledger::statement))
         .routes(routes!(ledger::offers))

@@ -66,19 +66,55 @@ impl Origins {
     }
 }
 
-/// What would speak for the platform, or for all functions, where functions share its origin.
-const SHARED_FORBIDDEN: [&str; 11] = [
-    "set-cookie",
-    "set-cookie2",
-    "strict-transport-security",
+/// What would speak for the platform, or for all functions, where functions share its origin: what a browser keeps for the
+/// origin, or does to more than this answer. `www-authenticate` would have a password that was typed for one function sent to
+/// the next.
+const SHARED_FORBIDDEN: [&str; 27] = [
+    "accept-ch",
+    "accept-ch-lifetime",
+    "activate-storage-access",
     "alt-svc",
-    "public-key-pins",
-    "refresh",
-    "service-worker-allowed",
+    "authentication-info",
     CLEAR_SITE_DATA,
+    "content-security-policy-report-only",
+    "critical-ch",
+    "document-isolation-policy",
+    "expect-ct",
     "nel",
+    "observe-browsing-topics",
+    "origin-agent-cluster",
+    "origin-trial",
+    "public-key-pins",
+    "public-key-pins-report-only",
+    "refresh",
     "report-to",
     "reporting-endpoints",
+    "service-worker-allowed",
+    "set-cookie",
+    "set-cookie2",
+    "set-login",
+    "speculation-rules",
+    "strict-transport-security",
+    "use-as-dictionary",
+    "www-authenticate",
+];
+/// What speaks to a proxy in front of the platform, or to the next hop, and not to the caller: some have a proxy send a file of
+/// its own, or what another server says, in place of the answer.
+const FOR_PROXIES: [&str; 14] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authentication-info",
+    "proxy-connection",
+    "x-accel-charset",
+    "x-accel-expires",
+    "x-accel-limit-rate",
+    "x-accel-redirect",
+    "x-lighttpd-send-file",
+    "x-lighttpd-send-tempfile",
+    "x-litespeed-location",
+    "x-reproxy-url",
+    "x-sendfile",
+    "x-sendfile-type",
 ];
 const CLEAR_SITE_DATA: &str = "clear-site-data";
 /// A page may run scripts, but in an origin that nobody else has: it reads nothing of the platform's and keeps nothing.
@@ -86,7 +122,7 @@ const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox allow-scripts all
 
 /// Takes from an answer at the plain path what a function may not say there.
 pub(super) fn share(headers: &mut HeaderMap) {
-    for name in SHARED_FORBIDDEN {
+    for name in SHARED_FORBIDDEN.into_iter().chain(FOR_PROXIES) {
         headers.remove(name);
     }
     headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
@@ -96,7 +132,9 @@ pub(super) fn share(headers: &mut HeaderMap) {
 /// Takes from an answer at the function's own origin what reaches beyond it: a browser clears, and may set, cookies for all
 /// of the host above.
 pub(super) fn keep_apart(headers: &mut HeaderMap) {
-    headers.remove(CLEAR_SITE_DATA);
+    for name in FOR_PROXIES.into_iter().chain([CLEAR_SITE_DATA]) {
+        headers.remove(name);
+    }
     if !headers.contains_key(header::SET_COOKIE) {
         return;
     }
@@ -184,6 +222,10 @@ mod tests {
             ("alt-svc", "h2=\"evil:443\""),
             ("content-security-policy", "default-src *"),
             ("x-content-type-options", "sniff"),
+            ("www-authenticate", "Basic realm=\"log in\""),
+            ("use-as-dictionary", "match=\"/*\""),
+            ("x-accel-redirect", "/internal/keys"),
+            ("x-sendfile", "/etc/passwd"),
             ("content-type", "text/html"),
             ("etag", "1"),
         ]);
@@ -222,8 +264,13 @@ mod tests {
             ("set-cookie", "domain=3"),
             ("clear-site-data", "\"*\""),
             ("service-worker-allowed", "/"),
+            ("www-authenticate", "Basic"),
+            ("x-accel-redirect", "/internal/keys"),
+            ("keep-alive", "timeout=1000"),
         ]);
         keep_apart(&mut set);
+        assert!(!set.contains_key("x-accel-redirect") && !set.contains_key("keep-alive"));
+        assert!(set.contains_key("www-authenticate"), "its own");
         let cookies: Vec<&str> = set
             .get_all("set-cookie")
             .iter()

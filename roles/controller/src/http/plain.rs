@@ -17,7 +17,7 @@ use piecework_api::{
 use piecework_model::{Code, FunctionName, OwnerName};
 
 use super::{
-    Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared,
+    Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared, cors,
     event::{self, EventBody, Target},
     execute, origin, streaming,
 };
@@ -30,7 +30,7 @@ use crate::{
         upload::{self, Upload},
     },
     failure::{failed, refusal},
-    functions,
+    functions::{self, Live},
 };
 
 /// An event as JSON: a body as base64 with all headers fits. A text of control characters grows sixfold, and would be more
@@ -76,20 +76,21 @@ pub(super) async fn at_own_origin(
     response
 }
 
+fn missing(target: &Target<'_>) -> Box<piecework_api::errors::Refusal> {
+    let (owner, name) = (&target.owner, &target.name);
+    refusal(
+        Code::FunctionNotFound,
+        format!("there is no function {owner}/{name} that you may call"),
+    )
+}
+
 async fn respond(
     controller: &Arc<Controller>,
     anyone: &Anyone,
     target: Target<'_>,
     request: Request,
 ) -> HttpResult<Response> {
-    let (parts, body) = request.into_parts();
-    let missing = || {
-        let (owner, name) = (&target.owner, &target.name);
-        refusal(
-            Code::FunctionNotFound,
-            format!("there is no function {owner}/{name} that you may call"),
-        )
-    };
+    let missing = || missing(&target);
     let (Ok(owner_name), Ok(function_name)) = (target.owner.parse(), target.name.parse()) else {
         return Err(missing().into());
     };
@@ -99,6 +100,29 @@ async fn respond(
         Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(anyone, missing())),
         Err(other) => return Err(other.into()),
     };
+    let cors = live.function.policy.cors.clone();
+    let Some(cors) = cors else {
+        return run(controller, anyone, (target, live), request).await;
+    };
+    if cors::is_preflight(request.method(), request.headers()) {
+        // A browser sends it without a token, and it says no more than the answer to the call would.
+        rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
+        return Ok(cors::preflight(&cors, request.headers()).into_response());
+    }
+    let asked = request.headers().clone();
+    let mut response = run(controller, anyone, (target, live), request).await.into_response();
+    cors::permit(&cors, &asked, response.headers_mut());
+    Ok(response)
+}
+
+async fn run(
+    controller: &Arc<Controller>,
+    anyone: &Anyone,
+    (target, live): (Target<'_>, Arc<Live>),
+    request: Request,
+) -> HttpResult<Response> {
+    let (parts, body) = request.into_parts();
+    let missing = || missing(&target);
     if !live.function.public {
         match &anyone.0 {
             Some(caller) if caller.account == live.function.owner => caller.needs(Scope::Invoke)?,

@@ -42,6 +42,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         name: function.name.to_string(),
         owner: function.owner_name.to_string(),
         version: version.version,
+        deployed_version: None,
         language: version.language,
         status: match &quarantine {
             _ if function.policy.stopped => FunctionStatus::Stopped,
@@ -62,6 +63,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         secret_names: version.secret_names.clone(),
         packages: version.packages.clone(),
         public: function.public,
+        cors: function.policy.cors.as_ref().map(crate::functions::cors::shown),
         concurrency: function.concurrency,
         strict: version.strict,
         egress: version.egress.clone().into(),
@@ -147,7 +149,8 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         provider,
         sandbox: job.backend.map(|backend| backend.to_string()),
         state: job.state,
-        cold: job.cold,
+        // Only a run names its backend.
+        cold: job.backend.map(|_| job.cold),
         created_at: timestamp(job.created_at_ms),
         queued_ms: shown::ms(job.queued_us),
         pull_ms: shown::ms(job.pull_us),

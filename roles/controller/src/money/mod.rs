@@ -15,6 +15,7 @@ pub(crate) mod settle;
 pub(crate) mod statements;
 #[cfg(test)]
 pub(crate) mod tests;
+mod waiting;
 pub(crate) mod withheld;
 
 use std::sync::Arc;

@@ -11,7 +11,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dashmap::DashMap;
 use moka::sync::Cache as Moka;
 use parking_lot::Mutex;
 use piecework_api::{
@@ -33,7 +32,12 @@ use crate::{
     clock::{now_ms, timestamp},
     codecs,
     failure::{refuse, store},
-    money::{Money, leases::Lane, outbox::Outgoing},
+    money::{
+        Money,
+        leases::Lane,
+        outbox::Outgoing,
+        waiting::{Since, Waiting},
+    },
     providers::standings,
 };
 
@@ -42,7 +46,7 @@ const SPACE: &str = "held";
 
 /// What waits for a decision, and what is usual.
 pub(crate) struct Withheld {
-    held: DashMap<JobId, Payable>,
+    held: Waiting<Payable>,
     usages: Moka<(FunctionId, u32), Arc<Mutex<Usage>>>,
 }
 
@@ -52,7 +56,7 @@ const USAGES_MAX: u64 = 5_000;
 impl Default for Withheld {
     fn default() -> Self {
         Self {
-            held: DashMap::new(),
+            held: Waiting::default(),
             usages: Moka::new(USAGES_MAX),
         }
     }
@@ -91,6 +95,15 @@ struct Record {
 enum State {
     Held,
     Refused,
+}
+
+impl Record {
+    fn since(&self) -> Since {
+        Since {
+            developer: self.developer,
+            at_ms: self.since_ms,
+        }
+    }
 }
 
 impl Payable {
@@ -154,10 +167,22 @@ pub(crate) async fn pay_if_usual(money: &Money, payable: Payable) {
     };
     let record = payable.record(State::Held, in_words(&outlier));
     match hold(money, &record).await {
-        Ok(()) => {
-            money.withheld.held.insert(record.job, payable);
-        }
+        Ok(()) => keep(money, record.since(), payable).await,
         Err(refusal) => unlooked(money, payable, &refusal),
+    }
+}
+
+/// Holds it; where its developer has too many, the oldest is paid.
+async fn keep(money: &Money, since: Since, payable: Payable) {
+    let job = payable.outgoing.receipt.job;
+    let Some(oldest) = money.withheld.held.add(job, since, payable) else {
+        return;
+    };
+    if let Some((since, payable)) = money.withheld.held.take(oldest) {
+        tracing::warn!(job = %oldest, "paying a held receipt because too many of its developer are held");
+        if let Err(refusal) = release(money, since, payable).await {
+            tracing::error!(job = %oldest, %refusal, "paying a held receipt failed; it is held on");
+        }
     }
 }
 
@@ -211,6 +236,7 @@ async fn usage(money: &Money, version: (FunctionId, u32)) -> Answer<Arc<Mutex<Us
     let filter = JobFilter {
         developer: function.owner,
         function: Some(version.0),
+        state: None,
         before: None,
         limit: 100,
     };
@@ -279,17 +305,17 @@ pub(crate) async fn take_up(money: &Money, job: &Job) -> Answer<Option<Outgoing>
         let lease = payable.outgoing.receipt.lease;
         money.leases.commit_earlier(lease, job.price_ucr);
     };
-    match record_of(money, job.id).await?.map(|record| record.state) {
-        None => {
+    let Some(record) = record_of(money, job.id).await? else {
+        committed();
+        return Ok(Some(payable.outgoing));
+    };
+    match record.state {
+        State::Held => {
             committed();
-            Ok(Some(payable.outgoing))
-        }
-        Some(State::Held) => {
-            committed();
-            money.withheld.held.insert(job.id, payable);
+            money.withheld.held.add(job.id, record.since(), payable);
             Ok(None)
         }
-        Some(State::Refused) => Ok(None),
+        State::Refused => Ok(None),
     }
 }
 
@@ -346,18 +372,18 @@ fn held_for_ms(money: &Money) -> u64 {
 /// An operator's decision. Refuses with `receipt.not_held`. Where it cannot be written down it is not made: the receipt is
 /// held as before.
 pub(crate) async fn decide(money: &Money, operator: AccountId, job: JobId, decision: Decision) -> Answer<()> {
-    let Some((_, payable)) = money.withheld.held.remove(&job) else {
+    let Some((since, payable)) = money.withheld.held.take(job) else {
         return refuse(Code::ReceiptNotHeld, "no receipt of this job waits for a decision");
     };
     let provider = payable.outgoing.receipt.provider;
     let verb = match decision {
         Decision::Release => {
-            release(money, payable).await?;
+            release(money, since, payable).await?;
             "released"
         }
         Decision::Refuse => {
             if let Err(refusal) = refuse_payment(money, &payable, "an operator refused it").await {
-                money.withheld.held.insert(job, payable);
+                money.withheld.held.add(job, since, payable);
                 return Err(refusal);
             }
             standings::note(&money.providers, provider, Finding::Overclaimed).await;
@@ -379,23 +405,24 @@ pub(crate) async fn lost(money: &Money, job: JobId, reason: &str) -> Answer<()> 
 
 /// Pays what is held of one lease: it closes.
 pub(crate) async fn release_of(money: &Money, lease: LeaseId) -> Answer<()> {
-    let held = money.withheld.held.iter();
-    let of_lease = held.filter(|entry| entry.outgoing.receipt.lease == lease);
-    let jobs: Vec<JobId> = of_lease.map(|entry| *entry.key()).collect();
-    for job in jobs {
-        if let Some((_, payable)) = money.withheld.held.remove(&job) {
+    for job in money
+        .withheld
+        .held
+        .which(|payable| payable.outgoing.receipt.lease == lease)
+    {
+        if let Some((since, payable)) = money.withheld.held.take(job) {
             tracing::info!(%job, %lease, "paying a held receipt because its lease is closing");
-            release(money, payable).await?;
+            release(money, since, payable).await?;
         }
     }
     Ok(())
 }
 
 /// Pays what was held; holds it as before where it is not written down that it is not.
-async fn release(money: &Money, payable: Payable) -> Answer<()> {
+async fn release(money: &Money, since: Since, payable: Payable) -> Answer<()> {
     let job = payable.outgoing.receipt.job;
     if let Err(failure) = money.ground.store.take_value(SPACE, &job.to_string()).await {
-        money.withheld.held.insert(job, payable);
+        money.withheld.held.add(job, since, payable);
         return Err(store(failure));
     }
     match usage(money, payable.function).await {
@@ -417,17 +444,10 @@ pub(crate) async fn run(money: Arc<Money>) {
 }
 
 async fn release_overdue(money: &Money) -> Answer<()> {
-    let jobs: Vec<JobId> = money.withheld.held.iter().map(|entry| *entry.key()).collect();
-    for job in jobs {
-        let Some(record) = record_of(money, job).await? else {
-            continue;
-        };
-        if record.since_ms.saturating_add(held_for_ms(money)) > now_ms() {
-            continue;
-        }
-        if let Some((_, payable)) = money.withheld.held.remove(&job) {
+    for job in money.withheld.held.since(now_ms().saturating_sub(held_for_ms(money))) {
+        if let Some((since, payable)) = money.withheld.held.take(job) {
             tracing::info!(%job, "paying a held receipt because nobody decided in time");
-            release(money, payable).await?;
+            release(money, since, payable).await?;
         }
     }
     Ok(())

@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 
 use crate::providers::standings::Known;
 
+/// How long a provider that left is listed: an hour.
+const LEFT_LISTED_MS: u64 = 3_600_000;
+
 /// The providers that are here, and those that were: one that went away says why it gets no jobs.
 #[derive(Default)]
 pub(crate) struct Present {
@@ -121,6 +124,11 @@ impl Seen {
             (true, false, true) => ProviderState::Paused,
             (true, false, false) => ProviderState::Ready,
         }
+    }
+
+    /// One that left is shown for a while, so that whoever misses it sees when it went.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.link.is_linked() || self.link.silent_ms() < LEFT_LISTED_MS
     }
 
     pub(crate) fn job_begins(&self, memory_bytes: u64) {

@@ -45,7 +45,7 @@ use piecework_api::{
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::{Code, PublicKey, SecretKey};
-use piecework_serve::{Caller, Crowd, Door, Limits, Member};
+use piecework_serve::{Caller, Crowd, Door, Limits, Member, Proxies};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
@@ -213,7 +213,7 @@ pub fn description() -> OpenApiRouter {
 struct Document;
 
 /// Serves a peer's API on an address of its own until the explorer's shutdown.
-pub async fn serve(door: impl Into<Door>, explorer: Arc<Explorer>, limits: Limits) -> io::Result<()> {
+pub async fn serve(door: impl Into<Door>, explorer: Arc<Explorer>, limits: (Limits, Proxies)) -> io::Result<()> {
     let shutdown = explorer.shutdown.clone();
     serve_until(door, explorer, limits, async move { shutdown.cancelled().await }).await
 }
@@ -221,7 +221,7 @@ pub async fn serve(door: impl Into<Door>, explorer: Arc<Explorer>, limits: Limit
 async fn serve_until(
     door: impl Into<Door>,
     explorer: Arc<Explorer>,
-    limits: Limits,
+    limits: (Limits, Proxies),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())

@@ -7,7 +7,7 @@ use piecework_api::{
     ledger::SubmitTransaction,
 };
 use piecework_ledger::{Action, PutOffer, Register, Resources, SignedTransaction, Transaction};
-use piecework_model::{AccountId, Domain, NetworkId, OwnerName, PublicKey, Role, SecretKey, Signature};
+use piecework_model::{AccountId, Code, Domain, NetworkId, OwnerName, PublicKey, Role, SecretKey, Signature};
 use piecework_queue::{Profile, ProviderLink as _};
 
 use super::{Failure, Home};
@@ -79,7 +79,14 @@ pub async fn enrol(
         invite: newcomer.invite.map(str::to_owned),
         ..CreateAccount::default()
     };
-    let account = client.create_account(&body).await.map_err(Failure::Account)?;
+    let account = client.create_account(&body).await.map_err(|error| match &error {
+        ClientError::Refused { refusal, .. }
+            if refusal.code.is_one_of(&[Code::AccountExists, Code::AccountNameTaken]) =>
+        {
+            Failure::NameTaken(name.to_string())
+        }
+        _ => Failure::Account(error),
+    })?;
     if let Some((owner, _)) = owner {
         newcomer.home.set_owner(owner)?;
     }
@@ -111,16 +118,33 @@ pub fn offer(profile: &Profile, disk_bytes: u64, height: u64) -> PutOffer {
     }
 }
 
-/// Puts the offer on the ledger, unless it stands there as it is.
+/// Puts the offer on the ledger, unless it stands there as it is. Where the account's credits do not cover the deposit, an invite
+/// that was not used to register brings some.
 pub async fn publish(
+    (client, invite): (&Client, Option<&str>),
+    key: &SecretKey,
+    network: NetworkId,
+    (provider, disk_bytes): (&Provider, u64),
+) -> Result<(), Failure> {
+    let client = logged_in(client, key, network, &provider.profile().name).await?;
+    match (offered(&client, key, network, (provider, disk_bytes)).await, invite) {
+        (Err(Failure::Offer(ClientError::Refused { refusal, .. })), Some(invite))
+            if refusal.code == Code::OfferDeposit =>
+        {
+            client.accept_invite(invite).await.map_err(Failure::Invite)?;
+            offered(&client, key, network, (provider, disk_bytes)).await
+        }
+        (done, _) => done,
+    }
+}
+
+async fn offered(
     client: &Client,
     key: &SecretKey,
     network: NetworkId,
-    provider: &Provider,
-    disk_bytes: u64,
+    (provider, disk_bytes): (&Provider, u64),
 ) -> Result<(), Failure> {
     let profile = provider.profile();
-    let client = logged_in(client, key, network, &profile.name).await?;
     let account: AccountView = client.own_account().await?;
     let offers = client.offers(&Default::default()).await?;
     let stands = offers.items.iter().any(|offer| {

@@ -42,6 +42,12 @@ pub enum Failure {
     #[error("cannot create the account")]
     Account(#[source] ClientError),
     #[error(
+        "another account has the name `{0}`; add --name with a name of this computer's own. If this computer joined before, use its --data directory, which holds its key"
+    )]
+    NameTaken(String),
+    #[error("the account is there, but it has no credits for the offer's deposit, and the invite cannot be accepted")]
+    Invite(#[source] ClientError),
+    #[error(
         "the offer was refused; its deposit comes from the credits of the invite (`piecework invite --role provider`)"
     )]
     Offer(#[source] ClientError),
@@ -128,6 +134,8 @@ pub async fn watch(agent: Arc<Agent>, mut up: impl FnMut()) {
 pub async fn drained(provider: &Provider, agent: &Agent, stop: impl Future<Output = ()>, say: &Say) {
     const PATIENCE: Duration = Duration::from_secs(30);
     const POLL: Duration = Duration::from_millis(50);
+    /// A controller settles every half second.
+    const SEALED_WITHIN: Duration = Duration::from_secs(5);
     stop.await;
     provider.drain();
     if agent.orders() > 0 {
@@ -140,6 +148,18 @@ pub async fn drained(provider: &Provider, agent: &Agent, stop: impl Future<Outpu
     };
     if tokio::time::timeout(PATIENCE, all_done).await.is_err() {
         say("some jobs did not finish; the controller orders them elsewhere");
+    }
+    // Only this provider can seal its receipts, and only what is sealed is paid.
+    let all_sealed = async {
+        while provider.unsealed() > 0 && agent.linked_to().borrow().is_some() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    if tokio::time::timeout(SEALED_WITHIN, all_sealed).await.is_err() {
+        say(&format!(
+            "{} jobs are not paid yet; they are paid after the next start",
+            provider.unsealed()
+        ));
     }
 }
 

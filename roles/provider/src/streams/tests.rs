@@ -152,6 +152,7 @@ async fn provider(does: Does, stream_bytes: u64) -> (Arc<Provider>, Order, tempf
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
+        earned: None,
         collector: None,
         rules: Rules::default(),
         disk: Arc::new(piecework_disk::Unlimited),

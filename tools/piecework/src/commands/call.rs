@@ -4,7 +4,7 @@ use std::{io::Read as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use piecework_api::{
-    Client, Execution,
+    Client, ClientError, Execution,
     execute::{Execute, Executed},
     jobs::JobLogsQuery,
 };
@@ -21,7 +21,7 @@ const JOB_ENDS_WITHIN: Duration = Duration::from_secs(5);
 pub struct Call {
     /// Name or id of the function
     name: String,
-    /// The event: JSON, @FILE, or - for standard input [default: null]
+    /// The event: JSON, @FILE, or - for standard input [default: what is piped in, else null]
     #[arg(value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
     input: Option<String>,
     /// JSON value for `context.parameters`
@@ -41,7 +41,7 @@ pub struct Call {
 impl Call {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let body = Execute {
-            input: event(self.input.as_deref().unwrap_or("null"))?,
+            input: event(self.input.as_deref())?,
             parameters: self
                 .parameters
                 .as_deref()
@@ -87,38 +87,38 @@ impl Call {
         if self.quiet {
             return Ok(());
         }
-        print_logs(client, job).await?;
-        match client.job(job, None).await.map_err(Failure::from) {
+        print_logs(client, job).await;
+        match client.job(job, None).await {
             Ok(view) => {
-                let start = if view.cold { "cold" } else { "warm" };
                 let (took, price) = (show::ms(view.duration_ms), show::ucr(view.price_ucr));
-                eprintln!("{job} {start} {took} {price}");
+                eprintln!("{job} {} {took} {price}", show::start(view.cold));
             }
-            Err(Failure::Refused { refusal, .. }) if refusal.code == Code::AuthScope => eprintln!("{job}"),
-            Err(failure) => return Err(failure),
+            // The answer is there: that its price cannot be shown is no failure of the call.
+            Err(_) => eprintln!("{job}"),
         }
         Ok(())
     }
 
+    /// The answer first: it was paid for, whatever becomes of the rest.
     async fn done(&self, client: &Client, done: &Executed, json: bool) -> Result<(), Failure> {
-        if !self.quiet {
-            print_logs(client, done.job_id).await?;
-            let start = if done.cold { "cold" } else { "warm" };
-            let (took, price) = (show::ms(done.duration_ms), show::ucr(done.price_ucr));
-            eprintln!("{} {start} {took} {price}", done.job_id);
-        }
         if json {
-            show::json(done)
+            show::json(done)?;
         } else {
-            show::text(&format!("{}\n", done.output))
+            show::text(&format!("{}\n", done.output))?;
         }
+        if !self.quiet {
+            print_logs(client, done.job_id).await;
+            let (took, price) = (show::ms(done.duration_ms), show::ucr(done.price_ucr));
+            eprintln!("{} {} {took} {price}", done.job_id, show::start(Some(done.cold)));
+        }
+        Ok(())
     }
 
     async fn failed(&self, client: &Client, failure: Failure) -> Result<(), Failure> {
         if let (Failure::Function(refusal), false) = (&failure, self.quiet)
             && let Some(job) = refusal.job_id
         {
-            print_logs(client, job).await?;
+            print_logs(client, job).await;
         }
         Err(failure)
     }
@@ -136,38 +136,53 @@ async fn why_broken(client: &Client, job: JobId, broken: &reqwest::Error) -> Fai
     }
 }
 
-/// A token that may run but not look has no logs to see: that is no failure of the call.
-async fn print_logs(client: &Client, job: JobId) -> Result<(), Failure> {
-    match client
-        .job_logs(job, &JobLogsQuery::default())
-        .await
-        .map_err(Failure::from)
-    {
+/// That they cannot be shown is no failure of the call. A token that may run but not look has none to see.
+async fn print_logs(client: &Client, job: JobId) {
+    match client.job_logs(job, &JobLogsQuery::default()).await {
         Ok(logs) => {
             let text = logs.text.trim_end_matches('\n');
             if !text.is_empty() {
                 eprintln!("{text}");
             }
-            Ok(())
         }
-        Err(Failure::Refused { refusal, .. }) if refusal.code == Code::AuthScope => Ok(()),
-        Err(failure) => Err(failure),
+        Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::AuthScope => {}
+        Err(error) => eprintln!("the logs cannot be shown: {error}\n  `piecework logs {job}` shows them later"),
     }
 }
 
-fn event(given: &str) -> Result<Box<RawValue>, Failure> {
-    if given == "-" {
-        let mut text = String::new();
-        std::io::stdin()
-            .lock()
-            .read_to_string(&mut text)
-            .context("standard input is not valid UTF-8")?;
-        return value(&text, "standard input");
-    }
+/// Whether somebody pipes something in, or names a file: what is inherited from a terminal, a service or a container is neither.
+fn is_piped() -> bool {
+    use std::os::fd::AsFd as _;
+    let stat = rustix::fs::fstat(std::io::stdin().as_fd());
+    let kind = stat.map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
+    kind.is_ok_and(|kind| matches!(kind, rustix::fs::FileType::Fifo | rustix::fs::FileType::RegularFile))
+}
+
+pub(super) fn event(given: Option<&str>) -> Result<Box<RawValue>, Failure> {
+    let given = match given {
+        Some("-") => {
+            let text = read_input()?;
+            return value(&text, "standard input");
+        }
+        Some(given) => given,
+        None if is_piped() => {
+            let text = read_input()?;
+            let text = if text.trim().is_empty() { "null" } else { &text };
+            return value(text, "standard input");
+        }
+        None => "null",
+    };
     match given.strip_prefix('@') {
         Some(path) => value(&source::read_text(Path::new(path))?, path),
         None => value(given, "the event"),
     }
+}
+
+fn read_input() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().lock().read_to_string(&mut text);
+    read.context("standard input is not valid UTF-8")?;
+    Ok(text)
 }
 
 fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
@@ -184,15 +199,22 @@ mod tests {
 
     #[test]
     fn an_event_is_json_or_a_file_of_json() {
-        assert_eq!(event("{\"a\": 1}").expect("JSON").get(), "{\"a\": 1}");
-        assert_eq!(event("-1").expect("a number").get(), "-1");
+        assert_eq!(event(Some("{\"a\": 1}")).expect("JSON").get(), "{\"a\": 1}");
+        assert_eq!(event(Some("-1")).expect("a number").get(), "-1");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "[1]\n").expect("written");
         assert_eq!(
-            event(&format!("@{}", file.path().display())).expect("a file").get(),
+            event(Some(&format!("@{}", file.path().display())))
+                .expect("a file")
+                .get(),
             "[1]"
         );
-        assert!(event("hello").expect_err("no JSON").to_string().contains("quotes"));
-        assert!(event("@/no/such/file").is_err());
+        assert!(
+            event(Some("hello"))
+                .expect_err("no JSON")
+                .to_string()
+                .contains("quotes")
+        );
+        assert!(event(Some("@/no/such/file")).is_err());
     }
 }

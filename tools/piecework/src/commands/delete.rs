@@ -14,8 +14,18 @@ pub struct Delete {
 
 impl Delete {
     pub async fn run(self) -> Result<(), Failure> {
-        session::connect()?.delete_function(&self.name, self.for_good).await?;
-        eprintln!("deleted {}", self.name);
+        let client = session::connect()?;
+        client.delete_function(&self.name, self.for_good).await?;
+        let name = &self.name;
+        match self.for_good {
+            true => eprintln!(
+                "deleted {name} for good: its versions, variables and secrets are gone; its jobs stay on record"
+            ),
+            false => eprintln!(
+                "deleted {name}; its jobs stay on record. Its versions, variables and secrets are kept for 7 days:\n  \
+                 `piecework restore {name}` brings it back, `piecework delete {name} --for-good` removes them now"
+            ),
+        }
         Ok(())
     }
 }

@@ -1,32 +1,33 @@
 //! `piecework deploy`: a new function, or a new version of one.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use piecework_api::{
     Client,
-    functions::{CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
+    cors::CorsBody,
+    functions::{Changes, CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
+    page::List,
     results::SetResults,
 };
 use piecework_model::{Code, Language};
 
-use crate::{
-    failure::Failure,
-    session, show,
-    source::{self, Source},
-    units,
-};
+use crate::{failure::Failure, session, show, source::Source, target::Target, units};
 
 /// Deploy a file, a folder or inline code; an existing function gets a new version
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
-    /// A .py, .mjs or .js file, a folder with main.py or main.mjs, or - for standard input
-    #[arg(required_unless_present = "code")]
+    /// A .py, .mjs or .js file, a folder with main.py or main.mjs, or - for standard input [default: all functions of the
+    /// project file piecework.toml in this folder or above]
     path: Option<PathBuf>,
     /// Inline code
     #[arg(long, conflicts_with = "path")]
     code: Option<String>,
-    /// Name of the function [default: the name of the file or folder]
+    /// Name of the function [default: the name of the file or folder]; of a project, deploy only this one
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
@@ -51,12 +52,21 @@ pub struct Settings {
     /// Handler: FILE or FILE:FUNCTION [default: main.py:handler, or the default export of main.mjs]
     #[arg(long)]
     pub handler: Option<String>,
-    /// Set an environment variable; may be repeated; replaces all variables of the version before
+    /// Set an environment variable; may be repeated; the others stay as they are
     #[arg(long, value_name = "K=V", value_parser = units::assignment)]
     pub env: Vec<(String, String)>,
-    /// Set a variable that is encrypted at rest and never shown; may be repeated
+    /// Remove an environment variable; may be repeated
+    #[arg(long, value_name = "K")]
+    pub unset_env: Vec<String>,
+    /// Set a variable that is encrypted at rest and never shown; may be repeated; the others stay as they are. Other users of
+    /// this computer can see it while the command runs: `piecework secrets set` reads values from a file or from standard input
     #[arg(long, value_name = "K=V", value_parser = units::assignment)]
     pub secret: Vec<(String, String)>,
+    /// Set the secrets of a file with a line KEY=VALUE for each; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub secrets_from: Option<PathBuf>,
+    #[arg(skip)]
+    pub secrets_read: Vec<(String, String)>,
     /// Maximum number of concurrent runs, 1 to 1000
     #[arg(long, value_name = "N")]
     pub concurrency: Option<u32>,
@@ -69,6 +79,9 @@ pub struct Settings {
     /// Record each job on the ledger before it runs
     #[arg(long)]
     pub strict: bool,
+    /// Record jobs only when they are paid, as usual
+    #[arg(long, conflicts_with = "strict")]
+    pub no_strict: bool,
     /// Allow network access to this host; may be repeated, replaces the whole list; `none` blocks all [default: none]
     #[arg(long, value_name = "HOST:PORT")]
     pub allow: Vec<String>,
@@ -84,6 +97,15 @@ pub struct Settings {
     /// Let anyone call the URL without a token, at your expense
     #[arg(long)]
     pub public: bool,
+    /// Let only you call the URL again
+    #[arg(long, conflicts_with = "public")]
+    pub private: bool,
+    /// Let pages of this origin call the URL, like https://app.example.com, or * for all; may be repeated, replaces the whole
+    /// list; `none` leaves it to the function
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<String>,
+    #[arg(skip)]
+    pub cors_whole: Option<CorsBody>,
     #[command(flatten)]
     pub placement: Placement,
     /// Declare the function deterministic: run this percentage of its jobs twice, at your expense, and compare; 0 turns
@@ -133,36 +155,134 @@ impl Placement {
     }
 }
 
-impl Deploy {
-    pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let progress = spinner("reading");
-        let source = match self.code {
-            Some(code) => source::inline(code, self.settings.language)?,
-            None => source::read(
-                &self.path.expect("clap asks for a path or code"),
-                self.settings.language,
-            )?,
+impl Settings {
+    /// As it is said, or as the ending of the handler's file says.
+    pub fn language(&self) -> Option<Language> {
+        let file = self
+            .handler
+            .as_deref()
+            .map(|handler| handler.split(':').next().unwrap_or(handler));
+        let ending = file.and_then(|file| Path::new(file).extension()?.to_str());
+        self.language.or(match ending {
+            Some("py") => Some(Language::Python),
+            Some("js" | "mjs") => Some(Language::JavaScript),
+            Some(_) | None => None,
+        })
+    }
+
+    /// These, and what they do not say as in `base`.
+    pub fn over(self, base: Self) -> Self {
+        let list = |own: Vec<String>, base| if own.is_empty() { base } else { own };
+        let map = |own: Vec<(String, String)>, base: Vec<(String, String)>| base.into_iter().chain(own).collect();
+        let said = self.public || self.private;
+        let (public, private) = if said {
+            (self.public, self.private)
+        } else {
+            (base.public, base.private)
         };
-        let name = self.name.or_else(|| source.name.clone()).ok_or_else(|| {
-            Failure::usage(
-                "the path does not give a valid function name (1 to 30 characters from a-z, 0-9 and -); add --name",
-            )
-        })?;
-        let client = session::connect()?;
-        progress.set_message(format!("deploying {name} ({})", source.summary));
-        let view = send(&client, &name, source, &self.settings).await;
-        progress.finish_and_clear();
-        let view = view?;
-        if json { show::json(&view) } else { print(&view) }
+        let said = self.strict || self.no_strict;
+        let (strict, no_strict) = if said {
+            (self.strict, self.no_strict)
+        } else {
+            (base.strict, base.no_strict)
+        };
+        Self {
+            language: self.language.or(base.language),
+            timeout: self.timeout.or(base.timeout),
+            memory: self.memory.or(base.memory),
+            sandbox: self.sandbox.or(base.sandbox),
+            handler: self.handler.or(base.handler),
+            env: map(self.env, base.env),
+            unset_env: self.unset_env,
+            secret: map(self.secret, base.secret),
+            secrets_from: self.secrets_from,
+            secrets_read: self.secrets_read,
+            concurrency: self.concurrency.or(base.concurrency),
+            budget: self.budget.or(base.budget),
+            canary: self.canary,
+            strict,
+            no_strict,
+            allow: list(self.allow, base.allow),
+            egress_limit: self.egress_limit.or(base.egress_limit),
+            stream_limit: self.stream_limit.or(base.stream_limit),
+            results: self.results.or(base.results),
+            public,
+            private,
+            cors_whole: base.cors_whole.filter(|_| self.cors.is_empty()),
+            cors: list(self.cors, base.cors),
+            placement: self.placement.over(base.placement),
+            rerun: self.rerun.or(base.rerun),
+        }
     }
 }
 
-/// Creates the function; where the name is taken, makes a new version.
-pub async fn send(client: &Client, name: &str, source: Source, settings: &Settings) -> Result<FunctionView, Failure> {
+impl Placement {
+    fn over(self, base: Self) -> Self {
+        let list = |own: Vec<String>, base| if own.is_empty() { base } else { own };
+        Self {
+            region: self.region.or(base.region),
+            label: list(self.label, base.label),
+            trust: self.trust.or(base.trust),
+            price_cap: self.price_cap.or(base.price_cap),
+            pin: list(self.pin, base.pin),
+            policy: self.policy.or(base.policy),
+        }
+    }
+}
+
+impl Deploy {
+    pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let targets = match self.code {
+            Some(code) => Target::text(code, self.name, self.settings)?,
+            None => Target::all(self.path.as_deref(), self.name, self.settings)?,
+        };
+        let client = session::connect()?;
+        let mut views = Vec::with_capacity(targets.len());
+        for target in &targets {
+            let view = deploy(&client, target).await?;
+            if !json {
+                print(&view)?;
+            }
+            views.push(view);
+        }
+        if !json {
+            return Ok(());
+        }
+        match <[FunctionView; 1]>::try_from(views) {
+            Ok([view]) => show::json(&view),
+            Err(views) => show::json(&List::all(views)),
+        }
+    }
+}
+
+async fn deploy(client: &Client, target: &Target) -> Result<FunctionView, Failure> {
+    let progress = spinner("reading");
+    let source = target.source()?;
+    let name = target.name.clone().or_else(|| source.name.clone()).ok_or_else(|| {
+        Failure::usage(
+            "the path does not give a valid function name (1 to 30 characters from a-z, 0-9 and -); add --name",
+        )
+    })?;
+    progress.set_message(format!("deploying {name} ({})", source.summary));
+    let view = target.send(client, &name, source).await;
+    progress.finish_and_clear();
+    view
+}
+
+/// Creates the function; where the name is taken, makes a new version. `is_known`: whether it is.
+pub async fn send(
+    client: &Client,
+    name: &str,
+    source: Source,
+    (settings, is_known): (&Settings, bool),
+) -> Result<FunctionView, Failure> {
     let create = creation(name, source, settings);
+    if is_known {
+        return Ok(client.update_function(name, &update(create, settings)).await?);
+    }
     match client.create_function(&create).await.map_err(Failure::from) {
         Err(failure) if failure.is_refusal(Code::FunctionExists) => {
-            Ok(client.update_function(name, &update(create, settings.canary)).await?)
+            Ok(client.update_function(name, &update(create, settings)).await?)
         }
         answer => answer,
     }
@@ -181,8 +301,14 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         secrets: variables(&settings.secret),
         sandbox: settings.sandbox.clone(),
         // A flag that is not there keeps what an older version had.
-        strict: settings.strict.then_some(true),
-        public: settings.public.then_some(true),
+        strict: (settings.strict || settings.no_strict).then_some(settings.strict),
+        public: (settings.public || settings.private).then_some(settings.public),
+        cors: settings.cors_whole.clone().or_else(|| {
+            listed(&settings.cors).map(|origins| CorsBody {
+                origins,
+                ..CorsBody::default()
+            })
+        }),
         concurrency: settings.concurrency,
         budget_ucr: settings.budget,
         egress: listed(&settings.allow),
@@ -204,7 +330,14 @@ fn variables(given: &[(String, String)]) -> Option<BTreeMap<String, String>> {
     (!given.is_empty()).then(|| given.iter().cloned().collect())
 }
 
-fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
+fn update(create: CreateFunction, settings: &Settings) -> UpdateFunction {
+    let set = |given: Option<BTreeMap<String, String>>| {
+        let set = given.into_iter().flatten();
+        set.map(|(name, value)| (name, Some(value))).collect::<Changes>()
+    };
+    let mut env = set(create.env);
+    env.extend(settings.unset_env.iter().map(|name| (name.clone(), None)));
+    let secrets = set(create.secrets);
     UpdateFunction {
         language: Some(create.language),
         code: create.code,
@@ -212,14 +345,15 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
         handler: create.handler,
         timeout_ms: create.timeout_ms,
         memory_limit_mb: create.memory_limit_mb,
-        env: create.env,
-        secrets: create.secrets,
+        env: Some(env).filter(|env| !env.is_empty()),
+        secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
         sandbox: create.sandbox,
         strict: create.strict,
         public: create.public,
+        cors: create.cors,
         concurrency: create.concurrency,
         budget_ucr: create.budget_ucr,
-        canary,
+        canary: settings.canary,
         egress: create.egress,
         egress_limit_mb: create.egress_limit_mb,
         stream_limit_mb: create.stream_limit_mb,
@@ -230,10 +364,18 @@ fn update(create: CreateFunction, canary: Option<u32>) -> UpdateFunction {
 }
 
 fn print(view: &FunctionView) -> Result<(), Failure> {
-    show::text(&format!(
-        "{} version {} in {}: {}\n",
-        view.name, view.version, view.sandbox, view.sandbox_reason
-    ))?;
+    let reason = view.sandbox_reason.lines().next().unwrap_or_default();
+    match view.deployed_version {
+        // What is shown of the sandbox is the live version's.
+        Some(canary) if canary != view.version => show::text(&format!(
+            "{} version {canary} beside version {}, which stays live\n",
+            view.name, view.version
+        ))?,
+        _ => show::text(&format!(
+            "{} version {} in {}: {reason}\n",
+            view.name, view.version, view.sandbox
+        ))?,
+    }
     if !view.packages.is_empty() {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;
     }

@@ -67,11 +67,24 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("version", view.version.to_string()),
         ("language", view.language.to_string()),
         ("status", status(view)),
-        ("sandbox", format!("{}: {}", view.sandbox, view.sandbox_reason)),
-        ("timeout", format!("{} ms", view.timeout_ms)),
+        (
+            "sandbox",
+            format!(
+                "{}: {}",
+                view.sandbox,
+                view.sandbox_reason.lines().next().unwrap_or_default()
+            ),
+        ),
+        ("timeout", show::ms(view.timeout_ms.into())),
         ("memory", format!("{} MiB", view.memory_limit_mb)),
         ("concurrency", view.concurrency.to_string()),
         ("public", show::yes(view.public)),
+        (
+            "cors",
+            view.cors
+                .as_ref()
+                .map_or_else(|| "left to the function".into(), |cors| cors.origins.join(" ")),
+        ),
         ("strict", show::yes(view.strict)),
         ("network", dash(&view.egress)),
         ("streams", format!("up to {} MiB", view.stream_limit_mb)),

@@ -43,10 +43,11 @@ impl Functions {
             ]
         });
         let header = ["NAME", "VERSION", "LANGUAGE", "SANDBOX", "STATUS", "UPDATED", "URL"];
-        show::table(
+        show::fitted(
             header,
             rows.collect(),
             "no functions yet; create one with `piecework new hello --language python`",
+            &["URL", "LANGUAGE", "SANDBOX"],
         )?;
         super::more(list.next.as_deref());
         Ok(())

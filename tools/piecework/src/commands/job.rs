@@ -98,10 +98,10 @@ fn rows(job: &JobView) -> Vec<(&'static str, String)> {
         ("function", format!("{} version {}", job.function, job.version)),
         (
             "state",
-            if job.cold {
-                format!("{state}, cold start")
-            } else {
-                format!("{state}, warm")
+            match job.cold {
+                Some(true) => format!("{state}, cold start"),
+                Some(false) => format!("{state}, warm"),
+                None => state.to_owned(),
             },
         ),
         ("developer", job.developer.clone()),
@@ -111,12 +111,12 @@ fn rows(job: &JobView) -> Vec<(&'static str, String)> {
         ("queued", show::ms(job.queued_ms)),
         ("pull", show::ms(job.pull_ms)),
         ("ran", show::ms(job.duration_ms)),
-        ("cpu", format!("{} us", job.cpu_us)),
+        ("cpu", show::ms(job.cpu_us as f64 / 1_000.0)),
         (
             "memory",
             format!(
-                "{} byte ms, peak {}",
-                job.memory_byte_ms,
+                "{} s, peak {}",
+                show::bytes(job.memory_byte_ms / 1_000),
                 show::bytes(job.memory_peak_bytes)
             ),
         ),

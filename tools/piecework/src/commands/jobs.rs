@@ -34,7 +34,7 @@ impl Jobs {
                 job.id.to_string(),
                 format!("{} v{}", job.function, job.version),
                 job.state.as_str().to_owned(),
-                if job.cold { "cold" } else { "warm" }.to_owned(),
+                show::start(job.cold).to_owned(),
                 show::ms(job.duration_ms),
                 show::ucr(job.price_ucr),
                 if job.paid { "paid" } else { "-" }.to_owned(),
@@ -44,7 +44,12 @@ impl Jobs {
         let header = [
             "JOB", "FUNCTION", "STATE", "START", "DURATION", "PRICE", "PAID", "CREATED",
         ];
-        show::table(header, rows.collect(), "no jobs")?;
+        show::fitted(
+            header,
+            rows.collect(),
+            "no jobs",
+            &["PAID", "START", "PRICE", "CREATED"],
+        )?;
         super::more(list.next.as_deref());
         Ok(())
     }

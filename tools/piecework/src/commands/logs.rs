@@ -6,10 +6,12 @@ use piecework_api::{
 };
 use piecework_model::JobId;
 
-use crate::{failure::Failure, session, show};
+use crate::{failure::Failure, session, show, units};
 
 /// The server holds the request so long when there is nothing new.
 const WAIT_MS: u32 = 20_000;
+const LIMIT: u32 = 20;
+const LIMIT_MAX: u32 = 1_000;
 
 /// Show the logs of a function's newest jobs, or of one job
 #[derive(Debug, clap::Args)]
@@ -19,29 +21,38 @@ pub struct Logs {
     /// Only lines at this level or above: debug, info, warn or error
     #[arg(long, value_parser = level)]
     level: Option<LogLevel>,
+    /// Only runs that began after this: a duration like 10m, or a time like 2026-03-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = units::since)]
+    since: Option<jiff::Timestamp>,
     /// Keep printing new lines
     #[arg(long, short)]
     follow: bool,
-    /// Number of past jobs to start with, 1 to 1000
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
+    /// Number of past jobs to start with, 1 to 1000 [default: 20; with --since 1000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: Option<u32>,
 }
 
 impl Logs {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
         if let Ok(id) = self.name.parse::<JobId>() {
-            return one_job(&client, id, self.level, json).await;
+            return one_job(&client, id, (self.level, self.since), json).await;
         }
         let first = FunctionLogsQuery {
-            limit: Some(self.limit),
+            limit: Some(
+                self.limit
+                    .unwrap_or(if self.since.is_some() { LIMIT_MAX } else { LIMIT }),
+            ),
             level: self.level,
+            // An id begins with the time.
+            after: self.since.map(|since| JobId::new(unix_ms(since), [0; 10]).to_string()),
             ..FunctionLogsQuery::default()
         };
         let page = client.function_logs(&self.name, &first).await?;
         let mut after = emit(&page.items, json)?;
         if page.items.is_empty() && !self.follow && !json {
-            eprintln!("{} has not run yet", self.name);
+            let when = if self.since.is_some() { "since then" } else { "yet" };
+            eprintln!("{} has not run {when}", self.name);
         }
         if !self.follow {
             return Ok(());
@@ -64,8 +75,19 @@ fn level(text: &str) -> Result<LogLevel, String> {
     named.ok_or_else(|| format!("`{text}` is not a level: debug, info, warn or error"))
 }
 
-async fn one_job(client: &Client, id: JobId, level: Option<LogLevel>, json: bool) -> Result<(), Failure> {
-    let logs = client.job_logs(id, &JobLogsQuery { level }).await?;
+/// Before 1970 is 1970.
+fn unix_ms(at: jiff::Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}
+
+async fn one_job(
+    client: &Client,
+    id: JobId,
+    (level, since): (Option<LogLevel>, Option<jiff::Timestamp>),
+    json: bool,
+) -> Result<(), Failure> {
+    let mut logs = client.job_logs(id, &JobLogsQuery { level }).await?;
+    logs.lines.retain(|line| since.is_none_or(|since| line.at >= since));
     if json { show::json(&logs) } else { lines(&logs.lines) }
 }
 
@@ -73,8 +95,8 @@ async fn one_job(client: &Client, id: JobId, level: Option<LogLevel>, json: bool
 fn lines(lines: &[LogLineView]) -> Result<(), Failure> {
     let mut text = String::new();
     for line in lines {
-        let at = line.at.strftime("%H:%M:%S%.3f");
-        text.push_str(&format!("{at} {:<5} {}\n", line.level.as_str(), line.text));
+        let (at, level) = (show::clock(line.at), line.level.as_str());
+        text.push_str(&format!("{at} {level:<5} {}\n", line.text));
     }
     show::text(&text)
 }

@@ -28,6 +28,7 @@ pub mod man;
 pub mod metrics;
 pub mod new;
 pub mod offers;
+pub mod open;
 pub mod openapi;
 pub mod peer;
 pub mod provide;
@@ -35,15 +36,18 @@ pub mod provider;
 pub mod quote;
 pub mod restore;
 pub mod rollback;
+pub mod secrets;
 pub mod service;
 mod signed;
 pub mod statement;
 pub mod tokens;
 pub mod traffic;
 pub mod transfer;
+pub mod triggers;
 pub mod up;
 pub mod verify;
 pub mod versions;
+pub mod whoami;
 
 use piecework_api::PageQuery;
 

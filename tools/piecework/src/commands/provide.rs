@@ -1,17 +1,22 @@
 //! `piecework provide`: this computer runs jobs of a controller elsewhere, and earns.
 
 use std::{
+    io::IsTerminal as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use piecework_model::{EgressPolicy, Network};
+use indicatif::{ProgressBar, ProgressStyle};
+use piecework_model::{Credits, EgressPolicy, Network};
 use piecework_provider::owner::{Hours, Rules};
 
 use crate::{
     commands::up::stopped,
-    compose::{self, Caution, OwnersWord, Provision, Terms},
+    compose::{
+        self, Caution, OwnersWord, Provision, Terms,
+        control::{self, AgentStatus, Word},
+    },
     failure::Failure,
     keyfile, places, session,
     settings::{self, ProviderSettings, Settings as _},
@@ -136,8 +141,12 @@ impl Provide {
         }
         let settings = self.settings(&directory)?;
         let terms = terms(&settings);
+        let shown = settings::text(&in_force(settings.clone(), &terms))?;
+        let line = StatusLine::new();
+        let (board, began) = (line.clone(), Instant::now());
+        let say = move |what: &str| line.above(&format!("[{:5.1} s] {what}", began.elapsed().as_secs_f64()));
         if let Some(Action::Config { action: Config::Show }) = self.action {
-            return show::text(&settings::text(&in_force(settings, &terms))?);
+            return show_settings(&directory, in_force(settings, &terms)).await;
         }
         if settings.controllers.is_empty() {
             return Err(Failure::usage("no controller given; add --controller URL"));
@@ -154,9 +163,9 @@ impl Provide {
             owner: owners_word(self.mine, self.owner_key.as_deref())?,
             free_for_owner: settings.owner.free,
             invite: self.invite,
+            settings: shown,
+            board: Arc::new(move |status: &AgentStatus| board.show(status)),
         };
-        let began = Instant::now();
-        let say = move |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
         compose::provide(provision, Arc::new(say), stopped())
             .await
             .map_err(Failure::Local)
@@ -190,6 +199,68 @@ impl Provide {
         settings.check()?;
         Ok(settings)
     }
+}
+
+/// Those of the provider that runs on this directory, with what was changed since it started; else what it would start with.
+async fn show_settings(directory: &std::path::Path, would_be: ProviderSettings) -> Result<(), Failure> {
+    let running = control::ask(directory, Word::Status).await.map_err(Failure::Local)?;
+    let Some(status) = running.filter(|status| !status.settings.is_empty()) else {
+        return show::text(&settings::text(&would_be)?);
+    };
+    let mut settings: ProviderSettings = toml::from_str(&status.settings).map_err(anyhow::Error::new)?;
+    settings.owner.when_idle = status.rules.when_idle;
+    settings.owner.on_mains = status.rules.on_mains;
+    settings.owner.hours = status.rules.hours;
+    settings.memory_mib = match status.rules.memory_bytes {
+        Some(bytes) => u32::try_from(bytes >> 20).ok(),
+        None => settings.memory_mib,
+    };
+    show::text(&format!(
+        "# In force at `{}`, which runs now.\n{}",
+        status.name,
+        settings::text(&settings)?
+    ))
+}
+
+/// A line at the foot of the terminal that says how the provider stands; without a terminal there is none.
+#[derive(Clone)]
+struct StatusLine(Option<ProgressBar>);
+
+impl StatusLine {
+    fn new() -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("a fine template");
+        Self(Some(ProgressBar::new_spinner().with_style(style)))
+    }
+
+    fn above(&self, what: &str) {
+        match &self.0 {
+            Some(bar) => bar.suspend(|| eprintln!("{what}")),
+            None => eprintln!("{what}"),
+        }
+    }
+
+    fn show(&self, status: &AgentStatus) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(standing(status));
+            bar.tick();
+        }
+    }
+}
+
+/// `12 jobs today, 1,234 ucr; 2 running`, and why it is idle if something is in the way.
+fn standing(status: &AgentStatus) -> String {
+    let today = status.earnings.today;
+    let jobs = if today.jobs == 1 { "job" } else { "jobs" };
+    let earned = show::ucr(Credits::from(today.price_ucr));
+    let now = match (status.why_idle.first(), status.running) {
+        (Some(why), _) => why.clone(),
+        (None, 0) => "waiting for jobs".to_owned(),
+        (None, running) => format!("{running} running"),
+    };
+    format!("{} {jobs} today, {earned}; {now}", today.jobs)
 }
 
 fn owners_word(mine: bool, key: Option<&std::path::Path>) -> Result<Option<OwnersWord>, Failure> {

@@ -2,8 +2,13 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use piecework_api::{ledger::ProviderView, page::PageQuery};
-use piecework_provider::owner::{Hours, Rules};
+use piecework_model::Credits;
+use piecework_provider::{
+    earned::{self, Sum},
+    owner::{Hours, Rules},
+};
 
 use crate::{
     compose::control::{self, AgentStatus, Word},
@@ -22,8 +27,8 @@ pub struct Provider {
 enum Action {
     /// Show this computer's provider, if it runs, and every provider that the controller knows
     Status(Own),
-    /// Show what the providers have earned
-    Earnings,
+    /// Show what this computer has earned, or, where no provider has run here, what all providers have
+    Earnings(Own),
     /// Explain why this computer's provider gets no jobs
     WhyIdle(Own),
     /// Take no new jobs on this computer; finish running ones
@@ -88,12 +93,15 @@ struct Own {
 }
 
 impl Own {
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        match &self.data {
+            Some(directory) => Ok(directory.clone()),
+            None => places::default_role_dir("provider").map_err(Failure::Local),
+        }
+    }
+
     async fn ask(&self, word: Word) -> Result<Option<AgentStatus>, Failure> {
-        let directory = match &self.data {
-            Some(directory) => directory.clone(),
-            None => places::default_role_dir("provider").map_err(Failure::Local)?,
-        };
-        control::ask(&directory, word).await.map_err(Failure::Local)
+        control::ask(&self.directory()?, word).await.map_err(Failure::Local)
     }
 
     async fn must(&self, word: Word) -> Result<AgentStatus, Failure> {
@@ -108,7 +116,7 @@ impl Provider {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         match self.action {
             Action::Status(own) => status(&own, json).await,
-            Action::Earnings => earnings(json).await,
+            Action::Earnings(own) => earnings(&own, json).await,
             Action::WhyIdle(own) => why_idle(&own.must(Word::Status).await?, json),
             Action::Drain(own) => show_own(&own.must(Word::Drain).await?, json),
             Action::Pause(own) => show_own(&own.must(Word::Pause).await?, json),
@@ -169,7 +177,12 @@ async fn status(own: &Own, json: bool) -> Result<(), Failure> {
         "EARNED",
         "LAST SEEN",
     ];
-    show::table(header, list.items.into_iter().map(row).collect(), "no providers")
+    show::fitted(
+        header,
+        list.items.into_iter().map(row).collect(),
+        "no providers",
+        &["WARM", "TRUST", "LAST SEEN", "SANDBOXES"],
+    )
 }
 
 fn row(provider: ProviderView) -> [String; 9] {
@@ -186,7 +199,46 @@ fn row(provider: ProviderView) -> [String; 9] {
     ]
 }
 
-async fn earnings(json: bool) -> Result<(), Failure> {
+/// Of this computer's provider, without a login: from the program while it runs, else from what it has left.
+async fn earnings(own: &Own, json: bool) -> Result<(), Failure> {
+    let running = own.ask(Word::Status).await?;
+    let file = own.directory()?.join("earned");
+    let earnings = match &running {
+        Some(status) => Some(status.earnings),
+        None if file.exists() => {
+            let kept = earned::kept(&file, jiff::Zoned::now().date());
+            Some(kept.context("cannot read what this computer has earned")?)
+        }
+        None => None,
+    };
+    let Some(earnings) = earnings else {
+        return all_earnings(json).await;
+    };
+    if json {
+        return show::json(&earnings);
+    }
+    let row = |when: &str, sum: Sum| {
+        [
+            when.to_owned(),
+            sum.jobs.to_string(),
+            show::ucr(Credits::from(sum.price_ucr)),
+        ]
+    };
+    let rows = vec![
+        row("today", earnings.today),
+        row("last 7 days", earnings.last_7_days),
+        row("last 30 days", earnings.last_30_days),
+        row("in all", earnings.in_all),
+    ];
+    show::table(["WHEN", "JOBS", "EARNED"], rows, "nothing yet")?;
+    if let Some(owed) = running.map(|status| status.owed).filter(|owed| owed.jobs > 0) {
+        let price = show::ucr(Credits::from(owed.price_ucr));
+        show::text(&format!("{} of these jobs, for {price}, are not paid yet\n", owed.jobs))?;
+    }
+    show::text("before the network's commission; 1,000,000 ucr are one credit\n")
+}
+
+async fn all_earnings(json: bool) -> Result<(), Failure> {
     let list = session::connect()?.providers(&PageQuery::default()).await?;
     if json {
         return show::json(&list);

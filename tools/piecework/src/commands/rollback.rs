@@ -7,9 +7,9 @@ use crate::{failure::Failure, session, show, units};
 pub struct Rollback {
     /// Name or id of the function
     name: String,
-    /// Version to make live, like 3
+    /// Version to make live, like 3 [default: the one before the live version; or ends a split and keeps the live version]
     #[arg(value_parser = units::version)]
-    version: u32,
+    version: Option<u32>,
 }
 
 impl Rollback {

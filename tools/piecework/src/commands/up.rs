@@ -1,6 +1,11 @@
 //! `piecework up`: controller, peer and provider in one process.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -36,6 +41,10 @@ pub struct Up {
     /// Private network, like 10.0.0.0/8, that results may be sent to; may be repeated
     #[arg(long, value_name = "NETWORK", value_parser = units::noun::<Network>)]
     pub results_to: Vec<Network>,
+    /// Address of a reverse proxy in front: limits per address then apply to the addresses that it names in
+    /// X-Forwarded-For; may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub proxy: Vec<IpAddr>,
     /// Refuse functions that need the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
@@ -47,6 +56,7 @@ pub struct Up {
 impl Up {
     /// Prints `ready URL` on standard output once a call would succeed; progress and logs go to standard error.
     pub async fn run(self) -> Result<(), Failure> {
+        let is_default = self.data.is_none();
         let directory = match self.data {
             Some(directory) => directory,
             None => places::default_data_dir().map_err(Failure::Local)?,
@@ -66,17 +76,37 @@ impl Up {
                 private: self.egress_to,
             }),
             results_to: self.results_to,
+            proxies: self.proxy,
         };
         let machine = compose::machine(&directory, settings, &say)
             .await
             .map_err(Failure::Local)?;
         say(&format!("state in {}", directory.display()));
         let stop = stopped();
+        eprint!("{}", next_steps(&machine.url, (!is_default).then_some(&*directory)));
         println!("ready {}", machine.url);
         machine.serve(stop).await.map_err(Failure::Local)?;
         eprintln!("stopped; all state is in {}", directory.display());
         Ok(())
     }
+}
+
+/// What to type in another terminal. The command line finds a server in the default directory by itself.
+fn next_steps(url: &str, directory: Option<&Path>) -> String {
+    let log_in = match directory {
+        Some(directory) => format!(
+            "export PIECEWORK_URL={url} PIECEWORK_TOKEN=$(cat {}/token)\n  ",
+            directory.display()
+        ),
+        None => String::new(),
+    };
+    format!(
+        "\nIn another terminal:\n\n  \
+         {log_in}piecework new hello --language python\n  \
+         piecework deploy hello\n  \
+         piecework call hello '{{\"name\": \"you\"}}'\n\n\
+         Press Ctrl-C here to stop.\n\n"
+    )
 }
 
 /// Resolves at Ctrl-C or a polite kill, both of which are heard from this call on: make it before `ready` is said,

@@ -38,6 +38,10 @@ pub struct Provision {
     pub owner: Option<OwnersWord>,
     /// Whether its owner's jobs cost nothing.
     pub free_for_owner: bool,
+    /// All settings in force, for whoever asks while it runs.
+    pub settings: String,
+    /// Told every second how it stands.
+    pub board: Arc<control::Board>,
 }
 
 /// Joins, stays linked and runs jobs until `stop` resolves; then lets running jobs end. `say` is told what happens. A
@@ -102,6 +106,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         network,
         payers: HashSet::new(),
         journal: directory.join("begun"),
+        earned: Some(directory.join("earned")),
         collector: collecting.collector.clone(),
         bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
         disk: disk.clone(),
@@ -117,19 +122,22 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         &shutdown,
     )
     .await?;
-    agent::publish(&client, &key, network, &provider, disk_bytes).await?;
+    let invite = provision.invite.as_deref();
+    agent::publish((&client, invite), &key, network, (&provider, disk_bytes)).await?;
     say("the offer is on the ledger");
     if provision.terms.rules.when_idle {
         cores::come_later().context("cannot lower the priority")?;
     }
 
     let linker = Agent::new(key, network, rand::rng().random(), provider.clone(), fetcher);
-    let control = control::serve(
-        directory,
-        provider.clone(),
-        (linker.clone(), collecting.collector.clone()),
-        shutdown.clone(),
-    )?;
+    let running = Arc::new(control::Running {
+        provider: provider.clone(),
+        agent: linker.clone(),
+        collector: collecting.collector.clone(),
+        settings: provision.settings.clone(),
+    });
+    let control = control::serve(directory, running.clone(), shutdown.clone())?;
+    let shown = AbortOnDropHandle::new(tokio::spawn(control::show(running, provision.board.clone())));
     let linked = tokio::spawn(agent::watch(linker.clone(), connected(ready, say.clone())));
     let full = AbortOnDropHandle::new(tokio::spawn(disk::tell(disk, say.clone())));
     let trusts = home.clone().trusts(provider.clone());
@@ -150,6 +158,8 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
     linked.abort();
     drop(full);
     control.abort();
+    drop(shown);
+    provider.keep_earnings(true).await;
     finish(&shutdown, Some(collecting)).await?;
     ended
 }

@@ -2,10 +2,10 @@
 //!
 //! `DIR/control.sock`, mode 0600: one line with a word in (`limits` with JSON behind it), one line of JSON out.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use piecework_provider::{Provider, collect::Collector, owner::Rules};
+use piecework_provider::{Provider, collect::Collector, earned::Earnings, owner::Rules};
 use piecework_queue::{Load, ProviderLink as _, link::Agent};
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -34,6 +34,12 @@ pub struct AgentStatus {
     pub rules: Rules,
     /// Why it gets no jobs at the moment; empty if it can.
     pub why_idle: Vec<String>,
+    /// Before the network's commission.
+    #[serde(default)]
+    pub earnings: Earnings,
+    /// As it was started, as TOML.
+    #[serde(default)]
+    pub settings: String,
 }
 
 /// What no settlement is known to have paid yet; the ledger is asked about it once a minute or so.
@@ -88,12 +94,29 @@ impl Word {
 
 const SOCKET: &str = "control.sock";
 
-pub(super) fn serve(
-    directory: &Path,
-    provider: Arc<Provider>,
-    (agent, collector): (Arc<Agent>, Arc<Collector>),
-    shutdown: CancellationToken,
-) -> Result<JoinHandle<()>> {
+/// A provider with what tells of it.
+pub(super) struct Running {
+    pub(super) provider: Arc<Provider>,
+    pub(super) agent: Arc<Agent>,
+    pub(super) collector: Arc<Collector>,
+    /// As TOML.
+    pub(super) settings: String,
+}
+
+/// Shows how a provider stands, for the person at this computer.
+pub type Board = dyn Fn(&AgentStatus) + Send + Sync;
+
+/// Tells the board every second, and has earnings written down when that is due.
+pub(super) async fn show(running: Arc<Running>, board: Arc<Board>) {
+    const EVERY: Duration = Duration::from_secs(1);
+    loop {
+        board(&status(&running));
+        running.provider.keep_earnings(false).await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+pub(super) fn serve(directory: &Path, running: Arc<Running>, shutdown: CancellationToken) -> Result<JoinHandle<()>> {
     let path = directory.join(SOCKET);
     // The directory's lock is held: nobody else listens there.
     let _ = fs::remove_file(&path);
@@ -106,13 +129,14 @@ pub(super) fn serve(
                 accepted = listener.accept() => accepted,
             };
             if let Ok((stream, _)) = accepted {
-                tokio::spawn(answer(stream, provider.clone(), agent.clone(), collector.clone()));
+                tokio::spawn(answer(stream, running.clone()));
             }
         }
     }))
 }
 
-async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>, collector: Arc<Collector>) {
+async fn answer(stream: UnixStream, running: Arc<Running>) {
+    let provider = &running.provider;
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     if BufReader::new(read).read_line(&mut line).await.is_err() {
@@ -128,14 +152,15 @@ async fn answer(stream: UnixStream, provider: Arc<Provider>, agent: Arc<Agent>, 
         None => return,
     }
     provider.settled().await;
-    let mut text = serde_json::to_string(&status(&provider, &agent, &collector)).unwrap_or_default();
+    let mut text = serde_json::to_string(&status(&running)).unwrap_or_default();
     text.push('\n');
     // Whoever asked may have gone.
     let _ = write.write_all(text.as_bytes()).await;
 }
 
-fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentStatus {
-    let owed = collector.owed();
+fn status(running: &Running) -> AgentStatus {
+    let (provider, agent) = (&running.provider, &running.agent);
+    let owed = running.collector.owed();
     let (profile, load) = (provider.profile(), provider.load());
     let linked_to = agent.linked_to().borrow().map(|key| key.to_string());
     AgentStatus {
@@ -155,6 +180,8 @@ fn status(provider: &Provider, agent: &Agent, collector: &Collector) -> AgentSta
             price_ucr: owed.price_ucr,
             claimable_jobs: owed.sealed_jobs,
         },
+        earnings: provider.earnings(),
+        settings: running.settings.clone(),
     }
 }
 

@@ -99,7 +99,10 @@ pub async fn controller(
         policy: settings.policy,
         base_url: &url,
         disk,
-        tuning: settings.tuning.into(),
+        tuning: Tuning {
+            proxies: settings.proxies.clone(),
+            ..settings.tuning.into()
+        },
         results_to: settings.results_to.clone(),
     };
     let background = Background::start()?;

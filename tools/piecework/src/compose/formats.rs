@@ -11,6 +11,7 @@ pub(super) fn check(directory: &Path) -> Result<()> {
     for ledger in ["peer/ledger", "ledger"] {
         piecework_chain_node::check_format(&directory.join(ledger))?;
     }
-    piecework_provider::check_formats(&directory.join("begun"), &directory.join("papers"))?;
+    let file = |name| directory.join(name);
+    piecework_provider::check_formats(&file("begun"), &file("papers"), &file("earned"))?;
     Ok(())
 }

@@ -1,17 +1,35 @@
 //! Where a role listens.
 
-use std::{io::ErrorKind, net::SocketAddr};
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+};
 
 use anyhow::Result;
 use piecework_model::{Code, Rejection};
 use piecework_serve::{Door, Tls};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::settings::TlsSettings;
 
+/// Connections that the kernel keeps until they are accepted, if the machine allows so many. Beyond it a caller's first packet is
+/// dropped, and it tries again a second later: with the usual 128, a burst of strangers slows everybody down.
+const BACKLOG: u32 = 4_096;
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A port whose last connections have ended a moment ago is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// `option` is what the address was given with.
 pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+    bind(address).map_err(|error| {
         let hint = match error.kind() {
             ErrorKind::AddrInUse => {
                 "another program listens there; stop it, or choose another port (0 picks a free one)"
@@ -42,6 +60,8 @@ pub(super) fn door(listener: TcpListener, tls: Option<&TlsSettings>) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::{net::TcpStream, time::Duration};
+
     use super::*;
 
     #[tokio::test]
@@ -55,5 +75,15 @@ mod tests {
         let rejection: &Rejection = error.downcast_ref().expect("a rejection");
         assert_eq!(rejection.code, Code::ListenBadCertificate);
         assert!(rejection.message.contains("/missing/cert.pem"), "{rejection}");
+    }
+
+    #[tokio::test]
+    async fn a_burst_of_connections_keeps_nobody_waiting() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), "`listen`").await.expect("a port");
+        let address = listener.local_addr().expect("it listens");
+        // Nobody accepts meanwhile.
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(900));
+        let open: Vec<_> = (0..400).map(|_| connect().expect("there is room")).collect();
+        drop(open);
     }
 }

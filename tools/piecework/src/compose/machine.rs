@@ -1,6 +1,12 @@
 //! `piecework up`: controller, peer and provider in one process on one directory.
 
-use std::{collections::HashSet, fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 use piecework_blobs::{Files, Unpacked};
@@ -59,6 +65,8 @@ pub struct Settings {
     pub egress: Option<EgressPolicy>,
     /// Private networks that results may be sent to.
     pub results_to: Vec<Network>,
+    /// Reverse proxies in front of this machine.
+    pub proxies: Vec<IpAddr>,
 }
 
 /// Controller, peer and provider on `directory`. `say` is told what takes time.
@@ -108,6 +116,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             collector: collects.collector.clone(),
             payers: HashSet::from([keys.controller.public()]),
             journal: directory.join("begun"),
+            earned: None,
             bundles: unpacked,
             disk: disk.clone(),
         };
@@ -132,7 +141,10 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             providers,
             policy: settings.policy,
             base_url: settings.url.unwrap_or_else(|| reachable(&url, address)),
-            tuning: Tuning::default(),
+            tuning: Tuning {
+                proxies: settings.proxies,
+                ..Tuning::default()
+            },
             background: background.handle(),
             clock: MachineClock::clock(),
         },

@@ -11,7 +11,7 @@ use piecework_peer::{
     Member, caretaker,
     http::{Explorer, Rates},
 };
-use piecework_serve::{Door, Limits};
+use piecework_serve::{Door, Limits, Proxies};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,6 +26,7 @@ pub struct Peer {
     explorer: Arc<Explorer>,
     door: Door,
     limits: Limits,
+    proxies: Proxies,
     /// Warns, and holds a reserve for the ledger's writes.
     _disk: Arc<Watched>,
     shutdown: CancellationToken,
@@ -76,6 +77,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
         explorer,
         door,
         limits,
+        proxies: settings.limits.proxies.iter().copied().collect(),
         _disk: disk::watch(directory)?,
         shutdown,
         url,
@@ -119,12 +121,13 @@ impl Peer {
             explorer,
             door,
             limits,
+            proxies,
             shutdown,
             url,
             _disk,
         } = self;
         let chain: Arc<dyn Chain> = peer.chain();
-        let mut serving = tokio::spawn(piecework_peer::http::serve(door, explorer.clone(), limits));
+        let mut serving = tokio::spawn(piecework_peer::http::serve(door, explorer.clone(), (limits, proxies)));
         let mut ledger = tokio::spawn(peer.stopped());
         let told = async {
             explorer.ready().await;

@@ -125,6 +125,8 @@ pub(super) struct Seat<'a> {
     pub(super) network: NetworkId,
     pub(super) payers: HashSet<PublicKey>,
     pub(super) journal: PathBuf,
+    /// Where what it earns is summed up, if somebody may ask for it.
+    pub(super) earned: Option<PathBuf>,
     pub(super) collector: Arc<Collector>,
     pub(super) bundles: Unpacked,
     pub(super) disk: Arc<dyn Room>,
@@ -156,6 +158,7 @@ pub(super) async fn start_provider(
         free_for: terms.free_for,
         bundles: seat.bundles,
         journal: seat.journal,
+        earned: seat.earned,
         payers: seat.payers,
         collector: Some(seat.collector),
         disk: seat.disk,

@@ -1,6 +1,9 @@
 //! `controller.toml`: how a controller without a ledger peer of its own runs.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use piecework_controller::Tuning;
 use piecework_model::{Network, OwnerName};
@@ -36,6 +39,10 @@ pub struct ControllerSettings {
     /// Private networks, like 10.0.0.0/8, that results may be sent to.
     #[serde(default)]
     pub results_to: Vec<Network>,
+    /// Addresses of reverse proxies in front of this controller. Limits per address then apply to the addresses that they
+    /// name in `X-Forwarded-For`.
+    #[serde(default)]
+    pub proxies: Vec<IpAddr>,
     #[serde(default)]
     pub tuning: Tuned,
     /// Serve HTTPS with this certificate; HTTP if absent.
@@ -104,6 +111,7 @@ impl ControllerSettings {
             heartbeat_ms: heartbeat_ms(),
             policy: Policy::default(),
             results_to: Vec::new(),
+            proxies: Vec::new(),
             tuning: Tuned::default(),
             tls: None,
         }

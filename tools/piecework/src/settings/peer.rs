@@ -72,6 +72,9 @@ pub struct PeerLimits {
     pub connections_per_caller_max: usize,
     /// Addresses whose transactions are not counted, for the owner's own controllers.
     pub trusted: Vec<IpAddr>,
+    /// Addresses of reverse proxies in front of the API. Limits then apply to the addresses that they name in
+    /// `X-Forwarded-For`.
+    pub proxies: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +104,7 @@ impl Default for PeerLimits {
             connections_max: limits.connections_max,
             connections_per_caller_max: limits.connections_per_caller_max,
             trusted: Vec::new(),
+            proxies: Vec::new(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod doors;
 mod fairness;
+mod first_hour;
 mod fixtures;
 mod founding;
 mod full_disk;

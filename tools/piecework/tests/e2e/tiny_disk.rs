@@ -110,11 +110,14 @@ async fn a_provider_with_a_full_disk_says_so_ends_what_it_took_and_recovers() {
         told.push(answer.body["job_id"].as_str().expect("an id").to_owned());
         assert!(Instant::now() < deadline, "it never notices: {}", told.len());
     }
+    until("it says that it takes no jobs", async || {
+        (state(&machine, "tiny").await == "paused").then_some(())
+    })
+    .await;
     // Code that it has not unpacked yet has no place there either.
     let large = format!("// {}\n{ECHO}", "x".repeat(100_000));
     let refused = machine.deploy_with("large", "javascript", &large, json!({})).await;
     full(&refused);
-    assert_eq!(state(&machine, "tiny").await, "paused", "it says so");
     let why = why_idle(&data);
     assert!(why.contains("disk is nearly full"), "{why}");
     for job in &told {

@@ -19,7 +19,15 @@ struct Plan {
 /// name none of them; the root of the crate names all.
 const PLANS: [Plan; 1] = [Plan {
     sources: "roles/controller/src/",
-    rooms: &["http", "calls", "functions", "money", "providers", "accounts"],
+    rooms: &[
+        "http",
+        "triggers",
+        "calls",
+        "functions",
+        "money",
+        "providers",
+        "accounts",
+    ],
     whole: "Controller",
 }];
 const ROOT: &str = "lib.rs";

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Arrival, Clock, DEAD_AFTER, GRACE, LinkFailure,
+    agent::WARM_TOLD_MAX,
     ending::Ending,
     frames::{Answer, Ask, OrderId},
     parts::EVENT_BYTES_MAX,
@@ -249,13 +250,18 @@ impl RemoteProvider {
         state.warm.clear();
     }
 
-    fn note_beat(&self, load: Load, warm: Vec<(FunctionId, u32)>) {
+    /// `Protocol` where it names more versions than an honest provider tells.
+    fn note_beat(&self, load: Load, warm: Vec<(FunctionId, u32)>) -> Result<(), LinkFailure> {
+        if warm.len() > WARM_TOLD_MAX {
+            return Err(LinkFailure::Protocol("it tells of too many warm versions"));
+        }
         let mut state = self.state.lock();
         if (state.load.draining, state.load.paused) != (load.draining, load.paused) {
             self.stirred.notify_one();
         }
         state.load = load;
         state.warm = warm.into_iter().collect();
+        Ok(())
     }
 
     fn note_answer(&self, id: u64, answer: Answer) {

@@ -23,7 +23,6 @@ use crate::{
     Delivery,
     link::{
         Arrival, CONTROL_WAITING_MAX, Clock, DEAD_AFTER, LinkFailure,
-        agent::WARM_TOLD_MAX,
         ending::Ending,
         frames::{Ask, OrderFrame, OrderId},
         messages::{Opening, Part, Say, Tell},
@@ -180,10 +179,7 @@ impl Session {
     async fn hear(&self, remote: &RemoteProvider, say: Say) -> Result<(), LinkFailure> {
         match say {
             Say::Beat { load, warm } => {
-                if warm.len() > WARM_TOLD_MAX {
-                    return Err(LinkFailure::Protocol("it tells of too many warm versions"));
-                }
-                remote.note_beat(load, warm);
+                remote.note_beat(load, warm)?;
                 self.beat_due.notify_one();
             }
             Say::Answer(id, answer) => remote.note_answer(id, *answer),

@@ -130,7 +130,9 @@ async fn receive_all(
                 shelf.serve(fetch, is_given.then_some(digest), offset).await;
             }
             ToController::Beat { load, warm } => {
-                remote.note_beat(load, warm);
+                if let Err(failure) = remote.note_beat(load, warm) {
+                    return failure;
+                }
                 session.send(ToProvider::Beat);
             }
         }

@@ -105,7 +105,10 @@ pub(super) async fn functions_are_listed_in_pages(store: &dyn Store) {
     }
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = store.list_functions(owner, after.as_ref(), 2).await.expect("listed");
+        let page = store
+            .list_functions(owner, "", after.as_ref(), 2)
+            .await
+            .expect("listed");
         assert!(page.items.len() <= 2);
         listed.extend(page.items);
         after = page.next;
@@ -114,6 +117,11 @@ pub(super) async fn functions_are_listed_in_pages(store: &dyn Store) {
         }
     }
     assert_eq!(listed, functions);
+    let part = &functions[3].name.as_str()[1..];
+    let found = store.list_functions(owner, part, None, 1).await.expect("listed");
+    assert_eq!((found.items, found.next), (vec![functions[3].clone()], None));
+    let found = store.list_functions(owner, "%", None, 1).await.expect("listed");
+    assert_eq!(found.items, [], "a part, no pattern");
 }
 
 pub(super) async fn a_deleted_function_comes_back_while_its_name_is_free(store: &dyn Store) {
@@ -162,6 +170,11 @@ pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
         .into(),
         budget_ucr: Some(100),
         stopped: true,
+        cors: Some(piecework_store::Cors {
+            origins: vec!["https://app.example".to_owned()],
+            credentials: true,
+            ..piecework_store::Cors::default()
+        }),
         results: Some(piecework_store::ResultPolicy {
             ttl_s: Some(60),
             sealed_sink: Some("00ff".into()),

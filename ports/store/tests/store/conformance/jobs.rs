@@ -15,6 +15,7 @@ fn filter(owner: u64) -> JobFilter {
     JobFilter {
         developer: samples::account(owner),
         function: None,
+        state: None,
         before: None,
         limit: 100,
     }
@@ -261,6 +262,22 @@ pub(super) async fn jobs_are_listed_newest_first_in_pages(store: &dyn Store) {
     let of_one = store.list_jobs(&of_one).await.expect("listed");
     expected.retain(|job| job.function == functions[1]);
     assert_eq!((of_one.items, of_one.next), (expected, None));
+    let in_state = async |state| {
+        let filter = JobFilter {
+            state: Some(state),
+            ..filter(owner)
+        };
+        let page = store.list_jobs(&filter).await.expect("listed");
+        page.items.into_iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    let mut failed = samples::finished(unique(), functions[0], developer);
+    failed.state = JobState::Failed;
+    store.finish(failed.clone()).expect("kept");
+    assert_eq!(in_state(JobState::Failed).await, [failed.id], "pending");
+    store.flush().await.expect("filed");
+    assert_eq!(in_state(JobState::Failed).await, [failed.id], "filed");
+    assert_eq!(in_state(JobState::Succeeded).await.len(), 9);
+    assert_eq!(in_state(JobState::Running).await, []);
     let stranger = JobFilter {
         developer: samples::account(unique()),
         function: Some(functions[1]),

@@ -1,5 +1,6 @@
 //! Accounts on a whole controller in one process.
 
+mod invites;
 mod lending;
 mod limits;
 mod records;

@@ -26,7 +26,7 @@ async fn accounts_and_tokens_that_nobody_can_have() {
         (
             json!({"name": "ada", "password": "correct horse", "invite": code, "roles": ["controller"]}),
             422,
-            Code::InviteBad,
+            Code::InviteWrongRole,
         ),
         (
             json!({"name": "ada", "password": "short", "invite": code}),

@@ -3,3 +3,4 @@
 mod queueing;
 mod results;
 mod trust;
+mod unrun;

@@ -70,3 +70,46 @@ async fn pages_of_jobs_of_a_state_are_no_longer_than_asked_and_miss_none() {
         assert_eq!((seen.len(), once.len()), (count, count), "{state}: {seen:?}");
     }
 }
+
+#[tokio::test]
+async fn a_rare_state_is_found_however_far_back_it_is() {
+    let machine = Machine::start().await;
+    machine.deploy("f", "raise every 1000").await;
+    for number in [1000, 2000] {
+        machine.call("f", json!(number)).await;
+    }
+    for number in 1..=100 {
+        machine.call("f", json!(number)).await;
+    }
+    let page = machine.get("/jobs?state=failed&limit=1").await.ok();
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1), "{page}");
+    let next = page["next"].as_str().expect("there is another one");
+    let page = machine
+        .get(&format!("/jobs?state=failed&limit=1&cursor={next}"))
+        .await
+        .ok();
+    assert_eq!(
+        (page["items"].as_array().map(Vec::len), page["next"].as_str()),
+        (Some(1), None),
+        "{page}"
+    );
+}
+
+#[tokio::test]
+async fn functions_are_filtered_by_a_part_of_their_name() {
+    let machine = Machine::start().await;
+    for name in ["alpha", "beta-one", "gamma", "one-more"] {
+        machine.deploy(name, "return 1").await;
+    }
+    let page = machine.get("/functions?name=one&limit=1").await.ok();
+    assert_eq!(
+        (&page["items"][0]["name"], page["items"].as_array().map(Vec::len)),
+        (&json!("beta-one"), Some(1))
+    );
+    let page = machine.get("/functions?name=one&limit=1&cursor=beta-one").await.ok();
+    assert_eq!(
+        (&page["items"][0]["name"], page["next"].as_str()),
+        (&json!("one-more"), None),
+        "{page}"
+    );
+}

@@ -174,3 +174,23 @@ async fn what_nobody_fits_is_refused_with_the_reasons_before_anybody_sees_the_co
     let refused = machine.call("pinned", json!(1)).await;
     refused.refused(503, Code::ProviderNone);
 }
+
+#[tokio::test]
+async fn a_provider_that_left_is_listed_for_an_hour() {
+    let machine = Machine::start_with(Setup {
+        others: vec![named("away", 1)],
+        ..Setup::default()
+    })
+    .await;
+    let away = machine.provider("away");
+    away.set_here(false);
+    away.set_silent(3_599_000);
+    assert_eq!(machine.shown("away").await["state"], "gone");
+    away.set_silent(3_600_000);
+    for path in ["/providers", "/offers"] {
+        let list = machine.get(path).await.ok();
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{list}");
+    }
+    away.set_here(true);
+    assert_eq!(machine.shown("away").await["state"], "ready");
+}

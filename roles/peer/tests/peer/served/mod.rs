@@ -14,7 +14,7 @@ use piecework_peer::{
     http::{Explorer, Options, Rates, serve},
     member,
 };
-use piecework_serve::Limits;
+use piecework_serve::{Limits, Proxies};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +88,7 @@ impl Served {
             peer,
             url,
             genesis: member.genesis,
-            serving: tokio::spawn(serve(listener, explorer, limits)),
+            serving: tokio::spawn(serve(listener, explorer, (limits, Proxies::default()))),
             shutdown,
         }
     }

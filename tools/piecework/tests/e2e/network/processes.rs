@@ -255,11 +255,16 @@ pub fn descendants(root: u32) -> BTreeSet<u32> {
     }
 }
 
+/// A process that was killed is called a zombie from the end of its first thread on; while another ends it still listens.
+fn has_threads(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+}
+
 pub async fn all_gone(pids: &BTreeSet<u32>) {
     let deadline = Instant::now() + WITHIN;
     loop {
         let table = table();
-        let lives = |pid: &&u32| table.get(pid).is_some_and(|(state, _)| *state != 'Z');
+        let lives = |pid: &&u32| table.get(pid).is_some_and(|(state, _)| *state != 'Z') || has_threads(**pid);
         let left: Vec<_> = pids.iter().filter(lives).collect();
         if left.is_empty() {
             return;

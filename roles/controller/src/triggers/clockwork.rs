@@ -1,0 +1,159 @@
+//! Runs what is due. A tick becomes an asynchronous job with an idempotency key made of the trigger and its time: whoever
+//! runs it again, after a crash or beside another controller on the same store, gets the job that is there.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::stream::{self, StreamExt as _};
+use piecework_disk::Level;
+use piecework_model::{Code, Digest, JobId};
+use piecework_store::{AcceptedJob, Idempotency};
+use serde_json::json;
+
+use super::{Tick, Trigger, Triggers};
+use crate::{
+    Answer,
+    calls::{invoke, queue},
+    clock::{now_ms, timestamp},
+    failure::{refuse, store},
+    functions::{self, budget},
+};
+
+/// The longest sleep: the clock of the computer may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(30);
+/// Ticks that are written down at a time.
+const AT_A_TIME: usize = 16;
+/// Until a tick is tried again that found no room.
+const AGAIN_MS: u64 = 5_000;
+/// For so long.
+const PATIENCE_MS: u64 = 600_000;
+
+pub(super) async fn run(triggers: Arc<Triggers>) {
+    loop {
+        let now = now_ms();
+        run_due(&triggers, now).await;
+        let looks = triggers.all.lock().values().filter_map(|entry| entry.look_at_ms).min();
+        let pause = looks.map_or(LOOK, |at_ms| Duration::from_millis(at_ms.saturating_sub(now_ms())));
+        tokio::select! {
+            () = triggers.ground.shutdown.cancelled() => return,
+            () = triggers.changed.notified() => {}
+            () = triggers.ground.clock.sleep(pause.min(LOOK)) => {}
+        }
+    }
+}
+
+/// Starts all that is due at this moment.
+pub(crate) async fn run_due(triggers: &Triggers, now_ms: u64) {
+    let due: Vec<String> = {
+        let all = triggers.all.lock();
+        let is_due = |at_ms: Option<u64>| at_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        let due = all.iter().filter(|(_, entry)| is_due(entry.look_at_ms));
+        due.map(|(key, _)| key.clone()).collect()
+    };
+    let ticks = stream::iter(due).for_each_concurrent(AT_A_TIME, |key| async move {
+        if let Err(refusal) = tick(triggers, &key, now_ms).await {
+            tracing::error!(trigger = %key, %refusal, "running a trigger failed; it is tried again");
+            look_again(triggers, &key, now_ms + AGAIN_MS);
+        }
+    });
+    ticks.await;
+}
+
+fn look_again(triggers: &Triggers, key: &str, at_ms: u64) {
+    if let Some(entry) = triggers.all.lock().get_mut(key) {
+        entry.look_at_ms = Some(at_ms);
+    }
+}
+
+async fn tick(triggers: &Triggers, key: &str, now_ms: u64) -> Answer<()> {
+    let found = {
+        let mut all = triggers.all.lock();
+        let Some(entry) = all.get_mut(key) else { return Ok(()) };
+        let due = entry.times.due(entry.trigger.from_ms(), now_ms);
+        if due.is_none() {
+            // Missed, and not to be made up for.
+            entry.look_at_ms = entry.times.after(now_ms).filter(|_| !entry.trigger.paused);
+        }
+        due.map(|at_ms| (entry.trigger.clone(), at_ms))
+    };
+    let Some((trigger, at_ms)) = found else { return Ok(()) };
+    let started = start(triggers, &trigger, at_ms).await;
+    let (job, refused) = match started {
+        Ok(job) => (Some(job), None),
+        Err(refusal) => match refusal.code.known() {
+            Some(Code::ServerFailed) => return Err(refusal),
+            Some(code) if finds_room_later(code) && now_ms < at_ms + PATIENCE_MS => {
+                look_again(triggers, key, now_ms + AGAIN_MS);
+                return Ok(());
+            }
+            Some(Code::FunctionNotFound) if is_gone(triggers, &trigger).await? => {
+                let _turn = triggers.turn.lock().await;
+                return triggers.forget(key).await.map(drop);
+            }
+            Some(_) | None => (None, Some(refusal.code)),
+        },
+    };
+    note(triggers, key, Tick { at_ms, job, refused }, now_ms).await
+}
+
+/// What came of it is kept, unless the trigger was changed or removed meanwhile.
+async fn note(triggers: &Triggers, key: &str, tick: Tick, now_ms: u64) -> Answer<()> {
+    let _turn = triggers.turn.lock().await;
+    let trigger = {
+        let mut all = triggers.all.lock();
+        let Some(entry) = all.get_mut(key) else { return Ok(()) };
+        entry.trigger.last = Some(tick);
+        entry.look_at_ms = entry.times.after(now_ms).filter(|_| !entry.trigger.paused);
+        entry.trigger.clone()
+    };
+    crate::codecs::put_json(&triggers.ground, super::SPACE, key, &trigger).await
+}
+
+fn finds_room_later(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ServerBusy | Code::ServerDiskFull | Code::DiskLow | Code::QuotaInputs
+    )
+}
+
+/// Whether its function is deleted for good.
+async fn is_gone(triggers: &Triggers, trigger: &Trigger) -> Answer<bool> {
+    let function = triggers.ground.store.function_ever(trigger.function);
+    Ok(function.await.map_err(store)?.is_none())
+}
+
+/// Accepts the job of this tick, or finds it accepted.
+async fn start(triggers: &Triggers, trigger: &Trigger, at_ms: u64) -> Answer<JobId> {
+    if triggers.ground.disk.reading().level == Level::Reserved {
+        return refuse(Code::DiskLow, "the server's disk is nearly full");
+    }
+    let Some(live) = functions::by_id(&triggers.functions, trigger.function).await? else {
+        return refuse(Code::FunctionNotFound, "the function is deleted");
+    };
+    live.check_takes_calls()?;
+    budget::check(&triggers.functions, &live).await?;
+    let input = match &trigger.input {
+        Some(input) => input.get().to_owned(),
+        None => json!({"trigger": trigger.name, "at": timestamp(at_ms)}).to_string(),
+    };
+    let timeout = u64::try_from(triggers.ground.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
+    let now = now_ms();
+    let job = AcceptedJob {
+        id: invoke::new_job_id(now),
+        function: live.function.id,
+        function_name: live.function.name.clone(),
+        version: live.version.version,
+        developer: live.function.owner,
+        caller: live.function.owner,
+        input: input.into(),
+        parameters: "null".to_owned(),
+        created_at_ms: now,
+        deadline_ms: now.saturating_add(timeout),
+        idempotency: Some(Idempotency {
+            account: live.function.owner,
+            key: format!("trigger/{}/{at_ms}", trigger.name),
+            // Of the tick alone: another input by now does not make it another.
+            request: Digest::of_value("piecework 2026 tick", &at_ms),
+        }),
+    };
+    queue::accept(&triggers.calls, job).await
+}
