@@ -8,8 +8,6 @@ if [ -t 1 ]; then BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' PLAIN=$'\e[0m'; else 
 BEGAN=$SECONDS
 STEP_TIMES=()
 TARGET=${CARGO_TARGET_DIR:-$PWD/target}
-# A target directory elsewhere leaves the binary no way to find the checkout that it was built in.
-export PIECEWORK_RUNTIMES=${PIECEWORK_RUNTIMES:-$PWD/runtimes/build}
 
 say() { printf '%s\n' "$*"; }
 note() { printf '%s%s%s\n' "$DIM" "$*" "$PLAIN"; }
@@ -81,6 +79,13 @@ need_test_tools() {
   has faketime || wanted+=(faketime)
   has ip || wanted+=(iproute2)
   has nft || wanted+=(nftables)
+  # The installed program is tried on a bare Debian, by its units, and in a container.
+  has debootstrap || wanted+=(debootstrap)
+  has dpkg-deb || wanted+=(dpkg)
+  has readelf || wanted+=(binutils)
+  has systemd-analyze || wanted+=(systemd)
+  has podman || wanted+=(podman)
+  has runc || wanted+=(runc)
   [ -s /etc/ssl/certs/ca-certificates.crt ] || wanted+=(ca-certificates)
   if [ ${#wanted[@]} -eq 0 ]; then return; fi
   # Tests that lack something skip and say so; what CI skips fails it, after everything else was run.

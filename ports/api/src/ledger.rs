@@ -34,6 +34,12 @@ pub struct LedgerStatus {
     pub commission_permille: u32,
     /// Transactions that wait at this peer for a block.
     pub queued: u32,
+    /// For how long no block has become final there; a block comes at least once a heartbeat while enough peers answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
+    /// Whether that is too long: what is sent to the ledger then waits.
+    #[serde(default)]
+    pub stalled: bool,
     /// Absent from a peer of an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesView>,
@@ -69,6 +75,12 @@ pub struct PeerView {
     pub from_height: Option<u64>,
     /// Whether this is the peer that you asked.
     pub here: bool,
+    /// The last block that it proposed, since the server that you asked began to watch. All peers propose in turn: one that
+    /// is far behind the others is gone or cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_proposed_height: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_proposed_at: Option<Timestamp>,
 }
 
 /// A block in `GET /ledger/blocks`, newest first.

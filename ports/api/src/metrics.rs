@@ -72,7 +72,7 @@ pub struct StreamEvent {
 /// `GET /healthz` and `GET /readyz`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// `ok`, `starting`, or `disk_low` while new work and data are refused for want of disk space.
+    /// `ok`, `starting`, `stalled` while no block of the ledger becomes final, or `disk_low` while new work and data are refused for want of disk space.
     pub status: String,
     pub version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -30,13 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn measure_all() -> Result<(), Box<dyn Error>> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/build");
     let wasm = Wasm::new(Options {
-        python: Some(built.join("python.wasm")),
-        javascript: Some(built.join("javascript.wasm")),
+        python: Some(built.join("python.wasm").into()),
+        javascript: Some(built.join("javascript.wasm").into()),
         cache: built.join("cache"),
         zygote: std::env::current_exe()?,
         instances_max: 256,
         cores: 2,
         rootless: false,
+        tell: None,
     })?;
     let begun = Instant::now();
     wasm.precompile()?;

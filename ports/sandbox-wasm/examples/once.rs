@@ -23,13 +23,14 @@ async fn once() -> Result<(), Box<dyn Error>> {
     let event = arguments.next().unwrap_or_else(|| "null".to_owned());
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtimes/build");
     let wasm = Wasm::new(Options {
-        python: Some(built.join("python.wasm")),
-        javascript: Some(built.join("javascript.wasm")),
+        python: Some(built.join("python.wasm").into()),
+        javascript: Some(built.join("javascript.wasm").into()),
         cache: built.join("cache"),
         zygote: std::env::current_exe()?,
         instances_max: 8,
         cores: 2,
         rootless: false,
+        tell: None,
     })?;
     let found = |language: &Language| Path::new(&directory).join(language.entry_file()).is_file();
     let language = Language::ALL.into_iter().find(found).ok_or("no main.py, no main.mjs")?;

@@ -13,16 +13,17 @@ use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded,
 use piecework_sandbox_jail::walls::Cgroups;
 
 use crate::{
+    Component, Tell,
     crew::{Crew, CrewOptions},
     probe,
     remote::{Hosted, Template},
 };
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// The component that `runtimes/build.sh` makes; `None`: the language is not offered.
-    pub python: Option<PathBuf>,
-    pub javascript: Option<PathBuf>,
+    pub python: Option<Component>,
+    pub javascript: Option<Component>,
     /// Where compiled components are kept. What lies there runs as native code: nobody else may write there.
     pub cache: PathBuf,
     /// The executable to start again as a zygote; it calls [`crate::zygote_main`].
@@ -33,12 +34,18 @@ pub struct Options {
     pub cores: u32,
     /// Work as without root: no cgroups, a user namespace around everything. Set by itself where this process is not root.
     pub rootless: bool,
+    /// Is told that a component is compiled, which takes up to a minute.
+    pub tell: Option<Tell>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum WasmError {
+    #[error("this build of Piecework has no wasm interpreter for {0}")]
+    NoComponent(Language),
     #[error("cannot read the component {path}")]
     Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot unpack the component inside this executable")]
+    Unpack(#[source] std::io::Error),
     #[error("cannot keep the compiled component {path}")]
     Cache { path: PathBuf, source: std::io::Error },
     #[error("cannot compile the component: {0:#}")]
@@ -82,15 +89,16 @@ impl Wasm {
         let crew_options = CrewOptions {
             executable: options.zygote,
             cache: options.cache,
+            tell: options.tell,
             instances_max: options.instances_max,
             cores: options.cores,
             privileged,
             gives_up_root: root && options.rootless,
         };
         let freeze = Freeze::default();
-        let crew = |language, wasm| {
+        let crew = |language, component| {
             let shared = (cgroups.clone(), freeze.clone());
-            Arc::new(Crew::new(language, wasm, crew_options.clone(), shared))
+            Arc::new(Crew::new(language, component, crew_options.clone(), shared))
         };
         let python = crew(Language::Python, options.python);
         let javascript = crew(Language::JavaScript, options.javascript);
@@ -105,7 +113,7 @@ impl Wasm {
         })
     }
 
-    /// The languages that have a component on disk.
+    /// The languages that have a component.
     pub fn languages(&self) -> Vec<Language> {
         let offered = |language: &Language| self.crew(*language).is_offered();
         Language::ALL.into_iter().filter(offered).collect()
@@ -135,7 +143,9 @@ impl Wasm {
         }
         if !crew.is_offered() {
             return Err(LoadError::Unsupported {
-                reason: format!("the wasm component of {language} is not installed; `runtimes/build.sh` makes it"),
+                reason: format!(
+                    "this build of Piecework has no wasm interpreter for {language}; run `runtimes/build.sh`, then build it again"
+                ),
             });
         }
         let made = tokio::task::spawn_blocking({

@@ -16,7 +16,7 @@ use piecework_sandbox::{Freeze, LoadError};
 use piecework_sandbox_jail::walls::{Cgroups, GroupLimits};
 
 use crate::{
-    WasmError, engine,
+    Component, Tell, WasmError, component,
     hatchery::Zygote,
     pace::Pace,
     words::{Errand, Forking, Proof, said_bytes_max},
@@ -52,7 +52,7 @@ const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// What all workers of a language are made by.
 pub(crate) struct Crew {
     pub(crate) language: Language,
-    pub(crate) wasm: Option<PathBuf>,
+    pub(crate) component: Option<Component>,
     pub(crate) options: CrewOptions,
     pub(crate) freeze: Freeze,
     cgroups: Option<Arc<Cgroups>>,
@@ -66,6 +66,7 @@ pub(crate) struct Crew {
 pub(crate) struct CrewOptions {
     pub(crate) executable: PathBuf,
     pub(crate) cache: PathBuf,
+    pub(crate) tell: Option<Tell>,
     pub(crate) instances_max: u32,
     pub(crate) cores: u32,
     /// Whether this process is root and may use it.
@@ -84,13 +85,13 @@ struct Roster {
 impl Crew {
     pub(crate) fn new(
         language: Language,
-        wasm: Option<PathBuf>,
+        component: Option<Component>,
         options: CrewOptions,
         (cgroups, freeze): (Option<Arc<Cgroups>>, Freeze),
     ) -> Self {
         Self {
             language,
-            wasm,
+            component,
             options,
             freeze,
             cgroups,
@@ -102,7 +103,7 @@ impl Crew {
     }
 
     pub(crate) fn is_offered(&self) -> bool {
-        self.wasm.as_deref().is_some_and(Path::is_file)
+        self.component.as_ref().is_some_and(Component::is_there)
     }
 
     /// Whether its zygote stands; else [`Self::stand`] takes some time, and at first seconds.
@@ -116,8 +117,9 @@ impl Crew {
         if let Some(zygote) = &*zygote {
             return Ok(Arc::clone(zygote));
         }
-        let wasm = self.wasm.as_deref().unwrap_or(Path::new(""));
-        let component = engine::compiled(self.language, wasm, &self.options.cache)?;
+        let component = self.component.as_ref().ok_or(WasmError::NoComponent(self.language))?;
+        let options = &self.options;
+        let component = component::compiled(self.language, component, &options.cache, options.tell.as_ref())?;
         let options = ZygoteOptions {
             language: self.language,
             instances_max: self.options.instances_max,

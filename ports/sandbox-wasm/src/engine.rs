@@ -1,16 +1,7 @@
-//! The two engines' settings, and their compiled code on disk.
+//! The two engines' settings.
 
-use std::{
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    io::Write,
-    path::{Path, PathBuf},
-};
-
-use piecework_model::{Digest, Language, Limits};
+use piecework_model::{Language, Limits};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
-
-use crate::WasmError;
 
 /// CPython's deepest recursion and QuickJS's both fit; only touched pages are held.
 const WASM_STACK_BYTES: usize = 4 << 20;
@@ -68,64 +59,4 @@ pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Re
         .wasm_component_model_async(false)
         .concurrency_support(false);
     Engine::new(&config)
-}
-
-/// The component at `wasm`, compiled: from `cache` if it was compiled before, else now, which takes seconds.
-///
-/// The cache must be writable by this user only: what lies there runs as native code. A file of another version or another
-/// configuration has another name; a damaged one is refused when it is mapped.
-pub(crate) fn compiled(language: Language, wasm: &Path, cache: &Path) -> Result<fs::File, WasmError> {
-    let bytes = fs::read(wasm).map_err(|source| WasmError::Read {
-        path: wasm.to_owned(),
-        source,
-    })?;
-    let engine = engine_for(language, 1).map_err(WasmError::Engine)?;
-    let compiled = cache.join(cached_name(&engine, wasm, &bytes));
-    let failed = |source| WasmError::Cache {
-        path: compiled.clone(),
-        source,
-    };
-    if !compiled.is_file() {
-        // Held until the file is there: several providers that start at once on one machine compile it once.
-        let _turn = turn(&compiled).map_err(failed)?;
-        if !compiled.is_file() {
-            let code = engine.precompile_component(&bytes).map_err(WasmError::Compile)?;
-            store(&compiled, &code).map_err(failed)?;
-        }
-    }
-    fs::File::open(&compiled).map_err(failed)
-}
-
-/// Blocks while another process compiles the same.
-fn turn(compiled: &Path) -> std::io::Result<fs::File> {
-    create_private(compiled.parent().unwrap_or(Path::new(".")))?;
-    let file = fs::File::create(compiled.with_extension("lock"))?;
-    file.lock()?;
-    Ok(file)
-}
-
-/// Named by what decides the machine code: the component, wasmtime's version and its settings.
-fn cached_name(engine: &Engine, wasm: &Path, bytes: &[u8]) -> PathBuf {
-    let mut settings = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut settings);
-    let stem = wasm.file_stem().unwrap_or_default().to_string_lossy();
-    let digest = Digest::of(bytes).to_string();
-    format!("{stem}-{}-{:016x}.cwasm", &digest[..16], settings.finish()).into()
-}
-
-/// Whoever reads the file sees all of it or nothing.
-fn store(path: &Path, code: &[u8]) -> std::io::Result<()> {
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = fs::File::create(&unfinished)?;
-    file.write_all(code)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)
-}
-
-fn create_private(directory: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
 }

@@ -19,6 +19,7 @@
 
 // This process.
 mod backend;
+mod component;
 mod crew;
 mod hatchery;
 mod pace;
@@ -47,4 +48,5 @@ mod runtime;
 mod ticker;
 
 pub use backend::{Options, Wasm, WasmError};
+pub use component::{Component, Tell};
 pub use zygote::{ZYGOTE_ARGUMENT, zygote_main};

@@ -50,7 +50,7 @@ pub(crate) enum Functions {
 }
 
 impl Prepared {
-    /// Maps a component that [`engine::compiled`] has compiled, with room for so many live instances.
+    /// Maps a component that [`crate::component::compiled`] has compiled, with room for so many live instances.
     ///
     /// # Safety
     /// The file is executed as native code: nobody but this user may have written it.

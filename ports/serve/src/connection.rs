@@ -16,6 +16,7 @@ use super::{
     leaving::leaving,
     patient::Patient,
     seats::{Phase, Place},
+    tls::{Stream, Tls, greet},
 };
 
 /// The head of a request: a path, a query, a few headers. The buffer grows with what comes.
@@ -26,6 +27,7 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Served {
     pub(crate) app: Router,
     pub(crate) limits: Limits,
+    pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) proxies: Proxies,
     /// The request that runs is the last.
     pub(crate) closing: CancellationToken,
@@ -45,16 +47,26 @@ pub(crate) async fn connection(stream: TcpStream, address: SocketAddr, place: Pl
         () = place.evicted() => return,
         () = served.closing.cancelled() => return,
     }
-    Box::pin(requests(stream, address, Arc::new(place), served)).await;
-}
-
-async fn requests(stream: TcpStream, address: SocketAddr, place: Arc<Place>, served: Served) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection went before it began");
     }
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(served.limits.head_within, greet(served.tls.as_deref(), stream)) => greeted,
+        () = place.evicted() => return,
+        () = served.closing.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(stream)) => Box::pin(requests(stream, address, Arc::new(place), served)).await,
+        Ok(Err(error)) => tracing::debug!(%address, %error, "no handshake"),
+        Err(_) => tracing::debug!(%address, "no handshake in time"),
+    }
+}
+
+async fn requests(stream: Stream, address: SocketAddr, place: Arc<Place>, served: Served) {
     let Served {
         app,
         limits,
+        tls: _,
         proxies,
         closing,
         cut,

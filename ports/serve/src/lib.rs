@@ -1,4 +1,4 @@
-//! Serves HTTP/1.1 to strangers, whom it gives few connections, little memory and little time.
+//! Serves HTTP/1.1, in the clear or by TLS, to strangers, whom it gives few connections, little memory and little time.
 //!
 //! ```text
 //! accept -> Fresh --first byte--> Head --whole head--> Busy --answered--> Idle --first byte--> Head
@@ -20,12 +20,15 @@ mod crowd;
 mod head;
 mod leaving;
 mod listen;
+pub mod metrics;
 mod patient;
 mod proxies;
 mod seats;
+mod tls;
 
 pub use caller::Caller;
 pub use crowd::{Crowd, Member};
 pub use listen::{Limits, serve};
 pub use proxies::Proxies;
 pub use seats::Guest;
+pub use tls::{Door, Tls, TlsError};

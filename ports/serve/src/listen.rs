@@ -11,6 +11,7 @@ use super::{
     Caller, Proxies,
     connection::{Served, connection},
     seats::{Room, Seats},
+    tls::Door,
 };
 
 /// What one server spends on its callers. A connection serves one request at a time, so these bound the requests too.
@@ -84,21 +85,30 @@ impl Limits {
 /// Serves until `shutdown` resolves, then lets running requests end, for a while. A connection for which there is no room is
 /// closed unanswered: an answer would cost what the limit saves. HTTP/1.1 only.
 pub async fn serve(
-    listener: TcpListener,
+    door: impl Into<Door>,
     app: Router,
     (limits, proxies): (Limits, Proxies),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let Door { listener, tls } = door.into();
+    let renewed = async {
+        match &tls {
+            Some(tls) => tls.watch().await,
+            None => std::future::pending().await,
+        }
+    };
     let (seats, tasks) = (Seats::default(), TaskTracker::new());
     let served = Served {
         app,
         limits,
+        tls: tls.clone(),
         proxies,
         closing: CancellationToken::new(),
         cut: CancellationToken::new(),
     };
     tokio::select! {
         () = shutdown => {}
+        () = renewed => {}
         () = accept(&listener, &seats, &served, &tasks) => {}
     }
     drop(listener);

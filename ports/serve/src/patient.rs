@@ -10,7 +10,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
@@ -18,12 +17,13 @@ use super::{
     Limits,
     head::Scanner,
     seats::{Phase, Place},
+    tls::Stream,
 };
 
 /// Fails a read of a head, or a write, that takes too long, and a head that is no good. How long a body may take is told
 /// where it is read.
 pub(crate) struct Patient {
-    stream: TcpStream,
+    stream: Stream,
     place: Arc<Place>,
     limits: Limits,
     scanner: Scanner,
@@ -37,7 +37,7 @@ pub(crate) struct Patient {
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 impl Patient {
-    pub(crate) fn new(stream: TcpStream, place: Arc<Place>, limits: Limits) -> Self {
+    pub(crate) fn new(stream: Stream, place: Arc<Place>, limits: Limits) -> Self {
         Self {
             stream,
             place,

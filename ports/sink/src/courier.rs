@@ -35,24 +35,35 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// Fails where this machine's trusted certificates cannot be read.
-    pub fn new(policy: EgressPolicy) -> Result<Self, reqwest::Error> {
+    /// Without trusted certificates on this machine, only addresses without TLS can be delivered to; that is logged.
+    pub fn new(policy: EgressPolicy) -> Result<Self, CourierError> {
         Self::within(policy, DELIVER_WITHIN)
     }
 
     /// Gives up on one delivery after `time`.
-    pub fn within(policy: EgressPolicy, time: Duration) -> Result<Self, reqwest::Error> {
+    pub fn within(policy: EgressPolicy, time: Duration) -> Result<Self, CourierError> {
         // Some other part may have chosen one before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let guard = Guard(Arc::new(policy.clone()));
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(guard))
-            .connect_timeout(CONNECT_WITHIN)
-            .timeout(time)
-            .user_agent(concat!("piecework/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let guard = Arc::new(Guard(Arc::new(policy.clone())));
+        let builder = || {
+            Client::builder()
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .dns_resolver(guard.clone())
+                .connect_timeout(CONNECT_WITHIN)
+                .timeout(time)
+                .user_agent(concat!("piecework/", env!("CARGO_PKG_VERSION")))
+        };
+        let client = match builder().build() {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(
+                    cause = ?error.source().map(ToString::to_string),
+                    "no trusted certificates on this machine: results cannot be sent to https addresses until they are installed"
+                );
+                builder().tls_backend_preconfigured(trusting_nobody()?).build()?
+            }
+        };
         Ok(Self { client, policy })
     }
 
@@ -86,6 +97,25 @@ impl Courier {
         permitted(&url, &self.policy).map_err(|_| Undelivered::Forbidden)?;
         Ok(url)
     }
+}
+
+/// Why there is no courier.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    #[error("cannot set the HTTP client up")]
+    Client(#[from] reqwest::Error),
+    #[error("cannot set TLS up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Every handshake fails.
+fn trusting_nobody() -> Result<rustls::ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Ok(config)
 }
 
 fn of_job(url: &str, job: JobId) -> String {

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use piecework_model::{Digest, JobId};
 
-pub use courier::Courier;
+pub use courier::{Courier, CourierError};
 pub use place::{Sink, SinkKind};
 
 /// One result on its way.

@@ -41,9 +41,8 @@ use piecework_disk::Room;
 use piecework_model::{AccountId, OwnerName, Prices, Roles, SecretKey};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
-use piecework_serve::{Limits, Proxies};
+use piecework_serve::{Door, Limits, Proxies};
 use piecework_store::Store;
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -126,6 +125,8 @@ pub struct Tuning {
     pub retention: Duration,
     /// A result that its sink has not accepted this long after the job began stays with the job.
     pub delivery_window: Duration,
+    /// The caller of a transfer with a key is told that it is queued after this long.
+    pub transfer_within: Duration,
 }
 
 impl Default for Tuning {
@@ -154,6 +155,7 @@ impl Default for Tuning {
             restore_window: Duration::from_secs(7 * 86_400),
             retention: Duration::from_secs(7 * 86_400),
             delivery_window: Duration::from_secs(86_400),
+            transfer_within: Duration::from_secs(10),
         }
     }
 }
@@ -257,7 +259,7 @@ impl Controller {
     /// Serves the HTTP API, and `beside` on the same address, until shutdown; then lets running jobs end, for
     /// [`RUNNING_WITHIN`], and settles what waits. Accepted jobs that have not ended by then run again after the next
     /// start.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, beside: OpenApiRouter) -> std::io::Result<()> {
+    pub async fn serve(self: Arc<Self>, door: impl Into<Door>, beside: OpenApiRouter) -> std::io::Result<()> {
         let (ground, calls) = (self.ground.clone(), self.calls.clone());
         let mut patience = tokio::spawn(async move {
             calls.ground.shutdown.cancelled().await;
@@ -267,7 +269,7 @@ impl Controller {
         });
         let app = http::router(self, beside);
         let proxies: Proxies = ground.tuning.proxies.iter().copied().collect();
-        piecework_serve::serve(listener, app, (LIMITS, proxies), ground.shutdown.cancelled()).await?;
+        piecework_serve::serve(door, app, (LIMITS, proxies), ground.shutdown.cancelled()).await?;
         ground.tasks.close();
         tokio::select! {
             biased;

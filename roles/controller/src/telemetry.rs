@@ -1,5 +1,7 @@
 //! Counters for Prometheus.
 
+use std::sync::atomic::AtomicU64;
+
 use piecework_model::{BackendName, Language};
 use piecework_store::Job;
 use prometheus_client::{
@@ -27,7 +29,7 @@ pub(crate) struct Telemetry {
     pull: Histogram,
     /// From a result's arrival to the block that paid for it.
     pub(crate) billed: Histogram,
-    cpu_us: Counter,
+    cpu_s: Counter<f64, AtomicU64>,
     price_ucr: Counter,
     pub(crate) receipts_refused: Counter,
     pub(crate) receipts_held: Counter,
@@ -53,7 +55,7 @@ impl Default for Telemetry {
             queued: Histogram::new(time_buckets()),
             pull: Histogram::new(time_buckets()),
             billed: Histogram::new(time_buckets()),
-            cpu_us: Counter::default(),
+            cpu_s: Counter::default(),
             price_ucr: Counter::default(),
             receipts_refused: Counter::default(),
             receipts_held: Counter::default(),
@@ -81,7 +83,7 @@ impl Telemetry {
         self.duration.observe(job.duration_us as f64 / 1e6);
         self.queued.observe(job.queued_us as f64 / 1e6);
         self.pull.observe(job.pull_us as f64 / 1e6);
-        self.cpu_us.inc_by(job.counters.cpu_us);
+        self.cpu_s.inc_by(job.counters.cpu_us as f64 / 1e6);
         self.price_ucr.inc_by(job.price_ucr);
     }
 
@@ -104,7 +106,7 @@ impl Telemetry {
             "From a result's arrival to its payment",
             self.billed.clone(),
         );
-        registry.register("job_cpu_microseconds", "CPU time of jobs", self.cpu_us.clone());
+        registry.register("job_cpu_seconds", "CPU time of jobs", self.cpu_s.clone());
         registry.register("job_price_ucr", "Prices of jobs", self.price_ucr.clone());
         registry.register(
             "receipts_refused",

@@ -15,17 +15,36 @@ use crate::{commands::*, failure::Failure, tether};
 )]
 #[command(
     after_help = "Exit codes: 0 done, 1 the function failed, 2 wrong usage, 3 refused, 4 no connection.\n\
-    PIECEWORK_URL and PIECEWORK_TOKEN override the login."
+    PIECEWORK_URL and PIECEWORK_TOKEN override the login.\n\
+    --log-format json (or PIECEWORK_LOG_FORMAT=json) writes the log as JSON, one object per line; RUST_LOG sets its level."
 )]
 pub struct Cli {
     /// Print JSON instead of tables
     #[arg(long, global = true)]
     pub json: bool,
+    /// Format of the log on standard error
+    #[arg(
+        long,
+        global = true,
+        hide = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "PIECEWORK_LOG_FORMAT"
+    )]
+    pub log_format: LogFormat,
     /// Die with this process, which is the parent
     #[arg(long, value_name = "PID", hide = true)]
     pub tethered_to: Option<u32>,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    /// An object a line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,7 +90,11 @@ pub enum Command {
     Ledger(ledger::Ledger),
     Provide(provide::Provide),
     Provider(provider::Provider),
+    Service(service::Service),
     Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
     Openapi(openapi::Openapi),
 }
 
@@ -123,7 +146,10 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ledger(command) => command.run(json).await,
         Command::Provide(command) => command.run().await,
         Command::Provider(command) => command.run(json).await,
+        Command::Service(command) => command.run(),
         Command::Doctor(command) => command.run(json).await,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Openapi(command) => command.run(),
     }
 }
@@ -149,6 +175,8 @@ mod tests {
     fn the_lines_of_the_interface_parse() {
         for line in [
             "piecework up --data d --listen 127.0.0.1:0 --egress-to 10.0.0.0/8",
+            "piecework up --listen 0.0.0.0:7433 --url https://piecework.example.org/",
+            "piecework up --tls-cert c.pem --tls-key k.pem",
             "piecework devnet --peers 4 --providers 3 --data d --listen 127.0.0.1:0",
             "piecework peer init --owner ada --address h:7440 --listen 0.0.0.0:7440 --api 127.0.0.1:7441 --data d",
             "piecework peer card --data d",
@@ -156,11 +184,17 @@ mod tests {
             "piecework peer join http://h --network x",
             "piecework peer run --data d --config f",
             "piecework peer config show",
+            "piecework peer config check --data d",
+            "piecework up --log-format json",
+            "piecework --log-format json controller config check --config f",
+            "piecework provide config check --config f",
             "piecework peer proposals --url http://h",
             "piecework peer propose add card.json",
             "piecework peer propose params window_blocks=7200 commission_ppm=1",
             "piecework peer vote ada",
             "piecework controller init --peer http://a --peer http://b --genesis g.json --name c --operator o",
+            "piecework controller join g.json --data d",
+            "piecework controller join http://h --network x",
             "piecework controller run --data d",
             "piecework controller config show",
             "piecework login http://h --token t",
@@ -230,6 +264,11 @@ mod tests {
             "piecework provider limits --when-idle false --hours any --memory 512MiB",
             "piecework provider pause",
             "piecework doctor",
+            "piecework service install",
+            "piecework service install provide --data d --print -- --controller http://c --invite i",
+            "piecework service uninstall up",
+            "piecework completions bash",
+            "piecework man d",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -248,6 +287,12 @@ mod tests {
             ("piecework tokens create --scope root", "deploy"),
             ("piecework frobnicate", "frobnicate"),
             ("piecework provide --hours 9-17", "22:00-07:00"),
+            ("piecework up --tls-cert c.pem", "--tls-key"),
+            ("piecework up --url example.org", "https://piecework.example.org"),
+            (
+                "piecework up --url https://example.org/fn",
+                "https://piecework.example.org",
+            ),
             ("piecework function hello --results missing.json", "missing.json"),
             ("piecework devnet --peers 0", "1..=16"),
             ("piecework peer init --owner Ada! --address h:1", "owner"),

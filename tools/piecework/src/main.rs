@@ -6,7 +6,10 @@ mod compose;
 mod failure;
 mod flood;
 mod keyfile;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod linked;
 mod pack;
+mod pending;
 mod places;
 mod project;
 mod session;
@@ -26,6 +29,9 @@ use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _
 const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    // Before anything can look up a name, in this process or in those that it starts again.
+    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+    piecework_sandbox_jail::look_up_without_plugins();
     let arguments: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
@@ -41,15 +47,6 @@ fn main() -> ExitCode {
     {
         piecework_sandbox_wasm::zygote_main(&arguments[2..]);
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .finish()
-        .with(flood::Flood::default())
-        .init();
-    failure::keep_engine_panics_quiet();
     // Also where the command line itself is at fault.
     let wants_json = arguments
         .iter()
@@ -66,6 +63,8 @@ fn main() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
+    start_log(cli.log_format);
+    failure::keep_engine_panics_quiet();
     compose::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -86,5 +85,26 @@ fn main() -> ExitCode {
             }
             failure.exit_code()
         }
+    }
+}
+
+/// To standard error.
+fn start_log(format: cli::LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_new(places::log_filter()).unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        cli::LogFormat::Text => log
+            .with_ansi(std::io::stderr().is_terminal())
+            .finish()
+            .with(flood::Flood::default())
+            .init(),
+        cli::LogFormat::Json => log
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(flood::Flood::default())
+            .init(),
     }
 }

@@ -14,6 +14,14 @@ pub fn default_role_dir(role: &str) -> Result<PathBuf> {
     Ok(base("XDG_DATA_HOME", ".local/share")?.join(format!("piecework-{role}")))
 }
 
+/// Below which packages and `service install` keep the state of this machine's services.
+pub const SYSTEM_STATE_DIR: &str = "/var/lib/piecework";
+
+/// Where a user's own systemd units lie.
+pub fn user_units() -> Result<PathBuf> {
+    Ok(base("XDG_CONFIG_HOME", ".config")?.join("systemd/user"))
+}
+
 /// This computer's name, as far as it can name an account.
 pub fn host_name() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -25,6 +33,11 @@ pub fn host_name() -> String {
         .collect();
     let name = name.trim_matches('-').to_owned();
     if name.is_empty() { "provider".to_owned() } else { name }
+}
+
+/// Where keys of requests lie whose outcome is not known yet.
+pub fn pending_dir() -> Result<PathBuf> {
+    Ok(base("XDG_STATE_HOME", ".local/state")?.join("piecework/pending"))
 }
 
 /// What `login` remembers.
@@ -57,20 +70,15 @@ fn text(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
-/// Where the wasm components lie: `PIECEWORK_RUNTIMES`, else the repository's `runtimes/build` that this executable was
-/// built in, else `../share/piecework/runtimes` beside it. `None` if none of them is a folder.
-pub fn runtimes() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("PIECEWORK_RUNTIMES") {
-        return Some(PathBuf::from(named));
-    }
-    let executable = env::current_exe().ok()?;
-    let folder = executable.parent()?;
-    [
-        folder.join("../../runtimes/build"),
-        folder.join("../share/piecework/runtimes"),
-    ]
-    .into_iter()
-    .find(|path| path.is_dir())
+/// `PIECEWORK_RUNTIMES`: a folder with interpreters for the wasm sandbox, in place of those within this executable.
+pub fn runtimes_override() -> Option<PathBuf> {
+    env::var_os("PIECEWORK_RUNTIMES").map(PathBuf::from)
+}
+
+/// `runtimes/build` of the checkout that this executable was built in, if it lies in one.
+pub fn runtimes_of_the_checkout() -> Option<PathBuf> {
+    let folder = env::current_exe().ok()?.parent()?.join("../../runtimes/build");
+    folder.is_dir().then_some(folder)
 }
 
 /// Where compiled components are kept for all data directories of this user.

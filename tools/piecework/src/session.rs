@@ -64,8 +64,13 @@ pub fn connect() -> Result<Client, Failure> {
 }
 
 fn known() -> Result<Known, Failure> {
-    let data = places::default_data_dir()?;
-    let local = read_line(&data.join("url"))?.zip(read_line(&data.join("token"))?);
+    let left_in =
+        |data: &Path| -> Result<_, Failure> { Ok(read_line(&data.join("url"))?.zip(read_line(&data.join("token"))?)) };
+    let local = match left_in(&places::default_data_dir()?)? {
+        Some(local) => Some(local),
+        // Of the service that a package starts; only root can read it.
+        None => left_in(&Path::new(places::SYSTEM_STATE_DIR).join("up"))?,
+    };
     Ok(Known {
         url: places::url_override(),
         token: places::token_override(),

@@ -5,6 +5,18 @@ use std::{str::FromStr, time::Duration};
 use piecework_api::{functions::PriceCap, results::SetResults};
 use piecework_model::{PublicKey, Rejection};
 
+/// The base of links: `http://` or `https://` with a host, without a path; a slash at its end is dropped.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).ok();
+    let is_base = url.is_some_and(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/" && url.query().is_none()
+    });
+    match is_base {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err("expected a URL like https://piecework.example.org".to_owned()),
+    }
+}
+
 /// `250ms`, `5s`, `2m`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a duration: use a whole number with ms, s, m, h or d, like 500ms, 5s or 2m");

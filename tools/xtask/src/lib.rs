@@ -1,5 +1,6 @@
 //! Project chores: `tidy` holds the source tree to its rules, `openapi` keeps the API's document in step.
 
+pub mod dist;
 pub mod openapi;
 pub mod tidy;
 

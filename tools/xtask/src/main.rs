@@ -1,9 +1,9 @@
-//! `cargo run --release -p xtask -- tidy | openapi [--check [BINARY]]`
+//! `cargo run --release -p xtask -- tidy | openapi [--check [BINARY]] | dist [DIR]`
 
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, bail};
-use xtask::{openapi, root, tidy};
+use xtask::{dist, openapi, root, tidy};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +22,8 @@ fn main() -> Result<ExitCode> {
         ["openapi", "--binary", binary] => openapi::write(&root(), Some(Path::new(binary))).map(|()| ExitCode::SUCCESS),
         ["openapi", "--check"] => openapi::check(&root(), None).map(|()| ExitCode::SUCCESS),
         ["openapi", "--check", binary] => openapi::check(&root(), Some(Path::new(binary))).map(|()| ExitCode::SUCCESS),
-        _ => bail!("usage: xtask tidy | openapi [--check [BINARY] | --binary BINARY]"),
+        ["dist"] => dist::run(&root(), &root().join("target/dist")).map(|()| ExitCode::SUCCESS),
+        ["dist", out] => dist::run(&root(), Path::new(out)).map(|()| ExitCode::SUCCESS),
+        _ => bail!("usage: xtask tidy | openapi [--check [BINARY] | --binary BINARY] | dist [DIR]"),
     }
 }

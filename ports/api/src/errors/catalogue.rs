@@ -680,6 +680,11 @@ const PLATFORM: &[Entry] = &[
         "posted + limit - held does not cover the amount",
     ),
     code(422, Code::TransferNotPositive, "the amount is not above zero"),
+    code(
+        503,
+        Code::TransferQueued,
+        "too few peers answer: the transfer waits and becomes final when they do; repeated with the same key, it moves the credits once",
+    ),
     code(422, Code::TransferSelf, "sender and receiver are the same account"),
     code(
         422,

@@ -20,13 +20,14 @@ fn built(name: &str) -> PathBuf {
 
 pub fn options(rootless: bool) -> Options {
     Options {
-        python: Some(built("python.wasm")),
-        javascript: Some(built("javascript.wasm")),
+        python: Some(built("python.wasm").into()),
+        javascript: Some(built("javascript.wasm").into()),
         cache: built("cache"),
         zygote: env!("CARGO_BIN_EXE_wasm-zygote").into(),
         instances_max: INSTANCES_MAX,
         cores: 2,
         rootless,
+        tell: None,
     }
 }
 

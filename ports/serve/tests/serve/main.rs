@@ -3,3 +3,4 @@
 mod heads;
 mod rooms;
 mod served;
+mod tls;

@@ -22,6 +22,7 @@ use crate::{
         Accounts, audit,
         invites::{self, Invite},
         logins,
+        transfers::Keeper,
     },
     clock::now_ms,
     codecs,
@@ -62,6 +63,17 @@ impl Turns {
 
 /// Signs with the account's next nonce, submits and waits until final. Whoever else holds the key may send meanwhile.
 pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey, action: Action) -> Answer<Sent> {
+    send_kept(accounts, sender, key, action, None).await
+}
+
+/// The same; `keeper` keeps each transaction before it is submitted.
+pub(super) async fn send_kept(
+    accounts: &Accounts,
+    sender: AccountId,
+    key: &SecretKey,
+    action: Action,
+    keeper: Option<&Keeper>,
+) -> Answer<Sent> {
     let _turn = accounts.turns.of(sender).lock().await;
     let mut tries = 0;
     loop {
@@ -72,6 +84,9 @@ pub(crate) async fn send(accounts: &Accounts, sender: AccountId, key: &SecretKey
             action: action.clone(),
         };
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
+        if let Some(keeper) = keeper {
+            keeper.keep(accounts, &signed).await?;
+        }
         match accounts.ground.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),
             Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) && tries < NONCE_TRIES => {

@@ -10,6 +10,7 @@ pub(crate) mod rates;
 #[cfg(test)]
 mod tests;
 pub(crate) mod throttle;
+pub(crate) mod transfers;
 
 pub(crate) use members::*;
 
@@ -26,6 +27,7 @@ pub(crate) struct Accounts {
     pub(crate) auth: auth::Auth,
     rates: rates::Rates,
     turns: Turns,
+    sending: transfers::Sending,
     peer_changes: PeerChanges,
     on_limits: OnLimits,
 }
@@ -41,6 +43,7 @@ impl Accounts {
             auth: auth::Auth::new(background),
             rates: rates::Rates::default(),
             turns: Turns::default(),
+            sending: transfers::Sending::default(),
             peer_changes: PeerChanges::default(),
             on_limits,
         })

@@ -15,6 +15,8 @@ pub(crate) struct Ledger {
     network: NetworkId,
     written: Arc<Mutex<Written>>,
     height: watch::Sender<u64>,
+    /// Too few peers answer.
+    stalled: watch::Sender<bool>,
 }
 
 struct Written {
@@ -34,6 +36,7 @@ impl Ledger {
             network: genesis.network_id(),
             written: Arc::new(Mutex::new(written)),
             height: watch::Sender::new(0),
+            stalled: watch::Sender::new(false),
         })
     }
 
@@ -61,6 +64,11 @@ impl Ledger {
         drop(written);
         self.height.send_replace(height);
         block
+    }
+
+    /// What is submitted from now on waits, until this is told that peers answer again.
+    pub(crate) fn stall(&self, stalled: bool) {
+        self.stalled.send_replace(stalled);
     }
 
     pub(crate) fn network_id(&self) -> NetworkId {
@@ -113,6 +121,8 @@ impl Chain for Ledger {
     }
 
     async fn submit_and_wait(&self, tx: SignedTransaction) -> Result<Final, SubmitError> {
+        let moves = self.stalled.subscribe().wait_for(|stalled| !stalled).await.is_ok();
+        assert!(moves, "the sender is here");
         let (block, index) = match self.place(tx.id()) {
             Some(place) => place,
             None => (self.block(vec![tx]), 0),

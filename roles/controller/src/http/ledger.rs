@@ -9,15 +9,16 @@ use piecework_api::{
     routes,
 };
 use piecework_ledger::{Key, Params, Value};
-use piecework_model::{Code, Credits, Digest};
+use piecework_model::{Code, Credits};
 use piecework_scheduler::Standing;
-use piecework_store::Idempotency;
-use serde::{Deserialize, Serialize};
 
 use super::{Authenticated, BODY_BYTES_MAX, Created, HttpResult, Query, Shared, execute::idempotency, page, read_body};
 use crate::{
     Answer, Controller,
-    accounts::{self, auth::Caller},
+    accounts::{
+        self,
+        transfers::{self, MEMOS, Order},
+    },
     clock::timestamp,
     codecs,
     failure::{self, chain, refusal, refuse, store},
@@ -37,16 +38,15 @@ pub(super) async fn commission_ppm(controller: &Controller) -> Answer<u32> {
 }
 
 const MEMO_LENGTH_MAX: usize = 100;
-/// Memos by transaction. They are this controller's, not the ledger's.
-const MEMOS: &str = "memo";
 
 /// Control characters would reach the terminals and spreadsheets of others.
 fn is_memo(text: &str) -> bool {
     text.chars().count() <= MEMO_LENGTH_MAX && !text.chars().any(char::is_control)
 }
 
-/// Transfers credits and responds when the transfer is final on the ledger. If you repeat the request with the same
-/// `Idempotency-Key`, nothing moves and you get the first response.
+/// Transfers credits and responds when the transfer is final on the ledger. With an `Idempotency-Key`, a transfer that is not
+/// final after some seconds is refused with `transfer.queued` and goes on. If you repeat the request with the same key, nothing
+/// more moves and you get the first response.
 #[utoipa::path(post, path = routes::TRANSFERS, tag = "ledger", request_body = CreateTransfer,
     params(("Idempotency-Key" = Option<String>, Header)), responses(
     (status = 201, body = TransferView), (status = "default", body = ErrorBody)))]
@@ -70,88 +70,20 @@ pub(super) async fn transfer(
         return Err(refused.into());
     }
     let request = format!("{} {}", body.to, body.amount_ucr);
-    let Some(key) = idempotency(caller, &headers, request.as_bytes(), b"")? else {
-        return Ok(Created(send_transfer(&controller, caller, &body).await?));
+    let key = idempotency(caller, &headers, request.as_bytes(), b"")?;
+    let order = Order {
+        from: caller.account,
+        from_name: caller.name.to_string(),
+        to: accounts::find(&controller.accounts, &body.to).await?,
+        amount: body.amount_ucr,
+        memo: body.memo,
     };
-    Ok(Created(transfer_once(&controller, caller, &body, key).await?))
-}
-
-async fn send_transfer(controller: &Controller, caller: &Caller, body: &CreateTransfer) -> Answer<TransferView> {
-    let to = accounts::find(&controller.accounts, &body.to).await?;
-    let sent = accounts::transfer(&controller.accounts, caller.account, to, body.amount_ucr).await?;
-    if let Some(memo) = body.memo.as_ref().filter(|memo| !memo.is_empty()) {
-        let place = sent.done.id.0.to_string();
-        codecs::put_json(&controller.ground, MEMOS, &place, memo).await?;
-    }
-    let account = accounts::on_ledger(&controller.accounts, caller.account).await?;
-    Ok(TransferView {
-        transaction: sent.done.id.0,
-        height: sent.done.height,
-        from: caller.name.to_string(),
-        to: controller.ground.account_name(to).await,
-        amount_ucr: body.amount_ucr,
-        posted_ucr: account.posted,
-    })
-}
-
-/// What is remembered of a transfer with a key: the request, and the answer once there is one.
-#[derive(Serialize, Deserialize)]
-struct Remembered {
-    request: Digest,
-    answer: Option<TransferView>,
-}
-
-async fn transfer_once(
-    controller: &Controller,
-    caller: &Caller,
-    body: &CreateTransfer,
-    key: Idempotency,
-) -> Answer<TransferView> {
-    let space = format!("transfer/{}", caller.account);
-    let mut remembered = Remembered {
-        request: key.request,
-        answer: None,
-    };
-    let bytes = codecs::to_json(&remembered)?;
-    match controller.ground.store.insert_value(&space, &key.key, &bytes).await {
-        Ok(()) => {}
-        Err(failure) if failure.is_conflict() => return earlier_transfer(controller, &space, &key).await,
-        Err(failure) => return Err(store(failure)),
-    }
-    match send_transfer(controller, caller, body).await {
-        Ok(view) => {
-            remembered.answer = Some(view.clone());
-            codecs::put_json(&controller.ground, &space, &key.key, &remembered).await?;
-            Ok(view)
+    match key {
+        Some(key) => Ok(Created(transfers::once(&controller.accounts, order, key).await?)),
+        None => {
+            let sent = accounts::transfer(&controller.accounts, order.from, order.to, order.amount).await?;
+            Ok(Created(transfers::view(&controller.accounts, &order, &sent).await?))
         }
-        Err(refused) => {
-            // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
-            if refused.code != Code::LedgerUnavailable {
-                controller
-                    .ground
-                    .store
-                    .take_value(&space, &key.key)
-                    .await
-                    .map_err(store)?;
-            }
-            Err(refused)
-        }
-    }
-}
-
-async fn earlier_transfer(controller: &Controller, space: &str, key: &Idempotency) -> Answer<TransferView> {
-    let bytes = controller.ground.store.value(space, &key.key).await.map_err(store)?;
-    let remembered: Option<Remembered> = bytes.map(|bytes| codecs::from_json(&bytes)).transpose()?;
-    match remembered {
-        Some(earlier) if earlier.request != key.request => refuse(
-            Code::IdempotencyConflict,
-            "the idempotency key was already used with a different request",
-        ),
-        Some(Remembered { answer: Some(view), .. }) => Ok(view),
-        Some(_) | None => refuse(
-            Code::ServerBusy,
-            "the outcome of the first transfer with this key is not known yet; check the statement",
-        ),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -18,7 +18,7 @@ use piecework_api::{
 use piecework_disk::Level;
 use piecework_model::Code;
 use piecework_store::MetricScope;
-use prometheus_client::{encoding::text::encode, metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -114,63 +114,65 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, gauge);
 }
 
-/// The Prometheus text of this moment.
-fn prometheus_text(controller: &Controller) -> String {
-    let mut registry = Registry::with_prefix("piecework");
-    controller.ground.telemetry.register(&mut registry);
+/// What Prometheus reads at this moment.
+fn registry(controller: &Controller) -> Registry {
+    let mut root = Registry::default();
+    piecework_serve::metrics::process(&mut root, env!("CARGO_PKG_VERSION"), "controller");
+    let registry = root.sub_registry_with_prefix("piecework");
+    controller.ground.telemetry.register(registry);
     let lag = controller.ground.store.lag();
     let status = controller.ground.chain.status();
     let disk = controller.ground.disk.reading();
     gauge(
-        &mut registry,
+        registry,
         "disk_free_bytes",
         "Free bytes of the disk with the data that is nearest to its end",
         disk.free_bytes,
     );
     gauge(
-        &mut registry,
+        registry,
         "disk_level",
         "0 ample, 1 low, 2 reserved: new work and data are refused",
         disk.level as u64,
     );
     gauge(
-        &mut registry,
+        registry,
         "jobs_inflight",
         "Jobs on their way",
         controller.calls.inflight.len() as u64,
     );
     gauge(
-        &mut registry,
+        registry,
         "jobs_queued",
         "Accepted jobs that wait or run",
         controller.calls.queue.len() as u64,
     );
     gauge(
-        &mut registry,
+        registry,
         "jobs_in_line",
         "Jobs that wait for a slot",
         controller.providers.fair.waiting() as u64,
     );
     gauge(
-        &mut registry,
+        registry,
         "outbox_receipts",
         "Receipts that wait for their settlement",
         controller.money.outbox.len() as u64,
     );
     gauge(
-        &mut registry,
+        registry,
         "journal_jobs",
         "Jobs in the journal and not in the tables yet",
         lag.jobs,
     );
     gauge(
-        &mut registry,
+        registry,
         "ledger_height",
         "Height of the last final block",
         status.height,
     );
     gauge(
-        &mut registry,
+        registry,
         "ledger_queued",
         "Transactions that wait for a block",
         u64::from(status.queued),
@@ -180,24 +182,24 @@ fn prometheus_text(controller: &Controller) -> String {
         let load = seen.link.load();
         (instances + u64::from(load.instances), running + u64::from(load.running))
     });
-    gauge(&mut registry, "warm_instances", "Idle instances", instances);
+    gauge(registry, "warm_instances", "Idle instances", instances);
+    gauge(registry, "running_instances", "Instances that serve a job", running);
+    gauge(registry, "providers", "Providers that are connected", all.len() as u64);
     gauge(
-        &mut registry,
-        "running_instances",
-        "Instances that serve a job",
-        running,
+        registry,
+        "ledger_last_block_timestamp_seconds",
+        "Time of the last final block, since 1970",
+        status.last_block_at_ms / 1_000,
     );
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a string takes every write");
-    text
+    root
 }
 
-/// Metrics as Prometheus text. They reveal nothing about single functions or accounts, so they need no token.
+/// Metrics as Prometheus text, in OpenMetrics format if you accept it. They reveal nothing about single functions or accounts, so they need no token.
 #[utoipa::path(get, path = routes::METRICS, tag = "metrics", security(()), responses(
-    (status = 200, body = String, content_type = "application/openmetrics-text")))]
-pub(super) async fn prometheus(State(controller): Shared) -> Response {
-    const KIND: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, KIND)], prometheus_text(&controller)).into_response()
+    (status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn prometheus(State(controller): Shared, headers: HeaderMap) -> Response {
+    let (kind, text) = piecework_serve::metrics::exposition(&registry(&controller), &headers);
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// Tells whether the process is alive, and how much room its disk has.

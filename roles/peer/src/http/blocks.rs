@@ -36,7 +36,7 @@ pub(super) fn raw_answer<T: borsh::BorshSerialize>(value: &T) -> Response {
 #[utoipa::path(get, path = routes::LEDGER_STATUS, tag = "ledger", security(()), responses(
     (status = 200, body = LedgerStatus), (status = "default", body = ErrorBody)))]
 pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerStatus>> {
-    let status = explorer.chain.status();
+    let (status, now) = (explorer.chain.status(), std::time::Instant::now());
     let params = state::params_of(&explorer).await?;
     let pools = state::pools_of(&explorer).await?;
     Ok(Json(LedgerStatus {
@@ -51,6 +51,8 @@ pub(super) async fn status(State(explorer): Shared) -> HttpResult<Json<LedgerSta
         peers_pool_ucr: pools.peers,
         commission_permille: params.commission_ppm / 1_000,
         queued: status.queued,
+        silent_ms: Some(u64::try_from(explorer.pulse.silent_for(now).as_millis()).unwrap_or(u64::MAX)),
+        stalled: explorer.pulse.stalled_for(now).is_some(),
         rules: Some(state::rules_view(&explorer).await?),
     }))
 }

@@ -10,8 +10,10 @@ mod blocks;
 mod history;
 mod jobs;
 mod limit;
+mod metrics;
 mod pages;
 mod proofs;
+mod pulse;
 mod state;
 mod summary;
 #[cfg(test)]
@@ -19,7 +21,12 @@ mod tests;
 mod transactions;
 mod views;
 
-use std::{io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
@@ -38,9 +45,8 @@ use piecework_api::{
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::{Code, PublicKey, SecretKey};
-use piecework_serve::{Caller, Crowd, Limits, Member, Proxies};
+use piecework_serve::{Caller, Crowd, Door, Limits, Member, Proxies};
 use serde::de::DeserializeOwned;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -55,6 +61,8 @@ pub struct Options {
     pub genesis: Genesis,
     /// The consensus key of the peer that runs in this process, if one does.
     pub here: Option<PublicKey>,
+    /// The longest time between blocks while the ledger works.
+    pub heartbeat: Duration,
     pub rates: Rates,
     /// Whom the rates do not bind: the operator's own controllers.
     pub trusted: Vec<IpAddr>,
@@ -66,6 +74,7 @@ pub struct Explorer {
     genesis: Genesis,
     here: Option<PublicKey>,
     index: Arc<Index>,
+    pulse: Arc<pulse::Pulse>,
     peer_changes: PeerChanges,
     limiter: limit::Limiter,
     pages: pages::Pages,
@@ -80,6 +89,9 @@ type Shared = State<Arc<Explorer>>;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 /// How long a caller's question for a later state holds its connection.
 const BEHIND_WITHIN: Duration = Duration::from_secs(2);
+/// Heartbeats without a block, and a change of leaders or a busy machine beyond that: then the ledger has stalled.
+const STALL_HEARTBEATS: u32 = 3;
+const STALL_SPARE: Duration = Duration::from_secs(10);
 
 /// Half of the connections of a peer; and the controllers behind one address.
 const READERS_MAX: usize = 512;
@@ -102,8 +114,11 @@ impl Explorer {
     /// Begins to read the history for the lists that the state itself cannot give; until `shutdown`.
     pub fn start(options: Options, shutdown: CancellationToken) -> Arc<Self> {
         let index = Arc::new(Index::default());
+        let pulse = Arc::new(pulse::Pulse::new(options.heartbeat * STALL_HEARTBEATS + STALL_SPARE));
+        tokio::spawn(pulse::run(pulse.clone(), options.chain.clone(), shutdown.clone()));
         let explorer = Arc::new(Self {
             index: index.clone(),
+            pulse,
             peer_changes: PeerChanges::default(),
             limiter: limit::Limiter::new(options.rates, &options.trusted),
             pages: pages::Pages::default(),
@@ -136,14 +151,19 @@ impl Explorer {
     }
 
     /// Whether there is a first block and the history has been read: before, some answers are refused.
-    fn is_ready(&self) -> bool {
+    fn has_started(&self) -> bool {
         self.chain.status().height > 0 && self.index.is_complete()
     }
 
-    /// Resolves once `/readyz` says so. Cancel safe.
+    /// Whether transactions become final here.
+    fn is_ready(&self) -> bool {
+        self.has_started() && self.pulse.stalled_for(Instant::now()).is_none()
+    }
+
+    /// Resolves once questions are answered. Cancel safe.
     pub async fn ready(&self) {
         const LOOK_AGAIN: Duration = Duration::from_millis(20);
-        while !self.is_ready() {
+        while !self.has_started() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -193,13 +213,13 @@ pub fn description() -> OpenApiRouter {
 struct Document;
 
 /// Serves a peer's API on an address of its own until the explorer's shutdown.
-pub async fn serve(listener: TcpListener, explorer: Arc<Explorer>, limits: (Limits, Proxies)) -> io::Result<()> {
+pub async fn serve(door: impl Into<Door>, explorer: Arc<Explorer>, limits: (Limits, Proxies)) -> io::Result<()> {
     let shutdown = explorer.shutdown.clone();
-    serve_until(listener, explorer, limits, async move { shutdown.cancelled().await }).await
+    serve_until(door, explorer, limits, async move { shutdown.cancelled().await }).await
 }
 
 async fn serve_until(
-    listener: TcpListener,
+    door: impl Into<Door>,
     explorer: Arc<Explorer>,
     limits: (Limits, Proxies),
     shutdown: impl Future<Output = ()>,
@@ -212,6 +232,7 @@ async fn serve_until(
     let own = Router::new()
         .route(routes::HEALTHZ, get(healthz))
         .route(routes::READYZ, get(readyz))
+        .route(routes::METRICS, get(metrics::prometheus))
         .with_state(explorer);
     let app = router
         .merge(own)
@@ -219,7 +240,7 @@ async fn serve_until(
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable());
-    piecework_serve::serve(listener, app, limits, shutdown).await
+    piecework_serve::serve(door, app, limits, shutdown).await
 }
 
 async fn healthz() -> Json<Health> {
@@ -227,11 +248,12 @@ async fn healthz() -> Json<Health> {
 }
 
 async fn readyz(State(explorer): Shared) -> (StatusCode, Json<Health>) {
-    if explorer.is_ready() {
-        (StatusCode::OK, Json(health("ok")))
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(health("starting")))
-    }
+    let status = match (explorer.has_started(), explorer.is_ready()) {
+        (true, true) => return (StatusCode::OK, Json(health("ok"))),
+        (true, false) => "stalled",
+        (false, _) => "starting",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(health(status)))
 }
 
 fn health(status: &str) -> Health {

@@ -107,6 +107,7 @@ async fn peer_view(
     peer: &Peer,
     from_height: Option<u64>,
 ) -> PeerView {
+    let last = explorer.pulse.last_of(peer.key);
     PeerView {
         key: peer.key,
         owner: Some(names.of(peer.owner).await),
@@ -114,6 +115,8 @@ async fn peer_view(
         since_height: peer.since_height,
         from_height,
         here: explorer.here == Some(peer.key),
+        last_proposed_height: last.map(|last| last.height),
+        last_proposed_at: last.map(|last| views::timestamp(last.at_ms)),
     }
 }
 

@@ -86,6 +86,7 @@ fn explorer() -> Arc<Explorer> {
             grants: Vec::new(),
         },
         here: None,
+        heartbeat: std::time::Duration::from_secs(1),
         rates: Rates::default(),
         trusted: vec![Ipv4Addr::LOCALHOST.into()],
     };

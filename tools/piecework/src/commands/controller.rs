@@ -1,8 +1,13 @@
 //! `piecework controller`: a controller without a ledger peer of its own.
 
-use std::{net::SocketAddr, path::PathBuf, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Context as _;
+use piecework_ledger::Genesis;
 use piecework_model::OwnerName;
 
 use crate::{
@@ -24,6 +29,17 @@ pub struct Controller {
 #[derive(Debug, clap::Subcommand)]
 enum Action {
     Init(Init),
+    /// Install the genesis file of the network that the controller belongs to
+    Join {
+        /// Genesis file, or the URL of a peer that serves it
+        #[arg(value_name = "FILE|URL")]
+        genesis: String,
+        /// Network id, from a source that you trust; required with a URL
+        #[arg(long, value_name = "ID")]
+        network: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Run the controller
     Run {
         #[command(flatten)]
@@ -40,6 +56,11 @@ enum Action {
 enum Config {
     /// Print all settings in force, including defaults
     Show {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Check the settings file, and print its path if it is sound
+    Check {
         #[command(flatten)]
         place: Place,
     },
@@ -104,10 +125,18 @@ impl Controller {
     pub async fn run(self) -> Result<(), Failure> {
         match self.action {
             Action::Init(init) => init.run().await,
+            Action::Join {
+                genesis,
+                network,
+                place,
+            } => join(&genesis, network.as_deref(), &place).await,
             Action::Run { place } => run(&place).await,
             Action::Config {
                 action: Config::Show { place },
             } => show::text(&settings::text(&place.settings()?)?),
+            Action::Config {
+                action: Config::Check { place },
+            } => settings::check::<ControllerSettings>(&place.directory()?, place.config.as_deref()),
         }
     }
 }
@@ -129,9 +158,7 @@ impl Init {
         let path = settings::path::<ControllerSettings>(&directory, self.place.config.as_deref());
         settings::write(&path, &settings, HEAD)?;
         if let Some(genesis) = genesis {
-            let text = serde_json::to_string_pretty(&genesis).context("a genesis has no maps with odd keys")?;
-            let path = directory.join(GENESIS_FILE);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            write_genesis(&directory, &genesis)?;
         }
         eprintln!("settings are in {}; the controller's accounts:", path.display());
         show::text(&format!(
@@ -146,12 +173,45 @@ impl Init {
 
 const GENESIS_FILE: &str = "genesis.json";
 
+fn write_genesis(directory: &Path, genesis: &Genesis) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(genesis).context("a genesis has no maps with odd keys")?;
+    let path = directory.join(GENESIS_FILE);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+/// Another network's genesis is not replaced: the controller's data belong to one.
+async fn join(source: &str, network: Option<&str>, place: &Place) -> Result<(), Failure> {
+    let directory = place.directory()?;
+    // `init` comes first: it makes the keys that the genesis names.
+    place.settings()?;
+    let genesis = fetch_genesis(source, network).await?;
+    let path = directory.join(GENESIS_FILE);
+    if path.exists() && piecework_peer::read_genesis(&path).map_err(anyhow::Error::new)? != genesis {
+        return Err(Failure::usage(format!(
+            "{} is the genesis of another network; use another --data directory",
+            path.display()
+        )));
+    }
+    write_genesis(&directory, &genesis)?;
+    eprintln!(
+        "{} belongs to network {}; start it with `piecework controller run`",
+        directory.display(),
+        genesis.network_id()
+    );
+    Ok(())
+}
+
 /// Prints `ready URL` on standard output once calls are taken; progress and logs go to standard error.
 async fn run(place: &Place) -> Result<(), Failure> {
     let (directory, settings) = (place.directory()?, place.settings()?);
     let path = directory.join(GENESIS_FILE);
-    let genesis = piecework_peer::read_genesis(&path)
-        .with_context(|| format!("put the network's genesis file at {}", path.display()))?;
+    let genesis = piecework_peer::read_genesis(&path).with_context(|| {
+        format!(
+            "cannot use {}; `piecework controller join` puts it there",
+            path.display()
+        )
+    })?;
     let began = Instant::now();
     let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
     let controller = compose::controller(&directory, &settings, genesis, &say).await?;

@@ -2,7 +2,7 @@
 
 use piecework_sandbox::{BackendName, Probe};
 
-use crate::{compose, failure::Failure, places, session, show};
+use crate::{compose, failure::Failure, session, show};
 
 /// Test every sandbox backend on this machine, and the server's disk space, and explain what does not work
 #[derive(Debug, clap::Args)]
@@ -57,10 +57,7 @@ async fn print_disk() {
 /// A backend that this build cannot start here.
 fn absent(backend: BackendName) -> Probe {
     let detail = match backend {
-        BackendName::Wasm => match places::runtimes() {
-            Some(folder) => format!("no wasm component in {}; run runtimes/build.sh", folder.display()),
-            None => "no wasm components found; run runtimes/build.sh, or set PIECEWORK_RUNTIMES".to_owned(),
-        },
+        BackendName::Wasm => "it could not be started; see the warning above".to_owned(),
         BackendName::Jail => "neither python3 nor node found; install one of them".to_owned(),
         BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
             "not in this build".to_owned()

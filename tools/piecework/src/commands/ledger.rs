@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use piecework_api::{
     Client,
-    ledger::{BlockView, RulesView, TransactionView},
+    ledger::{BlockView, PeerView, RulesView, TransactionView},
 };
 use serde_json::json;
 
@@ -130,19 +130,52 @@ async fn status(client: &Client, json: bool) -> Result<(), Failure> {
         ),
         ("transactions waiting", status.queued.to_string()),
     ];
+    if let Some(silent_ms) = status.silent_ms.filter(|_| status.stalled) {
+        let needed = status.peer_count * 2 / 3 + 1;
+        rows.push((
+            "stalled",
+            format!(
+                "no block for {} s; transactions wait until {needed} of {} peers answer",
+                silent_ms / 1_000,
+                status.peer_count
+            ),
+        ));
+    }
     if let Some(rules) = &status.rules {
         rows.push(("rules", rules_text(rules)));
     }
     rows.extend(status.peers.iter().map(|peer| {
         let owner = peer.owner.as_deref().unwrap_or("-");
         let here = if peer.here { ", answers you" } else { "" };
+        let last = last_block(status.height, status.peer_count, peer);
         (
             "peer",
-            format!("{} of {owner}, since block {}{here}", peer.key, peer.since_height),
+            format!("{} of {owner}, since block {}{last}{here}", peer.key, peer.since_height),
         )
     }));
     show::fields(&rows)
 }
+
+/// What a peer proposed last, and whether that is so long ago that it seems to be gone: all propose in turn.
+fn last_block(height: u64, peers: u32, peer: &PeerView) -> String {
+    let Some(last) = peer.last_proposed_height else {
+        return String::new();
+    };
+    let behind = height.saturating_sub(last);
+    let silent = if behind > u64::from(peers) * TURNS_MISSED {
+        "; SILENT"
+    } else {
+        ""
+    };
+    let at = peer
+        .last_proposed_at
+        .map(|at| format!(", {}", show::time(at)))
+        .unwrap_or_default();
+    format!(", last block {last} ({behind} behind{at}{silent})")
+}
+
+/// Turns that a peer may miss by chance.
+const TURNS_MISSED: u64 = 5;
 
 fn rules_text(rules: &RulesView) -> String {
     match &rules.next {

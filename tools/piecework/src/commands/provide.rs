@@ -125,6 +125,8 @@ enum Action {
 enum Config {
     /// Print all settings in force, including defaults
     Show,
+    /// Check the settings file, and print its path if it is sound
+    Check,
 }
 
 impl Provide {
@@ -134,6 +136,9 @@ impl Provide {
             Some(directory) => directory.clone(),
             None => places::default_role_dir("provider").map_err(Failure::Local)?,
         };
+        if let Some(Action::Config { action: Config::Check }) = self.action {
+            return settings::check::<ProviderSettings>(&directory, self.config.as_deref());
+        }
         let settings = self.settings(&directory)?;
         let terms = terms(&settings);
         let shown = settings::text(&in_force(settings.clone(), &terms))?;

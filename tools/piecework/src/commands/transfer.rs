@@ -7,10 +7,10 @@ use piecework_api::{
     ledger::{CreateTransfer, TransferView},
 };
 use piecework_ledger::Action;
-use piecework_model::Credits;
+use piecework_model::{Code, Credits};
 
 use super::signed;
-use crate::{failure::Failure, keyfile, session, show, units};
+use crate::{failure::Failure, keyfile, pending::Pending, session, show, units};
 
 /// Send credits to an account
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,8 @@ pub struct Transfer {
     /// Memo, at most 100 characters; both sides see it in their statements
     #[arg(long)]
     memo: Option<String>,
-    /// Idempotency key: repeated transfers with the same key move the credits once
+    /// Idempotency key: repeated transfers with the same key move the credits once. Without one, a command whose outcome is
+    /// not known yet has the same key when you run it again
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// File with your account's key, if you keep it yourself
@@ -43,7 +44,10 @@ impl Transfer {
                     amount_ucr: amount,
                     memo: self.memo,
                 };
-                client.transfer(&body, self.idempotency_key.as_deref()).await?
+                match &self.idempotency_key {
+                    Some(key) => client.transfer(&body, Some(key)).await?,
+                    None => once(&client, &body).await?,
+                }
             }
         };
         if json {
@@ -54,6 +58,38 @@ impl Transfer {
             "{amount} from {} to {} in block {}; left {left}\n",
             done.from, done.to, done.height
         ))
+    }
+}
+
+/// With a key of its own, which the same command has again until its outcome is known.
+async fn once(client: &Client, body: &CreateTransfer) -> Result<TransferView, Failure> {
+    let account = client.own_account().await?.id.to_string();
+    let amount = body.amount_ucr.to_string();
+    let words = ["transfer", &body.to, &amount, body.memo.as_deref().unwrap_or_default()];
+    let pending = Pending::of(client, &account, &words);
+    if pending.is_repeated {
+        eprintln!("an earlier run of this command was not answered; this one asks for the same transfer");
+    }
+    let outcome = client
+        .transfer(body, Some(&pending.key))
+        .await
+        .map_err(|error| queued(error.into()));
+    pending.ended(&outcome);
+    outcome
+}
+
+/// On the command line, the same command is the same request.
+fn queued(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused {
+            mut refusal,
+            retry_after,
+        } if refusal.code == Code::TransferQueued => {
+            refusal.hint =
+                Some("run the same command again to see whether it is final; the credits move once".to_owned());
+            Failure::Refused { refusal, retry_after }
+        }
+        other => other,
     }
 }
 

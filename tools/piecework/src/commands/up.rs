@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use piecework_model::{EgressPolicy, Network};
 use piecework_scheduler::Policy;
 
-use crate::{compose, failure::Failure, places, units};
+use crate::{compose, failure::Failure, places, settings::TlsSettings, units};
 
 /// Run controller, ledger peer and provider in one process
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,15 @@ pub struct Up {
     /// Listen address; port 0 picks a free port
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7433", value_parser = units::address)]
     pub listen: SocketAddr,
+    /// Public URL, if different from the listen address: the base of the links that are given out
+    #[arg(long, value_name = "URL", value_parser = units::base_url)]
+    pub url: Option<String>,
+    /// Serve HTTPS with this certificate chain, a file in PEM; it is read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate, a file in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
     /// Run no jobs on this machine; leave them to computers that join with `piecework provide`
     #[arg(long)]
     pub no_provider: bool,
@@ -56,6 +65,11 @@ impl Up {
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
         let settings = compose::Settings {
             listen: self.listen,
+            url: self.url,
+            tls: self
+                .tls_cert
+                .zip(self.tls_key)
+                .map(|(certificate, key)| TlsSettings { certificate, key }),
             provides: !self.no_provider,
             policy: self.policy,
             egress: (!self.no_egress).then_some(EgressPolicy {

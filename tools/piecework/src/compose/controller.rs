@@ -1,6 +1,6 @@
 //! `piecework controller run`: a controller without a ledger peer of its own, on the peers of others.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use piecework_api::errors::Refusal;
@@ -14,9 +14,10 @@ use piecework_model::{AccountId, EgressPolicy, Network, OwnerName, Rejection, Ro
 use piecework_packages::Packages;
 use piecework_peer::{http::Explorer, membership};
 use piecework_scheduler::Policy;
+use piecework_serve::Door;
 use piecework_sink::Courier;
 use piecework_store::Sqlite;
-use tokio::{net::TcpListener, runtime::Handle};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +25,7 @@ use super::{
     disk,
     files::{load_or_create_key, lock, make_private, write_private},
     formats,
-    listen::listen,
+    listen::{door, listen},
     sandboxes,
 };
 use crate::{places, settings::ControllerSettings};
@@ -33,7 +34,7 @@ use crate::{places, settings::ControllerSettings};
 pub struct Lone {
     controller: Arc<Controller>,
     explorer: Arc<Explorer>,
-    listener: TcpListener,
+    door: Door,
     shutdown: CancellationToken,
     /// Dropped last: the final settlement needs the ledger.
     chain: Arc<dyn Chain>,
@@ -73,8 +74,9 @@ pub async fn controller(
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "`listen`").await?;
+    let (door, own_url) = door(listener, settings.tls.as_ref())?;
     let url = match settings.url.is_empty() {
-        true => format!("http://{}", listener.local_addr()?),
+        true => own_url,
         false => settings.url.trim_end_matches('/').to_owned(),
     };
     let keys = ControllerKeys::load_or_create(directory)?;
@@ -119,6 +121,7 @@ pub async fn controller(
             chain: chain.clone(),
             genesis,
             here: None,
+            heartbeat: Duration::from_millis(settings.heartbeat_ms),
             rates: Default::default(),
             trusted: Vec::new(),
         },
@@ -127,7 +130,7 @@ pub async fn controller(
     Ok(Lone {
         controller,
         explorer,
-        listener,
+        door,
         shutdown,
         chain,
         url,
@@ -176,7 +179,7 @@ pub(super) struct Seat<'a> {
 /// Delivers results to their sinks.
 pub(super) fn courier(results_to: Vec<Network>) -> Result<Courier> {
     let policy = EgressPolicy { private: results_to };
-    Courier::new(policy).context("cannot read this machine's trusted certificates")
+    Courier::new(policy).context("cannot make the client that sends results")
 }
 
 pub(super) async fn start(
@@ -251,12 +254,12 @@ impl Lone {
         let Self {
             controller,
             explorer,
-            listener,
+            door,
             shutdown,
             chain,
             ..
         } = self;
-        let mut serving = tokio::spawn(controller.serve(listener, explorer.routes()));
+        let mut serving = tokio::spawn(controller.serve(door, explorer.routes()));
         tokio::select! {
             () = stop => {}
             ended = &mut serving => {

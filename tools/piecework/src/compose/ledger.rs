@@ -69,6 +69,7 @@ pub(super) fn explorer(peer: &piecework_peer::Handle, shutdown: &CancellationTok
         chain: peer.chain(),
         genesis: peer.genesis().clone(),
         here: peer.genesis().peers.first().map(|peer| peer.key),
+        heartbeat: crate::settings::HEARTBEAT,
         rates: Default::default(),
         trusted: Vec::new(),
     };

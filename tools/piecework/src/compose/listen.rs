@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Result;
 use piecework_model::{Code, Rejection};
+use piecework_serve::{Door, Tls};
 use tokio::net::{TcpListener, TcpSocket};
+
+use crate::settings::TlsSettings;
 
 /// Connections that the kernel keeps until they are accepted, if the machine allows so many. Beyond it a caller's first packet is
 /// dropped, and it tries again a second later: with the usual 128, a burst of strangers slows everybody down.
@@ -42,11 +45,37 @@ pub(super) async fn listen(address: SocketAddr, option: &str) -> Result<TcpListe
     })
 }
 
+/// A listener, with TLS if there is a certificate; and the URL that leads there from this machine.
+pub(super) fn door(listener: TcpListener, tls: Option<&TlsSettings>) -> Result<(Door, String)> {
+    let address = listener.local_addr()?;
+    let Some(files) = tls else {
+        return Ok((listener.into(), format!("http://{address}")));
+    };
+    let tls = Tls::read(&files.certificate, &files.key).map_err(|error| {
+        Rejection::new(Code::ListenBadCertificate, error.to_string())
+            .hint("give a certificate chain in PEM, the server's own first, and its key in PEM without a password")
+    })?;
+    Ok((Door::new(listener, Some(tls)), format!("https://{address}")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{net::TcpStream, time::Duration};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_that_cannot_be_read_is_refused_by_code() {
+        let listener = listen(([127, 0, 0, 1], 0).into(), "--listen").await.expect("a port");
+        let files = TlsSettings {
+            certificate: "/missing/cert.pem".into(),
+            key: "/missing/key.pem".into(),
+        };
+        let error = door(listener, Some(&files)).err().expect("refused");
+        let rejection: &Rejection = error.downcast_ref().expect("a rejection");
+        assert_eq!(rejection.code, Code::ListenBadCertificate);
+        assert!(rejection.message.contains("/missing/cert.pem"), "{rejection}");
+    }
 
     #[tokio::test]
     async fn a_burst_of_connections_keeps_nobody_waiting() {

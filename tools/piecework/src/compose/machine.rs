@@ -16,8 +16,8 @@ use piecework_packages::Packages;
 use piecework_peer::{caretaker, http::Explorer};
 use piecework_queue::ProviderLink;
 use piecework_scheduler::Policy;
+use piecework_serve::Door;
 use piecework_store::Sqlite;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,11 +28,11 @@ use super::{
     files::{Keys, lock, make_private, refuse_foreign},
     first, formats,
     ledger::{explorer, start_peer},
-    listen::listen,
+    listen::{door, listen},
     provider::{Seat, Terms, put_offer, start_provider},
     sandboxes,
 };
-use crate::places;
+use crate::{places, settings::TlsSettings};
 
 /// What one machine runs.
 pub struct Machine {
@@ -42,7 +42,7 @@ pub struct Machine {
     /// Apart from the others': the controller's last settlement needs the ledger.
     peer_shutdown: CancellationToken,
     pub url: String,
-    listener: TcpListener,
+    door: Door,
     shutdown: CancellationToken,
     /// Of the provider, if there is one.
     collecting: Option<Collecting>,
@@ -54,6 +54,10 @@ pub struct Machine {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
+    /// Base of the links that are given out; the listen address if none.
+    pub url: Option<String>,
+    /// The certificate of HTTPS; HTTP if none.
+    pub tls: Option<TlsSettings>,
     /// Whether this machine runs jobs itself, or only others that link to it.
     pub provides: bool,
     pub policy: Policy,
@@ -73,7 +77,13 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     first::come_first();
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "--listen").await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let (door, own_url) = door(listener, settings.tls.as_ref())?;
+    // A certificate is of the public name.
+    let url = match (&settings.tls, &settings.url) {
+        (Some(_), Some(public)) => public.clone(),
+        (Some(_), None) | (None, _) => own_url,
+    };
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(directory)?;
     let background = Background::start()?;
@@ -130,7 +140,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             sinks: Arc::new(courier(settings.results_to)?),
             providers,
             policy: settings.policy,
-            base_url: url.clone(),
+            base_url: settings.url.unwrap_or_else(|| reachable(&url, address)),
             tuning: Tuning {
                 proxies: settings.proxies,
                 ..Tuning::default()
@@ -158,12 +168,22 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         peer,
         peer_shutdown,
         url,
-        listener,
+        door,
         shutdown,
         collecting,
         _background: background,
         _lock: lock,
     })
+}
+
+/// A link to `0.0.0.0` leads nowhere: this machine's name in its place.
+fn reachable(url: &str, address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => url
+            .replace(&address.ip().to_string(), &places::host_name())
+            .replace(['[', ']'], ""),
+        false => url.to_owned(),
+    }
 }
 
 impl Machine {
@@ -174,12 +194,12 @@ impl Machine {
             explorer,
             peer,
             peer_shutdown,
-            listener,
+            door,
             shutdown,
             collecting,
             ..
         } = self;
-        let mut serving = tokio::spawn(controller.serve(listener, explorer.routes()));
+        let mut serving = tokio::spawn(controller.serve(door, explorer.routes()));
         let mut ledger = tokio::spawn(peer.stopped());
         let stopped_early = tokio::select! {
             () = stop => None,

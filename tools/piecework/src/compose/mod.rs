@@ -12,6 +12,7 @@ mod disk;
 mod files;
 mod first;
 mod formats;
+mod interpreters;
 mod ledger;
 mod listen;
 mod machine;

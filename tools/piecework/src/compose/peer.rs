@@ -11,18 +11,20 @@ use piecework_peer::{
     Member, caretaker,
     http::{Explorer, Rates},
 };
-use piecework_serve::{Limits, Proxies};
-use tokio::net::TcpListener;
+use piecework_serve::{Door, Limits, Proxies};
 use tokio_util::sync::CancellationToken;
 
-use super::{disk, formats, listen::listen};
+use super::{
+    disk, formats,
+    listen::{door, listen},
+};
 use crate::{places, settings::PeerSettings};
 
 /// A peer that runs, and its API that does not serve yet.
 pub struct Peer {
     peer: piecework_peer::Handle,
     explorer: Arc<Explorer>,
-    listener: TcpListener,
+    door: Door,
     limits: Limits,
     proxies: Proxies,
     /// Warns, and holds a reserve for the ledger's writes.
@@ -37,7 +39,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
     let member = piecework_peer::member(directory)
         .context("cannot use the peer's directory; `piecework peer join` puts a genesis file there")?;
     let listener = listen(settings.api, "`api`").await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let (door, url) = door(listener, settings.tls.as_ref())?;
     if !member.is_founder() {
         say("this peer is not in the genesis file; it takes part once the others have voted it in");
     }
@@ -52,6 +54,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
             chain: peer.chain(),
             genesis,
             here: Some(key.public()),
+            heartbeat: Duration::from_millis(settings.heartbeat_ms),
             rates: Rates {
                 transactions_per_s: settings.limits.transactions_per_s,
                 registrations_per_s: settings.limits.registrations_per_s,
@@ -72,7 +75,7 @@ pub async fn peer(directory: &Path, settings: &PeerSettings, say: &dyn Fn(&str))
     Ok(Peer {
         peer,
         explorer,
-        listener,
+        door,
         limits,
         proxies: settings.limits.proxies.iter().copied().collect(),
         _disk: disk::watch(directory)?,
@@ -116,7 +119,7 @@ impl Peer {
         let Self {
             peer,
             explorer,
-            listener,
+            door,
             limits,
             proxies,
             shutdown,
@@ -124,11 +127,7 @@ impl Peer {
             _disk,
         } = self;
         let chain: Arc<dyn Chain> = peer.chain();
-        let mut serving = tokio::spawn(piecework_peer::http::serve(
-            listener,
-            explorer.clone(),
-            (limits, proxies),
-        ));
+        let mut serving = tokio::spawn(piecework_peer::http::serve(door, explorer.clone(), (limits, proxies)));
         let mut ledger = tokio::spawn(peer.stopped());
         let told = async {
             explorer.ready().await;

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, sync::Arc};
 
 use piecework_egress::Egress;
-use piecework_model::EgressPolicy;
+use piecework_model::{EgressPolicy, Language};
 use piecework_packages::Jails;
 use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
-use piecework_sandbox_wasm::Wasm;
+use piecework_sandbox_wasm::{Component, Wasm};
 
+use super::interpreters;
 use crate::places;
 
 /// Every backend that this build has, with what its probe saw. Must run within the runtime that will use them.
@@ -32,28 +33,65 @@ pub async fn backends(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Pr
 /// Instances of one owner alive at once, for each language: as many as a provider has slots for, and as many that rest.
 const WASM_INSTANCES_MAX: u32 = 256;
 
+/// Compiles the interpreters, unless that was done before. Blocks; a failure is told by whoever uses them.
+pub fn precompile() {
+    if let Some(wasm) = new_wasm()
+        && let Err(error) = wasm.precompile()
+    {
+        tracing::debug!(%error, "cannot compile the interpreters ahead");
+    }
+}
+
 fn wasm() -> Option<Arc<dyn Backend>> {
-    let component = |name: &str| {
-        places::runtimes()
-            .map(|folder| folder.join(name))
-            .filter(|path| path.is_file())
-    };
+    new_wasm().map(|wasm| Arc::new(wasm) as Arc<dyn Backend>)
+}
+
+fn new_wasm() -> Option<Wasm> {
+    for language in languages_without_wasm() {
+        tracing::warn!(%language, "no wasm interpreter in this build: run runtimes/build.sh, then build again");
+    }
     let options = piecework_sandbox_wasm::Options {
-        python: component("python.wasm"),
-        javascript: component("javascript.wasm"),
+        python: component(Language::Python),
+        javascript: component(Language::JavaScript),
         cache: places::compiled_cache().ok()?,
         zygote: own_executable()?,
         instances_max: WASM_INSTANCES_MAX,
         cores: cores(),
         rootless: false,
+        tell: Some(Arc::new(|what| eprintln!("          {what}"))),
     };
     match Wasm::new(options) {
-        Ok(wasm) => Some(Arc::new(wasm)),
+        Ok(wasm) => Some(wasm),
         Err(error) => {
             tracing::warn!(%error, "cannot start the wasm sandbox");
             None
         }
     }
+}
+
+/// The interpreter of a language: from the folder that the user names, else from within this executable, else from the
+/// checkout that it was built in.
+fn component(language: Language) -> Option<Component> {
+    let file = |folder: PathBuf| {
+        let path = folder.join(format!("{language}.wasm"));
+        path.is_file().then_some(Component::File(path))
+    };
+    if let Some(named) = places::runtimes_override() {
+        return file(named);
+    }
+    let packed = match language {
+        Language::Python => interpreters::PYTHON,
+        Language::JavaScript => interpreters::JAVASCRIPT,
+    };
+    packed
+        .map(Component::Packed)
+        .or_else(|| places::runtimes_of_the_checkout().and_then(file))
+}
+
+/// The languages that the wasm sandbox of this build cannot run.
+fn languages_without_wasm() -> Vec<Language> {
+    let missing = |language: &Language| component(*language).is_none();
+    Language::ALL.into_iter().filter(missing).collect()
 }
 
 fn jail(egress: Option<EgressPolicy>) -> Option<Arc<dyn Backend>> {

@@ -10,7 +10,11 @@ use piecework_model::{Network, OwnerName};
 use piecework_scheduler::Policy;
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, check_url, within};
+use super::{
+    Settings, TlsSettings, check_url,
+    peer::{HEARTBEAT_MS, heartbeat_ms},
+    within,
+};
 use crate::failure::Failure;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,9 @@ pub struct ControllerSettings {
     pub url: String,
     /// HTTP APIs of ledger peers, preferred one first. Use several of different owners: if one fails, the next is used.
     pub peers: Vec<String>,
+    /// The peers' `heartbeat_ms`: the ledger has stalled when it is silent for much longer.
+    #[serde(default = "heartbeat_ms")]
+    pub heartbeat_ms: u64,
     /// Default policy for choosing a provider: random, least-loaded, warm-first or cheapest.
     #[serde(default)]
     pub policy: Policy,
@@ -38,6 +45,9 @@ pub struct ControllerSettings {
     pub proxies: Vec<IpAddr>,
     #[serde(default)]
     pub tuning: Tuned,
+    /// Serve HTTPS with this certificate; HTTP if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
 }
 
 /// An operator's tuning settings.
@@ -98,10 +108,12 @@ impl ControllerSettings {
             listen,
             url: String::new(),
             peers,
+            heartbeat_ms: heartbeat_ms(),
             policy: Policy::default(),
             results_to: Vec::new(),
             proxies: Vec::new(),
             tuning: Tuned::default(),
+            tls: None,
         }
     }
 }
@@ -110,6 +122,7 @@ impl Settings for ControllerSettings {
     const FILE: &'static str = "controller.toml";
 
     fn check(&self) -> Result<(), Failure> {
+        within("heartbeat_ms", self.heartbeat_ms, HEARTBEAT_MS.0, HEARTBEAT_MS.1)?;
         within("peers", self.peers.len() as u64, 1, PEERS_MAX)?;
         within("tuning.settle_every_ms", self.tuning.settle_every_ms, 1, 3_600_000)?;
         within("tuning.held_for_s", self.tuning.held_for_s, 1, 365 * DAY_S)?;

@@ -3,6 +3,7 @@
 mod controller;
 mod peer;
 mod provider;
+mod tls;
 
 use std::{
     fs,
@@ -13,8 +14,9 @@ use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use controller::ControllerSettings;
-pub use peer::PeerSettings;
+pub use peer::{HEARTBEAT, PeerSettings};
 pub use provider::ProviderSettings;
+pub use tls::TlsSettings;
 
 use crate::failure::Failure;
 
@@ -41,6 +43,13 @@ pub fn read<S: Settings>(path: &Path) -> Result<S, Failure> {
         ))
     })?;
     parse(&text).map_err(|failure| Failure::usage(format!("{}: {failure}", path.display())))
+}
+
+/// Reads the file and says that it is sound.
+pub fn check<S: Settings>(directory: &Path, named: Option<&Path>) -> Result<(), Failure> {
+    let path = path::<S>(directory, named);
+    read::<S>(&path)?;
+    crate::show::text(&format!("{}: ok\n", path.display()))
 }
 
 fn parse<S: Settings>(text: &str) -> Result<S, Failure> {
@@ -131,6 +140,23 @@ mod tests {
         let settings: PeerSettings = parse(least).expect("enough");
         assert_eq!(settings.heartbeat_ms, peer().heartbeat_ms);
         assert_eq!(settings.limits, peer().limits);
+    }
+
+    #[test]
+    fn a_check_reads_the_file_and_refuses_what_a_start_would() {
+        let folder = tempfile::tempdir().expect("a folder");
+        check::<PeerSettings>(folder.path(), None).expect_err("there is none");
+        let path = folder.path().join(PeerSettings::FILE);
+        write(&path, &peer(), "# head").expect("written");
+        check::<PeerSettings>(folder.path(), None).expect("sound");
+        let spoilt = text(&peer())
+            .expect("text")
+            .replace("heartbeat_ms = 1000", "heartbeat_ms = 1");
+        fs::write(&path, spoilt).expect("written");
+        let said = check::<PeerSettings>(folder.path(), None)
+            .expect_err("too short")
+            .to_string();
+        assert!(said.contains("peer.toml") && said.contains("heartbeat_ms"), "{said}");
     }
 
     #[test]

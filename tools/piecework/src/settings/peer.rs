@@ -1,12 +1,15 @@
 //! `peer.toml`: how a ledger peer runs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use piecework_model::{OwnerName, PublicKey};
 use piecework_peer::caretaker;
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, within};
+use super::{Settings, TlsSettings, within};
 use crate::failure::Failure;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ pub struct PeerSettings {
     /// ledger's clock, and each empty one costs some disk.
     #[serde(default = "heartbeat_ms")]
     pub heartbeat_ms: u64,
+    /// Serve HTTPS with this certificate; HTTP if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
     #[serde(default)]
     pub payout: PayoutSettings,
     #[serde(default)]
@@ -79,8 +85,11 @@ pub struct ContactSettings {
     pub address: String,
 }
 
-fn heartbeat_ms() -> u64 {
-    1_000
+/// What peers and controllers take for the longest time between blocks unless they are told.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+pub(super) fn heartbeat_ms() -> u64 {
+    u64::try_from(HEARTBEAT.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Default for PeerLimits {
@@ -108,6 +117,7 @@ impl PeerSettings {
             listen,
             api,
             heartbeat_ms: heartbeat_ms(),
+            tls: None,
             payout: PayoutSettings::default(),
             limits: PeerLimits::default(),
             contacts: Vec::new(),
@@ -116,7 +126,7 @@ impl PeerSettings {
 }
 
 /// Above the engine's least; a slower clock than an hour is none.
-const HEARTBEAT_MS: (u64, u64) = (20, 3_600_000);
+pub(super) const HEARTBEAT_MS: (u64, u64) = (20, 3_600_000);
 const CONNECTIONS_MAX: u64 = 65_536;
 
 impl Settings for PeerSettings {

@@ -62,14 +62,9 @@ impl Answer {
     }
 }
 
-/// The binary, with the interpreters of this checkout: a target directory elsewhere leaves it no way to find them.
+/// The binary, which carries its interpreters.
 pub fn piecework() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
-    command.env(
-        "PIECEWORK_RUNTIMES",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../../runtimes/build"),
-    );
-    command
+    Command::new(env!("CARGO_BIN_EXE_piecework"))
 }
 
 fn up(directory: &Path, more: &[&str]) -> Command {

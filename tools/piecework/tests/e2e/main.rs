@@ -12,6 +12,7 @@ mod doors;
 mod fairness;
 mod first_hour;
 mod fixtures;
+mod founding;
 mod full_disk;
 mod guests;
 mod leases;

@@ -40,6 +40,10 @@ pub(super) const LOCAL: &[Entry] = &[
         Code::GenesisUnknownOwner,
         "the owner of a peer has no grant in the genesis",
     ),
+    local(
+        Code::ListenBadCertificate,
+        "the certificate or its key cannot be read, or they do not belong together",
+    ),
     local(Code::ListenRefused, "the address to listen on is not usable"),
     local(
         Code::NetworkMalformed,

@@ -5,3 +5,4 @@ mod lending;
 mod limits;
 mod records;
 mod tokens;
+mod transfers;

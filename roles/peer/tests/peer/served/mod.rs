@@ -77,6 +77,7 @@ impl Served {
             chain: peer.chain(),
             genesis: member.genesis.clone(),
             here: None,
+            heartbeat: Duration::from_millis(200),
             rates,
             trusted: Vec::new(),
         };

@@ -53,6 +53,11 @@ enum Config {
         #[command(flatten)]
         place: Place,
     },
+    /// Check the settings file, and print its path if it is sound
+    Check {
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 impl Peer {
@@ -66,6 +71,9 @@ impl Peer {
             Action::Config {
                 action: Config::Show { place },
             } => show::text(&settings::text(&place.settings()?)?),
+            Action::Config {
+                action: Config::Check { place },
+            } => settings::check::<PeerSettings>(&place.directory()?, place.config.as_deref()),
             Action::Proposals(command) => command.run(json).await,
             Action::Propose(command) => command.run().await,
             Action::Vote(command) => command.run().await,

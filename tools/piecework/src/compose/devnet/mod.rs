@@ -110,6 +110,9 @@ impl Network {
     }
 
     async fn start(&mut self, say: &dyn Fn(&str)) -> Result<String> {
+        // Once, here: what the providers say goes to their logs, and each of them would wait for the first.
+        let provides = self.plan.providers > 0;
+        let compiles = tokio::task::spawn_blocking(move || provides.then(super::sandboxes::precompile));
         say(&format!("starting {} peers and a controller", self.plan.peers));
         for number in 1..=self.plan.peers {
             let (name, directory) = self.named("peer", number);
@@ -119,13 +122,22 @@ impl Network {
         self.controller
             .push(self.spawn("controller", &["controller", "run"], &directory, &[])?);
         let starting = self.peers.iter_mut().chain(&mut self.controller);
-        try_join_all(starting.map(Process::ready)).await?;
+        try_join_all(starting.map(|process| async move {
+            process.ready().await?;
+            say(&format!("{} is ready", process.name));
+            anyhow::Ok(())
+        }))
+        .await?;
         let url = self.controller[0].url.clone().context("it said so")?;
         let token = fs::read_to_string(directory.join("token")).context("the controller leaves a token")?;
         for (file, text) in [("url", &url), ("token", &token)] {
             write_private(&self.directory.join(file), text)?;
         }
-        say(&format!("starting {} providers", self.plan.providers));
+        compiles.await.context("compiling was interrupted")?;
+        say(&format!(
+            "starting {} providers, which test their sandboxes",
+            self.plan.providers
+        ));
         let client = Client::new(&url, Some(token))?;
         for number in 1..=self.plan.providers {
             self.start_provider(&client, &url, number).await?;

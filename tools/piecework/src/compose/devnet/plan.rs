@@ -54,7 +54,7 @@ impl Plan {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let plan: Self = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
             plan.check(directory, wanted)?;
-            return Ok(plan);
+            return plan.moved(directory, wanted.listen);
         }
         check_empty(directory)?;
         let plan = Self {
@@ -79,11 +79,31 @@ impl Plan {
         let peers = wanted.peers.is_some_and(|peers| peers != self.peers);
         other(peers, &self.peers, "peers")?;
         let providers = wanted.providers.is_some_and(|providers| providers != self.providers);
-        other(providers, &self.providers, "providers")?;
-        let elsewhere = wanted
-            .listen
-            .is_some_and(|listen| listen.port() != 0 && listen != self.listen);
-        other(elsewhere, &self.listen, "as its controller's address")
+        other(providers, &self.providers, "providers")
+    }
+
+    /// With the controller at another address, where one is asked for: no other process depends on where it listens. A port 0
+    /// asks for another port only if the one that the network has is taken.
+    fn moved(mut self, directory: &Path, listen: Option<SocketAddr>) -> Result<Self, Failure> {
+        let listen = match listen {
+            Some(listen) if listen.port() == 0 && TcpListener::bind(self.listen).is_err() => {
+                let free = FreePorts::take(1)?;
+                let port = free.0[0].local_addr().context("it is bound")?.port();
+                SocketAddr::new(listen.ip(), port)
+            }
+            Some(listen) if listen.port() != 0 && listen != self.listen => listen,
+            Some(_) | None => return Ok(self),
+        };
+        let path = directory.join("controller").join(ControllerSettings::FILE);
+        let mut settings = settings::read::<ControllerSettings>(&path)?;
+        settings.listen = listen;
+        write_private(&path, &settings::text(&settings)?)?;
+        self.listen = listen;
+        write_private(
+            &directory.join(FILE),
+            &serde_json::to_string(&self).context("plain data")?,
+        )?;
+        Ok(self)
     }
 
     /// With the port that was taken, where any would do.
@@ -250,6 +270,35 @@ mod tests {
             said.contains(Code::DevnetForeignDirectory.as_str()) && said.contains("notes"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn a_controllers_port_that_was_taken_is_forgotten() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let first = taken.local_addr().expect("bound");
+        let at = |listen| Wanted {
+            listen: Some(listen),
+            ..ANY
+        };
+        let listens = |plan: &Plan| {
+            let path = folder.path().join("controller").join(ControllerSettings::FILE);
+            let settings: ControllerSettings = settings::read(&path).expect("settings");
+            assert_eq!(settings.listen, plan.listen);
+            plan.listen
+        };
+        let plan = Plan::load_or_make(folder.path(), at(first)).expect("made");
+        assert_eq!(listens(&plan), first);
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let plan = Plan::load_or_make(folder.path(), at(any)).expect("moved");
+        let second = listens(&plan);
+        assert_ne!(second, first);
+        let plan = Plan::load_or_make(folder.path(), at(any)).expect("stays where it can be");
+        assert_eq!(listens(&plan), second);
+        let third: SocketAddr = ([127, 0, 0, 1], 9).into();
+        let plan = Plan::load_or_make(folder.path(), at(third)).expect("moved");
+        assert_eq!(listens(&plan), third);
+        assert_eq!(listens(&Plan::load_or_make(folder.path(), ANY).expect("kept")), third);
     }
 
     #[test]

@@ -215,7 +215,6 @@ fn a_network_that_cannot_be_started_is_refused_by_code() {
         "controller did not start",
     );
     refused(&["--peers", "2"], Code::DevnetOtherNetwork.as_str());
-    refused(&["--listen", "127.0.0.1:1"], Code::DevnetOtherNetwork.as_str());
     fs::remove_file(folder.path().join("devnet.json")).expect("there");
     refused(&[], Code::DevnetForeignDirectory.as_str());
 }

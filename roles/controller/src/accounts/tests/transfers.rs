@@ -1,0 +1,115 @@
+//! Transfers while the ledger does not answer.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use piecework_model::Code;
+use serde_json::{Value, json};
+
+use crate::{
+    Tuning,
+    doubles::{
+        answer::Answer,
+        machine::{Machine, Setup},
+    },
+};
+
+async fn machine() -> Machine {
+    let setup = Setup::default();
+    let tuning = Tuning {
+        transfer_within: Duration::from_millis(50),
+        ..setup.tuning
+    };
+    Machine::start_with(Setup { tuning, ..setup }).await
+}
+
+async fn transfer(machine: &Machine, key: &str, amount: u64) -> Answer {
+    let request = machine
+        .request(Method::POST, "/transfers")
+        .header("idempotency-key", key);
+    machine
+        .send(request, Some(json!({"to": "ada", "amount_ucr": amount})))
+        .await
+}
+
+async fn balance(machine: &Machine, name: &str) -> i64 {
+    machine.get(&format!("/accounts/{name}")).await.ok()["posted_ucr"]
+        .as_i64()
+        .expect("a number")
+}
+
+async fn final_answer(machine: &Machine, key: &str, amount: u64) -> Value {
+    loop {
+        let answer = transfer(machine, key, amount).await;
+        if answer.status.is_success() {
+            return answer.ok();
+        }
+        answer.refused(503, Code::TransferQueued);
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_that_waits_for_peers_is_queued_and_moves_once() {
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    let before = balance(&machine, "ada").await;
+    machine.ledger.stall(true);
+    for _ in 0..3 {
+        let answer = transfer(&machine, "one", 5).await;
+        answer.refused(503, Code::TransferQueued);
+        let message = answer.body["error"]["message"].as_str().expect("a sentence");
+        assert!(message.contains("final when 1 of 1 peers answer"), "{message}");
+    }
+    assert_eq!(balance(&machine, "ada").await, before);
+    machine.ledger.stall(false);
+    let first = final_answer(&machine, "one", 5).await;
+    assert_eq!(transfer(&machine, "one", 5).await.ok(), first);
+    assert_eq!(balance(&machine, "ada").await, before + 5);
+    transfer(&machine, "one", 6)
+        .await
+        .refused(409, Code::IdempotencyConflict);
+}
+
+#[tokio::test]
+async fn a_transfer_that_was_queued_when_the_controller_died_moves_once() {
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    let before = balance(&machine, "ada").await;
+    machine.ledger.stall(true);
+    transfer(&machine, "two", 7).await.refused(503, Code::TransferQueued);
+    let machine = machine.restart().await;
+    machine.ledger.stall(false);
+    final_answer(&machine, "two", 7).await;
+    final_answer(&machine, "two", 7).await;
+    assert_eq!(balance(&machine, "ada").await, before + 7);
+}
+
+#[tokio::test]
+async fn a_refused_transfer_leaves_its_key_free() {
+    let machine = machine().await;
+    let ada = machine.person("ada", 1_000).await;
+    let request = || {
+        machine
+            .request_as(&ada, Method::POST, "/transfers")
+            .header("idempotency-key", "three")
+    };
+    let body = |amount: u64| Some(json!({"to": "operator", "amount_ucr": amount}));
+    machine
+        .send(request(), body(10_000_000))
+        .await
+        .refused(402, Code::TransferInsufficient);
+    machine.send(request(), body(1)).await.ok();
+}
+
+#[tokio::test]
+async fn an_account_has_a_bounded_number_of_transfers_under_way() {
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    machine.ledger.stall(true);
+    for number in 0..32 {
+        transfer(&machine, &format!("n{number}"), 1)
+            .await
+            .refused(503, Code::TransferQueued);
+    }
+    transfer(&machine, "more", 1).await.refused(503, Code::ServerBusy);
+}

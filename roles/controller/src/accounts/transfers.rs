@@ -1,0 +1,279 @@
+//! Transfers with a key: each moves its credits once, whatever happens to the caller, the ledger or this process meanwhile.
+//!
+//! ```text
+//! taken (request) --> signed (transaction) --> final (answer)
+//!    `--refused--------`---> forgotten: the key is free again
+//! ```
+//! What was signed is kept before it is sent. A request that is repeated sends the same bytes, and the ledger executes them once.
+//! A caller is told within seconds that the transfer waits; it goes on without the caller.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use piecework_api::{errors::Refusal, ledger::TransferView};
+use piecework_ledger::{Action, SignedTransaction, Transfer};
+use piecework_model::{AccountId, Code, Credits, Digest};
+use piecework_store::Idempotency;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::{Accounts, Sent, moved, on_ledger, own_key, send_kept};
+use crate::{
+    Answer, codecs,
+    failure::{failed, refuse, store, submit},
+};
+
+/// Memos by transaction. They are this controller's, not the ledger's.
+pub(crate) const MEMOS: &str = "memo";
+
+/// Transfers under way: each holds a task while the ledger does not answer.
+const SENDING_MAX: usize = 1_024;
+/// Of one account.
+const SENDING_OF_ACCOUNT_MAX: usize = 32;
+
+/// What is to be moved.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) from: AccountId,
+    pub(crate) from_name: String,
+    pub(crate) to: AccountId,
+    pub(crate) amount: Credits,
+    pub(crate) memo: Option<String>,
+}
+
+/// What is remembered of a transfer with a key.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    request: Digest,
+    answer: Option<TransferView>,
+    /// In hex, from before it was sent.
+    #[serde(default)]
+    signed: Option<String>,
+}
+
+/// Where it is remembered.
+pub(super) struct Keeper {
+    space: String,
+    key: String,
+    request: Digest,
+}
+
+/// By account and key, each with what ends when it does.
+type All = Arc<Mutex<HashMap<(AccountId, String), watch::Receiver<()>>>>;
+
+/// The transfers under way.
+#[derive(Default)]
+pub(crate) struct Sending(All);
+
+/// One of them; leaves when it is dropped.
+struct Underway {
+    name: (AccountId, String),
+    among: All,
+    _ends: watch::Sender<()>,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.among.lock().remove(&self.name);
+    }
+}
+
+enum Entry {
+    First(Underway),
+    /// The same is under way: resolves when it has ended.
+    Second(watch::Receiver<()>),
+}
+
+impl Sending {
+    /// Refuses with `server.busy`.
+    fn enter(&self, account: AccountId, key: &str) -> Answer<Entry> {
+        let mut all = self.0.lock();
+        let name = (account, key.to_owned());
+        if let Some(ends) = all.get(&name) {
+            return Ok(Entry::Second(ends.clone()));
+        }
+        let own = all.keys().filter(|(of, _)| *of == account).count();
+        if all.len() >= SENDING_MAX || own >= SENDING_OF_ACCOUNT_MAX {
+            return refuse(Code::ServerBusy, "too many transfers wait for the ledger");
+        }
+        let (ends, ended) = watch::channel(());
+        all.insert(name.clone(), ended);
+        Ok(Entry::First(Underway {
+            name,
+            among: Arc::clone(&self.0),
+            _ends: ends,
+        }))
+    }
+}
+
+/// Moves the credits once for this key, and answers when they have moved; after a while with `transfer.queued`, while the
+/// transfer goes on. Cancel safe: it goes on then, too.
+///
+/// Refuses with `idempotency.conflict`, `server.busy`, and what the ledger says of a transfer.
+pub(crate) async fn once(accounts: &Arc<Accounts>, order: Order, key: Idempotency) -> Answer<TransferView> {
+    let within = accounts.ground.tuning.transfer_within;
+    let keeper = Keeper {
+        space: format!("transfer/{}", order.from),
+        key: key.key,
+        request: key.request,
+    };
+    let answer = match accounts.sending.enter(order.from, &keeper.key)? {
+        Entry::First(underway) => {
+            let accounts = Arc::clone(accounts);
+            let task = tokio::spawn(async move {
+                let _underway = underway;
+                carry_out(&accounts, &order, &keeper).await
+            });
+            let ended = tokio::time::timeout(within, task).await;
+            ended.map(|joined| joined.unwrap_or_else(|panic| Err(failed("transfer", &panic))))
+        }
+        Entry::Second(mut ended) => {
+            // It ends by the sender's end.
+            let ended = tokio::time::timeout(within, async { while ended.changed().await.is_ok() {} }).await;
+            match ended {
+                Ok(()) => Ok(earlier(accounts, &keeper).await),
+                Err(late) => Err(late),
+            }
+        }
+    };
+    answer.unwrap_or_else(|_| Err(queued(accounts)))
+}
+
+/// While the ledger does not answer: what the caller waits for.
+fn queued(accounts: &Accounts) -> Box<Refusal> {
+    let peers = accounts.ground.chain.status().peers;
+    let needed = peers * 2 / 3 + 1;
+    let message = format!("the transfer is queued; it is final when {needed} of {peers} peers answer");
+    let hint = "repeat the request with the same idempotency key to see whether it is final; the credits move once";
+    Refusal::new(Code::TransferQueued, message).hint(hint).into()
+}
+
+async fn carry_out(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answer<TransferView> {
+    let kept = match keeper.read(accounts).await? {
+        Some(kept) => kept,
+        None => keeper.write(accounts, None, None).await?,
+    };
+    if kept.request != keeper.request {
+        return conflict();
+    }
+    if let Some(answer) = kept.answer {
+        return Ok(answer);
+    }
+    let sent = match kept.signed.as_deref().and_then(codecs::from_hex) {
+        Some(signed) => again(accounts, signed).await,
+        None => first(accounts, order, keeper).await,
+    };
+    match sent {
+        Ok(sent) => {
+            let view = finish(accounts, order, &sent).await?;
+            keeper.write(accounts, None, Some(view.clone())).await?;
+            Ok(view)
+        }
+        Err(refused) => {
+            // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
+            if !refused.code.is_one_of(&[Code::LedgerUnavailable, Code::ServerBusy]) {
+                let taken = accounts.ground.store.take_value(&keeper.space, &keeper.key).await;
+                taken.map_err(store)?;
+            }
+            Err(refused)
+        }
+    }
+}
+
+async fn first(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answer<Sent> {
+    let key = own_key(accounts, order.from, "transfer NAME AMOUNT --key FILE").await?;
+    let action = Action::Transfer(Transfer {
+        to: order.to,
+        amount: order.amount,
+    });
+    send_kept(accounts, order.from, &key, action, Some(keeper)).await
+}
+
+/// The same bytes: executed once, however often they are sent.
+async fn again(accounts: &Accounts, signed: SignedTransaction) -> Answer<Sent> {
+    let nonce = signed.transaction.nonce;
+    match accounts.ground.chain.submit_and_wait(signed).await {
+        Ok(done) => Ok(Sent { nonce, done }),
+        Err(error) => {
+            let refused = submit(error);
+            match refused.code == Code::TransactionStaleNonce {
+                // Executed so long ago that nobody remembers where, or never: another transaction has the nonce.
+                true => refuse(
+                    Code::ServerBusy,
+                    "the outcome of the first transfer with this key is not known; check the statement",
+                ),
+                false => Err(refused),
+            }
+        }
+    }
+}
+
+async fn finish(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
+    moved(accounts, order.from, order.to, order.amount, sent).await?;
+    view(accounts, order, sent).await
+}
+
+/// What the caller sees of a transfer that is final; keeps its memo.
+pub(crate) async fn view(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
+    if let Some(memo) = order.memo.as_ref().filter(|memo| !memo.is_empty()) {
+        let place = sent.done.id.0.to_string();
+        codecs::put_json(&accounts.ground, MEMOS, &place, memo).await?;
+    }
+    let account = on_ledger(accounts, order.from).await?;
+    Ok(TransferView {
+        transaction: sent.done.id.0,
+        height: sent.done.height,
+        from: order.from_name.clone(),
+        to: accounts.ground.account_name(order.to).await,
+        amount_ucr: order.amount,
+        posted_ucr: account.posted,
+    })
+}
+
+/// What became of the transfer that was under way when this request came.
+async fn earlier(accounts: &Accounts, keeper: &Keeper) -> Answer<TransferView> {
+    match keeper.read(accounts).await? {
+        Some(kept) if kept.request != keeper.request => conflict(),
+        Some(Kept { answer: Some(view), .. }) => Ok(view),
+        Some(_) => Err(queued(accounts)),
+        None => refuse(
+            Code::ServerBusy,
+            "the first transfer with this key was refused; repeat this one to see why",
+        ),
+    }
+}
+
+fn conflict<T>() -> Answer<T> {
+    refuse(
+        Code::IdempotencyConflict,
+        "the idempotency key was already used with a different request",
+    )
+}
+
+impl Keeper {
+    async fn read(&self, accounts: &Accounts) -> Answer<Option<Kept>> {
+        let bytes = accounts
+            .ground
+            .store
+            .value(&self.space, &self.key)
+            .await
+            .map_err(store)?;
+        bytes.map(|bytes| codecs::from_json(&bytes)).transpose()
+    }
+
+    async fn write(&self, accounts: &Accounts, signed: Option<String>, answer: Option<TransferView>) -> Answer<Kept> {
+        let kept = Kept {
+            request: self.request,
+            answer,
+            signed,
+        };
+        codecs::put_json(&accounts.ground, &self.space, &self.key, &kept).await?;
+        Ok(kept)
+    }
+
+    /// Keeps what is about to be sent.
+    pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction) -> Answer<()> {
+        let bytes = borsh::to_vec(signed).expect("a vector accepts every byte");
+        self.write(accounts, Some(hex::encode(bytes)), None).await.map(drop)
+    }
+}
