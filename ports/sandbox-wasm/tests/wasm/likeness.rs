@@ -40,7 +40,7 @@ struct Tally {
 impl Tally {
     fn add(&mut self, expression: &str, due: &str, finished: &Finished) {
         match &finished.outcome {
-            Outcome::Returned(_) if returned(finished) == serde_json::Value::from(due) => self.same += 1,
+            Outcome::Returned(_) if returned(finished) == due => self.same += 1,
             Outcome::FellShort(_) => self.touched += 1,
             other => self
                 .unlike
