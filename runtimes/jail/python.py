@@ -23,13 +23,8 @@ import threading
 import traceback
 
 # Modules that most functions import: shared with every child, so that a cold start does not pay for them.
-import collections  # noqa: F401
-import datetime  # noqa: F401
-import functools  # noqa: F401
-import math  # noqa: F401
+import collections, datetime, functools, math, re, time  # noqa: E401, F401
 import random
-import re  # noqa: F401
-import time  # noqa: F401
 import types
 
 CHANNEL = 3
@@ -237,7 +232,7 @@ class Runner:
         if not contract:
             found = contracts().found(module, function, function == "handler")
             if found:
-                return told_contract(settings["file"], *found)
+                return b"E", contracts().told(settings["file"], *found)
         if not callable(target):
             return refuse("no_handler", "%s has no function %s" % (settings["file"], function))
         try:
@@ -585,12 +580,6 @@ def contracts():
     return sys.modules["_piecework"]
 
 
-def told_contract(file, name, contract):
-    message = "%s has no handler, and `%s` keeps the contract `%s`" % (file, name, contract)
-    told = {"code": "function.no_handler", "message": message, "stack": "", "contract": "%s:%s@%s" % (file, name, contract)}
-    return b"E", json.dumps(told).encode()
-
-
 def well_formed(text):
     """Without half pairs of surrogates, which have no UTF-8."""
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -695,17 +684,13 @@ def open_streams():
     sys.stdin = open(os.devnull, encoding="utf-8")
 
 
-def site_builtins():
-    """What `site` would have added; -S leaves it out."""
-    builtins.exit = builtins.quit = sys.exit
-
-
 def main():
     # Before the children are forked: they share it.
     contracts()
     zygote()
     random.seed()
-    site_builtins()
+    # What `site` would have added; -S leaves it out.
+    builtins.exit = builtins.quit = sys.exit
     open_streams()
     Runner().serve()
 

@@ -11,6 +11,7 @@ The runner asks `found` once a module is imported. Each adapter is in a module o
 
 import importlib
 import inspect
+import json
 import sys
 import threading
 import time
@@ -47,6 +48,13 @@ def found(module, name, by_default):
         if callable(getattr(module, name, None)):
             return name, contract
     return None
+
+
+def told(file, name, contract):
+    """What the agent hears of a contract that was found and not asked for."""
+    message = "%s has no handler, and `%s` keeps the contract `%s`" % (file, name, contract)
+    said = {"code": "function.no_handler", "message": message, "stack": "", "contract": "%s:%s@%s" % (file, name, contract)}
+    return json.dumps(said).encode()
 
 
 def contract_of(target, name):
