@@ -296,9 +296,12 @@ mod tests {
         .into();
         assert_eq!(
             failure.to_string(),
-            "provider.none: no provider can take the job\n  laptop: too dear\n  12 more: no free slot\n  try again"
+            format!(
+                "{}: no provider can take the job\n  laptop: too dear\n  12 more: no free slot\n  try again",
+                Code::ProviderNone
+            )
         );
-        assert_eq!(failure.json()["error"]["code"], "provider.none");
+        assert_eq!(failure.json()["error"]["code"], Code::ProviderNone.as_str());
         assert_eq!(Failure::usage("no such thing").json()["error"]["code"], "usage");
     }
 

@@ -336,11 +336,13 @@ async fn a_computer_joins_with_the_right_invite_alone_and_is_paid_after_it_left(
         &["provider", "earnings", "--data", directory, "--json"],
     ));
     let earned: Value = serde_json::from_str(&earned).expect("JSON");
-    assert_eq!(
-        (&earned["today"]["jobs"], &earned["in_all"]["price_ucr"]),
-        (&1.into(), &paid["price_ucr"]),
-        "{earned}"
+    // A reference job may have run besides.
+    let (all, price) = (&earned["in_all"]["price_ucr"], &paid["price_ucr"]);
+    assert!(
+        all.as_u64() >= price.as_u64() && price.as_u64() >= Some(17),
+        "{earned} {paid}"
     );
+    assert_eq!(earned["today"], earned["in_all"], "{earned}");
 }
 
 /// Without a login.
