@@ -112,16 +112,26 @@ process.on('worker', (worker) => {
   worker.once('exit', () => workers.delete(worker));
 });
 
-// What would make the event loop go on: timers, files, requests. Sockets end with the call, and pooled ones are no work.
+// What would make the event loop go on: timers, files, requests. Sockets end with the call, and pooled ones are no work; what was
+// printed and not read yet is none either.
 function active() {
   let count = workers.size;
-  for (const name of process.getActiveResourcesInfo()) if (!/Pipe|TTY|TCP|TLS|Udp/.test(name)) count += 1;
+  for (const name of process.getActiveResourcesInfo()) if (!/Pipe|TTY|TCP|TLS|Udp|WriteWrap/.test(name)) count += 1;
   return count;
 }
 
-// A line of the log at the level of an error, or of a warning.
+// A line of the log at the level of an error, or of a warning. A log that is not read for a second does without it.
 function report(error, mark = '<3>') {
-  fs.writeSync(2, `${mark}${text(error?.stack ?? error).replaceAll('\n', `\n${mark}`)}\n`);
+  let line = Buffer.from(`${mark}${text(error?.stack ?? error).replaceAll('\n', `\n${mark}`)}\n`);
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let tries = 0; line.length > 0 && tries < 1000; tries++) {
+    try {
+      line = line.subarray(fs.writeSync(2, line));
+    } catch (error) {
+      if (error.code !== 'EAGAIN') return;
+      Atomics.wait(pause, 0, 0, 1);
+    }
+  }
 }
 
 // One turn of the event loop, in which promises end that wait for nothing; then what is left is told. Whether there is any.

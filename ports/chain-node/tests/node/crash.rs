@@ -313,7 +313,7 @@ async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_ro
         .env("LD_PRELOAD", library)
         .env("PIECEWORK_TEST_FULL", &full)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
     let (say, said) = std::sync::mpsc::channel();

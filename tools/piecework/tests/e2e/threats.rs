@@ -153,6 +153,13 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         (Method::POST, format!("/functions/{id}/stop"), None),
         (Method::POST, format!("/functions/{id}/start"), None),
         (Method::GET, format!("/functions/{id}/quote"), None),
+        (Method::GET, format!("/functions/{id}/triggers"), None),
+        (
+            Method::PUT,
+            format!("/functions/{id}/triggers/{{name}}"),
+            Some(json!({"schedule": {"cron": "@daily"}})),
+        ),
+        (Method::DELETE, format!("/functions/{id}/triggers/{{name}}"), None),
         (Method::GET, format!("/metrics/functions/{id}"), None),
         (Method::POST, format!("/execute/{id}"), call.clone()),
         (Method::GET, "/functions/mine".to_owned(), None),
@@ -260,10 +267,12 @@ async fn row_13_and_22_a_function_that_exits_forges_or_floods_harms_only_itself(
             json!({}),
         )
         .await;
-        machine
-            .call(&name("exit"), Value::Null)
-            .await
-            .refused(502, Code::FunctionCrashed);
+        // Where there is no process of its own, there is nothing that could exit without a word.
+        let (status, code) = match sandbox {
+            "wasm" => (409, Code::SandboxUnsupported),
+            _ => (502, Code::FunctionCrashed),
+        };
+        machine.call(&name("exit"), Value::Null).await.refused(status, code);
         deploy(
             "raise",
             "def handler(event, context):\n    raise ValueError('because')\n",
@@ -381,7 +390,7 @@ async fn row_24_a_sandbox_that_is_missing_is_an_error_never_another() {
         .deploy_with("f", "python", "def handler(e, c): pass\n", more)
         .await
         .refused(422, Code::SandboxUnknown);
-    let seen = "def handler(event, context):\n    import sys, os\n    return [sys.platform, os.getpid()]\n";
+    let seen = "def handler(event, context):\n    import sys\n    return sys.maxsize > 2**31\n";
     machine
         .deploy_with("w", "python", seen, json!({"sandbox": "wasm"}))
         .await
@@ -390,6 +399,6 @@ async fn row_24_a_sandbox_that_is_missing_is_an_error_never_another() {
         .deploy_with("j", "python", seen, json!({"sandbox": "jail"}))
         .await
         .ok();
-    assert_eq!(machine.call("w", Value::Null).await.ok()["output"][0], "wasi");
-    assert_eq!(machine.call("j", Value::Null).await.ok()["output"][0], "linux");
+    assert_eq!(machine.call("w", Value::Null).await.ok()["output"], false, "32 bits");
+    assert_eq!(machine.call("j", Value::Null).await.ok()["output"], true);
 }

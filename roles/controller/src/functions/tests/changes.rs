@@ -87,7 +87,8 @@ async fn a_sandbox_that_was_asked_for_can_be_left_to_the_controller_again() {
         .ok();
     assert_eq!(asked["sandbox_reason"], "it was asked for");
     let view = put(&machine, "f", json!({"sandbox": "auto"})).await;
-    assert_eq!(view["sandbox_reason"], "the code loads in wasm", "{view}");
+    let reason = view["sandbox_reason"].as_str().expect("a sentence");
+    assert!(reason.starts_with("the code loads in wasm"), "{view}");
 }
 
 #[tokio::test]
