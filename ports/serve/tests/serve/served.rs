@@ -38,6 +38,7 @@ pub fn limits() -> Limits {
         body_within: Duration::from_secs(2),
         write_within: Duration::from_secs(2),
         drain_within: Duration::from_secs(1),
+        ..Limits::default()
     }
 }
 
