@@ -82,8 +82,8 @@ pub struct HttpEvent {
     pub scheme: String,
     #[serde(default)]
     pub client: HttpClient,
-    /// Parsed if it is JSON, otherwise text; absent if there is none, or none that is UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Parsed if it is JSON, otherwise text; null if there is none, or none that is UTF-8.
+    #[serde(default)]
     #[schema(value_type = Option<Value>)]
     pub body: Option<Box<RawValue>>,
     /// Where the body was parsed: its text, byte by byte as it was sent.
@@ -92,7 +92,7 @@ pub struct HttpEvent {
     /// The body if it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_base64: Option<String>,
-    /// True where the body is larger than an event: `body` is absent, and the function reads it as a stream.
+    /// True where the body is larger than an event: `body` is null, and the function reads it as a stream.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub body_stream: bool,
 }

@@ -52,7 +52,7 @@ pub fn complete(backend: &Wasm) -> bool {
 }
 
 /// Attacks by means that the component does not have at all: the run ends where it reaches for them.
-const BY_OTHER_MEANS: [&str; 18] = [
+const BY_OTHER_MEANS: [&str; 21] = [
     "a_body_is_read_asynchronously",
     "a_disk_fill_is_bounded",
     "a_failing_module_is_told",
@@ -62,6 +62,8 @@ const BY_OTHER_MEANS: [&str; 18] = [
     "a_stubborn_daemon_dies_with_the_timeout",
     "an_exit_is_a_crash_of_itself",
     "dangerous_calls_are_refused",
+    "dropping_a_call_kills_all_of_it",
+    "dropping_an_instance_kills_all_of_it",
     "host_files_are_out_of_sight",
     "many_files_are_bounded",
     "open_files_are_bounded",
@@ -70,6 +72,7 @@ const BY_OTHER_MEANS: [&str; 18] = [
     "the_bundle_is_read_only",
     "the_network_is_shut",
     "variables_of_others_are_out_of_sight",
+    "what_a_call_leaves_running_ends_its_instance_and_is_told",
     "what_runs_after_the_answer_stands_still_and_is_billed",
 ];
 

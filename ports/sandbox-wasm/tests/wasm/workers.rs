@@ -217,7 +217,13 @@ async fn imports_that_fail_leave_nothing_behind() {
         .expect("it loads");
     let before = loaded.memory_bytes();
     let mut instance = loaded.start().await.expect("it starts");
-    assert_eq!(returned(&instance.call(call("4")).await), 4);
+    // The first one ends the run: another sandbox may have the module.
+    let finished = instance.call(call("4")).await;
+    assert!(
+        matches!(&finished.outcome, Outcome::FellShort(what) if what.len() < 1_000),
+        "{finished:?}"
+    );
+    assert!(!finished.reusable);
     drop(instance);
     let again = loaded.start().await.expect("it starts");
     assert_eq!(loaded.memory_bytes(), before);
