@@ -56,7 +56,7 @@ fn choose(known: Known) -> Option<Choice> {
 pub fn connect() -> Result<Client, Failure> {
     let choice = choose(known()?).ok_or_else(|| Failure::NoConnection {
         url: String::new(),
-        reason: "no server runs on this machine and no login is remembered\n  \
+        reason: "found no server: none runs from the default directory, and no login is remembered\n  \
                  start one with `piecework up`, or log in with `piecework login URL`"
             .into(),
     })?;

@@ -463,7 +463,7 @@ const PLATFORM: &[Entry] = &[
     code(
         502,
         Code::SandboxFellShort,
-        "the sandbox that was chosen lacks what the call used; calls from now on run in another one",
+        "the chosen sandbox lacks something that the call used; later calls run in another one",
     ),
     code(422, Code::SandboxUnknown, "there is no sandbox with this name"),
     code(

@@ -116,7 +116,7 @@ pub(super) fn rejection(bytes: &[u8]) -> Rejection {
 /// `function.load_failed` with this sentence.
 pub fn load_failed(message: String) -> Rejection {
     Rejection::new(Code::FunctionLoadFailed, message)
-        .hint("the code outside of the handler runs once, under the function's limits")
+        .hint("the code outside the handler runs once, under the function's limits")
 }
 
 #[derive(Deserialize)]

@@ -73,7 +73,7 @@ impl Live {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
             let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message)
-                .hint("the owner can start it with `piecework function NAME --start`");
+                .hint(format!("the owner can start it with `piecework function {} --start`", self.function.name));
             return Err(Box::new(refusal));
         }
         let Some(why) = self.quarantine() else { return Ok(()) };

@@ -34,10 +34,10 @@ impl Times {
             .build();
         let cron = match parser.parse(pattern) {
             Ok(cron) => cron,
-            Err(error) => {
-                let what = "minute, hour, day of month, month, day of week, such as `*/5 * * * *`";
+            Err(_) => {
                 return bad(format!(
-                    "`{pattern}` is not a cron pattern ({error}): it has five fields: {what}"
+                    "`{pattern}` is not a cron pattern; it has five fields (minute, hour, day of month, month, day of \
+                     week), such as `*/5 * * * *`"
                 ));
             }
         };

@@ -49,8 +49,8 @@ pub struct Settings {
     /// Sandbox: auto, or the name of a backend [default: auto]
     #[arg(long, value_name = "auto|BACKEND")]
     pub sandbox: Option<String>,
-    /// Handler: FILE or FILE:FUNCTION, with @CONTRACT behind it where that is not found by itself [default: what a usual
-    /// entry file offers, like main.py:handler or the default export of main.mjs]
+    /// Handler: FILE or FILE:FUNCTION; add @CONTRACT if it is not detected [default: what a usual entry file offers, like
+    /// main.py:handler or the default export of main.mjs]
     #[arg(long)]
     pub handler: Option<String>,
     /// Set an environment variable; may be repeated; the others stay as they are

@@ -228,12 +228,12 @@ async fn earnings(own: &Own, json: bool) -> Result<(), Failure> {
         row("today", earnings.today),
         row("last 7 days", earnings.last_7_days),
         row("last 30 days", earnings.last_30_days),
-        row("in all", earnings.in_all),
+        row("total", earnings.in_all),
     ];
     show::table(["WHEN", "JOBS", "EARNED"], rows, "nothing yet")?;
     if let Some(owed) = running.map(|status| status.owed).filter(|owed| owed.jobs > 0) {
         let price = show::ucr(Credits::from(owed.price_ucr));
-        show::text(&format!("{} of these jobs, for {price}, are not paid yet\n", owed.jobs))?;
+        show::text(&format!("not paid yet: jobs {}, {price}\n", owed.jobs))?;
     }
     show::text("before the network's commission; 1,000,000 ucr are one credit\n")
 }

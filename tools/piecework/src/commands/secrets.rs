@@ -121,7 +121,7 @@ pub fn value(key: &str, file: Option<&Path>) -> Result<String, Failure> {
         .map_or(&*value, |line| line.strip_suffix('\r').unwrap_or(line));
     match value {
         "" => Err(Failure::usage(format!(
-            "no value given for `{key}`; remove it with `piecework secrets remove`"
+            "no value given for `{key}`; to remove it, use `piecework secrets remove`"
         ))),
         value => Ok(value.to_owned()),
     }

@@ -5,7 +5,7 @@ use piecework_api::triggers::{Missed, Schedule, SetTrigger, TriggerView};
 
 use crate::{failure::Failure, session, show};
 
-/// List, set or remove what calls functions by itself: schedules
+/// List, set or remove schedules that call functions
 #[derive(Debug, clap::Args)]
 pub struct Triggers {
     #[command(subcommand)]

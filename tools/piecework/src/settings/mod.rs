@@ -100,7 +100,7 @@ fn check_url(key: &str, url: &str) -> Result<(), Failure> {
     match parsed.is_some_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
         true => Ok(()),
         false => Err(Failure::usage(format!(
-            "`{key}` is `{url}`; expected a URL like http://peer.example.org:7441"
+            "`{key}` is `{url}`; expected a URL like http://example.org:7441"
         ))),
     }
 }
