@@ -2,7 +2,13 @@
 //!
 //! A sandbox without a network has no effect outside but the answer: a run of which nothing went out can be forgotten.
 
-use piecework_model::{Code, Rejection};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use piecework_model::{AccountId, Code, Rejection};
 use piecework_queue::{Order, Refusal};
 use piecework_sandbox::{EXITED, FELL_SHORT, Outcome, Raised};
 
@@ -54,9 +60,62 @@ pub(crate) fn put_into_words(outcome: &mut Outcome) {
     }
 }
 
+/// What the runs of each developer that were given up took: nobody pays for them.
+#[derive(Default)]
+pub(crate) struct GivenUp(Mutex<HashMap<AccountId, Spent>>);
+
+struct Spent {
+    since: Instant,
+    took: Duration,
+}
+
+/// Once a developer's runs have taken this long in a day, no more of them are given up: a second for each of sixty that
+/// began at once.
+const FREE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Developers that are remembered; beyond them those whose day is over are forgotten.
+const DEVELOPERS: usize = 10_000;
+
+impl GivenUp {
+    /// Counts a run that is to be given up; whether it may be. It does not matter which version or function it is of: a new one
+    /// costs nothing to make.
+    pub(crate) fn takes(&self, developer: AccountId, took: Duration, now: Instant) -> bool {
+        let mut all = self.0.lock();
+        let is_over = |spent: &Spent| now.duration_since(spent.since) >= DAY;
+        if all.len() >= DEVELOPERS {
+            all.retain(|_, spent| !is_over(spent));
+        }
+        let fresh = || Spent {
+            since: now,
+            took: Duration::ZERO,
+        };
+        let spent = all.entry(developer).or_insert_with(fresh);
+        if is_over(spent) {
+            *spent = fresh();
+        }
+        let may = spent.took < FREE;
+        if may {
+            spent.took += took;
+        }
+        may
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_developer_has_for_nothing_is_bounded_by_the_day() {
+        let (given_up, now) = (GivenUp::default(), Instant::now());
+        let (one, other) = (AccountId([1; 20]), AccountId([2; 20]));
+        let second = Duration::from_secs(1);
+        let free = (0..100).filter(|_| given_up.takes(one, second, now)).count();
+        assert_eq!(free, 60);
+        assert!(given_up.takes(other, 900 * second, now), "each has its own");
+        assert!(!given_up.takes(other, second, now), "a long one is the last");
+        assert!(given_up.takes(one, second, now + DAY));
+    }
 
     #[test]
     fn a_run_is_given_up_for_its_sandbox_and_not_for_its_code() {

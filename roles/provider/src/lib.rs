@@ -120,6 +120,7 @@ pub struct Provider {
     pools: Pools,
     memory: Arc<Memory>,
     lanes: Lanes,
+    given_up: abandon::GivenUp,
     receipts: Receipts,
     unsealed: unsealed::Unsealed,
     earned: Option<Mutex<Earned>>,
@@ -163,6 +164,7 @@ impl Provider {
             ),
             memory,
             lanes: Lanes::open(&options.journal)?,
+            given_up: abandon::GivenUp::default(),
             receipts: Receipts::new(options.key, options.network),
             unsealed: unsealed::Unsealed::default(),
             earned: options.earned.map(Earned::open).transpose()?.map(Mutex::new),
@@ -409,7 +411,7 @@ impl ProviderLink for Provider {
                 return Err(abandon::of_start(&order, refused));
             }
         };
-        let pool = lease.pool();
+        let developer = lease.owner();
         let (cold, pull) = (lease.cold, pulled.elapsed());
         let egress = EgressMeter::of(ticket.lease);
         let (mut streams, ends) = Streams::of(&order);
@@ -442,7 +444,7 @@ impl ProviderLink for Provider {
         if order.is_tentative
             && !streams.has_begun()
             && let Some(gives_up) = abandon::of_run(&finished.outcome)
-            && pool.abandons(began.elapsed())
+            && self.given_up.takes(developer, began.elapsed(), Instant::now())
         {
             self.lanes.refused(ticket);
             return Err(gives_up);

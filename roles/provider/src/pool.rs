@@ -20,7 +20,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -65,8 +65,6 @@ pub(crate) struct Pool {
     used: Mutex<Instant>,
     /// Whether somebody has called it.
     is_called: AtomicBool,
-    /// What runs that were given up have taken, which nobody pays.
-    abandoned_us: AtomicU64,
 }
 
 impl Pool {
@@ -74,7 +72,6 @@ impl Pool {
         Arc::new(Self {
             code: work.code,
             backend: work.backend,
-            abandoned_us: AtomicU64::new(0),
             template: OnceCell::new(),
             idle: Mutex::default(),
             crashes: Mutex::default(),
@@ -85,19 +82,6 @@ impl Pool {
 
     fn is_of(&self, work: &Work) -> bool {
         self.code == work.code && self.backend == work.backend
-    }
-
-    /// Counts a run that is to be given up; whether it may be. The first always, further ones as long as they take little
-    /// together: what begins at the same time finds out by itself that its sandbox falls short.
-    pub(crate) fn abandons(&self, took: Duration) -> bool {
-        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let counted = self
-            .abandoned_us
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
-                let sum = before.saturating_add(took_us);
-                (before == 0 || sum <= ABANDONED_US_MAX).then_some(sum)
-            });
-        counted.is_ok()
     }
 
     /// The instance that served last, of those that are still alive.
@@ -143,13 +127,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn pool(&self) -> Arc<Pool> {
-        self.pool.clone()
+    /// Whose function it is.
+    pub(crate) fn owner(&self) -> AccountId {
+        self.owner
     }
 }
 
-/// What runs of one version that are given up may take together beyond the first: a second for each of sixty that began at once.
-const ABANDONED_US_MAX: u64 = 60_000_000;
 /// Templates kept though nothing runs of them; the longest unused go first.
 const TEMPLATES_MAX: usize = 2_000;
 /// Templates that a deploy has left and nobody has called: nobody has paid for them, so they are few, and go before anything

@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -132,8 +132,20 @@ fn entry(table: toml::Table) -> Result<Entry, Failure> {
         .map_err(|error: toml::de::Error| Failure::usage(error.to_string().trim_end().to_owned()))
 }
 
+/// A project file that came from elsewhere must not send other files than the project's.
+fn inside<'a>(key: &str, path: &'a Path) -> Result<&'a Path, Failure> {
+    let stays = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    match path.components().all(stays) {
+        true => Ok(path),
+        false => Err(Failure::usage(format!(
+            "`{key}` is {}; it must lead into the project's own folder",
+            path.display()
+        ))),
+    }
+}
+
 fn declared(name: Option<String>, entry: Entry, folder: &Path) -> Result<Declared, Failure> {
-    let path = folder.join(entry.path.as_deref().unwrap_or(Path::new(".")));
+    let path = folder.join(inside("path", entry.path.as_deref().unwrap_or(Path::new(".")))?);
     if !path.exists() {
         return Err(Failure::usage(format!(
             "there is no {}; say where it is with `path`",
@@ -166,7 +178,10 @@ fn list(given: Option<Vec<String>>) -> Vec<String> {
 }
 
 fn settings(entry: Entry, folder: &Path) -> Result<Settings, Failure> {
-    let results = entry.results.map(|path| folder.join(path).display().to_string());
+    let results = match &entry.results {
+        Some(path) => Some(folder.join(inside("results", path)?).display().to_string()),
+        None => None,
+    };
     let (cors, cors_whole) = match entry.cors {
         Some(Cors::Origins(origins)) => (list(Some(origins)), None),
         Some(Cors::Whole(body)) => (Vec::new(), Some(body)),
@@ -265,6 +280,10 @@ mod tests {
             ("[functions.nowhere]", "functions.nowhere"),
             ("[functions.hello]\nsecrets = { KEY = 'x' }", "functions.hello"),
             ("name = 1", "`name`"),
+            ("path = '../..'", "`path`"),
+            ("path = '/etc'", "`path`"),
+            ("[functions.hello]\npath = 'hello/../..'", "`path`"),
+            ("results = '../token'", "`results`"),
         ] {
             let said = project(text).expect_err(text).to_string();
             assert!(said.contains(says) && said.contains(FILE), "{text}: {said}");

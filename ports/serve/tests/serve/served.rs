@@ -39,7 +39,6 @@ pub fn limits() -> Limits {
         write_within: Duration::from_secs(2),
         answers_bytes_max: 1 << 20,
         drain_within: Duration::from_secs(1),
-        ..Limits::default()
     }
 }
 

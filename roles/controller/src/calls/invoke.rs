@@ -171,7 +171,7 @@ async fn invoke(calls: &Arc<Calls>, invocation: &mut Invocation) -> Answer<Done>
     if let Some((Code::FunctionCrashed | Code::FunctionOutOfMemory, why)) = &gave_up
         && !kills_its_instance(&done)
     {
-        fallback::remember(&calls.functions, &live, why).await?;
+        remember(calls, &live, why).await;
     }
     // A body that was taken in is gone: its job cannot run twice.
     let may_compare = invocation.streams.body.is_none();
@@ -197,15 +197,27 @@ fn fell_short(invocation: &Invocation, refusal: &Refusal) -> Option<(Code, Strin
     let code = refusal.code.known()?;
     let gives_up = [Code::SandboxFellShort, Code::FunctionCrashed, Code::FunctionOutOfMemory].contains(&code);
     let may = gives_up && fallback::may_move(&invocation.live.version) && invocation.moved.is_none();
-    may.then(|| (code, refusal.message.clone()))
+    // It is told to others than the caller.
+    may.then(|| (code, logs::redact(&refusal.message, &invocation.live.secrets)))
 }
+
+/// The call goes on where this fails, and the next one finds out by itself.
+async fn remember(calls: &Calls, live: &Live, why: &str) {
+    if let Err(refusal) = fallback::remember(&calls.functions, live, why).await {
+        tracing::error!(function = %live.function.id, %refusal, "a version that needs the jail was not noted");
+    }
+}
+
+/// In which the second order has to begin; the call itself began in time.
+const SECOND_BEGINS_WITHIN_MS: u64 = 10_000;
 
 /// Lets the jail have the call. What was touched concerns every call of the version; a trap or memory may be this input's, so
 /// the version moves only once the jail has answered it.
 async fn elsewhere(calls: &Calls, invocation: &mut Invocation, code: Code, why: &str) -> Answer<()> {
     if code == Code::SandboxFellShort {
-        fallback::remember(&calls.functions, &invocation.live, why).await?;
+        remember(calls, &invocation.live, why).await;
     }
+    invocation.deadline_ms = invocation.deadline_ms.max(now_ms() + SECOND_BEGINS_WITHIN_MS);
     invocation.live = fallback::in_jail(&calls.functions, &invocation.live, why).await?;
     invocation.moved = Some(why.to_owned());
     Ok(())

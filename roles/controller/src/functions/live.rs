@@ -72,8 +72,10 @@ impl Live {
     pub(crate) fn check_takes_calls(&self) -> Answer<()> {
         if self.function.policy.stopped {
             let message = format!("`{}` is stopped and takes no calls", self.function.name);
-            let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message)
-                .hint(format!("the owner can start it with `piecework function {} --start`", self.function.name));
+            let refusal = piecework_api::errors::Refusal::new(Code::FunctionStopped, message).hint(format!(
+                "the owner can start it with `piecework function {} --start`",
+                self.function.name
+            ));
             return Err(Box::new(refusal));
         }
         let Some(why) = self.quarantine() else { return Ok(()) };

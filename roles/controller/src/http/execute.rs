@@ -19,7 +19,7 @@ use piecework_api::{
 use piecework_model::{AccountId, Code, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 
-use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, read_body, streaming};
+use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, plain, read_body, streaming};
 use crate::{
     Controller,
     accounts::auth::Caller,
@@ -57,13 +57,28 @@ pub(super) async fn execute(
 ) -> HttpResult<Response> {
     let caller = authenticated.with(Scope::Invoke)?;
     let live = functions::callable(&controller.functions, caller, &id).await?;
+    let is_owner = live.function.owner == caller.account;
+    let answered = called(&controller, caller, live, &headers, body).await;
+    answered.map_err(|HttpError(refusal)| match is_owner {
+        true => HttpError(refusal),
+        false => HttpError(plain::for_strangers(refusal)),
+    })
+}
+
+async fn called(
+    controller: &Arc<Controller>,
+    caller: &Caller,
+    live: Arc<Live>,
+    headers: &HeaderMap,
+    body: Body,
+) -> HttpResult<Response> {
     let body: Execute = read_body(body, INPUT_BYTES_MAX).await?;
     let event = Bytes::from(Box::<str>::from(body.input).into_string());
     let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| {
         Box::<str>::from(text).into_string().into()
     });
-    let idempotency = idempotency(caller, &headers, &event, &parameters)?;
-    let deadline = deadline_ms(&headers)?;
+    let idempotency = idempotency(caller, headers, &event, &parameters)?;
+    let deadline = deadline_ms(headers)?;
     let now = now_ms();
     let invocation = Invocation {
         id: invoke::new_job_id(now),
@@ -79,16 +94,16 @@ pub(super) async fn execute(
         moved: None,
         streams: Streams::default(),
     };
-    if wants(&headers, routes::RESPOND_ASYNC) {
+    if wants(headers, routes::RESPOND_ASYNC) {
         invocation.live.check_takes_calls()?;
         budget::check(&controller.functions, &invocation.live).await?;
-        return accept(&controller, caller, invocation, deadline).await;
+        return accept(controller, caller, invocation, deadline).await;
     }
-    if wants(&headers, routes::RESPOND_STREAM) && invocation.idempotency.is_none() {
-        return as_it_comes(controller, invocation).await;
+    if wants(headers, routes::RESPOND_STREAM) && invocation.idempotency.is_none() {
+        return as_it_comes(controller.clone(), invocation).await;
     }
     let done = match invocation.idempotency.clone() {
-        Some(key) => once(&controller, invocation, key).await?,
+        Some(key) => once(controller, invocation, key).await?,
         None => invoke::run(controller.calls.clone(), invocation).await?,
     };
     answer(done)

@@ -168,7 +168,7 @@ async fn run(
 
 /// What somebody who does not own a function may know of its failure: that it failed, and the job by which its owner finds out
 /// why. Messages and stacks tell of its inside.
-fn for_strangers(refusal: Box<Refusal>) -> Box<Refusal> {
+pub(super) fn for_strangers(refusal: Box<Refusal>) -> Box<Refusal> {
     let is_inside = matches!(
         refusal.code.known(),
         Some(
@@ -178,6 +178,11 @@ fn for_strangers(refusal: Box<Refusal>) -> Box<Refusal> {
                 | Code::FunctionTimedOut
                 | Code::FunctionOutputTooLarge
                 | Code::FunctionOutputInvalid
+                | Code::FunctionLoadFailed
+                | Code::FunctionNoHandler
+                | Code::FunctionSyntaxError
+                | Code::SandboxFellShort
+                | Code::SandboxUnsupported
         )
     );
     if !is_inside {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::stream::{self, StreamExt as _};
 use piecework_disk::Level;
-use piecework_model::{Code, Digest, JobId};
+use piecework_model::{AccountId, Code, Digest, JobId};
 use piecework_store::{AcceptedJob, Idempotency};
 use serde_json::json;
 
@@ -71,7 +71,7 @@ async fn tick(triggers: &Triggers, key: &str, now_ms: u64) -> Answer<()> {
         let due = entry.times.due(entry.trigger.done_until_ms(), now_ms);
         if due.is_none() {
             // Missed, and not to be made up for.
-            entry.look_at_ms = entry.times.after(now_ms).filter(|_| !entry.trigger.paused);
+            entry.plan(now_ms);
         }
         due.map(|at_ms| (entry.trigger.clone(), at_ms))
     };
@@ -102,10 +102,28 @@ async fn note(triggers: &Triggers, key: &str, tick: Tick, now_ms: u64) -> Answer
         let mut all = triggers.all.lock();
         let Some(entry) = all.get_mut(key) else { return Ok(()) };
         entry.trigger.last = Some(tick);
-        entry.look_at_ms = entry.times.after(now_ms).filter(|_| !entry.trigger.paused);
+        entry.plan(now_ms);
         entry.trigger.clone()
     };
     crate::codecs::put_json(&triggers.ground, super::SPACE, key, &trigger).await
+}
+
+/// Removes an account's triggers whose functions are deleted for good, if it has as many as it may.
+pub(super) async fn forget_gone(triggers: &Triggers, owner: AccountId) -> Answer<()> {
+    let own: Vec<(String, Trigger)> = {
+        let all = triggers.all.lock();
+        let own = all.iter().filter(|(_, entry)| entry.trigger.owner == owner);
+        own.map(|(key, entry)| (key.clone(), entry.trigger.clone())).collect()
+    };
+    if own.len() < super::OF_ONE_ACCOUNT_MAX {
+        return Ok(());
+    }
+    for (key, trigger) in own {
+        if is_gone(triggers, &trigger).await? {
+            triggers.forget(&key).await?;
+        }
+    }
+    Ok(())
 }
 
 fn finds_room_later(code: Code) -> bool {

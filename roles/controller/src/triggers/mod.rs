@@ -82,6 +82,8 @@ struct Entry {
     times: Times,
     /// When to look at it; never while it is paused.
     look_at_ms: Option<u64>,
+    /// The next tick, as it is shown.
+    next_ms: Option<u64>,
 }
 
 impl Entry {
@@ -91,15 +93,16 @@ impl Entry {
             trigger,
             times,
             look_at_ms: None,
+            next_ms: None,
         };
-        entry.look_at_ms = entry.next_ms();
+        entry.plan(entry.trigger.done_until_ms());
         Ok(entry)
     }
 
-    /// The first tick that has not been run.
-    fn next_ms(&self) -> Option<u64> {
-        let from_ms = self.trigger.done_until_ms();
-        self.times.after(from_ms).filter(|_| !self.trigger.paused)
+    /// Ticks up to this moment are done.
+    fn plan(&mut self, done_until_ms: u64) {
+        self.next_ms = self.times.after(done_until_ms).filter(|_| !self.trigger.paused);
+        self.look_at_ms = self.next_ms;
     }
 }
 
@@ -192,6 +195,7 @@ pub(crate) async fn set(
     }
     let _turn = triggers.turn.lock().await;
     let key = key(function.id, &name);
+    clockwork::forget_gone(triggers, function.owner).await?;
     let earlier = triggers.all.lock().get(&key).map(|entry| entry.trigger.clone());
     if earlier.is_none() {
         let of_account = |entry: &&Entry| entry.trigger.owner == function.owner;
@@ -265,7 +269,7 @@ fn view(entry: &Entry) -> TriggerView {
         schedule: trigger.schedule.clone(),
         input: trigger.input.clone(),
         paused: trigger.paused,
-        next_at: entry.next_ms().map(timestamp),
+        next_at: entry.next_ms.map(timestamp),
         last: trigger.last.as_ref().map(|tick| TickView {
             at: timestamp(tick.at_ms),
             job_id: tick.job,

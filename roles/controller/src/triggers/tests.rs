@@ -153,4 +153,11 @@ async fn triggers_are_ones_own_checked_and_bounded() {
     remove().await.refused(404, Code::TriggerNotFound);
     let of_function = machine.get("/functions/echo/triggers").await.ok();
     assert_eq!(of_function["items"].as_array().map(Vec::len), Some(99));
+    put(&own, "t1", yearly()).await.ok();
+    // Those of a function that is gone take no places from others.
+    machine.ask(Method::DELETE, "/functions/echo", None).await;
+    machine.ask(Method::DELETE, "/functions/echo?for_good=true", None).await;
+    machine.deploy("echo", "echo").await;
+    put(&own, "one-more", yearly()).await.ok();
+    assert_eq!(listed(&machine).await.len(), 1);
 }
