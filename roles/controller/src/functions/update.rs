@@ -47,7 +47,7 @@ impl Shared {
         })
     }
 
-    /// Writes it; whether anything was changed. For who has the function's turn. `deployed` is a version that was just added, and
+    /// Writes it, and says whether anything changed. The caller has the function's turn. `deployed` is a version that was just added, and
     /// its share.
     async fn write(self, functions: &Functions, live: &Live, deployed: Option<(u32, Option<u32>)>) -> Answer<bool> {
         let function = &live.function;

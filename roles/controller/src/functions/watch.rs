@@ -445,7 +445,7 @@ mod tests {
         let start = End::NoStart(Code::FunctionLoadFailed).of_caller(false);
         assert!(
             watch.try_out(KEY, start, &other).is_some(),
-            "a start needs nobody's input"
+            "a failed start counts, whoever called"
         );
     }
 
