@@ -64,15 +64,22 @@ fn bad<T>(message: impl Into<String>) -> Answer<T> {
     refuse(Code::TrafficBadWeights, message)
 }
 
-/// Shares that do not name the live version and are below 100 together are percentages: it has the rest.
+/// Shares that do not name the live version are percentages: it has the rest.
 fn checked(body: &SetTraffic, live: u32) -> Answer<Traffic> {
     let mut weights = body.weights.clone();
     if weights.is_empty() {
         return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
     }
     let named = weights.values().fold(0, |sum: u32, share| sum.saturating_add(*share));
-    if !weights.contains_key(&live) && named < WHOLE {
-        weights.insert(live, WHOLE - named);
+    match WHOLE.checked_sub(named) {
+        _ if weights.contains_key(&live) => {}
+        Some(0) => {}
+        Some(rest) => drop(weights.insert(live, rest)),
+        None => {
+            return bad(format!(
+                "the shares are {named} percent without the live version {live}; name it too, or keep them within 100"
+            ));
+        }
     }
     if weights.len() > VERSIONS_MAX {
         return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
@@ -261,7 +268,13 @@ mod tests {
 
     #[test]
     fn a_split_needs_a_share_above_zero() {
-        for weights in [&[][..], &[(1, 0), (2, 0)], &[(1, 1_001)]] {
+        for weights in [
+            &[][..],
+            &[(1, 0), (2, 0)],
+            &[(1, 1_001)],
+            &[(2, 101)],
+            &[(2, 50), (3, 51)],
+        ] {
             let refused = checked(&body(weights), 1).expect_err("no split");
             assert_eq!(refused.code, Code::TrafficBadWeights);
         }
@@ -270,7 +283,7 @@ mod tests {
         for (weights, due) in [
             (&[(2, 50)][..], &[(1, 50), (2, 50)][..]),
             (&[(2, 100)], &[(2, 100)]),
-            (&[(2, 500)], &[(2, 500)]),
+            (&[(1, 0), (2, 500)], &[(1, 0), (2, 500)]),
             (&[(1, 0), (2, 50)], &[(1, 0), (2, 50)]),
             (&[(2, 0)], &[(1, 100), (2, 0)]),
         ] {
