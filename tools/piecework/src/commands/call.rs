@@ -16,6 +16,9 @@ use crate::{failure::Failure, session, show, source};
 /// A job whose stream broke off is written down before, or when its client is found to be gone.
 const JOB_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
+/// What a server takes as an event.
+const INPUT_BYTES_MAX: u64 = 6 << 20;
+
 /// Run a function
 #[derive(Debug, clap::Args)]
 pub struct Call {
@@ -179,10 +182,16 @@ pub(super) fn event(given: Option<&str>) -> Result<Box<RawValue>, Failure> {
 }
 
 fn read_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    let read = std::io::stdin().lock().read_to_string(&mut text);
-    read.context("standard input is not valid UTF-8")?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    let mut input = std::io::stdin().lock().take(INPUT_BYTES_MAX + 1);
+    input.read_to_end(&mut bytes).context("cannot read standard input")?;
+    if bytes.len() as u64 > INPUT_BYTES_MAX {
+        return Err(Failure::usage(
+            "standard input is larger than 6 MiB, the most that an event has\n  send larger data as the body of a request to the \
+             function's URL",
+        ));
+    }
+    Ok(String::from_utf8(bytes).context("standard input is not valid UTF-8")?)
 }
 
 fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
