@@ -10,11 +10,14 @@ mod papers;
 mod trees;
 mod votes;
 
-use std::io::{self, Read};
+use std::{
+    collections::BTreeSet,
+    io::{self, Read},
+};
 
 use books::Books;
 pub use format::Hash;
-use format::{Block, Exported, Frame, Genesis, Header};
+use format::{Block, Exported, Frame, Genesis, Header, Id, StateKey};
 
 /// The highest rules that are checked here. Rules 2 are rules 1 under another number.
 const RULES_KNOWN: u32 = 2;
@@ -75,6 +78,8 @@ struct Check {
     operations_root: Hash,
     covered: bool,
     ended: bool,
+    /// Accounts whose value in the state was compared with the books; `None` is the pools.
+    compared: BTreeSet<Option<Id>>,
     checked: Checked,
 }
 
@@ -108,18 +113,20 @@ pub fn check(mut reader: impl Read) -> Result<Checked, Wrong> {
 }
 
 fn frame(reader: &mut impl Read) -> Result<Option<Frame>, Wrong> {
-    let mut length = [0; 4];
-    match reader.read_exact(&mut length) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error.into()),
+    let cut_off = || Wrong::Format("the last part is cut off".into());
+    let mut length = Vec::new();
+    reader.take(4).read_to_end(&mut length)?;
+    if length.is_empty() {
+        return Ok(None);
     }
-    let length = u32::from_le_bytes(length);
+    let length = u32::from_le_bytes(length.try_into().map_err(|_| cut_off())?);
     if length > FRAME_BYTES_MAX {
         return Err(Wrong::Format("a part is too long".into()));
     }
     let mut bytes = Vec::new();
-    reader.take(length.into()).read_to_end(&mut bytes)?;
+    if reader.take(length.into()).read_to_end(&mut bytes)? != length as usize {
+        return Err(cut_off());
+    }
     borsh::from_slice(&bytes)
         .map(Some)
         .map_err(|error| Wrong::Format(format!("a part cannot be decoded: {error}")))
@@ -138,6 +145,7 @@ impl Check {
             operations_root: Hash::default(),
             covered: true,
             ended: false,
+            compared: BTreeSet::new(),
             checked: Checked {
                 network,
                 ..Checked::default()
@@ -252,6 +260,10 @@ impl Check {
         if trees::state_root(key, value, proof, &self.operations_root) != Some(self.state_root) {
             return Err(self.wrong("a value's path does not lead to the state root"));
         }
+        self.compared.insert(match key {
+            StateKey::Account(id) => Some(*id),
+            _ => None,
+        });
         self.checked.values += 1;
         Ok(())
     }
@@ -265,6 +277,12 @@ impl Check {
                 height: self.last.0 + 1,
                 found: blocks,
             });
+        }
+        // Without these the state root would bind nothing that was computed here.
+        let accounts = self.books.accounts.keys().copied().map(Some);
+        if let Some(missing) = accounts.chain([None]).find(|key| !self.compared.contains(key)) {
+            let name = missing.map_or("the pools".to_owned(), |id| format!("account {}", hex::encode(id)));
+            return Err(self.wrong(&format!("the value of {name} is missing")));
         }
         self.checked.head = head;
         self.ended = true;

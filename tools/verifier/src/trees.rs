@@ -167,7 +167,8 @@ pub fn votes(certificate: &Certificate, network: &Hash, header: &Header, peers: 
         let peer = peers.get(*at);
         peer.is_some_and(|peer| signature_holds(peer, &message, signature))
     };
-    let whole = signers.len() == certificate.signatures.len();
+    let exact = certificate.signers.len() == peers.len().div_ceil(8);
+    let whole = exact && signers.len() == certificate.signatures.len();
     (whole && signers.iter().zip(&certificate.signatures).all(good)).then_some(signers.len())
 }
 

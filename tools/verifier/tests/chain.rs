@@ -403,9 +403,53 @@ async fn no_bytes_end_the_second_verifier_with_anything_but_a_reason() {
         .unwrap();
     let bytes = exported(&*chain, &alone(3)).await;
     node.shutdown().await.unwrap();
+    each_byte_counts(&bytes);
     piecework_fuzz::attack(std::slice::from_ref(&bytes), |changed| {
         let Ok(checked) = check(changed) else { return false };
         assert_eq!(changed, bytes, "what was changed is taken: {checked:?}");
         true
     });
+}
+
+/// What is easily taken for the same export: more behind its end, a length that says too much, values left out, and a list
+/// of signers with room for more.
+fn each_byte_counts(bytes: &[u8]) {
+    let refused = |changed: &[u8]| {
+        assert!(check(changed).is_err());
+        let frames = read_frames(changed).unwrap();
+        frames
+            .map(|frame| frame.map_err(|_| ()))
+            .filter_map(Result::err)
+            .count()
+    };
+    for more in 1..5 {
+        assert_eq!(
+            refused(&[bytes, &vec![0; more][..]].concat()),
+            1,
+            "{more} bytes behind the end"
+        );
+    }
+    let frames: Vec<Frame> = read_frames(bytes).unwrap().map(Result::unwrap).collect();
+    let last = bytes.len() - frames.last().unwrap().to_bytes().len();
+    let mut longer = bytes.to_vec();
+    longer[last] += 1;
+    assert_eq!(refused(&longer), 1);
+    let written = |frames: &mut dyn Iterator<Item = Vec<u8>>| {
+        [EXPORT_MAGIC.to_vec(), frames.collect::<Vec<_>>().concat()].concat()
+    };
+    let values = |frame: &&Frame| matches!(frame, Frame::Values(_));
+    refused(&written(
+        &mut frames.iter().filter(|frame| !values(frame)).map(Frame::to_bytes),
+    ));
+    let roomier = frames.iter().map(|frame| match frame {
+        Frame::Block(block) => {
+            let mut block = block.clone();
+            if let Some(certificate) = &mut block.certificate {
+                certificate.signers.push(0);
+            }
+            Frame::Block(block).to_bytes()
+        }
+        other => other.to_bytes(),
+    });
+    refused(&written(&mut { roomier }));
 }
