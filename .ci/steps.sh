@@ -79,6 +79,9 @@ need_test_tools() {
   has faketime || wanted+=(faketime)
   has ip || wanted+=(iproute2)
   has nft || wanted+=(nftables)
+  # Queues whose messages become jobs.
+  has nats-server || wanted+=(nats-server)
+  [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || wanted+=(rabbitmq-server)
   # The installed program is tried on a bare Debian, by its units, and in a container.
   has debootstrap || wanted+=(debootstrap)
   has dpkg-deb || wanted+=(dpkg)

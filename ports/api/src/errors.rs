@@ -124,13 +124,20 @@ pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
             .hint("send JSON as described by /openapi.json"));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let refusal = malformed(error.inner());
-        if path == "." { refusal } else { refusal.field(path) }
-    })?;
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(placed)?;
     reader.end().map_err(|error| malformed(&error))?;
     Ok(value)
+}
+
+/// A body that is a value already, as [`parse_body`] reads one.
+pub fn parse_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Box<Refusal>> {
+    serde_path_to_error::deserialize(value).map_err(|error| Box::new(placed(error)))
+}
+
+fn placed(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal {
+    let path = error.path().to_string();
+    let refusal = malformed(error.inner());
+    if path == "." { refusal } else { refusal.field(path) }
 }
 
 fn malformed(error: &serde_json::Error) -> Refusal {

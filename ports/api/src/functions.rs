@@ -12,6 +12,7 @@ use crate::{
     few,
     results::{ResultsView, SetResults},
     schemas::Ucr,
+    units,
 };
 
 /// `POST /functions`. Exactly one of `code` and `bundle`.
@@ -28,18 +29,28 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "def handler(event, context):\n    return {\"hello\": event}")]
     pub code: Option<String>,
-    /// Tar archive in base64, plain or compressed with gzip or zstd, with `main.py` or `main.mjs` at its root.
+    /// Archive in base64 with `main.py` or `main.mjs` at its root: zip, or tar that may be compressed with gzip or zstd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
     /// `file` or `file:function`; `main.py:handler` and the default export of `main.mjs` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
-    /// Time limit of one run: 1 to 900000; 5000 if never set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Time limit of one run: 1 to 900000; 5000 if never set. Also text such as `5s`, and under the name `timeout`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        alias = "timeout",
+        deserialize_with = "units::timeout"
+    )]
     #[schema(minimum = 1, maximum = 900_000)]
     pub timeout_ms: Option<u32>,
-    /// MiB: 32 to 4096; 128 if never set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// MiB: 32 to 4096; 128 if never set. Also text such as `128MiB`, and under the name `memory`.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        alias = "memory",
+        deserialize_with = "units::memory"
+    )]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner.
@@ -132,12 +143,20 @@ pub struct UpdateFunction {
     pub bundle: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handler: Option<String>,
-    /// Time limit of one run: 1 to 900000; 5000 if never set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// As in `POST /functions`.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        alias = "timeout",
+        deserialize_with = "units::timeout"
+    )]
     #[schema(minimum = 1, maximum = 900_000)]
     pub timeout_ms: Option<u32>,
-    /// MiB: 32 to 4096; 128 if never set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// As in `POST /functions`.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        alias = "memory",
+        deserialize_with = "units::memory"
+    )]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner. Those named here are set, or removed if `null`; the others stay.

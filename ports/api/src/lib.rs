@@ -22,6 +22,7 @@ pub mod schemas;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod triggers;
+pub mod units;
 
 pub use client::{Client, ClientError, Execution};
 pub use errors::{ErrorBody, Refusal, parse_body, status_of};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     io::{self, Read},
     os::unix::fs::PermissionsExt as _,
     path::{Component, Path},
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use piecework_model::{Code, Digest, Rejection};
 use tar::{EntryType, Header};
 
-use crate::BlobsError;
+use crate::{BlobsError, zip};
 
 /// How large a bundle may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,11 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// An upload: a tar, or a gzip or zstd of one. Any file may be hostile. Blocks for the time of decompression.
+    /// An upload: a zip, a tar, or a gzip or zstd of one. Any file may be hostile. Blocks for the time of decompression.
     pub fn read(upload: &[u8], limits: &BundleLimits) -> Result<Self, Rejection> {
+        if let [b'P', b'K', 3 | 5, 4 | 6, ..] = upload {
+            return zip::read(upload, limits);
+        }
         // Headers and padding come on top of the contents; a stream that is longer is cut and found too large.
         let stream_bytes_max = limits.bytes + (limits.files as u64 + 64) * 2_048;
         let stream: Box<dyn Read + '_> = match upload {
@@ -174,7 +177,7 @@ impl Bundle {
         Ok(())
     }
 
-    fn add(&mut self, path: &str, content: Bytes, limits: &BundleLimits) -> Result<(), Rejection> {
+    pub(crate) fn add(&mut self, path: &str, content: Bytes, limits: &BundleLimits) -> Result<(), Rejection> {
         check_path(path)?;
         self.bytes = self.bytes.saturating_add(content.len() as u64);
         if self.bytes > limits.bytes {
@@ -219,7 +222,7 @@ impl Bundle {
     }
 
     /// A name cannot be a file and a folder at once.
-    fn check_directories(&self) -> Result<(), Rejection> {
+    pub(crate) fn check_directories(&self) -> Result<(), Rejection> {
         for path in self.files.keys() {
             let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]);
             if let Some(parent) = parents.find(|parent| self.files.contains_key(*parent)) {
@@ -250,14 +253,11 @@ fn read_within(path: &Path, limits: &BundleLimits) -> Result<Bytes, BlobsError> 
 fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejection> {
     let mut bundle = Bundle::default();
     let mut archive = tar::Archive::new(stream);
-    let mut entries_left = limits.files * 2 + 64;
+    let mut entries_left = entries_max(limits);
     for entry in archive.entries().map_err(|error| broken(error, limits))? {
         let mut entry = entry.map_err(|error| broken(error, limits))?;
         entries_left = entries_left.checked_sub(1).ok_or_else(|| too_many(limits))?;
-        let name = entry.path_bytes().into_owned();
-        let name = std::str::from_utf8(&name)
-            .map_err(|_| bad_path(&String::from_utf8_lossy(&name), "it is not valid UTF-8"))?;
-        let path = name.trim_start_matches("./").to_owned();
+        let path = path_of(&entry.path_bytes())?;
         match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous => {}
             EntryType::Directory if matches!(path.as_str(), "" | ".") => continue,
@@ -276,7 +276,7 @@ fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejectio
         let mut content = Vec::with_capacity(entry.size().min(AHEAD_BYTES) as usize);
         entry.read_to_end(&mut content).map_err(|error| broken(error, limits))?;
         if content.len() as u64 != entry.size() {
-            return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
+            return Err(unreadable(io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
         bundle.add(&path, content.into(), limits)?;
         // A mode that is no number says nothing.
@@ -286,6 +286,18 @@ fn read_tar(stream: impl Read, limits: &BundleLimits) -> Result<Bundle, Rejectio
     }
     bundle.check_directories()?;
     Ok(bundle)
+}
+
+/// Folders and comments of an archive are not counted as files.
+pub(crate) fn entries_max(limits: &BundleLimits) -> usize {
+    limits.files * 2 + 64
+}
+
+/// An archive's name of a file, not checked yet.
+pub(crate) fn path_of(name: &[u8]) -> Result<String, Rejection> {
+    let text =
+        std::str::from_utf8(name).map_err(|_| bad_path(&String::from_utf8_lossy(name), "it is not valid UTF-8"))?;
+    Ok(text.trim_start_matches("./").to_owned())
 }
 
 /// Whether its owner may run it.
@@ -331,7 +343,7 @@ fn broken(error: io::Error, limits: &BundleLimits) -> Rejection {
     unreadable(error)
 }
 
-fn check_path(path: &str) -> Result<(), Rejection> {
+pub(crate) fn check_path(path: &str) -> Result<(), Rejection> {
     let complain = |reason| Err(bad_path(path, reason));
     if path.is_empty() {
         return complain("it is empty");
@@ -368,14 +380,14 @@ fn bad_path(path: &str, reason: &str) -> Rejection {
     .field("bundle")
 }
 
-fn not_regular(path: &str) -> Rejection {
+pub(crate) fn not_regular(path: &str) -> Rejection {
     bad_path(
         path,
         "it is neither a regular file nor a folder (links and devices are not supported)",
     )
 }
 
-fn too_large(limits: &BundleLimits) -> Rejection {
+pub(crate) fn too_large(limits: &BundleLimits) -> Rejection {
     Rejection::new(
         Code::BundleTooLarge,
         format!("the bundle is larger than {} MiB", limits.bytes >> 20),
@@ -384,7 +396,7 @@ fn too_large(limits: &BundleLimits) -> Rejection {
     .field("bundle")
 }
 
-fn too_many(limits: &BundleLimits) -> Rejection {
+pub(crate) fn too_many(limits: &BundleLimits) -> Rejection {
     Rejection::new(
         Code::BundleTooManyFiles,
         format!("the bundle has more than {} files", limits.files),
@@ -393,7 +405,7 @@ fn too_many(limits: &BundleLimits) -> Rejection {
     .field("bundle")
 }
 
-fn unreadable(error: io::Error) -> Rejection {
+pub(crate) fn unreadable(error: impl fmt::Display) -> Rejection {
     let reason: String = error
         .to_string()
         .chars()
@@ -402,7 +414,7 @@ fn unreadable(error: io::Error) -> Rejection {
         .collect();
     Rejection::new(
         Code::BundleBadArchive,
-        format!("the bundle is not a tar, tar.gz or tar.zst: {reason}"),
+        format!("the bundle is not a zip, tar, tar.gz or tar.zst: {reason}"),
     )
     .hint("create it with `tar -czf bundle.tar.gz -C FOLDER .`")
     .field("bundle")

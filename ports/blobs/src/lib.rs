@@ -6,6 +6,7 @@
 mod bundle;
 mod files;
 mod unpacked;
+mod zip;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -5,6 +5,7 @@ mod commands;
 mod compose;
 mod failure;
 mod flood;
+mod git;
 mod keyfile;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod linked;

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::Language;
 
 use crate::{failure::Failure, pack, show};
@@ -28,6 +29,8 @@ pub struct Source {
 
 /// More source in one file than anybody wrote by hand.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+/// How the names of archives end.
+const ARCHIVES: [&str; 5] = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
 /// Reads a file, a folder, or with `-` standard input. Blocks.
 pub fn read(path: &Path, language: Option<Language>) -> Result<Source, Failure> {
@@ -41,11 +44,37 @@ pub fn read(path: &Path, language: Option<Language>) -> Result<Source, Failure> 
         return inline(text, language);
     }
     let meta = fs::metadata(path).with_context(|| format!("cannot open {}", path.display()))?;
-    if meta.is_dir() {
-        read_folder(path, language)
-    } else {
-        read_file(path, meta.len(), language)
+    match path.file_name().and_then(|name| name.to_str()).and_then(archived) {
+        _ if meta.is_dir() => read_folder(path, language),
+        Some(name) => read_archive(path, name, language),
+        None => read_file(path, meta.len(), language),
     }
+}
+
+/// The name before an archive's ending.
+fn archived(file: &str) -> Option<&str> {
+    ARCHIVES.iter().find_map(|ending| file.strip_suffix(ending))
+}
+
+fn read_archive(path: &Path, name: &str, language: Option<Language>) -> Result<Source, Failure> {
+    let cannot = || format!("cannot open {}", path.display());
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).with_context(cannot)?;
+    let read = file.take(BundleLimits::UPLOAD.bytes + 1).read_to_end(&mut bytes);
+    read.with_context(cannot)?;
+    let bundle = Bundle::read(&bytes, &BundleLimits::UPLOAD)?;
+    let language = match language {
+        Some(language) => language,
+        None => language_of(path, |file| bundle.get(file).is_some())?,
+    };
+    Ok(Source {
+        name: name_of(Some(name)),
+        language,
+        code: None,
+        summary: format!("{} files, {}", bundle.files().len(), show::bytes(bundle.bytes())),
+        handler: None,
+        bundle: Some(BASE64_STANDARD.encode(&bundle.pack().tar)),
+    })
 }
 
 /// Code given as text needs its language said.
@@ -107,7 +136,7 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failure> {
     let language = match language {
         Some(language) => language,
-        None => language_of(path)?,
+        None => language_of(path, |file| path.join(file).is_file())?,
     };
     let (tar, files) = pack::folder(path)?;
     let real: PathBuf = path
@@ -123,17 +152,18 @@ fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failur
     })
 }
 
-fn language_of(folder: &Path) -> Result<Language, Failure> {
+fn language_of(folder: &Path, is_there: impl Fn(&str) -> bool) -> Result<Language, Failure> {
     let has = |language: Language| {
         let files = language.entry_files().iter();
         let django = (language == Language::Python).then_some("manage.py");
-        files.copied().chain(django).find(|file| folder.join(file).is_file())
+        files.copied().chain(django).find(|file| is_there(file))
     };
     match (has(Language::Python), has(Language::JavaScript)) {
         (Some(_), None) => Ok(Language::Python),
         (None, Some(_)) => Ok(Language::JavaScript),
         (Some(one), Some(other)) => Err(Failure::usage(format!(
-            "the folder has both {one} and {other}; add --language python|javascript"
+            "{} has both {one} and {other}; add --language python|javascript",
+            folder.display()
         ))),
         (None, None) => Err(Failure::usage(format!(
             "{} has neither main.py nor main.mjs, nor another usual entry file; create a starter folder with `piecework new NAME --language python`, or add --language and --handler",
@@ -198,6 +228,23 @@ mod tests {
             read(dir.path(), Some(Language::Python)).expect("read").language,
             Language::Python
         );
+    }
+
+    #[test]
+    fn an_archive_is_a_folder_with_its_name() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = [("app.py".to_owned(), "x = 1".into())];
+        let tar = Bundle::new(files, &BundleLimits::UPLOAD).expect("fine").pack().tar;
+        let file = dir.path().join("My_App.tar");
+        fs::write(&file, &tar).expect("written");
+        let source = read(&file, None).expect("read");
+        assert_eq!(
+            (source.name.as_deref(), source.language),
+            (Some("my-app"), Language::Python)
+        );
+        assert_eq!(source.bundle, Some(BASE64_STANDARD.encode(&tar)));
+        fs::write(dir.path().join("bad.zip"), "PK").expect("written");
+        assert!(read(&dir.path().join("bad.zip"), None).is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Amounts as people type them: durations, sizes, credits, NAME=VALUE.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
+pub use piecework_api::units::{duration, memory_mb, timeout_ms};
 use piecework_api::{functions::PriceCap, results::SetResults};
 use piecework_model::{PublicKey, Rejection};
 
@@ -17,22 +18,6 @@ pub fn base_url(text: &str) -> Result<String, String> {
     }
 }
 
-/// `250ms`, `5s`, `2m`, `1h`, `7d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("`{text}` is not a duration: use a whole number with ms, s, m, h or d, like 500ms, 5s or 2m");
-    let (digits, unit) = split(text);
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    let unit_ms: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(bad)
-}
-
 /// So long ago, or a time.
 pub fn since(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(time) = text.parse() {
@@ -43,25 +28,6 @@ pub fn since(text: &str) -> Result<jiff::Timestamp, String> {
     jiff::Timestamp::now()
         .checked_sub(ago)
         .map_err(|_| format!("`{text}` is too long ago"))
-}
-
-/// A duration in milliseconds that a timeout can take.
-pub fn timeout_ms(text: &str) -> Result<u32, String> {
-    let duration = duration(text)?;
-    u32::try_from(duration.as_millis()).map_err(|_| format!("`{text}` is too long: a timeout is at most 15m"))
-}
-
-/// `128MiB`, `1GiB`; whole MiB.
-pub fn memory_mb(text: &str) -> Result<u32, String> {
-    let bad = || format!("`{text}` is not a size: use whole MiB or GiB, like 128MiB or 1GiB");
-    let (digits, unit) = split(text);
-    let number: u32 = digits.parse().map_err(|_| bad())?;
-    match unit {
-        "MiB" | "mib" | "M" | "m" => Ok(number),
-        "GiB" | "gib" | "G" | "g" => number.checked_mul(1_024).ok_or_else(bad),
-        "MB" | "GB" | "mb" | "gb" => Err(format!("`{text}` is not a size: use MiB or GiB (powers of two)")),
-        _ => Err(bad()),
-    }
 }
 
 /// As [`memory_mb`], or 0 for nothing.
@@ -181,33 +147,9 @@ pub fn noun<T: FromStr<Err = Rejection>>(text: &str) -> Result<T, String> {
     })
 }
 
-fn split(text: &str) -> (&str, &str) {
-    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_need_their_unit() {
-        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("7d"), Ok(Duration::from_secs(604_800)));
-        for bad in [
-            "5",
-            "s",
-            "",
-            "-1s",
-            "1.5s",
-            "5 s",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
-            let said = duration(bad).expect_err(bad);
-            assert!(said.contains("500ms, 5s or 2m"), "{said}");
-        }
-    }
 
     #[test]
     fn a_time_is_told_or_is_so_long_ago() {
@@ -237,14 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_powers_of_two() {
-        assert_eq!(memory_mb("128MiB"), Ok(128));
-        assert_eq!(memory_mb("1GiB"), Ok(1_024));
+    fn a_stream_may_have_no_room_at_all() {
         assert_eq!((stream_mb("0"), stream_mb("2GiB")), (Ok(0), Ok(2_048)));
-        assert!(memory_mb("128MB").expect_err("decimal").contains("MiB"));
-        for bad in ["128", "MiB", "", "4294967295GiB", "1.5GiB"] {
-            assert!(memory_mb(bad).is_err(), "{bad}");
-        }
+        assert!(stream_mb("2").is_err());
     }
 
     #[test]

@@ -150,7 +150,7 @@ const PLATFORM: &[Entry] = &[
     code(
         422,
         Code::BundleBadArchive,
-        "the bundle is not a tar archive (plain, gzip or zstd)",
+        "the bundle is neither a zip nor a tar archive (plain, gzip or zstd)",
     ),
     code(
         422,

@@ -4,7 +4,10 @@ use piecework_blobs::{Bundle, BundleLimits};
 use piecework_fuzz::{PeakAlloc, attack, within};
 use tar::EntryType;
 
-use super::bundle::{bundle, gzip, raw_tar};
+use super::{
+    bundle::{bundle, gzip, raw_tar},
+    zip::zip,
+};
 
 #[global_allocator]
 static PEAK: PeakAlloc = PeakAlloc;
@@ -60,4 +63,15 @@ fn any_compressed_archive_is_refused_or_has_one_form_within_the_limits() {
         .into_iter()
         .map(|tar| zstd::encode_all(&tar[..], 3).expect("compresses"));
     attack(&zipped.chain(zstd).collect::<Vec<_>>(), read);
+}
+
+#[test]
+fn any_zip_is_refused_or_has_one_form_within_the_limits() {
+    let content = "z".repeat(2_000);
+    let files: [(&str, u32, &[u8]); 3] = [
+        ("main.py", 0o100_644, b"x = 1"),
+        ("lib/", 0, b""),
+        ("lib/data.bin", 0o100_755, content.as_bytes()),
+    ];
+    attack(&[zip(&files), zip(&files[..1]), zip(&[])], read);
 }

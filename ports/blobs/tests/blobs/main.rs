@@ -4,3 +4,4 @@ mod bundle;
 mod files;
 mod fuzz;
 mod unpacked;
+mod zip;

@@ -25,8 +25,7 @@ use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
 
 use super::{
-    Authenticated, BODY_BYTES_MAX, Created, HttpError, HttpResult, Path, Query, Shared, UPLOAD_BYTES_MAX, page,
-    read_body,
+    Authenticated, BODY_BYTES_MAX, Created, HttpError, HttpResult, Path, Query, Shared, page, read_body, upload,
 };
 use crate::{
     Answer, Controller,
@@ -81,17 +80,19 @@ impl FromRequestParts<Arc<Controller>> for MayDeploy {
     }
 }
 
-/// Creates a function.
+/// Creates a function. The body is JSON, or `multipart/form-data` with the same fields, whose `code` may be a file: source, or a zip
+/// or tar of it.
 #[utoipa::path(post, path = routes::FUNCTIONS, tag = "functions", request_body = CreateFunction, responses(
     (status = 201, body = FunctionView), (status = "default", body = ErrorBody)))]
 pub(super) async fn create(
     State(controller): Shared,
     authenticated: Authenticated,
+    headers: HeaderMap,
     body: Body,
 ) -> HttpResult<Response> {
     let caller = authenticated.with(Scope::Deploy)?;
     caller.needs_developer()?;
-    let body: CreateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
+    let body: CreateFunction = upload::read(&headers, body).await?;
     let live = deploy::create(&controller.functions, caller, body).await?;
     let mut view = views::function(&controller, &live).await?;
     view.deployed_version = Some(view.version);
@@ -196,7 +197,7 @@ pub(super) async fn update(
     headers: HeaderMap,
     body: Body,
 ) -> HttpResult<Response> {
-    let body: UpdateFunction = read_body(body, UPLOAD_BYTES_MAX).await?;
+    let body: UpdateFunction = upload::read(&headers, body).await?;
     let asked = (body, &Condition::of(&headers));
     let (live, deployed) = update::update(&controller.functions, &caller, &live, asked).await?;
     let mut view = views::function(&controller, &live).await?;
@@ -254,6 +255,20 @@ pub(super) async fn versions(
         views.push(views::version(version, live.function.live_version, code_bytes));
     }
     Ok(Json(List { items: views, next }))
+}
+
+/// The files of a version as they were deployed, as a tar: without the packages that were resolved for them.
+#[utoipa::path(get, path = routes::FUNCTION_CODE, tag = "functions", params(("id" = String, Path), ("version" = u32, Path)), responses(
+    (status = 200, body = Vec<u8>, content_type = "application/x-tar"), (status = "default", body = ErrorBody)))]
+pub(super) async fn code(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    Path((id, number)): Path<(String, String)>,
+) -> HttpResult<Response> {
+    let caller = authenticated.with(Scope::View)?;
+    let live = functions::own(&controller.functions, caller, &id).await?;
+    let tar = functions::code(&controller.functions, &live, &number).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], tar).into_response())
 }
 
 /// Makes an older version live again. `If-Match` as for a change.

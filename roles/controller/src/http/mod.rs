@@ -21,6 +21,7 @@ mod streaming;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod upload;
 pub(crate) mod views;
 
 use std::sync::Arc;
@@ -93,6 +94,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(functions::create, functions::list))
         .routes(routes!(functions::show, functions::update, functions::remove))
         .routes(routes!(functions::versions))
+        .routes(routes!(functions::code))
         .routes(routes!(functions::rollback))
         .routes(routes!(
             functions::traffic,

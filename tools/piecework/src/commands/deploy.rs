@@ -16,13 +16,14 @@ use piecework_api::{
 };
 use piecework_model::{Code, Language};
 
-use crate::{failure::Failure, session, show, source::Source, target::Target, units};
+use crate::{failure::Failure, git, session, show, source::Source, target::Target, units};
 
 /// Deploy a file, a folder or inline code; an existing function gets a new version
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
-    /// A .py, .mjs, .js or .cjs file, a folder with main.py, main.mjs or another usual entry file, or - for standard input [default:
-    /// all functions of the project file piecework.toml in this folder or above]
+    /// A .py, .mjs, .js or .cjs file, a folder with main.py, main.mjs or another usual entry file, a .zip or .tar.gz of one, a git
+    /// repository as URL#REVISION:FOLDER, or - for standard input [default: all functions of the project file piecework.toml in this
+    /// folder or above]
     path: Option<PathBuf>,
     /// Inline code
     #[arg(long, conflicts_with = "path")]
@@ -233,9 +234,23 @@ impl Placement {
 
 impl Deploy {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let address = self.path.as_deref().and_then(Path::to_str);
+        let checkout = match address.filter(|text| git::is_address(text)) {
+            Some(address) => {
+                let progress = spinner("fetching");
+                let fetched = git::fetch(address);
+                progress.finish_and_clear();
+                Some(fetched?)
+            }
+            None => None,
+        };
+        if let (Some(checkout), false) = (&checkout, json) {
+            show::text(&format!("commit {}\n", checkout.commit))?;
+        }
+        let path = checkout.as_ref().map(|checkout| checkout.path.clone()).or(self.path);
         let targets = match self.code {
             Some(code) => Target::text(code, self.name, self.settings)?,
-            None => Target::all(self.path.as_deref(), self.name, self.settings)?,
+            None => Target::all(path.as_deref(), self.name, self.settings)?,
         };
         let client = session::connect()?;
         let mut views = Vec::with_capacity(targets.len());

@@ -3,9 +3,10 @@
 use clap::Subcommand;
 use piecework_api::triggers::{Missed, Schedule, SetTrigger, TriggerView};
 
+use super::forward;
 use crate::{failure::Failure, session, show};
 
-/// List, set or remove schedules that call functions
+/// List, set or remove schedules that call functions, or forward a queue's messages
 #[derive(Debug, clap::Args)]
 pub struct Triggers {
     #[command(subcommand)]
@@ -41,6 +42,7 @@ enum Action {
         #[arg(long)]
         paused: bool,
     },
+    Forward(Box<forward::Forward>),
     /// Remove a trigger; jobs that it has started continue
     Remove {
         /// Name or id of the function
@@ -52,8 +54,13 @@ enum Action {
 
 impl Triggers {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
+        let action = self.action.unwrap_or(Action::List { function: None });
+        if let Action::Forward(forward) = action {
+            return forward.run().await;
+        }
         let client = session::connect()?;
-        match self.action.unwrap_or(Action::List { function: None }) {
+        match action {
+            Action::Forward(_) => unreachable!("it has run"),
             Action::List { function } => {
                 let list = client.triggers(function.as_deref()).await?;
                 match json {

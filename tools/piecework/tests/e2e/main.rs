@@ -12,6 +12,7 @@ mod doors;
 mod fairness;
 mod first_hour;
 mod fixtures;
+mod forwarding;
 mod founding;
 mod full_disk;
 mod guests;
@@ -31,6 +32,9 @@ mod quotas;
 mod refusals;
 mod results;
 mod rogue;
+#[path = "../../../../ports/intake/tests/intake/server.rs"]
+#[allow(dead_code, clippy::unwrap_used)]
+mod server;
 mod shares;
 mod small_disk;
 mod strangers;
@@ -39,3 +43,4 @@ mod takeover;
 mod threats;
 mod tiny_disk;
 mod upgrade;
+mod uploads;
