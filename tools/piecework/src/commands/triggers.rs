@@ -1,7 +1,10 @@
 //! `piecework triggers`: what calls functions by itself.
 
 use clap::Subcommand;
-use piecework_api::triggers::{Missed, Schedule, SetTrigger, TriggerView};
+use piecework_api::{
+    Client,
+    triggers::{Missed, Schedule, SetTrigger, TriggerView},
+};
 
 use crate::{failure::Failure, session, show};
 
@@ -40,6 +43,20 @@ enum Action {
         /// Keep the trigger, but start nothing
         #[arg(long)]
         paused: bool,
+    },
+    /// Start nothing until the trigger is resumed; its schedule stays
+    Pause {
+        /// Name or id of the function
+        function: String,
+        /// Name of the trigger
+        name: String,
+    },
+    /// Go on with a paused trigger
+    Resume {
+        /// Name or id of the function
+        function: String,
+        /// Name of the trigger
+        name: String,
     },
     /// Remove a trigger; jobs that it has started continue
     Remove {
@@ -89,6 +106,8 @@ impl Triggers {
                     false => table(&[view]),
                 }
             }
+            Action::Pause { function, name } => pause(&client, (&function, &name), true, json).await,
+            Action::Resume { function, name } => pause(&client, (&function, &name), false, json).await,
             Action::Remove { function, name } => {
                 client.remove_trigger(&function, &name).await?;
                 match json {
@@ -97,6 +116,27 @@ impl Triggers {
                 }
             }
         }
+    }
+}
+
+/// Sets the trigger as it is, but paused or not.
+async fn pause(client: &Client, (function, name): (&str, &str), paused: bool, json: bool) -> Result<(), Failure> {
+    let list = client.triggers(Some(function)).await?;
+    let found = list.items.into_iter().find(|view| view.name == name);
+    let known = found.ok_or_else(|| {
+        Failure::usage(format!(
+            "{function} has no trigger `{name}`\n  `piecework triggers list {function}` lists those that it has"
+        ))
+    })?;
+    let body = SetTrigger {
+        schedule: known.schedule,
+        input: known.input,
+        paused,
+    };
+    let view = client.set_trigger(function, name, &body).await?;
+    match json {
+        true => show::json(&view),
+        false => table(&[view]),
     }
 }
 
@@ -122,9 +162,10 @@ fn table(views: &[TriggerView]) -> Result<(), Failure> {
             ),
         ]
     });
-    show::table(
+    show::fitted(
         ["FUNCTION", "TRIGGER", "SCHEDULE", "TIME ZONE", "NEXT", "LAST JOB"],
         rows.collect(),
         "no triggers; add one with `piecework triggers set FUNCTION NAME --cron \"*/5 * * * *\"`",
+        &["LAST JOB", "TIME ZONE", "SCHEDULE"],
     )
 }
