@@ -139,6 +139,7 @@ codes! {
     InviteBad = "invite.bad",
     InviteNoDeposit = "invite.no_deposit",
     InviteRequired = "invite.required",
+    InviteTooMany = "invite.too_many",
     InviteWrongRole = "invite.wrong_role",
     JobBadState = "job.bad_state",
     JobCancelled = "job.cancelled",

@@ -187,7 +187,8 @@ pub struct StatementQuery {
 pub struct StatementLine {
     pub at: Timestamp,
     pub height: u64,
-    /// `genesis`, `transfer`, `jobs_paid`, `jobs_earned`, `commission`, ...
+    /// `transfer`, `jobs_paid`, `jobs_earned`, `debt_covered`, `peer_share`, or `earlier` for the sum of all that is no longer
+    /// listed on its own. Of long statements, older `jobs_...` lines are sums of one day with one counterparty.
     pub kind: String,
     /// The other account, if there is one.
     pub counterparty: Option<String>,
@@ -201,6 +202,7 @@ pub struct StatementLine {
     /// Balance afterwards.
     #[schema(value_type = Ucr)]
     pub posted_ucr: Credits,
+    /// Of a sum, the newest one.
     #[schema(value_type = Option<String>)]
     pub transaction: Option<Digest>,
 }

@@ -23,6 +23,8 @@ use tokio::{
 
 use crate::node::{Peer, start_once};
 
+/// The engine's time to say what stopped it.
+const SAYS_WHY_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks for room.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -233,8 +235,9 @@ impl Reader {
                 self.next = block.height + 1;
                 return Some((block, self));
             }
-            // It ended with its run: of a clean stop there is no other.
-            if !matches!(self.run.ended(), Some(ChainFailure::DiskFull { .. })) {
+            // It ended with its run, or a moment before it: of a clean stop there is no other.
+            let failure = tokio::time::timeout(SAYS_WHY_WITHIN, self.run.failed()).await;
+            if !matches!(failure, Ok(ChainFailure::DiskFull { .. })) {
                 return None;
             }
             self.run = self.latest.after(&self.run).await.ok()?;

@@ -213,6 +213,14 @@ impl Handle {
         Ok(self.board.located(&id))
     }
 
+    /// As [`Handle::admit`]; what stopped the engine meanwhile is said by name.
+    async fn admitted(&self, id: TransactionId, tx: SignedTransaction) -> Result<Option<Final>, SubmitError> {
+        match self.admit(id, tx).await {
+            Err(SubmitError::Failed(failure)) => self.because(Err(failure)).await.map_err(SubmitError::Failed),
+            other => other,
+        }
+    }
+
     /// Queues the transaction unless it is executed already.
     async fn admit(&self, id: TransactionId, tx: SignedTransaction) -> Result<Option<Final>, SubmitError> {
         if let Some(done) = self.executed(id).await? {
@@ -260,13 +268,13 @@ impl Chain for Handle {
 
     async fn submit(&self, tx: SignedTransaction) -> Result<TransactionId, SubmitError> {
         let id = tx.id();
-        self.admit(id, tx).await.map(|_| id)
+        self.admitted(id, tx).await.map(|_| id)
     }
 
     async fn submit_and_wait(&self, tx: SignedTransaction) -> Result<Final, SubmitError> {
         let id = tx.id();
         let waiter = self.board.wait(id);
-        match self.admit(id, tx).await {
+        match self.admitted(id, tx).await {
             Ok(None) => self.verdict(waiter).await,
             Ok(Some(done)) => {
                 drop(waiter);

@@ -39,7 +39,7 @@ fn python(files: BTreeMap<String, Bytes>) -> Result<Resolved, ResolveError> {
     within(&files, "packages/")?;
     if let Some(path) = files.keys().find(|path| path.ends_with(".dist-info/direct_url.json")) {
         let name = path.split('/').nth(1).unwrap_or_default();
-        return Err(direct(name.split(".dist-info").next().unwrap_or(name)).into());
+        return Err(direct(name.split(".dist-info").next().unwrap_or(name), None).into());
     }
     let versions: BTreeSet<String> = files
         .iter()
@@ -73,16 +73,16 @@ fn javascript(
             if path.is_empty() {
                 continue;
             }
-            return Err(direct(path).into());
+            return Err(direct(path, None).into());
         };
         if let Some(wanted) = specifiers(package).find(|(_, range)| !is_from_index(range)) {
-            return Err(direct(wanted.0).into());
+            return Err(direct(&format!("{}@{}", wanted.0, wanted.1), Some(name)).into());
         }
         let elsewhere = package["resolved"]
             .as_str()
             .is_some_and(|url| !index::is_on_registry(&options.env, url));
         if elsewhere || package["link"] == Value::Bool(true) {
-            return Err(direct(name).into());
+            return Err(direct(name, None).into());
         }
         versions.extend(package["version"].as_str().map(|version| format!("{name}=={version}")));
     }
@@ -114,11 +114,13 @@ fn is_from_index(range: &str) -> bool {
     }
 }
 
-fn direct(name: &str) -> Rejection {
-    let name = shown(name);
+/// Of what comes from elsewhere, and which package asks for it.
+pub(crate) fn direct(what: &str, by: Option<&str>) -> Rejection {
+    let what = shown(what);
+    let by = by.map_or_else(String::new, |by| format!(", as `{}` asks", shown(by)));
     Rejection::new(
         Code::PackagesDirectReference,
-        format!("`{name}` comes from a URL, a repository or a path instead of the package index"),
+        format!("`{what}` comes from a URL, a repository or a path instead of the package index{by}"),
     )
     .hint("use packages whose dependencies are all on the index, or put the package into the bundle")
 }

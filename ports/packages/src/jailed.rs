@@ -165,6 +165,7 @@ fn raised_by(raised: &Raised, tool: &'static str, options: &Options) -> ResolveE
     match raised.kind.as_str() {
         "ToolMissing" => missing(tool).into(),
         "DiskFull" => collect::too_large(options).into(),
+        "DirectReference" => referred(&raised.message).into(),
         "Unresolvable" => unresolvable(tool, &sanitised(&raised.message)).into(),
         _ => ResolveError::jail(format!("{}: {}", raised.kind, raised.message)),
     }
@@ -254,6 +255,13 @@ fn out_of_memory(tool: &'static str, limits: &Limits) -> Rejection {
         ),
     )
     .hint("use fewer or smaller packages")
+}
+
+/// The reference, and on the next line the package that asks for it, if the tool said so.
+fn referred(said: &str) -> Rejection {
+    let mut lines = said.lines().map(|line| without_credentials(&without_escapes(line)));
+    let reference = lines.next().unwrap_or_default();
+    collect::direct(&reference, lines.next().as_deref())
 }
 
 fn unresolvable(tool: &'static str, said: &str) -> Rejection {

@@ -5,20 +5,35 @@ the package index alone. What a hostile package does here ends with the jail.
 """
 
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
+import threading
+import zipfile
 
 WORK = "/tmp/work"
 HOME = "/tmp/home"
 STDERR_BYTES_KEPT = 16 << 10
-PIP = ["-I", "-m", "pip", "install", "--only-binary=:all:", "--target", "packages", "--no-compile", "--no-input",
+PIP = ["-I", "-u", "-m", "pip", "install", "--only-binary=:all:", "--target", "packages", "--no-compile", "--no-input",
        "--no-color", "--disable-pip-version-check", "--no-warn-script-location", "--no-cache-dir",
        "--requirement", "requirements.txt"]
 NPM = ["install", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund", "--no-bin-links", "--no-update-notifier",
-       "--no-progress", "--color=false", "--loglevel=error", "--package-lock=true"]
+       "--no-progress", "--color=false", "--loglevel=silly", "--package-lock=true"]
+# What the tools say when they follow a reference that is no name on the index, before they fetch it: the package or path, and
+# who asks for it.
+PIP_REFERENCES = [
+    re.compile(r"\s*Collecting (?P<what>[\w.\-]+(?:\[[^\]]*\])? ?@ ?\S+)(?: \(from (?P<by>[^\s()]+?)(?:[<>=!~].*|->.*)?\))?$"),
+    re.compile(r"\s*Processing (?P<what>\S+)(?: \(from (?P<by>[^\s()]+?)(?:[<>=!~].*|->.*)?\))?$"),
+    re.compile(r"(?:ERROR: )?(?P<by>[\w.\-]+) depends on (?P<what>[\w.\-]+(?:\[[^\]]*\])? ?@ ?\S+)"),
+]
+PIP_WHEEL = re.compile(r"\s*Downloading \S*?/?(?P<name>[\w.]+)-(?P<version>[\w.+!]+)-[^/\s]*\.whl\b")
+# Wheels that are looked into for the one that asks for such a reference, where pip does not say it (before 23.1).
+ASKERS_MAX = 50
+NPM_REFERENCE = re.compile(r"npm sill\w* fetch manifest (?P<what>@?[^@\s]+@(?!npm:)\S*[:/]\S*)")
+NPM_CHATTER = re.compile(r"npm (sill|verb|http|info|timing)")
 
 
 class ToolMissing(Exception):
@@ -31,6 +46,10 @@ class DiskFull(Exception):
 
 class Unresolvable(Exception):
     pass
+
+
+class DirectReference(Exception):
+    """Its lines: the reference, and the package that asks for it if that is known."""
 
 
 def handler(event, context):
@@ -62,21 +81,79 @@ def npm_command():
     return [npm, *NPM, "--cache", os.path.join(HOME, "npm")]
 
 
+class Said:
+    """What a tool says, line by line: the end of its complaints, and the first reference that leads away from the index."""
+
+    def __init__(self, tool):
+        self.tool = tool
+        self.kept = ""
+        self.reference = None
+        self.wheels = {}
+
+    def read(self, stream, is_complaint):
+        for line in stream:
+            line = line[:STDERR_BYTES_KEPT].decode("utf-8", "replace")
+            self.reference = self.reference or self.refers(line.rstrip())
+            # What comes after the reference may not be on the index at all.
+            if self.tool == "pip" and not self.reference and (wheel := PIP_WHEEL.match(line)):
+                self.wheels[f"{wheel['name']}=={wheel['version']}"] = None
+            if is_complaint and not (self.tool == "npm" and NPM_CHATTER.match(line)):
+                self.kept = (self.kept + line)[-STDERR_BYTES_KEPT:]
+
+    def refers(self, line):
+        for pattern in PIP_REFERENCES if self.tool == "pip" else [NPM_REFERENCE]:
+            if found := pattern.match(line):
+                return "\n".join(filter(None, [found["what"], found.groupdict().get("by")]))
+        return None
+
+
 def run(name, command):
     environment = dict(os.environ, HOME=HOME, TMPDIR=HOME, LC_ALL="C.UTF-8")
-    tool = subprocess.Popen(command, cwd=WORK, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    tool = subprocess.Popen(command, cwd=WORK, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
-    said = b""
-    while part := tool.stderr.read1(4096):
-        said = (said + part)[-STDERR_BYTES_KEPT:]
-    if tool.wait() == 0:
+    said = Said(name)
+    beside = threading.Thread(target=said.read, args=(tool.stdout, False))
+    beside.start()
+    said.read(tool.stderr, True)
+    beside.join()
+    status = tool.wait()
+    if said.reference:
+        what, *by = said.reference.split("\n")
+        by = by or [asker for asker in [asks_for(what, list(said.wheels)[-ASKERS_MAX:], environment)] if asker]
+        raise DirectReference("\n".join([what, *by]))
+    if status == 0:
         return
-    text = said.decode("utf-8", "replace")
+    text = said.kept
     if "No module named pip" in text:
         raise ToolMissing(name)
     if "No space left on device" in text or "ENOSPC" in text:
         raise DiskFull(name)
     raise Unresolvable(text.replace(WORK, "").replace(HOME, ""))
+
+
+def asks_for(what, wheels, environment):
+    """The package of these whose metadata has the reference; `None` where none has, or they cannot be had again."""
+    if not wheels:
+        return None
+    folder = os.path.join(HOME, "wheels")
+    again = [sys.executable, *PIP[:PIP.index("install")], "download", "--no-deps", "--only-binary=:all:", "--no-input",
+             "--disable-pip-version-check", "--no-cache-dir", "--dest", folder, *wheels]
+    subprocess.run(again, cwd=WORK, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, check=False)
+    name, at, _ = what.partition("@")
+    has = re.compile(re.escape(name.strip()) + r"\s*@" if at else r".*@\s*\S*" + re.escape(what), re.IGNORECASE)
+    for file in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        try:
+            with zipfile.ZipFile(os.path.join(folder, file)) as wheel:
+                metadata = next(each for each in wheel.namelist() if each.endswith(".dist-info/METADATA"))
+                with wheel.open(metadata) as text:
+                    lines = text.read(1 << 20).decode("utf-8", "replace").splitlines()
+        except (OSError, StopIteration, zipfile.BadZipFile):
+            continue
+        wanted = (line.removeprefix("Requires-Dist:").strip() for line in lines if line.startswith("Requires-Dist:"))
+        if any(has.match(each) for each in wanted):
+            return file.split("-")[0]
+    return None
 
 
 class Parts:

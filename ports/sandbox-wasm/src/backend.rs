@@ -48,6 +48,11 @@ pub enum WasmError {
     Unpack(#[source] std::io::Error),
     #[error("cannot keep the compiled component {path}")]
     Cache { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} holds code that runs as this program, and another user can change it; make it yours alone (chown, chmod go-w), or \
+         delete it and let this program make it anew"
+    )]
+    SharedCache { path: PathBuf },
     #[error("cannot compile the component: {0:#}")]
     Compile(wasmtime::Error),
     #[error("cannot set the engine up: {0:#}")]

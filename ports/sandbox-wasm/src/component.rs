@@ -5,6 +5,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
@@ -92,6 +93,8 @@ pub(crate) fn compiled(
         path: compiled.clone(),
         source,
     };
+    create_private(cache).map_err(failed)?;
+    check_own(cache)?;
     if !compiled.is_file() {
         // Held until the file is there: several providers that start at once on one machine compile it once.
         let _turn = turn(&compiled).map_err(failed)?;
@@ -105,7 +108,26 @@ pub(crate) fn compiled(
             store(&compiled, &code).map_err(failed)?;
         }
     }
-    fs::File::open(&compiled).map_err(failed)
+    let file = fs::File::open(&compiled).map_err(failed)?;
+    check_own_file(&compiled, &file.metadata().map_err(failed)?)?;
+    Ok(file)
+}
+
+/// Refuses what another user could have put something into: root and this user alone.
+fn check_own(path: &Path) -> Result<(), WasmError> {
+    let metadata = fs::metadata(path).map_err(|source| WasmError::Cache {
+        path: path.to_owned(),
+        source,
+    })?;
+    check_own_file(path, &metadata)
+}
+
+fn check_own_file(path: &Path, metadata: &fs::Metadata) -> Result<(), WasmError> {
+    let is_ours = metadata.uid() == 0 || metadata.uid() == rustix::process::geteuid().as_raw();
+    match is_ours && metadata.mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(WasmError::SharedCache { path: path.to_owned() }),
+    }
 }
 
 /// Runs `compile`, and says now and then that it is at work.
@@ -141,7 +163,6 @@ fn told<T>(language: Language, tell: &Tell, compile: impl FnOnce() -> Result<T, 
 
 /// Blocks while another process compiles the same.
 fn turn(compiled: &Path) -> std::io::Result<fs::File> {
-    create_private(compiled.parent().unwrap_or(Path::new(".")))?;
     let file = fs::File::create(compiled.with_extension("lock"))?;
     file.lock()?;
     Ok(file)
@@ -158,7 +179,14 @@ fn cached_name(engine: &Engine, language: Language, kept: &[u8]) -> PathBuf {
 /// Whoever reads the file sees all of it or nothing.
 fn store(path: &Path, code: &[u8]) -> std::io::Result<()> {
     let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = fs::File::create(&unfinished)?;
+    // Whatever the umask is: what others can write is not read again.
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .open(&unfinished)?;
     file.write_all(code)?;
     file.sync_all()?;
     fs::rename(&unfinished, path)
@@ -166,10 +194,7 @@ fn store(path: &Path, code: &[u8]) -> std::io::Result<()> {
 
 fn create_private(directory: &Path) -> std::io::Result<()> {
     let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
+    builder.recursive(true).mode(0o700).create(directory)
 }
 
 #[cfg(test)]
@@ -219,6 +244,36 @@ mod tests {
             code
         };
         assert_eq!(code(Component::File(path)), code(packed()));
+    }
+
+    #[test]
+    fn code_that_another_user_could_have_put_there_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let cache = tempfile::tempdir().expect("a folder");
+        let component = packed();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("changed");
+        };
+        let tried = || compiled(Language::Python, &component, cache.path(), None).map(drop);
+        tried().expect("its own");
+        let file = fs::read_dir(cache.path())
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").path())
+            .find(|path| path.extension().is_some_and(|kind| kind == "cwasm"))
+            .expect("compiled");
+        for open in [0o777, 0o770, 0o722] {
+            mode(cache.path(), open);
+            let refused = tried().expect_err("anybody may write there");
+            assert!(
+                matches!(&refused, WasmError::SharedCache { path } if path == cache.path()),
+                "{refused}"
+            );
+            assert!(refused.to_string().contains("chmod go-w"), "{refused}");
+        }
+        mode(cache.path(), 0o755);
+        tried().expect("others may read it");
+        mode(&file, 0o666);
+        assert!(matches!(tried(), Err(WasmError::SharedCache { path }) if path == file));
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod patient;
 mod proxies;
 mod seats;
 mod tls;
+mod upgrade;
 
 pub use caller::Caller;
 pub use crowd::{Crowd, Member};
@@ -32,3 +33,4 @@ pub use listen::{Limits, serve};
 pub use proxies::Proxies;
 pub use seats::Guest;
 pub use tls::{Door, Tls, TlsError};
+pub use upgrade::Upgrade;

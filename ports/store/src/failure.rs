@@ -54,8 +54,11 @@ pub enum StoreFailure {
     NoEntropy,
     #[error("cannot hash a password")]
     PasswordHash,
-    /// A sync to disk failed earlier: what was written since is uncertain, so nothing more is accepted before a
-    /// restart.
+    /// A sync to disk failed: nothing is accepted until what was written before is on disk after all. The same call succeeds
+    /// then.
+    #[error("the journal could not be written to disk; it accepts records again once the disk takes them")]
+    JournalStalled,
+    /// It was found damaged after a failed sync, or the store is being closed.
     #[error("the journal could not be written to disk and is closed until the next start")]
     JournalClosed,
     #[error("{operation} failed")]
@@ -93,6 +96,7 @@ impl StoreFailure {
             Self::BadMasterKey | Self::OtherMasterKey => "store.bad_master_key",
             Self::NoEntropy => "store.no_entropy",
             Self::PasswordHash => "store.password_hash",
+            Self::JournalStalled => "store.journal_stalled",
             Self::JournalClosed => "store.journal_closed",
             Self::Io { .. } => "store.io",
             Self::Database { .. } => "store.database",

@@ -40,8 +40,8 @@ pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
 pub use piecework_model::{JobState, ResultState, Roles, Scope};
 pub use port::{
-    Audit, Functions, Jobs, Keeping, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, VERSIONS_OF_ONE_MAX,
-    Values,
+    Audit, Functions, HOURS_KEPT_MS, Jobs, Keeping, MINUTES_KEPT_MS, Metrics, Results, Sealing, Sequences, Store,
+    Tokens, Users, VERSIONS_OF_ONE_MAX, Values,
 };
 pub use projected::{Projected, Put, Take};
 pub use record::{

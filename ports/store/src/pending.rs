@@ -34,6 +34,8 @@ pub(crate) struct Pending {
     unfinished: HashSet<JobId>,
     /// The position after the last entry taken.
     appended: u64,
+    /// The position after the last entry that was forgotten.
+    forgotten: u64,
 }
 
 impl Pending {
@@ -88,13 +90,17 @@ impl Pending {
 
     /// Forgets what is in the tables now: everything up to and including `end`.
     pub(crate) fn forget_until(&mut self, end: u64) {
-        while let Some((position, _)) = self.queue.front()
-            && *position <= end
-            && let Some((_, entry)) = self.queue.pop_front()
-        {
+        while let Some((position, entry)) = self.queue.pop_front_if(|(position, _)| *position <= end) {
             self.bytes -= entry.weight();
             self.forget_entry(&entry, end);
+            self.forgotten = position;
         }
+    }
+
+    /// Rises with whatever leaves. Where it is the same before and after the tables were read, nothing that they lacked is missing
+    /// here.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     fn forget_entry(&mut self, entry: &Entry, end: u64) {

@@ -7,12 +7,16 @@ use piecework_model::{AccountId, Digest, FunctionId, FunctionName, JobId, LeaseI
 
 use crate::{
     Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job,
-    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Point, Policy, Projected, ResultNote,
+    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Point, Policy, Projected, Put, ResultNote,
     StoreFailure, Token, User, Version,
 };
 
 /// Versions that one function keeps; with [`Functions::set_live`] one can go back as far.
 pub const VERSIONS_OF_ONE_MAX: u32 = 50;
+/// For how long metrics are kept by the minute.
+pub const MINUTES_KEPT_MS: u64 = 31 * 86_400_000;
+/// By the hour: a year can be compared with the one before.
+pub const HOURS_KEPT_MS: u64 = 800 * 86_400_000;
 
 /// Everything durable of one controller.
 pub trait Store:
@@ -221,12 +225,18 @@ pub trait Metrics: Send + Sync {
         to_ms: u64,
         step_ms: u64,
     ) -> Result<Vec<Point>, StoreFailure>;
+
+    /// Deletes what is older than [`MINUTES_KEPT_MS`] and [`HOURS_KEPT_MS`]; days stay with their function. Gives the number.
+    async fn prune_points(&self, now_ms: u64) -> Result<u64, StoreFailure>;
 }
 
-/// Who changed what, and when: only ever added to. Whatever returns `Ok` is durable.
+/// Who changed what, and when: only ever added to, but for [`Audit::prune_audit`]. Whatever returns `Ok` is durable.
 #[async_trait]
 pub trait Audit: Send + Sync {
     async fn record(&self, change: &Change) -> Result<(), StoreFailure>;
+    /// Of accounts with more than `of_account_max` entries, those that they made and those that the platform made about them
+    /// counted apart, drops the oldest until three quarters are left, and records that as `audit.dropped`. Gives the number.
+    async fn prune_audit(&self, of_account_max: u64, now_ms: u64) -> Result<u64, StoreFailure>;
     /// Newest first.
     async fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditEntry, u64>, StoreFailure>;
 }
@@ -258,6 +268,10 @@ pub trait Values: Send + Sync {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<(String, Vec<u8>), String>, StoreFailure>;
+    /// The spaces that begin with `prefix` and hold more than `over` values, with their numbers.
+    async fn crowded_spaces(&self, prefix: &str, over: u64) -> Result<Vec<(String, u64)>, StoreFailure>;
+    /// Removes some values (space, key), and then adds or replaces others: all or nothing.
+    async fn replace_values(&self, takes: &[(String, String)], puts: &[Put]) -> Result<(), StoreFailure>;
 }
 
 /// Secrets at rest.

@@ -43,6 +43,21 @@ pub(crate) async fn remembered_lease(ground: &Ground, developer: AccountId) -> A
     }
 }
 
+/// Developers whose lease is remembered.
+pub(crate) async fn with_leases(ground: &Ground) -> Answer<Vec<AccountId>> {
+    const PAGE: u32 = 1_000;
+    let (mut developers, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = ground.store.list_values(LEASES, "", after.as_deref(), PAGE);
+        let page = page.await.map_err(store)?;
+        developers.extend(page.items.iter().filter_map(|(key, _)| key.parse::<AccountId>().ok()));
+        after = page.next;
+        if after.is_none() {
+            return Ok(developers);
+        }
+    }
+}
+
 /// Notes whose ledger this store goes with, at the first start; refuses to go on with another's: leases, payments and the
 /// place in the blocks would be of a ledger that is not there.
 pub(crate) async fn check_network(ground: &Ground) -> Answer<()> {

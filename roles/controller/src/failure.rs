@@ -39,8 +39,8 @@ fn disk_full() -> Box<Refusal> {
 
 pub(crate) fn store(failure: StoreFailure) -> Box<Refusal> {
     match failure {
-        StoreFailure::DiskFull => {
-            tracing::error!("the disk of the data directory is full");
+        full @ (StoreFailure::DiskFull | StoreFailure::JournalStalled) => {
+            tracing::error!(cause = %full, "the disk of the data directory takes nothing");
             disk_full()
         }
         StoreFailure::OverQuota { kept, used, most } => quotas::refused((kept, used, most)),
@@ -98,6 +98,7 @@ mod tests {
             (submit(SubmitError::Failed(stopped)), Code::LedgerUnavailable),
             (chain(full), Code::ServerDiskFull),
             (store(StoreFailure::DiskFull), Code::ServerDiskFull),
+            (store(StoreFailure::JournalStalled), Code::ServerDiskFull),
             (store(StoreFailure::Overloaded { jobs: 1, bytes: 1 }), Code::ServerBusy),
             (failed("read", &io()), Code::ServerFailed),
             (blobs(bundles), Code::ServerFailed),

@@ -8,9 +8,9 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use piecework_model::{AccountId, Code, Rejection};
+use piecework_model::{AccountId, Code, Counters, Limits, Rejection};
 use piecework_queue::{Order, Refusal};
-use piecework_sandbox::{EXITED, FELL_SHORT, Outcome, Raised};
+use piecework_sandbox::{EXITED, FELL_SHORT, Finished, Logs, Outcome, Raised};
 
 /// What a run is given up for: what its sandbox lacks, a trap of its interpreter, or memory that another might not need.
 pub(crate) fn of_run(outcome: &Outcome) -> Option<Refusal> {
@@ -34,17 +34,39 @@ pub(crate) fn of_run(outcome: &Outcome) -> Option<Refusal> {
     }
 }
 
-/// A start that was refused because the code does not load: another sandbox may load it.
-pub(crate) fn of_start(order: &Order, refused: Refusal) -> Refusal {
+/// Whether a start was refused because of the code, which had its turn to run.
+pub(crate) fn is_of_code(refused: &Refusal) -> bool {
     const OF_CODE: [Code; 4] = [
         Code::FunctionLoadFailed,
         Code::FunctionNoHandler,
         Code::FunctionSyntaxError,
         Code::SandboxUnsupported,
     ];
-    match order.is_tentative && refused.code.is_one_of(&OF_CODE) {
+    refused.code.is_one_of(&OF_CODE)
+}
+
+/// A start that was refused because the code does not load: another sandbox may load it.
+pub(crate) fn of_start(order: &Order, refused: Refusal) -> Refusal {
+    match order.is_tentative && is_of_code(&refused) {
         true => Rejection::new(Code::SandboxFellShort, refused.message),
         false => refused,
+    }
+}
+
+/// A start that failed because of the code, as a run that is paid for: one core and all of its memory for as long as it took.
+pub(crate) fn billed(limits: &Limits, refused: &Refusal, took: Duration) -> Finished {
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    Finished {
+        outcome: Outcome::Crashed(format!("its code did not load: {}", refused.message)),
+        logs: Logs::default(),
+        counters: Counters {
+            cpu_us: took_us,
+            memory_byte_ms: limits.memory_bytes.saturating_mul(took_us.div_ceil(1_000)),
+            egress_bytes: 0,
+        },
+        memory_peak_bytes: 0,
+        duration: took,
+        reusable: false,
     }
 }
 
@@ -60,7 +82,7 @@ pub(crate) fn put_into_words(outcome: &mut Outcome) {
     }
 }
 
-/// What the runs of each developer that were given up took: nobody pays for them.
+/// What the runs of each developer took that were given up, or whose code did not load: nobody pays for them.
 #[derive(Default)]
 pub(crate) struct GivenUp(Mutex<HashMap<AccountId, Spent>>);
 
@@ -69,8 +91,8 @@ struct Spent {
     took: Duration,
 }
 
-/// Once a developer's runs have taken this long in a day, no more of them are given up: a second for each of sixty that
-/// began at once.
+/// Once a developer's runs have taken this long in a day, no more of them are given up, and starts that fail are paid for: a second
+/// for each of sixty that began at once.
 const FREE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Developers that are remembered; beyond them those whose day is over are forgotten.

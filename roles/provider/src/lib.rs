@@ -267,10 +267,61 @@ impl Provider {
             })
     }
 
-    async fn instance(&self, order: &Order) -> Result<pool::Lease, Refusal> {
-        let backend = self.backend(order.work.backend)?;
+    /// With a refusal comes how long code had its turn.
+    async fn instance(&self, order: &Order) -> Result<pool::Lease, (Refusal, Duration)> {
+        let backend = self
+            .backend(order.work.backend)
+            .map_err(|gone| (gone, Duration::ZERO))?;
         let taken = self.pools.take(backend, &order.work).await;
-        taken.map_err(|error| refusal(&error))
+        taken.map_err(|not_taken| (refusal(&not_taken.error), not_taken.took))
+    }
+
+    /// A start that failed because of the code, once its developer has had enough of them for nothing: then it is a run that failed.
+    fn failed_start(&self, order: &Order, (refused, took): (Refusal, Duration)) -> Result<Finished, Refusal> {
+        let developer = pool::owner_of(&order.work);
+        let is_free = !abandon::is_of_code(&refused) || self.given_up.takes(developer, took, Instant::now());
+        match is_free {
+            true => Err(abandon::of_start(order, refused)),
+            false => Ok(abandon::billed(&order.ticket.limits, &refused, took)),
+        }
+    }
+
+    /// The run as its controller is told of it, and noted where it is owed.
+    fn ended(
+        &self,
+        order: &Order,
+        mut finished: Finished,
+        (streams, egress): (&Streams, &EgressMeter),
+        timing: Timing,
+    ) -> Delivery {
+        abandon::put_into_words(&mut finished.outcome);
+        // It has to fit into one message of the link, whatever the function wrote there.
+        finished.outcome.cut_error_text();
+        let streamed = streams.end(&mut finished, egress);
+        let ticket = &order.ticket;
+        let seen = Seen {
+            cores: self.profile.cores,
+            took: timing.ordered.elapsed(),
+        };
+        let (receipt, mark) = self
+            .receipts
+            .write((ticket, order.salt.as_ref()), &finished, &streamed, &seen);
+        self.lanes.finish(&receipt);
+        if let Some(collector) = &self.collector {
+            collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
+        }
+        if let Some(earned) = &self.earned {
+            earned.lock().ran(receipt.price_ucr, jiff::Zoned::now().date());
+        }
+        self.unsealed.ran(receipt.job);
+        Delivery {
+            receipt,
+            mark,
+            finished,
+            cold: timing.cold,
+            pull_us: u64::try_from(timing.pull.as_micros()).unwrap_or(u64::MAX),
+            is_cut: false,
+        }
     }
 
     /// Promises no more than there is while others use the machine's memory, and gives up what is idle for them.
@@ -406,9 +457,21 @@ impl ProviderLink for Provider {
         let pulled = Instant::now();
         let lease = match self.instance(&order).await {
             Ok(lease) => lease,
-            Err(refused) => {
-                self.lanes.refused(ticket);
-                return Err(abandon::of_start(&order, refused));
+            Err(failed) => {
+                let finished = self
+                    .failed_start(&order, failed)
+                    .inspect_err(|_| self.lanes.refused(ticket))?;
+                let (streams, _ends) = Streams::of(&order);
+                return Ok(self.ended(
+                    &order,
+                    finished,
+                    (&streams, &EgressMeter::of(ticket.lease)),
+                    Timing {
+                        ordered,
+                        cold: true,
+                        pull: Duration::ZERO,
+                    },
+                ));
             }
         };
         let developer = lease.owner();
@@ -427,7 +490,7 @@ impl ProviderLink for Provider {
             outlet: ends.outlet,
         };
         let (began, stop) = (Instant::now(), call.stop.clone());
-        let mut finished = tokio::select! {
+        let finished = tokio::select! {
             biased;
             finished = self.pools.call(lease, call) => finished,
             paused = self.keeper.gives_back(order.work.backend) => {
@@ -449,33 +512,7 @@ impl ProviderLink for Provider {
             self.lanes.refused(ticket);
             return Err(gives_up);
         }
-        abandon::put_into_words(&mut finished.outcome);
-        // It has to fit into one message of the link, whatever the function wrote there.
-        finished.outcome.cut_error_text();
-        let streamed = streams.end(&mut finished, &egress);
-        let seen = Seen {
-            cores: self.profile.cores,
-            took: ordered.elapsed(),
-        };
-        let salted = (ticket, order.salt.as_ref());
-        let (receipt, mark) = self.receipts.write(salted, &finished, &streamed, &seen);
-        self.lanes.finish(&receipt);
-        if let Some(collector) = &self.collector {
-            collector.ran(ticket, order.payer, order.seal.as_ref(), &receipt);
-        }
-        if let Some(earned) = &self.earned {
-            earned.lock().ran(receipt.price_ucr, jiff::Zoned::now().date());
-        }
-        self.unsealed.ran(receipt.job);
-        let pull_us = u64::try_from(pull.as_micros()).unwrap_or(u64::MAX);
-        Ok(Delivery {
-            receipt,
-            mark,
-            finished,
-            cold,
-            pull_us,
-            is_cut: false,
-        })
+        Ok(self.ended(&order, finished, (&streams, &egress), Timing { ordered, cold, pull }))
     }
 
     async fn accept_seal(&self, seal: Seal, sequences: Vec<u64>) -> Result<(), Refusal> {
@@ -503,6 +540,13 @@ impl ProviderLink for Provider {
     fn set_clock_offset(&self, ahead_ms: i64) {
         self.clock_ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
+}
+
+/// What a delivery says of how its run began.
+struct Timing {
+    ordered: Instant,
+    cold: bool,
+    pull: Duration,
 }
 
 /// When a sandbox that was told to stop has not done so for far too long.

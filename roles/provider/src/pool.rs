@@ -39,8 +39,8 @@ use crate::{
     journal,
     memory::{Memory, Reserved},
 };
-pub(crate) use owners::with_owner;
-use owners::{over_share, owner_of};
+use owners::over_share;
+pub(crate) use owners::{owner_of, with_owner};
 
 type Key = (FunctionId, u32);
 
@@ -115,6 +115,23 @@ struct Idle {
     instance: Box<dyn Instance>,
     since: Instant,
     reserved: Reserved,
+}
+
+/// Why there is no instance for a call.
+#[derive(Debug)]
+pub(crate) struct NotTaken {
+    pub(crate) error: LoadError,
+    /// For how long code had its turn meanwhile.
+    pub(crate) took: Duration,
+}
+
+impl From<LoadError> for NotTaken {
+    fn from(error: LoadError) -> Self {
+        Self {
+            error,
+            took: Duration::ZERO,
+        }
+    }
 }
 
 /// An instance taken for one call.
@@ -362,14 +379,14 @@ impl Pools {
     }
 
     /// A warm instance if one is idle, else a fresh one.
-    pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, LoadError> {
+    pub(crate) async fn take(&self, backend: &Arc<dyn Backend>, work: &Arc<Work>) -> Result<Lease, NotTaken> {
         let pool = self.pool(work);
         pool.is_called.store(true, Ordering::Relaxed);
         let footprint_bytes = work.limits.footprint_bytes();
         if let Some(mut idle) = pool.pop() {
             if !self.grow(&mut idle.reserved, footprint_bytes) {
                 pool.idle.lock().push(idle);
-                return Err(LoadError::Code(no_memory()));
+                return Err(LoadError::Code(no_memory()).into());
             }
             return Ok(Lease {
                 pool,
@@ -384,10 +401,18 @@ impl Pools {
             tokio::time::sleep(wait).await;
         }
         let reserved = self.room(footprint_bytes).ok_or_else(|| LoadError::Code(no_memory()))?;
-        let loaded = self.template(&pool, backend, work).await?;
-        // A burst leaves many behind: they make way for their owner's next instances.
-        drop(over_share(&self.pools.read()));
-        let instance = run_off_line(self.threads.place(), async move { loaded.start().await }).await?;
+        let began = Instant::now();
+        let instance = match self.start(&pool, backend, work).await {
+            Ok(instance) => instance,
+            Err(error) => {
+                let now = Instant::now();
+                pool.crashes.lock().note(now);
+                return Err(NotTaken {
+                    error,
+                    took: now.duration_since(began),
+                });
+            }
+        };
         Ok(Lease {
             pool,
             owner: owner_of(work),
@@ -395,6 +420,18 @@ impl Pools {
             reserved,
             cold: true,
         })
+    }
+
+    async fn start(
+        &self,
+        pool: &Pool,
+        backend: &Arc<dyn Backend>,
+        work: &Arc<Work>,
+    ) -> Result<Box<dyn Instance>, LoadError> {
+        let loaded = self.template(pool, backend, work).await?;
+        // A burst leaves many behind: they make way for their owner's next instances.
+        drop(over_share(&self.pools.read()));
+        run_off_line(self.threads.place(), async move { loaded.start().await }).await
     }
 
     /// Calls the instance; puts it back if it may serve again.

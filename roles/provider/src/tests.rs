@@ -1,9 +1,15 @@
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use piecework_blobs::{Files, Unpacked};
-use piecework_model::{Code, SecretKey};
-use piecework_queue::ProviderLink as _;
-use piecework_sandbox::LoadError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use piecework_blobs::{Blobs as _, Bundle, BundleLimits, Files, Unpacked};
+use piecework_model::{BackendName, Code, Rejection, SecretKey};
+use piecework_queue::{Order, ProviderLink as _};
+use piecework_sandbox::{Backend, LoadError, Loaded, Outcome, Probe, Program};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,8 +19,31 @@ use crate::{
     refusal,
 };
 
+/// A sandbox in which no code loads.
+struct Loadless;
+
+#[async_trait]
+impl Backend for Loadless {
+    fn name(&self) -> BackendName {
+        BackendName::Wasm
+    }
+
+    async fn probe(&self) -> Probe {
+        unreachable!("nobody asks")
+    }
+
+    async fn load(&self, _: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
+        let why = Rejection::new(Code::FunctionLoadFailed, "ValueError: not today");
+        Err(LoadError::Code(why))
+    }
+}
+
 /// A provider without any sandbox that works.
 fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
+    with_backends(slots, directory, Vec::new())
+}
+
+fn with_backends(slots: u32, directory: &tempfile::TempDir, backends: Vec<Arc<dyn Backend>>) -> Arc<Provider> {
     let blobs = Arc::new(Files::open(directory.path().join("blobs")).expect("a directory"));
     let profile = profile();
     let options = Options {
@@ -30,7 +59,7 @@ fn provider(slots: u32, directory: &tempfile::TempDir) -> Arc<Provider> {
         slots,
         idle: Duration::from_secs(1),
         idle_bytes_max: 0,
-        backends: Vec::new(),
+        backends,
         probes: Vec::new(),
         egress: None,
         free_for: None,
@@ -65,4 +94,44 @@ fn code_that_broke_here_is_told_from_code_that_cannot_run() {
         reason: "threads".into(),
     };
     assert_eq!(refusal(&unsupported).code, Code::SandboxUnsupported);
+}
+
+/// With code that is there and may still begin.
+async fn runnable(sequence: u64, directory: &tempfile::TempDir) -> Order {
+    let blobs = Files::open(directory.path().join("blobs")).expect("a directory");
+    let files = [(
+        "main.py".to_owned(),
+        Bytes::from_static(b"raise ValueError('not today')\n"),
+    )];
+    let bundle = Bundle::new(files, &BundleLimits::UPLOAD).expect("a bundle");
+    let code = blobs.put(bundle.pack().tar).await.expect("kept");
+    let mut order = order(sequence);
+    order.ticket.code = code;
+    order.ticket.deadline_ms = u64::MAX / 2;
+    Arc::make_mut(&mut order.work).code = code;
+    order
+}
+
+#[tokio::test]
+async fn code_that_fails_to_load_when_it_is_called_is_free_only_for_so_long() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let provider = with_backends(1, &directory, vec![Arc::new(Loadless)]);
+    let refused = provider
+        .run(runnable(0, &directory).await)
+        .await
+        .expect_err("it does not load");
+    assert_eq!(refused.code, Code::FunctionLoadFailed);
+    let order = runnable(1, &directory).await;
+    let developer = crate::pool::owner_of(&crate::pool::with_owner(order.clone()).work);
+    provider
+        .given_up
+        .takes(developer, Duration::from_secs(60), Instant::now());
+
+    let delivery = provider.run(order).await.expect("a run that failed");
+    let Outcome::Crashed(how) = &delivery.finished.outcome else {
+        panic!("{:?}", delivery.finished.outcome);
+    };
+    assert!(how.contains("did not load: ValueError: not today"), "{how}");
+    assert!(delivery.receipt.price_ucr >= 1, "{:?}", delivery.receipt);
+    assert_eq!(provider.load().running, 0, "the slot is free again");
 }

@@ -163,6 +163,20 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// What a server refused on the way is shown as it is elsewhere: with its code, its fields and its hint.
+fn refused(error: &anyhow::Error) -> Option<&Refusal> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(ClientError::Refused { refusal, .. }) => Some(&**refusal),
+        Some(
+            ClientError::Connection { .. }
+            | ClientError::Foreign { .. }
+            | ClientError::BadUrl { .. }
+            | ClientError::Setup(_),
+        )
+        | None => None,
+    })
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -182,7 +196,10 @@ impl fmt::Display for Failure {
             ),
             Self::Local(error) => match self.code() {
                 Some(code) => write!(f, "{code}: {}", sentence(error, code)),
-                None => write!(f, "{error:#}"),
+                None => match refused(error) {
+                    Some(refusal) => write_refusal(f, refusal),
+                    None => write!(f, "{error:#}"),
+                },
             },
         }
     }

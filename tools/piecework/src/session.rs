@@ -57,10 +57,22 @@ pub fn connect() -> Result<Client, Failure> {
     let choice = choose(known()?).ok_or_else(|| Failure::NoConnection {
         url: String::new(),
         reason: "found no server: none runs from the default directory, and no login is remembered\n  \
-                 start one with `piecework up`, or log in with `piecework login URL`"
+                 start one with `piecework up`, or log in with `piecework login URL`\n  \
+                 for one that runs with `--data DIR`: export PIECEWORK_URL=$(cat DIR/url) PIECEWORK_TOKEN=$(cat DIR/token)"
             .into(),
     })?;
     Ok(Client::new(&choice.url, choice.token)?)
+}
+
+/// Why a command for this computer's provider finds none.
+pub fn none_but_up() -> Result<&'static str, Failure> {
+    Ok(match known()?.local {
+        Some(_) => {
+            "no `piecework provide` runs on this computer\n  the provider inside `piecework up` has no limits and cannot be drained or \
+             paused: `piecework provider status` shows it, and `piecework up --no-provider` starts without it"
+        }
+        None => "no provider runs on this computer; start one with `piecework provide`",
+    })
 }
 
 fn known() -> Result<Known, Failure> {

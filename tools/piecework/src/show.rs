@@ -46,7 +46,8 @@ pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>, none: &s
     fitted(header, rows, none, &[])
 }
 
-/// The same where a terminal may be too narrow: then columns are left out, in the order in which they are named.
+/// The same where a terminal may be too narrow: then columns are left out, in the order in which they are named, and lines that are
+/// still too long are cut.
 pub fn fitted<const N: usize>(
     header: [&str; N],
     rows: Vec<[String; N]>,
@@ -85,9 +86,19 @@ fn laid_out<const N: usize>(
         let too_wide = width.is_some_and(|width| longest > width);
         match gone.next().filter(|_| too_wide) {
             Some(name) => shown.retain(|column| header[*column] != *name),
+            None if too_wide && !dispensable.is_empty() => return painted(&cut(&lines, width.unwrap_or(longest))),
             None => return painted(&lines),
         }
     }
+}
+
+/// What is still too wide loses its end; `--json` has all of it.
+fn cut(lines: &str, width: usize) -> String {
+    let fitting = lines.lines().map(|line| match line.chars().count() > width {
+        true => line.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+        false => line.to_owned(),
+    });
+    fitting.collect::<Vec<_>>().join("\n")
 }
 
 /// On a terminal the header stands out and states have colours; NO_COLOR is heeded.
@@ -279,6 +290,13 @@ mod tests {
         let narrow = table(Some(20));
         assert!(narrow.contains("succeeded") && !narrow.contains("ucr"), "{narrow}");
         assert!(!table(Some(10)).contains("succeeded"));
+        let widest = |table: &str| table.lines().map(|line| line.chars().count()).max();
+        let long = [["job_1".to_owned(), "x".repeat(100)]];
+        let cut = laid_out(["JOB", "DETAIL"], &long, &["JOB"], Some(40));
+        assert_eq!(widest(&cut), Some(40), "{cut}");
+        assert!(cut.contains('…'));
+        let whole = laid_out(["JOB", "DETAIL"], &long, &[], Some(40));
+        assert!(!whole.contains('…'), "an id is not cut");
         assert_eq!(wrapped("one two three", Some(8)), "one two\nthree");
         assert_eq!(wrapped("one two three", None), "one two three");
     }

@@ -228,6 +228,11 @@ const PLATFORM: &[Entry] = &[
         "the invite is for another role; nothing was registered",
     ),
     code(403, Code::InviteRequired, "this network requires an invite to register"),
+    code(
+        409,
+        Code::InviteTooMany,
+        "the account has 100 invites that nobody has used; wait until some are used or expire",
+    ),
     code(422, Code::JobBadState, "the job state is not one of the seven"),
     code(502, Code::JobCancelled, "the job was cancelled while the caller waited"),
     code(504, Code::JobExpired, "no provider started the job before its deadline"),

@@ -1,12 +1,12 @@
 //! Bodies of requests: read whole within bounds, and parsed where nobody waits for the thread.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
 use piecework_model::Code;
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, TryAcquireError},
+    sync::{Mutex, Semaphore, SemaphorePermit, TryAcquireError},
     task::spawn_blocking,
     time::{Duration, Instant, timeout_at},
 };
@@ -31,6 +31,26 @@ const BLOCK_BYTES: usize = 64 << 10;
 static ASIDE: Semaphore = Semaphore::const_new(1);
 /// Up to this size it takes a fraction of a millisecond, and a change of threads costs more.
 const HERE_BYTES_MAX: usize = 64 << 10;
+
+/// Large bodies are read at this rate, all of them together, one piece after the other: reading costs the processor whether anything
+/// comes of it or not, and a megabyte is sent in no time.
+const READ_BYTES_PER_S: u64 = 64 << 20;
+/// So much of one body is read as it comes, and so much of all of them before any has to wait.
+const UNPACED_BYTES: usize = 1 << 20;
+const BURST_BYTES: u64 = 16 << 20;
+/// By when what was read is paid off. Those who wait get their turns in order.
+static PACE: Mutex<Option<Instant>> = Mutex::const_new(None);
+
+/// Waits until a piece of a large body may be read.
+async fn pace(bytes: usize) {
+    let time_of = |bytes: u64| Duration::from_nanos(bytes.saturating_mul(1_000_000_000) / READ_BYTES_PER_S);
+    let mut paid_at = PACE.lock().await;
+    let now = Instant::now();
+    let due = paid_at.map_or(now, |at| at.max(now)) + time_of(bytes as u64);
+    *paid_at = Some(due);
+    // Held meanwhile: whoever comes next waits behind.
+    tokio::time::sleep_until(due.checked_sub(time_of(BURST_BYTES)).unwrap_or(now)).await;
+}
 
 /// The blocks of one body, given back when dropped.
 #[derive(Debug, Default)]
@@ -69,6 +89,7 @@ async fn read(body: Body, bytes_max: usize) -> HttpResult<(Bytes, Blocks)> {
 }
 
 async fn read_since(began: Instant, body: Body, bytes_max: usize) -> HttpResult<(Bytes, Blocks)> {
+    let declared = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let mut parts = body.into_data_stream();
     let (mut read, mut bytes, mut blocks) = (0, BytesMut::new(), Blocks::default());
     loop {
@@ -83,8 +104,15 @@ async fn read_since(began: Instant, body: Body, bytes_max: usize) -> HttpResult<
             )
         })?;
         read += part.len();
+        if read > UNPACED_BYTES {
+            pace(part.len()).await;
+        }
         if read <= bytes_max {
             blocks.hold(read)?;
+            if let Some(whole) = declared.filter(|whole| *whole <= bytes_max && read > UNPACED_BYTES) {
+                // Once: growing by doubling would copy it again and again, and hold twice as much.
+                bytes.reserve(whole.saturating_sub(bytes.len()));
+            }
             bytes.extend_from_slice(&part);
         } else if read > DRAINED_BYTES_MAX {
             break;
@@ -162,6 +190,24 @@ mod tests {
         let late = Instant::now() - SLOW_WITHIN;
         let refused = read_since(late, never, 10).await.expect_err("too slow");
         assert_eq!(refused.0.code, Code::BodyTooSlow);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_are_read_at_a_bounded_rate_and_small_ones_at_once() {
+        let body = |bytes: usize| {
+            let piece = Bytes::from(vec![b' '; 64 << 10]);
+            let pieces = std::iter::repeat_n(piece, bytes >> 16);
+            Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>)))
+        };
+        let began = Instant::now();
+        let read = async |bytes: usize| read_bytes(body(bytes), 64 << 20).await.expect("read").len();
+        // Together 96 MiB: at 64 MiB a second, but for the first of each and the burst.
+        let both = tokio::join!(read(48 << 20), read(48 << 20));
+        assert_eq!(both, (48 << 20, 48 << 20));
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(1_150), "{took:?}");
+        let _others = PACE.lock().await;
+        assert_eq!(read(UNPACED_BYTES).await, UNPACED_BYTES, "it waits for nobody");
     }
 
     #[tokio::test]

@@ -2,18 +2,13 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures::{SinkExt as _, StreamExt as _, future};
 use piecework_model::{PublicKey, Rejection};
 use rand::RngExt as _;
 use tokio::time::timeout;
-use tokio_tungstenite::{
-    connect_async_with_config,
-    tungstenite::{Message, protocol::WebSocketConfig},
-};
+use tokio_tungstenite::connect_async_with_config;
 use tokio_util::sync::CancellationToken;
 
-use super::{Agent, LinkFailure, PACKET_BYTES_MAX, READ_BYTES, Wire};
+use super::{Agent, LinkFailure, Wire, socket};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const BACK_OFF_MIN: Duration = Duration::from_millis(250);
@@ -37,27 +32,15 @@ pub enum Event<'a> {
 
 /// Opens a WebSocket to `url` (`ws://` or `wss://`). TLS trusts the system's certificates.
 pub async fn dial(url: &str) -> Result<Wire, LinkFailure> {
-    let mut config = WebSocketConfig::default();
-    config.read_buffer_size = READ_BYTES;
-    config.max_message_size = Some(PACKET_BYTES_MAX);
-    config.max_frame_size = Some(PACKET_BYTES_MAX);
-    let connected = timeout(CONNECT_TIMEOUT, connect_async_with_config(url, Some(config), true)).await;
-    let (socket, _) = connected
+    let connected = timeout(
+        CONNECT_TIMEOUT,
+        connect_async_with_config(url, Some(socket::config()), true),
+    )
+    .await;
+    let (connection, _) = connected
         .map_err(|_| LinkFailure::Broken("no answer within 10 s".into()))?
         .map_err(|error| LinkFailure::Broken(error.to_string()))?;
-    let (outgoing, incoming) = socket.split();
-    let incoming = incoming.filter_map(|message| {
-        future::ready(match message {
-            Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
-            Ok(Message::Text(_)) => Some(Err("a text where bytes were expected".to_owned())),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_) | Message::Close(_)) => None,
-            Err(error) => Some(Err(error.to_string())),
-        })
-    });
-    let outgoing = outgoing
-        .sink_map_err(|error| error.to_string())
-        .with(|bytes: Bytes| future::ok::<_, String>(Message::Binary(bytes)));
-    Ok(Wire::new(incoming, outgoing))
+    Ok(socket::wire(connection))
 }
 
 /// Keeps a link to one of `urls` up until `shutdown`: the first that answers, with back-off and jitter between rounds.

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use futures::{FutureExt as _, io::Cursor};
 use piecework_fuzz::{PeakAlloc, attack, within};
 use piecework_model::{PublicKey, Signature};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    Clock, LinkFailure, Wire,
+    Clock, LinkFailure, Wire, accepted,
     frames::{ToController, ToProvider},
     golden::{Kinds, NETWORK, introduction, key, version_2, version_3},
     handshake::{HELLO_BYTES_MAX, Introduction, golden::handshake, knocked},
@@ -110,6 +111,68 @@ fn any_first_packet_costs_a_controller_a_few_kib() {
             }
         })
     });
+}
+
+/// What each of them may hold while it has proved nothing.
+const UNPROVED_BYTES: usize = 32 << 10;
+
+/// A masked frame of a WebSocket that says it is this long, and the beginning of it.
+fn frame_of(length: u64, payload: usize) -> Vec<u8> {
+    let mut frame = vec![0x82, 0x80 | 127];
+    frame.extend(length.to_be_bytes());
+    frame.extend([0; 4]);
+    frame.extend(vec![7; payload]);
+    frame
+}
+
+#[test]
+fn links_that_have_proved_no_key_hold_a_few_kib_each_whatever_they_say() {
+    const LINKS: usize = 64;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let nearly = HELLO_BYTES_MAX - 1;
+    let said = [
+        Vec::new(),
+        frame_of(65_535, 0),
+        frame_of(1 << 40, 100),
+        frame_of(HELLO_BYTES_MAX as u64, nearly),
+        [
+            frame_of(HELLO_BYTES_MAX as u64, HELLO_BYTES_MAX),
+            frame_of(HELLO_BYTES_MAX as u64, nearly),
+        ]
+        .concat(),
+    ];
+    let key = key(1);
+    for said in said {
+        let mut clients = Vec::new();
+        let mut servers = Vec::new();
+        for _ in 0..LINKS {
+            let (client, server) = tokio::io::duplex(said.len() + 1);
+            clients.push(client);
+            servers.push(server);
+        }
+        runtime.block_on(async {
+            for client in &mut clients {
+                client.write_all(&said).await.expect("there is room");
+            }
+        });
+        within(&PEAK, LINKS * UNPROVED_BYTES, || {
+            runtime.block_on(async {
+                let waiting = servers.into_iter().map(async |server| {
+                    let wire = accepted(server).await.with_clock(Clock::paused().0);
+                    receive(wire, &key, NETWORK).await.map(drop)
+                });
+                let mut waiting: Vec<_> = waiting.map(Box::pin).collect();
+                for link in &mut waiting {
+                    // It waits for more, or has ended.
+                    if let std::task::Poll::Ready(ended) = futures::poll!(link) {
+                        assert!(matches!(ended, Err(LinkFailure::Refused(_) | LinkFailure::Broken(_))));
+                    }
+                }
+            });
+        });
+    }
 }
 
 #[test]

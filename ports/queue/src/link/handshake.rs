@@ -25,12 +25,12 @@ const NOISE_MESSAGE_MAX: usize = 128;
 /// How a Noise message of NN begins; its payload comes after it.
 const EPHEMERAL_BYTES: usize = 32;
 /// A knock: 46 bytes and a Noise message. Nobody who has proved nothing is given room for more.
-const KNOCK_BYTES_MAX: usize = 256;
+pub(super) const KNOCK_BYTES_MAX: usize = 256;
 /// The controller's answer in the clear: a Noise message, or a refusal with its sentences.
 const OPENING_BYTES_MAX: usize = 4 << 10;
 /// A provider's proof and what it says of itself, in one frame: 32 labels of 64 bytes, the probes of the sandboxes that there
 /// are with what they say of themselves, an egress policy. Larger ones are refused before they are decoded.
-pub(super) const HELLO_BYTES_MAX: usize = 32 << 10;
+pub(super) const HELLO_BYTES_MAX: usize = 8 << 10;
 
 /// The versions of the link that an end speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,8 +204,11 @@ fn finished(noise: HandshakeState) -> Result<(TransportState, Vec<u8>), LinkFail
 /// The controller's half, up to the provider's proof. Whether the provider is welcome is for the caller to find out.
 pub async fn receive(wire: Wire, key: &SecretKey, network: NetworkId) -> Result<Arrival, LinkFailure> {
     let clock = wire.clock.clone();
+    let opener = wire.opener.clone();
     let received = clock.timeout(PROOF_TIMEOUT, receive_proof(wire, key, network)).await;
-    received.ok_or(LinkFailure::Silent)?
+    let arrival = received.ok_or(LinkFailure::Silent)??;
+    opener.open();
+    Ok(arrival)
 }
 
 async fn receive_proof(mut wire: Wire, key: &SecretKey, network: NetworkId) -> Result<Arrival, LinkFailure> {

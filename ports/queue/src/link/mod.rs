@@ -28,6 +28,7 @@ mod fetch;
 mod frames;
 #[cfg(test)]
 mod fuzz;
+mod gate;
 #[cfg(test)]
 mod golden;
 mod handshake;
@@ -40,6 +41,7 @@ mod pipe;
 mod porch;
 mod remote;
 mod secure;
+mod socket;
 mod wire;
 
 pub use agent::Agent;
@@ -50,6 +52,7 @@ pub use frames::OrderId;
 pub use handshake::{Arrival, Introduction, Versions, receive};
 pub use porch::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Porch, Turn};
 pub use remote::{Bundles, RemoteProvider};
+pub use socket::{accept_key, accepted};
 pub use wire::Wire;
 
 use std::time::Duration;
@@ -73,12 +76,13 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 /// What waits to be said on a control stream: a cancel and a confirmation for each of a provider's 10,000 slots at the most.
 const CONTROL_WAITING_MAX: usize = 16_384;
-/// One packet, the most that Noise seals at a time; each is one message of whatever carries the link.
+/// One packet, the most that Noise seals at a time; each is one message of whatever carries the link. Those who have proved no key
+/// may send no packet that is near as large: see `gate`.
 pub const PACKET_BYTES_MAX: usize = 65_535;
 
 /// What a WebSocket reads at once. Its buffer is zeroed before each read and kept for each link: the library's 128 KiB cost a
 /// controller with 1,000 idle links 117 MiB, and a quarter of the processor time that the links take.
-pub const READ_BYTES: usize = 8 << 10;
+const READ_BYTES: usize = 8 << 10;
 
 /// Why a session ended or did not begin.
 #[derive(Debug, thiserror::Error)]

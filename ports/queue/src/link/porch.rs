@@ -8,8 +8,8 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Handshakes under way in all. Each may hold one packet's buffer (64 KiB, reserved by the WebSocket when a frame's
-/// length has come): 16 MiB together.
+/// Handshakes under way in all. Each may hold what a stranger may say before it proves a key, and the WebSocket's buffers: 32 KiB
+/// at the most, 8 MiB together.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Of one address (IPv6: of one /64): more than the computers behind one NAT that come back in the same second.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 32;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 
-use super::{Clock, LinkFailure, PACKET_BYTES_MAX};
+use super::{Clock, LinkFailure, PACKET_BYTES_MAX, gate::Opener};
 
 pub(super) type Incoming = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 pub(super) type Outgoing = Pin<Box<dyn Sink<Bytes, Error = String> + Send>>;
@@ -15,6 +15,8 @@ pub struct Wire {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) clock: Clock,
+    /// Opened once the other end has proved its key; without effect on wires that have no gate.
+    pub(super) opener: Opener,
 }
 
 impl Wire {
@@ -26,12 +28,17 @@ impl Wire {
             incoming: Box::pin(incoming),
             outgoing: Box::pin(outgoing),
             clock: Clock::default(),
+            opener: Opener::default(),
         }
     }
 
     /// Everything that is done over this connection goes by this clock.
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    pub(super) fn behind(self, opener: Opener) -> Self {
+        Self { opener, ..self }
     }
 
     pub(super) async fn receive(&mut self, bytes_max: usize) -> Result<Bytes, LinkFailure> {

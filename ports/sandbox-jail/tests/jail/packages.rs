@@ -327,10 +327,9 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
     index.put("/files/direct-1.0.tar.gz", marking_source("direct", &mark));
     let direct = format!("direct @ {}", index.url("/files/direct-1.0.tar.gz"));
     index.put_wheel("byurl", &[("byurl.py", "")], &direct);
-    let refused = code(python(&index.packages(), "byurl").await);
-    assert!(
-        [Code::PackagesUnresolvable, Code::PackagesDirectReference].contains(&refused),
-        "{refused}"
+    assert_names(
+        python(&index.packages(), "byurl").await,
+        &["`byurl`", "direct", "/files/direct-1.0.tar.gz"],
     );
     assert!(!mark.exists());
     index.put(
@@ -339,10 +338,23 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
     );
     let wheel = format!("plain @ {}", index.url("/files/plain-1.2.3-py3-none-any.whl"));
     index.put_wheel("bywheel", &[("bywheel.py", "")], &wheel);
-    assert_eq!(
-        code(python(&index.packages(), "bywheel").await),
-        Code::PackagesDirectReference
+    assert_names(
+        python(&index.packages(), "bywheel").await,
+        &["`bywheel`", "plain", "/files/plain-1.2.3"],
     );
+    // Through a package that is fine itself, with a version behind its name.
+    index.put_wheel("above", &[("above.py", "")], "bywheel==1.2.3");
+    assert_names(python(&index.packages(), "above").await, &["`bywheel`", "plain"]);
+    index.put_wheel(
+        "bygit",
+        &[("bygit.py", "")],
+        "repo @ git+https://user:secret@example.org/repo.git@main",
+    );
+    let told = assert_names(
+        python(&index.packages(), "bygit").await,
+        &["repo", "git+https://example.org/repo.git"],
+    );
+    assert!(!told.contains("secret"), "{told}");
     let private = folder.path().join("private");
     fs::create_dir(&private).expect("makes");
     index.put_wheel(
@@ -350,10 +362,18 @@ async fn what_a_dependency_takes_from_elsewhere_is_refused_and_never_runs_on_the
         &[("byfile.py", "")],
         &format!("gone @ file://{}", private.display()),
     );
-    assert_eq!(
-        code(python(&index.packages(), "byfile").await),
-        Code::PackagesUnresolvable
-    );
+    assert_names(python(&index.packages(), "byfile").await, &["`byfile`", "private"]);
+}
+
+/// It is a reference away from the index, and the message has all of these words; gives the message.
+#[track_caller]
+fn assert_names(result: Result<Option<Resolved>, ResolveError>, words: &[&str]) -> String {
+    let refused = rejection(result);
+    assert_eq!(refused.code, Code::PackagesDirectReference, "{}", refused.message);
+    for word in words {
+        assert!(refused.message.contains(word), "no {word}: {}", refused.message);
+    }
+    refused.message
 }
 
 #[tokio::test]
@@ -375,7 +395,7 @@ async fn nothing_but_the_index_can_be_reached() {
         })
     });
     index.put_wheel("spy", &[("spy.py", "")], &format!("secret @ {url}"));
-    assert_eq!(code(python(&index.packages(), "spy").await), Code::PackagesUnresolvable);
+    assert_names(python(&index.packages(), "spy").await, &["`spy`", "secret"]);
     assert_eq!(visits.load(Ordering::SeqCst), 0);
 }
 
@@ -477,15 +497,18 @@ async fn npm_dependencies_from_repositories_paths_and_urls_are_refused() {
     );
     let places = [
         ("togit", format!("git+file://{}", folder.path().display())),
+        ("tohost", "git+https://example.org/inner.git".to_owned()),
+        ("toshort", "somebody/inner".to_owned()),
+        ("tofile", "file:../inner.tgz".to_owned()),
         ("topath", "file:/etc".to_owned()),
         ("tourl", index.url("/inner.tgz")),
     ];
     for (name, place) in places {
         index.put_npm(name, json!({"dependencies": {"inner": place}}));
-        let refused = code(javascript(&index.packages(), name).await);
-        assert!(
-            [Code::PackagesDirectReference, Code::PackagesUnresolvable].contains(&refused),
-            "{name}: {refused}"
-        );
+        assert_names(javascript(&index.packages(), name).await, &["inner@"]);
+        // At one more remove.
+        let above = format!("above-{name}");
+        index.put_npm(&above, json!({"dependencies": {name: "^1.0.0"}}));
+        assert_names(javascript(&index.packages(), &above).await, &["inner@"]);
     }
 }

@@ -49,8 +49,8 @@ pub enum Instead {
     Skip,
     /// The attack must still fail, but may end in one of these ways too.
     Accept(&'static [Kind]),
-    /// Its program is for another sandbox: it does not load here, or its run ends where it touches what is not here.
-    Elsewhere,
+    /// Its program is for another sandbox: it does not load here, or its run ends where it touches this.
+    Elsewhere(&'static str),
 }
 
 /// Whether a case failed because its program is for another sandbox.
@@ -92,14 +92,20 @@ impl Case {
             Some(exemption) => match exemption.instead {
                 Instead::Skip => return Verdict::Skipped(exemption.reason.to_owned()),
                 Instead::Accept(kinds) => kinds,
-                Instead::Elsewhere => &[],
+                Instead::Elsewhere(_) => &[],
             },
         };
-        let goes_elsewhere = exemption.is_some_and(|exemption| matches!(exemption.instead, Instead::Elsewhere));
+        let touches = exemption.and_then(|exemption| match exemption.instead {
+            Instead::Elsewhere(what) => Some(what),
+            Instead::Skip | Instead::Accept(_) => None,
+        });
         let bench = Bench::new(subject.backend.clone(), self.language, accepted);
         match (self.run)(bench).await {
+            Ok(()) if touches.is_some() => Verdict::Failed("it needs no exemption".to_owned()),
             Ok(()) => Verdict::Passed,
-            Err(reason) if goes_elsewhere && is_for_another(&reason) => Verdict::Passed,
+            Err(reason) if touches.is_some_and(|what| is_for_another(&reason) && reason.contains(what)) => {
+                Verdict::Passed
+            }
             Err(reason) => Verdict::Failed(reason),
         }
     }

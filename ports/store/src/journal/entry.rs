@@ -72,6 +72,11 @@ impl Frame {
         Ok(Self(bytes))
     }
 
+    /// The bytes as they were last placed.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Completes the header and gives the bytes to write at `position`.
     pub(crate) fn place(&mut self, position: u64, synced: u64) -> &[u8] {
         self.0[8..16].copy_from_slice(&synced.to_le_bytes());

@@ -11,7 +11,10 @@ use std::{
 
 use piecework_model::Format;
 
-use super::entry::{self, Entry};
+use super::{
+    SyncFile,
+    entry::{self, Entry},
+};
 use crate::StoreFailure;
 
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 16;
@@ -20,8 +23,9 @@ const MAGIC: [u8; 8] = *b"PWjrnl01";
 const KIND: &[u8] = b"PWjrnl";
 const SEGMENT: Format = Format::new("segment of the job journal", 1);
 const EXTENSION: &str = "segment";
+const UNFINISHED: &str = "new";
 
-fn path_of(directory: &Path, start: u64) -> PathBuf {
+pub(super) fn path_of(directory: &Path, start: u64) -> PathBuf {
     directory.join(format!("{start:016x}.{EXTENSION}"))
 }
 
@@ -30,14 +34,51 @@ pub(super) fn create(directory: &Path, start: u64) -> io::Result<File> {
     let path = path_of(directory, start);
     let mut options = OpenOptions::new();
     let mut file = options.read(true).write(true).create(true).truncate(true).open(&path)?;
-    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..].copy_from_slice(&start.to_le_bytes());
-    file.write_all(&header).inspect_err(|_| {
+    file.write_all(&header(start)).inspect_err(|_| {
         // A file without a whole header would only be cut at the next start.
         let _ = fs::remove_file(&path);
     })?;
     Ok(file)
+}
+
+/// What a process left that died while it made a segment anew.
+pub(super) fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a segment of these frames in place of the one that is there; synced, but for the directory.
+pub(super) fn replace(directory: &Path, start: u64, frames: &[u8], sync: &SyncFile) -> io::Result<File> {
+    let aside = directory.join(format!("{start:016x}.{UNFINISHED}"));
+    let written = write_aside(&aside, start, frames).and_then(|file| {
+        sync(&file)?;
+        fs::rename(&aside, path_of(directory, start))?;
+        Ok(file)
+    });
+    written.inspect_err(|_| {
+        // It would only take room; the next attempt writes it anew.
+        let _ = fs::remove_file(&aside);
+    })
+}
+
+fn write_aside(path: &Path, start: u64, frames: &[u8]) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).create(true).truncate(true).open(path)?;
+    file.write_all(&header(start))?;
+    file.write_all(frames)?;
+    Ok(file)
+}
+
+fn header(start: u64) -> [u8; SEGMENT_HEADER_BYTES as usize] {
+    let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..].copy_from_slice(&start.to_le_bytes());
+    header
 }
 
 pub(super) fn remove(directory: &Path, start: u64) -> io::Result<()> {

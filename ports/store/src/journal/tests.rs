@@ -268,3 +268,132 @@ fn an_entry_or_a_segment_of_an_unknown_version_is_no_torn_end() {
         assert_eq!(fs::read(&path).expect("read"), before, "nothing was cut off");
     }
 }
+
+/// Syncs fail while the flag is set, as on a file system that reports a full disk only then.
+fn with_failing_syncs(mut journal: Journal) -> (Arc<Journal>, Arc<AtomicBool>) {
+    let fails = Arc::new(AtomicBool::new(false));
+    let flag = fails.clone();
+    journal.sync_file = Box::new(move |file| match flag.load(Ordering::SeqCst) {
+        true => Err(io::ErrorKind::StorageFull.into()),
+        false => file.sync_data(),
+    });
+    (Arc::new(journal), fails)
+}
+
+/// What a disk may be left with after a failed sync: everything after this position is something else.
+fn lose_after(directory: &Path, synced: u64) {
+    // In place: it is being read from.
+    for path in segments(directory)
+        .iter()
+        .filter(|path| path.extension().is_some_and(|kind| kind == "segment"))
+    {
+        let file = fs::OpenOptions::new().write(true).open(path).expect("opened");
+        let lost = SEGMENT_HEADER_BYTES + synced.saturating_sub(start_of(path));
+        let length = file.metadata().expect("asked").len();
+        file.write_all_at(&vec![0; length.saturating_sub(lost) as usize], lost)
+            .expect("written");
+    }
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_taken_until_all_is_on_disk_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, fails) = with_failing_syncs(open(directory.path(), 400).0);
+    let syncing = journal.clone();
+    let thread = std::thread::spawn(move || syncing.run_sync());
+    write(&journal, 0..10);
+    journal.synced(journal.position()).await.expect("synced");
+    let synced = journal.position();
+    for round in 0..3 {
+        let from = 10 + round * 20;
+        fails.store(true, Ordering::SeqCst);
+        // It is not synced yet: taken in good faith, over several segments.
+        let mut taken = from;
+        while taken < from + 20 {
+            let frame = Frame::encode(&entry(taken)).expect("small");
+            match journal.append(frame, |_| {}) {
+                Ok(_) => taken += 1,
+                Err(StoreFailure::JournalStalled) => break,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let stalled = journal.synced(journal.position()).await.expect_err("no sync succeeds");
+        assert_eq!(stalled.code(), "store.journal_stalled");
+        let refused = journal.append(Frame::encode(&entry(0)).expect("small"), |_| {});
+        assert_eq!(refused.expect_err("refused").code(), "store.journal_stalled");
+        if round == 0 {
+            lose_after(directory.path(), synced);
+        }
+        fails.store(false, Ordering::SeqCst);
+        while journal.stalled.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        write(&journal, taken..from + 20);
+        journal.synced(journal.position()).await.expect("synced");
+        assert_eq!(journal.unsynced_bytes(), 0);
+    }
+    journal.stop();
+    thread.join().expect("ended");
+    drop(journal);
+    assert_eq!(open(directory.path(), 400).1, Vec::from_iter(0..70));
+    assert!(
+        segments(directory.path())
+            .iter()
+            .all(|path| path.extension().is_some_and(|kind| kind == "segment"))
+    );
+}
+
+#[test]
+fn frames_are_kept_in_memory_only_until_they_are_synced() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, _) = open(directory.path(), LARGE);
+    write(&journal, 0..10);
+    assert_eq!(journal.writer.lock().tail.len(), 10);
+    journal.sync().expect("synced");
+    let writer = journal.writer.lock();
+    assert_eq!((writer.tail.len(), writer.tail_bytes), (0, 0));
+}
+
+#[test]
+fn damage_in_what_was_synced_before_closes_the_journal_for_good() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, fails) = with_failing_syncs(open(directory.path(), LARGE).0);
+    write(&journal, 0..10);
+    journal.sync().expect("synced");
+    write(&journal, 10..12);
+    flip(&segments(directory.path())[0], SEGMENT_HEADER_BYTES as usize + 30);
+    fails.store(true, Ordering::SeqCst);
+    journal.sync().expect_err("full");
+    fails.store(false, Ordering::SeqCst);
+    assert!(!journal.heal_in_time());
+    let refused = journal.append(Frame::encode(&entry(0)).expect("small"), |_| {});
+    assert_eq!(refused.expect_err("refused").code(), "store.journal_closed");
+}
+
+#[test]
+fn a_process_that_dies_while_it_heals_finds_every_frame() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (journal, fails) = with_failing_syncs(open(directory.path(), 400).0);
+    write(&journal, 0..10);
+    journal.sync().expect("synced");
+    write(&journal, 10..40);
+    fails.store(true, Ordering::SeqCst);
+    journal.sync().expect_err("full");
+    journal.heal().expect_err("still full");
+    // The first segments are made anew, then it dies.
+    let synced = journal.synced.load(Ordering::SeqCst);
+    let writer = journal.writer.lock();
+    let starts: Vec<u64> = writer.older.iter().copied().chain([writer.start]).collect();
+    fails.store(false, Ordering::SeqCst);
+    for (nth, start) in starts.iter().enumerate() {
+        let end = starts.get(nth + 1).copied().unwrap_or(writer.position);
+        if end > synced {
+            journal.rewrite(&writer, (*start, end), synced).expect("written");
+            let copy = tempfile::tempdir().expect("a directory");
+            for path in segments(directory.path()) {
+                fs::copy(&path, copy.path().join(path.file_name().expect("a name"))).expect("copied");
+            }
+            assert_eq!(open(copy.path(), 400).1, Vec::from_iter(0..40));
+        }
+    }
+}

@@ -16,6 +16,8 @@ use crate::{
 
 /// Jobs deleted in one transaction: others who write wait for milliseconds only.
 const PRUNED_AT_ONCE: i64 = 2_000;
+/// Reads of one job while batches are filed: a batch takes milliseconds, a read a fraction of one.
+const READS_MAX: u32 = 20;
 /// Jobs of one page of a list, whatever is asked.
 const LISTED_MAX: u32 = 1_000;
 
@@ -258,20 +260,31 @@ impl Jobs for Sqlite {
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreFailure> {
-        // In this order: a job leaves the pending ones only after it is in the tables.
-        if let Some(job) = self.shared.pending.lock().job(id) {
-            return Ok(Some(Arc::unwrap_or_clone(job)));
-        }
-        let mut found = self.shared.stored_job(id).await?;
-        if let Some(job) = &mut found {
+        let mut tries = 0;
+        loop {
+            let forgotten = {
+                let pending = self.shared.pending.lock();
+                if let Some(job) = pending.job(id) {
+                    return Ok(Some(Arc::unwrap_or_clone(job)));
+                }
+                pending.forgotten()
+            };
+            let mut found = self.shared.stored_job(id).await?;
             let pending = self.shared.pending.lock();
-            match pending.job(id) {
-                // It has ended meanwhile.
-                Some(newer) => *job = Arc::unwrap_or_clone(newer),
-                None => pending.overlay(job),
+            tries += 1;
+            // What was filed meanwhile may be of this job: then it is in the tables, and was not when they were read.
+            if pending.forgotten() != forgotten && tries < READS_MAX {
+                continue;
             }
+            if let Some(job) = &mut found {
+                match pending.job(id) {
+                    // It has ended meanwhile.
+                    Some(newer) => *job = Arc::unwrap_or_clone(newer),
+                    None => pending.overlay(job),
+                }
+            }
+            return Ok(found);
         }
-        Ok(found)
     }
 
     async fn list_jobs(&self, filter: &JobFilter) -> Result<Page<Job, JobId>, StoreFailure> {

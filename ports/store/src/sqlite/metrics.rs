@@ -11,8 +11,8 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, bulk::Bulk, row::fixed};
 use crate::{
-    Job, MetricScope, Metrics, POINTS_MAX, Point, StoreFailure,
-    rollup::{MINUTE_MS, Rollup, RollupKey, STEPS_MS, keys_of},
+    HOURS_KEPT_MS, Job, MINUTES_KEPT_MS, MetricScope, Metrics, POINTS_MAX, Point, StoreFailure,
+    rollup::{HOUR_MS, MINUTE_MS, Rollup, RollupKey, STEPS_MS, keys_of},
 };
 
 /// Rollups held in memory between batches: those of some thousand functions at work, below 50 MiB.
@@ -182,7 +182,34 @@ impl Metrics for Sqlite {
         .map_err(StoreFailure::database("reading metrics"))?;
         merge(&rows, step_ms)
     }
+
+    async fn prune_points(&self, now_ms: u64) -> Result<u64, StoreFailure> {
+        let mut pruned = 0;
+        for (step_ms, kept_ms) in [(MINUTE_MS, MINUTES_KEPT_MS), (HOUR_MS, HOURS_KEPT_MS)] {
+            loop {
+                let deleted = sqlx::query(
+                    "DELETE FROM rollups WHERE (scope, step_ms, start_ms) IN (SELECT scope, step_ms, start_ms FROM rollups \
+                     WHERE step_ms = $1 AND start_ms < $2 LIMIT $3)",
+                )
+                .bind(step_ms as i64)
+                .bind(i64::try_from(now_ms.saturating_sub(kept_ms)).unwrap_or(i64::MAX))
+                .bind(PRUNED_AT_ONCE as i64)
+                .execute(&mut *self.shared.writer.lock().await)
+                .await
+                .map_err(StoreFailure::database("removing old metrics"))?
+                .rows_affected();
+                pruned += deleted;
+                if deleted < PRUNED_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        Ok(pruned)
+    }
 }
+
+/// Rows of one transaction: others who write wait for milliseconds only.
+const PRUNED_AT_ONCE: u64 = 2_000;
 
 /// Rollups read for one answer: a week of minutes ten times over.
 const SOURCE_ROWS_MAX: u64 = 100_000;

@@ -231,6 +231,11 @@ fn migrations() -> Migrator {
             "jobs_by_state",
             include_str!("../../migrations/0040_jobs_by_state.sql"),
         ),
+        migration(
+            50,
+            "bounded_audit",
+            include_str!("../../migrations/0050_bounded_audit.sql"),
+        ),
     ])
 }
 
@@ -295,7 +300,9 @@ impl Shared {
     /// Journals an entry and shows it to readers.
     fn append(&self, entry: Entry) -> Result<u64, StoreFailure> {
         match self.journaled(&entry) {
-            Err(StoreFailure::DiskFull) if (self.options.relief.0)() => self.journaled(&entry),
+            Err(StoreFailure::DiskFull | StoreFailure::JournalStalled) if (self.options.relief.0)() => {
+                self.journaled(&entry)
+            }
             done => done,
         }
     }

@@ -5,7 +5,7 @@
 use sqlx::SqliteConnection;
 
 use super::{Shared, audit, begin, bulk::Bulk, commit, row, values};
-use crate::{Projected, StoreFailure, Take};
+use crate::{Projected, Put, StoreFailure, Take};
 
 const PAID: Bulk = Bulk {
     operation: "marking jobs paid",
@@ -27,6 +27,22 @@ const VALUES: Bulk = Bulk {
     columns: 3,
     after: " ON CONFLICT (space, key) DO UPDATE SET value = excluded.value",
 };
+
+pub(super) const REMOVED: Bulk = Bulk {
+    operation: "removing values",
+    before: "DELETE FROM kept_values WHERE (space, key) IN (VALUES ",
+    columns: 2,
+    after: ")",
+};
+
+pub(super) async fn write_values(writer: &mut SqliteConnection, puts: &[Put]) -> Result<(), StoreFailure> {
+    let written = VALUES.run(writer, puts, |row, put| {
+        row.text(put.space.clone())
+            .text(put.key.clone())
+            .blob(put.value.clone());
+    });
+    written.await.map(drop)
+}
 
 impl Shared {
     pub(super) async fn project(&self, block: &Projected) -> Result<(), StoreFailure> {
@@ -55,13 +71,7 @@ async fn write(writer: &mut SqliteConnection, block: &Projected) -> Result<(), S
                 .number(block.height);
         })
         .await?;
-    VALUES
-        .run(writer, &block.puts, |row, put| {
-            row.text(put.space.clone())
-                .text(put.key.clone())
-                .blob(put.value.clone());
-        })
-        .await?;
+    write_values(writer, &block.puts).await?;
     for take in &block.takes {
         take_one(writer, take).await?;
     }

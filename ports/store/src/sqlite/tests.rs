@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Functions, Jobs,
+    Functions, JobState, Jobs,
     samples::{accepted, account, finished, function_id},
 };
 
@@ -278,4 +278,38 @@ async fn removed_functions_go_together_with_their_rollups_and_no_other() {
         3,
         "those of the one that is left"
     );
+}
+
+/// Each state is told in its order, whatever is filed while a job is read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_is_read_while_it_is_filed_never_goes_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        filing_interval: Duration::ZERO,
+        ..Options::new(directory.path())
+    };
+    let store = Sqlite::open(options).await.expect("opened");
+    for number in 0..150 {
+        let job = accepted(number, function_id(1), account(1));
+        let id = job.id;
+        store.accept(job).await.expect("kept");
+        store.flush().await.expect("filed");
+        let reader = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let mut last = JobState::Queued;
+                while !last.is_final() {
+                    let state = store.job(id).await.expect("read").expect("there").state;
+                    assert!(state as u8 >= last as u8, "job {number}: {last:?}, then {state:?}");
+                    last = state;
+                }
+            }
+        });
+        store.set_state(id, JobState::Running, None).expect("kept");
+        store.flush().await.expect("filed");
+        let mut done = finished(number, function_id(1), account(1));
+        done.id = id;
+        store.finish(done).expect("kept");
+        reader.await.expect("in order");
+    }
 }

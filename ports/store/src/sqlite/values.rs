@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use sqlx::{Row, SqliteConnection};
 
-use super::Sqlite;
-use crate::{Page, StoreFailure, Values};
+use super::{Sqlite, begin, commit, project};
+use crate::{Page, Put, StoreFailure, Values};
 
 /// Removes a value and gives what it was.
 pub(super) async fn take(
@@ -82,5 +82,31 @@ impl Values for Sqlite {
         .map_err(StoreFailure::database("listing values"))?;
         let values = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         Ok(Page::cut(values, limit, |(key, _): &(String, Vec<u8>)| key.clone()))
+    }
+
+    async fn crowded_spaces(&self, prefix: &str, over: u64) -> Result<Vec<(String, u64)>, StoreFailure> {
+        let rows = sqlx::query(
+            "SELECT space, COUNT(*) FROM kept_values WHERE space >= $1 AND space < $2 GROUP BY space HAVING COUNT(*) > $3",
+        )
+        .bind(prefix)
+        .bind(format!("{prefix}\u{10ffff}"))
+        .bind(i64::try_from(over).unwrap_or(i64::MAX))
+        .fetch_all(&self.shared.readers)
+        .await
+        .map_err(StoreFailure::database("counting values"))?;
+        let counted = rows.iter().map(|row| (row.get(0), row.get::<i64, _>(1) as u64));
+        Ok(counted.collect())
+    }
+
+    async fn replace_values(&self, takes: &[(String, String)], puts: &[Put]) -> Result<(), StoreFailure> {
+        let mut writer = self.shared.writer.lock().await;
+        let mut transaction = begin(&mut writer).await?;
+        project::REMOVED
+            .run(&mut transaction, takes, |row, (space, key)| {
+                row.text(space.clone()).text(key.clone());
+            })
+            .await?;
+        project::write_values(&mut transaction, puts).await?;
+        commit(transaction).await
     }
 }

@@ -24,6 +24,10 @@ const INVITE_SHOWN: usize = 12;
 /// Twice what an offer's deposit usually is.
 const PROVIDER_GRANT: Credits = Credits(2_000_000);
 const INVITE_TTL_DEFAULT_S: u64 = 7 * 86_400;
+/// Of one account, not yet used nor expired.
+const OPEN_MAX: usize = 100;
+/// Read at once.
+const PAGE: u32 = 1_000;
 const TTL_MIN_S: u64 = 60;
 const TTL_MAX_S: u64 = 365 * 86_400;
 
@@ -138,7 +142,12 @@ pub(super) async fn take(accounts: &Accounts, code: Option<&str>) -> Answer<Opti
         }
         return refuse(Code::InviteRequired, "this network requires an invite to register");
     };
-    let bad = || refuse(Code::InviteBad, "the invite is unknown, used or expired");
+    let bad = || {
+        let refused = Refusal::new(Code::InviteBad, "the invite is unknown, used or expired");
+        Err(refused
+            .hint("ask for another one, made with `piecework invite`; for a computer, with `--role provider`")
+            .into())
+    };
     let Some(bytes) = accounts.ground.store.take_value(INVITES, code).await.map_err(store)? else {
         return bad();
     };
@@ -178,6 +187,49 @@ pub(super) async fn keep_promises(accounts: &Accounts, invite: &Invite, to: Acco
     Ok(())
 }
 
+/// Calls `each` with every invite that nobody has used.
+async fn for_each(accounts: &Accounts, mut each: impl FnMut(String, Invite)) -> Answer<()> {
+    let mut after = None::<String>;
+    loop {
+        let page = accounts.ground.store.list_values(INVITES, "", after.as_deref(), PAGE);
+        let page = page.await.map_err(store)?;
+        for (code, bytes) in page.items {
+            each(code, codecs::from_json(&bytes)?);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+async fn open_of(accounts: &Accounts, account: AccountId) -> Answer<usize> {
+    let (mut open, now_ms) = (0, now_ms());
+    for_each(accounts, |_, invite| {
+        open += usize::from(invite.inviter == account && invite.expires_at_ms > now_ms);
+    })
+    .await?;
+    Ok(open)
+}
+
+/// Those that have expired go. Gives their number.
+pub(super) async fn forget_expired(accounts: &Accounts, now_ms: u64) -> Answer<usize> {
+    let mut expired = Vec::new();
+    for_each(accounts, |code, invite| {
+        if invite.expires_at_ms <= now_ms {
+            expired.push((INVITES.to_owned(), code));
+        }
+    })
+    .await?;
+    accounts
+        .ground
+        .store
+        .replace_values(&expired, &[])
+        .await
+        .map_err(store)?;
+    Ok(expired.len())
+}
+
 /// `POST /invites`.
 pub(crate) async fn create(accounts: &Accounts, caller: &Caller, body: CreateInvite) -> Answer<InviteCreated> {
     let privileged = body
@@ -190,6 +242,12 @@ pub(crate) async fn create(accounts: &Accounts, caller: &Caller, body: CreateInv
     let seconds = body.expires_in_s.unwrap_or(INVITE_TTL_DEFAULT_S);
     if !(TTL_MIN_S..=TTL_MAX_S).contains(&seconds) {
         return refuse(Code::TokenBadExpiry, "the expiry must be between 60 s and a year");
+    }
+    if !caller.operator && open_of(accounts, caller.account).await? >= OPEN_MAX {
+        let message = format!("the account has {OPEN_MAX} invites that nobody has used");
+        return Err(Refusal::new(Code::InviteTooMany, message)
+            .hint("wait until some are used or expire")
+            .into());
     }
     // A provider's offer needs a deposit before it has earned anything.
     let becomes_provider = body.roles.contains(&Role::Provider);

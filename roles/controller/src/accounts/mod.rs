@@ -11,6 +11,7 @@ pub(crate) mod rates;
 mod tests;
 pub(crate) mod throttle;
 pub(crate) mod transfers;
+pub(crate) mod upkeep;
 
 pub(crate) use members::*;
 

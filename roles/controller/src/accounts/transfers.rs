@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use piecework_api::{errors::Refusal, ledger::TransferView};
 use piecework_ledger::{Action, SignedTransaction, Transfer};
 use piecework_model::{AccountId, Code, Credits, Digest};
-use piecework_store::Idempotency;
+use piecework_store::{Idempotency, Put};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Accounts, Sent, moved, on_ledger, own_key, send_kept};
 use crate::{
-    Answer, codecs,
+    Answer,
+    clock::now_ms,
+    codecs,
     failure::{failed, refuse, store, submit},
 };
 
@@ -30,6 +32,17 @@ pub(crate) const MEMOS: &str = "memo";
 const SENDING_MAX: usize = 1_024;
 /// Of one account.
 const SENDING_OF_ACCOUNT_MAX: usize = 32;
+
+/// How the spaces of transfers with keys begin, one for each account.
+const KEYS: &str = "transfer/";
+/// How long a key is remembered after its transfer was final.
+const KEYS_KEPT_MS: u64 = 7 * 86_400_000;
+/// Where nobody could say what became of the transfer.
+const UNANSWERED_KEPT_MS: u64 = 60 * 86_400_000;
+/// Of one account: more than a day of transfers at the rate that an account may make changes. The oldest go first.
+const KEYS_MAX: usize = 100_000;
+/// Read and removed at once.
+const PAGE: u32 = 1_000;
 
 /// What is to be moved.
 #[derive(Clone, Debug)]
@@ -49,6 +62,9 @@ struct Kept {
     /// In hex, from before it was sent.
     #[serde(default)]
     signed: Option<String>,
+    /// When this was written; 0 in what was written before it was noted.
+    #[serde(default)]
+    at_ms: u64,
 }
 
 /// Where it is remembered.
@@ -113,7 +129,7 @@ impl Sending {
 pub(crate) async fn once(accounts: &Arc<Accounts>, order: Order, key: Idempotency) -> Answer<TransferView> {
     let within = accounts.ground.tuning.transfer_within;
     let keeper = Keeper {
-        space: format!("transfer/{}", order.from),
+        space: format!("{KEYS}{}", order.from),
         key: key.key,
         request: key.request,
     };
@@ -243,6 +259,60 @@ async fn earlier(accounts: &Accounts, keeper: &Keeper) -> Answer<TransferView> {
     }
 }
 
+/// Forgets keys whose time is over. Gives their number.
+pub(super) async fn forget_old(accounts: &Accounts, now_ms: u64) -> Answer<usize> {
+    let mut forgotten = 0;
+    let spaces = accounts.ground.store.crowded_spaces(KEYS, 0).await.map_err(store)?;
+    for (space, _) in spaces {
+        let mut kept: Vec<(u64, String)> = Vec::new();
+        let mut after = None::<String>;
+        loop {
+            let page = accounts.ground.store.list_values(&space, "", after.as_deref(), PAGE);
+            let page = page.await.map_err(store)?;
+            let old = sort_out(&space, page.items, now_ms, &mut kept)?;
+            let replaced = accounts.ground.store.replace_values(&old.0, &old.1);
+            replaced.await.map_err(store)?;
+            forgotten += old.0.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        kept.sort_unstable();
+        kept.truncate(kept.len().saturating_sub(KEYS_MAX));
+        for oldest in kept.chunks(PAGE as usize) {
+            let takes: Vec<_> = oldest.iter().map(|(_, key)| (space.clone(), key.clone())).collect();
+            accounts.ground.store.replace_values(&takes, &[]).await.map_err(store)?;
+            forgotten += takes.len();
+        }
+    }
+    Ok(forgotten)
+}
+
+/// Those that are to go, and those to which their time is added; of the rest, what was answered is noted in `kept`.
+fn sort_out(
+    space: &str,
+    page: Vec<(String, Vec<u8>)>,
+    now_ms: u64,
+    kept: &mut Vec<(u64, String)>,
+) -> Answer<(Vec<(String, String)>, Vec<Put>)> {
+    let (mut takes, mut puts) = (Vec::new(), Vec::new());
+    for (key, bytes) in page {
+        let mut known: Kept = codecs::from_json(&bytes)?;
+        let is_answered = known.answer.is_some();
+        let kept_ms = if is_answered { KEYS_KEPT_MS } else { UNANSWERED_KEPT_MS };
+        if known.at_ms == 0 {
+            known.at_ms = now_ms;
+            puts.push(codecs::json(space, &key, &known)?);
+        } else if known.at_ms.saturating_add(kept_ms) < now_ms {
+            takes.push((space.to_owned(), key));
+        } else if is_answered {
+            kept.push((known.at_ms, key));
+        }
+    }
+    Ok((takes, puts))
+}
+
 fn conflict<T>() -> Answer<T> {
     refuse(
         Code::IdempotencyConflict,
@@ -266,6 +336,7 @@ impl Keeper {
             request: self.request,
             answer,
             signed,
+            at_ms: now_ms(),
         };
         codecs::put_json(&accounts.ground, &self.space, &self.key, &kept).await?;
         Ok(kept)

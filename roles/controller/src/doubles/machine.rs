@@ -34,7 +34,9 @@ use super::{
     world::{CONTROLLER, PROVIDER, account, genesis, key, offer},
 };
 use crate::{
-    Controller, MachineClock, Options, Tuning, http,
+    Controller, MachineClock, Options, Tuning,
+    accounts::Accounts,
+    http,
     providers::{seen::Membership, standings},
     triggers,
 };
@@ -184,6 +186,10 @@ impl Machine {
             parts,
             token,
         }
+    }
+
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.running.controller.accounts
     }
 
     pub(crate) fn provider(&self, name: &str) -> &Arc<Double> {

@@ -231,6 +231,27 @@ impl Values for Memory {
             next: None,
         })
     }
+
+    async fn crowded_spaces(&self, prefix: &str, over: u64) -> Stored<Vec<(String, u64)>> {
+        let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+        for (space, _) in self.values.lock().keys().filter(|(space, _)| space.starts_with(prefix)) {
+            *counted.entry(space.clone()).or_default() += 1;
+        }
+        counted.retain(|_, count| *count > over);
+        Ok(counted.into_iter().collect())
+    }
+
+    async fn replace_values(&self, takes: &[(String, String)], puts: &[Put]) -> Stored<()> {
+        self.check()?;
+        let mut values = self.values.lock();
+        for (space, key) in takes {
+            values.remove(&place(space, key));
+        }
+        for put in puts {
+            values.insert(place(&put.space, &put.key), put.value.clone());
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -253,6 +274,10 @@ impl Audit for Memory {
 
     async fn audit(&self, _: &AuditFilter) -> Stored<Page<AuditEntry, u64>> {
         Self::none("record")
+    }
+
+    async fn prune_audit(&self, _: u64, _: u64) -> Stored<u64> {
+        Ok(0)
     }
 }
 
@@ -315,6 +340,10 @@ impl Metrics for Memory {
     async fn points(&self, _: MetricScope, _: u64, _: u64, _: u64) -> Stored<Vec<Point>> {
         self.check()?;
         Ok(Vec::new())
+    }
+
+    async fn prune_points(&self, _: u64) -> Stored<u64> {
+        Ok(0)
     }
 }
 

@@ -11,7 +11,7 @@ use piecework_store::{Function, Policy, Quarantine, Version};
 
 use crate::{
     Answer,
-    accounts::{auth::Caller, rates},
+    accounts::{self, auth::Caller, rates},
     clock::now_ms,
     failure::{failed, refuse, store},
     functions::{Functions, fallback, placement, traffic::Split},
@@ -449,6 +449,9 @@ pub(crate) async fn prune(functions: Arc<Functions>) {
             Ok(0) => {}
             Ok(jobs) => tracing::info!(jobs, "old jobs pruned"),
             Err(error) => tracing::warn!(%error, "old jobs were not pruned"),
+        }
+        if let Err(refusal) = accounts::upkeep::round(&functions.accounts, now_ms()).await {
+            tracing::warn!(%refusal, "old records of accounts were not dropped");
         }
         tokio::select! {
             () = functions.ground.shutdown.cancelled() => return,

@@ -46,6 +46,30 @@ pub(super) fn preflight(cors: &Cors, asked: &HeaderMap) -> (StatusCode, HeaderMa
     (StatusCode::NO_CONTENT, answer)
 }
 
+/// The answer to a preflight where there is no function, or a private one: a browser sends it without a token, so both get the
+/// same. Any page may then send its call, with a token or without, and reads an answer only where the function's own settings
+/// let it.
+pub(super) fn anyones_preflight(asked: &HeaderMap) -> (StatusCode, HeaderMap) {
+    let mut answer = HeaderMap::new();
+    answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    for (wanted, allowed) in [
+        (
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+        ),
+        (
+            header::ACCESS_CONTROL_REQUEST_HEADERS,
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+        ),
+    ] {
+        let wanted = asked.get(wanted).filter(|wanted| wanted.len() <= ASKED_LENGTH_MAX);
+        if let Some(wanted) = wanted {
+            answer.insert(allowed, wanted.clone());
+        }
+    }
+    (StatusCode::NO_CONTENT, answer)
+}
+
 /// Says on an answer whose pages may read it. What the function says of it itself gives way.
 pub(super) fn permit(cors: &Cors, asked: &HeaderMap, answer: &mut HeaderMap) {
     for name in [

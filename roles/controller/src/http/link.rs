@@ -3,52 +3,52 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Extension,
-    extract::{
-        ConnectInfo, State,
-        ws::{Message, WebSocket, WebSocketUpgrade},
-    },
-    response::Response,
+    body::Body,
+    extract::{ConnectInfo, FromRequestParts as _, Request, State, ws::WebSocketUpgrade},
+    response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
-use futures::{SinkExt as _, StreamExt as _, future};
-use piecework_queue::link::{PACKET_BYTES_MAX, READ_BYTES, Wire};
-use piecework_serve::Guest;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use piecework_queue::link::{accept_key, accepted};
+use piecework_serve::{Guest, Upgrade};
 
 use super::Shared;
 use crate::providers::hub::{self, Visitor};
 
-pub(super) async fn upgrade(
-    State(controller): Shared,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
-    guest: Option<Extension<Guest>>,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    let tasks = controller.ground.tasks.clone();
-    let address = address.map(|Extension(ConnectInfo(address))| address.ip());
-    let guest = guest.map(|Extension(guest)| guest);
-    upgrade
-        .read_buffer_size(READ_BYTES)
-        .max_message_size(PACKET_BYTES_MAX)
-        .max_frame_size(PACKET_BYTES_MAX)
-        .on_upgrade(move |socket| {
-            let visitor = Visitor { address, guest };
-            tasks.track_future(hub::serve(controller.providers.clone(), wire(socket), visitor))
-        })
+/// Not by the framework's own WebSocket: its buffers cannot be kept small for those who have proved no key.
+pub(super) async fn upgrade(State(controller): Shared, request: Request) -> Response {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = Upgrade::of(&parts.extensions);
+    if let Err(refused) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        return refused.into_response();
+    }
+    let (Some(upgrade), Some(answer)) = (upgrade, switching(&parts.headers)) else {
+        return StatusCode::UPGRADE_REQUIRED.into_response();
+    };
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let visitor = Visitor {
+        address: address.map(|ConnectInfo(address)| address.ip()),
+        guest: parts.extensions.get::<Guest>().cloned(),
+    };
+    let providers = controller.providers.clone();
+    controller.ground.tasks.spawn(async move {
+        // A client that has gone before it was answered was never here.
+        if let Ok(connection) = upgrade.connection().await {
+            hub::serve(providers, accepted(connection).await, visitor).await;
+        }
+    });
+    answer
 }
 
-fn wire(socket: WebSocket) -> Wire {
-    let (outgoing, incoming) = socket.split();
-    let incoming = incoming.filter_map(|message| {
-        future::ready(match message {
-            Ok(Message::Binary(bytes)) => Some(Ok(bytes)),
-            Ok(Message::Text(_)) => Some(Err("a text where bytes were expected".to_owned())),
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => None,
-            Err(error) => Some(Err(error.to_string())),
-        })
-    });
-    let outgoing = outgoing
-        .sink_map_err(|error| error.to_string())
-        .with(|bytes: Bytes| future::ok::<_, String>(Message::Binary(bytes)));
-    Wire::new(incoming, outgoing)
+/// RFC 6455, 4.2.2; `None` where the client sent no key.
+fn switching(headers: &HeaderMap) -> Option<Response> {
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let accept = HeaderValue::try_from(accept_key(key.as_bytes())).expect("base64 is a header's value");
+    answer.headers_mut().extend([
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ]);
+    Some(answer)
 }

@@ -40,6 +40,9 @@ use crate::{
 /// An event as JSON: a body as base64 with all headers fits. A text of control characters grows sixfold, and would be more
 /// than a link carries.
 const EVENT_BYTES_MAX: usize = 24 << 20;
+/// Twice what servers and proxies usually take as a whole URL.
+const QUERY_BYTES_MAX: usize = 16 << 10;
+const PARAMETERS_MAX: usize = 1_000;
 
 /// At the platform's own origin.
 pub(super) async fn call(State(controller): Shared, anyone: Anyone, mut request: Request) -> HttpResult<Response> {
@@ -101,16 +104,22 @@ async fn respond(
     };
     let live = functions::named(&controller.functions, &owner_name, &function_name).await;
     let live = match live {
-        Ok(live) => live,
-        Err(refused) if refused.code == Code::FunctionNotFound => return Err(unknown(anyone, missing())),
+        Ok(live) => Some(live).filter(|live| is_visible(anyone, live)),
+        Err(refused) if refused.code == Code::FunctionNotFound => None,
         Err(other) => return Err(other.into()),
+    };
+    let is_preflight = cors::is_preflight(request.method(), request.headers());
+    let Some(live) = live else {
+        return match is_preflight {
+            true => Ok(cors::anyones_preflight(request.headers()).into_response()),
+            false => Err(unknown(anyone, missing())),
+        };
     };
     let cors = live.function.policy.cors.clone();
     let Some(cors) = cors else {
         return run(controller, anyone, (target, live), request).await;
     };
-    if cors::is_preflight(request.method(), request.headers()) {
-        // A browser sends it without a token, and it says no more than the answer to the call would.
+    if is_preflight {
         rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
         return Ok(cors::preflight(&cors, request.headers()).into_response());
     }
@@ -120,6 +129,17 @@ async fn respond(
     Ok(response)
 }
 
+/// Whether the function is there for whoever asks. One that is not is answered as if it did not exist, its settings for pages of
+/// other sites included.
+fn is_visible(anyone: &Anyone, live: &Live) -> bool {
+    let is_owner = anyone
+        .0
+        .as_ref()
+        .is_some_and(|caller| caller.account == live.function.owner);
+    live.function.public || is_owner
+}
+
+/// Of a function that is there for this caller.
 async fn run(
     controller: &Arc<Controller>,
     anyone: &Anyone,
@@ -127,16 +147,13 @@ async fn run(
     request: Request,
 ) -> HttpResult<Response> {
     let (parts, body) = request.into_parts();
-    let missing = || missing(&target);
-    if !live.function.public {
-        match &anyone.0 {
-            Some(caller) if caller.account == live.function.owner => caller.needs(Scope::Invoke)?,
-            _ => return Err(unknown(anyone, missing())),
-        }
+    if let (false, Some(caller)) = (live.function.public, &anyone.0) {
+        caller.needs(Scope::Invoke)?;
     }
     if anyone.0.is_none() {
         rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
+    check_query(parts.uri.query().unwrap_or_default())?;
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let is_head = parts.method == Method::HEAD;
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;
@@ -232,6 +249,19 @@ async fn event_of(at: At, parts: Parts, body: Taken) -> HttpResult<(Bytes, Taken
     }
 }
 
+/// A query is in an event three times, and each parameter is a text of its own in the guest: it costs a hundred times what its
+/// bytes say.
+fn check_query(query: &str) -> HttpResult<()> {
+    let parameters = query.bytes().filter(|byte| *byte == b'&').count() + 1;
+    if query.len() <= QUERY_BYTES_MAX && parameters <= PARAMETERS_MAX {
+        return Ok(());
+    }
+    let message = format!("the query has more than {QUERY_BYTES_MAX} bytes or {PARAMETERS_MAX} parameters");
+    let mut refused = refusal(Code::BodyTooLarge, message);
+    refused.hint = Some("send what is larger as the request's body".into());
+    Err(refused.into())
+}
+
 /// Whoever has no token is told to bring one, whether the function exists or not.
 fn unknown(anyone: &Anyone, missing: Box<Refusal>) -> HttpError {
     match anyone.0 {
@@ -324,6 +354,17 @@ mod tests {
             Ok::<_, std::io::Error>(Bytes::from(part))
         });
         Body::from_stream(stream::iter(parts))
+    }
+
+    #[test]
+    fn a_query_has_a_bounded_length_and_number_of_parameters() {
+        let refused = |query: &str| check_query(query).expect_err("too much").0.code;
+        check_query("").expect("none");
+        check_query(&"x".repeat(QUERY_BYTES_MAX)).expect("one long one");
+        assert_eq!(refused(&"x".repeat(QUERY_BYTES_MAX + 1)), Code::BodyTooLarge);
+        let many = |count: usize| vec!["a=1"; count].join("&");
+        check_query(&many(PARAMETERS_MAX)).expect("as many as that");
+        assert_eq!(refused(&many(PARAMETERS_MAX + 1)), Code::BodyTooLarge);
     }
 
     #[tokio::test]

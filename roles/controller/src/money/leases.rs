@@ -341,6 +341,25 @@ pub(crate) async fn load_once(money: &Money, developer: AccountId) -> Answer<()>
     Ok(())
 }
 
+/// The books of all developers whose lease is remembered: what providers have earned is counted over them.
+pub(crate) async fn load_all(money: Arc<Money>) {
+    let developers = match codecs::with_leases(&money.ground).await {
+        Ok(developers) => developers,
+        Err(refusal) => {
+            tracing::warn!(%refusal, "the leases of earlier runs could not be read; each is with its developer's next call");
+            return;
+        }
+    };
+    for developer in developers {
+        if money.ground.shutdown.is_cancelled() {
+            return;
+        }
+        if let Err(refusal) = load_once(&money, developer).await {
+            tracing::warn!(%developer, %refusal, "a lease of an earlier run could not be read; it is with the developer's next call");
+        }
+    }
+}
+
 /// The developer's book from the ledger, if there is an open lease.
 async fn load(money: &Money, developer: AccountId) -> Answer<Option<Arc<Book>>> {
     let Some(id) = codecs::remembered_lease(&money.ground, developer).await? else {

@@ -5,6 +5,7 @@
 
 pub(crate) mod aside;
 pub(crate) mod closing;
+mod condense;
 pub(crate) mod disputes;
 pub(crate) mod follow;
 pub(crate) mod lane;
@@ -57,9 +58,11 @@ impl Money {
         let tasks = &self.ground.tasks;
         tasks.spawn_on(follow::run(self.clone()), background);
         tasks.spawn_on(settle::run(self.clone()), background);
+        tasks.spawn_on(leases::load_all(self.clone()), background);
         tasks.spawn_on(disputes::run(self.clone()), background);
         tasks.spawn_on(closing::run(self.clone()), background);
         tasks.spawn_on(aside::run(self.clone()), background);
+        tasks.spawn_on(condense::run(self.clone()), background);
         tasks.spawn_on(withheld::run(self.clone()), background);
         Ok(())
     }

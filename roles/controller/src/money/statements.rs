@@ -22,8 +22,11 @@ pub(crate) struct Line {
     pub(crate) transaction: piecework_model::Digest,
 }
 
+/// How the spaces of all statements begin.
+pub(super) const STATEMENTS: &str = "statement/";
+
 pub(crate) fn statement_space(account: AccountId) -> String {
-    format!("statement/{account}")
+    format!("{STATEMENTS}{account}")
 }
 
 /// The lines of the transaction at `index` of the block. Their keys say their place, so that writing them again changes

@@ -19,7 +19,7 @@ pub(crate) fn with_owner(mut order: Order) -> Order {
 }
 
 /// Where only the function is known, it shares a process with no other.
-pub(super) fn owner_of(work: &Work) -> AccountId {
+pub(crate) fn owner_of(work: &Work) -> AccountId {
     work.owner.unwrap_or_else(|| {
         let function = work.function.0;
         let mut bytes = [0; 20];

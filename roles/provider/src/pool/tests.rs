@@ -124,7 +124,8 @@ impl World {
             egress: Default::default(),
             backend: BackendName::Wasm,
         };
-        self.pools.take(&self.backend, &Arc::new(work)).await
+        let taken = self.pools.take(&self.backend, &Arc::new(work)).await;
+        taken.map_err(|not_taken| not_taken.error)
     }
 
     async fn ends(&self, lease: Lease) {

@@ -40,7 +40,7 @@ impl Audit {
             ]
         });
         let header = ["AT", "WHO", "DID", "TO", "OF", "DETAIL"];
-        show::table(header, rows.collect(), "no changes yet")?;
+        show::fitted(header, rows.collect(), "no changes yet", &["OF"])?;
         super::more(list.next.as_deref());
         Ok(())
     }

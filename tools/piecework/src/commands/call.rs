@@ -91,7 +91,8 @@ impl Call {
             return Ok(());
         }
         print_logs(client, job).await;
-        match client.job(job, None).await {
+        // The answer's last byte comes before the receipt.
+        match client.job(job, Some(JOB_ENDS_WITHIN)).await {
             Ok(view) => {
                 let (took, price) = (show::ms(view.duration_ms), show::ucr(view.price_ucr));
                 eprintln!("{job} {} {took} {price}", show::start(view.cold));

@@ -44,7 +44,8 @@ impl Offers {
             "UCR/MIB OUT",
             "UNTIL BLOCK",
         ];
-        show::table(header, rows.collect(), "no offers")?;
+        let dispensable = ["UNTIL BLOCK", "SANDBOXES", "MACHINE", "REGION"];
+        show::fitted(header, rows.collect(), "no offers", &dispensable)?;
         super::more(list.next.as_deref());
         Ok(())
     }

@@ -151,6 +151,10 @@ impl Provide {
         if settings.controllers.is_empty() {
             return Err(Failure::usage("no controller given; add --controller URL"));
         }
+        let invite = match self.invite {
+            Some(invite) => Some(invite),
+            None => compose::invite::kept(&directory).map_err(Failure::Local)?,
+        };
         let provision = Provision {
             directory,
             ledger: self.ledger,
@@ -162,7 +166,7 @@ impl Provide {
             controllers: settings.controllers,
             owner: owners_word(self.mine, self.owner_key.as_deref())?,
             free_for_owner: settings.owner.free,
-            invite: self.invite,
+            invite,
             settings: shown,
             board: Arc::new(move |status: &AgentStatus| board.show(status)),
         };

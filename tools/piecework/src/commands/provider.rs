@@ -105,10 +105,13 @@ impl Own {
     }
 
     async fn must(&self, word: Word) -> Result<AgentStatus, Failure> {
-        self.ask(word).await?.ok_or_else(|| Failure::NoConnection {
-            url: String::new(),
-            reason: "no provider runs on this computer; start one with `piecework provide`".into(),
-        })
+        match self.ask(word).await? {
+            Some(status) => Ok(status),
+            None => Err(Failure::NoConnection {
+                url: String::new(),
+                reason: session::none_but_up()?.into(),
+            }),
+        }
     }
 }
 

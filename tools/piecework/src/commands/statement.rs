@@ -35,7 +35,8 @@ impl Statement {
             return show::json(&list);
         }
         if !self.csv {
-            show::table(HEADER, list.items.iter().map(row).collect(), "no movements")?;
+            let rows = list.items.iter().map(row).collect();
+            show::fitted(HEADER, rows, "no movements", &["BLOCK", "FOR", "JOBS", "WITH"])?;
             super::more(list.next.as_deref());
             return Ok(());
         }

@@ -1,7 +1,10 @@
 //! `piecework triggers`: what calls functions by itself.
 
 use clap::Subcommand;
-use piecework_api::triggers::{Missed, Schedule, SetTrigger, TriggerView};
+use piecework_api::{
+    Client,
+    triggers::{Missed, Schedule, SetTrigger, TriggerView},
+};
 
 use super::forward;
 use crate::{failure::Failure, session, show};
@@ -43,6 +46,20 @@ enum Action {
         paused: bool,
     },
     Forward(Box<forward::Forward>),
+    /// Start nothing until the trigger is resumed; its schedule stays
+    Pause {
+        /// Name or id of the function
+        function: String,
+        /// Name of the trigger
+        name: String,
+    },
+    /// Go on with a paused trigger
+    Resume {
+        /// Name or id of the function
+        function: String,
+        /// Name of the trigger
+        name: String,
+    },
     /// Remove a trigger; jobs that it has started continue
     Remove {
         /// Name or id of the function
@@ -96,6 +113,8 @@ impl Triggers {
                     false => table(&[view]),
                 }
             }
+            Action::Pause { function, name } => pause(&client, (&function, &name), true, json).await,
+            Action::Resume { function, name } => pause(&client, (&function, &name), false, json).await,
             Action::Remove { function, name } => {
                 client.remove_trigger(&function, &name).await?;
                 match json {
@@ -104,6 +123,27 @@ impl Triggers {
                 }
             }
         }
+    }
+}
+
+/// Sets the trigger as it is, but paused or not.
+async fn pause(client: &Client, (function, name): (&str, &str), paused: bool, json: bool) -> Result<(), Failure> {
+    let list = client.triggers(Some(function)).await?;
+    let found = list.items.into_iter().find(|view| view.name == name);
+    let known = found.ok_or_else(|| {
+        Failure::usage(format!(
+            "{function} has no trigger `{name}`\n  `piecework triggers list {function}` lists those that it has"
+        ))
+    })?;
+    let body = SetTrigger {
+        schedule: known.schedule,
+        input: known.input,
+        paused,
+    };
+    let view = client.set_trigger(function, name, &body).await?;
+    match json {
+        true => show::json(&view),
+        false => table(&[view]),
     }
 }
 
@@ -129,9 +169,10 @@ fn table(views: &[TriggerView]) -> Result<(), Failure> {
             ),
         ]
     });
-    show::table(
+    show::fitted(
         ["FUNCTION", "TRIGGER", "SCHEDULE", "TIME ZONE", "NEXT", "LAST JOB"],
         rows.collect(),
         "no triggers; add one with `piecework triggers set FUNCTION NAME --cron \"*/5 * * * *\"`",
+        &["LAST JOB", "TIME ZONE", "SCHEDULE"],
     )
 }

@@ -19,7 +19,7 @@ use super::{
     collecting::{Caution, Collecting, by_peers},
     control, cores, disk,
     files::{load_or_create_key, lock, make_private},
-    first, formats,
+    first, formats, invite,
     provider::{Seat, Terms, start_provider},
 };
 
@@ -122,9 +122,15 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         &shutdown,
     )
     .await?;
-    let invite = provision.invite.as_deref();
-    agent::publish((&client, invite), &key, network, (&provider, disk_bytes)).await?;
+    agent::publish(
+        (&client, provision.invite.as_deref()),
+        &key,
+        network,
+        (&provider, disk_bytes),
+    )
+    .await?;
     say("the offer is on the ledger");
+    invite::forget(directory);
     if provision.terms.rules.when_idle {
         cores::come_later().context("cannot lower the priority")?;
     }

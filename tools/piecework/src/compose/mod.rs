@@ -13,6 +13,7 @@ mod files;
 mod first;
 mod formats;
 mod interpreters;
+pub mod invite;
 mod ledger;
 mod listen;
 mod machine;

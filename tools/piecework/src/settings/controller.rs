@@ -120,6 +120,7 @@ impl ControllerSettings {
 
 impl Settings for ControllerSettings {
     const FILE: &'static str = "controller.toml";
+    const WITHOUT_A_FILE: &'static str = "create it with `piecework controller init`";
 
     fn check(&self) -> Result<(), Failure> {
         within("heartbeat_ms", self.heartbeat_ms, HEARTBEAT_MS.0, HEARTBEAT_MS.1)?;

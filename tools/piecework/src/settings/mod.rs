@@ -24,6 +24,8 @@ use crate::failure::Failure;
 pub trait Settings: Serialize + DeserializeOwned {
     /// Their file in the role's directory.
     const FILE: &'static str;
+    /// What to do where there is none.
+    const WITHOUT_A_FILE: &'static str;
 
     /// What the types alone cannot say; checked before anything starts.
     fn check(&self) -> Result<(), Failure>;
@@ -38,8 +40,9 @@ pub fn path<S: Settings>(directory: &Path, named: Option<&Path>) -> PathBuf {
 pub fn read<S: Settings>(path: &Path) -> Result<S, Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!(
-            "cannot read {}: {error}\n  create it with the role's `init` command",
-            path.display()
+            "cannot read {}: {error}\n  {}",
+            path.display(),
+            S::WITHOUT_A_FILE
         ))
     })?;
     parse(&text).map_err(|failure| Failure::usage(format!("{}: {failure}", path.display())))

@@ -131,6 +131,7 @@ const CONNECTIONS_MAX: u64 = 65_536;
 
 impl Settings for PeerSettings {
     const FILE: &'static str = "peer.toml";
+    const WITHOUT_A_FILE: &'static str = "create it with `piecework peer init`";
 
     fn check(&self) -> Result<(), Failure> {
         within("heartbeat_ms", self.heartbeat_ms, HEARTBEAT_MS.0, HEARTBEAT_MS.1)?;

@@ -71,6 +71,8 @@ const SLOTS_MAX: u64 = 10_000;
 
 impl Settings for ProviderSettings {
     const FILE: &'static str = "provider.toml";
+    const WITHOUT_A_FILE: &'static str =
+        "no file is needed; to begin one, save what `piecework provide config show` prints there";
 
     fn check(&self) -> Result<(), Failure> {
         let least_one =

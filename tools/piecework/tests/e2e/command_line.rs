@@ -537,3 +537,88 @@ async fn the_ledger_and_the_market_are_shown() {
         Code::BlockNotFound.as_str(),
     );
 }
+
+#[tokio::test]
+async fn a_trigger_is_paused_and_resumed_as_it_is() {
+    let home = Home::new();
+    home.machine
+        .deploy("f", "javascript", "export default (event) => event;\n")
+        .await;
+    let set = [
+        "triggers",
+        "set",
+        "f",
+        "early",
+        "--cron",
+        "30 6 * * MON-FRI",
+        "--time-zone",
+        "Europe/Berlin",
+        "--input",
+        "[1]",
+    ];
+    home.ok(&set);
+    let trigger = |arguments: &[&str]| -> Value { serde_json::from_str(&home.ok(arguments)).expect("JSON") };
+    let paused = trigger(&["triggers", "pause", "f", "early", "--json"]);
+    assert_eq!(paused["paused"], true);
+    let resumed = trigger(&["triggers", "resume", "f", "early", "--json"]);
+    assert_eq!(resumed["paused"], false);
+    for view in [paused, resumed] {
+        assert_eq!(view["schedule"]["cron"], "30 6 * * MON-FRI");
+        assert_eq!(view["schedule"]["time_zone"], "Europe/Berlin");
+        assert_eq!(view["input"], serde_json::json!([1]));
+    }
+    ended(&home.run(&["triggers", "pause", "f", "late"]), 2, "triggers list f");
+}
+
+#[tokio::test]
+async fn commands_for_this_computers_provider_say_that_it_is_inside_up() {
+    let home = Home::new();
+    for action in ["why-idle", "limits", "pause"] {
+        ended(
+            &home.run(&["provider", action]),
+            4,
+            "the provider inside `piecework up`",
+        );
+    }
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let nothing = |arguments: &[&str]| command(elsewhere.path()).args(arguments).output().expect("it runs");
+    ended(
+        &nothing(&["provider", "limits"]),
+        4,
+        "start one with `piecework provide`",
+    );
+    ended(&nothing(&["jobs"]), 4, "PIECEWORK_TOKEN=$(cat DIR/token)");
+    ended(&nothing(&["provide", "config", "check"]), 2, "no file is needed");
+}
+
+#[tokio::test]
+async fn a_wrong_invite_is_refused_with_its_code_and_what_to_do() {
+    let home = Home::new();
+    let away = tempfile::tempdir().expect("a folder");
+    let refused = command(away.path())
+        .args([
+            "provide",
+            "--controller",
+            &home.machine.url,
+            "--invite",
+            "inv_wrong",
+            "--name",
+            "desk",
+        ])
+        .output()
+        .expect("it runs");
+    ended(&refused, 2, "invite.bad: ");
+    ended(&refused, 2, "--role provider");
+}
+
+#[tokio::test]
+async fn the_price_of_a_streamed_answer_is_shown() {
+    let home = Home::new();
+    let streams = "export default function* () { yield 'one'; yield 'two'; }\n";
+    home.machine.deploy("s", "javascript", streams).await;
+    let output = home.run(&["call", "s"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(output.stdout, b"onetwo");
+    let told = said(&output);
+    assert!(told.contains(" ucr") && !told.contains(" 0 ucr"), "{told}");
+}

@@ -1,7 +1,7 @@
 //! Users, tokens, values, sealing.
 
 use super::samples::{self, unique};
-use piecework_store::{Roles, Store, StoreFailure, Token};
+use piecework_store::{Put, Roles, Store, StoreFailure, Token};
 
 pub(super) async fn users_are_unique_by_name_and_account(store: &dyn Store) {
     let user = samples::user(unique());
@@ -124,6 +124,37 @@ pub(super) async fn values_are_taken_once(store: &dyn Store) {
     );
     assert_eq!(store.take_value(&space, "b/1").await.expect("asked"), None);
     assert_eq!(store.value(&space, "b/1").await.expect("read"), None);
+}
+
+pub(super) async fn values_are_replaced_together_and_crowded_spaces_are_found(store: &dyn Store) {
+    let prefix = format!("crowd-{}/", unique());
+    let (crowded, roomy) = (format!("{prefix}a"), format!("{prefix}b"));
+    for key in ["1", "2", "3"] {
+        store.put_value(&crowded, key, b"old").await.expect("put");
+    }
+    store.put_value(&roomy, "1", b"old").await.expect("put");
+    assert_eq!(
+        store.crowded_spaces(&prefix, 1).await.expect("counted"),
+        [(crowded.clone(), 3)]
+    );
+    assert_eq!(store.crowded_spaces(&prefix, 0).await.expect("counted").len(), 2);
+    let takes: Vec<(String, String)> = ["1", "2", "9"].map(|key| (crowded.clone(), key.to_owned())).into();
+    // What is taken and put is put.
+    let put = Put {
+        space: crowded.clone(),
+        key: "2".to_owned(),
+        value: b"new".to_vec(),
+    };
+    store.replace_values(&takes, &[put]).await.expect("replaced");
+    let left = store.list_values(&crowded, "", None, 10).await.expect("listed").items;
+    assert_eq!(
+        left,
+        [("2".to_owned(), b"new".to_vec()), ("3".to_owned(), b"old".to_vec())]
+    );
+    assert_eq!(
+        store.value(&roomy, "1").await.expect("read").as_deref(),
+        Some(&b"old"[..])
+    );
 }
 
 pub(super) async fn sealed_bytes_open_only_in_their_context(store: &dyn Store) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use piecework_model::FunctionId;
 
 use super::samples::{self, unique};
-use piecework_store::{Job, JobState, MetricScope, Point, Store};
+use piecework_store::{HOURS_KEPT_MS, Job, JobState, MINUTES_KEPT_MS, MetricScope, Point, Store};
 
 const STATES: [JobState; 5] = [
     JobState::Succeeded,
@@ -147,4 +147,36 @@ pub(super) async fn each_version_has_its_own_rollups(store: &dyn Store) {
         store.points(scope, 0, i64::MAX as u64, 86_400_000).await.expect("read"),
         []
     );
+}
+
+/// To be run last: it takes the minutes of everybody's jobs.
+pub(super) async fn minutes_go_after_a_month_and_days_stay(store: &dyn Store) {
+    let function = samples::function_id(unique());
+    let jobs = irregular(function, 40);
+    for job in &jobs {
+        store.finish(job.clone()).expect("kept");
+    }
+    store.flush().await.expect("filed");
+    let points = async |step_ms| {
+        let points = store.points(MetricScope::Function(function), 0, i64::MAX as u64, step_ms);
+        points.await.expect("read")
+    };
+    let minutes = points(60_000).await;
+    store
+        .prune_points(samples::START_MS + MINUTES_KEPT_MS)
+        .await
+        .expect("pruned");
+    assert_eq!(points(60_000).await, minutes, "they are not that old");
+    let pruned = store
+        .prune_points(samples::START_MS + 4 * 86_400_000 + MINUTES_KEPT_MS)
+        .await;
+    assert!(pruned.expect("pruned") >= minutes.len() as u64);
+    assert_eq!(points(60_000).await, []);
+    assert_same(&points(3_600_000).await, &raw_points(&jobs, 3_600_000));
+    store
+        .prune_points(samples::START_MS + 4 * 86_400_000 + HOURS_KEPT_MS)
+        .await
+        .expect("pruned");
+    assert_eq!(points(3_600_000).await, []);
+    assert_same(&points(86_400_000).await, &raw_points(&jobs, 86_400_000));
 }

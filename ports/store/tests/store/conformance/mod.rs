@@ -18,6 +18,8 @@ pub async fn all(store: &dyn Store) {
     audit::changes_are_listed_newest_first_to_who_is_concerned(store).await;
     accounts::a_token_goes_with_the_one_it_was_made_with(store).await;
     accounts::values_are_taken_once(store).await;
+    accounts::values_are_replaced_together_and_crowded_spaces_are_found(store).await;
+    audit::of_too_many_entries_the_oldest_go_and_the_record_says_so(store).await;
     accounts::sealed_bytes_open_only_in_their_context(store).await;
     catalog::a_name_is_free_again_after_deletion(store).await;
     catalog::a_deleted_function_comes_back_while_its_name_is_free(store).await;
@@ -48,4 +50,5 @@ pub async fn all(store: &dyn Store) {
     keeping::a_function_keeps_so_many_versions_and_what_was_deleted_goes(store).await;
     metrics::rollups_equal_the_raw_sums(store).await;
     metrics::each_version_has_its_own_rollups(store).await;
+    metrics::minutes_go_after_a_month_and_days_stay(store).await;
 }

@@ -5,7 +5,7 @@ use piecework_ledger::{Action, Register, SignedTransaction, Transaction};
 use piecework_model::{AccountId, Code, Role, SecretKey};
 use serde_json::{Value, json};
 
-use crate::doubles::machine::Machine;
+use crate::{accounts::invites, doubles::machine::Machine};
 
 async fn invite(machine: &Machine, body: Value) -> String {
     let made = machine.ask(Method::POST, "/invites", Some(body)).await.ok();
@@ -98,4 +98,28 @@ async fn who_only_provides_deploys_nothing_until_it_is_a_developer() {
         .await
         .ok();
     machine.deploy_as(token, "f", "return 1", json!({})).await.ok();
+}
+
+#[tokio::test]
+async fn an_account_has_a_bounded_number_of_invites_and_expired_ones_go() {
+    let machine = Machine::start().await;
+    let ada = machine.person("ada", 5).await;
+    let make = async || {
+        let body = json!({"expires_in_s": 60});
+        machine.ask_as(Some(&ada), Method::POST, "/invites", Some(body)).await
+    };
+    for _ in 0..100 {
+        make().await.ok();
+    }
+    make().await.refused(409, Code::InviteTooMany);
+    invite(&machine, json!({})).await;
+    let accounts = machine.accounts();
+    let now_ms = crate::clock::now_ms();
+    let forgotten = invites::forget_expired(accounts, now_ms).await.expect("looked");
+    assert_eq!(forgotten, 0);
+    let forgotten = invites::forget_expired(accounts, now_ms + 120_000)
+        .await
+        .expect("looked");
+    assert_eq!(forgotten, 100, "the operator's lasts longer");
+    make().await.ok();
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Tuning,
+    accounts::transfers,
     doubles::{
         answer::Answer,
         machine::{Machine, Setup},
@@ -112,4 +113,33 @@ async fn an_account_has_a_bounded_number_of_transfers_under_way() {
             .refused(503, Code::TransferQueued);
     }
     transfer(&machine, "more", 1).await.refused(503, Code::ServerBusy);
+}
+
+#[tokio::test]
+async fn a_transfers_key_is_remembered_for_a_week() {
+    const DAY_MS: u64 = 86_400_000;
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    let before = balance(&machine, "ada").await;
+    let first = final_answer(&machine, "one", 5).await;
+    let accounts = machine.accounts();
+    let in_days = |days: u64| crate::clock::now_ms() + days * DAY_MS;
+    assert_eq!(transfers::forget_old(accounts, in_days(6)).await.expect("looked"), 0);
+    assert_eq!(transfer(&machine, "one", 5).await.ok(), first);
+    assert_eq!(balance(&machine, "ada").await, before + 5);
+    assert_eq!(transfers::forget_old(accounts, in_days(8)).await.expect("looked"), 1);
+    final_answer(&machine, "one", 5).await;
+    assert_eq!(balance(&machine, "ada").await, before + 10, "the key is free again");
+}
+
+#[tokio::test]
+async fn a_transfer_whose_end_nobody_knows_is_remembered_longer() {
+    const DAY_MS: u64 = 86_400_000;
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    machine.ledger.stall(true);
+    transfer(&machine, "one", 5).await.refused(503, Code::TransferQueued);
+    let accounts = machine.accounts();
+    let later = crate::clock::now_ms() + 8 * DAY_MS;
+    assert_eq!(transfers::forget_old(accounts, later).await.expect("looked"), 0);
 }

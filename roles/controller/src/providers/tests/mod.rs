@@ -1,3 +1,4 @@
 //! Providers on a whole controller in one process.
 
+mod earning;
 mod placement;

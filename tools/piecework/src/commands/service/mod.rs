@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use unit::{Role, Scope, Start};
 
-use crate::{failure::Failure, places, show};
+use crate::{compose, failure::Failure, places, show};
 
 /// Make a role start with this machine (systemd)
 #[derive(Debug, clap::Args)]
@@ -69,18 +69,23 @@ fn install(role: Role, data: Option<PathBuf>, print: bool, options: &[String]) -
         Some(data) => std::path::absolute(data).context("cannot read the current directory")?,
         None => default_data(role, scope)?,
     };
+    let (invite, options) = match role {
+        Role::Provide => without_invite(options)?,
+        Role::Up | Role::Peer | Role::Controller => (None, options.to_vec()),
+    };
     let program = std::env::current_exe().context("cannot find this program's own path")?;
     let text = unit::text(&Start {
         role,
         scope,
         program: utf8(&program)?,
         data: utf8(&data)?,
-        options,
+        options: &options,
     });
     if print {
         return show::text(&text);
     }
-    if let Some(user) = user_of(&text).filter(|user| !exists(user)) {
+    let user = user_of(&text);
+    if let Some(user) = user.filter(|user| ids_of(user).is_none()) {
         return Err(Failure::usage(format!(
             "this role runs as the user `{user}`, who does not exist\n  create it with: useradd --system --user-group --home-dir {} \
              --shell /usr/sbin/nologin {user}",
@@ -88,19 +93,26 @@ fn install(role: Role, data: Option<PathBuf>, print: bool, options: &[String]) -
         )));
     }
     fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
+    if let Some(invite) = invite {
+        let kept = compose::invite::keep(&data, &invite, user.and_then(ids_of)).map_err(Failure::Local)?;
+        eprintln!(
+            "wrote the invite to {}, which only the service reads; its first start uses it up",
+            kept.display()
+        );
+    }
     let path = units(scope)?.join(role.unit());
     write(&path, &text)?;
     eprintln!("wrote {}", path.display());
     let unit = role.unit();
-    let user = scope.flag();
+    let flag = scope.flag();
     if !systemd_runs() {
         eprintln!("systemd does not run here; on a machine where it does, start it with:");
-        eprintln!("  systemctl {user}daemon-reload && systemctl {user}enable --now {unit}");
+        eprintln!("  systemctl {flag}daemon-reload && systemctl {flag}enable --now {unit}");
         return Ok(());
     }
     systemctl(scope, &["daemon-reload"])?;
     systemctl(scope, &["enable", "--now", unit])?;
-    eprintln!("enabled and started; follow it with:\n  journalctl {user}-u {unit} -f");
+    eprintln!("enabled and started; follow it with:\n  journalctl {flag}-u {unit} -f");
     if scope == Scope::User {
         eprintln!("to start it with the machine, before you log in:\n  sudo loginctl enable-linger $USER");
     }
@@ -112,9 +124,29 @@ fn user_of(unit: &str) -> Option<&str> {
     unit.lines().find_map(|line| line.strip_prefix("User="))
 }
 
-fn exists(user: &str) -> bool {
+/// The numbers of a user and of its group.
+fn ids_of(user: &str) -> Option<(u32, u32)> {
     let known = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    known.lines().any(|line| line.split(':').next() == Some(user))
+    let line = known.lines().find(|line| line.split(':').next() == Some(user))?;
+    let mut numbers = line.split(':').skip(2).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The invite among a provider's options, and the other options: everybody on the machine can read a unit.
+fn without_invite(options: &[String]) -> Result<(Option<String>, Vec<String>), Failure> {
+    let (mut invite, mut others) = (None, Vec::new());
+    let mut words = options.iter();
+    while let Some(word) = words.next() {
+        if word == "--invite" {
+            let code = words.next().ok_or_else(|| Failure::usage("--invite needs a code"))?;
+            invite = Some(code.clone());
+        } else if let Some(code) = word.strip_prefix("--invite=") {
+            invite = Some(code.to_owned());
+        } else {
+            others.push(word.clone());
+        }
+    }
+    Ok((invite, others))
 }
 
 fn uninstall(role: Role) -> Result<(), Failure> {
@@ -209,4 +241,30 @@ fn systemctl(scope: Scope, arguments: &[&str]) -> Result<(), Failure> {
 fn utf8(path: &Path) -> Result<&str, Failure> {
     path.to_str()
         .ok_or_else(|| Failure::usage(format!("{} is not UTF-8; a unit cannot name it", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invite_is_in_no_unit() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for options in [
+            "--controller URL --invite CODE --when-idle",
+            "--controller URL --invite=CODE --when-idle",
+        ] {
+            let (invite, others) = without_invite(&words(options)).expect("taken apart");
+            assert_eq!(invite.as_deref(), Some("CODE"));
+            assert_eq!(others, words("--controller URL --when-idle"));
+        }
+        assert_eq!(without_invite(&words("--mine")).expect("none").0, None);
+        assert!(without_invite(&words("--mine --invite")).is_err());
+    }
+
+    #[test]
+    fn a_user_is_known_by_its_numbers() {
+        assert_eq!(ids_of("root"), Some((0, 0)));
+        assert_eq!(ids_of("nobody-of-this-name"), None);
+    }
 }
