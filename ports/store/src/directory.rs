@@ -18,7 +18,7 @@ use crate::StoreFailure;
 /// - 2: every record has one.
 /// - 3: what accounts keep is counted; results may be dropped; tokens have parents, in a column of their table.
 const FORMAT: Format = Format::new("store", 3);
-const VERSION_FILE: &str = "VERSION";
+pub(crate) const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "piecework store ";
 
