@@ -1,3 +1,4 @@
 //! The HTTP API on a whole controller in one process.
 
 mod pages;
+mod routing;
