@@ -86,6 +86,9 @@ need_test_tools() {
   has debootstrap || wanted+=(debootstrap)
   has dpkg-deb || wanted+=(dpkg)
   has readelf || wanted+=(binutils)
+  # Proxies as in the guide.
+  has nginx || wanted+=(nginx-light)
+  has caddy || wanted+=(caddy)
   has systemd-analyze || wanted+=(systemd)
   has podman || wanted+=(podman)
   has runc || wanted+=(runc)

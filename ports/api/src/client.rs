@@ -1,6 +1,7 @@
 //! The typed client: one method per endpoint; refusals, lost connections and foreign answers told apart.
 
 mod functions;
+mod operating;
 
 use std::time::Duration;
 
@@ -248,8 +249,9 @@ impl Client {
             .await
     }
 
-    pub async fn pay_loan(&self, name: &str, body: &PayLoan) -> Result<AccountView, ClientError> {
-        self.json(Method::POST, &fill(routes::ACCOUNT_LOAN_PAYMENTS, &[name]), Some(body))
+    /// With an idempotency key a repetition pays nothing more.
+    pub async fn pay_loan(&self, name: &str, body: &PayLoan, key: Option<&str>) -> Result<AccountView, ClientError> {
+        self.post_once(&fill(routes::ACCOUNT_LOAN_PAYMENTS, &[name]), body, key)
             .await
     }
 
@@ -296,18 +298,15 @@ impl Client {
         self.json(Method::POST, routes::INVITES_ACCEPT, Some(&body)).await
     }
 
-    pub async fn create_invite(&self, body: &CreateInvite) -> Result<InviteCreated, ClientError> {
-        self.json(Method::POST, routes::INVITES, Some(body)).await
+    /// With an idempotency key a repetition gets the same invite.
+    pub async fn create_invite(&self, body: &CreateInvite, key: Option<&str>) -> Result<InviteCreated, ClientError> {
+        self.post_once(routes::INVITES, body, key).await
     }
 
     // The ledger.
 
     pub async fn transfer(&self, body: &CreateTransfer, key: Option<&str>) -> Result<TransferView, ClientError> {
-        let mut request = self.request(Method::POST, routes::TRANSFERS).json(body);
-        if let Some(key) = key {
-            request = request.header(routes::IDEMPOTENCY_KEY, key);
-        }
-        self.answer(request).await
+        self.post_once(routes::TRANSFERS, body, key).await
     }
 
     pub async fn statement(&self, query: &StatementQuery) -> Result<List<StatementLine>, ClientError> {
@@ -446,6 +445,10 @@ impl Client {
     }
 
     fn query_request<Q: Serialize>(&self, path: &str, query: &Q) -> reqwest::RequestBuilder {
+        self.request_to(Method::GET, self.query_url(path, query))
+    }
+
+    fn query_url<Q: Serialize>(&self, path: &str, query: &Q) -> Url {
         let mut url = self.url(path);
         let query = serde_json::to_value(query).expect("queries are flat structs of plain values");
         for (name, value) in query.as_object().into_iter().flatten() {
@@ -455,7 +458,7 @@ impl Client {
                 other => drop(url.query_pairs_mut().append_pair(name, &other.to_string())),
             }
         }
-        self.request_to(Method::GET, url)
+        url
     }
 
     fn request_to(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
@@ -464,6 +467,19 @@ impl Client {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
+    }
+
+    async fn post_once<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        key: Option<&str>,
+    ) -> Result<T, ClientError> {
+        let mut request = self.request(Method::POST, path).json(body);
+        if let Some(key) = key {
+            request = request.header(routes::IDEMPOTENCY_KEY, key);
+        }
+        self.answer(request).await
     }
 
     async fn get<Q: Serialize, T: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<T, ClientError> {

@@ -187,12 +187,13 @@ pub struct StatementQuery {
 pub struct StatementLine {
     pub at: Timestamp,
     pub height: u64,
-    /// `transfer`, `jobs_paid`, `jobs_earned`, `debt_covered`, `peer_share`, or `earlier` for the sum of all that is no longer
-    /// listed on its own. Of long statements, older `jobs_...` lines are sums of one day with one counterparty.
+    /// `transfer`, `deposit`, `withdrawal`, `withdrawal_returned`, `jobs_paid`, `jobs_earned`, `debt_covered`, `peer_share`, or
+    /// `earlier` for the sum of all that is no longer listed on its own. Of long statements, older `jobs_...` lines are sums of
+    /// one day with one counterparty.
     pub kind: String,
     /// The other account, if there is one.
     pub counterparty: Option<String>,
-    /// Memo of a transfer.
+    /// Memo of a transfer, reference of a deposit, what was asked for a withdrawal, or why it was declined.
     pub detail: Option<String>,
     /// Number of jobs that it pays for.
     pub jobs: u32,
@@ -237,6 +238,17 @@ pub enum ProviderState {
     Paused,
     /// Not connected; gets no jobs until it comes back.
     Gone,
+}
+
+impl ProviderState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Paused => "paused",
+            Self::Gone => "gone",
+        }
+    }
 }
 
 /// A provider as seen by the controller: `GET /providers`.

@@ -4,7 +4,9 @@
 //! may gain fields. Status codes of refusals are given here and nowhere else: see [`errors::status_of`].
 
 pub mod accounts;
+pub mod alerts;
 pub mod audit;
+pub mod bookings;
 pub mod client;
 pub mod cors;
 pub mod errors;
@@ -18,6 +20,7 @@ pub mod metrics;
 pub mod page;
 pub mod results;
 pub mod routes;
+pub mod routing;
 pub mod schemas;
 #[cfg(feature = "server")]
 pub mod server;

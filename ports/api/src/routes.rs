@@ -27,6 +27,17 @@ pub const FUNCTION_TRIGGER: &str = "/functions/{id}/triggers/{name}";
 /// Those of all of the caller's functions.
 pub const TRIGGERS: &str = "/triggers";
 
+/// Paths and hosts of the accounts' own that lead to functions.
+pub const ROUTES: &str = "/routes";
+/// Hosts whose paths an operator gave to accounts.
+pub const ROUTE_HOSTS: &str = "/routes/hosts";
+pub const ROUTE_HOST: &str = "/routes/hosts/{host}";
+/// Where an account's own paths begin.
+pub const ROUTED: &str = "/r/{owner}/{*path}";
+/// What is wrong now, and what operators are told of it.
+pub const ALERTS: &str = "/alerts";
+pub const ALERTS_TEST: &str = "/alerts/test";
+
 pub const EXECUTE: &str = "/execute/{id}";
 /// The function's plain URL: bare, with a slash, and with a path.
 pub const PLAIN: &str = "/fn/{owner}/{name}";
@@ -76,6 +87,12 @@ pub const HELD_JOB: &str = "/held/{job}";
 
 pub const TRANSFERS: &str = "/transfers";
 pub const STATEMENT: &str = "/statement";
+/// Credits that an operator booked in.
+pub const DEPOSITS: &str = "/deposits";
+/// Credits that are to be paid out outside of the ledger.
+pub const WITHDRAWALS: &str = "/withdrawals";
+pub const WITHDRAWAL_SETTLE: &str = "/withdrawals/{id}/settle";
+pub const WITHDRAWAL_DECLINE: &str = "/withdrawals/{id}/decline";
 pub const OFFERS: &str = "/offers";
 pub const PROVIDERS: &str = "/providers";
 pub const LEASES: &str = "/leases";

@@ -23,6 +23,7 @@ mod listen;
 pub mod metrics;
 mod patient;
 mod proxies;
+pub mod requests;
 mod seats;
 mod tls;
 mod upgrade;

@@ -109,7 +109,7 @@ pub enum CourierError {
 }
 
 /// Every handshake fails.
-fn trusting_nobody() -> Result<rustls::ClientConfig, rustls::Error> {
+pub(crate) fn trusting_nobody() -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

@@ -1,9 +1,10 @@
-//! Delivers a job's result to its developer's sink: an HTTP endpoint, an S3 bucket or a webhook.
+//! Delivers a job's result to its developer's sink: an HTTP endpoint, an S3 bucket or a webhook; and [`notice`]s to the operator.
 //!
 //! The developer names the address and the controller's machine connects there, so an address is judged when it is set
 //! and again at each connection: see [`courier`]. Delivery is at least once; the job's id tells a repetition.
 
 mod courier;
+pub mod notice;
 mod place;
 mod sign;
 

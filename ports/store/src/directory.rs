@@ -19,7 +19,7 @@ use crate::StoreFailure;
 /// - 3: what accounts keep is counted; results may be dropped; tokens have parents, in a column of their table.
 /// - 4: the audit record has a bound; what was dropped of it is noted in a table.
 const FORMAT: Format = Format::new("store", 4);
-const VERSION_FILE: &str = "VERSION";
+pub(crate) const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "piecework store ";
 

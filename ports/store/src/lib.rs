@@ -49,7 +49,7 @@ pub use record::{
     Idempotency, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Moved, Page, Payment, Point, Policy,
     QUOTAS_DEFAULT, Quarantine, ResultNote, ResultPolicy, Settlement, Token, Traffic, User, Version,
 };
-pub use sqlite::{Options, Relief, Sqlite};
+pub use sqlite::{Options, Relief, Sqlite, copy as copy_store, take_over};
 
 /// Points of one answer: more is no chart.
 pub const POINTS_MAX: usize = 10_000;

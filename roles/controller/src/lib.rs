@@ -10,6 +10,7 @@
 
 mod accounts;
 mod again;
+mod alerts;
 mod calls;
 mod clock;
 mod codecs;
@@ -51,8 +52,8 @@ pub use failure::Answer;
 pub use http::openapi_document;
 
 use crate::{
-    accounts::Accounts, calls::Calls, functions::Functions, ground::Ground, money::Money, providers::Providers,
-    triggers::Triggers,
+    accounts::Accounts, alerts::Alerts, calls::Calls, functions::Functions, ground::Ground, money::Money,
+    providers::Providers, triggers::Triggers,
 };
 
 /// What a controller is made of.
@@ -71,6 +72,8 @@ pub struct Options {
     pub packages: Arc<piecework_packages::Packages>,
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
+    /// How operators are told what is wrong.
+    pub alerts: Vec<Arc<dyn piecework_sink::notice::Notify>>,
     pub providers: Vec<Arc<dyn ProviderLink>>,
     /// How a provider is chosen for functions that do not say.
     pub policy: Policy,
@@ -127,6 +130,12 @@ pub struct Tuning {
     pub delivery_window: Duration,
     /// The caller of a transfer with a key is told that it is queued after this long.
     pub transfer_within: Duration,
+    /// Operators are told that the ledger has stalled after a silence of this long.
+    pub stall_after: Duration,
+    /// How often the conditions that operators are told of are looked for.
+    pub alerts_every: Duration,
+    /// A channel that did not take an alert is tried again after this long, and then after twice as long each time.
+    pub alerts_pause: Duration,
 }
 
 impl Default for Tuning {
@@ -156,6 +165,9 @@ impl Default for Tuning {
             retention: Duration::from_secs(7 * 86_400),
             delivery_window: Duration::from_secs(86_400),
             transfer_within: Duration::from_secs(10),
+            stall_after: Duration::from_secs(13),
+            alerts_every: Duration::from_secs(5),
+            alerts_pause: Duration::from_secs(1),
         }
     }
 }
@@ -169,6 +181,7 @@ pub struct Controller {
     functions: Arc<Functions>,
     calls: Arc<Calls>,
     triggers: Arc<Triggers>,
+    alerts: Arc<Alerts>,
 }
 
 impl Controller {
@@ -182,13 +195,15 @@ impl Controller {
             controller.join(link).await?;
         }
         controller.money.start(&background).await?;
-        controller.functions.start();
+        accounts::bookings::take_up(&controller.accounts).await?;
+        controller.functions.start().await?;
         controller
             .ground
             .tasks
             .spawn(http::tell_of_providers(controller.clone()));
         controller.calls.start().await?;
         controller.triggers.start().await?;
+        controller.alerts.start().await?;
         Ok(controller)
     }
 
@@ -232,6 +247,7 @@ impl Controller {
         };
         let calls = Calls::new(ground.clone(), below);
         let triggers = Triggers::new(ground.clone(), accounts.clone(), functions.clone(), calls.clone());
+        let alerts = Alerts::new(ground.clone(), functions.clone(), options.alerts);
         Self {
             ground,
             accounts,
@@ -240,6 +256,7 @@ impl Controller {
             functions,
             calls,
             triggers,
+            alerts,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use piecework_model::{BackendName, Language};
+use piecework_serve::requests::Requests;
 use piecework_store::Job;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -39,12 +40,35 @@ pub(crate) struct Telemetry {
     pub(crate) paid: Counter,
     pub(crate) results_delivered: Counter,
     pub(crate) results_undelivered: Counter,
+    pub(crate) requests: Requests,
+    pub(crate) alerts_unheard: Counter,
 }
 
 /// 50 us to 27 minutes.
 fn time_buckets() -> impl Iterator<Item = f64> {
     exponential_buckets(0.000_05, 2.0, 25)
 }
+
+/// As requests are counted.
+fn route_class(path: &str) -> &'static str {
+    match path.split('/').nth(1).unwrap_or_default() {
+        "execute" => "execute",
+        "fn" | "r" => OF_A_FUNCTION,
+        "functions" | "triggers" | "routes" => "functions",
+        "jobs" => "jobs",
+        "accounts" | "account" | "sessions" | "tokens" | "invites" | "audit" => "accounts",
+        "transfers" | "statement" | "deposits" | "withdrawals" | "leases" | "held" | "offers" | "providers" => "money",
+        "ledger" => "ledger",
+        "metrics" => "metrics",
+        "events" => "events",
+        "link" => "link",
+        "healthz" | "readyz" => "health",
+        _ => "other",
+    }
+}
+
+/// A function's own URL.
+pub(crate) const OF_A_FUNCTION: &str = "function";
 
 impl Default for Telemetry {
     fn default() -> Self {
@@ -65,6 +89,8 @@ impl Default for Telemetry {
             paid: Counter::default(),
             results_delivered: Counter::default(),
             results_undelivered: Counter::default(),
+            requests: Requests::new(route_class),
+            alerts_unheard: Counter::default(),
         }
     }
 }
@@ -88,6 +114,12 @@ impl Telemetry {
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {
+        self.requests.register(registry);
+        registry.register(
+            "alerts_unheard",
+            "Attempts to tell operators that a webhook or command did not take",
+            self.alerts_unheard.clone(),
+        );
         registry.register("jobs", "Jobs that ended", self.jobs.clone());
         registry.register("cold_starts", "Jobs that no instance waited for", self.cold.clone());
         registry.register("job_duration_seconds", "Wall time of handlers", self.duration.clone());

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use piecework_api::Client;
+use piecework_api::{Client, ClientError};
 use piecework_model::{Code, Digest};
 use rand::RngExt as _;
 
@@ -29,29 +29,67 @@ pub struct Pending {
     pub is_repeated: bool,
 }
 
+/// Carries out the request of these words under a key of its own, which the same command has again until its outcome is known.
+pub async fn once<T>(
+    client: &Client,
+    words: &[&str],
+    request: impl AsyncFnOnce(&str) -> Result<T, ClientError>,
+) -> Result<T, Failure> {
+    let account = client.own_account().await?.id.to_string();
+    let pending = Pending::of(client, &account, words);
+    pending.tell();
+    let outcome = request(&pending.key).await.map_err(|error| queued(error.into()));
+    pending.ended(&outcome);
+    outcome
+}
+
+/// On the command line, the same command is the same request.
+pub fn queued(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused {
+            mut refusal,
+            retry_after,
+        } if refusal.code.is_one_of(&QUEUED) => {
+            let hint = "run the same command again to see whether it is final; it takes effect once";
+            refusal.hint = Some(hint.to_owned());
+            Failure::Refused { refusal, retry_after }
+        }
+        other => other,
+    }
+}
+
+/// The ledger will carry it out.
+const QUEUED: [Code; 3] = [Code::TransferQueued, Code::TransactionQueued, Code::TransactionPending];
+
 impl Pending {
     /// The request of these words to this server by this account.
     pub fn of(client: &Client, account: &str, words: &[&str]) -> Self {
+        Self::look(client, account, words).unwrap_or_else(|place| place.keep(&fresh()))
+    }
+
+    /// What an earlier run of the command left, or where to keep it.
+    pub fn look(client: &Client, account: &str, words: &[&str]) -> Result<Self, Place> {
         let folder = places::pending_dir().ok();
         Self::within(folder.as_deref(), &[&[client.base(), account][..], words].concat())
     }
 
-    fn within(folder: Option<&Path>, words: &[&str]) -> Self {
+    fn within(folder: Option<&Path>, words: &[&str]) -> Result<Self, Place> {
         let name = Digest::of(words.join("\0").as_bytes()).to_string();
         let place = folder.map(|folder| folder.join(&name[..32]));
-        if let Some(key) = place.as_deref().and_then(kept) {
-            return Self {
+        match place.as_deref().and_then(kept) {
+            Some(key) => Ok(Self {
                 key,
                 place,
                 is_repeated: true,
-            };
+            }),
+            None => Err(Place(place)),
         }
-        let key = format!("cli-{:032x}", rand::rng().random::<u128>());
-        let place = place.filter(|place| keep(place, &key).is_ok());
-        Self {
-            key,
-            place,
-            is_repeated: false,
+    }
+
+    /// Says that this is not a new request.
+    pub fn tell(&self) {
+        if self.is_repeated {
+            eprintln!("an earlier run of this command was not answered; this one asks for the same");
         }
     }
 
@@ -69,9 +107,28 @@ impl Pending {
     }
 }
 
+/// Where a request's key can be kept, if anywhere.
+pub struct Place(Option<PathBuf>);
+
+impl Place {
+    pub fn keep(self, key: &str) -> Pending {
+        Pending {
+            key: key.to_owned(),
+            place: self.0.filter(|place| keep(place, key).is_ok()),
+            is_repeated: false,
+        }
+    }
+}
+
+fn fresh() -> String {
+    format!("cli-{:032x}", rand::rng().random::<u128>())
+}
+
 /// Refusals of requests that may have been carried out, or will be.
-const OPEN: [Code; 4] = [
+const OPEN: [Code; 6] = [
     Code::TransferQueued,
+    Code::TransactionQueued,
+    Code::TransactionPending,
     Code::ServerBusy,
     Code::LedgerUnavailable,
     Code::ServerFailed,
@@ -107,6 +164,10 @@ mod tests {
 
     const WORDS: [&str; 3] = ["http://here", "transfer bob", "5"];
 
+    fn within(folder: Option<&Path>, words: &[&str]) -> Pending {
+        Pending::within(folder, words).unwrap_or_else(|place| place.keep(&fresh()))
+    }
+
     fn refused(code: Code) -> Result<(), Failure> {
         Err(Failure::Refused {
             refusal: Box::new(Refusal::new(code, "a sentence")),
@@ -124,11 +185,15 @@ mod tests {
     #[test]
     fn the_same_command_has_the_same_key_until_its_outcome_is_known() {
         let folder = tempfile::tempdir().expect("a folder");
-        let pending = || Pending::within(Some(folder.path()), &WORDS);
+        let pending = || within(Some(folder.path()), &WORDS);
         let first = pending();
         assert!(!first.is_repeated);
         let key = first.key.clone();
-        for open in [unanswered(), refused(Code::TransferQueued), refused(Code::ServerBusy)] {
+        for code in OPEN {
+            assert_eq!(pending().key, key);
+            pending().ended(&refused(code));
+        }
+        for open in [unanswered(), refused(Code::TransactionQueued)] {
             let again = pending();
             assert_eq!((again.key.as_str(), again.is_repeated), (key.as_str(), true));
             again.ended(&open);
@@ -140,7 +205,7 @@ mod tests {
     #[test]
     fn a_refusal_ends_it() {
         let folder = tempfile::tempdir().expect("a folder");
-        let pending = || Pending::within(Some(folder.path()), &WORDS);
+        let pending = || within(Some(folder.path()), &WORDS);
         let first = pending();
         let key = first.key.clone();
         first.ended(&refused(Code::TransferInsufficient));
@@ -150,8 +215,8 @@ mod tests {
     #[test]
     fn other_words_are_another_request_and_nothing_is_needed_to_keep_them() {
         let folder = tempfile::tempdir().expect("a folder");
-        let key = |words: &[&str]| Pending::within(Some(folder.path()), words).key;
+        let key = |words: &[&str]| within(Some(folder.path()), words).key;
         assert_ne!(key(&WORDS), key(&["http://here", "transfer bob", "6"]));
-        assert_ne!(Pending::within(None, &WORDS).key, Pending::within(None, &WORDS).key);
+        assert_ne!(within(None, &WORDS).key, within(None, &WORDS).key);
     }
 }

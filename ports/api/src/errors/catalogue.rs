@@ -5,6 +5,7 @@ use piecework_model::Code;
 mod functions;
 mod ledger;
 mod local;
+mod operating;
 
 /// What a code means.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,13 @@ const fn code(status: u16, code: Code, when: &'static str) -> Entry {
     Entry { code, status, when }
 }
 
-const TABLES: [&[Entry]; 4] = [PLATFORM, functions::FUNCTIONS, ledger::LEDGER, local::LOCAL];
+const TABLES: [&[Entry]; 5] = [
+    PLATFORM,
+    functions::FUNCTIONS,
+    ledger::LEDGER,
+    local::LOCAL,
+    operating::OPERATING,
+];
 
 /// Every code, in no order.
 pub fn catalogue() -> impl Iterator<Item = &'static Entry> {

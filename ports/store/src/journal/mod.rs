@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 pub(crate) use entry::{Entry, Frame};
 use segment::SEGMENT_HEADER_BYTES;
+pub(crate) use segment::copy as copy_segments;
 
 use crate::StoreFailure;
 

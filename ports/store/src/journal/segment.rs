@@ -138,6 +138,27 @@ impl Stored {
     }
 }
 
+/// Copies what comes after `position` while it is written: a copy ends like a journal whose process was killed. `false` where a
+/// part of it has been filed and removed meanwhile.
+pub(crate) fn copy(directory: &Path, to: &Path, position: u64) -> Result<bool, StoreFailure> {
+    // Listed once: each but the last of them is whole then, whatever is written meanwhile.
+    let starts = list(directory)?;
+    let Some(first) = starts.iter().rposition(|start| *start <= position) else {
+        return Ok(starts.is_empty());
+    };
+    for start in &starts[first..] {
+        let target = path_of(to, *start);
+        match fs::copy(path_of(directory, *start), &target) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StoreFailure::io("copying the journal")(error)),
+        }
+        let synced = File::open(&target).and_then(|file| file.sync_all());
+        synced.map_err(StoreFailure::io("syncing the copy of the journal"))?;
+    }
+    Ok(true)
+}
+
 /// Reads everything from position `from` on, cuts off what a crash left half-written, and drops what lies before.
 ///
 /// What cannot be read is a torn tail only if no later frame was written in the knowledge that it was on disk already;

@@ -5,6 +5,7 @@
 
 mod audit;
 mod bulk;
+mod copy;
 mod filing;
 mod functions;
 #[cfg(test)]
@@ -47,6 +48,7 @@ use crate::{
     pending::Pending,
     seal::Vault,
 };
+pub use copy::{copy, take_over};
 use projector::Projection;
 use row::fixed;
 

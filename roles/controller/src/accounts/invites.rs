@@ -2,7 +2,8 @@
 
 use piecework_api::accounts::{CreateAccount, CreateInvite, InviteCreated, Role};
 use piecework_ledger::{Action, Key, SetLimit, Transfer, Value};
-use piecework_model::{AccountId, Code, Credits, Roles};
+use piecework_model::{AccountId, Code, Credits, Digest, Roles};
+use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -228,6 +229,45 @@ pub(super) async fn forget_expired(accounts: &Accounts, now_ms: u64) -> Answer<u
         .await
         .map_err(store)?;
     Ok(expired.len())
+}
+
+/// What a request with a key was answered.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    request: Digest,
+    answer: InviteCreated,
+}
+
+/// `POST /invites` with a key: the same request has the same invite. One that nobody was told of, because the server ended in
+/// between, is used by nobody. Refuses with `idempotency.conflict`.
+pub(crate) async fn create_once(
+    accounts: &Accounts,
+    caller: &Caller,
+    body: CreateInvite,
+    key: Idempotency,
+) -> Answer<InviteCreated> {
+    let space = format!("invited/{}", caller.account);
+    let _turn = accounts.booking.lock().await;
+    let earlier = accounts.ground.store.value(&space, &key.key).await.map_err(store)?;
+    match earlier
+        .map(|bytes| codecs::from_json::<Remembered>(&bytes))
+        .transpose()?
+    {
+        Some(earlier) if earlier.request == key.request => Ok(earlier.answer),
+        Some(_) => refuse(
+            Code::IdempotencyConflict,
+            "the idempotency key was already used with a different request",
+        ),
+        None => {
+            let answer = create(accounts, caller, body).await?;
+            let remembered = Remembered {
+                request: key.request,
+                answer,
+            };
+            codecs::put_json(&accounts.ground, &space, &key.key, &remembered).await?;
+            Ok(remembered.answer)
+        }
+    }
 }
 
 /// `POST /invites`.

@@ -1,6 +1,6 @@
 //! Accounts: registering, invites, transfers, and the keys that the controller keeps for people with a password.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use piecework_api::{
     accounts::{CreateAccount, OwnerView},
@@ -22,7 +22,7 @@ use crate::{
         Accounts, audit,
         invites::{self, Invite},
         logins,
-        transfers::Keeper,
+        transfers::{self, Keeper},
     },
     clock::now_ms,
     codecs,
@@ -491,14 +491,25 @@ pub(super) async fn moved(
     audit::own(accounts, from, ("transfer", "made"), target, detail).await
 }
 
-/// Lets `account` owe the caller's as much as `limit`, or gives back what the caller's own may owe.
-pub(crate) async fn lend(accounts: &Accounts, caller: AccountId, account: AccountId, limit: Credits) -> Answer<()> {
-    let key = own_key(accounts, caller, "lend NAME AMOUNT --key FILE").await?;
-    let action = Action::SetLimit(SetLimit { account, limit });
-    let sent = send(accounts, caller, &key, action).await?;
-    let detail = json!({"limit_ucr": limit, "height": sent.done.height, "transaction": sent.done.id});
-    let target = accounts.ground.account_name(account).await;
-    audit::own(accounts, caller, ("loan", "set"), target, detail).await
+/// Lets `account` owe the caller's as much as `limit`, or gives back what the caller's own may owe. Made twice, it is the
+/// same. Refuses with `transaction.queued` while the ledger does not answer, and goes on.
+pub(crate) async fn lend(
+    accounts: &Arc<Accounts>,
+    caller: AccountId,
+    account: AccountId,
+    limit: Credits,
+) -> Answer<()> {
+    let work = accounts.clone();
+    let name = format!("loan/{account}/{limit}");
+    let change = async move {
+        let key = own_key(&work, caller, "lend NAME AMOUNT --key FILE").await?;
+        let action = Action::SetLimit(SetLimit { account, limit });
+        let sent = send(&work, caller, &key, action).await?;
+        let detail = json!({"limit_ucr": limit, "height": sent.done.height, "transaction": sent.done.id});
+        let target = work.ground.account_name(account).await;
+        audit::own(&work, caller, ("loan", "set"), target, detail).await
+    };
+    transfers::waiting(accounts, (caller, name), change).await
 }
 
 /// Pays of what `account` owes out of what the caller lent it.

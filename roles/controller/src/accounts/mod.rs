@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod auth;
+pub(crate) mod bookings;
 pub(crate) mod challenges;
 pub(crate) mod invites;
 pub(crate) mod logins;
@@ -29,6 +30,8 @@ pub(crate) struct Accounts {
     rates: rates::Rates,
     turns: Turns,
     sending: transfers::Sending,
+    /// Held over each decision about a booking.
+    booking: tokio::sync::Mutex<()>,
     peer_changes: PeerChanges,
     on_limits: OnLimits,
 }
@@ -45,6 +48,7 @@ impl Accounts {
             rates: rates::Rates::default(),
             turns: Turns::default(),
             sending: transfers::Sending::default(),
+            booking: tokio::sync::Mutex::default(),
             peer_changes: PeerChanges::default(),
             on_limits,
         })

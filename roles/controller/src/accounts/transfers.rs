@@ -11,13 +11,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use piecework_api::{errors::Refusal, ledger::TransferView};
-use piecework_ledger::{Action, SignedTransaction, Transfer};
+use piecework_ledger::{Action, CoverDebt, SignedTransaction, Transfer};
 use piecework_model::{AccountId, Code, Credits, Digest};
 use piecework_store::{Idempotency, Put};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::sync::watch;
 
-use super::{Accounts, Sent, moved, on_ledger, own_key, send_kept};
+use super::{Accounts, Sent, audit, on_ledger, own_key, send_kept};
 use crate::{
     Answer,
     clock::now_ms,
@@ -27,6 +28,8 @@ use crate::{
 
 /// Memos by transaction. They are this controller's, not the ledger's.
 pub(crate) const MEMOS: &str = "memo";
+/// Bookings by transaction: what a transfer was for.
+pub(crate) const BOOKED: &str = "booked";
 
 /// Transfers under way: each holds a task while the ledger does not answer.
 const SENDING_MAX: usize = 1_024;
@@ -51,27 +54,83 @@ pub(crate) struct Order {
     pub(crate) from_name: String,
     pub(crate) to: AccountId,
     pub(crate) amount: Credits,
-    pub(crate) memo: Option<String>,
+    pub(crate) purpose: Purpose,
+}
+
+/// What it is moved for.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    /// With a memo.
+    Transfer(Option<String>),
+    /// Pays of what the receiver owes out of what the sender lent it.
+    Cover,
+    /// In or out of the community, or back, by this actor.
+    Booking { actor: AccountId, booking: Booking },
+}
+
+/// A movement against something outside of the ledger: a bank transfer, an invoice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Booking {
+    pub(crate) kind: BookingKind,
+    /// Whose credits they become or were.
+    pub(crate) account: AccountId,
+    pub(crate) amount: Credits,
+    /// Of what is outside; of a withdrawal, what its owner wrote.
+    pub(crate) reference: String,
+    pub(crate) by: AccountId,
+    pub(crate) at_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BookingKind {
+    Deposit,
+    Withdrawal,
+    WithdrawalReturned,
+}
+
+impl BookingKind {
+    /// As in a statement.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Deposit => "deposit",
+            Self::Withdrawal => "withdrawal",
+            Self::WithdrawalReturned => "withdrawal_returned",
+        }
+    }
+
+    fn done(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Deposit => ("deposit", "booked"),
+            Self::Withdrawal => ("withdrawal", "requested"),
+            Self::WithdrawalReturned => ("withdrawal", "returned"),
+        }
+    }
 }
 
 /// What is remembered of a transfer with a key.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     request: Digest,
-    answer: Option<TransferView>,
+    pub(super) answer: Option<TransferView>,
     /// In hex, from before it was sent.
     #[serde(default)]
     signed: Option<String>,
     /// When this was written; 0 in what was written before it was noted.
     #[serde(default)]
     at_ms: u64,
+    #[serde(default)]
+    pub(super) booking: Option<Booking>,
 }
 
 /// Where it is remembered.
+#[derive(Clone)]
 pub(super) struct Keeper {
-    space: String,
-    key: String,
-    request: Digest,
+    pub(super) space: String,
+    pub(super) key: String,
+    pub(super) request: Digest,
+    /// What it is, for the lists of such.
+    pub(super) booking: Option<Booking>,
 }
 
 /// By account and key, each with what ends when it does.
@@ -102,9 +161,9 @@ enum Entry {
 
 impl Sending {
     /// Refuses with `server.busy`.
-    fn enter(&self, account: AccountId, key: &str) -> Answer<Entry> {
+    fn enter(&self, account: AccountId, keeper: &Keeper) -> Answer<Entry> {
         let mut all = self.0.lock();
-        let name = (account, key.to_owned());
+        let name = (account, format!("{}/{}", keeper.space, keeper.key));
         if let Some(ends) = all.get(&name) {
             return Ok(Entry::Second(ends.clone()));
         }
@@ -127,13 +186,19 @@ impl Sending {
 ///
 /// Refuses with `idempotency.conflict`, `server.busy`, and what the ledger says of a transfer.
 pub(crate) async fn once(accounts: &Arc<Accounts>, order: Order, key: Idempotency) -> Answer<TransferView> {
-    let within = accounts.ground.tuning.transfer_within;
     let keeper = Keeper {
         space: format!("{KEYS}{}", order.from),
         key: key.key,
         request: key.request,
+        booking: None,
     };
-    let answer = match accounts.sending.enter(order.from, &keeper.key)? {
+    once_for(accounts, order, keeper).await
+}
+
+/// The same with a place of its own to be remembered in.
+pub(super) async fn once_for(accounts: &Arc<Accounts>, order: Order, keeper: Keeper) -> Answer<TransferView> {
+    let within = accounts.ground.tuning.transfer_within;
+    let answer = match accounts.sending.enter(order.from, &keeper)? {
         Entry::First(underway) => {
             let accounts = Arc::clone(accounts);
             let task = tokio::spawn(async move {
@@ -155,11 +220,54 @@ pub(crate) async fn once(accounts: &Arc<Accounts>, order: Order, key: Idempotenc
     answer.unwrap_or_else(|_| Err(queued(accounts)))
 }
 
-/// While the ledger does not answer: what the caller waits for.
-fn queued(accounts: &Accounts) -> Box<Refusal> {
+/// For a change that is the same when it is made twice: goes on without the caller, who is told after a while with
+/// `transaction.queued`. At most as many as transfers.
+pub(super) async fn waiting<T: Send + 'static>(
+    accounts: &Arc<Accounts>,
+    (account, name): (AccountId, String),
+    change: impl Future<Output = Answer<T>> + Send + 'static,
+) -> Answer<T> {
+    let keeper = Keeper {
+        space: "change".to_owned(),
+        key: name,
+        request: Digest::default(),
+        booking: None,
+    };
+    let within = accounts.ground.tuning.transfer_within;
+    let underway = loop {
+        match accounts.sending.enter(account, &keeper)? {
+            Entry::First(underway) => break underway,
+            Entry::Second(mut ended) => {
+                let ended = tokio::time::timeout(within, async { while ended.changed().await.is_ok() {} });
+                ended.await.map_err(|_| change_queued(accounts))?;
+            }
+        }
+    };
+    let task = tokio::spawn(async move {
+        let _underway = underway;
+        change.await
+    });
+    match tokio::time::timeout(within, task).await {
+        Ok(joined) => joined.unwrap_or_else(|panic| Err(failed("change", &panic))),
+        Err(_) => Err(change_queued(accounts)),
+    }
+}
+
+fn change_queued(accounts: &Accounts) -> Box<Refusal> {
+    let message = format!("the change is queued; {}", final_when(accounts));
+    let hint = "repeat the request to see whether it is final; it is made once";
+    Refusal::new(Code::TransactionQueued, message).hint(hint).into()
+}
+
+fn final_when(accounts: &Accounts) -> String {
     let peers = accounts.ground.chain.status().peers;
     let needed = peers * 2 / 3 + 1;
-    let message = format!("the transfer is queued; it is final when {needed} of {peers} peers answer");
+    format!("it is final when {needed} of {peers} peers answer")
+}
+
+/// While the ledger does not answer: what the caller waits for.
+fn queued(accounts: &Accounts) -> Box<Refusal> {
+    let message = format!("the transfer is queued; {}", final_when(accounts));
     let hint = "repeat the request with the same idempotency key to see whether it is final; the credits move once";
     Refusal::new(Code::TransferQueued, message).hint(hint).into()
 }
@@ -197,11 +305,16 @@ async fn carry_out(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answe
 }
 
 async fn first(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answer<Sent> {
-    let key = own_key(accounts, order.from, "transfer NAME AMOUNT --key FILE").await?;
-    let action = Action::Transfer(Transfer {
-        to: order.to,
-        amount: order.amount,
-    });
+    let command = match order.purpose {
+        Purpose::Transfer(_) | Purpose::Booking { .. } => "transfer NAME AMOUNT --key FILE",
+        Purpose::Cover => "lend NAME --cover AMOUNT --key FILE",
+    };
+    let key = own_key(accounts, order.from, command).await?;
+    let (to, amount) = (order.to, order.amount);
+    let action = match order.purpose {
+        Purpose::Transfer(_) | Purpose::Booking { .. } => Action::Transfer(Transfer { to, amount }),
+        Purpose::Cover => Action::CoverDebt(CoverDebt { account: to, amount }),
+    };
     send_kept(accounts, order.from, &key, action, Some(keeper)).await
 }
 
@@ -225,13 +338,26 @@ async fn again(accounts: &Accounts, signed: SignedTransaction) -> Answer<Sent> {
 }
 
 async fn finish(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
-    moved(accounts, order.from, order.to, order.amount, sent).await?;
+    let target = accounts.ground.account_name(order.to).await;
+    let mut detail = json!({"amount_ucr": order.amount, "height": sent.done.height, "transaction": sent.done.id});
+    match &order.purpose {
+        Purpose::Transfer(_) => audit::own(accounts, order.from, ("transfer", "made"), target, detail).await?,
+        Purpose::Cover => audit::own(accounts, order.from, ("loan", "covered"), target, detail).await?,
+        Purpose::Booking { actor, booking } => {
+            detail["reference"] = booking.reference.clone().into();
+            let whose = (Some(*actor), booking.account);
+            let target = accounts.ground.account_name(booking.account).await;
+            audit::record(accounts, whose, booking.kind.done(), target, detail).await?;
+        }
+    }
     view(accounts, order, sent).await
 }
 
 /// What the caller sees of a transfer that is final; keeps its memo.
 pub(crate) async fn view(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
-    if let Some(memo) = order.memo.as_ref().filter(|memo| !memo.is_empty()) {
+    if let Purpose::Transfer(Some(memo)) = &order.purpose
+        && !memo.is_empty()
+    {
         let place = sent.done.id.0.to_string();
         codecs::put_json(&accounts.ground, MEMOS, &place, memo).await?;
     }
@@ -321,7 +447,7 @@ fn conflict<T>() -> Answer<T> {
 }
 
 impl Keeper {
-    async fn read(&self, accounts: &Accounts) -> Answer<Option<Kept>> {
+    pub(super) async fn read(&self, accounts: &Accounts) -> Answer<Option<Kept>> {
         let bytes = accounts
             .ground
             .store
@@ -331,19 +457,28 @@ impl Keeper {
         bytes.map(|bytes| codecs::from_json(&bytes)).transpose()
     }
 
+    /// Remembers the request, before anything is signed.
+    pub(super) async fn begin(&self, accounts: &Accounts) -> Answer<()> {
+        self.write(accounts, None, None).await.map(drop)
+    }
+
     async fn write(&self, accounts: &Accounts, signed: Option<String>, answer: Option<TransferView>) -> Answer<Kept> {
         let kept = Kept {
             request: self.request,
             answer,
             signed,
             at_ms: now_ms(),
+            booking: self.booking.clone(),
         };
         codecs::put_json(&accounts.ground, &self.space, &self.key, &kept).await?;
         Ok(kept)
     }
 
-    /// Keeps what is about to be sent.
+    /// Keeps what is about to be sent, and what it is for: a statement knows it, whatever happens after.
     pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction) -> Answer<()> {
+        if let Some(booking) = &self.booking {
+            codecs::put_json(&accounts.ground, BOOKED, &signed.id().0.to_string(), booking).await?;
+        }
         let bytes = borsh::to_vec(signed).expect("a vector accepts every byte");
         self.write(accounts, Some(hex::encode(bytes)), None).await.map(drop)
     }

@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
     height: watch::Sender<u64>,
     /// Too few peers answer.
     stalled: watch::Sender<bool>,
+    /// It executes, and tells nobody.
+    mute: watch::Sender<bool>,
 }
 
 struct Written {
@@ -37,6 +39,7 @@ impl Ledger {
             written: Arc::new(Mutex::new(written)),
             height: watch::Sender::new(0),
             stalled: watch::Sender::new(false),
+            mute: watch::Sender::new(false),
         })
     }
 
@@ -69,6 +72,11 @@ impl Ledger {
     /// What is submitted from now on waits, until this is told that peers answer again.
     pub(crate) fn stall(&self, stalled: bool) {
         self.stalled.send_replace(stalled);
+    }
+
+    /// What is submitted from now on is executed, and not answered until this is told to speak again.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.mute.send_replace(mute);
     }
 
     pub(crate) fn network_id(&self) -> NetworkId {
@@ -127,6 +135,8 @@ impl Chain for Ledger {
             Some(place) => place,
             None => (self.block(vec![tx]), 0),
         };
+        let speaks = self.mute.subscribe().wait_for(|mute| !mute).await.is_ok();
+        assert!(speaks, "the sender is here");
         Ok(block.result_of(index).expect("it is in it")?)
     }
 

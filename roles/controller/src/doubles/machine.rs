@@ -18,6 +18,7 @@ use piecework_model::{Prices, Role};
 use piecework_packages::Packages;
 use piecework_queue::{Profile, ProviderLink};
 use piecework_scheduler::Policy;
+use piecework_sink::notice::Notify;
 use piecework_store::{Options as StoreOptions, Sqlite};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -60,6 +61,8 @@ pub(crate) struct Setup {
     /// Of providers elsewhere, as they are once their link is up.
     pub(crate) others: Vec<Profile>,
     pub(crate) tuning: Tuning,
+    /// How operators are told what is wrong.
+    pub(crate) alerts: Vec<Arc<dyn Notify>>,
 }
 
 impl Default for Setup {
@@ -72,6 +75,7 @@ impl Default for Setup {
                 reference_every: Duration::ZERO,
                 ..Tuning::default()
             },
+            alerts: Vec::new(),
         }
     }
 }
@@ -94,6 +98,7 @@ pub(crate) struct Machine {
 pub(crate) struct Parts {
     directory: TempDir,
     tuning: Tuning,
+    alerts: Vec<Arc<dyn Notify>>,
     own: usize,
     pub(crate) ledger: Arc<Ledger>,
     /// Its own first.
@@ -164,6 +169,7 @@ impl Machine {
             providers: doubles.collect(),
             place: Arc::new(Place::default()),
             tuning: setup.tuning,
+            alerts: setup.alerts,
             directory,
             own,
             ledger,
@@ -401,6 +407,7 @@ impl Parts {
             blobs: Arc::new(blobs),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: self.place.clone(),
+            alerts: self.alerts.clone(),
             providers: links.collect(),
             policy: Policy::Random,
             disk: Arc::new(piecework_disk::Unlimited),

@@ -18,7 +18,10 @@ use crate::{
     accounts::{audit, auth::Caller},
     clock::now_ms,
     failure::{failed, store},
-    functions::{self, Functions, Live},
+    functions::{
+        self, Functions, Live,
+        suspects::{Suspect, Suspicion},
+    },
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -211,6 +214,10 @@ pub(crate) async fn alert(functions: &Functions, live: &Live) -> Answer<()> {
     let detail = json!({"percent": percent, "budget_ucr": budget_ucr, "spent_ucr": spent_ucr});
     tracing::warn!(function = %function.id, percent, "a function has used much of its budget");
     functions.ground.events.function("budget", function, &detail);
+    functions.suspects.add(Suspect {
+        function: function.id,
+        suspicion: Suspicion::Budget,
+    });
     audit::record(
         &functions.accounts,
         (None, function.owner),

@@ -13,7 +13,9 @@ pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
 pub(crate) mod placement;
+pub(crate) mod routing;
 pub(crate) mod sinks;
+pub(crate) mod suspects;
 #[cfg(test)]
 mod tests;
 pub(crate) mod traffic;
@@ -29,7 +31,7 @@ use piecework_packages::Packages;
 use piecework_scheduler as scheduler;
 use piecework_sink::Deliver;
 
-use crate::{accounts::Accounts, ground::Ground, providers::Providers};
+use crate::{Answer, accounts::Accounts, ground::Ground, providers::Providers};
 
 /// The state of this room.
 pub(crate) struct Functions {
@@ -40,6 +42,10 @@ pub(crate) struct Functions {
     checks: checks::Checks,
     watch: watch::Watch,
     budgets: budget::Budgets,
+    pub(crate) suspects: suspects::Suspects,
+    pub(crate) routes: routing::Table,
+    /// Held over each change of a route.
+    route_turn: tokio::sync::Mutex<()>,
     pub(crate) bundles: bundles::Bundles,
     packages: Arc<Packages>,
     pub(crate) sinks: Arc<dyn Deliver>,
@@ -70,6 +76,9 @@ impl Functions {
             checks: checks::Checks::default(),
             watch: watch::Watch::default(),
             budgets: budget::Budgets::default(),
+            suspects: suspects::Suspects::default(),
+            routes: routing::Table::default(),
+            route_turn: tokio::sync::Mutex::default(),
             bundles: bundles::Bundles::default(),
             packages: means.packages,
             sinks: means.sinks,
@@ -77,8 +86,10 @@ impl Functions {
         })
     }
 
-    pub(crate) fn start(self: &Arc<Self>) {
+    pub(crate) async fn start(self: &Arc<Self>) -> Answer<()> {
+        routing::start(self).await?;
         self.ground.tasks.spawn(prune(self.clone()));
         self.ground.tasks.spawn(bundles::run(self.clone()));
+        Ok(())
     }
 }

@@ -21,7 +21,10 @@ use crate::{
     Answer,
     accounts::audit,
     clock::now_ms,
-    functions::{self, Functions, Live},
+    functions::{
+        self, Functions, Live,
+        suspects::{Suspect, Suspicion},
+    },
 };
 
 type Key = (FunctionId, u32);
@@ -257,6 +260,10 @@ async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u3
         let detail = json!({"version": version, "code": code, "failures": failures});
         tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
         functions.ground.events.function("quarantine", function, &detail);
+        functions.suspects.add(Suspect {
+            function: function.id,
+            suspicion: Suspicion::Quarantine,
+        });
         let owner = (None, function.owner);
         audit::record(
             &functions.accounts,

@@ -1,6 +1,11 @@
 //! `/accounts`, `/sessions`, `/tokens`, `/invites`: identity, and what a token allows.
 
-use axum::{Json, body::Body, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use piecework_api::{
     accounts::{
         AcceptInvite, AccountQuery, AccountView, ChallengeView, CreateAccount, CreateChallenge, CreateInvite,
@@ -16,7 +21,8 @@ use piecework_serve::Caller as Address;
 use serde_json::json;
 
 use super::{
-    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, STRANGERS_BODY_BYTES_MAX, Shared, page, read_body,
+    Authenticated, BODY_BYTES_MAX, Created, HttpResult, Path, Query, STRANGERS_BODY_BYTES_MAX, Shared,
+    execute::idempotency, page, read_body,
 };
 use crate::{
     Answer, Controller,
@@ -25,9 +31,10 @@ use crate::{
         auth::{self, Caller},
         challenges::CHALLENGE_TTL,
         invites, logins,
+        transfers::{self, Order, Purpose},
     },
     clock::{now_ms, timestamp},
-    failure::{refuse, rejected, store},
+    failure::{failed, refuse, rejected, store},
     http::views,
 };
 
@@ -96,19 +103,35 @@ pub(super) async fn set_loan(
     Ok(Json(view(&controller, account).await?))
 }
 
-/// Pays part of the account's debt. The caller is its sponsor, and the loan shrinks by the same amount.
-#[utoipa::path(post, path = routes::ACCOUNT_LOAN_PAYMENTS, tag = "accounts", params(("name" = String, Path)),
+/// Pays part of the account's debt. The caller is its sponsor, and the loan shrinks by the same amount. With an
+/// `Idempotency-Key`, repeated requests pay once, as with transfers.
+#[utoipa::path(post, path = routes::ACCOUNT_LOAN_PAYMENTS, tag = "accounts",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     request_body = PayLoan, responses((status = 200, body = AccountView), (status = "default", body = ErrorBody)))]
 pub(super) async fn pay_loan(
     State(controller): Shared,
     authenticated: Authenticated,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: Body,
 ) -> HttpResult<Json<AccountView>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: PayLoan = read_body(body, BODY_BYTES_MAX).await?;
     let account = accounts::find(&controller.accounts, &name).await?;
-    accounts::cover(&controller.accounts, caller.account, account, body.amount_ucr).await?;
+    let request = format!("cover {account} {}", body.amount_ucr);
+    match idempotency(caller, &headers, request.as_bytes(), b"")? {
+        Some(key) => {
+            let order = Order {
+                from: caller.account,
+                from_name: caller.name.to_string(),
+                to: account,
+                amount: body.amount_ucr,
+                purpose: Purpose::Cover,
+            };
+            transfers::once(&controller.accounts, order, key).await?;
+        }
+        None => accounts::cover(&controller.accounts, caller.account, account, body.amount_ucr).await?,
+    }
     Ok(Json(view(&controller, account).await?))
 }
 
@@ -332,17 +355,24 @@ pub(super) async fn delete_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Creates an invite for one new account.
-#[utoipa::path(post, path = routes::INVITES, tag = "accounts", request_body = CreateInvite, responses(
+/// Creates an invite for one new account. With an `Idempotency-Key`, a repeated request gets the same invite.
+#[utoipa::path(post, path = routes::INVITES, tag = "accounts", request_body = CreateInvite,
+    params(("Idempotency-Key" = Option<String>, Header)), responses(
     (status = 201, body = InviteCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn invite(
     State(controller): Shared,
     authenticated: Authenticated,
+    headers: HeaderMap,
     body: Body,
 ) -> HttpResult<Created<InviteCreated>> {
     let caller = authenticated.with(Scope::Admin)?;
     let body: CreateInvite = read_body(body, BODY_BYTES_MAX).await?;
-    Ok(Created(invites::create(&controller.accounts, caller, body).await?))
+    let request = serde_json::to_vec(&body).map_err(|error| failed("encode an invite", &error))?;
+    let created = match idempotency(caller, &headers, &request, b"")? {
+        Some(key) => invites::create_once(&controller.accounts, caller, body, key).await?,
+        None => invites::create(&controller.accounts, caller, body).await?,
+    };
+    Ok(Created(created))
 }
 
 /// Accepts an invite with an account that is registered already: it gets the invite's credits, loan and roles.

@@ -11,7 +11,7 @@ use axum::{
 use piecework_model::Code;
 use piecework_serve::{Caller as Address, Crowd};
 
-use super::{HttpError, bearer, origin::Origins, plain, space};
+use super::{HttpError, bearer, origin::Origins, plain, routing, space};
 use crate::{Controller, accounts::rates, failure::refusal};
 
 /// What the door knows.
@@ -61,6 +61,13 @@ pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: 
             return refused.into_response();
         }
         return plain::at_own_origin(door.controller.clone(), (owner, name), request).await;
+    }
+    let assigned = host.and_then(|host| door.controller.functions.routes.host(host));
+    if let Some(host) = assigned {
+        if let Err(refused) = space::check_work(&door.controller) {
+            return refused.into_response();
+        }
+        return routing::at_host(door.controller.clone(), &host, request).await;
     }
     let mut response = next.run(request).await;
     drop(place);

@@ -17,7 +17,7 @@ use crate::{
     Answer, Controller,
     accounts::{
         self,
-        transfers::{self, MEMOS, Order},
+        transfers::{self, BOOKED, Booking, MEMOS, Order, Purpose},
     },
     clock::timestamp,
     codecs,
@@ -76,7 +76,7 @@ pub(super) async fn transfer(
         from_name: caller.name.to_string(),
         to: accounts::find(&controller.accounts, &body.to).await?,
         amount: body.amount_ucr,
-        memo: body.memo,
+        purpose: Purpose::Transfer(body.memo),
     };
     match key {
         Some(key) => Ok(Created(transfers::once(&controller.accounts, order, key).await?)),
@@ -160,25 +160,34 @@ fn statement_cursor(cursor: &str) -> Answer<(Option<String>, Credits)> {
 }
 
 async fn statement_line(controller: &Controller, line: &statements::Line, posted: Credits) -> Answer<StatementLine> {
-    let memo = match line.kind.as_str() {
-        "transfer" => {
-            let place = line.transaction.to_string();
-            controller.ground.store.value(MEMOS, &place).await.map_err(store)?
-        }
-        _ => None,
+    let (kind, detail) = match line.kind.as_str() {
+        "transfer" => transferred_for(controller, &line.transaction.to_string()).await?,
+        other => (other.to_owned(), None),
     };
     let counterparty = controller.ground.name_of(line.counterparty).await;
     Ok(StatementLine {
         at: timestamp(line.at_ms),
         height: line.height,
-        kind: line.kind.clone(),
+        kind,
         counterparty,
-        detail: memo.map(|memo| codecs::from_text(&memo)).transpose()?,
+        detail,
         jobs: line.jobs,
         amount_ucr: line.amount,
         posted_ucr: posted,
         transaction: Some(line.transaction),
     })
+}
+
+/// What a transfer was for, and the reference or memo that came with it.
+async fn transferred_for(controller: &Controller, transaction: &str) -> Answer<(String, Option<String>)> {
+    let values = &controller.ground.store;
+    if let Some(booked) = values.value(BOOKED, transaction).await.map_err(store)? {
+        let booking: Booking = codecs::from_json(&booked)?;
+        return Ok((booking.kind.as_str().to_owned(), Some(booking.reference)));
+    }
+    let memo = values.value(MEMOS, transaction).await.map_err(store)?;
+    let memo = memo.map(|memo| codecs::from_text(&memo)).transpose()?;
+    Ok(("transfer".to_owned(), memo))
 }
 
 /// Lists the providers' offers on the ledger.

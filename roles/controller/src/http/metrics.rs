@@ -1,6 +1,6 @@
 //! `/metrics`, `/healthz`, `/readyz`: counters over time and for Prometheus; whether the controller works.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use axum::{
     Json,
@@ -12,13 +12,18 @@ use jiff::Timestamp;
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
+    ledger::ProviderState,
     metrics::{DiskView, Health, MetricsQuery, MetricsView},
     routes,
 };
 use piecework_disk::Level;
 use piecework_model::Code;
 use piecework_store::MetricScope;
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
 use super::{Authenticated, HttpResult, Path, Query, Shared};
 use crate::{
@@ -27,6 +32,7 @@ use crate::{
     failure::{refuse, store},
     functions,
     http::views,
+    providers::seen::Seen,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -114,6 +120,45 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, gauge);
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct InState {
+    state: &'static str,
+}
+
+/// By state and as sums: providers have names, and metrics have none.
+fn of_providers(registry: &mut Registry, all: &[Arc<Seen>]) {
+    let states = Family::<InState, Gauge>::default();
+    let (mut slots, mut cores, mut memory) = (0, 0, 0);
+    for seen in all {
+        let (state, profile) = (seen.state(), seen.link.profile());
+        states.get_or_create(&InState { state: state.as_str() }).inc();
+        if state == ProviderState::Gone {
+            continue;
+        }
+        slots += u64::from(profile.slots);
+        cores += u64::from(profile.cores);
+        memory += profile.memory_bytes;
+    }
+    registry.register(
+        "providers_by_state",
+        "Providers by state; gone ones are counted for an hour",
+        states,
+    );
+    gauge(registry, "provider_slots", "Slots of connected providers", slots);
+    gauge(
+        registry,
+        "provider_cores",
+        "Cores that connected providers offer",
+        cores,
+    );
+    gauge(
+        registry,
+        "provider_memory_bytes",
+        "Memory that connected providers offer",
+        memory,
+    );
+}
+
 /// What Prometheus reads at this moment.
 fn registry(controller: &Controller) -> Registry {
     let mut root = Registry::default();
@@ -177,6 +222,12 @@ fn registry(controller: &Controller) -> Registry {
         "Transactions that wait for a block",
         u64::from(status.queued),
     );
+    gauge(
+        registry,
+        "alerts_firing",
+        "Conditions that operators are told of",
+        controller.alerts.firing(),
+    );
     let all = controller.providers.all();
     let (instances, running) = all.iter().fold((0, 0), |(instances, running), seen| {
         let load = seen.link.load();
@@ -185,6 +236,7 @@ fn registry(controller: &Controller) -> Registry {
     gauge(registry, "warm_instances", "Idle instances", instances);
     gauge(registry, "running_instances", "Instances that serve a job", running);
     gauge(registry, "providers", "Providers that are connected", all.len() as u64);
+    of_providers(registry, &all);
     gauge(
         registry,
         "ledger_last_block_timestamp_seconds",

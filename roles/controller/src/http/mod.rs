@@ -1,7 +1,9 @@
 //! The HTTP API: one file per resource, handlers and their descriptions side by side.
 
 mod accounts;
+mod alerts;
 mod audit;
+mod bookings;
 mod cors;
 mod door;
 mod event;
@@ -16,6 +18,7 @@ mod link;
 mod metrics;
 pub(crate) mod origin;
 mod plain;
+mod routing;
 mod space;
 mod streaming;
 #[cfg(test)]
@@ -36,7 +39,7 @@ use axum::{
 };
 use piecework_api::{accounts::Scope, routes};
 use piecework_model::Code;
-use piecework_serve::Caller as Address;
+use piecework_serve::{Caller as Address, requests};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -141,6 +144,10 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(accounts::accept_invite))
         .routes(routes!(ledger::transfer))
         .routes(routes!(ledger::statement))
+        .routes(routes!(bookings::deposit, bookings::deposits))
+        .routes(routes!(bookings::withdraw, bookings::withdrawals))
+        .routes(routes!(bookings::settle))
+        .routes(routes!(bookings::decline))
         .routes(routes!(ledger::offers))
         .routes(routes!(ledger::providers))
         .routes(routes!(leases::list))
@@ -148,6 +155,11 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(leases::close))
         .routes(routes!(leases::add_payer))
         .routes(routes!(leases::remove_payer))
+        .routes(routes!(routing::list, routing::set, routing::remove))
+        .routes(routes!(routing::hosts))
+        .routes(routes!(routing::assign, routing::unassign))
+        .routes(routes!(alerts::list))
+        .routes(routes!(alerts::test))
         .routes(routes!(events::stream))
         .routes(routes!(metrics::healthz))
         .routes(routes!(metrics::readyz))
@@ -173,10 +185,12 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
     };
     let plain = Router::new()
         .route(routes::LINK, get(link::upgrade))
+        .route(routes::ROUTED, any(routing::call))
         .route(routes::PLAIN, any(plain::call))
         .route(routes::PLAIN_ROOT, any(plain::call))
         .route(routes::PLAIN_PATH, any(plain::call))
         .with_state(controller.clone());
+    let requests = controller.ground.telemetry.requests.clone();
     router
         .route(routes::OPENAPI, get(openapi))
         .merge(plain)
@@ -188,6 +202,7 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
             door::pass,
         ))
         .layer(middleware::from_fn_with_state(controller, space::watch))
+        .layer(middleware::from_fn_with_state(requests, requests::count))
 }
 
 async fn not_found(uri: Uri) -> HttpError {

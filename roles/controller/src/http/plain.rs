@@ -16,6 +16,7 @@ use piecework_api::{
     server::{aside, read_bytes},
 };
 use piecework_model::{Code, FunctionName, OwnerName};
+use piecework_serve::requests::RouteClass;
 
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared, cors,
@@ -35,6 +36,7 @@ use crate::{
     },
     failure::{failed, refusal},
     functions::{self, Live},
+    telemetry::OF_A_FUNCTION,
 };
 
 /// An event as JSON: a body as base64 with all headers fits. A text of control characters grows sixfold, and would be more
@@ -45,18 +47,28 @@ const QUERY_BYTES_MAX: usize = 16 << 10;
 const PARAMETERS_MAX: usize = 1_000;
 
 /// At the platform's own origin.
-pub(super) async fn call(State(controller): Shared, anyone: Anyone, mut request: Request) -> HttpResult<Response> {
-    // They are the platform's.
-    request.headers_mut().remove(header::COOKIE);
+pub(super) async fn call(State(controller): Shared, anyone: Anyone, request: Request) -> HttpResult<Response> {
     let path = request.uri().path().to_owned();
     let Some(target) = event::target(&path) else {
         return Err(refusal(Code::PathNotFound, "the path names no function").into());
     };
+    at_shared_origin(&controller, &anyone, target, request).await
+}
+
+/// At the platform's own origin, which all functions share.
+pub(super) async fn at_shared_origin(
+    controller: &Arc<Controller>,
+    anyone: &Anyone,
+    target: Target<'_>,
+    mut request: Request,
+) -> HttpResult<Response> {
+    // They are the platform's.
+    request.headers_mut().remove(header::COOKIE);
     if request.headers().contains_key("service-worker") {
         let message = "a service worker would stay in the browser for the platform; use the function's own origin";
         return Err(refusal(Code::PathNotFound, message).into());
     }
-    let mut response = respond(&controller, &anyone, target, request).await.into_response();
+    let mut response = respond(controller, anyone, target, request).await.into_response();
     origin::share(response.headers_mut());
     Ok(response)
 }
@@ -75,12 +87,22 @@ pub(super) async fn at_own_origin(
         base_path: String::new(),
     };
     let (mut parts, body) = request.into_parts();
-    let responded = async {
-        let anyone = Anyone::from_request_parts(&mut parts, &controller).await?;
-        respond(&controller, &anyone, target, Request::from_parts(parts, body)).await
-    };
-    let mut response = responded.await.into_response();
+    match Anyone::from_request_parts(&mut parts, &controller).await {
+        Ok(anyone) => at_an_origin(&controller, &anyone, target, Request::from_parts(parts, body)).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+/// At an origin that is the function's, or its owner's.
+pub(super) async fn at_an_origin(
+    controller: &Arc<Controller>,
+    anyone: &Anyone,
+    target: Target<'_>,
+    request: Request,
+) -> Response {
+    let mut response = respond(controller, anyone, target, request).await.into_response();
     origin::keep_apart(response.headers_mut());
+    response.extensions_mut().insert(RouteClass(OF_A_FUNCTION));
     response
 }
 

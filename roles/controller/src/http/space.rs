@@ -36,7 +36,7 @@ pub(super) fn check_work(controller: &Controller) -> HttpResult<()> {
 
 /// Whether a request makes work or something to be kept.
 fn adds(method: &Method, path: &str) -> bool {
-    if path.starts_with("/fn/") {
+    if path.starts_with("/fn/") || path.starts_with("/r/") {
         return true;
     }
     let reads_or_deletes = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE);
@@ -66,6 +66,7 @@ mod tests {
             (Method::POST, "/functions"),
             (Method::PUT, "/functions/f"),
             (Method::GET, "/fn/ada/f/"),
+            (Method::GET, "/r/ada/api"),
             (Method::POST, "/tokens"),
             (Method::POST, "/accounts"),
             (Method::POST, "/transfers"),

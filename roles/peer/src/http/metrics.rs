@@ -20,6 +20,7 @@ pub(super) async fn prometheus(State(explorer): Shared, headers: HeaderMap) -> R
 fn registry(explorer: &Explorer) -> Registry {
     let mut root = Registry::default();
     piecework_serve::metrics::process(&mut root, env!("CARGO_PKG_VERSION"), "peer");
+    explorer.requests.register(root.sub_registry_with_prefix("piecework"));
     let registry = root.sub_registry_with_prefix("piecework_ledger");
     let (status, now) = (explorer.chain.status(), Instant::now());
     let pulse = &explorer.pulse;

@@ -33,6 +33,7 @@ use axum::{
     body::Body,
     extract::{DefaultBodyLimit, State},
     http::{Method, StatusCode, Uri, header},
+    middleware,
     response::{IntoResponse as _, Response},
     routing::get,
 };
@@ -45,7 +46,10 @@ use piecework_api::{
 use piecework_chain::{Chain, ChainFailure, PeerChanges, SubmitError};
 use piecework_ledger::Genesis;
 use piecework_model::{Code, PublicKey, SecretKey};
-use piecework_serve::{Caller, Crowd, Door, Limits, Member, Proxies};
+use piecework_serve::{
+    Caller, Crowd, Door, Limits, Member, Proxies,
+    requests::{self, Requests},
+};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
@@ -75,6 +79,8 @@ pub struct Explorer {
     here: Option<PublicKey>,
     index: Arc<Index>,
     pulse: Arc<pulse::Pulse>,
+    /// Of the peer's own server.
+    requests: Requests,
     peer_changes: PeerChanges,
     limiter: limit::Limiter,
     pages: pages::Pages,
@@ -119,6 +125,7 @@ impl Explorer {
         let explorer = Arc::new(Self {
             index: index.clone(),
             pulse,
+            requests: Requests::new(route_class),
             peer_changes: PeerChanges::default(),
             limiter: limit::Limiter::new(options.rates, &options.trusted),
             pages: pages::Pages::default(),
@@ -229,6 +236,7 @@ async fn serve_until(
         .split_for_parts();
     let document: bytes::Bytes = document.to_json().expect("the document is plain data").into();
     let openapi = move || async move { ([(header::CONTENT_TYPE, "application/json")], document) };
+    let requests = explorer.requests.clone();
     let own = Router::new()
         .route(routes::HEALTHZ, get(healthz))
         .route(routes::READYZ, get(readyz))
@@ -239,8 +247,23 @@ async fn serve_until(
         .route(routes::OPENAPI, get(openapi))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .layer(DefaultBodyLimit::disable());
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(requests, requests::count));
     piecework_serve::serve(door, app, limits, shutdown).await
+}
+
+/// As requests are counted.
+fn route_class(path: &str) -> &'static str {
+    let below = path.strip_prefix("/ledger/").map(|rest| rest.split('/').next());
+    match (below, path) {
+        (Some(Some("transactions")), _) => "transactions",
+        // They wait for blocks.
+        (Some(Some("raw" | "events")), _) => "blocks",
+        (Some(_), _) => "ledger",
+        (None, routes::METRICS) => "metrics",
+        (None, routes::HEALTHZ | routes::READYZ) => "health",
+        (None, _) => "other",
+    }
 }
 
 async fn healthz() -> Json<Health> {

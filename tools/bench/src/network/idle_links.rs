@@ -132,7 +132,7 @@ async fn enrol(url: String, token: String, network: NetworkId, index: usize) -> 
         roles: vec![Role::Provider],
         ..CreateInvite::default()
     };
-    let invite = client.create_invite(&invite).await?;
+    let invite = client.create_invite(&invite, None).await?;
     let sender = AccountId::of(&key.public());
     let roles = Roles {
         provider: true,

@@ -40,6 +40,20 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
+    /// Copy the controller into a new directory; it may run meanwhile
+    Backup {
+        /// Directory of the copy, new or empty; it holds keys, so keep it private
+        to: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a new data directory from a backup; the controller that it was made of must never run again
+    Restore {
+        /// Directory of the backup
+        from: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Run the controller
     Run {
         #[command(flatten)]
@@ -130,6 +144,20 @@ impl Controller {
                 network,
                 place,
             } => join(&genesis, network.as_deref(), &place).await,
+            Action::Backup { to, place } => {
+                compose::back_up(&place.directory()?, &to).await?;
+                show::text(&format!("{}\n", to.display()))
+            }
+            Action::Restore { from, place } => {
+                let directory = place.directory()?;
+                let made_at = compose::restore(&from, &directory).await?;
+                eprintln!(
+                    "{} is as it was at {}; what to check before `piecework controller run` is in docs/operating-a-ledger.md",
+                    directory.display(),
+                    show::time(made_at)
+                );
+                Ok(())
+            }
             Action::Run { place } => run(&place).await,
             Action::Config {
                 action: Config::Show { place },

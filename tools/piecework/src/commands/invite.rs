@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use piecework_api::accounts::{CreateInvite, Role};
 use piecework_model::Credits;
 
-use crate::{failure::Failure, session, show, units};
+use crate::{failure::Failure, pending, session, show, units};
 
 /// Create an invite for one new account
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,9 @@ impl Invite {
             lend_ucr: self.lend.map(Credits),
             expires_in_s: Some(self.expires.as_secs()),
         };
-        let invite = client.create_invite(&body).await?;
+        let words = serde_json::to_string(&body).context("an invite is plain data")?;
+        let create = async |key: &str| client.create_invite(&body, Some(key)).await;
+        let invite = pending::once(&client, &["invite", &words], create).await?;
         if json {
             return show::json(&invite);
         }

@@ -130,7 +130,7 @@ fn found(open: Option<LeaseView>) -> Result<LeaseId, Failure> {
 
 /// With a key file the transaction is signed here, and the controller is asked for nothing but to pass it on.
 async fn signed_here(client: &Client, key: &Path, action: Action, lease: LeaseId) -> Result<LeaseView, Failure> {
-    signed::submit(client, &keyfile::existing(key)?, action).await?;
+    signed::submit_once(client, &keyfile::existing(key)?, action).await?;
     Ok(client.ledger_lease(&lease.to_string()).await?)
 }
 
@@ -155,7 +155,7 @@ async fn open(client: &Client, key: &Path, amount: Option<i128>, json: bool) -> 
         mailboxes: vec![terms.payer_key],
         exposure_ucr: terms.exposure_ucr,
     });
-    let signed = signed::submit(client, &keyfile::existing(key)?, action).await?;
+    let signed = signed::submit_once(client, &keyfile::existing(key)?, action).await?;
     let lease = LeaseId::of(signed.sender.id, signed.sender.nonce);
     let view = client.ledger_lease(&lease.to_string()).await?;
     let deadline = Instant::now() + HEARD_WITHIN;

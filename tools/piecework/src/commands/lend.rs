@@ -7,7 +7,7 @@ use piecework_ledger::{Action, CoverDebt, SetLimit};
 use piecework_model::Credits;
 
 use super::{account, signed};
-use crate::{failure::Failure, keyfile, session, show, units};
+use crate::{failure::Failure, keyfile, pending, session, show, units};
 
 /// Let another account owe credits, as its sponsor (your account holds the amount), or pay off its debt
 #[derive(Debug, clap::Args)]
@@ -43,15 +43,22 @@ impl Lend {
         };
         let client = session::connect()?;
         let view = match (&self.key, change) {
-            (None, Change::Limit(limit_ucr)) => client.set_loan(&self.name, &SetLoan { limit_ucr }).await?,
-            (None, Change::Cover(amount_ucr)) => client.pay_loan(&self.name, &PayLoan { amount_ucr }).await?,
+            (None, Change::Limit(limit_ucr)) => {
+                let set = client.set_loan(&self.name, &SetLoan { limit_ucr }).await;
+                set.map_err(|error| pending::queued(error.into()))?
+            }
+            (None, Change::Cover(amount_ucr)) => {
+                let (words, body) = (["cover", &self.name, &amount_ucr.to_string()], PayLoan { amount_ucr });
+                let pay = async |key: &str| client.pay_loan(&self.name, &body, Some(key)).await;
+                pending::once(&client, &words, pay).await?
+            }
             (Some(key), change) => {
                 let account = client.account(&self.name).await?.id;
                 let action = match change {
                     Change::Limit(limit) => Action::SetLimit(SetLimit { account, limit }),
                     Change::Cover(amount) => Action::CoverDebt(CoverDebt { account, amount }),
                 };
-                signed::submit(&client, &keyfile::existing(key)?, action).await?;
+                signed::submit_once(&client, &keyfile::existing(key)?, action).await?;
                 client.account(&self.name).await?
             }
         };

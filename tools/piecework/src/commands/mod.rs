@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod account;
+pub mod alerts;
 pub mod audit;
 pub mod call;
 pub mod cancel;
@@ -8,6 +9,7 @@ pub mod completions;
 pub mod controller;
 pub mod delete;
 pub mod deploy;
+pub mod deposits;
 pub mod dev;
 pub mod devnet;
 pub mod doctor;
@@ -38,6 +40,7 @@ pub mod pull;
 pub mod quote;
 pub mod restore;
 pub mod rollback;
+pub mod routes;
 pub mod secrets;
 pub mod service;
 mod signed;
@@ -50,6 +53,7 @@ pub mod up;
 pub mod verify;
 pub mod versions;
 pub mod whoami;
+pub mod withdrawals;
 
 use piecework_api::PageQuery;
 

@@ -7,10 +7,10 @@ use piecework_api::{
     ledger::{CreateTransfer, TransferView},
 };
 use piecework_ledger::Action;
-use piecework_model::{Code, Credits};
+use piecework_model::Credits;
 
 use super::signed;
-use crate::{failure::Failure, keyfile, pending::Pending, session, show, units};
+use crate::{failure::Failure, keyfile, pending, session, show, units};
 
 /// Send credits to an account
 #[derive(Debug, clap::Args)]
@@ -61,42 +61,17 @@ impl Transfer {
     }
 }
 
-/// With a key of its own, which the same command has again until its outcome is known.
+/// With a key of its own.
 async fn once(client: &Client, body: &CreateTransfer) -> Result<TransferView, Failure> {
-    let account = client.own_account().await?.id.to_string();
     let amount = body.amount_ucr.to_string();
     let words = ["transfer", &body.to, &amount, body.memo.as_deref().unwrap_or_default()];
-    let pending = Pending::of(client, &account, &words);
-    if pending.is_repeated {
-        eprintln!("an earlier run of this command was not answered; this one asks for the same transfer");
-    }
-    let outcome = client
-        .transfer(body, Some(&pending.key))
-        .await
-        .map_err(|error| queued(error.into()));
-    pending.ended(&outcome);
-    outcome
-}
-
-/// On the command line, the same command is the same request.
-fn queued(failure: Failure) -> Failure {
-    match failure {
-        Failure::Refused {
-            mut refusal,
-            retry_after,
-        } if refusal.code == Code::TransferQueued => {
-            refusal.hint =
-                Some("run the same command again to see whether it is final; the credits move once".to_owned());
-            Failure::Refused { refusal, retry_after }
-        }
-        other => other,
-    }
+    pending::once(client, &words, async |key| client.transfer(body, Some(key)).await).await
 }
 
 async fn signed_here(client: &Client, key: &Path, to: &str, amount: Credits) -> Result<TransferView, Failure> {
     let to = client.account(to).await?;
     let action = Action::Transfer(piecework_ledger::Transfer { to: to.id, amount });
-    let signed = signed::submit(client, &keyfile::existing(key)?, action).await?;
+    let signed = signed::submit_once(client, &keyfile::existing(key)?, action).await?;
     Ok(TransferView {
         transaction: signed.done.id,
         height: signed.done.height,

@@ -12,7 +12,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use piecework_model::{EgressPolicy, Network};
 use piecework_scheduler::Policy;
 
-use crate::{compose, failure::Failure, places, settings::TlsSettings, units};
+use crate::{
+    compose,
+    failure::Failure,
+    places,
+    settings::{AlertSettings, TlsSettings},
+    units,
+};
 
 /// Run controller, ledger peer and provider in one process
 #[derive(Debug, clap::Args)]
@@ -45,6 +51,15 @@ pub struct Up {
     /// X-Forwarded-For; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub proxy: Vec<IpAddr>,
+    /// URL to which alerts are posted as JSON: spent budgets, a stalled ledger, a low disk, quarantined functions
+    #[arg(long, value_name = "URL")]
+    pub alert_webhook: Option<String>,
+    /// File with the secret that signs what is posted
+    #[arg(long, value_name = "FILE", requires = "alert_webhook")]
+    pub alert_secret_file: Option<PathBuf>,
+    /// Command that gets each alert as a mail on standard input, like 'sendmail ops@example.org'
+    #[arg(long, value_name = "COMMAND")]
+    pub alert_command: Option<String>,
     /// Refuse functions that need the network
     #[arg(long, conflicts_with = "egress_to")]
     pub no_egress: bool,
@@ -77,6 +92,11 @@ impl Up {
             }),
             results_to: self.results_to,
             proxies: self.proxy,
+            alerts: AlertSettings {
+                webhook: self.alert_webhook,
+                secret_file: self.alert_secret_file,
+                command: self.alert_command,
+            },
         };
         let machine = compose::machine(&directory, settings, &say)
             .await

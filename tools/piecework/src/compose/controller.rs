@@ -28,7 +28,10 @@ use super::{
     listen::{door, listen},
     sandboxes,
 };
-use crate::{places, settings::ControllerSettings};
+use crate::{
+    places,
+    settings::{AlertSettings, ControllerSettings},
+};
 
 /// A controller that runs, and its API that does not serve yet.
 pub struct Lone {
@@ -101,9 +104,11 @@ pub async fn controller(
         disk,
         tuning: Tuning {
             proxies: settings.proxies.clone(),
+            stall_after: Duration::from_millis(settings.heartbeat_ms) * 3 + Duration::from_secs(10),
             ..settings.tuning.into()
         },
         results_to: settings.results_to.clone(),
+        alerts: settings.alerts.clone(),
     };
     let background = Background::start()?;
     let controller = start(
@@ -174,6 +179,7 @@ pub(super) struct Seat<'a> {
     pub(super) tuning: Tuning,
     /// Private networks that results may be sent to.
     pub(super) results_to: Vec<Network>,
+    pub(super) alerts: AlertSettings,
 }
 
 /// Delivers results to their sinks.
@@ -200,6 +206,7 @@ pub(super) async fn start(
         disk: seat.disk,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         sinks: Arc::new(courier(seat.results_to)?),
+        alerts: seat.alerts.channels()?,
         providers: Vec::new(),
         policy: seat.policy,
         base_url: seat.base_url.to_owned(),

@@ -32,7 +32,10 @@ use super::{
     provider::{Seat, Terms, put_offer, start_provider},
     sandboxes,
 };
-use crate::{places, settings::TlsSettings};
+use crate::{
+    places,
+    settings::{AlertSettings, TlsSettings},
+};
 
 /// What one machine runs.
 pub struct Machine {
@@ -67,6 +70,8 @@ pub struct Settings {
     pub results_to: Vec<Network>,
     /// Reverse proxies in front of this machine.
     pub proxies: Vec<IpAddr>,
+    /// How the operator is told what is wrong.
+    pub alerts: AlertSettings,
 }
 
 /// Controller, peer and provider on `directory`. `say` is told what takes time.
@@ -138,6 +143,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             disk,
             packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
             sinks: Arc::new(courier(settings.results_to)?),
+            alerts: settings.alerts.channels()?,
             providers,
             policy: settings.policy,
             base_url: settings.url.unwrap_or_else(|| reachable(&url, address)),

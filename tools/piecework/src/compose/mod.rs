@@ -2,6 +2,7 @@
 
 mod agent;
 mod background;
+mod backup;
 mod collecting;
 pub mod control;
 mod controller;
@@ -23,6 +24,7 @@ mod replica;
 mod sandboxes;
 
 pub use agent::{OwnersWord, Provision, provide};
+pub use backup::{back_up, restore};
 pub use collecting::{CLAIM_AFTER_S, Caution, WINDOW_BLOCKS_MIN};
 pub use controller::{ControllerKeys, controller};
 pub use descriptors::raise_descriptor_limit;

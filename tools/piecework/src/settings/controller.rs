@@ -11,7 +11,7 @@ use piecework_scheduler::Policy;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Settings, TlsSettings, check_url,
+    AlertSettings, Settings, TlsSettings, check_url,
     peer::{HEARTBEAT_MS, heartbeat_ms},
     within,
 };
@@ -45,6 +45,9 @@ pub struct ControllerSettings {
     pub proxies: Vec<IpAddr>,
     #[serde(default)]
     pub tuning: Tuned,
+    /// Tell the operator of spent budgets, a stalled ledger, a low disk and quarantined functions.
+    #[serde(default)]
+    pub alerts: AlertSettings,
     /// Serve HTTPS with this certificate; HTTP if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
@@ -113,6 +116,7 @@ impl ControllerSettings {
             results_to: Vec::new(),
             proxies: Vec::new(),
             tuning: Tuned::default(),
+            alerts: AlertSettings::default(),
             tls: None,
         }
     }
@@ -137,6 +141,7 @@ impl Settings for ControllerSettings {
         if !self.url.is_empty() {
             check_url("url", &self.url)?;
         }
+        self.alerts.channels().map_err(Failure::Local)?;
         self.peers.iter().try_for_each(|url| check_url("peers", url))
     }
 }

@@ -1,5 +1,6 @@
 //! The settings of a role that runs on its own: a TOML file in which an unknown key is an error.
 
+mod alerts;
 mod controller;
 mod peer;
 mod provider;
@@ -13,6 +14,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use alerts::AlertSettings;
 pub use controller::ControllerSettings;
 pub use peer::{HEARTBEAT, PeerSettings};
 pub use provider::ProviderSettings;

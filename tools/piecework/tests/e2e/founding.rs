@@ -1,16 +1,30 @@
-//! Four departments found a network with a controller, step by step as docs/operating-a-ledger.md says.
+//! Four organisations found a network with a controller, by the very commands of docs/operating-a-ledger.md.
 
 use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use crate::network::processes::piecework;
 
-const DEPARTMENTS: [&str; 4] = ["physics", "biology", "history", "law"];
+/// As in the guide.
+const ORGANISATIONS: [&str; 4] = ["acme", "uni", "coop", "city"];
+
+/// The commands in the blocks of a section of the guide, in its order: without comments, each in one line.
+pub fn commands_of(section: &str) -> Vec<String> {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating-a-ledger.md");
+    let text = fs::read_to_string(guide).expect("the guide");
+    let (_, rest) = text.split_once(&format!("\n## {section}\n")).expect("the section");
+    let section = rest.split("\n## ").next().expect("a section");
+    let blocks = section.split("```\n").skip(1).step_by(2);
+    let whole: String = blocks.collect::<String>().replace("\\\n", " ");
+    let bare = whole.lines().map(|line| line.split(" # ").next().unwrap_or_default());
+    let bare = bare.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    bare.filter(|line| !line.is_empty()).collect()
+}
 
 /// Ends with the test.
 struct Running(Child);
@@ -23,13 +37,8 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_piecework"));
-        let child = command
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
+    fn start(mut command: Command) -> Self {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         Self(child.expect("it starts"))
     }
 
@@ -49,7 +58,7 @@ fn done(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn refused(arguments: &[&str], said: &str) {
+fn refused_arguments(arguments: &[&str], said: &str) {
     let output = piecework(arguments);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains(said), "{arguments:?}: {text}");
@@ -68,78 +77,126 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-#[test]
-fn four_departments_found_a_network_with_a_controller() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let at = |name: &str| text(&folder.path().join(name));
-    let ports = ports(9);
-    // Each department makes its keys, and gives away its card.
-    let (mut cards, mut apis) = (Vec::new(), Vec::new());
-    for (name, addresses) in DEPARTMENTS.iter().zip(ports.chunks(2)) {
-        let (listen, api) = (&addresses[0], &addresses[1]);
-        let card = done(&[
-            "peer",
-            "init",
-            "--owner",
-            name,
-            "--address",
-            listen,
-            "--listen",
-            listen,
-            "--api",
-            api,
-            "--data",
-            &at(name),
-        ]);
-        let path = at(&format!("{name}.json"));
-        fs::write(&path, card).expect("written");
-        cards.push(path);
-        apis.push(format!("http://{api}"));
+/// The machine of an organisation: a home directory, and a folder for the files that all exchange.
+struct Site {
+    home: PathBuf,
+    shared: PathBuf,
+}
+
+impl Site {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("sh");
+        let program = Path::new(env!("CARGO_BIN_EXE_piecework"));
+        let folder = program.parent().expect("a folder").display();
+        let path = std::env::var("PATH").expect("a PATH");
+        command
+            .args(["-c", &format!("exec {line}")])
+            .current_dir(&self.shared)
+            .env("HOME", &self.home)
+            .env("PATH", format!("{folder}:{path}"))
+            .env_remove("XDG_DATA_HOME");
+        command
     }
-    // The computing centre makes the controller's, and gives away the accounts.
-    let mut init = vec!["controller", "init", "--listen", ports[8].as_str(), "--data"];
-    let controller = at("controller");
-    init.push(controller.as_str());
-    init.extend(apis.iter().flat_map(|api| ["--peer", api.as_str()]));
-    let accounts = done(&init);
-    let [operator, own] = accounts.lines().collect::<Vec<_>>().try_into().expect("two accounts");
-    // One of them makes the genesis, which all install.
-    let genesis = at("genesis.json");
-    refused(
-        &["controller", "run", "--data", &controller],
+
+    fn run(&self, line: &str) -> String {
+        let output = self.command(line).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+}
+
+/// The eight commands of the guide; one more or less there fails here.
+fn guide() -> [String; 8] {
+    let commands = commands_of("Found a network");
+    let beginnings = [
+        "piecework peer init",
+        "piecework peer card",
+        "piecework controller init",
+        "piecework peer genesis",
+        "piecework peer join",
         "piecework controller join",
+        "piecework peer run",
+        "piecework controller run",
+    ];
+    assert_eq!(commands.len(), beginnings.len(), "{commands:?}");
+    let all = commands.iter().zip(beginnings);
+    assert!(
+        all.clone().all(|(command, due)| command.starts_with(due)),
+        "{commands:?}"
     );
-    let grants = [format!("{operator}:1000cr"), format!("{own}:0:controller")];
-    let mut make = vec!["peer", "genesis", "--name", "campus", "--output", genesis.as_str()];
-    make.extend(grants.iter().flat_map(|grant| ["--grant", grant.as_str()]));
-    make.extend(cards.iter().map(String::as_str));
-    done(&make);
-    for name in DEPARTMENTS {
-        done(&["peer", "join", &genesis, "--data", &at(name)]);
-        done(&["peer", "config", "check", "--data", &at(name)]);
+    commands.try_into().expect("eight")
+}
+
+#[test]
+fn four_organisations_found_a_network_by_the_commands_of_the_guide() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shared = folder.path().join("exchanged");
+    fs::create_dir(&shared).expect("made");
+    let site = |name: &str| Site {
+        home: folder.path().join(name),
+        shared: shared.clone(),
+    };
+    let ports = ports(9);
+    let [
+        init,
+        card,
+        controller_init,
+        genesis,
+        join,
+        controller_join,
+        run,
+        controller_run,
+    ] = guide();
+    for (name, addresses) in ORGANISATIONS.iter().zip(ports.chunks(2)) {
+        let (listen, api) = (&addresses[0], &addresses[1]);
+        // One machine stands for four: each has ports of its own.
+        let init = init.replace("ledger.acme.example:7440", listen).replace("acme", name);
+        site(name).run(&format!("{init} --listen {listen} --api {api}"));
+        site(name).run(&card.replace("acme", name));
     }
-    done(&["controller", "join", &genesis, "--data", &controller]);
-    done(&["controller", "config", "check", "--data", &controller]);
-    // All start, in any order.
-    let mut peers: Vec<Running> = DEPARTMENTS
-        .iter()
-        .map(|name| Running::start(&["peer", "run", "--data", &at(name)]))
-        .collect();
-    let mut running = Running::start(&["controller", "run", "--data", &controller]);
+    let centre = site("centre");
+    let api = |organisation: usize| format!("http://{}", ports[2 * organisation + 1]);
+    let controller_init = controller_init
+        .replace("http://ledger.acme.example:7441", &api(0))
+        .replace("http://ledger.uni.example:7441", &api(1));
+    let accounts = centre.run(&format!("{controller_init} --listen {}", ports[8]));
+    refused(&centre, &controller_run, "piecework controller join");
+    // What the organisations got from it.
+    let mut genesis = genesis;
+    for account in accounts.lines() {
+        let (name, _) = account.split_once('=').expect("NAME=KEY");
+        genesis = genesis.replace(&format!("{name}=KEY"), account);
+    }
+    assert!(!genesis.contains("KEY"), "{genesis}");
+    site("acme").run(&genesis);
+    for name in ORGANISATIONS {
+        site(name).run(&join);
+        site(name).run("piecework peer config check");
+    }
+    centre.run(&controller_join);
+    centre.run("piecework controller config check");
+    let start = |name: &&str| Running::start(site(name).command(&run));
+    let mut peers: Vec<Running> = ORGANISATIONS.iter().map(start).collect();
+    let mut running = Running::start(centre.command(&controller_run));
     assert!(peers.iter_mut().all(|peer| peer.ready().starts_with("http://")));
     let url = running.ready();
-    let token = fs::read_to_string(folder.path().join("controller/token")).expect("left there");
-    let status = Command::new(env!("CARGO_BIN_EXE_piecework"))
-        .args(["--json", "account"])
-        .env("PIECEWORK_URL", &url)
-        .env("PIECEWORK_TOKEN", token)
-        .output()
-        .expect("it runs");
-    let account: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    let token = centre.home.join(".local/share/piecework-controller/token");
+    let token = fs::read_to_string(token).expect("left there");
+    let account = centre.run(&format!(
+        "env PIECEWORK_URL={url} PIECEWORK_TOKEN={token} piecework --json account"
+    ));
+    let account: serde_json::Value = serde_json::from_str(&account).expect("JSON");
     assert_eq!(
         (&account["name"], &account["posted_ucr"]),
         (&"operator".into(), &1_000_000_000.into())
     );
+}
+
+fn refused(site: &Site, line: &str, said: &str) {
+    let output = site.command(line).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains(said), "{line}: {text}");
 }
 
 #[test]
@@ -169,7 +226,7 @@ fn a_controller_keeps_to_its_network() {
         ]);
     }
     let controller = at("controller");
-    refused(
+    refused_arguments(
         &["controller", "join", &at("one"), "--data", &controller],
         "controller.toml",
     );
@@ -184,7 +241,7 @@ fn a_controller_keeps_to_its_network() {
     for _ in 0..2 {
         done(&["controller", "join", &at("one"), "--data", &controller]);
     }
-    refused(
+    refused_arguments(
         &["controller", "join", &at("two"), "--data", &controller],
         "another network",
     );

@@ -1,6 +1,7 @@
 //! The platform as its users meet it: `piecework up` as a process, HTTP, kill -9.
 
 mod bad_input;
+mod bookings;
 mod carried_whole;
 mod claims;
 mod command_line;
@@ -21,15 +22,19 @@ mod links;
 mod logs;
 mod machine;
 mod main_job;
+mod monitoring;
 mod network;
 mod own;
 mod owner;
 mod peers;
 mod proofs;
 mod providers;
+mod proxied;
+mod queued;
 mod queueing;
 mod quotas;
 mod refusals;
+mod restored;
 mod results;
 mod rogue;
 #[path = "../../../../ports/intake/tests/intake/server.rs"]

@@ -21,6 +21,7 @@ const PLANS: [Plan; 1] = [Plan {
     sources: "roles/controller/src/",
     rooms: &[
         "http",
+        "alerts",
         "triggers",
         "calls",
         "functions",

@@ -1,5 +1,6 @@
 //! Accounts on a whole controller in one process.
 
+mod bookings;
 mod invites;
 mod lending;
 mod limits;

@@ -37,6 +37,7 @@ async fn alone(reference_every: Duration) -> Machine {
             reference_every,
             ..Setup::default().tuning
         },
+        alerts: Vec::new(),
     })
     .await
 }

@@ -88,6 +88,7 @@ impl World {
             disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             sinks: Arc::new(Nothing),
+            alerts: Vec::new(),
             providers: links.collect(),
             policy: Policy::Random,
             base_url: String::new(),

@@ -154,7 +154,7 @@ impl Network {
             expires_in_s: Some(INVITE_VALID.as_secs()),
         };
         let invite = client
-            .create_invite(&invite)
+            .create_invite(&invite, None)
             .await
             .context("cannot create an invite for a provider")?;
         let (name, directory) = self.named("provider", number);
