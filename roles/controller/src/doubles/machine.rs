@@ -394,6 +394,7 @@ impl Parts {
             store,
             blobs: Arc::new(blobs),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
+            typescript: Arc::new(piecework_typescript::TypeScript::new(None, Arc::new(|| None))),
             sinks: self.place.clone(),
             providers: links.collect(),
             policy: Policy::Random,

@@ -11,6 +11,7 @@ pub(crate) mod fallback;
 pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
+pub(crate) mod pages;
 pub(crate) mod placement;
 pub(crate) mod sinks;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use piecework_packages::Packages;
 use piecework_scheduler as scheduler;
 use piecework_sink::Deliver;
+use piecework_typescript::TypeScript;
 
 use crate::{accounts::Accounts, ground::Ground, providers::Providers};
 
@@ -39,7 +41,9 @@ pub(crate) struct Functions {
     watch: watch::Watch,
     budgets: budget::Budgets,
     pub(crate) bundles: bundles::Bundles,
+    pages: pages::Pages,
     packages: Arc<Packages>,
+    typescript: Arc<TypeScript>,
     pub(crate) sinks: Arc<dyn Deliver>,
     /// How a provider is chosen for functions that do not say.
     policy: scheduler::Policy,
@@ -49,6 +53,7 @@ pub(crate) struct Functions {
 pub(crate) struct Means {
     pub(crate) cache: Arc<Cache>,
     pub(crate) packages: Arc<Packages>,
+    pub(crate) typescript: Arc<TypeScript>,
     pub(crate) sinks: Arc<dyn Deliver>,
     pub(crate) policy: scheduler::Policy,
 }
@@ -69,7 +74,9 @@ impl Functions {
             watch: watch::Watch::default(),
             budgets: budget::Budgets::default(),
             bundles: bundles::Bundles::default(),
+            pages: pages::Pages::default(),
             packages: means.packages,
+            typescript: means.typescript,
             sinks: means.sinks,
             policy: means.policy,
         })

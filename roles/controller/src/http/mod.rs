@@ -16,6 +16,7 @@ mod link;
 mod metrics;
 pub(crate) mod origin;
 mod plain;
+mod site;
 mod space;
 mod streaming;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use piecework_model::{Code, FunctionName, OwnerName};
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared, cors,
     event::{self, EventBody, Target},
-    execute, origin, streaming,
+    execute, origin, site, streaming,
 };
 use crate::{
     Controller,
@@ -136,6 +136,10 @@ async fn run(
     }
     if anyone.0.is_none() {
         rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
+    }
+    let is_bare = target.raw_path == "/" && !parts.uri.path().ends_with('/');
+    if let Some(page) = site::respond(controller, &live, &parts, (target.raw_path, is_bare)).await? {
+        return Ok(page);
     }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let is_head = parts.method == Method::HEAD;

@@ -199,6 +199,7 @@ pub(super) async fn start(
         blobs,
         disk: seat.disk,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
+        typescript: Arc::new(sandboxes::typescript()),
         sinks: Arc::new(courier(seat.results_to)?),
         providers: Vec::new(),
         policy: seat.policy,
