@@ -1,10 +1,11 @@
 #!/bin/sh
-# Builds the two components that the wasm sandbox runs: build/python.wasm and build/javascript.wasm.
+# Builds the two components that the wasm sandbox runs, build/python.wasm and build/javascript.wasm, and build/typescript.mjs, the
+# program that makes JavaScript of TypeScript in one of them.
 #
-#     runtimes/build.sh [python] [javascript]      both by default
+#     runtimes/build.sh [python] [javascript] [typescript]      all by default
 #
 # Needs python3 (3.9 or later, with venv) and node with npm. Everything else is pinned by wasm-python/requirements.txt and
-# wasm-javascript/package-lock.json and comes from PyPI and npm at the first run. Does nothing when nothing has changed.
+# the package-lock.json of the others and comes from PyPI and npm at the first run. Does nothing when nothing has changed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -45,10 +46,22 @@ build_javascript() {
     finish javascript
 }
 
-[ $# -gt 0 ] || set -- python javascript
-for language in "$@"; do
-    case "$language" in
-        python | javascript) fresh "$language" || "build_$language" ;;
-        *) echo "usage: runtimes/build.sh [python] [javascript]" >&2; exit 2 ;;
+build_typescript() {
+    (cd "$here/typescript" && npm ci --loglevel=error --no-audit --no-fund > /dev/null && node build.mjs "$build/typescript.mjs.tmp")
+    mv "$build/typescript.mjs.tmp" "$build/typescript.mjs"
+    inputs typescript > "$build/typescript.inputs"
+    echo "built runtimes/build/typescript.mjs"
+}
+
+typescript_is_fresh() {
+    [ -f "$build/typescript.mjs" ] && [ "$(cat "$build/typescript.inputs" 2> /dev/null)" = "$(inputs typescript)" ]
+}
+
+[ $# -gt 0 ] || set -- python javascript typescript
+for part in "$@"; do
+    case "$part" in
+        python | javascript) fresh "$part" || "build_$part" ;;
+        typescript) typescript_is_fresh || build_typescript ;;
+        *) echo "usage: runtimes/build.sh [python] [javascript] [typescript]" >&2; exit 2 ;;
     esac
 done

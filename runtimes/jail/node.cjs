@@ -12,13 +12,15 @@ const CHANNEL = 3;
 const FUNCTION = '/function';
 const STACK_MAX = 16 * 1024;
 const CHUNK_MAX = 64 * 1024;
-const GREETING = '{"protocol":2}';
+const GREETING = '{"protocol":3}';
 
 let handler = null;
 let settings = null;
 let failCall = null;
 // The secret of the present question: what an earlier call left behind sends nothing more.
 let asked = null;
+// Has an adapter told, once in a call, that nobody reads its answer any more.
+let watches = null;
 // What keeps the event loop turning once the program is loaded: a call that leaves more behind is this instance's last.
 let standing = 0;
 
@@ -65,6 +67,7 @@ async function load(program) {
   process.chdir(FUNCTION);
   let module;
   const servers = [];
+  Object.defineProperty(globalThis, 'awslambda', { configurable: true, get: () => contracts().awslambda() });
   // Node takes milliseconds to set up its network, which most programs do not need.
   const letListen = /\.listen\s*\(/.test(fs.readFileSync(entry, 'latin1')) ? contracts().catchServers(servers) : () => {};
   try {
@@ -89,7 +92,7 @@ function findHandler(module, program, servers) {
   const [name, contract] = program.function.split('@');
   if (contract) {
     const target = named(module, name, servers);
-    const about = { report, shapeOf, settings: program, withCallback };
+    const about = { report, shapeOf, settings: program, withCallback, watch: (told) => watches?.(told) };
     handler = target === undefined ? null : adapter(contract, target, about);
     return handler ? ['D', ''] : refuse('no_handler', `${program.file} has nothing as \`${name}\` that keeps the contract \`${contract}\``);
   }
@@ -203,6 +206,9 @@ async function call(secret, { job_id, deadline_ms, parameters, event, body: has_
   const body = has_body ? new Body(secret) : null;
   const context = { job_id, function: settings.name, version: settings.version, deadline_ms, parameters, body: body?.stream ?? null };
   let value;
+  let watch = null;
+  // While a body is read nothing is told: both come over one channel.
+  watches = (told) => void (watch ??= !body || body.isOver() ? new Watch(secret, told) : null);
   if (settings.network) await forgetOldConnections();
   try {
     value = handler.length < 3 ? handler(event, context) : withCallback(handler, event, context);
@@ -218,7 +224,9 @@ async function call(secret, { job_id, deadline_ms, parameters, event, body: has_
   } finally {
     failCall = null;
     asked = null;
+    watches = null;
     if (body) await body.leave();
+    await watch?.leave();
   }
   return encode(value);
 }
@@ -305,6 +313,7 @@ class Body {
   #secret;
   #reading = null;
   #left = false;
+  #ended = false;
 
   constructor(secret) {
     this.#secret = secret;
@@ -319,11 +328,16 @@ class Body {
     const { kind, bytes } = await this.#reading;
     this.#reading = null;
     try {
+      if (kind !== 'b') this.#ended = true;
       if (kind === 'b') controller.enqueue(new Uint8Array(bytes));
       else controller.close();
     } catch {
       // It was cancelled meanwhile.
     }
+  }
+
+  isOver() {
+    return this.#ended;
   }
 
   // Nothing of the body is in the channel afterwards.
@@ -332,6 +346,30 @@ class Body {
     if (!this.#reading) return;
     send(this.#secret, ['Q', '']);
     await this.#reading;
+  }
+}
+
+// Tells that nobody reads the answer any more.
+class Watch {
+  #secret;
+  #told;
+  #over = false;
+
+  constructor(secret, told) {
+    this.#secret = secret;
+    send(secret, ['W', '']);
+    this.#told = receiveLater().then(() => {
+      if (!this.#over) told();
+      this.#over = true;
+    });
+  }
+
+  // Nothing of it is in the channel afterwards.
+  async leave() {
+    if (this.#over) return;
+    this.#over = true;
+    send(this.#secret, ['V', '']);
+    await this.#told;
   }
 }
 

@@ -34,7 +34,7 @@ CLONE_PIDFD = 0x00001000
 STACK_MAX = 16 * 1024
 CHUNK_MAX = 64 * 1024
 FUNCTION = "/function"
-GREETING = b'{"protocol":2}'
+GREETING = b'{"protocol":3}'
 CONTRACTS = "/runner/contracts/"
 # What a call's answer has become where nothing is left to say but how it ended.
 STREAMED = object()
@@ -138,6 +138,9 @@ class Runner:
         self.buffer = b""
         self.handler = None
         self.settings = None
+        # Of the present call; used by adapters of contracts.
+        self.watch = None
+        self.handler_watches = False
         # A thread of the function may ask for the body while another writes a chunk.
         self.writing = threading.Lock()
         # What the present call leaves behind, in words.
@@ -236,7 +239,8 @@ class Runner:
         if not callable(target):
             return refuse("no_handler", "%s has no function %s" % (settings["file"], function))
         try:
-            self.handler = contracts().adapter(contract, target, settings, self.leave) if contract else target
+            self.handler = contracts().adapter(contract, target, settings, self) if contract else target
+            self.handler_watches = bool(contract)
         except LookupError:
             return refuse("no_handler", "there is no contract `%s` in Python" % contract)
         except SystemExit as error:
@@ -261,6 +265,7 @@ class Runner:
         context = types.SimpleNamespace(
             job_id=call["job_id"], function=settings["name"], version=settings["version"],
             deadline_ms=call["deadline_ms"], parameters=call["parameters"], body=body)
+        self.watch = contracts().Watch(self, secret, body) if self.handler_watches else None
         try:
             value = self.handler(call["event"], context)
             if isinstance(value, types.CoroutineType):
@@ -280,6 +285,8 @@ class Runner:
         finally:
             if body is not None:
                 body.close()
+            if self.watch is not None:
+                self.watch.end()
         if value is STREAMED:
             return b"S", b""
         return encode(value, settings["output_bytes"])
@@ -453,7 +460,7 @@ class Body:
         if not self._rest and not self._ended:
             with self._lock:
                 self._ask()
-            await readable(CHANNEL)
+            await contracts().readable(CHANNEL)
         part = self._next()
         if not part:
             raise StopAsyncIteration
@@ -491,17 +498,6 @@ class Body:
         if kind != b"b":
             self._ended = True
         return part
-
-
-async def readable(fd):
-    import asyncio
-    loop = asyncio.get_running_loop()
-    came = loop.create_future()
-    loop.add_reader(fd, lambda: came.done() or came.set_result(None))
-    try:
-        await came
-    finally:
-        loop.remove_reader(fd)
 
 
 def encode(value, limit):

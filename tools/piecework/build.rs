@@ -1,4 +1,4 @@
-//! Packs the interpreters of the wasm sandbox into the executable, so that a copy of it works anywhere.
+//! Packs the interpreters of the wasm sandbox, and the translator of TypeScript, into the executable, so that a copy of it works anywhere.
 //!
 //! They come from `runtimes/build.sh`. Without them the build works, and says what is missing.
 
@@ -16,19 +16,23 @@ fn main() -> io::Result<()> {
     let out = variable("OUT_DIR");
     println!("cargo:rerun-if-changed=build.rs");
     let mut code = String::new();
-    for language in ["python", "javascript"] {
-        let component = built.join(format!("{language}.wasm"));
+    for file in ["python.wasm", "javascript.wasm", "typescript.mjs"] {
+        let component = built.join(file);
         println!("cargo:rerun-if-changed={}", component.display());
         let packed = match component.is_file() {
-            true => format!("Some(include_bytes!({:?}))", pack(&component, &out)?),
+            true if file.ends_with(".wasm") => format!("Some(include_bytes!({:?}))", pack(&component, &out)?),
+            // It is small.
+            true => format!("Some(include_bytes!({:?}))", component.canonicalize()?),
             false => {
-                println!(
-                    "cargo:warning=built without the wasm interpreter of {language}: run runtimes/build.sh, then build again"
-                );
+                println!("cargo:warning=built without {file}: run runtimes/build.sh, then build again");
                 "None".to_owned()
             }
         };
-        let name = language.to_uppercase();
+        let name = component
+            .file_stem()
+            .expect("it has a name")
+            .to_string_lossy()
+            .to_uppercase();
         code += &format!("pub const {name}: Option<&[u8]> = {packed};\n");
     }
     fs::write(out.join("interpreters.rs"), code)

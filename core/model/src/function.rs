@@ -66,8 +66,63 @@ impl Language {
                 "worker.js",
                 "src/index.mjs",
                 "src/index.js",
+                "main.ts",
+                "main.mts",
+                "index.ts",
+                "index.mts",
+                "index.tsx",
+                "app.ts",
+                "app.tsx",
+                "server.ts",
+                "worker.ts",
+                "handler.ts",
+                "src/index.ts",
+                "src/index.tsx",
             ],
         }
+    }
+}
+
+/// TypeScript files, which no sandbox reads: at deploy, the JavaScript of `x.ts` is put beside it, as `x.ts.mjs`.
+pub mod typescript {
+    use std::borrow::Cow;
+
+    const ENDINGS: [&str; 4] = [".ts", ".mts", ".cts", ".tsx"];
+    /// What a deploy puts behind the name of a file.
+    const MADE: [&str; 2] = [".mjs", ".cjs"];
+
+    /// Whether the file is TypeScript with code, not only declarations.
+    pub fn is_source(file: &str) -> bool {
+        let stem = ENDINGS.iter().find_map(|ending| file.strip_suffix(ending));
+        stem.is_some_and(|stem| !stem.ends_with(".d") && !stem.is_empty() && !stem.ends_with('/'))
+    }
+
+    /// The file that a sandbox loads: of TypeScript the JavaScript beside it.
+    pub fn loaded(file: &str) -> Cow<'_, str> {
+        match is_source(file) {
+            true => Cow::Owned(format!("{file}{}", MADE[0])),
+            false => Cow::Borrowed(file),
+        }
+    }
+
+    /// The TypeScript file that this one is made of, if its name says so.
+    pub fn made_of(file: &str) -> Option<&str> {
+        let source = MADE.iter().find_map(|made| file.strip_suffix(made));
+        source.filter(|source| is_source(source))
+    }
+
+    /// A text that names made files, with the names as they were deployed.
+    pub fn as_deployed(text: &str) -> Cow<'_, str> {
+        if !MADE.iter().any(|made| text.contains(made)) {
+            return Cow::Borrowed(text);
+        }
+        let mut shown = text.to_owned();
+        for ending in ENDINGS {
+            for made in MADE {
+                shown = shown.replace(&format!("{ending}{made}"), ending);
+            }
+        }
+        Cow::Owned(shown)
     }
 }
 
@@ -130,12 +185,13 @@ impl FromStr for Language {
     fn from_str(text: &str) -> Result<Self, Rejection> {
         match text {
             "python" | "py" => Ok(Self::Python),
-            "javascript" | "js" => Ok(Self::JavaScript),
+            // Its types are removed at deploy.
+            "javascript" | "js" | "typescript" | "ts" => Ok(Self::JavaScript),
             other => Err(Rejection::new(
                 Code::FunctionUnknownLanguage,
                 format!("`{other}` is not a supported language"),
             )
-            .hint("use `python` or `javascript`")
+            .hint("use `python`, `javascript` or `typescript`")
             .field("language")),
         }
     }
@@ -220,6 +276,29 @@ mod tests {
         for none in ["app.py:app", "app.py", "app.py:app@other", "app.py:app@"] {
             assert_eq!(Contract::of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn the_javascript_of_a_typescript_file_lies_beside_it() {
+        for (file, loaded) in [
+            ("main.ts", "main.ts.mjs"),
+            ("src/app.tsx", "src/app.tsx.mjs"),
+            ("a.mts", "a.mts.mjs"),
+            ("main.mjs", "main.mjs"),
+            ("types.d.ts", "types.d.ts"),
+            (".ts", ".ts"),
+            ("src/.ts", "src/.ts"),
+        ] {
+            assert_eq!(typescript::loaded(file), loaded);
+        }
+        assert_eq!(typescript::made_of("src/a.ts.mjs"), Some("src/a.ts"));
+        assert_eq!(typescript::made_of("src/a.cts.cjs"), Some("src/a.cts"));
+        assert_eq!(typescript::made_of("src/a.mjs"), None);
+        let stack = "at f (file:///function/lib/a.ts.mjs:3:9)\n at main.mts.mjs:1";
+        assert_eq!(
+            typescript::as_deployed(stack),
+            "at f (file:///function/lib/a.ts:3:9)\n at main.mts:1"
+        );
     }
 
     #[test]

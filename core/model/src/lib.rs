@@ -27,7 +27,7 @@ pub use credits::{Credits, CreditsOverflow};
 pub use digest::{Digest, DigestStream, Salt};
 pub use egress::{Destination, EgressList, EgressPolicy, Host, Network};
 pub use format::{Format, MARK, UnknownVersion};
-pub use function::{Contract, FunctionName, Language, OwnerName};
+pub use function::{Contract, FunctionName, Language, OwnerName, typescript};
 pub use id::{AccountId, FunctionId, JobId, LeaseId, NetworkId};
 pub use job::{JobState, ResultState};
 pub use key::{BadKey, Domain, PublicKey, SecretKey, Signature, SignatureInvalid, verify_all};

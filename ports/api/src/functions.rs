@@ -22,7 +22,7 @@ pub struct CreateFunction {
     /// 1 to 30 characters from a-z, 0-9 and -; unique among the owner's functions.
     #[schema(example = "hello", min_length = 1, max_length = 30)]
     pub name: String,
-    /// `python` or `javascript`.
+    /// `python`, `javascript` or `typescript`, which is JavaScript with a file `main.ts` if only `code` is given.
     #[schema(example = "python")]
     pub language: String,
     /// Text of a single source file.
@@ -360,6 +360,16 @@ pub enum FunctionStatus {
     Stopped,
 }
 
+/// Files that are served without a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SiteView {
+    /// Requests that name no file are the function's.
+    Beside,
+    /// There is no function.
+    Alone,
+}
+
 /// A function as its owner sees it, with the live version's settings.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FunctionView {
@@ -391,6 +401,9 @@ pub struct FunctionView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "asgi")]
     pub contract: Option<Contract>,
+    /// Whether the files of `public/` are served at the URL, and whether there is a function beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteView>,
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
     pub env: BTreeMap<String, String>,

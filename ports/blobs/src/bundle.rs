@@ -104,6 +104,26 @@ impl Bundle {
         )
     }
 
+    /// The files below `folder` of a bundle in its canonical bytes, by their paths in the bundle. Blocks for a walk over all of it.
+    pub fn folder_of(tar: &[u8], folder: &str, limits: &BundleLimits) -> Result<BTreeMap<String, Bytes>, Rejection> {
+        let mut files = BTreeMap::new();
+        for entry in tar::Archive::new(tar)
+            .entries()
+            .map_err(|error| broken(error, limits))?
+        {
+            let mut entry = entry.map_err(|error| broken(error, limits))?;
+            let Ok(path) = String::from_utf8(entry.path_bytes().into_owned()) else {
+                continue;
+            };
+            if path.starts_with(folder) {
+                let mut content = Vec::with_capacity(entry.size().min(AHEAD_BYTES) as usize);
+                entry.read_to_end(&mut content).map_err(|error| broken(error, limits))?;
+                files.insert(path, content.into());
+            }
+        }
+        Ok(files)
+    }
+
     /// Lets these files be run as programs, as far as they are in the bundle.
     #[must_use]
     pub fn with_programs(mut self, paths: impl IntoIterator<Item = String>) -> Self {
@@ -136,6 +156,16 @@ impl Bundle {
         let programs = self.programs.into_iter().filter(|path| !path.starts_with(&prefix));
         let kept = self.files.into_iter().filter(|(path, _)| !path.starts_with(&prefix));
         Ok(Self::new(kept.chain(files), limits)?.with_programs(programs))
+    }
+
+    /// This bundle with these files, in place of those with the same paths.
+    pub fn with_files(
+        mut self,
+        files: impl IntoIterator<Item = (String, Bytes)>,
+        limits: &BundleLimits,
+    ) -> Result<Self, Rejection> {
+        self.files.extend(files);
+        Ok(Self::new(self.files, limits)?.with_programs(self.programs))
     }
 
     /// The canonical bytes: equal bundles give equal bytes. Blocks for the time of a copy and a hash.

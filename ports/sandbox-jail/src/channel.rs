@@ -10,7 +10,7 @@ use std::{
 use piecework_model::Limits;
 use piecework_sandbox::{
     Call, LogLevel, Printed, Program,
-    runner::{self, Ended, NotLoaded},
+    runner::{self, Ended, NotLoaded, Watched},
 };
 use tokio::{io::unix::AsyncFd, net::UnixStream};
 
@@ -138,6 +138,11 @@ impl Channel {
 
     pub(crate) fn logs(&mut self) -> &mut Printed {
         &mut self.printed.logs
+    }
+
+    /// Of all calls of this channel.
+    pub(crate) fn watched(&self) -> Watched {
+        self.runner.watched()
     }
 
     /// Waits for the process to say that its jail stands; else a sentence.

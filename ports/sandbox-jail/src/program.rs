@@ -239,11 +239,19 @@ impl Instance for JailInstance {
         if let Some(relay) = &self.cell.relay {
             relay.open(call.egress.clone(), limits.egress_bytes);
         }
+        let told = self.cell.channel.watched();
         let answers = self.cell.channel.call(&call, &limits);
+        let stopped = async {
+            call.stop.cancelled().await;
+            if told.ends_by_itself() {
+                // The runner was told, and the channel waits for it.
+                std::future::pending::<()>().await;
+            }
+        };
         let end = tokio::select! {
             biased;
             end = watched(answers, &self.process, (within, &self.freeze), limits.memory_bytes) => end,
-            () = call.stop.cancelled() => End::Stopped,
+            () = stopped => End::Stopped,
         };
         let duration = watch.elapsed();
         let asked_of_the_network = match &self.cell.relay {

@@ -1,5 +1,6 @@
 //! What a runner says about a load or a call; the runners hold the same list of codes.
 
+use piecework_model::typescript;
 use piecework_sandbox::Raised;
 use serde::Deserialize;
 
@@ -28,6 +29,10 @@ pub(crate) struct Syntax {
 impl Answer {
     /// An answer in another form was written by the function itself, past the runner.
     pub(crate) fn read(code: u8, text: String) -> Result<Self, String> {
+        let text = match code {
+            1..=4 => typescript::as_deployed(&text).into_owned(),
+            _ => text,
+        };
         let forged = |error: serde_json::Error| format!("the runner's answer is damaged: {error}");
         Ok(match code {
             0 => Self::Done(text),

@@ -1,15 +1,16 @@
 //! A program as the runners need it: which file, which function, which variables.
 
-use piecework_model::{Code, Language, Rejection};
+use piecework_model::{Code, Language, Rejection, typescript};
 use piecework_sandbox::{LoadError, Program};
 
 use crate::words::Setup;
 
 pub(crate) fn setup_of(program: &Program) -> Result<String, LoadError> {
-    let (entry, function) = handler_of(program);
+    let (file, function) = handler_of(program);
+    let entry = typescript::loaded(&file);
     let inside = !entry.is_empty() && entry.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if !inside || !program.directory.join(&entry).is_file() {
-        return Err(no_handler(format!("the bundle has no file `{entry}`")));
+    if !inside || !program.directory.join(&*entry).is_file() {
+        return Err(no_handler(format!("the bundle has no file `{file}`")));
     }
     let setup = Setup {
         entry: &entry,

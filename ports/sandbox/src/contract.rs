@@ -1,6 +1,7 @@
 //! What every backend promises; `conformance` holds them to it.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     num::NonZeroU32,
@@ -16,7 +17,9 @@ use async_trait::async_trait;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 pub use piecework_model::BackendName;
-use piecework_model::{AccountId, Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection};
+use piecework_model::{
+    AccountId, Counters, Digest, EgressList, JobId, Language, LeaseId, Limits, Rejection, typescript,
+};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +36,8 @@ pub struct Program {
     /// The unpacked bundle; only read. Its entry file and whatever lies beside it (packages below `packages/` for Python,
     /// `node_modules/` for JavaScript).
     pub directory: PathBuf,
-    /// `file` or `file:function`; by default `main.py:handler` and the default export of `main.mjs`.
+    /// `file` or `file:function`; by default `main.py:handler` and the default export of `main.mjs`. For a TypeScript file the JavaScript
+    /// beside it is loaded ([`typescript::loaded`]).
     pub handler: Option<String>,
     /// Plain and secret variables together. Never logged: see `Debug`.
     pub env: BTreeMap<String, String>,
@@ -169,6 +173,9 @@ pub enum Outcome {
 /// The type of the error by which a controller is told of [`Outcome::FellShort`].
 pub const FELL_SHORT: &str = "SandboxUnsupported";
 
+/// The type of the error by which the adapter of `fetch` says that a schedule called a module without `scheduled()`.
+pub const NO_SCHEDULED: &str = "NoScheduledHandler";
+
 /// How [`Outcome::Crashed`] begins where the function ended itself.
 pub const EXITED: &str = "the function exited with code";
 
@@ -208,6 +215,19 @@ pub struct Raised {
     pub message: String,
     /// As the language prints it, without the runner's own frames; at most 16 KiB.
     pub stack: String,
+}
+
+impl Raised {
+    /// With the names of TypeScript files in place of those that were made of them.
+    #[must_use]
+    pub fn as_deployed(mut self) -> Self {
+        for text in [&mut self.message, &mut self.stack] {
+            if let Cow::Owned(shown) = typescript::as_deployed(text) {
+                *text = shown;
+            }
+        }
+        self
+    }
 }
 
 /// The answer to one call.

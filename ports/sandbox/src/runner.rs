@@ -7,7 +7,7 @@
 //! length of what follows (u32, little-endian) | 16 bytes of secret | 1 byte of kind | payload
 //!
 //! runner                        agent
-//! H {"protocol":2}  ------->          the sandbox stands; its secret is zero
+//! H {"protocol":3}  ------->          the sandbox stands; its secret is zero
 //!                   <-------  L {...} load: settings                    a secret of its own for each L and C
 //! D | E {...}       ------->          loaded, or why not
 //!                   <-------  C {...} call: event and context
@@ -16,6 +16,9 @@
 //! B                 ------->          wants the next part of the body        /
 //!                   <-------  b bytes | e    that part, or its end          /
 //! Q                 ------->          wants no more of it: an unanswered B is answered with e
+//! W                 ------->          wants to know when nobody reads the answer any more
+//!                   <-------  g          nobody does: what it still says is dropped, and it has a moment to end
+//! V                 ------->          wants to know it no more: an unanswered W is answered with g
 //! X                 ------->          the call left something running: the sandbox serves nobody else
 //! S | O {...} | R {...} | I text | T | M      how the call ended: streamed, output, raised, invalid, too large, no memory
 //! ```
@@ -33,11 +36,11 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use channel::{Channel, Ended, NotLoaded};
+pub use channel::{Channel, Ended, NotLoaded, Watched};
 pub use messages::{CONTRACT_FIELD, load_failed};
 
 /// What a runner says that it speaks in its first frame. Whoever changes frames or their order counts up.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 #[cfg(doc)]
 use crate::Outcome;

@@ -70,6 +70,7 @@ pub struct Options {
     /// Of the disks with the store, the bundles and the ledger.
     pub disk: Arc<dyn Room>,
     pub packages: Arc<piecework_packages::Packages>,
+    pub typescript: Arc<piecework_typescript::TypeScript>,
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
     /// How operators are told what is wrong.
@@ -235,6 +236,7 @@ impl Controller {
         let means = functions::Means {
             cache,
             packages: options.packages,
+            typescript: options.typescript,
             sinks: options.sinks,
             policy: options.policy,
         };

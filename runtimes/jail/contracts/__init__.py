@@ -12,21 +12,24 @@ The runner asks `found` once a module is imported. Each adapter is in a module o
 import importlib
 import inspect
 import json
+import select
 import sys
 import threading
 import time
 
+# Where the agent is.
+CHANNEL = 3
 MODULES = {"asgi": "asgi", "wsgi": "wsgi", "lambda": "aws", "functions-framework": "framework", "openfaas": "openfaas"}
 # Where an app is looked for when no name was given and there is no `handler`.
 APPS = ("app", "application", "api", "asgi", "wsgi")
 
 
-def adapter(contract, target, settings, leave):
-    """The handler that stands in for `target`; `leave` is told in words what a call leaves behind. Unknown contracts are refused
-    with `LookupError`."""
+def adapter(contract, target, settings, runner):
+    """The handler that stands in for `target`. `runner.leave` is told in words what a call leaves behind, and `runner.watch` tells when
+    nobody reads its answer any more. Unknown contracts are refused with `LookupError`."""
     if contract not in MODULES:
         raise LookupError(contract)
-    return importlib.import_module("_piecework." + MODULES[contract]).adapter(target, settings, leave)
+    return importlib.import_module("_piecework." + MODULES[contract]).adapter(target, settings, runner)
 
 
 def found(module, name, by_default):
@@ -133,3 +136,49 @@ def is_resting(thread):
     if code.co_name == "_worker" and code.co_filename.endswith("concurrent/futures/thread.py"):
         return True
     return code.co_name == "wait" and code.co_filename == threading.__file__ and frame.f_locals.get("timeout", 0) is None
+
+
+class Watch:
+    """Tells an adapter that nobody reads the answer of its call any more. It says nothing while the body of the request is read: both
+    come over one channel."""
+
+    def __init__(self, runner, secret, body):
+        self.runner = runner
+        self.secret = secret
+        self.body = body
+        self.asked = False
+        self.gone = False
+
+    def ask(self):
+        """Whether it will be told."""
+        if not self.asked and (self.body is None or self.body._ended):
+            self.asked = True
+            self.runner.send(self.secret, b"W", b"")
+        return self.asked
+
+    def take(self):
+        self.runner.receive()
+        self.gone = True
+
+    def look(self):
+        """Whether the reader has gone, as far as that was told by now."""
+        if self.asked and not self.gone and select.select([CHANNEL], [], [], 0)[0]:
+            self.take()
+        return self.gone
+
+    def end(self):
+        """Nothing of it is in the channel afterwards."""
+        if self.asked and not self.gone:
+            self.runner.send(self.secret, b"V", b"")
+            self.take()
+
+
+async def readable(fd):
+    import asyncio
+    loop = asyncio.get_running_loop()
+    came = loop.create_future()
+    loop.add_reader(fd, lambda: came.done() or came.set_result(None))
+    try:
+        await came
+    finally:
+        loop.remove_reader(fd)

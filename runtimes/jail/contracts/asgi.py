@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import traceback
 
+from _piecework import CHANNEL
 from _piecework.request import Request, answer, streamed
 
 VERSIONS = {"version": "3.0", "spec_version": "2.4"}
@@ -16,10 +17,10 @@ WAITING_MAX = 4
 RETURNS_WITHIN = 5
 
 
-def adapter(app, settings, leave):
+def adapter(app, settings, runner):
     if inspect.isclass(app) or is_double(app):
         app = single(app)
-    return Server(app, leave)
+    return Server(app, runner)
 
 
 def is_double(app):
@@ -39,9 +40,9 @@ def single(app):
 
 
 class Server:
-    def __init__(self, app, leave):
+    def __init__(self, app, runner):
         self.app = app
-        self.leave = leave
+        self.runner = runner
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self.lifespan = None
@@ -101,6 +102,10 @@ class Lifespan:
             self.started.set_result(message.get("message", ""))
 
 
+class Disconnected(OSError):
+    """What is sent has nobody to read it."""
+
+
 class Exchange:
     """One request and its answer.
 
@@ -119,6 +124,10 @@ class Exchange:
         self.room = asyncio.Event()
         self.over = server.loop.create_future()
         self.task = None
+        self.watch = server.runner.watch
+        self.watches = False
+        # Nobody reads any more.
+        self.gone = False
 
     def scope(self):
         request = self.request
@@ -154,8 +163,11 @@ class Exchange:
             await asyncio.sleep(0)
         if self.task.done():
             self.check()
+            if self.gone:
+                return self.finished(None)
             status, pairs = self.head
             return self.finished(answer(status, pairs, b"".join(self.chunks)))
+        self.watch_reader()
         status, pairs = self.head
         if self.complete and not any(name.lower() == b"content-length" for name, _ in pairs):
             # Whoever asked has it all when it is there: what the app does afterwards is not waited for.
@@ -163,11 +175,29 @@ class Exchange:
             pairs = [*pairs, (b"content-length", length)]
         return streamed(status, pairs, Chunks(self))
 
+    def watch_reader(self):
+        """Has the app told when its client goes away."""
+        if not self.watches and not self.task.done() and self.watch.ask():
+            self.watches = True
+            self.server.loop.add_reader(CHANNEL, self.reader_went)
+
+    def reader_went(self):
+        self.server.loop.remove_reader(CHANNEL)
+        self.watch.take()
+        self.gone = True
+        if not self.over.done():
+            self.over.set_result(None)
+        self.chunks.clear()
+        self.room.set()
+        self.changed.set()
+
     async def next_change(self):
         self.changed.clear()
         await self.changed.wait()
 
     def ended(self, _):
+        if self.watches and not self.gone:
+            self.server.loop.remove_reader(CHANNEL)
         self.changed.set()
         if not self.over.done():
             self.over.set_result(None)
@@ -175,7 +205,9 @@ class Exchange:
     def check(self):
         """Raises what the app raised. An answer that is complete stands, whatever comes after it."""
         error = None if self.task.cancelled() else self.task.exception()
-        if self.complete and isinstance(error, Exception):
+        if self.gone and isinstance(error, (Disconnected, asyncio.CancelledError, type(None))):
+            return
+        if (self.complete or self.gone) and isinstance(error, Exception):
             traceback.print_exception(error)
         elif error is not None:
             raise error
@@ -187,7 +219,7 @@ class Exchange:
     def finished(self, value):
         tasks = asyncio.all_tasks(self.server.loop) - self.before - {asyncio.current_task()}
         if tasks:
-            self.server.leave("%d asyncio task%s" % (len(tasks), "s" * (len(tasks) > 1)))
+            self.server.runner.leave("%d asyncio task%s" % (len(tasks), "s" * (len(tasks) > 1)))
         return value
 
     async def next_chunk(self):
@@ -211,11 +243,14 @@ class Exchange:
             self.asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
         if not self.over.done():
+            self.watch_reader()
             await asyncio.shield(self.over)
         return {"type": "http.disconnect"}
 
     async def send(self, message):
         kind = message["type"]
+        if self.gone:
+            raise Disconnected("the client has gone away")
         if kind == "http.response.start":
             if self.head is not None:
                 raise RuntimeError("the app has sent the head of its answer twice")
@@ -232,7 +267,7 @@ class Exchange:
                 if not self.over.done():
                     self.over.set_result(None)
             self.changed.set()
-            while len(self.chunks) >= WAITING_MAX and not self.complete:
+            while len(self.chunks) >= WAITING_MAX and not self.complete and not self.gone:
                 self.room.clear()
                 await self.room.wait()
         else:

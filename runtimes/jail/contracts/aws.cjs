@@ -9,7 +9,7 @@ const { isHttp, requestOf } = require('./request.cjs');
 
 // As text go these; everything else is base64.
 const TEXTS = /^(text\/|application\/(json|xml|javascript))/i;
-const STREAMS = Symbol('awslambda.streamifyResponse');
+const STREAMS = Symbol.for('awslambda.streamifyResponse');
 const HEAD = Symbol('head');
 
 module.exports = (target, about) => async (event, context) => {

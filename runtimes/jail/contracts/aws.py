@@ -15,7 +15,7 @@ TEXTS = ("text/", "application/json", "application/xml", "application/javascript
 JSON = "application/json"
 
 
-def adapter(target, settings, leave):
+def adapter(target, settings, runner):
     def handler(event, context):
         given = Context(context, settings)
         if not is_http(event):

@@ -9,7 +9,7 @@
 
 const ADAPTERS = { fetch: './fetch.cjs', node: './node_http.cjs', lambda: './aws.cjs' };
 // Names under which frameworks and consoles have a handler exported where there is no default export.
-const LAMBDA_FILES = /(^|\/)(index|lambda|lambda_function|handler)\.(m|c)?[jt]s$/;
+const LAMBDA_FILES = /(^|\/)(index|lambda|lambda_function|handler)\.(m|c)?[jt]s(\.mjs)?$/;
 
 // The handler that stands in for `target`; null for an unknown contract.
 function adapter(contract, target, about) {
@@ -33,7 +33,8 @@ function found(module, { file, function: name }, servers) {
   }
   const handler = exported?.handler ?? module.handler;
   if (typeof handler === 'function') {
-    return LAMBDA_FILES.test(file) ? { name: 'handler', contract: 'lambda', target: handler } : null;
+    const isLambda = LAMBDA_FILES.test(file) || handler[Symbol.for('awslambda.streamifyResponse')];
+    return isLambda ? { name: 'handler', contract: 'lambda', target: handler } : null;
   }
   if (servers.length > 0) return { name: 'server', contract: 'node', target: servers[servers.length - 1] };
   return null;
@@ -83,4 +84,7 @@ function catchServers(servers) {
   };
 }
 
-module.exports = { adapter, found, named, catchServers };
+// What programs for AWS Lambda find under this name.
+const awslambda = () => require(ADAPTERS.lambda).global;
+
+module.exports = { adapter, awslambda, found, named, catchServers };

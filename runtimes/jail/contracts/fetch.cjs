@@ -8,31 +8,62 @@ const BODYLESS = new Set(['GET', 'HEAD']);
 module.exports = (target, about) => {
   const env = { ...process.env };
   return async (event, context) => {
+    if (isTick(event)) return ticked(target, event, [env, context, about]);
     const given = requestOf(event, context);
     const waiting = [];
-    const ctx = {
-      waitUntil: (promise) => void waiting.push(Promise.resolve(promise).catch(about.report)),
-      passThroughOnException() {},
-      props: {},
-      ...context,
-    };
-    const response = await target.fetch(requestFrom(given), env, ctx);
+    const ctx = contextOf(context, waiting, about);
+    const client = new AbortController();
+    const response = await target.fetch(requestFrom(given, client.signal), env, ctx);
     if (!isResponse(response)) {
       throw new TypeError(`fetch() answers with a Response, and this one returned ${about.shapeOf(response)}`);
     }
-    return answered(response, waiting, given.method === 'HEAD');
+    const leave = (told) =>
+      about.watch(() => {
+        client.abort(new DOMException('the client has gone away', 'AbortError'));
+        told();
+      });
+    return answered(response, waiting, [given.method === 'HEAD', leave]);
   };
 };
+
+function contextOf(context, waiting, about) {
+  return {
+    waitUntil: (promise) => void waiting.push(Promise.resolve(promise).catch(about.report)),
+    passThroughOnException() {},
+    props: {},
+    ...context,
+  };
+}
+
+// What a schedule sends, and what a test may send by a call.
+function isTick(event) {
+  return typeof event === 'object' && event !== null && event.type === 'scheduled' && Number.isFinite(event.scheduledTime);
+}
+
+class NoScheduledHandler extends Error {
+  constructor() {
+    super('a schedule called this module, and it has no `scheduled()`: export one beside `fetch`, or remove the trigger');
+  }
+}
+
+async function ticked(target, event, [env, context, about]) {
+  if (typeof target.scheduled !== 'function') throw new NoScheduledHandler();
+  const waiting = [];
+  const controller = { ...event, cron: String(event.cron ?? ''), noRetry() {} };
+  await target.scheduled(controller, env, contextOf(context, waiting, about));
+  await all(waiting);
+  return null;
+}
 
 // Also one of a framework's own, which keeps the shape.
 function isResponse(value) {
   return typeof value === 'object' && value !== null && Number.isInteger(value.status) && typeof value.headers?.entries === 'function';
 }
 
-function requestFrom(given) {
+function requestFrom(given, signal) {
   const headers = new Headers();
   for (const [name, value] of given.headers) headers.append(name, value);
-  const init = { method: given.method, headers, redirect: 'manual' };
+  const init = { method: given.method, headers, redirect: 'manual', signal };
   if (!BODYLESS.has(given.method)) {
     if (given.stream) Object.assign(init, { body: given.stream, duplex: 'half' });
     else if (given.body.length) init.body = given.body;
@@ -40,7 +71,7 @@ function requestFrom(given) {
   return new Request(`${given.scheme}://${given.host}${given.url}`, init);
 }
 
-async function answered(response, waiting, isHead) {
+async function answered(response, waiting, [isHead, leave]) {
   const pairs = [...response.headers];
   const { status } = response;
   if (status === 101) throw new TypeError('a WebSocket cannot be answered here');
@@ -57,7 +88,8 @@ async function answered(response, waiting, isHead) {
   );
   for (let turn = 0; turn < 8 && !second; turn++) await null;
   if (second?.done) return settled(status, pairs, bytesOf(first.value), waiting);
-  return { status, headers: pairs, body: rest(first, next, reader, waiting) };
+  const gone = new Promise((yes) => leave(() => yes(null)));
+  return { status, headers: pairs, body: rest([first, next], reader, [waiting, gone]) };
 }
 
 function bytesOf(chunk) {
@@ -76,13 +108,15 @@ async function* after(body, waiting) {
   await all(waiting);
 }
 
-async function* rest(first, next, reader, waiting) {
+async function* rest([first, next], reader, [waiting, gone]) {
   let part = first;
   let following = next;
   try {
     while (!part.done) {
       yield part.value;
-      part = await following;
+      const came = await Promise.race([following, gone]);
+      if (came === null) break;
+      part = came;
       following = part.done ? null : reader.read();
     }
   } finally {

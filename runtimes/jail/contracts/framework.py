@@ -5,10 +5,10 @@ import os
 from _piecework import wsgi
 
 
-def adapter(target, settings, leave):
+def adapter(target, settings, runner):
     import functions_framework
 
     # The source is the file that was loaded; it is imported once more, as the framework does it.
     os.environ.setdefault("FUNCTION_TARGET", target.__name__)
     app = functions_framework.create_app(target.__name__, os.path.join("/function", settings["file"]))
-    return wsgi.adapter(getattr(app, "wsgi_app", app), settings, leave)
+    return wsgi.adapter(getattr(app, "wsgi_app", app), settings, runner)

@@ -8,14 +8,14 @@ const { requestOf, whole } = require('./request.cjs');
 // What says something about the connection only.
 const CONNECTION = new Set(['connection', 'keep-alive', 'transfer-encoding']);
 
-module.exports = (target) => {
+module.exports = (target, about) => {
   const listener = listenerOf(target);
   return async (event, context) => {
     const given = requestOf(event, context);
     const call = await listener;
     const socket = new Socket(given);
     const request = requestFrom(given, socket);
-    const answer = new Answer(request, socket);
+    const answer = new Answer(request, socket, about.watch);
     const returned = call(request, answer.response);
     // An async function that fails has nobody else to tell.
     if (typeof returned?.then !== 'function') return answer.begun;
@@ -107,8 +107,10 @@ class Answer {
   #told = false;
   #tell;
   #fail;
+  #leave;
 
-  constructor(request, socket) {
+  constructor(request, socket, watch) {
+    this.#leave = () => watch(() => this.#clientWent(request, socket));
     this.begun = new Promise((yes, no) => ([this.#tell, this.#fail] = [yes, no]));
     const response = new http.ServerResponse(request);
     this.response = response;
@@ -157,9 +159,18 @@ class Answer {
     this.#tell(whole(this.response.statusCode, this.#pairs(), Buffer.concat(this.#chunks)));
   }
 
+  // As Node tells of a connection that was closed.
+  #clientWent(request, socket) {
+    if (this.#over) return;
+    request.on('error', () => {});
+    request.destroy();
+    socket.destroy();
+  }
+
   #begin() {
     if (this.#told) return;
     this.#told = true;
+    this.#leave();
     this.#tell({ status: this.response.statusCode, headers: this.#pairs(), body: this.#stream() });
   }
 

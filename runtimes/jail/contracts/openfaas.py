@@ -6,7 +6,7 @@ import types
 from _piecework.request import Request, is_http
 
 
-def adapter(target, settings, leave):
+def adapter(target, settings, runner):
     takes_text = len(inspect.signature(target).parameters) == 1
 
     def handler(event, context):

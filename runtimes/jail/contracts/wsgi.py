@@ -9,10 +9,10 @@ from _piecework.request import Request, answer, streamed
 WHOLE_BYTES_MAX = 1 << 20
 
 
-def adapter(app, settings, leave):
+def adapter(app, settings, runner):
     def handler(event, context):
         request = Request(event, context)
-        return Exchange(app).run(environ_of(request))
+        return Exchange(app, runner.watch).run(environ_of(request))
 
     return handler
 
@@ -74,8 +74,9 @@ def environ_of(request):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, app):
+    def __init__(self, app, watch):
         self.app = app
+        self.watch = watch
         self.head = None
         self.sent = False
         # What was given to `write`.
@@ -115,7 +116,8 @@ class Exchange:
             if closes is not None:
                 closes()
         self.sent = True
-        return streamed(status, pairs, rest(first, chunks, after))
+        self.watch.ask()
+        return streamed(status, pairs, rest(first, chunks, after, self.watch))
 
     def chunks(self, result):
         """What is not empty; the head may still change before the first."""
@@ -131,11 +133,15 @@ class Exchange:
         return [chunk for chunk in written if chunk]
 
 
-def rest(first, chunks, close):
+def rest(first, chunks, close, watch):
+    """Until its end, or until a chunk has nobody to read it."""
     try:
         if first:
             yield first
-        yield from chunks
+        for chunk in chunks:
+            if watch.look():
+                return
+            yield chunk
     finally:
         if close is not None:
             close()

@@ -3,38 +3,7 @@
 //     node expressions.mjs          each expression with what Node gives, a line of JSON for each
 //     node expressions.mjs PROGRAM  writes a function that evaluates `event`, an expression, in the same way
 
-import { writeFileSync } from "node:fs";
-
-const ZONE = (process.env.TZ ??= "UTC");
-
-// Runs in both. Errors by their names: their messages are each engine's own.
-const SHOW = String.raw`
-function show(value, seen = []) {
-  if (value === null || typeof value === "boolean" || value === undefined) return String(value);
-  if (typeof value === "number") return Object.is(value, -0) ? "-0" : String(value);
-  if (typeof value === "bigint") return value + "n";
-  if (typeof value === "string") return JSON.stringify(value);
-  if (typeof value === "symbol") return String(value);
-  if (typeof value === "function") return "function";
-  if (seen.includes(value)) return "circular";
-  const inner = [...seen, value];
-  if (value instanceof Error) return "error " + value.name + (value.code ? " " + value.code : "");
-  if (value instanceof Date) return "date " + value.getTime();
-  if (value instanceof RegExp) return "regexp " + value;
-  if (ArrayBuffer.isView(value)) return value.constructor.name + " " + Array.from(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
-  if (value instanceof ArrayBuffer) return "buffer " + Array.from(new Uint8Array(value));
-  if (value instanceof Map || value instanceof Set) return value.constructor.name + " " + show([...value], inner);
-  if (Array.isArray(value)) return "[" + Array.from(value, (item) => show(item, inner)).join(", ") + "]";
-  return "{" + Object.keys(value).map((key) => JSON.stringify(key) + ": " + show(value[key], inner)).join(", ") + "}";
-}
-async function evaluated(expression) {
-  try {
-    return show(await (0, eval)("(async () => (" + expression + "))()"));
-  } catch (error) {
-    return "throws " + (error instanceof Error ? error.name + (error.code ? " " + error.code : "") : typeof error);
-  }
-}
-`;
+import { run } from "./harness.mjs";
 
 const q = JSON.stringify;
 const all = new Set();
@@ -150,13 +119,4 @@ add("JSON.parse('{\"a\":1,\"__proto__\":2}')", "JSON.parse('[1,]')", "JSON.parse
   "new Error('x').stack.split('\\n')[0]", "new TypeError('a\\nb').stack.split('\\n').slice(0, 2)", "(() => { const e = new Error('a'); e.message = 'b'; return e.stack.split('\\n')[0]; })()", "Object.getOwnPropertyNames(new Error('x')).includes('message')", "new Error('x', { cause: 1 }).cause", "new AggregateError([1], 'x').errors", "(() => { const o = {}; Error.captureStackTrace(o); return typeof o.stack; })()", "Error.stackTraceLimit", "String(new RangeError('x'))", "new DOMException('m', 'AbortError').name", "new DOMException('m', 'AbortError').code", "new DOMException('m') instanceof Error", "Error('x') instanceof Error",
   "(() => { class A extends Error { constructor(m) { super(m); this.name = 'A'; } } return String(new A('x')); })()", "performance.now() > 0", "typeof performance.timeOrigin", "performance.timeOrigin > 1e12", "performance.mark('a').name", "crypto.randomUUID().length", "crypto.getRandomValues(new Uint8Array(4)).length", "crypto.getRandomValues(new Float32Array(1))", "crypto.getRandomValues(new Uint8Array(65537))", "typeof crypto.subtle.digest", "new Headers({ A: '1' }).get('a')", "new AbortController().signal.aborted", "new Blob(['x']).size", "new FormData()", "new EventTarget()", "new Event('x').type", "new Response('x').status", "new Request('http://a/').method", "new ReadableStream() instanceof ReadableStream", "new WritableStream()", "new TransformStream()", "new CompressionStream('gzip')", "new BroadcastChannel('x')", "new MessageChannel()", "new WebSocket('ws://x')", "Atomics.add(new Int32Array(1), 0, 1)", "new SharedArrayBuffer(1).byteLength", "new WeakRef({}).deref() !== undefined", "globalThis === global", "console.table([1])", "console.dir({}, { depth: 0 })", "typeof console.Console", "queueMicrotask(1)", "structuredClone()", "eval('1 + 1')", "new Function('a', 'return a + 1')(1)", "String(function f(a, b) { return a; })", "(function () { return typeof this; }).call(5)", "new TextEncoder().encodeInto('é', new Uint8Array(4))", "new TextEncoder().encoding", "new TextDecoder('UTF-8').encoding", "new TextDecoder('latin1').encoding", "new TextDecoder().decode('x')", "new TextDecoder().decode(new Uint16Array([65]))", "Object.getOwnPropertyNames(Math).length > 30", "isNaN('x')", "label: 1", "[] + {}", "[10, 1, 3].map(parseInt)", "0.1 + 0.2 === 0.3", "typeof null", "void 0", "new Array(-1)", "null.x", "undefinedName", "(1).x.y", "Reflect.ownKeys({ b: 1, 2: 1, a: 1, [Symbol.iterator]: 1 }).length", "Array.prototype.concat.call(1, 2).length", "[..'ab']", "'use strict'; 010", "((a, b = 2, ...c) => 1).length", "(() => {}).name", "new (class { static x = 1 })().constructor.x", "(async () => 1)() instanceof Promise", "(function* () { yield 1; })().next()", "Number('0b11')", "`a${1}b`", "[...new Set([1, 1])]", "Object.is(-0, 0)", "new Date(8.64e15 + 1).getTime()", "Math.max()", "Math.min()", "Math.round(-0.5)", "Math.round(2.5)", "Math.hypot(3, 4)", "(-8) ** (1 / 3)", "[1, 2, 3].includes(NaN)", "[NaN].includes(NaN)", "[NaN].indexOf(NaN)");
 
-const program = `${SHOW}\nexport default (expression) => evaluated(expression);\n`;
-if (process.argv[2]) writeFileSync(process.argv[2], program);
-else {
-  const { default: evaluate } = await import("data:text/javascript," + encodeURIComponent(program));
-  const { log } = console;
-  // Standard output is the table's.
-  for (const name of ["table", "dir", "log"]) console[name] = () => {};
-  for (const expression of all) log(JSON.stringify([expression, await evaluate(expression)]));
-  process.exit(ZONE ? 0 : 1);
-}
+await run(all);

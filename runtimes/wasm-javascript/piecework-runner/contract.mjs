@@ -1,7 +1,7 @@
 // Contracts other than a handler's. Their adapters are in the jail; here they are only told, so that nothing is called in the
 // wrong way. `found` of runtimes/jail/contracts/contracts.cjs says which one it is.
 
-const LAMBDA_FILES = /(^|\/)(index|lambda|lambda_function|handler)\.(m|c)?[jt]s$/;
+const LAMBDA_FILES = /(^|\/)(index|lambda|lambda_function|handler)\.(m|c)?[jt]s(\.mjs)?$/;
 const REQUEST_AND_RESPONSE = /^(?:async\s+)?(?:function\b[^(]*)?\(?\s*_?(req|request)\s*,\s*_?(res|response)\b/;
 
 function isOther(target) {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::Language;
+use piecework_model::{Language, typescript};
 
 use crate::{failure::Failure, pack, show};
 
@@ -65,7 +65,10 @@ fn read_archive(path: &Path, name: &str, language: Option<Language>) -> Result<S
     let bundle = Bundle::read(&bytes, &BundleLimits::UPLOAD)?;
     let language = match language {
         Some(language) => language,
-        None => language_of(path, |file| bundle.get(file).is_some())?,
+        None => language_of(path, |name| {
+            let below = |file: &String| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+            bundle.get(name).is_some() || bundle.files().keys().any(below)
+        })?,
     };
     Ok(Source {
         name: name_of(Some(name)),
@@ -102,19 +105,22 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
     let extension = path.extension().and_then(|extension| extension.to_str());
     let language = language.or(match extension {
         Some("py") => Some(Language::Python),
-        Some("js" | "mjs" | "cjs") => Some(Language::JavaScript),
+        Some("js" | "mjs" | "cjs" | "ts" | "mts" | "cts" | "tsx") => Some(Language::JavaScript),
         _ => None,
     });
     let language = language.ok_or_else(|| {
         Failure::usage(format!(
-            "{} does not end in .py, .mjs, .js or .cjs; add --language python|javascript",
+            "{} does not end in .py, .mjs, .js, .cjs or .ts; add --language python|javascript",
             path.display()
         ))
     })?;
     let code = read_text(path)?;
     let file = path.file_name().and_then(|name| name.to_str());
     let is_usual = |file: &&str| language.entry_files().contains(file) && *file != language.entry_file();
-    let handler = file.filter(is_usual).map(str::to_owned);
+    // Its ending says that it has types.
+    let handler = file
+        .filter(|file| is_usual(file) || typescript::is_source(file))
+        .map(str::to_owned);
     let name = name_of(path.file_stem().and_then(|stem| stem.to_str()));
     Ok(Source {
         name,
@@ -136,7 +142,7 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 fn read_folder(path: &Path, language: Option<Language>) -> Result<Source, Failure> {
     let language = match language {
         Some(language) => language,
-        None => language_of(path, |file| path.join(file).is_file())?,
+        None => language_of(path, |name| path.join(name).exists())?,
     };
     let (tar, files) = pack::folder(path)?;
     let real: PathBuf = path
@@ -165,6 +171,8 @@ fn language_of(folder: &Path, is_there: impl Fn(&str) -> bool) -> Result<Languag
             "{} has both {one} and {other}; add --language python|javascript",
             folder.display()
         ))),
+        // A site without a function.
+        (None, None) if is_there("public") => Ok(Language::JavaScript),
         (None, None) => Err(Failure::usage(format!(
             "{} has neither main.py nor main.mjs, nor another usual entry file; create a starter folder with `piecework new NAME --language python`, or add --language and --handler",
             folder.display()
@@ -204,6 +212,29 @@ mod tests {
         fs::write(&main, "").expect("written");
         let source = read(&main, None).expect("read");
         assert_eq!((source.name, source.language), (None, Language::JavaScript));
+    }
+
+    #[test]
+    fn a_typescript_file_is_its_handler_whatever_it_is_called() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("hello.ts");
+        fs::write(&file, "export default () => 1;").expect("written");
+        let source = read(&file, None).expect("read");
+        assert_eq!(
+            (source.name.as_deref(), source.language),
+            (Some("hello"), Language::JavaScript)
+        );
+        assert_eq!(source.handler.as_deref(), Some("hello.ts"));
+        fs::rename(&file, dir.path().join("index.ts")).expect("renamed");
+        assert_eq!(read(dir.path(), None).expect("read").language, Language::JavaScript);
+    }
+
+    #[test]
+    fn a_folder_of_pages_needs_no_code() {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join("public")).expect("made");
+        fs::write(dir.path().join("public/index.html"), "").expect("written");
+        assert_eq!(read(dir.path(), None).expect("read").language, Language::JavaScript);
     }
 
     #[test]

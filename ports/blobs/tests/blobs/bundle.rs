@@ -320,3 +320,33 @@ async fn a_bundle_survives_the_blob_store_and_unpacks() {
         ("x = 1", "y = 2")
     );
 }
+
+#[test]
+fn files_are_added_and_replaced_and_programs_stay_programs() {
+    let before = bundle(&[("run.sh", "x"), ("a.txt", "old")]).with_programs(["run.sh".to_owned()]);
+    let after = before
+        .with_files(
+            [("a.txt".to_owned(), Bytes::from_static(b"new"))],
+            &BundleLimits::UPLOAD,
+        )
+        .expect("small");
+    assert_eq!(after.get("a.txt").map(|text| &text[..]), Some(&b"new"[..]));
+    let due = bundle(&[("run.sh", "x"), ("a.txt", "new")]).with_programs(["run.sh".to_owned()]);
+    assert_eq!(after.pack().digest, due.pack().digest);
+    let large = [("b.txt".to_owned(), Bytes::from_static(b"yy"))];
+    let tight = BundleLimits { bytes: 4, files: 9 };
+    assert_eq!(
+        due.with_files(large, &tight).map_err(|refused| refused.code),
+        Err(Code::BundleTooLarge.into())
+    );
+}
+
+#[test]
+fn one_folder_of_a_packed_bundle_is_read_without_the_rest() {
+    let packed = bundle(&[("main.mjs", "code"), ("public/a.html", "page"), ("publicity.txt", "no")]).pack();
+    let files = Bundle::folder_of(&packed.tar, "public/", &BundleLimits::UPLOAD).expect("a bundle");
+    assert_eq!(
+        files.into_iter().collect::<Vec<_>>(),
+        [("public/a.html".to_owned(), Bytes::from_static(b"page"))]
+    );
+}

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use flate2::{Compression, write::DeflateEncoder};
 use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::Code;
-use rawzip::{CompressionMethod, EntryPath, ZipArchiveWriter};
+use rawzip::{CompressionMethod, ZipArchiveWriter, path::EntryPath};
 
 use super::bundle::bundle;
 

@@ -66,23 +66,26 @@ async fn tally(loaded: &Arc<dyn Loaded>, lines: &str) -> Tally {
     tally
 }
 
-#[tokio::test]
-async fn an_expression_gives_what_node_gives_or_ends_the_run() {
-    let Some(backend) = backend() else { return };
-    let table = table("wasm-javascript/likeness/expressions.mjs");
+/// A table of Node's expressions with what it gives there, and the program that evaluates them, loaded here.
+async fn javascript(file: &str) -> Option<(String, Arc<dyn Loaded>)> {
+    let backend = backend()?;
+    let table = table(file);
     let directory = tempfile::tempdir().expect("a directory");
     let program = directory.path().join("main.mjs");
     let path = |path: &std::path::Path| path.to_str().expect("text").to_owned();
-    let Some(lines) = said("node", &[&path(&table)]) else {
-        return;
-    };
+    let lines = said("node", &[&path(&table)])?;
     said("node", &[&path(&table), &path(&program)]).expect("it ran before");
     let source = std::fs::read_to_string(program).expect("a program");
     let bundle = Bundle::new(&[("main.mjs", &source)]);
-    let loaded = bundle
-        .load_for(&backend, Language::JavaScript, 1)
-        .await
-        .expect("it loads");
+    let loaded = bundle.load_for(&backend, Language::JavaScript, 1).await;
+    Some((lines, loaded.expect("it loads")))
+}
+
+#[tokio::test]
+async fn an_expression_gives_what_node_gives_or_ends_the_run() {
+    let Some((lines, loaded)) = javascript("wasm-javascript/likeness/expressions.mjs").await else {
+        return;
+    };
     let tally = tally(&loaded, &lines).await;
     assert!(
         tally.unlike.is_empty(),
@@ -96,6 +99,56 @@ async fn an_expression_gives_what_node_gives_or_ends_the_run() {
         "{} same, {} touched",
         tally.same,
         tally.touched
+    );
+}
+
+/// Of the Minimum Common Web API, in one line for each name: what the documentation says of it.
+#[tokio::test]
+async fn the_common_web_api_is_nodes_or_ends_the_run() {
+    let Some((lines, loaded)) = javascript("wasm-javascript/likeness/web-api.mjs").await else {
+        return;
+    };
+    let mut names: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in lines.lines() {
+        let name = line.split("/* ").nth(1).and_then(|rest| rest.split(" */").next());
+        let name = name.expect("an expression begins with its name");
+        match names.last_mut() {
+            Some((last, expressions)) if last == name => expressions.push(line),
+            Some(_) | None => names.push((name.to_owned(), vec![line])),
+        }
+    }
+    let mut rows = String::new();
+    let mut unlike = Vec::new();
+    for (name, expressions) in &names {
+        let is_absent = expressions.iter().all(|line| {
+            line.ends_with(r#""\"undefined\""]"#)
+                || line.contains("throws ReferenceError")
+                || line.contains("globalThis.self")
+        });
+        let tally = tally(&loaded, &expressions.join("\n")).await;
+        let here = match (tally.same, tally.touched) {
+            _ if is_absent => "not in Node 20",
+            (_, 0) => "yes",
+            (0, _) => "in `jail`",
+            (_, _) => "in part; the rest in `jail`",
+        };
+        let there = if is_absent { "not in Node 20" } else { "yes" };
+        rows += &format!("| `{name}` | {here} | {there} |\n");
+        unlike.extend(tally.unlike);
+    }
+    assert!(unlike.is_empty(), "{unlike:#?}");
+    assert!(names.len() > 55, "{} names", names.len());
+    let documented = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/web-api.md");
+    let text = std::fs::read_to_string(&documented).expect("the documentation");
+    let (before, _) = text.split_once("|---|---|---|\n").expect("a table");
+    let due = format!("{before}|---|---|---|\n{rows}");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&documented, &due).expect("written");
+    }
+    assert_eq!(
+        std::fs::read_to_string(&documented).expect("the documentation"),
+        due,
+        "run with UPDATE_GOLDEN=1"
     );
 }
 

@@ -5,4 +5,5 @@ mod likeness;
 mod particular;
 mod rootless;
 mod subject;
+mod typescript;
 mod workers;

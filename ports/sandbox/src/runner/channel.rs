@@ -3,7 +3,12 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -12,7 +17,9 @@ use rand::Rng;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::mpsc::Receiver,
+    time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     frames::{Expected, Fault, Incoming, SECRET_BYTES, Said, Secret, frame},
@@ -23,10 +30,29 @@ use crate::{CHUNK_BYTES_MAX, Call, EgressMeter, Inlet, Outcome, Outlet, Program,
 /// Read at once: a frame of a chunk.
 const READ_BYTES: usize = CHUNK_BYTES_MAX + (1 << 10);
 
+/// A runner that was told that nobody reads its answer has this long to end by itself: less than a provider waits for a run that it
+/// has stopped.
+const LEAVES_WITHIN: Duration = Duration::from_secs(4);
+
 /// The agent's end of a runner's byte stream.
 pub struct Channel<S> {
     stream: S,
     buffer: Box<[u8]>,
+    watched: Watched,
+}
+
+/// Whether the runner of the present call ends by itself when the call is stopped: then the channel waits for that, for a bounded time.
+#[derive(Clone, Debug, Default)]
+pub struct Watched(Arc<AtomicBool>);
+
+impl Watched {
+    pub fn ends_by_itself(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, value: bool) {
+        self.0.store(value, Ordering::Release);
+    }
 }
 
 /// How a call ended, as far as the channel tells.
@@ -70,7 +96,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         Self {
             stream,
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            watched: Watched::default(),
         }
+    }
+
+    /// Of all calls of this channel, one after the other.
+    pub fn watched(&self) -> Watched {
+        self.watched.clone()
     }
 
     /// Waits for the runner to say that its sandbox stands; else a sentence.
@@ -128,19 +160,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let before = messages::before_parameters(call);
         let payload: [&[u8]; 5] = [before.as_bytes(), &call.parameters, b",\"event\":", &call.event, b"}"];
         let output_bytes = usize::try_from(limits.output_bytes).unwrap_or(usize::MAX >> 1);
+        self.watched.set(false);
         let flow = Flow::of(call, limits);
         let answered = match self.question((b'C', &payload), (Expected::Calling, output_bytes), flow) {
             Ok(mut talk) => {
                 let answered = self.converse(&mut talk).await;
                 // A runner that answers before it has had what it asked for would take the next question for that.
-                let settled = talk.outgoing.is_empty() && !talk.flow.body.wanted && !talk.flow.retires;
-                answered.map(|answer| (answer, settled))
+                let flow = &talk.flow;
+                let asks = flow.body.wanted || flow.watch == Watch::Asked;
+                let settled = talk.outgoing.is_empty() && !asks && !flow.retires;
+                let is_left = flow.leaves_by.is_some();
+                answered.map(|answer| (answer, settled, is_left))
             }
             Err(broken) => Err(broken),
         };
         let (outcome, reusable) = match answered {
-            Ok(((kind, payload), settled)) => {
+            Ok(((kind, payload), settled, is_left)) => {
                 let (outcome, reusable) = messages::outcome(kind, payload, limits.output_bytes);
+                let outcome = if is_left { Outcome::Stopped } else { outcome };
                 (outcome, reusable && settled)
             }
             Err(Broken::Closed) => return None,
@@ -198,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 match said {
                     Said::Answer(kind, payload) => return Ok((kind, payload)),
                     Said::Head(head) => part = Some(Sent::Head(messages::head(&head).map_err(Broken::Invalid)?)),
+                    Said::Chunk(_) if flow.leaves_by.is_some() => {}
                     Said::Chunk(chunk) => part = Some(flow.chunk(chunk, incoming)?),
                     // A runner asks once it has read the part before: else its questions would pile up here, unread.
                     Said::WantsBody if !outgoing.is_empty() => {
@@ -205,23 +243,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     }
                     Said::WantsBody => flow.body.want()?,
                     Said::LeavesBody => flow.body.leave(outgoing, incoming.secret()),
+                    Said::Watches if flow.watch == Watch::Asked => {
+                        return Err(Fault::Garbage("the function asked twice for the end of its reader").into());
+                    }
+                    Said::Watches => {
+                        flow.watch = Watch::Asked;
+                        self.watched.set(true);
+                    }
+                    Said::WatchesNoMore => {
+                        flow.watch_no_more(outgoing, incoming.secret());
+                        self.watched.set(flow.leaves_by.is_some());
+                    }
                     Said::Retires => flow.retires = true,
                 }
                 continue;
             }
+            if flow.leaves_by.is_some() {
+                part = None;
+            }
             let waits = part.is_some();
+            let is_left = flow.leaves_by.is_some();
+            let leaves_by = flow.leaves_by.unwrap_or_else(Instant::now);
             let mut reads = (!waits).then_some(&mut *incoming);
             let streams = reads.as_ref().is_some_and(|incoming| incoming.is_streaming());
+            let mut went = false;
             tokio::select! {
                 biased;
                 moved = poll_fn(|cx| self.poll_io(cx, outgoing, reads.as_deref_mut())) => moved?,
                 room = flow.outlet.room(), if waits => match (room, part.take()) {
                     (Ok(room), Some(part)) => room.send(part),
                     (Ok(_), None) => {}
-                    (Err(ReaderGone), _) => return Err(Broken::ReaderGone),
+                    (Err(ReaderGone), _) => went = true,
                 },
-                () = flow.outlet.closed(), if streams => return Err(Broken::ReaderGone),
+                () = flow.outlet.closed(), if streams && !is_left => went = true,
+                () = flow.stop.cancelled(), if flow.watch == Watch::Asked => went = true,
+                () = sleep_until(leaves_by), if is_left => return Err(Broken::ReaderGone),
                 part = flow.body.next(), if flow.body.wanted => flow.body.give(part, outgoing, incoming.secret()),
+            }
+            if went {
+                flow.reader_went(outgoing, incoming.secret())?;
             }
         }
     }
@@ -262,12 +322,24 @@ struct Talk {
     flow: Flow,
 }
 
+/// Whether the runner waits to be told that nobody reads its answer any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Watch {
+    #[default]
+    Nothing,
+    Asked,
+}
+
 /// What a call may move while it runs.
 struct Flow {
     outlet: Outlet,
     meter: EgressMeter,
     stream_bytes_max: u64,
     body: Body,
+    watch: Watch,
+    /// By then the runner has ended: it was told that nobody reads.
+    leaves_by: Option<Instant>,
+    stop: CancellationToken,
     /// The runner says that the sandbox is to serve nobody else.
     retires: bool,
 }
@@ -282,6 +354,9 @@ impl Flow {
                 parts: call.body.as_ref().and_then(Inlet::take),
                 ..Body::default()
             },
+            watch: Watch::default(),
+            leaves_by: None,
+            stop: call.stop.clone(),
             retires: false,
         }
     }
@@ -293,7 +368,26 @@ impl Flow {
             meter: EgressMeter::default(),
             stream_bytes_max: 0,
             body: Body::default(),
+            watch: Watch::default(),
+            leaves_by: None,
+            stop: CancellationToken::new(),
             retires: false,
+        }
+    }
+
+    /// Tells a runner that wants to know it; whoever does not is not asked on.
+    fn reader_went(&mut self, outgoing: &mut BytesMut, secret: &Secret) -> Result<(), Broken> {
+        if self.watch != Watch::Asked {
+            return Err(Broken::ReaderGone);
+        }
+        self.leaves_by = Some(Instant::now() + LEAVES_WITHIN);
+        self.watch_no_more(outgoing, secret);
+        Ok(())
+    }
+
+    fn watch_no_more(&mut self, outgoing: &mut BytesMut, secret: &Secret) {
+        if std::mem::take(&mut self.watch) == Watch::Asked {
+            frame(outgoing, secret, b'g', &[]).expect("it is short");
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) enum Said {
     Chunk(BytesMut),
     WantsBody,
     LeavesBody,
+    /// Wants to know when nobody reads the answer any more.
+    Watches,
+    WatchesNoMore,
     /// The call left something running: the instance is not to be asked again.
     Retires,
     /// The last frame of a question, by its kind.
@@ -65,7 +68,7 @@ impl Expected {
             b'h' if self == Self::Streaming => Err(Fault::Garbage("the function sent a second head")),
             b'c' if self == Self::Streaming => Ok(CHUNK_BYTES_MAX),
             b'c' if self == Self::Calling => Err(Fault::Garbage("the function sent a chunk before a head")),
-            b'B' | b'Q' | b'X' if in_call => Ok(0),
+            b'B' | b'Q' | b'W' | b'V' | b'X' if in_call => Ok(0),
             b'S' if self == Self::Streaming => Ok(0),
             b'O' | b'T' if self == Self::Calling => Ok(answer),
             b'R' | b'I' | b'M' if in_call => Ok(answer),
@@ -120,6 +123,8 @@ impl Incoming {
             b'c' => Said::Chunk(frame),
             b'B' => Said::WantsBody,
             b'Q' => Said::LeavesBody,
+            b'W' => Said::Watches,
+            b'V' => Said::WatchesNoMore,
             b'X' => Said::Retires,
             _ if !self.bytes.is_empty() => return Err(AFTER),
             kind => Said::Answer(kind, frame.freeze()),
@@ -279,7 +284,7 @@ mod tests {
                 "{what}"
             );
         }
-        for kind in [b'h', b'c', b'B', b'Q', b'X', b'S', b'O', b'R'] {
+        for kind in [b'h', b'c', b'B', b'Q', b'W', b'V', b'X', b'S', b'O', b'R'] {
             assert!(
                 read(Expected::Loading, &framed(SECRET, kind, b"")).is_err(),
                 "{kind} while loading"

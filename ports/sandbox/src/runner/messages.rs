@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use piecework_model::{Code, Language, Rejection};
+use piecework_model::{Code, Language, Rejection, typescript};
 use serde::{Deserialize, Serialize};
 
 use super::PROTOCOL;
@@ -26,6 +26,7 @@ struct Settings<'a> {
 /// The payload of a load. `base` are variables of the sandbox itself, which the program's own replace.
 pub(super) fn settings(program: &Program, base: &[(&'static str, &'static str)]) -> Vec<u8> {
     let (file, function) = entry(program);
+    let file = &typescript::loaded(file);
     let mut env: BTreeMap<&str, &str> = base.iter().copied().collect();
     env.extend(program.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let settings = Settings {
@@ -92,9 +93,11 @@ struct Refusal {
 pub const CONTRACT_FIELD: &str = "contract:";
 
 pub(super) fn rejection(bytes: &[u8]) -> Rejection {
-    let Ok(refusal) = serde_json::from_slice::<Refusal>(bytes) else {
+    let Ok(mut refusal) = serde_json::from_slice::<Refusal>(bytes) else {
         return load_failed("the module forged its own refusal".to_owned());
     };
+    refusal.message = typescript::as_deployed(&refusal.message).into_owned();
+    refusal.contract = refusal.contract.map(|name| typescript::as_deployed(&name).into_owned());
     match Code::parse(&refusal.code) {
         Some(Code::FunctionSyntaxError) => {
             Rejection::new(Code::FunctionSyntaxError, refusal.message).hint("correct that line and deploy again")
@@ -144,7 +147,7 @@ pub(super) fn outcome(kind: u8, payload: Bytes, output_bytes_max: u64) -> (Outco
         },
         b'S' => (Outcome::Streamed, true),
         b'R' => match serde_json::from_slice::<Raised>(&payload) {
-            Ok(raised) => (Outcome::Raised(raised), true),
+            Ok(raised) => (Outcome::Raised(raised.as_deployed()), true),
             Err(_) => (Outcome::OutputInvalid("the function forged an error".to_owned()), false),
         },
         b'I' => (

@@ -17,7 +17,7 @@ use super::{
 use crate::{CHUNK_BYTES_MAX, Call, EgressMeter, Head, Inlet, Outcome, Outlet, Program, Sent};
 
 /// What went over the channel, as this version has it for ever: a change of it is another version.
-const TRANSCRIPT: &str = include_str!("../../tests/golden/runner-protocol-2.txt");
+const TRANSCRIPT: &str = include_str!("../../tests/golden/runner-protocol-3.txt");
 
 /// A runner's end in the hands of a test; writes down what it hears and says.
 struct Runner {
@@ -136,7 +136,7 @@ async fn the_protocol_is_as_it_was_written_down() {
         );
     };
     let served = async {
-        runner.says(b'H', br#"{"protocol":2}"#).await;
+        runner.says(b'H', br#"{"protocol":3}"#).await;
         runner.hears(b'L').await;
         runner.says(b'D', b"").await;
         runner.hears(b'C').await;
@@ -165,6 +165,70 @@ async fn the_protocol_is_as_it_was_written_down() {
         [Sent::Head(Head { status: 200, headers }), Sent::Chunk("out".into())]
     );
     assert!(body.send("more".into()).await.is_err(), "nobody takes it any more");
+}
+
+/// Whoever asks is told that its reader has gone, and ends the call itself; the sandbox lives on.
+#[tokio::test]
+async fn a_runner_that_watches_is_told_when_nobody_reads_any_more() {
+    for stops in [false, true] {
+        let (mut channel, mut runner) = pair();
+        let (outlet, parts) = Outlet::channel();
+        let streamed = Call { outlet, ..call() };
+        let plain = call();
+        let (stop, watched) = (streamed.stop.clone(), channel.watched());
+        let served = async {
+            runner.hears(b'C').await;
+            runner.says(b'W', b"").await;
+            runner.says(b'h', br#"{"status":200,"headers":[]}"#).await;
+            runner.says(b'c', b"one").await;
+            if stops {
+                stop.cancel();
+            } else {
+                drop(parts);
+            }
+            runner.hears(b'g').await;
+            assert!(watched.ends_by_itself());
+            runner.says(b'c', b"two").await;
+            runner.says(b'R', br#"{"type":"E","message":"m","stack":"s"}"#).await;
+            runner.hears(b'C').await;
+            assert!(!watched.ends_by_itself());
+            runner.says(b'W', b"").await;
+            runner.says(b'V', b"").await;
+            runner.hears(b'g').await;
+            runner.says(b'O', b"1").await;
+        };
+        let agent = async {
+            let answered = channel.call(&streamed, &Limits::DEFAULT).await;
+            assert_eq!(answered, ended(Outcome::Stopped, true), "stops: {stops}");
+            assert!(streamed.egress.streamed_bytes() <= 3, "what nobody read costs nothing");
+            let again = channel.call(&plain, &Limits::DEFAULT).await;
+            assert_eq!(again, ended(Outcome::Returned("1".into()), true));
+        };
+        tokio::join!(agent, served);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_was_told_and_goes_on_is_ended() {
+    let (mut channel, mut runner) = pair();
+    let (outlet, parts) = Outlet::channel();
+    let streamed = Call { outlet, ..call() };
+    let served = async {
+        runner.hears(b'C').await;
+        runner.says(b'W', b"").await;
+        runner.says(b'h', br#"{"status":200,"headers":[]}"#).await;
+        drop(parts);
+        runner.hears(b'g').await;
+        std::future::pending::<()>().await;
+    };
+    let agent = async {
+        let answered = channel.call(&streamed, &Limits::DEFAULT).await;
+        assert_eq!(answered, ended(Outcome::Stopped, false));
+    };
+    tokio::select! {
+        () = agent => {}
+        () = served => {}
+    }
 }
 
 #[tokio::test]

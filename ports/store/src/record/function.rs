@@ -190,10 +190,25 @@ pub struct Version {
     /// What one of its runs may stream, at a plain URL.
     #[serde(default = "stream_bytes_default")]
     pub stream_bytes: u64,
+    /// What is served of its bundle's `public/` at a plain URL.
+    #[serde(default)]
+    pub site: Site,
     /// What the bundle takes on disk; in a column of its own too.
     #[serde(skip)]
     pub bundle_bytes: u64,
     pub created_at_ms: u64,
+}
+
+/// Files that are served without a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Site {
+    #[default]
+    None,
+    /// Before the function is asked.
+    Beside,
+    /// There is no function: no request runs anything.
+    Alone,
 }
 
 /// Of versions that were written before there was such a limit.

@@ -20,6 +20,8 @@ use crate::{
 };
 
 const INVITES: &str = "invite";
+/// How the spaces of invites that were asked for with a key begin, one for each account.
+const REMEMBERED: &str = "invited/";
 /// Characters of a code that the audit record shows: `inv_` and a quarter of the rest.
 const INVITE_SHOWN: usize = 12;
 /// Twice what an offer's deposit usually is.
@@ -231,6 +233,33 @@ pub(super) async fn forget_expired(accounts: &Accounts, now_ms: u64) -> Answer<u
     Ok(expired.len())
 }
 
+/// Keys whose invites are used or have expired: as many stay as invites may be open. Gives their number.
+pub(super) async fn forget_closed(accounts: &Accounts) -> Answer<usize> {
+    let ground = &accounts.ground;
+    let mut forgotten = 0;
+    for (space, _) in ground.store.crowded_spaces(REMEMBERED, 0).await.map_err(store)? {
+        let mut after = None::<String>;
+        loop {
+            let page = ground.store.list_values(&space, "", after.as_deref(), PAGE);
+            let page = page.await.map_err(store)?;
+            let mut closed = Vec::new();
+            for (key, bytes) in page.items {
+                let code = codecs::from_json::<Remembered>(&bytes)?.answer.code;
+                if ground.store.value(INVITES, &code).await.map_err(store)?.is_none() {
+                    closed.push((space.clone(), key));
+                }
+            }
+            ground.store.replace_values(&closed, &[]).await.map_err(store)?;
+            forgotten += closed.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+    }
+    Ok(forgotten)
+}
+
 /// What a request with a key was answered.
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -246,7 +275,7 @@ pub(crate) async fn create_once(
     body: CreateInvite,
     key: Idempotency,
 ) -> Answer<InviteCreated> {
-    let space = format!("invited/{}", caller.account);
+    let space = format!("{REMEMBERED}{}", caller.account);
     let _turn = accounts.booking.lock().await;
     let earlier = accounts.ground.store.value(&space, &key.key).await.map_err(store)?;
     match earlier

@@ -3,7 +3,7 @@
 use piecework_api::errors::Refusal;
 use piecework_model::{AnyCode, Code, Digest, JobStatus, Receipt, Salt, Ticket};
 use piecework_queue::Delivery;
-use piecework_sandbox::{FELL_SHORT, Logs, Outcome, Streamed};
+use piecework_sandbox::{FELL_SHORT, Logs, NO_SCHEDULED, Outcome, Streamed};
 use piecework_store::JobState;
 use serde_json::{json, value::RawValue};
 
@@ -206,6 +206,11 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             JobState::Failed,
             Code::SandboxUnsupported.into(),
             format!("the function used what its sandbox lacks: {}", raised.message),
+        ),
+        Outcome::Raised(raised) if raised.kind == NO_SCHEDULED => failed(
+            JobState::Failed,
+            Code::FunctionNoScheduled.into(),
+            raised.message.clone(),
         ),
         Outcome::Raised(raised) => {
             let mut verdict = failed(

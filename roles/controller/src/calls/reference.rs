@@ -322,6 +322,7 @@ fn version(work: &Work) -> Version {
         rerun_percent: 0,
         // Its answer is a number.
         stream_bytes: 0,
+        site: piecework_store::Site::None,
         bundle_bytes: 0,
         created_at_ms: 0,
     }

@@ -406,6 +406,7 @@ impl Parts {
             store,
             blobs: Arc::new(blobs),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
+            typescript: Arc::new(piecework_typescript::TypeScript::new(None, Arc::new(|| None))),
             sinks: self.place.clone(),
             alerts: self.alerts.clone(),
             providers: links.collect(),

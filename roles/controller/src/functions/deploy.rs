@@ -15,7 +15,8 @@ use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Placement;
-use piecework_store::{BackendReason, Function, Policy, Version};
+use piecework_store::{BackendReason, Function, Policy, Site as Pages, Version};
+use piecework_typescript::TranslateError;
 use rand::RngExt as _;
 use serde_json::json;
 
@@ -47,6 +48,7 @@ pub(super) struct KeptCode {
     pub(super) digest: Digest,
     pub(super) packages: Vec<String>,
     pub(super) disk_bytes: u64,
+    pub(super) site: Pages,
     /// Until its version is written.
     pub(super) _hold: Hold,
 }
@@ -82,7 +84,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let env = variables(BTreeMap::new(), settings.env, "env")?;
     let secrets = variables(BTreeMap::new(), settings.secrets, "secrets")?;
     let cors = settings.cors.as_ref().map(cors::policy).transpose()?.flatten();
-    let given = handler(body.handler)?;
+    let given = handler(entry::given(body.handler, (&body.language, body.code.is_some())))?;
     if functions
         .ground
         .store
@@ -98,7 +100,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let Some((bundle, handler)) = bundle(language, given, None, (body.code, body.bundle)).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    let code = keep(functions, &turn, language, bundle).await?;
+    let code = keep(functions, &turn, language, (bundle, handler.as_deref())).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -391,9 +393,12 @@ pub(super) async fn bundle(
             );
         }
         Some(handler) => Some(handler),
-        None => match entry::handler_in(language, &bundle) {
-            Some(handler) => handler,
-            None => {
+        None => match (entry::handler_in(language, &bundle), entry::only_site(&bundle)) {
+            (Some(handler), _) => handler,
+            (None, Some(site)) if language == Language::JavaScript => {
+                return Ok(Some((site.map_err(rejected)?, None)));
+            }
+            (None, _) => {
                 let message = format!("the bundle has none of {}", language.entry_files().join(", "));
                 return Err(Refusal::new(Code::BundleNoEntry, message)
                     .hint("name the file with the handler: --handler FILE or FILE:FUNCTION")
@@ -413,14 +418,19 @@ fn decode(encoded: String) -> Answer<Bundle> {
     Bundle::read(&bytes, &BundleLimits::UPLOAD).map_err(rejected)
 }
 
-/// Resolves the packages and keeps the whole by its digest.
+/// Puts the JavaScript of TypeScript beside it, resolves the packages, and keeps the whole by its digest.
 pub(super) async fn keep(
     functions: &Functions,
     turn: &Turn<'_>,
     language: Language,
-    bundle: Bundle,
+    (bundle, handler): (Bundle, Option<&str>),
 ) -> Answer<KeptCode> {
     let account = turn.account();
+    let bundle = match handler {
+        Some(handler) if language == Language::JavaScript => translated(functions, turn, bundle, handler).await?,
+        Some(_) | None => bundle,
+    };
+    let site = entry::site_in(&bundle);
     let resolves = functions.packages.resolve(account, language, bundle.files());
     let resolved = turn.charged(resolves).await.map_err(unresolved)?;
     let (bundle, packages) = match resolved {
@@ -443,8 +453,23 @@ pub(super) async fn keep(
         digest,
         packages,
         disk_bytes,
+        site,
         _hold: hold,
     })
+}
+
+/// With the JavaScript of its TypeScript files, where the handler is in one of them.
+async fn translated(functions: &Functions, turn: &Turn<'_>, bundle: Bundle, handler: &str) -> Answer<Bundle> {
+    let entry = entry::file_of(handler);
+    let translates = functions.typescript.translate(turn.account(), bundle.files(), entry);
+    match turn.charged(translates).await {
+        Ok(None) => Ok(bundle),
+        Ok(Some(made)) => bundle.with_files(made, &BundleLimits::RESOLVED).map_err(rejected),
+        Err(TranslateError::Rejected(rejection)) => Err(rejected(rejection)),
+        Err(error @ (TranslateError::Sandbox(_) | TranslateError::Io { .. })) => {
+            Err(failed("translate TypeScript", &error))
+        }
+    }
 }
 
 fn unresolved(error: ResolveError) -> Box<Refusal> {
@@ -546,6 +571,7 @@ pub(super) async fn load(
         placement: draft.placement,
         rerun_percent: draft.rerun_percent,
         stream_bytes: draft.stream_bytes,
+        site: draft.code.site,
         bundle_bytes: draft.code.disk_bytes,
         created_at_ms: now_ms(),
     };

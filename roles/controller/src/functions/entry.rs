@@ -4,6 +4,7 @@ use bytes::Bytes;
 use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::{Code, Contract, Language, Rejection};
 use piecework_sandbox::runner::CONTRACT_FIELD;
+use piecework_store::Site;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Refusal;
@@ -19,6 +20,12 @@ pub(super) fn without_contract(handler: &str) -> &str {
         Some(_) => handler.rsplit_once('@').map_or(handler, |(bare, _)| bare),
         None => handler,
     }
+}
+
+/// The handler that a request names, or the file of TypeScript that came without a name.
+pub(super) fn given(handler: Option<String>, (language, is_code): (&str, bool)) -> Option<String> {
+    let is_typescript = is_code && matches!(language, "typescript" | "ts");
+    handler.or_else(|| is_typescript.then(|| "main.ts".to_owned()))
 }
 
 /// The file that code without a name becomes: Node tells modules from CommonJS by its ending.
@@ -48,6 +55,35 @@ fn django(language: Language, bundle: &Bundle) -> Option<&str> {
             .is_some_and(|folder| !folder.contains('/'))
     };
     files.find(in_a_folder).map(String::as_str)
+}
+
+/// The folder whose files are served at the function's URL without a run.
+pub(crate) const PUBLIC: &str = "public/";
+/// Of a site: it is called where no URL leads, by `POST /execute`.
+const NO_PAGE: &str = "export default () => ({ status: 404 });\n";
+
+/// Whether a bundle has pages, and whether it has anything else.
+pub(super) fn site_in(bundle: &Bundle) -> Site {
+    let has_pages = bundle.files().keys().any(|path| path.starts_with(PUBLIC));
+    let entry = bundle.get(Language::JavaScript.entry_file());
+    match entry.is_some_and(|entry| entry == NO_PAGE) {
+        _ if !has_pages => Site::None,
+        true => Site::Alone,
+        false => Site::Beside,
+    }
+}
+
+/// A bundle with pages and no code, made one that can be loaded; `None` if it has code, or no pages.
+pub(super) fn only_site(bundle: &Bundle) -> Option<Result<Bundle, Rejection>> {
+    const CODE: [&str; 9] = ["py", "js", "mjs", "cjs", "ts", "mts", "cts", "tsx", "jsx"];
+    let is_code = |path: &str| path.rsplit_once('.').is_some_and(|(_, ending)| CODE.contains(&ending));
+    let mut others = bundle.files().keys().filter(|path| !path.starts_with(PUBLIC));
+    if others.any(|path| is_code(path)) || site_in(bundle) == Site::None {
+        return None;
+    }
+    let entry = Language::JavaScript.entry_file().to_owned();
+    let entry = (entry, Bytes::from_static(NO_PAGE.as_bytes()));
+    Some(bundle.clone().with_files([entry], &BundleLimits::UPLOAD))
 }
 
 /// A refusal that names the contract by which the code is to be loaded: its handler.
@@ -80,9 +116,7 @@ pub(super) fn typed(language: Language, handler: Option<&str>, bundle: Bundle) -
     };
     said.insert("type".to_owned(), json!("module"));
     let said = Bytes::from(Value::Object(said).to_string());
-    let others = bundle.files().iter().filter(|(path, _)| *path != PACKAGE);
-    let others = others.map(|(path, content)| (path.clone(), content.clone()));
-    Bundle::new(others.chain([(PACKAGE.to_owned(), said)]), &BundleLimits::UPLOAD)
+    bundle.with_files([(PACKAGE.to_owned(), said)], &BundleLimits::UPLOAD)
 }
 
 /// Whether a line begins as only modules have it.
@@ -133,6 +167,29 @@ mod tests {
         let project = ["manage.py", "lib/deep/wsgi.py", "site/settings.py", "site/wsgi.py"];
         assert_eq!(found(Language::Python, &project), own("site/wsgi.py"));
         assert_eq!(found(Language::Python, &project[1..]), None);
+    }
+
+    #[test]
+    fn a_bundle_with_pages_and_no_code_is_a_site() {
+        let is_site = |files: &[&str]| {
+            let files: Vec<_> = files.iter().map(|path| (*path, "x")).collect();
+            only_site(&bundle(&files)).is_some()
+        };
+        assert!(is_site(&["public/index.html", "public/app.js", "README.md"]));
+        let site = only_site(&bundle(&[("public/index.html", "x")]))
+            .expect("pages")
+            .expect("small");
+        assert_eq!(site_in(&site), Site::Alone);
+        assert_eq!(
+            site_in(&bundle(&[("public/a.css", "x"), ("main.mjs", "y")])),
+            Site::Beside
+        );
+        assert_eq!(site_in(&bundle(&[("main.mjs", NO_PAGE)])), Site::None);
+        assert!(
+            !is_site(&["public/index.html", "server/run.js"]),
+            "its entry has another name"
+        );
+        assert!(!is_site(&["index.html"]) && !is_site(&["publication/a.html"]));
     }
 
     #[test]

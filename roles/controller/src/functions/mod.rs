@@ -12,6 +12,7 @@ pub(crate) mod fallback;
 pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
+pub(crate) mod pages;
 pub(crate) mod placement;
 pub(crate) mod routing;
 pub(crate) mod sinks;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use piecework_packages::Packages;
 use piecework_scheduler as scheduler;
 use piecework_sink::Deliver;
+use piecework_typescript::TypeScript;
 
 use crate::{Answer, accounts::Accounts, ground::Ground, providers::Providers};
 
@@ -47,7 +49,9 @@ pub(crate) struct Functions {
     /// Held over each change of a route.
     route_turn: tokio::sync::Mutex<()>,
     pub(crate) bundles: bundles::Bundles,
+    pages: pages::Pages,
     packages: Arc<Packages>,
+    typescript: Arc<TypeScript>,
     pub(crate) sinks: Arc<dyn Deliver>,
     /// How a provider is chosen for functions that do not say.
     policy: scheduler::Policy,
@@ -57,6 +61,7 @@ pub(crate) struct Functions {
 pub(crate) struct Means {
     pub(crate) cache: Arc<Cache>,
     pub(crate) packages: Arc<Packages>,
+    pub(crate) typescript: Arc<TypeScript>,
     pub(crate) sinks: Arc<dyn Deliver>,
     pub(crate) policy: scheduler::Policy,
 }
@@ -80,7 +85,9 @@ impl Functions {
             routes: routing::Table::default(),
             route_turn: tokio::sync::Mutex::default(),
             bundles: bundles::Bundles::default(),
+            pages: pages::Pages::default(),
             packages: means.packages,
+            typescript: means.typescript,
             sinks: means.sinks,
             policy: means.policy,
         })

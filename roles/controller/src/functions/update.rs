@@ -18,7 +18,7 @@ use crate::{
         condition::Condition,
         cors,
         deploy::{self, Draft, KeptCode},
-        open_secrets, placement, sinks, traffic,
+        entry, open_secrets, placement, sinks, traffic,
     },
 };
 
@@ -118,6 +118,7 @@ impl Asked {
                 digest: old.code,
                 packages: old.packages.clone(),
                 disk_bytes: old.bundle_bytes,
+                site: old.site,
             },
         };
         let egress = deploy::egress(&settings)?.unwrap_or_else(|| old.egress.clone());
@@ -152,13 +153,14 @@ pub(crate) async fn update(
     let settings = body.settings();
     let language = body.language.as_deref().map_or(Ok(seen.version.language), str::parse);
     let language: Language = language.map_err(rejected)?;
-    let given = deploy::handler(body.handler)?;
+    let said = (body.language.as_deref().unwrap_or_default(), body.code.is_some());
+    let given = deploy::handler(entry::given(body.handler, said))?;
     let code_bytes = deploy::code_bytes([&body.code, &body.bundle]);
     let deploying = deploy::turn(functions, seen.function.owner, code_bytes).await?;
     let old = seen.version.handler.as_deref();
     let (code, handler) = match deploy::bundle(language, given.clone(), old, (body.code, body.bundle)).await? {
         Some((bundle, its)) => {
-            let code = deploy::keep(functions, &deploying, language, bundle).await?;
+            let code = deploy::keep(functions, &deploying, language, (bundle, its.as_deref())).await?;
             (Some(code), Some(its))
         }
         None => (None, given.map(Some)),

@@ -1,6 +1,6 @@
 //! `/execute/{id}`: one invocation, answered when it is done or, on request, as soon as it is safe.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -16,8 +16,9 @@ use piecework_api::{
     execute::{Accepted, Execute, Executed},
     routes,
 };
-use piecework_model::{AccountId, Code, Digest, JobId};
+use piecework_model::{AccountId, Code, Contract, Digest, JobId};
 use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
+use serde_json::value::RawValue;
 
 use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, plain, read_body, streaming};
 use crate::{
@@ -77,6 +78,12 @@ async fn called(
     let parameters = body.parameters.map_or(Bytes::from_static(b"null"), |text| {
         Box::<str>::from(text).into_string().into()
     });
+    if caller.account != live.function.owner && live.contract() == Some(Contract::Fetch) && is_tick(&event) {
+        return Ok(refuse(
+            Code::AuthRole,
+            "only the function's owner and its schedules may call `scheduled()`",
+        )?);
+    }
     let idempotency = idempotency(caller, headers, &event, &parameters)?;
     let deadline = deadline_ms(headers)?;
     let now = now_ms();
@@ -107,6 +114,13 @@ async fn called(
         None => invoke::run(controller.calls.clone(), invocation).await?,
     };
     answer(done)
+}
+
+/// Whether a module for Workers takes this event for that of a schedule.
+fn is_tick(event: &[u8]) -> bool {
+    let fields: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_slice(event);
+    let kind = fields.ok().and_then(|mut fields| fields.remove("type"));
+    kind.is_some_and(|kind| serde_json::from_str::<String>(kind.get()).is_ok_and(|kind| kind == "scheduled"))
 }
 
 /// The stream's own head is for a URL of the function's: here its type is all that counts.
@@ -323,5 +337,26 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<Acc
         caller,
         moved: None,
         streams: Streams::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduled_event_is_known_however_it_is_written() {
+        let deep = format!("{{\"a\":{}1{},\"type\":\"scheduled\"}}", "[".repeat(400), "]".repeat(400));
+        for event in [
+            r#"{"type":"scheduled","scheduledTime":1}"#,
+            r#"{"type":1,"type":"scheduled"}"#,
+            r#"{"type":"s\u0063heduled"}"#,
+            &deep,
+        ] {
+            assert!(is_tick(event.as_bytes()), "{event}");
+        }
+        for event in [r#"{"type":"scheduled","type":"x"}"#, r#"["scheduled"]"#, r#"{"type":["scheduled"]}"#, "1"] {
+            assert!(!is_tick(event.as_bytes()), "{event}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod metrics;
 pub(crate) mod origin;
 mod plain;
 mod routing;
+mod site;
 mod space;
 mod streaming;
 #[cfg(test)]

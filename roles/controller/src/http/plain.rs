@@ -21,7 +21,7 @@ use piecework_serve::requests::RouteClass;
 use super::{
     Anyone, HttpError, HttpResult, INPUT_BYTES_MAX, Shared, cors,
     event::{self, EventBody, Target},
-    execute, origin, streaming,
+    execute, origin, site, streaming,
 };
 use crate::{
     Controller,
@@ -176,6 +176,10 @@ async fn run(
         rates::count(&controller.accounts, Counted::Public(live.function.owner), &live.limits)?;
     }
     check_query(parts.uri.query().unwrap_or_default())?;
+    let is_bare = target.raw_path == "/" && !parts.uri.path().ends_with('/');
+    if let Some(page) = site::respond(controller, &live, &parts, (target.raw_path, is_bare)).await? {
+        return Ok(page);
+    }
     let is_asked_for = parts.headers.contains_key(header::EXPECT);
     let is_head = parts.method == Method::HEAD;
     let body = take_body(body, live.version.stream_bytes, is_asked_for).await?;

@@ -12,7 +12,7 @@ use piecework_api::{
     errors::parse_value,
     server::{aside, read_body, read_bytes},
 };
-use piecework_model::{Code, Language};
+use piecework_model::{Code, Language, typescript};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -115,7 +115,9 @@ fn name_handler(object: &mut Map<String, Value>) {
     let Some(language) = language.and_then(|language| language.parse::<Language>().ok()) else {
         return;
     };
-    if language.entry_files().contains(&&*file) && file != language.entry_file() {
+    let is_usual = language.entry_files().contains(&&*file) && file != language.entry_file();
+    // The ending says that it has types.
+    if is_usual || (language == Language::JavaScript && typescript::is_source(&file)) {
         object.entry("handler").or_insert(Value::String(file));
     }
 }

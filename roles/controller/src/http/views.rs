@@ -2,12 +2,12 @@
 
 use piecework_api::{
     accounts as api_accounts,
-    functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, VersionView},
+    functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, SiteView, VersionView},
     jobs::JobView,
     metrics::MetricsPoint,
 };
 use piecework_model::{Credits, Salt};
-use piecework_store::{Job, Point, Token, Version};
+use piecework_store::{Job, Point, Site, Token, Version};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -58,6 +58,11 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         sandbox_reason: version.backend_reason.to_string(),
         handler: version.handler.clone(),
         contract: live.contract(),
+        site: match version.site {
+            Site::None => None,
+            Site::Beside => Some(SiteView::Beside),
+            Site::Alone => Some(SiteView::Alone),
+        },
         timeout_ms: version.limits.timeout_ms,
         memory_limit_mb: mib(version.limits.memory_bytes),
         env: version.env.clone(),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::stream::{self, StreamExt as _};
 use piecework_disk::Level;
-use piecework_model::{AccountId, Code, Digest, JobId};
+use piecework_model::{AccountId, Code, Contract, Digest, JobId};
 use piecework_store::{AcceptedJob, Idempotency};
 use serde_json::json;
 
@@ -139,6 +139,22 @@ async fn is_gone(triggers: &Triggers, trigger: &Trigger) -> Answer<bool> {
     Ok(function.await.map_err(store)?.is_none())
 }
 
+/// What the function is called with: what the trigger says, or when it is. `scheduled()` of a `fetch` module gets what Workers get.
+fn input(trigger: &Trigger, at_ms: u64, contract: Option<Contract>) -> String {
+    match (&trigger.input, contract) {
+        (input, Some(Contract::Fetch)) => json!({
+            "type": "scheduled",
+            "cron": trigger.schedule.cron,
+            "scheduledTime": at_ms,
+            "trigger": trigger.name,
+            "input": input,
+        })
+        .to_string(),
+        (Some(input), _) => input.get().to_owned(),
+        (None, _) => json!({"trigger": trigger.name, "at": timestamp(at_ms)}).to_string(),
+    }
+}
+
 /// Accepts the job of this tick, or finds it accepted.
 async fn start(triggers: &Triggers, trigger: &Trigger, at_ms: u64) -> Answer<JobId> {
     if triggers.ground.disk.reading().level == Level::Reserved {
@@ -149,10 +165,7 @@ async fn start(triggers: &Triggers, trigger: &Trigger, at_ms: u64) -> Answer<Job
     };
     live.check_takes_calls()?;
     budget::check(&triggers.functions, &live).await?;
-    let input = match &trigger.input {
-        Some(input) => input.get().to_owned(),
-        None => json!({"trigger": trigger.name, "at": timestamp(at_ms)}).to_string(),
-    };
+    let input = input(trigger, at_ms, live.contract());
     let timeout = u64::try_from(triggers.ground.tuning.queue_timeout.as_millis()).unwrap_or(u64::MAX);
     let now = now_ms();
     let job = AcceptedJob {
@@ -174,4 +187,38 @@ async fn start(triggers: &Triggers, trigger: &Trigger, at_ms: u64) -> Answer<Job
         }),
     };
     queue::accept(&triggers.calls, job).await
+}
+
+#[cfg(test)]
+mod tests {
+    use piecework_model::FunctionId;
+    use serde_json::{Value, value::RawValue};
+
+    use super::*;
+
+    fn sent(given: Option<&str>, contract: Option<Contract>) -> Value {
+        let trigger = Trigger {
+            owner: AccountId([1; 20]),
+            function: FunctionId([2; 16]),
+            function_name: "f".parse().expect("a name"),
+            name: "often".parse().expect("a name"),
+            schedule: serde_json::from_value(json!({"cron": "*/5 * * * *"})).expect("a schedule"),
+            input: given.map(|text| RawValue::from_string(text.to_owned()).expect("JSON")),
+            paused: false,
+            since_ms: 0,
+            last: None,
+        };
+        serde_json::from_str(&input(&trigger, 1_800_000_000_000, contract)).expect("JSON")
+    }
+
+    #[test]
+    fn a_worker_gets_a_scheduled_event_and_others_what_their_trigger_says() {
+        let time = json!({"trigger": "often", "at": "2027-01-15T08:00:00Z"});
+        assert_eq!(sent(None, None), time);
+        assert_eq!(sent(None, Some(Contract::Lambda)), time);
+        assert_eq!(sent(Some("[1]"), None), json!([1]));
+        let event = |input: Value| json!({"type": "scheduled", "cron": "*/5 * * * *", "scheduledTime": 1_800_000_000_000_u64, "trigger": "often", "input": input});
+        assert_eq!(sent(None, Some(Contract::Fetch)), event(json!(null)));
+        assert_eq!(sent(Some("[1]"), Some(Contract::Fetch)), event(json!([1])));
+    }
 }

@@ -10,20 +10,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use piecework_api::{
     Client,
     cors::CorsBody,
-    functions::{Changes, CreateFunction, FunctionView, PlacementBody, PriceCap, UpdateFunction},
+    functions::{Changes, CreateFunction, FunctionView, PlacementBody, PriceCap, SiteView, UpdateFunction},
     page::List,
     results::SetResults,
 };
-use piecework_model::{Code, Language};
+use piecework_model::{Code, Language, typescript};
 
 use crate::{failure::Failure, git, session, show, source::Source, target::Target, units};
 
 /// Deploy a file, a folder or inline code; an existing function gets a new version
 #[derive(Debug, clap::Args)]
 pub struct Deploy {
-    /// A .py, .mjs, .js or .cjs file, a folder with main.py, main.mjs or another usual entry file, a .zip or .tar.gz of one, a git
-    /// repository as URL#REVISION:FOLDER, or - for standard input [default: all functions of the project file piecework.toml in this
-    /// folder or above]
+    /// A .py, .mjs, .js, .cjs or .ts file, a folder with main.py, main.mjs or another usual entry file, a .zip or .tar.gz of one, a
+    /// git repository as URL#REVISION:FOLDER, or - for standard input [default: all functions of the project file piecework.toml in
+    /// this folder or above]
     path: Option<PathBuf>,
     /// Inline code
     #[arg(long, conflicts_with = "path")]
@@ -167,7 +167,7 @@ impl Settings {
         let ending = file.and_then(|file| Path::new(file).extension()?.to_str());
         self.language.or(match ending {
             Some("py") => Some(Language::Python),
-            Some("js" | "mjs") => Some(Language::JavaScript),
+            Some("js" | "mjs" | "cjs" | "ts" | "mts" | "cts" | "tsx") => Some(Language::JavaScript),
             Some(_) | None => None,
         })
     }
@@ -380,6 +380,12 @@ fn update(create: CreateFunction, settings: &Settings) -> UpdateFunction {
     }
 }
 
+/// The file with the handler, if it is TypeScript.
+fn typescript_of(view: &FunctionView) -> Option<&str> {
+    let file = view.handler.as_deref()?.split(':').next()?;
+    typescript::is_source(file).then_some(file)
+}
+
 fn print(view: &FunctionView) -> Result<(), Failure> {
     let reason = view.sandbox_reason.lines().next().unwrap_or_default();
     match view.deployed_version {
@@ -396,6 +402,16 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
     if let (Some(contract), Some(handler)) = (view.contract, &view.handler) {
         let target = handler.rsplit_once('@').map_or(handler.as_str(), |(target, _)| target);
         show::text(&format!("contract: {} ({target})\n", contract.as_str()))?;
+    }
+    if let Some(file) = typescript_of(view) {
+        show::text(&format!(
+            "typescript: types are removed from {file} and what it imports; they are not checked\n"
+        ))?;
+    }
+    match view.site {
+        Some(SiteView::Beside) => show::text("public/: its files are served at the URL without a run\n")?,
+        Some(SiteView::Alone) => show::text("site: the files of public/ are served at the URL; nothing runs\n")?,
+        None => {}
     }
     if !view.packages.is_empty() {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;

@@ -1,9 +1,9 @@
 //! `piecework new`: a starter function in a folder of its own.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, str::FromStr};
 
 use anyhow::Context as _;
-use piecework_model::{FunctionName, Language};
+use piecework_model::{FunctionName, Language, Rejection};
 
 use crate::{failure::Failure, units};
 
@@ -13,9 +13,9 @@ pub struct New {
     /// Name of the function: 1 to 30 characters from a-z, 0-9 and -
     #[arg(value_parser = units::noun::<FunctionName>)]
     name: FunctionName,
-    /// python or javascript
-    #[arg(long, value_parser = units::noun::<Language>)]
-    language: Language,
+    /// python, javascript or typescript
+    #[arg(long, value_parser = units::noun::<Starter>)]
+    language: Starter,
     /// Directory in which to create the folder
     #[arg(long, value_name = "DIR", default_value = ".")]
     into: PathBuf,
@@ -38,14 +38,38 @@ impl New {
     }
 }
 
-fn starter(language: Language) -> [(&'static str, &'static str); 2] {
+/// What a function is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starter {
+    Python,
+    JavaScript,
+    TypeScript,
+}
+
+impl FromStr for Starter {
+    type Err = Rejection;
+
+    fn from_str(text: &str) -> Result<Self, Rejection> {
+        match (text, text.parse()?) {
+            ("typescript" | "ts", _) => Ok(Self::TypeScript),
+            (_, Language::Python) => Ok(Self::Python),
+            (_, Language::JavaScript) => Ok(Self::JavaScript),
+        }
+    }
+}
+
+fn starter(language: Starter) -> [(&'static str, &'static str); 2] {
     match language {
-        Language::Python => [
+        Starter::Python => [
             ("main.py", include_str!("templates/main.py")),
             ("requirements.txt", include_str!("templates/requirements.txt")),
         ],
-        Language::JavaScript => [
+        Starter::JavaScript => [
             ("main.mjs", include_str!("templates/main.mjs")),
+            ("package.json", include_str!("templates/package.json")),
+        ],
+        Starter::TypeScript => [
+            ("main.ts", include_str!("templates/main.ts")),
             ("package.json", include_str!("templates/package.json")),
         ],
     }
@@ -57,7 +81,11 @@ mod tests {
 
     #[test]
     fn a_starter_can_be_deployed_as_it_is_and_nothing_is_overwritten() {
-        for language in Language::ALL {
+        for (language, read) in [
+            (Starter::Python, Language::Python),
+            (Starter::JavaScript, Language::JavaScript),
+            (Starter::TypeScript, Language::JavaScript),
+        ] {
             let dir = tempfile::tempdir().expect("a folder");
             let new = || New {
                 name: "hello".parse().expect("a name"),
@@ -66,7 +94,7 @@ mod tests {
             };
             new().run().expect("made");
             let source = crate::source::read(&dir.path().join("hello"), None).expect("a function");
-            assert_eq!((source.language, source.name.as_deref()), (language, Some("hello")));
+            assert_eq!((source.language, source.name.as_deref()), (read, Some("hello")));
             assert!(matches!(new().run(), Err(Failure::Usage(_))));
         }
     }

@@ -205,6 +205,7 @@ pub(super) async fn start(
         blobs,
         disk: seat.disk,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
+        typescript: Arc::new(sandboxes::typescript()),
         sinks: Arc::new(courier(seat.results_to)?),
         alerts: seat.alerts.channels()?,
         providers: Vec::new(),

@@ -142,6 +142,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             blobs,
             disk,
             packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
+            typescript: Arc::new(sandboxes::typescript()),
             sinks: Arc::new(courier(settings.results_to)?),
             alerts: settings.alerts.channels()?,
             providers,

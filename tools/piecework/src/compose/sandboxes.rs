@@ -2,12 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use bytes::Bytes;
 use piecework_egress::Egress;
 use piecework_model::{EgressPolicy, Language};
 use piecework_packages::Jails;
 use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
 use piecework_sandbox_wasm::{Component, Wasm};
+use piecework_typescript::TypeScript;
 
 use super::interpreters;
 use crate::places;
@@ -50,7 +52,17 @@ fn new_wasm() -> Option<Wasm> {
     for language in languages_without_wasm() {
         tracing::warn!(%language, "no wasm interpreter in this build: run runtimes/build.sh, then build again");
     }
-    let options = piecework_sandbox_wasm::Options {
+    match Wasm::new(wasm_options()?) {
+        Ok(wasm) => Some(wasm),
+        Err(error) => {
+            tracing::warn!(%error, "cannot start the wasm sandbox");
+            None
+        }
+    }
+}
+
+fn wasm_options() -> Option<piecework_sandbox_wasm::Options> {
+    Some(piecework_sandbox_wasm::Options {
         python: component(Language::Python),
         javascript: component(Language::JavaScript),
         cache: places::compiled_cache().ok()?,
@@ -59,14 +71,7 @@ fn new_wasm() -> Option<Wasm> {
         cores: cores(),
         rootless: false,
         tell: Some(Arc::new(|what| eprintln!("          {what}"))),
-    };
-    match Wasm::new(options) {
-        Ok(wasm) => Some(wasm),
-        Err(error) => {
-            tracing::warn!(%error, "cannot start the wasm sandbox");
-            None
-        }
-    }
+    })
 }
 
 /// The interpreter of a language: from the folder that the user names, else from within this executable, else from the
@@ -127,6 +132,36 @@ pub fn package_jails() -> Jails {
         }
     })
 }
+
+/// What makes JavaScript of TypeScript at a deploy: each time with a sandbox of its own, so that none stands about between deploys.
+pub fn typescript() -> TypeScript {
+    let program = match places::runtimes_override() {
+        Some(named) => std::fs::read(named.join(TRANSLATOR)).ok().map(Into::into),
+        None => interpreters::TYPESCRIPT.map(Bytes::from_static).or_else(|| {
+            let checkout = places::runtimes_of_the_checkout()?;
+            std::fs::read(checkout.join(TRANSLATOR)).ok().map(Into::into)
+        }),
+    };
+    let sandboxes = || {
+        let options = wasm_options()?;
+        let wasm = Wasm::new(piecework_sandbox_wasm::Options {
+            python: None,
+            instances_max: 1,
+            ..options
+        });
+        match wasm {
+            Ok(wasm) => Some(Arc::new(wasm) as Arc<dyn Backend>),
+            Err(error) => {
+                tracing::warn!(%error, "no sandbox to translate TypeScript in");
+                None
+            }
+        }
+    };
+    TypeScript::new(program, Arc::new(sandboxes))
+}
+
+/// As `runtimes/build.sh` names it.
+const TRANSLATOR: &str = "typescript.mjs";
 
 fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))

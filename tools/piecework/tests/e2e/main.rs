@@ -4,6 +4,7 @@ mod bad_input;
 mod bookings;
 mod carried_whole;
 mod claims;
+mod clients_leave;
 mod command_line;
 mod computer;
 mod contracts;
@@ -37,15 +38,19 @@ mod refusals;
 mod restored;
 mod results;
 mod rogue;
+mod schedules;
 #[path = "../../../../ports/intake/tests/intake/server.rs"]
 #[allow(dead_code, clippy::unwrap_used)]
 mod server;
 mod shares;
+mod sites;
 mod small_disk;
 mod strangers;
 mod streams;
 mod takeover;
 mod threats;
 mod tiny_disk;
+mod typescript;
 mod upgrade;
 mod uploads;
+mod web_api;

@@ -149,8 +149,8 @@ pub fn run(root: &Path, out: &Path) -> Result<()> {
 
 /// The static program. Only its last crate is compiled for it, with the flags that others would have to be built anew for.
 fn build(release: &Release) -> Result<PathBuf> {
-    let interpreters = ["python", "javascript"].map(|language| format!("runtimes/build/{language}.wasm"));
-    for path in interpreters {
+    let packed = ["python.wasm", "javascript.wasm", "typescript.mjs"].map(|file| format!("runtimes/build/{file}"));
+    for path in packed {
         ensure!(
             release.root.join(&path).is_file(),
             "{path} is missing: run runtimes/build.sh first"

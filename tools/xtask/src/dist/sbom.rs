@@ -159,20 +159,24 @@ fn purl(package: &Package) -> String {
     format!("pkg:cargo/{}@{}", package.name, package.version)
 }
 
-/// Pinned by the recipes in runtimes/; their licences are those of CPython and QuickJS.
+/// Pinned by the recipes in runtimes/; their licences are those of CPython, QuickJS and sucrase.
 fn interpreters(release: &Release) -> Result<Vec<Value>> {
     let mut found = Vec::new();
-    for (language, name, license) in [("python", "CPython", "PSF-2.0"), ("javascript", "QuickJS", "MIT")] {
-        let path = release.root.join("runtimes/build").join(format!("{language}.wasm"));
+    for (file, name, license) in [
+        ("python.wasm", "CPython", "PSF-2.0"),
+        ("javascript.wasm", "QuickJS", "MIT"),
+        ("typescript.mjs", "sucrase", "MIT"),
+    ] {
+        let path = release.root.join("runtimes/build").join(file);
         if !path.is_file() {
             continue;
         }
         let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         found.push(json!({
             "type": "application",
-            "bom-ref": format!("piecework-{language}-wasm"),
+            "bom-ref": format!("piecework-{}", file.replace('.', "-")),
             "name": name,
-            "description": format!("{language}.wasm, made by runtimes/build.sh, packed into the program"),
+            "description": format!("{file}, made by runtimes/build.sh, packed into the program"),
             "licenses": [{ "license": { "id": license } }],
             "hashes": [{ "alg": "SHA-256", "content": super::image::hex(&bytes) }],
         }));

@@ -45,7 +45,7 @@ const PURE: [&str; 12] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 14] = [
+const BETWEEN_PORTS: [(&str, &str); 15] = [
     // What a contract asks of everybody who implements it.
     ("piecework-chain-conformance", "piecework-chain"),
     ("piecework-sandbox-conformance", "piecework-sandbox"),
@@ -67,6 +67,8 @@ const BETWEEN_PORTS: [(&str, &str); 14] = [
     ("piecework-sandbox-wasm", "piecework-sandbox"),
     // Its workers stand behind walls of the same make.
     ("piecework-sandbox-wasm", "piecework-sandbox-jail"),
+    // The translator is run as a program of a sandbox.
+    ("piecework-typescript", "piecework-sandbox"),
 ];
 /// Adapters that only the composition root may name.
 const CONCRETE: [&str; 4] = [

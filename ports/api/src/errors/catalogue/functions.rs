@@ -57,6 +57,11 @@ pub(super) const FUNCTIONS: &[Entry] = &[
     code(404, Code::FunctionNotFound, "you have no function with this id or name"),
     code(502, Code::FunctionOutOfMemory, "the run exceeded its memory limit"),
     code(
+        501,
+        Code::FunctionNoScheduled,
+        "a schedule called a module that has no `scheduled()`; add one, or remove the trigger",
+    ),
+    code(
         409,
         Code::FunctionNotDeleted,
         "the function is not deleted, so there is nothing to restore",
@@ -154,11 +159,31 @@ pub(super) const FUNCTIONS: &[Entry] = &[
         "the split names no version or too many, or its shares are out of range or all zero",
     ),
     code(
+        416,
+        Code::SiteBadRange,
+        "the `Range` lies outside of the file; `Content-Range` has its length",
+    ),
+    code(
         422,
         Code::TriggerBadSchedule,
         "the trigger's cron pattern or time zone is invalid, or the pattern never falls due",
     ),
     code(404, Code::TriggerNotFound, "the function has no trigger of this name"),
     code(409, Code::TriggerTooMany, "the account has 100 triggers; remove some"),
+    code(
+        422,
+        Code::TypescriptTooComplex,
+        "the TypeScript files are too large or too deeply nested, or took too long to translate",
+    ),
+    code(
+        503,
+        Code::TypescriptUnavailable,
+        "this server cannot translate TypeScript, because it was built without the wasm interpreter; deploy JavaScript",
+    ),
+    code(
+        422,
+        Code::TypescriptUnsupported,
+        "the TypeScript uses something that is more than types and is not translated; the message has file and line",
+    ),
     code(404, Code::VersionNotFound, "the function has no such version"),
 ];

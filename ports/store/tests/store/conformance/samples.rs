@@ -124,6 +124,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         },
         rerun_percent: 5,
         stream_bytes: 9,
+        site: piecework_store::Site::None,
         bundle_bytes: 1_000,
         created_at_ms: START_MS + 5,
     }

@@ -77,6 +77,7 @@ fn live() -> Live {
             placement: Placement::default(),
             rerun_percent: 0,
             stream_bytes: 0,
+            site: piecework_store::Site::None,
             bundle_bytes: 0,
             created_at_ms: 0,
         },

@@ -87,6 +87,7 @@ impl World {
             blobs: Arc::new(Nothing),
             disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
+            typescript: Arc::new(piecework_typescript::TypeScript::new(None, Arc::new(|| None))),
             sinks: Arc::new(Nothing),
             alerts: Vec::new(),
             providers: links.collect(),

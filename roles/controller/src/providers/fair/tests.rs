@@ -127,6 +127,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         placement: Default::default(),
         rerun_percent: 0,
         stream_bytes: 0,
+        site: piecework_store::Site::None,
         bundle_bytes: 0,
         created_at_ms: 0,
     };

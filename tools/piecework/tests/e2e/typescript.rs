@@ -1,0 +1,141 @@
+//! TypeScript as it is written, on both walls.
+
+use std::process::Command;
+
+use piecework_model::Code;
+use serde_json::json;
+
+use crate::machine::{Machine, has, piecework, skipped};
+
+fn up() -> (Machine, tempfile::TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let machine = Machine::start(directory.path());
+    (machine, directory)
+}
+
+fn cli(machine: &Machine) -> Command {
+    let mut command = piecework();
+    command
+        .env("PIECEWORK_URL", &machine.url)
+        .env("PIECEWORK_TOKEN", &machine.token)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    command
+}
+
+const WALLS: [&str; 2] = ["wasm", "jail"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sample_answers_on_both_walls_and_the_choice_is_said() {
+    let (machine, _directory) = up();
+    for wall in WALLS {
+        let name = format!("hello-{wall}");
+        let said = cli(&machine)
+            .args(["deploy", "samples/hello-typescript", "--name", &name, "--sandbox", wall])
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(
+            said.status.success(),
+            "{text} {}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+        assert!(
+            text.contains(&format!("in {wall}")) && text.contains("typescript: types are removed from main.ts"),
+            "{text}"
+        );
+        let called = machine.call(&name, json!({"name": "Ada", "hour": 20})).await.ok();
+        assert_eq!(
+            called["output"],
+            json!({"message": "Good evening, Ada!", "part": 2}),
+            "{wall}: {called}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_file_of_any_name_and_an_error_at_its_own_line() {
+    let (machine, directory) = up();
+    let file = directory.path().join("shout.ts");
+    let code = "interface Event {\n  text: string;\n}\n\nexport default (event: Event): string => {\n  if (!event.text) throw new Error('nothing to shout');\n  return event.text.toUpperCase() as string;\n};\n";
+    std::fs::write(&file, code).expect("written");
+    for wall in WALLS {
+        let said = cli(&machine)
+            .arg("deploy")
+            .arg(&file)
+            .args(["--name", wall, "--sandbox", wall])
+            .output()
+            .expect("it runs");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let called = machine.call(wall, json!({"text": "hey"})).await.ok();
+        assert_eq!(called["output"], "HEY");
+        let failed = machine.call(wall, json!({})).await;
+        failed.refused(502, Code::FunctionRaised);
+        let details = failed.body["error"]["details"].to_string();
+        assert!(
+            details.contains("shout.ts:6") && !details.contains(".mjs"),
+            "{wall}: {details}"
+        );
+    }
+    let view = machine.get("/functions/wasm").await.ok();
+    assert_eq!(view["handler"], "shout.ts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_translated_is_refused_by_a_code_and_a_line() {
+    let (machine, _directory) = up();
+    let deploy = |code: &'static str| machine.deploy_with("f", "typescript", code, json!({}));
+    deploy("let x: = 1;\n").await.refused(422, Code::FunctionSyntaxError);
+    let decorated = deploy("\n@sealed\nclass A {}\nexport default () => 1;\n").await;
+    decorated.refused(422, Code::TypescriptUnsupported);
+    assert!(
+        decorated.body["error"]["message"]
+            .as_str()
+            .is_some_and(|said| said.contains("main.ts line 2"))
+    );
+    let deep: &'static str = Box::leak(format!("export default {}1", "[".repeat(200_000)).into_boxed_str());
+    let refused = deploy(deep).await;
+    assert!(
+        matches!(
+            refused.code(),
+            Some(Code::TypescriptTooComplex | Code::FunctionSyntaxError)
+        ),
+        "{:?}",
+        refused.code()
+    );
+    let view = deploy("export default (event: number): number => event + 1;\n")
+        .await
+        .ok();
+    assert_eq!(
+        (&view["language"], &view["handler"]),
+        (&json!("javascript"), &json!("main.ts"))
+    );
+    assert_eq!(machine.call("f", json!(2)).await.ok()["output"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contracts_are_found_in_typescript() {
+    if !has("node") {
+        return skipped("no node");
+    }
+    let (machine, _directory) = up();
+    let code = "type Env = Record<string, string>;\nexport default {\n  async fetch(request: Request, env: Env): Promise<Response> {\n    return new Response(`${request.method} ${new URL(request.url).pathname}`);\n  },\n};\n";
+    let view = machine
+        .deploy_with(
+            "app",
+            "typescript",
+            code,
+            json!({"handler": "worker.ts", "public": true}),
+        )
+        .await
+        .ok();
+    assert_eq!(
+        (&view["contract"], &view["handler"]),
+        (&json!("fetch"), &json!("worker.ts:default@fetch"))
+    );
+    let body = reqwest::get(format!("{}/fn/operator/app/a", machine.url))
+        .await
+        .expect("answered")
+        .text()
+        .await;
+    assert_eq!(body.expect("text"), "GET /a");
+}
