@@ -3,8 +3,6 @@
 pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
-/// A version's files as they were deployed.
-pub const FUNCTION_CODE: &str = "/functions/{id}/versions/{version}/code";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
 /// How calls are split between versions.
 pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";

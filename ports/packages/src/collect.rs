@@ -27,14 +27,6 @@ pub(crate) fn resolved(language: Language, archive: Bytes, options: &Options) ->
 
 /// The versions by the metadata directories that pip leaves. Beside them lies `direct_url.json` (PEP 610) where a package came
 /// from anywhere but an index.
-/// The bundle's folder that holds resolved packages.
-pub fn folder(language: Language) -> &'static str {
-    match language {
-        Language::Python => "packages",
-        Language::JavaScript => "node_modules",
-    }
-}
-
 fn python(files: BTreeMap<String, Bytes>) -> Result<Resolved, ResolveError> {
     within(&files, "packages/")?;
     if let Some(path) = files.keys().find(|path| path.ends_with(".dist-info/direct_url.json")) {
@@ -48,7 +40,7 @@ fn python(files: BTreeMap<String, Bytes>) -> Result<Resolved, ResolveError> {
         .collect();
     let native = files.keys().any(|path| is_native_python(path));
     Ok(Resolved {
-        folder: folder(Language::Python),
+        folder: "packages",
         versions: versions.into_iter().collect(),
         native,
         files,
@@ -88,7 +80,7 @@ fn javascript(
     }
     let native = files.keys().any(|path| path.ends_with(".node"));
     Ok(Resolved {
-        folder: folder(Language::JavaScript),
+        folder: "node_modules",
         versions: versions.into_iter().collect(),
         native,
         files,

@@ -21,7 +21,6 @@ use bytes::Bytes;
 use piecework_model::{AccountId, Code, Language, Rejection};
 use piecework_sandbox::Backend;
 
-pub use collect::folder;
 pub use requirements::check as check_requirements;
 
 /// How packages are resolved.

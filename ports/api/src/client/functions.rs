@@ -42,12 +42,6 @@ impl Client {
         self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), query).await
     }
 
-    /// The files of a version as a tar, without the packages that were resolved for it.
-    pub async fn code(&self, id: &str, version: u32) -> Result<Vec<u8>, ClientError> {
-        let path = fill(routes::FUNCTION_CODE, &[id, &version.to_string()]);
-        self.raw(self.query_request(&path, &())).await
-    }
-
     /// To the version before the live one if none is named.
     pub async fn rollback(&self, id: &str, version: Option<u32>) -> Result<FunctionView, ClientError> {
         self.json(

@@ -3,7 +3,6 @@
 pub(crate) mod budget;
 pub(crate) mod bundles;
 pub(crate) mod checks;
-mod code;
 pub(crate) mod condition;
 pub(crate) mod cors;
 pub(crate) mod deploy;
@@ -23,7 +22,6 @@ pub(crate) mod traffic;
 pub(crate) mod update;
 pub(crate) mod watch;
 
-pub(crate) use code::code;
 pub(crate) use live::*;
 
 use std::sync::Arc;

@@ -257,20 +257,6 @@ pub(super) async fn versions(
     Ok(Json(List { items: views, next }))
 }
 
-/// The files of a version as they were deployed, as a tar: without the packages that were resolved for them.
-#[utoipa::path(get, path = routes::FUNCTION_CODE, tag = "functions", params(("id" = String, Path), ("version" = u32, Path)), responses(
-    (status = 200, body = Vec<u8>, content_type = "application/x-tar"), (status = "default", body = ErrorBody)))]
-pub(super) async fn code(
-    State(controller): Shared,
-    authenticated: Authenticated,
-    Path((id, number)): Path<(String, String)>,
-) -> HttpResult<Response> {
-    let caller = authenticated.with(Scope::View)?;
-    let live = functions::own(&controller.functions, caller, &id).await?;
-    let tar = functions::code(&controller.functions, &live, &number).await?;
-    Ok(([(header::CONTENT_TYPE, "application/x-tar")], tar).into_response())
-}
-
 /// Makes an older version live again. `If-Match` as for a change.
 #[utoipa::path(post, path = routes::FUNCTION_ROLLBACK, tag = "functions",
     params(("id" = String, Path), ("If-Match" = Option<String>, Header)),

@@ -36,7 +36,6 @@ pub mod openapi;
 pub mod peer;
 pub mod provide;
 pub mod provider;
-pub mod pull;
 pub mod quote;
 pub mod restore;
 pub mod rollback;

@@ -1,8 +1,7 @@
-//! Code on its way in and back out: forms, archives, git repositories, and `pull`.
+//! Code on its way in and back out: forms, archives, git repositories, and read back.
 
 use std::{fs, path::Path, process::Command};
 
-use piecework_model::Code;
 use serde_json::json;
 
 use crate::{command_line::command, machine::Machine};
@@ -103,16 +102,11 @@ async fn a_form_an_archive_and_a_repository_are_deployed_and_read_back() {
     assert!(said.starts_with("commit "), "{said}");
     assert_eq!(server.call("hello", json!(3)).await.ok()["output"], json!({"hello": 3}));
 
-    let said = run(user(home.path(), &server, &["pull", "hello", &path("back")]));
-    assert!(said.starts_with("2 files of version 1 in "), "{said}");
+    run(user(home.path(), &server, &["code", "hello", "--into", &path("back")]));
     for file in ["main.py", "lib/names.py"] {
         let read = |folder: &str| fs::read(home.path().join(folder).join(file)).expect("there");
         assert_eq!(read("back"), read("hello.git"), "{file}");
     }
-    let again = user(home.path(), &server, &["pull", "hello", &path("back")])
-        .output()
-        .expect("it runs");
-    assert_eq!(again.status.code(), Some(2), "it is not written over");
-    let missing = server.get("/functions/hello/versions/2/code").await;
-    missing.refused(404, Code::VersionNotFound);
+    let again = user(home.path(), &server, &["code", "hello", "--into", &path("back")]).output();
+    assert_eq!(again.expect("it runs").status.code(), Some(2), "it is not written over");
 }

@@ -1,7 +1,6 @@
 //! Changing a function: what stays, what makes a version, and what somebody else changed first.
 
 use axum::http::{Method, StatusCode};
-use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::Code;
 use serde_json::{Value, json};
 
@@ -90,28 +89,6 @@ async fn a_sandbox_that_was_asked_for_can_be_left_to_the_controller_again() {
     let view = put(&machine, "f", json!({"sandbox": "auto"})).await;
     let reason = view["sandbox_reason"].as_str().expect("a sentence");
     assert!(reason.starts_with("the code loads in wasm"), "{view}");
-}
-
-#[tokio::test]
-async fn the_code_of_each_version_can_be_read_back() {
-    let machine = Machine::start().await;
-    machine.deploy("f", "return 1").await;
-    put(&machine, "f", json!({"code": "return 2"})).await;
-    for (version, text) in [(1, "return 1"), (2, "return 2")] {
-        let answer = machine.get(&format!("/functions/f/versions/{version}/code")).await;
-        let bundle =
-            Bundle::read(answer.body.as_str().expect("text").as_bytes(), &BundleLimits::UPLOAD).expect("a bundle");
-        let files: Vec<_> = bundle.files().values().map(|file| &file[..]).collect();
-        assert_eq!(files, [text.as_bytes()]);
-    }
-    for missing in ["3", "x"] {
-        let answer = machine.get(&format!("/functions/f/versions/{missing}/code")).await;
-        answer.refused(404, Code::VersionNotFound);
-    }
-    let other = machine.person("other", 0).await;
-    let path = "/functions/f/versions/1/code";
-    let answer = machine.ask_as(Some(&other), Method::GET, path, None).await;
-    answer.refused(404, Code::FunctionNotFound);
 }
 
 #[tokio::test]
