@@ -19,7 +19,7 @@ const table = {
   self: ["typeof self", "globalThis.self === globalThis"],
   console: ["typeof console.log", "['log', 'info', 'warn', 'error', 'debug', 'assert', 'time', 'timeEnd', 'count', 'group', 'groupEnd', 'trace', 'dir', 'table'].map((n) => typeof console[n])"],
   navigator: ["typeof navigator", "navigator.userAgent.split('/')[0]"],
-  performance: ["typeof performance.now()", "performance.now() <= performance.now()", "Number.isInteger(performance.timeOrigin) || performance.timeOrigin > 1e12", "typeof performance.mark('a')", "JSON.stringify(Object.keys(performance.toJSON())).includes('timeOrigin')"],
+  performance: ["typeof performance.now()", "performance.now() <= performance.now()", "Number.isInteger(performance.timeOrigin) || performance.timeOrigin > 1e12", "typeof performance.mark('a')", "Object.keys(performance)", "JSON.stringify(Object.keys(performance.toJSON())).includes('timeOrigin')"],
   reportError: ["typeof reportError"],
   structuredClone: ["structuredClone({ a: [1, new Date(0)], b: new Map([[1, 2]]) })", "structuredClone(() => 1)", "structuredClone(new Error('x')).message", "(() => { const b = new ArrayBuffer(2); const c = structuredClone(b, { transfer: [b] }); return [b.byteLength, c.byteLength]; })()"],
   queueMicrotask: ["new Promise((r) => { const a = []; queueMicrotask(() => { a.push(2); r(a); }); a.push(1); })", "queueMicrotask(1)"],
@@ -76,7 +76,7 @@ const table = {
   Response: ["new Response('x', { status: 201 }).status", "new Response('{\"a\":1}').json()", "Response.json({ a: 1 }).headers.get('content-type')", "new Response('x').headers.get('content-type')", "Response.redirect('http://a/', 301).headers.get('location')", "new Response(null, { status: 99 })", "new Response('ab').arrayBuffer()", "Response.error().type", "new Response('x').clone().text()"],
   fetch: ["typeof fetch", "fetch('data:text/plain,hi').then((r) => r.text())"],
   // Cryptography.
-  crypto: ["crypto.getRandomValues(new Uint8Array(4)).length", "/^[0-9a-f]{8}-[0-9a-f]{4}-4/.test(crypto.randomUUID())", "typeof crypto.subtle"],
+  crypto: ["crypto.getRandomValues(new Uint8Array(4)).length", "/^[0-9a-f]{8}-[0-9a-f]{4}-4/.test(crypto.randomUUID())", "typeof crypto.subtle", "Object.keys(crypto)"],
   Crypto: ["typeof Crypto", "crypto instanceof Crypto"],
   CryptoKey: ["typeof CryptoKey"],
   SubtleCrypto: [`(async () => Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', ${bytes}))).slice(0, 4))()`, "crypto.subtle.generateKey({ name: 'HMAC', hash: 'SHA-256' }, true, ['sign']).then((k) => k.type)"],

@@ -51,6 +51,8 @@ fn written(frames: &[Said]) -> Vec<u8> {
         Said::Chunk(chunk) => (b'c', &chunk[..]),
         Said::WantsBody => (b'B', &[][..]),
         Said::LeavesBody => (b'Q', &[][..]),
+        Said::Watches => (b'W', &[][..]),
+        Said::WatchesNoMore => (b'V', &[][..]),
         Said::Retires => (b'X', &[][..]),
         Said::Answer(kind, payload) => (*kind, &payload[..]),
     });
@@ -68,8 +70,10 @@ fn any_bytes_of_a_call_are_frames_in_their_order_or_refused() {
             (b'S', b""),
         ]),
         framed(&[
+            (b'W', b""),
             (b'B', b""),
             (b'Q', b""),
+            (b'V', b""),
             (b'R', br#"{"type":"E","message":"m","stack":""}"#),
         ]),
         framed(&[(b'M', b"")]),
@@ -95,7 +99,13 @@ fn any_bytes_of_a_call_are_frames_in_their_order_or_refused() {
         for said in &frames {
             match said {
                 Said::Chunk(chunk) => assert!((1..=CHUNK_BYTES_MAX).contains(&chunk.len())),
-                Said::Head(_) | Said::WantsBody | Said::LeavesBody | Said::Retires | Said::Answer(..) => {}
+                Said::Head(_)
+                | Said::WantsBody
+                | Said::LeavesBody
+                | Said::Watches
+                | Said::WatchesNoMore
+                | Said::Retires
+                | Said::Answer(..) => {}
             }
         }
         true

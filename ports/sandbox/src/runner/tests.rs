@@ -208,7 +208,7 @@ async fn a_runner_that_watches_is_told_when_nobody_reads_any_more() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_runner_that_was_told_and_goes_on_is_ended() {
     let (mut channel, mut runner) = pair();
     let (outlet, parts) = Outlet::channel();
@@ -247,7 +247,7 @@ async fn a_call_that_left_something_running_is_the_last_of_its_sandbox() {
 #[tokio::test]
 async fn a_runner_of_another_version_is_refused_with_both_numbers() {
     for (greeting, told) in [
-        (r#"{"protocol":3}"#, "version 3 of the protocol, and this build 2"),
+        (r#"{"protocol":4}"#, "version 4 of the protocol, and this build 3"),
         ("", "no version"),
     ] {
         let (mut channel, mut runner) = pair();

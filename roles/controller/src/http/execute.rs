@@ -346,7 +346,11 @@ mod tests {
 
     #[test]
     fn a_scheduled_event_is_known_however_it_is_written() {
-        let deep = format!("{{\"a\":{}1{},\"type\":\"scheduled\"}}", "[".repeat(400), "]".repeat(400));
+        let deep = format!(
+            "{{\"a\":{}1{},\"type\":\"scheduled\"}}",
+            "[".repeat(400),
+            "]".repeat(400)
+        );
         for event in [
             r#"{"type":"scheduled","scheduledTime":1}"#,
             r#"{"type":1,"type":"scheduled"}"#,
@@ -355,7 +359,12 @@ mod tests {
         ] {
             assert!(is_tick(event.as_bytes()), "{event}");
         }
-        for event in [r#"{"type":"scheduled","type":"x"}"#, r#"["scheduled"]"#, r#"{"type":["scheduled"]}"#, "1"] {
+        for event in [
+            r#"{"type":"scheduled","type":"x"}"#,
+            r#"["scheduled"]"#,
+            r#"{"type":["scheduled"]}"#,
+            "1",
+        ] {
             assert!(!is_tick(event.as_bytes()), "{event}");
         }
     }

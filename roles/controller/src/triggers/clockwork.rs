@@ -199,7 +199,7 @@ mod tests {
     fn sent(given: Option<&str>, contract: Option<Contract>) -> Value {
         let trigger = Trigger {
             owner: AccountId([1; 20]),
-            function: FunctionId([2; 16]),
+            function: FunctionId([2; 12]),
             function_name: "f".parse().expect("a name"),
             name: "often".parse().expect("a name"),
             schedule: serde_json::from_value(json!({"cron": "*/5 * * * *"})).expect("a schedule"),

@@ -35,7 +35,9 @@ async fn a_schedule_calls_scheduled_and_a_module_without_it_says_so() {
     let stranger = machine.person("ada", 0).await;
     let id = view["id"].as_str().expect("an id");
     let path = format!("/execute/{id}");
-    let asked = machine.ask_as(Some(&stranger), Method::POST, &path, Some(json!({"input": tick}))).await;
+    let asked = machine
+        .ask_as(Some(&stranger), Method::POST, &path, Some(json!({"input": tick})))
+        .await;
     asked.refused(403, Code::AuthRole);
 
     let only_fetch = "export default { fetch: () => new Response('x') };\n";
