@@ -92,7 +92,8 @@ function installCrypto(host) {
     const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
     return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
   };
-  globalThis.crypto = { getRandomValues, randomUUID };
+  // As in Node: nothing of its own.
+  globalThis.crypto = Object.create({ getRandomValues, randomUUID });
 }
 
 // The zone of all times here.
@@ -169,12 +170,13 @@ export function install(host) {
     queueMicrotask(callback);
   };
   let origin;
-  globalThis.performance = {
+  globalThis.performance = Object.create({
     now: () => host.now(),
     get timeOrigin() {
       return (origin ??= Date.now() - host.now());
     },
-  };
+    toJSON: () => touched("performance.toJSON"),
+  });
   define("btoa", btoa);
   define("atob", atob);
   define("structuredClone", structuredClone);

@@ -3,6 +3,8 @@
 //
 // https://streams.spec.whatwg.org/#rs
 
+import { touched } from "./touch.mjs";
+
 const FOR_US = Symbol("made by a stream");
 
 function deferred() {
@@ -235,6 +237,7 @@ export class ReadableStream {
   constructor(source = {}, strategy = {}) {
     if (source === null || typeof source !== "object") throw new TypeError("the source of a stream is an object");
     if (source.type !== undefined && String(source.type) !== "bytes") throw new TypeError("a stream's type is `bytes` or nothing");
+    if (source.autoAllocateChunkSize !== undefined) touched("autoAllocateChunkSize of a ReadableStream");
     const highWaterMark = Number(strategy.highWaterMark ?? (source.type === undefined ? 1 : 0));
     if (Number.isNaN(highWaterMark) || highWaterMark < 0) throw new RangeError("highWaterMark is a number from 0");
     const state = new State(source, { highWaterMark, size: strategy.size ?? (() => 1) });
@@ -263,7 +266,7 @@ export class ReadableStream {
     return stateOf(this).reader !== null;
   }
   getReader(options = {}) {
-    if (options.mode !== undefined) throw new TypeError("only default readers exist in this sandbox");
+    if (options?.mode !== undefined) touched("the mode of a ReadableStream's reader");
     return new ReadableStreamDefaultReader(this);
   }
   async cancel(reason) {
