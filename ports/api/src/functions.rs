@@ -360,6 +360,28 @@ pub enum FunctionStatus {
     Stopped,
 }
 
+/// Which version's code is meant; the live one's if absent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct CodeQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+/// Code as it was sent, ready to be deployed again.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CodeView {
+    pub version: u32,
+    #[schema(value_type = String, example = "python")]
+    pub language: Language,
+    /// With the contract that was found, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// Tar archive in base64, without resolved packages and without what a deploy has added.
+    pub bundle: String,
+}
+
 /// Files that are served without a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -3,6 +3,7 @@
 pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
+pub const FUNCTION_CODE: &str = "/functions/{id}/code";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
 /// How calls are split between versions.
 pub const FUNCTION_TRAFFIC: &str = "/functions/{id}/traffic";

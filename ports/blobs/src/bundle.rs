@@ -168,6 +168,15 @@ impl Bundle {
         Ok(Self::new(self.files, limits)?.with_programs(self.programs))
     }
 
+    /// This bundle without the files that `drops` names.
+    #[must_use]
+    pub fn without(mut self, drops: impl Fn(&str) -> bool) -> Self {
+        self.files.retain(|path, _| !drops(path));
+        self.programs.retain(|path| !drops(path));
+        self.bytes = self.files.values().map(|content| content.len() as u64).sum();
+        self
+    }
+
     /// The canonical bytes: equal bundles give equal bytes. Blocks for the time of a copy and a hash.
     pub fn pack(&self) -> Packed {
         let mut tar = tar::Builder::new(Vec::with_capacity(

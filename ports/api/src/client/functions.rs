@@ -5,8 +5,8 @@ use http::Method;
 use super::{Client, ClientError};
 use crate::{
     functions::{
-        CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic, TrafficView,
-        UpdateFunction, VersionView,
+        CodeQuery, CodeView, CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic,
+        TrafficView, UpdateFunction, VersionView,
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery},
     page::{List, PageQuery},
@@ -40,6 +40,11 @@ impl Client {
 
     pub async fn versions(&self, id: &str, query: &PageQuery) -> Result<List<VersionView>, ClientError> {
         self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), query).await
+    }
+
+    /// Of the live version if none is named.
+    pub async fn code(&self, id: &str, query: &CodeQuery) -> Result<CodeView, ClientError> {
+        self.get(&fill(routes::FUNCTION_CODE, &[id]), query).await
     }
 
     /// To the version before the live one if none is named.

@@ -1,5 +1,6 @@
 //! Functions and their versions: deploying, loading, keeping them ready, splitting traffic, and watching for failures.
 
+pub(crate) mod as_sent;
 pub(crate) mod budget;
 pub(crate) mod bundles;
 pub(crate) mod checks;

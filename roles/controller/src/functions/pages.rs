@@ -11,7 +11,7 @@ use flate2::{Compression, write::GzEncoder};
 use moka::sync::Cache;
 use piecework_blobs::{Bundle, BundleLimits};
 use piecework_model::Digest;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     Answer,
@@ -23,7 +23,7 @@ use crate::{
 const KEPT_BYTES: u64 = 128 << 20;
 /// What a file takes beside its content.
 const FILE_BYTES: u64 = 512;
-/// Sites that are read at a time: each is in memory with all of its bundle meanwhile.
+/// Bundles that are read at a time: each is in memory meanwhile.
 const READ_AT_ONCE: usize = 1;
 /// Smaller ones gain nothing.
 const ZIPPED_BYTES_MIN: usize = 1_024;
@@ -65,7 +65,7 @@ pub(crate) async fn of_bundle(functions: &Functions, code: Digest) -> Answer<Arc
     if let Some(site) = pages.kept.get(&code) {
         return Ok(site);
     }
-    let _reading = pages.reading.acquire().await.expect("this semaphore is never closed");
+    let _reading = reading(functions).await;
     if let Some(site) = pages.kept.get(&code) {
         return Ok(site);
     }
@@ -80,6 +80,12 @@ pub(crate) async fn of_bundle(functions: &Functions, code: Digest) -> Answer<Arc
     let site = Arc::new(site.map_err(rejected)?);
     pages.kept.insert(code, site.clone());
     Ok(site)
+}
+
+/// The right to have a whole bundle in memory for a moment.
+pub(crate) async fn reading(functions: &Functions) -> SemaphorePermit<'_> {
+    let turn = functions.pages.reading.acquire().await;
+    turn.expect("this semaphore is never closed")
 }
 
 impl Site {

@@ -9,17 +9,19 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
     functions::{
-        CreateFunction, DeleteQuery, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic,
-        TrafficView, UpdateFunction, VersionView,
+        CodeQuery, CodeView, CreateFunction, DeleteQuery, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget,
+        SetTraffic, TrafficView, UpdateFunction, VersionView,
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery, LogLevel},
     page::{List, PageQuery},
     results::SetResults,
     routes,
+    server::aside,
 };
 use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
@@ -34,7 +36,7 @@ use crate::{
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
     functions::{
-        self, Live, budget,
+        self, Live, as_sent, budget,
         condition::{self, Condition},
         deploy, keeping, sinks, traffic, update,
     },
@@ -231,6 +233,31 @@ pub(super) async fn remove(
     };
     deleted?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Shows the code of a version as it was sent, which a token that may deploy can deploy again. Packages that were resolved, and the
+/// JavaScript of TypeScript files, are left out.
+#[utoipa::path(get, path = routes::FUNCTION_CODE, tag = "functions", params(("id" = String, Path), CodeQuery), responses(
+    (status = 200, body = CodeView), (status = "default", body = ErrorBody)))]
+pub(super) async fn code(
+    State(controller): Shared,
+    MayDeploy { live, .. }: MayDeploy,
+    Query(query): Query<CodeQuery>,
+) -> HttpResult<Json<CodeView>> {
+    let (function, number) = (&live.function, query.version.unwrap_or(live.version.version));
+    let version = controller.ground.store.version(function.id, number).await;
+    let Some(version) = version.map_err(store)? else {
+        let message = format!("`{}` has no version {number}", function.name);
+        return Ok(refuse(Code::VersionNotFound, message)?);
+    };
+    let bundle = as_sent::bundle(&controller.functions, &version).await?;
+    let packed = aside(bundle.bytes() as usize, move || STANDARD.encode(bundle.pack().tar));
+    Ok(Json(CodeView {
+        version: number,
+        language: version.language,
+        handler: version.handler,
+        bundle: packed.await?,
+    }))
 }
 
 /// Lists a function's versions, newest first.

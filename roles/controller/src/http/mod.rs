@@ -98,6 +98,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(functions::create, functions::list))
         .routes(routes!(functions::show, functions::update, functions::remove))
         .routes(routes!(functions::versions))
+        .routes(routes!(functions::code))
         .routes(routes!(functions::rollback))
         .routes(routes!(
             functions::traffic,

@@ -5,6 +5,7 @@ pub mod alerts;
 pub mod audit;
 pub mod call;
 pub mod cancel;
+pub mod code;
 pub mod completions;
 pub mod controller;
 pub mod delete;

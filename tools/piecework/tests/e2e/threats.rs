@@ -125,6 +125,7 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         ),
         (Method::DELETE, format!("/functions/{id}"), None),
         (Method::GET, format!("/functions/{id}/versions"), None),
+        (Method::GET, format!("/functions/{id}/code"), None),
         (
             Method::POST,
             format!("/functions/{id}/rollback"),

@@ -26,7 +26,7 @@ const WALLS: [&str; 2] = ["wasm", "jail"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sample_answers_on_both_walls_and_the_choice_is_said() {
-    let (machine, _directory) = up();
+    let (machine, directory) = up();
     for wall in WALLS {
         let name = format!("hello-{wall}");
         let said = cli(&machine)
@@ -49,6 +49,15 @@ async fn the_sample_answers_on_both_walls_and_the_choice_is_said() {
             json!({"message": "Good evening, Ada!", "part": 2}),
             "{wall}: {called}"
         );
+        let folder = directory.path().join(&name);
+        let read = cli(&machine)
+            .args(["code", &name, "--into"])
+            .arg(&folder)
+            .status()
+            .expect("it runs");
+        let wrote = |path: &str| std::fs::read_to_string(folder.join(path)).ok();
+        assert!(read.success() && wrote("lib/greeting.ts").is_some_and(|text| text.contains("export enum Part")));
+        assert_eq!(wrote("main.ts.mjs"), None, "what the deploy has added is left out");
     }
 }
 
@@ -78,6 +87,10 @@ async fn one_file_of_any_name_and_an_error_at_its_own_line() {
     }
     let view = machine.get("/functions/wasm").await.ok();
     assert_eq!(view["handler"], "shout.ts");
+    let read = cli(&machine).args(["code", "wasm"]).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&read.stdout), code, "it is what was sent");
+    let none = machine.get("/functions/wasm/code?version=7").await;
+    none.refused(404, Code::VersionNotFound);
 }
 
 #[tokio::test(flavor = "multi_thread")]
