@@ -36,9 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(960);
 /// A controller that is there answers a connect at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A page of blocks ends with the one that fills it: 4 MiB, and one block of up to 8. A version's code has up to 32 MiB in 5,000
-/// files, and the padding of a tar.
-const RAW_BYTES_MAX: usize = 48 << 20;
+/// A page of blocks ends with the one that fills it: 4 MiB, and one block of up to 8.
+const RAW_BYTES_MAX: usize = 16 << 20;
 
 /// Why a request got no response of the expected type.
 #[derive(Debug, thiserror::Error)]
