@@ -30,7 +30,7 @@ pub(super) const KNOCK_BYTES_MAX: usize = 256;
 const OPENING_BYTES_MAX: usize = 4 << 10;
 /// A provider's proof and what it says of itself, in one frame: 32 labels of 64 bytes, the probes of the sandboxes that there
 /// are with what they say of themselves, an egress policy. Larger ones are refused before they are decoded.
-pub(super) const HELLO_BYTES_MAX: usize = 8 << 10;
+pub(super) const HELLO_BYTES_MAX: usize = 12 << 10;
 
 /// The versions of the link that an end speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

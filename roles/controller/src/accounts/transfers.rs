@@ -396,9 +396,9 @@ pub(super) async fn forget_old(accounts: &Accounts, now_ms: u64) -> Answer<usize
             let page = accounts.ground.store.list_values(&space, "", after.as_deref(), PAGE);
             let page = page.await.map_err(store)?;
             let old = sort_out(&space, page.items, now_ms, &mut kept)?;
-            let replaced = accounts.ground.store.replace_values(&old.0, &old.1);
+            let replaced = accounts.ground.store.replace_values(&old.takes, &old.puts);
             replaced.await.map_err(store)?;
-            forgotten += old.0.len();
+            forgotten += old.takes.len();
             after = page.next;
             if after.is_none() {
                 break;
@@ -415,13 +415,16 @@ pub(super) async fn forget_old(accounts: &Accounts, now_ms: u64) -> Answer<usize
     Ok(forgotten)
 }
 
-/// Those that are to go, and those to which their time is added; of the rest, what was answered is noted in `kept`.
-fn sort_out(
-    space: &str,
-    page: Vec<(String, Vec<u8>)>,
-    now_ms: u64,
-    kept: &mut Vec<(u64, String)>,
-) -> Answer<(Vec<(String, String)>, Vec<Put>)> {
+/// Of a page of keys.
+struct Old {
+    /// Those that are to go.
+    takes: Vec<(String, String)>,
+    /// Those of an earlier build, to which their time is added.
+    puts: Vec<Put>,
+}
+
+/// Of the rest, what was answered is noted in `kept`.
+fn sort_out(space: &str, page: Vec<(String, Vec<u8>)>, now_ms: u64, kept: &mut Vec<(u64, String)>) -> Answer<Old> {
     let (mut takes, mut puts) = (Vec::new(), Vec::new());
     for (key, bytes) in page {
         let mut known: Kept = codecs::from_json(&bytes)?;
@@ -436,7 +439,7 @@ fn sort_out(
             kept.push((known.at_ms, key));
         }
     }
-    Ok((takes, puts))
+    Ok(Old { takes, puts })
 }
 
 fn conflict<T>() -> Answer<T> {
