@@ -103,8 +103,8 @@ fn files_that_share_their_data_are_refused() {
     let second = last(&archive, b"PK\x01\x02");
     // The second entry of the directory names the data of the first; and what lies between is cut out.
     archive[second + 42..second + 46].fill(0);
-    let from = archive.windows(4).enumerate().filter(|(_, four)| four == b"PK\x03\x04");
-    let from = from.last().expect("two files").0;
+    let mut from = archive.windows(4).enumerate().filter(|(_, four)| four == b"PK\x03\x04");
+    let from = from.next_back().expect("two files").0;
     let to = archive
         .windows(4)
         .position(|four| four == b"PK\x01\x02")
