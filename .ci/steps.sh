@@ -48,7 +48,13 @@ install_debian() {
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   note "apt-get install $*"
   "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+  # Servers are for tests, which start their own: Debian is told not to start them (/usr/share/doc/init-system-helpers).
+  local policy=/usr/sbin/policy-rc.d made=
+  if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin $policy; then made=1; fi
+  local status=0
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null || status=$?
+  [ -z "$made" ] || "${as_root[@]}" rm -f $policy
+  return $status
 }
 
 # has COMMAND: whether it is there; the directory of the system's own tools is not in everybody's PATH.
