@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, StatusCode, Subscriber, header};
+use async_nats::{Client, HeaderMap, Subscriber, header};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -16,6 +16,8 @@ const PULL_EXPIRES: Duration = Duration::from_secs(20);
 /// It says so when it is over: where it says nothing for this long, it is not there.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const NO_SUCH_CONSUMER: u64 = 10_014;
+/// What a request for messages ends with when there are none, or not enough in time.
+const NO_MORE: [u16; 2] = [404, 408];
 
 pub(crate) struct Consumer {
     client: Client,
@@ -111,7 +113,7 @@ impl Consumer {
                     return self.message(message);
                 }
                 // The request has ended without as many messages as it asked for.
-                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => self.due = 0,
+                Some(status) if NO_MORE.contains(&status.as_u16()) => self.due = 0,
                 Some(status) => {
                     let reason = message.description.unwrap_or_else(|| status.to_string());
                     return Err(failed("read the stream")(reason));
