@@ -60,7 +60,8 @@ impl Nats {
                 self.send("PONG\r\n");
             }
             if let Some(length) = line.strip_prefix("MSG answers 1 ") {
-                let mut bytes = vec![0; length.parse::<usize>().expect("a length") + 2];
+                // Of some answers another space stands before it.
+                let mut bytes = vec![0; length.trim().parse::<usize>().expect("a length") + 2];
                 self.reader.read_exact(&mut bytes).expect("read");
                 return serde_json::from_slice(&bytes).expect("JSON");
             }
