@@ -80,7 +80,11 @@ fn content(
             .verifying_reader(DeflateDecoder::new(local.data()))
             .take(bytes_left + 1)
             .read_to_end(&mut content),
-        _ => return Err(unreadable("its files are compressed with neither nothing nor deflate")),
+        _ => {
+            return Err(unreadable(
+                "a file uses an unsupported compression method; use store or deflate",
+            ));
+        }
     };
     read.map_err(unreadable)?;
     match content.len() as u64 > bytes_left {

@@ -89,7 +89,7 @@ impl Pending {
     /// Says that this is not a new request.
     pub fn tell(&self) {
         if self.is_repeated {
-            eprintln!("an earlier run of this command was not answered; this one asks for the same");
+            eprintln!("an earlier run of this command got no answer; repeating the same request");
         }
     }
 

@@ -110,7 +110,7 @@ fn read_file(path: &Path, bytes: u64, language: Option<Language>) -> Result<Sour
     });
     let language = language.ok_or_else(|| {
         Failure::usage(format!(
-            "{} does not end in .py, .mjs, .js, .cjs or .ts; add --language python|javascript",
+            "{} does not end in .py, .mjs, .js, .cjs or .ts; add --language python|javascript|typescript",
             path.display()
         ))
     })?;

@@ -67,8 +67,9 @@ pub(crate) async fn look(functions: &Functions, suspect: Suspect) -> Answer<Opti
                 let spent = budget::spending(functions, function.id).await?.spent_ucr;
                 let percent = u128::from(spent) * 100 / u128::from(budget.max(1));
                 let is_much = percent >= BUDGET_PERCENT;
-                is_much
-                    .then(|| format!("{name} has used much of its budget: {BUDGET_PERCENT} % of {budget} ucr or more."))
+                is_much.then(|| {
+                    format!("{name} has used {BUDGET_PERCENT} % or more of its monthly budget of {budget} ucr.")
+                })
             }
             None => None,
         },

@@ -11,7 +11,7 @@ pub struct Alerts {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the conditions that are there now
+    /// List what is wrong now
     List,
     /// Send a test message to the webhook and the command, and say whether they took it
     Test,

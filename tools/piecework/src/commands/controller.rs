@@ -47,7 +47,7 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Make a new data directory from a backup; the controller that it was made of must never run again
+    /// Restore a backup into a new data directory; never run the original controller again
     Restore {
         /// Directory of the backup
         from: PathBuf,

@@ -38,7 +38,7 @@ pub struct Deploy {
 /// What a version is run with.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Settings {
-    /// python or javascript [default: from the file's extension, or from main.py or main.mjs in the folder]
+    /// python, javascript or typescript [default: from the file's extension, or from the entry file in the folder]
     #[arg(long, value_name = "L", value_parser = units::noun::<Language>)]
     pub language: Option<Language>,
     /// Time limit of a run, like 500ms, 5s or 2m; at most 15m [default: 5s]

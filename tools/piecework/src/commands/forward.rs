@@ -24,8 +24,8 @@ const LATER: Duration = Duration::from_secs(5);
 
 /// Call a function for each message of a NATS or AMQP queue, until Ctrl-C
 ///
-/// A message is acknowledged once its job is safely queued. Each is delivered at least once; the message's id is the job's idempotency
-/// key, so that one that comes again finds its job.
+/// A message is acknowledged once its job is safe on disk. Each is delivered at least once; a message that is delivered again finds
+/// its job by its id.
 #[derive(Debug, clap::Args)]
 pub struct Forward {
     /// Name or id of the function

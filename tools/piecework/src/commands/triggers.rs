@@ -53,7 +53,7 @@ enum Action {
         /// Name of the trigger
         name: String,
     },
-    /// Go on with a paused trigger
+    /// Resume a paused trigger
     Resume {
         /// Name or id of the function
         function: String,

@@ -51,7 +51,7 @@ pub struct Up {
     /// X-Forwarded-For; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub proxy: Vec<IpAddr>,
-    /// URL to which alerts are posted as JSON: spent budgets, a stalled ledger, a low disk, quarantined functions
+    /// URL to which alerts are posted as JSON: budgets 80 % spent, a stalled ledger, low disk space, quarantined functions
     #[arg(long, value_name = "URL")]
     pub alert_webhook: Option<String>,
     /// File with the secret that signs what is posted

@@ -25,7 +25,7 @@ pub struct Withdrawals {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Ask the operator to pay out credits; they leave your account until the operator settles or declines
+    /// Ask the operator to pay out credits; they leave your account at once and return only if the operator declines
     Request {
         /// Amount: whole micro-credits like 250, or credits like 1.5cr; only what you own, not what you may owe
         #[arg(value_parser = units::credits_ucr)]

@@ -28,7 +28,7 @@ pub(super) const OPERATING: &[Entry] = &[
     code(
         422,
         Code::RouteMalformed,
-        "the path does not begin with /, is over 200 characters, or has empty, dotted or encoded parts; or the host or a method is not one",
+        "the path must begin with /, have at most 200 characters and no empty, dotted or encoded parts; or the host or a method is invalid",
     ),
     code(
         403,
@@ -48,12 +48,12 @@ pub(super) const OPERATING: &[Entry] = &[
     code(
         409,
         Code::RouteTooMany,
-        "the account has 100 routes, or the server has 10,000 or 1,000 hosts; remove some",
+        "the account has 100 routes, or the server has 10,000 routes or 1,000 assigned hosts; remove some",
     ),
     code(
         503,
         Code::TransactionQueued,
-        "too few peers answer: the change waits and becomes final when they do; repeated, it is made once",
+        "too few peers answer; the change is queued and becomes final when they do. Repeat the request to check: it is made only once",
     ),
     code(
         409,
