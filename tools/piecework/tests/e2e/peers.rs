@@ -12,7 +12,7 @@ use std::{
 use piecework_model::Code;
 use serde_json::Value;
 
-use crate::machine;
+use crate::{machine, providers::until};
 
 /// Longer than anything takes on a busy machine.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -201,11 +201,18 @@ async fn a_peer_joins_a_running_network_by_vote_votes_and_is_taken_out() {
     // One of two is not more than two thirds.
     let voted = done(&["peer", "propose", "params", "window_blocks=77", "--data", bob.data()]);
     assert!(voted.contains("more votes"), "{voted}");
-    let listed = done(&["peer", "proposals", "--data", ada.data()]);
-    assert!(listed.contains("77") && listed.contains("1 of 2"), "{listed}");
+    // A block that one has made final reaches the other a moment later.
+    until("the other lists it", async || {
+        let listed = done(&["peer", "proposals", "--data", ada.data()]);
+        (listed.contains("77") && listed.contains("1 of 2")).then_some(())
+    })
+    .await;
     let carried = done(&["peer", "vote", "bob", "--data", ada.data()]);
     assert!(carried.contains("carried"), "{carried}");
-    assert_eq!(bob.get("/ledger/params").await["window_blocks"], 77);
+    until("the other has the new parameters", async || {
+        (bob.get("/ledger/params").await["window_blocks"] == 77).then_some(())
+    })
+    .await;
     refused(
         &["peer", "vote", "bob", "--data", ada.data()],
         3,
