@@ -129,11 +129,6 @@ pub fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     Ok(value)
 }
 
-/// A body that is a value already, as [`parse_body`] reads one.
-pub fn parse_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Box<Refusal>> {
-    serde_path_to_error::deserialize(value).map_err(|error| Box::new(placed(error)))
-}
-
 fn placed(error: serde_path_to_error::Error<serde_json::Error>) -> Refusal {
     let path = error.path().to_string();
     let refusal = malformed(error.inner());

@@ -71,6 +71,7 @@ impl Consumer {
                 return Ok(Message {
                     subject: deliver.routing_key().clone(),
                     id: properties.message_id().cloned(),
+                    is_named: properties.message_id().is_some(),
                     redelivered: deliver.redelivered(),
                     headers: properties.headers().map(listed).unwrap_or_default(),
                     body: body.into(),

@@ -42,6 +42,8 @@ pub struct Message {
     pub subject: String,
     /// What names this message at each delivery: its own id, else its place in the stream. An AMQP message that has no id has none.
     pub id: Option<String>,
+    /// Whether its sender gave it the id.
+    pub is_named: bool,
     /// Whether it may have been taken before.
     pub redelivered: bool,
     /// In no order; of AMQP those that are text or numbers.

@@ -144,6 +144,7 @@ impl Consumer {
         let own = headers.get(header::NATS_MESSAGE_ID).map(|id| id.as_str().to_owned());
         Ok(Message {
             subject: message.subject.to_string(),
+            is_named: own.is_some(),
             id: Some(own.unwrap_or_else(|| format!("{stream}/{sequence}"))),
             redelivered: delivered > 1,
             headers: listed(&headers),

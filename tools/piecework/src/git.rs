@@ -65,17 +65,23 @@ pub fn fetch(text: &str) -> Result<Checkout, Failure> {
     let directory = tempfile::tempdir().context("cannot make a temporary folder")?;
     // Its name becomes the function's.
     let name = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
-    let root = directory.path().join(name.strip_suffix(".git").unwrap_or(name));
+    let name = name.strip_suffix(".git").unwrap_or(name);
+    let is_plain = !name.is_empty() && !name.starts_with('.');
+    let root = directory.path().join(if is_plain { name } else { "repository" });
     std::fs::create_dir_all(&root).context("cannot make a temporary folder")?;
     let revision = if revision.is_empty() { "HEAD" } else { revision };
     git(&root, &["init", "--quiet"])?;
     git(&root, &["fetch", "--quiet", "--depth", "1", "--", url, revision])?;
     git(&root, &["checkout", "--quiet", "FETCH_HEAD"])?;
     let commit = git(&root, &["rev-parse", "--short", "HEAD"])?.trim().to_owned();
-    let path = root.join(folder);
-    if !path.exists() {
+    let real = |path: PathBuf| path.canonicalize().ok();
+    // A link in the repository may lead out of it.
+    let path = real(root.join(folder))
+        .zip(real(root))
+        .filter(|(path, root)| path.starts_with(root));
+    let Some((path, _)) = path else {
         return Err(Failure::usage(format!("commit {commit} of {url} has no `{folder}`")));
-    }
+    };
     Ok(Checkout {
         _directory: directory,
         path,
@@ -173,6 +179,14 @@ mod tests {
         );
         let commit = run(&["rev-parse", "v1"]);
         assert_eq!(text(commit.trim()), "x = 1");
+        std::os::unix::fs::symlink("/etc", root.join("away")).expect("linked");
+        save("x = 3");
+        fetch(&format!("{url}#main:away")).expect_err("it leads out of the repository");
+        let odd = directory.path().join("...git");
+        fs::rename(&root, &odd).expect("renamed");
+        let fetched = fetch(odd.to_str().expect("text")).expect("fetched");
+        assert!(fetched.path.ends_with("repository"), "{}", fetched.path.display());
+        fs::rename(&odd, &root).expect("renamed");
         let missing = fetch(&format!("{url}#v1:other")).expect_err("missing").to_string();
         assert!(missing.contains("has no `other`"), "{missing}");
         let unknown = fetch(&format!("{url}#v9")).expect_err("unknown").to_string();

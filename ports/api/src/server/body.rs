@@ -129,9 +129,20 @@ async fn read_since(began: Instant, body: Body, bytes_max: usize) -> HttpResult<
 
 /// The body as JSON of this form; refused with the path of what does not fit. A large one is parsed aside.
 pub async fn read_body<T: DeserializeOwned + Send + 'static>(body: Body, bytes_max: usize) -> HttpResult<T> {
+    read_as(body, bytes_max, |bytes| {
+        parse_body(&bytes).map_err(|refusal| HttpError(Box::new(refusal)))
+    })
+    .await
+}
+
+/// The whole body, made into something as [`read_body`] does: aside where it is large, and counted as in memory until then.
+pub async fn read_as<T: Send + 'static>(
+    body: Body,
+    bytes_max: usize,
+    parse: impl FnOnce(Bytes) -> HttpResult<T> + Send + 'static,
+) -> HttpResult<T> {
     let (bytes, _blocks) = read(body, bytes_max).await?;
-    let parsed = aside(bytes.len(), move || parse_body(&bytes).map_err(Box::new)).await?;
-    parsed.map_err(HttpError)
+    aside(bytes.len(), move || parse(bytes)).await?
 }
 
 /// Does work that takes as long as its bytes are many: here where they are few, else on a thread that no request waits for,

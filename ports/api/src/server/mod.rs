@@ -6,5 +6,5 @@ mod extract;
 mod views;
 
 pub use answer::{Created, HttpError, HttpResult, page, refusal, refuse};
-pub use body::{aside, read_body, read_bytes};
+pub use body::{aside, read_as, read_body, read_bytes};
 pub use extract::{Path, Query};

@@ -290,9 +290,11 @@ fn place(functions: &Functions, caller: &Caller, host: Option<&str>, path: &str)
 ///
 /// Refuses with `route.malformed`, `route.not_allowed`, `route.taken` and `route.too_many`.
 pub(crate) async fn set(functions: &Functions, caller: &Caller, body: SetRoute) -> Answer<RouteView> {
-    let (host, path) = place(functions, caller, body.host.as_deref(), &body.path)?;
     let methods = methods_of(body.methods)?;
     let live = own(functions, caller, &body.function).await?;
+    // From here on no host changes its owner.
+    let _turn = functions.route_turn.lock().await;
+    let (host, path) = place(functions, caller, body.host.as_deref(), &body.path)?;
     let route = Route {
         account: caller.account,
         owner: live.function.owner_name.clone(),
@@ -301,7 +303,6 @@ pub(crate) async fn set(functions: &Functions, caller: &Caller, body: SetRoute) 
         path,
         methods,
     };
-    let _turn = functions.route_turn.lock().await;
     match functions.routes.get(&route.host, &route.path) {
         Some(earlier) if earlier.function != route.function || earlier.account != route.account => {
             let message = format!("the route leads to `{}`; remove it first", earlier.function);
@@ -337,8 +338,8 @@ fn check_room(functions: &Functions, account: AccountId) -> Answer<()> {
 
 /// Refuses with `route.not_found`.
 pub(crate) async fn remove(functions: &Functions, caller: &Caller, query: &RouteQuery) -> Answer<()> {
-    let (host, path) = place(functions, caller, query.host.as_deref(), &query.path)?;
     let _turn = functions.route_turn.lock().await;
+    let (host, path) = place(functions, caller, query.host.as_deref(), &query.path)?;
     let Some(route) = functions.routes.get(&host, &path) else {
         return refuse(Code::RouteNotFound, format!("you have no route `{}`", query.path));
     };
@@ -352,6 +353,16 @@ async fn forget(functions: &Functions, route: &Route) -> Answer<()> {
     taken.map_err(store)?;
     if let Some(routes) = functions.routes.0.write().routes.get_mut(&route.host) {
         routes.remove(&route.path);
+    }
+    Ok(())
+}
+
+/// All routes of a host, whosoever they are.
+async fn forget_all(functions: &Functions, host: &str) -> Answer<()> {
+    for route in functions.routes.all() {
+        if route.host == host {
+            forget(functions, &route).await?;
+        }
     }
     Ok(())
 }
@@ -401,7 +412,9 @@ pub(crate) async fn assign(functions: &Functions, caller: &Caller, host: &str, o
             let message = format!("{HOSTS_MAX} hosts are assigned; take some back");
             return refuse(Code::RouteTooMany, message);
         }
-        Some(_) | None => {}
+        Some(_) => {}
+        // What a crash has left of an earlier owner's.
+        None => forget_all(functions, &host).await?,
     }
     codecs::put_json(&functions.ground, HOSTS, &host, &account).await?;
     functions.routes.0.write().hosts.insert(host.clone(), account);
@@ -422,11 +435,7 @@ pub(crate) async fn unassign(functions: &Functions, caller: &Caller, host: &str)
     // The host first: with it the routes are out of reach, also over a crash in between.
     functions.ground.store.take_value(HOSTS, &host).await.map_err(store)?;
     functions.routes.0.write().hosts.remove(&host);
-    for route in functions.routes.all() {
-        if route.host == host {
-            forget(functions, &route).await?;
-        }
-    }
+    forget_all(functions, &host).await?;
     let whose = (Some(caller.account), account);
     audit::record(
         &functions.accounts,

@@ -129,7 +129,10 @@ pub(super) async fn statement(
             if query.to.is_none_or(|to| at < to) {
                 items.push(statement_line(&controller, &line, posted).await?);
             }
-            posted = Credits(posted.0 - line.amount.0);
+            posted = match posted.0.checked_sub(line.amount.0) {
+                Some(before) => Credits(before),
+                None => return Ok(refuse(Code::CursorMalformed, "pass the `next` of a page as cursor")?),
+            };
             if items.len() == limit as usize {
                 before = before.or((nth < last).then_some(key.clone())).map(|_| key);
                 break 'pages;

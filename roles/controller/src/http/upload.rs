@@ -1,20 +1,22 @@
 //! Code as it is uploaded: a body in JSON, or a form as browsers and `curl -F` send it.
 
+use std::collections::BTreeMap;
+
 use axum::{
     body::Body,
     http::{HeaderMap, header},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures::stream;
+use futures::{executor::block_on, stream};
 use multer::Multipart;
 use piecework_api::{
-    errors::parse_value,
-    server::{aside, read_body, read_bytes},
+    errors::parse_body,
+    server::{read_as, read_body},
 };
 use piecework_model::{Code, Language, typescript};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{HttpError, HttpResult, UPLOAD_BYTES_MAX, refusal};
 use crate::failure::refuse;
@@ -33,14 +35,21 @@ pub(super) async fn read<T: DeserializeOwned + Send + 'static>(headers: &HeaderM
     let Some(boundary) = kind.and_then(|kind| multer::parse_boundary(kind).ok()) else {
         return read_body(body, UPLOAD_BYTES_MAX).await;
     };
-    let bytes = read_bytes(body, UPLOAD_BYTES_MAX).await?;
-    let length = bytes.len();
-    let fields = fields(bytes, boundary).await?;
-    let parsed = aside(length, move || {
-        let object = object(fields)?;
-        parse_value(Value::Object(object)).map_err(HttpError)
-    });
-    parsed.await?
+    let parse = |bytes| {
+        // All of it is there: nothing is waited for.
+        let object = object(block_on(fields(bytes, boundary))?)?;
+        let text = serde_json::to_vec(&object).expect("texts and JSON are JSON");
+        drop(object);
+        parse_body(&text).map_err(|refusal| HttpError(Box::new(refusal)))
+    };
+    read_as(body, UPLOAD_BYTES_MAX, parse).await
+}
+
+/// JSON by field. None is made into values before its form is known, which has bounds.
+type Object = BTreeMap<String, Box<RawValue>>;
+
+fn text(text: &str) -> Box<RawValue> {
+    to_raw_value(text).expect("a text is JSON")
 }
 
 struct Field {
@@ -68,8 +77,8 @@ async fn fields(bytes: Bytes, boundary: String) -> HttpResult<Vec<Field>> {
     Ok(fields)
 }
 
-fn object(fields: Vec<Field>) -> HttpResult<Map<String, Value>> {
-    let mut object = Map::new();
+fn object(fields: Vec<Field>) -> HttpResult<Object> {
+    let (mut object, mut named) = (Object::new(), (None, None));
     for field in fields {
         let is_archive = |file: &str| ARCHIVES.iter().any(|end| file.to_ascii_lowercase().ends_with(end));
         let name = match &field.file {
@@ -77,48 +86,48 @@ fn object(fields: Vec<Field>) -> HttpResult<Map<String, Value>> {
             _ => field.name,
         };
         let value = match (&*name, &field.file) {
-            ("bundle", Some(_)) => Value::String(STANDARD.encode(&field.content)),
+            ("bundle", Some(_)) => text(&STANDARD.encode(&field.content)),
             _ => value(&name, &field.content)?,
         };
-        let file = field.file.filter(|_| name == "code");
+        match &*name {
+            "code" => named.0 = field.file,
+            "language" => {
+                named.1 = std::str::from_utf8(&field.content)
+                    .ok()
+                    .and_then(|text| text.parse().ok())
+            }
+            _ => {}
+        }
         if object.insert(name.clone(), value).is_some() {
             let mut twice = refusal(Code::BodyMalformed, format!("the form has the field `{name}` twice"));
             twice.field = Some(name);
             return Err(HttpError(twice));
         }
-        if let Some(file) = file {
-            object.entry("file").or_insert(Value::String(file));
-        }
     }
-    name_handler(&mut object);
+    if let (Some(file), Some(language)) = named {
+        name_handler(&mut object, &file, language);
+    }
     Ok(object)
 }
 
-fn value(name: &str, content: &[u8]) -> HttpResult<Value> {
-    let Ok(text) = std::str::from_utf8(content) else {
+fn value(name: &str, content: &[u8]) -> HttpResult<Box<RawValue>> {
+    let Ok(given) = std::str::from_utf8(content) else {
         let mut refusal = refusal(Code::BodyMalformed, format!("the field `{name}` is not valid UTF-8"));
         refusal.field = Some(name.to_owned());
         return Err(HttpError(refusal));
     };
     if TEXTS.contains(&name) {
-        return Ok(Value::String(text.to_owned()));
+        return Ok(text(given));
     }
-    Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())))
+    Ok(serde_json::from_str(given).unwrap_or_else(|_| text(given)))
 }
 
 /// A file's own name says how its code is called, where it is a usual one and nobody said otherwise.
-fn name_handler(object: &mut Map<String, Value>) {
-    let Some(Value::String(file)) = object.remove("file") else {
-        return;
-    };
-    let language = object.get("language").and_then(Value::as_str);
-    let Some(language) = language.and_then(|language| language.parse::<Language>().ok()) else {
-        return;
-    };
-    let is_usual = language.entry_files().contains(&&*file) && file != language.entry_file();
+fn name_handler(object: &mut Object, file: &str, language: Language) {
+    let is_usual = language.entry_files().contains(&file) && file != language.entry_file();
     // The ending says that it has types.
-    if is_usual || (language == Language::JavaScript && typescript::is_source(&file)) {
-        object.entry("handler").or_insert(Value::String(file));
+    if is_usual || (language == Language::JavaScript && typescript::is_source(file)) {
+        object.entry("handler".to_owned()).or_insert_with(|| text(file));
     }
 }
 
@@ -178,6 +187,12 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_is_refused() {
         let twice = [NAME, NAME];
+        let crowd: Vec<_> = (0..=1_000).map(|at| format!("\"{at}\":\"\"")).collect();
+        let crowd = format!("{{{}}}", crowd.join(","));
+        assert_eq!(
+            sent(&[NAME, PYTHON, ("name=\"env\"", &crowd)]).await.err(),
+            Some(Code::BodyMalformed)
+        );
         let many: Vec<_> = (0..=FIELDS_MAX).map(|at| format!(r#"name="f{at}""#)).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|head| (&**head, "1")).collect();
         for bad in [

@@ -17,8 +17,6 @@ use crate::{failure::Failure, session};
 /// After a connection or a controller was lost.
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Of a message, as a part of an idempotency key.
-const ID_LENGTH_MAX: usize = 150;
 /// Until a message comes again that found no room.
 const LATER: Duration = Duration::from_secs(5);
 
@@ -131,9 +129,20 @@ impl Forward {
         lost.into_inner().expect("never poisoned")
     }
 
+    /// The job's idempotency key. No sender of one queue names a message of another, nor one that has no name.
+    fn key(&self, id: &str, is_named: bool) -> String {
+        let queue = self.stream.as_ref().or(self.queue.as_ref());
+        format!(
+            "queue/{}",
+            Digest::of_value("piecework 2026 message", &(queue, is_named, id))
+        )
+    }
+
     async fn hand_on(&self, client: &Client, message: Message) {
-        let name = message.id.clone().unwrap_or_else(|| message.subject.clone());
-        let key = message.id.as_deref().map(key);
+        let name = message.id.as_ref().unwrap_or(&message.subject);
+        // Others have written it, and it goes to a terminal.
+        let name = name.escape_debug().to_string();
+        let key = message.id.as_deref().map(|id| self.key(id, message.is_named));
         let body = Execute {
             input: event(&self.function, &message),
             parameters: None,
@@ -152,14 +161,6 @@ impl Forward {
         if let Err(error) = message.settle(verdict).await {
             eprintln!("message {name}: {error}; it comes again");
         }
-    }
-}
-
-/// The job's idempotency key. An id that cannot be a part of one is named by its digest.
-fn key(id: &str) -> String {
-    match id.len() <= ID_LENGTH_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => format!("queue/{id}"),
-        false => format!("queue/{}", Digest::of(id.as_bytes())),
     }
 }
 

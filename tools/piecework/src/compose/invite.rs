@@ -4,7 +4,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, chown},
+    os::unix::fs::{OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -33,7 +33,8 @@ pub fn keep(directory: &Path, code: &str, owner: Option<(u32, u32)>) -> Result<P
         let mut file = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
         writeln!(file, "{code}")?;
         if let Some((user, group)) = owner {
-            chown(&fresh, Some(user), Some(group))?;
+            // Of the file that was opened: the directory is the service's, which could put a link in its place.
+            fchown(&file, Some(user), Some(group))?;
         }
         fs::rename(&fresh, &path)
     };

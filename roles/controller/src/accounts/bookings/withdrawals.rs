@@ -109,9 +109,9 @@ async fn begin(
     account: AccountId,
     (id, amount, pay_to): (&str, Credits, String),
 ) -> Answer<Booking> {
-    check_open(accounts, account).await?;
+    let under_way = check_open(accounts, account).await?;
     let owned = on_ledger(accounts, account).await?;
-    let free = Credits(owned.posted.0.saturating_sub(owned.held.0));
+    let free = Credits(owned.posted.0.saturating_sub(owned.held.0).saturating_sub(under_way.0));
     if free < amount {
         let message = format!("the account owns {free} ucr that nothing holds; borrowed credits cannot be withdrawn");
         return refuse(Code::TransferInsufficient, message);
@@ -131,22 +131,27 @@ async fn begin(
     Ok(booking)
 }
 
-/// Refuses with `withdrawal.too_many`. Forgets those that the ledger has refused.
-async fn check_open(accounts: &Accounts, account: AccountId) -> Answer<()> {
+/// What the account's withdrawals take from it whose credits have not moved yet. Refuses with `withdrawal.too_many`. Forgets those
+/// that the ledger has refused.
+async fn check_open(accounts: &Accounts, account: AccountId) -> Answer<Credits> {
     let values = &accounts.ground.store;
     // Some of them may be refused ones.
     let most = u32::try_from(10 * OPEN_MAX).expect("few");
     let own = prefix(account);
     let page = values.list_values(OPEN, &own, None, most);
-    let mut open = 0;
+    let (mut open, mut under_way) = (0, Credits(0));
     for (id, _) in page.await.map_err(store)?.items {
         match kept(accounts, SPACE, &id).await? {
-            Some(_) => open += 1,
+            Some(kept) => {
+                open += 1;
+                let moves = kept.booking.filter(|_| kept.answer.is_none());
+                under_way.0 += moves.map_or(0, |booking| booking.amount.0);
+            }
             None => drop(values.take_value(OPEN, &id).await.map_err(store)?),
         }
     }
     if open < OPEN_MAX {
-        return Ok(());
+        return Ok(under_way);
     }
     let message =
         format!("{OPEN_MAX} withdrawals of the account wait for a decision; wait until an operator has decided");
