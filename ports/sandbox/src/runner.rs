@@ -18,7 +18,7 @@
 //! Q                 ------->          wants no more of it: an unanswered B is answered with e
 //! W                 ------->          wants to know when nobody reads the answer any more
 //!                   <-------  g          nobody does: what it still says is dropped, and it has a moment to end
-//! V                 ------->          wants to know it no more: an unanswered W is answered with g
+//! V                 ------->          wants to know it no more: an unanswered W is answered with g; both once a call
 //! X                 ------->          the call left something running: the sandbox serves nobody else
 //! S | O {...} | R {...} | I text | T | M      how the call ended: streamed, output, raised, invalid, too large, no memory
 //! ```

@@ -1,44 +1,47 @@
 //! How many may do one thing at a time, in all and of one caller.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 
 use super::Caller;
 
-/// Those who do it now.
+/// Those who do it now. They are told apart by their addresses, or by what else names them.
 #[derive(Clone)]
-pub struct Crowd(Arc<Within>);
+pub struct Crowd<K = Caller>(Arc<Within<K>>);
 
-struct Within {
+struct Within<K> {
     all_max: usize,
     of_one_max: usize,
-    present: Mutex<Present>,
+    present: Mutex<Present<K>>,
 }
 
-#[derive(Default)]
-struct Present {
+struct Present<K> {
     all: usize,
-    of_each: HashMap<Caller, usize>,
+    of_each: HashMap<K, usize>,
 }
 
 /// One of them, until it is dropped.
-pub struct Member {
-    crowd: Crowd,
-    caller: Caller,
+pub struct Member<K: Copy + Eq + Hash = Caller> {
+    crowd: Crowd<K>,
+    caller: K,
 }
 
-impl Crowd {
+impl<K: Copy + Eq + Hash> Crowd<K> {
     pub fn new(all_max: usize, of_one_max: usize) -> Self {
+        let present = Present {
+            all: 0,
+            of_each: HashMap::new(),
+        };
         Self(Arc::new(Within {
             all_max,
             of_one_max,
-            present: Mutex::default(),
+            present: Mutex::new(present),
         }))
     }
 
     /// `None` where there are too many, in all or of this caller.
-    pub fn enter(&self, caller: Caller) -> Option<Member> {
+    pub fn enter(&self, caller: K) -> Option<Member<K>> {
         let mut present = self.0.present.lock();
         let own = present.of_each.get(&caller).copied().unwrap_or(0);
         if present.all >= self.0.all_max || own >= self.0.of_one_max {
@@ -53,7 +56,7 @@ impl Crowd {
     }
 }
 
-impl Drop for Member {
+impl<K: Copy + Eq + Hash> Drop for Member<K> {
     fn drop(&mut self) {
         let mut present = self.crowd.0.present.lock();
         present.all -= 1;

@@ -243,15 +243,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                     }
                     Said::WantsBody => flow.body.want()?,
                     Said::LeavesBody => flow.body.leave(outgoing, incoming.secret()),
-                    Said::Watches if flow.watch == Watch::Asked => {
-                        return Err(Fault::Garbage("the function asked twice for the end of its reader").into());
-                    }
                     Said::Watches => {
-                        flow.watch = Watch::Asked;
+                        flow.watch.begin()?;
                         self.watched.set(true);
                     }
                     Said::WatchesNoMore => {
-                        flow.watch_no_more(outgoing, incoming.secret());
+                        flow.watch.end(outgoing, incoming.secret())?;
                         self.watched.set(flow.leaves_by.is_some());
                     }
                     Said::Retires => flow.retires = true,
@@ -322,12 +319,52 @@ struct Talk {
     flow: Flow,
 }
 
-/// Whether the runner waits to be told that nobody reads its answer any more.
+/// Whether the runner waits to be told that nobody reads its answer any more. It does so once a call: each time is answered, and the
+/// answers to a runner that reads none would pile up here.
+///
+/// ```text
+/// Nothing --W--> Asked --the reader goes, g--> Told --V--> Over
+///                Asked --V, g----------------------------> Over
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Watch {
     #[default]
     Nothing,
     Asked,
+    Told,
+    Over,
+}
+
+impl Watch {
+    fn begin(&mut self) -> Result<(), Fault> {
+        match self {
+            Self::Nothing => *self = Self::Asked,
+            Self::Asked | Self::Told | Self::Over => {
+                return Err(Fault::Garbage("the function asked twice for the end of its reader"));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, outgoing: &mut BytesMut, secret: &Secret) {
+        *self = Self::Told;
+        frame(outgoing, secret, b'g', &[]).expect("it is short");
+    }
+
+    fn end(&mut self, outgoing: &mut BytesMut, secret: &Secret) -> Result<(), Fault> {
+        match self {
+            Self::Asked => self.tell(outgoing, secret),
+            // It was told while it said so.
+            Self::Told => {}
+            Self::Nothing | Self::Over => {
+                return Err(Fault::Garbage(
+                    "the function ended a wait for its reader that had not begun",
+                ));
+            }
+        }
+        *self = Self::Over;
+        Ok(())
+    }
 }
 
 /// What a call may move while it runs.
@@ -381,14 +418,8 @@ impl Flow {
             return Err(Broken::ReaderGone);
         }
         self.leaves_by = Some(Instant::now() + LEAVES_WITHIN);
-        self.watch_no_more(outgoing, secret);
+        self.watch.tell(outgoing, secret);
         Ok(())
-    }
-
-    fn watch_no_more(&mut self, outgoing: &mut BytesMut, secret: &Secret) {
-        if std::mem::take(&mut self.watch) == Watch::Asked {
-            frame(outgoing, secret, b'g', &[]).expect("it is short");
-        }
     }
 
     /// The chunk, together with those that came right behind it: small writes cost the way ahead as little as large ones.

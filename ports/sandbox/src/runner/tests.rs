@@ -306,7 +306,7 @@ const HEAD: (u8, &[u8]) = (b'h', br#"{"status":0,"headers":[]}"#);
 #[tokio::test]
 async fn a_hostile_runner_only_spoils_its_own_answer() {
     let long = vec![b'x'; CHUNK_BYTES_MAX + 1];
-    let cases: [(&str, Frames<'_>, usize); 10] = [
+    let cases: [(&str, Frames<'_>, usize); 14] = [
         ("a chunk without a head", &[(b'c', b"x"), (b'S', b"")], 0),
         ("two heads", &[HEAD, HEAD, (b'S', b"")], 1),
         ("a head of no JSON", &[(b'h', b"{"), (b'S', b"")], 0),
@@ -319,6 +319,10 @@ async fn a_hostile_runner_only_spoils_its_own_answer() {
         ("an empty chunk", &[HEAD, (b'c', b""), (b'S', b"")], 1),
         ("an output after a head", &[HEAD, (b'O', b"1")], 1),
         ("two pulls for one part", &[(b'B', b""), (b'B', b""), (b'O', b"1")], 0),
+        ("two watches at once", &[(b'W', b""), (b'W', b"")], 0),
+        ("a watch after a watch", &[(b'W', b""), (b'V', b""), (b'W', b"")], 0),
+        ("two ends of one watch", &[(b'W', b""), (b'V', b""), (b'V', b"")], 0),
+        ("an end of no watch", &[(b'V', b""), (b'O', b"1")], 0),
         ("an output that is no JSON", &[(b'O', b"{")], 0),
         ("a forged error", &[(b'R', b"{")], 0),
     ];
@@ -382,22 +386,24 @@ async fn a_runner_that_answers_before_its_body_came_is_not_asked_again() {
 
 /// Each question is answered in a few bytes more: unread, they would grow without bound on this side.
 #[tokio::test]
-async fn a_runner_that_asks_for_its_body_and_reads_nothing_ends_its_call() {
-    let (mut channel, mut runner) = pair();
-    let call = call();
-    let flood = async {
-        runner.hears(b'C').await;
-        loop {
-            runner.says(b'B', b"").await;
-            runner.says(b'Q', b"").await;
-        }
-    };
-    let ended = tokio::select! {
-        ended = channel.call(&call, &Limits::DEFAULT) => ended.expect("an answer"),
-        () = flood => unreachable!("it never stops"),
-    };
-    assert!(matches!(ended.outcome, Outcome::OutputInvalid(_)), "{ended:?}");
-    assert!(!ended.reusable);
+async fn a_runner_that_asks_without_end_and_reads_nothing_ends_its_call() {
+    for (asks, asks_no_more) in [(b'B', b'Q'), (b'W', b'V')] {
+        let (mut channel, mut runner) = pair();
+        let call = call();
+        let flood = async {
+            runner.hears(b'C').await;
+            loop {
+                runner.says(asks, b"").await;
+                runner.says(asks_no_more, b"").await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = channel.call(&call, &Limits::DEFAULT) => ended.expect("an answer"),
+            () = flood => unreachable!("it never stops"),
+        };
+        assert!(matches!(ended.outcome, Outcome::OutputInvalid(_)), "{ended:?}");
+        assert!(!ended.reusable);
+    }
 }
 
 /// The agent stops reading when its reader does: what is on the way is a few chunks, whatever the runner would send.

@@ -9,7 +9,6 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_api::{
     accounts::Scope,
     errors::ErrorBody,
@@ -21,7 +20,6 @@ use piecework_api::{
     page::{List, PageQuery},
     results::SetResults,
     routes,
-    server::aside,
 };
 use piecework_model::{Code, Counters, Credits, FunctionName};
 use piecework_store::{Job, JobFilter};
@@ -32,7 +30,7 @@ use super::{
 use crate::{
     Answer, Controller,
     accounts::auth::Caller,
-    calls::logs as job_logs,
+    calls::{finishing::Finishing, logs as job_logs},
     clock::timestamp,
     failure::{blobs, refuse, rejected, store},
     functions::{
@@ -241,23 +239,19 @@ pub(super) async fn remove(
     (status = 200, body = CodeView), (status = "default", body = ErrorBody)))]
 pub(super) async fn code(
     State(controller): Shared,
-    MayDeploy { live, .. }: MayDeploy,
+    MayDeploy { caller, live }: MayDeploy,
     Query(query): Query<CodeQuery>,
-) -> HttpResult<Json<CodeView>> {
+) -> HttpResult<Response> {
     let (function, number) = (&live.function, query.version.unwrap_or(live.version.version));
     let version = controller.ground.store.version(function.id, number).await;
     let Some(version) = version.map_err(store)? else {
         let message = format!("`{}` has no version {number}", function.name);
         return Ok(refuse(Code::VersionNotFound, message)?);
     };
-    let bundle = as_sent::bundle(&controller.functions, &version).await?;
-    let packed = aside(bundle.bytes() as usize, move || STANDARD.encode(bundle.pack().tar));
-    Ok(Json(CodeView {
-        version: number,
-        language: version.language,
-        handler: version.handler,
-        bundle: packed.await?,
-    }))
+    let view = as_sent::view(controller.functions.clone(), caller.account, version);
+    // To its end: what is in memory counts until then, also where the caller goes away.
+    let json = Finishing::new(controller.ground.tasks.clone(), view).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 /// Lists a function's versions, newest first.

@@ -1,6 +1,7 @@
 //! Changing a function: what stays, what makes a version, and what somebody else changed first.
 
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use piecework_model::Code;
 use serde_json::{Value, json};
 
@@ -40,6 +41,28 @@ async fn changes_at_the_same_time_lose_none_of_them() {
     tokio::join!(set("A"), set("B"), set("C"), set("D"));
     let view = machine.get("/functions/f").await.ok();
     assert_eq!(view["secret_names"], json!(["A", "B", "C", "D"]), "{view}");
+}
+
+#[tokio::test]
+async fn code_is_read_back_one_time_after_the_other() {
+    let machine = Machine::start().await;
+    machine.deploy("f", "return 1").await;
+    for _ in 0..3 {
+        let answer = machine.get("/functions/f/code").await;
+        assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+        let view = answer.ok();
+        assert_eq!(
+            (&view["version"], &view["language"]),
+            (&json!(1), &json!("javascript")),
+            "{view}"
+        );
+        let tar = STANDARD
+            .decode(view["bundle"].as_str().expect("a text"))
+            .expect("base64");
+        assert!(String::from_utf8_lossy(&tar).contains("return 1"));
+    }
+    let none = machine.get("/functions/f/code?version=7").await;
+    none.refused(404, Code::VersionNotFound);
 }
 
 #[tokio::test]
