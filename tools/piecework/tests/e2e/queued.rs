@@ -110,10 +110,7 @@ async fn what_is_signed_here_and_run_again_after_a_stall_takes_effect_once() {
         let output = Terminal::of_ada(folder.path(), &network).run(&transfer);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() {
-            assert!(
-                said.contains("an earlier run of this command was not answered"),
-                "{said}"
-            );
+            assert!(said.contains("an earlier run of this command got no answer"), "{said}");
             break;
         }
         assert!(Instant::now() < deadline, "{said}");
