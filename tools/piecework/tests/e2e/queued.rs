@@ -51,7 +51,7 @@ impl<'a> Terminal<'a> {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Ended by its user, who has waited long enough.
+    /// Stops it, as a user does who does not want to wait any longer.
     async fn interrupted(&self, arguments: &[&str]) {
         let mut command = self.command(arguments);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
