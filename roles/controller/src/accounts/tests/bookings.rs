@@ -337,6 +337,24 @@ async fn borrowed_credits_cannot_be_withdrawn_and_open_requests_are_bounded() {
 }
 
 #[tokio::test]
+async fn credits_on_their_way_out_are_not_withdrawn_once_more_as_a_loan() {
+    let machine = impatient().await;
+    let ada = machine.person("ada", 100).await;
+    let loan = Some(json!({"limit_ucr": 1_000}));
+    machine.ask(Method::PUT, "/accounts/ada/loan", loan).await.ok();
+    machine.ledger.stall(true);
+    let first = withdraw(&machine, &ada, "one", 90).await;
+    first.refused(503, Code::TransferQueued);
+    let second = withdraw(&machine, &ada, "two", 90).await;
+    second.refused(402, Code::TransferInsufficient);
+    machine.ledger.stall(false);
+    until("the first has moved", async || {
+        (machine.posted("ada").await == 10).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn loans_and_invites_of_a_repeated_request_are_the_same() {
     let machine = impatient().await;
     let ada = machine.person("ada", 100).await;
