@@ -75,7 +75,8 @@ impl Limits {
             && self.egress_bytes <= most.egress_bytes
     }
 
-    /// Rejects with `function.bad_timeout`, `function.bad_memory` or `egress.bad_limit`.
+    /// Rejects with `function.bad_timeout`, `function.bad_memory`, `function.bad_processes`, `function.bad_disk` or
+    /// `egress.bad_limit`.
     pub fn check(&self) -> Result<(), Rejection> {
         if self.timeout_ms == 0 || self.timeout_ms > Self::TIMEOUT_MS_MAX {
             return Err(Rejection::new(
@@ -90,6 +91,19 @@ impl Limits {
                 "the memory limit must be between 32 and 4096 MiB",
             )
             .field("memory_limit_mb"));
+        }
+        if !(1..=Self::RUN_MAX.processes).contains(&self.processes) {
+            return Err(Rejection::new(
+                Code::FunctionBadProcesses,
+                "the limit of processes and threads must be between 1 and 256",
+            )
+            .field("process_limit"));
+        }
+        if !(1 << 20..=Self::RUN_MAX.disk_bytes).contains(&self.disk_bytes) {
+            return Err(
+                Rejection::new(Code::FunctionBadDisk, "the limit of `/tmp` must be between 1 and 1024 MiB")
+                    .field("disk_limit_mb"),
+            );
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
             return Err(Rejection::new(

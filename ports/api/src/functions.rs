@@ -53,6 +53,14 @@ pub struct CreateFunction {
     )]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
+    /// Processes and threads that a run may have together: 1 to 256; 32 if never set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 256)]
+    pub process_limit: Option<u32>,
+    /// MiB that a run may keep below `/tmp`: 1 to 1024; 64 if never set. It counts towards the memory limit, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1024)]
+    pub disk_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner.
     #[serde(
         default,
@@ -159,6 +167,14 @@ pub struct UpdateFunction {
     )]
     #[schema(minimum = 32, maximum = 4096)]
     pub memory_limit_mb: Option<u32>,
+    /// Processes and threads that a run may have together: 1 to 256; 32 if never set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 256)]
+    pub process_limit: Option<u32>,
+    /// MiB that a run may keep below `/tmp`: 1 to 1024; 64 if never set. It counts towards the memory limit, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1024)]
+    pub disk_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner. Those named here are set, or removed if `null`; the others stay.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
     pub env: Option<Changes>,
@@ -221,6 +237,10 @@ pub struct Settings {
     pub timeout_ms: Option<u32>,
     /// MiB: 32 to 4096; 128 if never set.
     pub memory_limit_mb: Option<u32>,
+    /// Processes and threads that a run may have together: 1 to 256; 32 if never set.
+    pub process_limit: Option<u32>,
+    /// MiB that a run may keep below `/tmp`: 1 to 1024; 64 if never set.
+    pub disk_limit_mb: Option<u32>,
     /// Environment variables, visible to the owner, to set or to remove.
     pub env: Option<Changes>,
     /// Encrypted at rest, never shown again, removed from logs; to set or to remove.
@@ -261,6 +281,8 @@ impl CreateFunction {
         Settings {
             timeout_ms: self.timeout_ms,
             memory_limit_mb: self.memory_limit_mb,
+            process_limit: self.process_limit,
+            disk_limit_mb: self.disk_limit_mb,
             env: self.env.clone().map(all_set),
             secrets: self.secrets.clone().map(all_set),
             sandbox: self.sandbox.clone(),
@@ -284,6 +306,8 @@ impl UpdateFunction {
         Settings {
             timeout_ms: self.timeout_ms,
             memory_limit_mb: self.memory_limit_mb,
+            process_limit: self.process_limit,
+            disk_limit_mb: self.disk_limit_mb,
             env: self.env.clone(),
             secrets: self.secrets.clone(),
             sandbox: self.sandbox.clone(),
@@ -428,6 +452,12 @@ pub struct FunctionView {
     pub site: Option<SiteView>,
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
+    /// Processes and threads of a run together.
+    #[serde(default)]
+    pub process_limit: u32,
+    /// MiB below `/tmp`.
+    #[serde(default)]
+    pub disk_limit_mb: u32,
     pub env: BTreeMap<String, String>,
     /// Names only; values are never returned.
     pub secret_names: Vec<String>,
@@ -561,6 +591,12 @@ pub struct VersionView {
     pub code_bytes: u64,
     pub timeout_ms: u32,
     pub memory_limit_mb: u32,
+    /// Processes and threads of a run together.
+    #[serde(default)]
+    pub process_limit: u32,
+    /// MiB below `/tmp`.
+    #[serde(default)]
+    pub disk_limit_mb: u32,
     pub packages: Vec<String>,
     /// Network allow list; empty: no network.
     pub egress: Vec<String>,

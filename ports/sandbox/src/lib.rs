@@ -12,6 +12,7 @@
 mod contract;
 mod depth;
 mod freeze;
+mod met;
 mod printed;
 pub mod runner;
 mod stream;

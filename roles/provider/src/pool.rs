@@ -453,7 +453,9 @@ impl Pools {
         if matches!(finished.outcome, Outcome::Crashed(_) | Outcome::OutOfMemory) {
             pool.crashes.lock().note(now);
         }
-        if finished.reusable {
+        // What filled its part of the disk or holds all its files would fail the next caller, too.
+        let met_limit = matches!(&finished.outcome, Outcome::Raised(raised) if raised.limit_met().is_some());
+        if finished.reusable && !met_limit {
             reserved.set(instance.memory_bytes());
             pool.idle.lock().push(Idle {
                 owner,

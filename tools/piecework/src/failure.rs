@@ -119,8 +119,11 @@ pub fn keep_engine_panics_quiet() {
 }
 
 /// Codes of failures caused by the function itself.
-const OF_THE_FUNCTION: [Code; 6] = [
+const OF_THE_FUNCTION: [Code; 9] = [
     Code::FunctionRaised,
+    Code::FunctionDiskFull,
+    Code::FunctionTooManyFiles,
+    Code::FunctionTooManyProcesses,
     Code::FunctionCrashed,
     Code::FunctionOutOfMemory,
     Code::FunctionOutputTooLarge,

@@ -213,11 +213,14 @@ pub(crate) fn judge(delivery: &Delivery, limits: &piecework_model::Limits, seen:
             raised.message.clone(),
         ),
         Outcome::Raised(raised) => {
-            let mut verdict = failed(
-                JobState::Failed,
-                Code::FunctionRaised.into(),
-                format!("the function raised {}: {}", raised.kind, raised.message),
-            );
+            let (code, message) = match raised.limit_met() {
+                Some((code, what)) => (code, format!("the run {what}: {}", raised.message)),
+                None => (
+                    Code::FunctionRaised,
+                    format!("the function raised {}: {}", raised.kind, raised.message),
+                ),
+            };
+            let mut verdict = failed(JobState::Failed, code.into(), message);
             let details = json!({"type": raised.kind, "message": raised.message, "stack": raised.stack});
             verdict.error = verdict.error.map(|error| Box::new(error.details(details)));
             verdict

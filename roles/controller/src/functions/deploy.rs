@@ -254,6 +254,10 @@ pub(super) fn limits(settings: &Settings, egress: &EgressList, base: Limits) -> 
     let limits = Limits {
         timeout_ms: settings.timeout_ms.unwrap_or(base.timeout_ms),
         memory_bytes,
+        processes: settings.process_limit.unwrap_or(base.processes),
+        disk_bytes: settings
+            .disk_limit_mb
+            .map_or(base.disk_bytes, |mib| u64::from(mib) << 20),
         egress_bytes: egress_bytes(settings, egress, &base)?,
         ..base
     };

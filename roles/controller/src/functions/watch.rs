@@ -93,6 +93,9 @@ impl End {
             }
             Some(
                 Code::FunctionRaised
+                | Code::FunctionDiskFull
+                | Code::FunctionTooManyFiles
+                | Code::FunctionTooManyProcesses
                 | Code::FunctionTimedOut
                 | Code::FunctionOutputTooLarge
                 | Code::FunctionOutputInvalid,

@@ -217,6 +217,9 @@ pub(super) fn for_strangers(refusal: Box<Refusal>) -> Box<Refusal> {
         Some(
             Code::FunctionRaised
                 | Code::FunctionCrashed
+                | Code::FunctionDiskFull
+                | Code::FunctionTooManyFiles
+                | Code::FunctionTooManyProcesses
                 | Code::FunctionOutOfMemory
                 | Code::FunctionTimedOut
                 | Code::FunctionOutputTooLarge

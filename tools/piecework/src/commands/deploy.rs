@@ -47,6 +47,12 @@ pub struct Settings {
     /// Memory limit, 32MiB to 4GiB [default: 128MiB]
     #[arg(long, value_parser = units::memory_mb)]
     pub memory: Option<u32>,
+    /// Processes and threads that a run may have together, 1 to 256 [default: 32]
+    #[arg(long, value_name = "N")]
+    pub processes: Option<u32>,
+    /// What a run may keep below /tmp, 1MiB to 1GiB; it counts towards the memory limit, too [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::memory_mb)]
+    pub disk: Option<u32>,
     /// Sandbox: auto, or the name of a backend [default: auto]
     #[arg(long, value_name = "auto|BACKEND")]
     pub sandbox: Option<String>,
@@ -192,6 +198,8 @@ impl Settings {
             language: self.language.or(base.language),
             timeout: self.timeout.or(base.timeout),
             memory: self.memory.or(base.memory),
+            processes: self.processes.or(base.processes),
+            disk: self.disk.or(base.disk),
             sandbox: self.sandbox.or(base.sandbox),
             handler: self.handler.or(base.handler),
             env: map(self.env, base.env),
@@ -314,6 +322,8 @@ fn creation(name: &str, source: Source, settings: &Settings) -> CreateFunction {
         handler,
         timeout_ms: settings.timeout,
         memory_limit_mb: settings.memory,
+        process_limit: settings.processes,
+        disk_limit_mb: settings.disk,
         env: variables(&settings.env),
         secrets: variables(&settings.secret),
         sandbox: settings.sandbox.clone(),
@@ -362,6 +372,8 @@ fn update(create: CreateFunction, settings: &Settings) -> UpdateFunction {
         handler: create.handler,
         timeout_ms: create.timeout_ms,
         memory_limit_mb: create.memory_limit_mb,
+        process_limit: create.process_limit,
+        disk_limit_mb: create.disk_limit_mb,
         env: Some(env).filter(|env| !env.is_empty()),
         secrets: Some(secrets).filter(|secrets| !secrets.is_empty()),
         sandbox: create.sandbox,

@@ -77,6 +77,8 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ),
         ("timeout", show::ms(view.timeout_ms.into())),
         ("memory", format!("{} MiB", view.memory_limit_mb)),
+        ("processes", view.process_limit.to_string()),
+        ("/tmp", format!("{} MiB", view.disk_limit_mb)),
         ("concurrency", view.concurrency.to_string()),
         ("public", show::yes(view.public)),
         (

@@ -19,6 +19,7 @@ mod founding;
 mod full_disk;
 mod guests;
 mod leases;
+mod limits;
 mod links;
 mod logs;
 mod machine;

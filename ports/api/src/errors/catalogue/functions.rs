@@ -16,6 +16,31 @@ pub(super) const FUNCTIONS: &[Entry] = &[
         "the concurrency is not between 1 and 1000",
     ),
     code(
+        422,
+        Code::FunctionBadDisk,
+        "the limit of `/tmp` is not between 1 and 1024 MiB",
+    ),
+    code(
+        422,
+        Code::FunctionBadProcesses,
+        "the limit of processes and threads is not between 1 and 256",
+    ),
+    code(
+        502,
+        Code::FunctionDiskFull,
+        "the run filled its part of `/tmp` and did not catch the error; deploy with a higher `--disk`",
+    ),
+    code(
+        502,
+        Code::FunctionTooManyFiles,
+        "the run opened more files than it may and did not catch the error",
+    ),
+    code(
+        502,
+        Code::FunctionTooManyProcesses,
+        "the run started more processes or threads than it may and did not catch the error; deploy with a higher `--processes`",
+    ),
+    code(
         402,
         Code::FunctionBudgetSpent,
         "the function's budget for this month is spent, or its running jobs may spend the rest; nothing ran",
