@@ -88,6 +88,8 @@ need_test_tools() {
   # Queues whose messages become jobs.
   has nats-server || wanted+=(nats-server)
   [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || wanted+=(rabbitmq-server)
+  # Container images come from one.
+  has docker-registry || wanted+=(docker-registry)
   # The installed program is tried on a bare Debian, by its units, and in a container.
   has debootstrap || wanted+=(debootstrap)
   has dpkg-deb || wanted+=(dpkg)

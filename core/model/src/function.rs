@@ -5,9 +5,9 @@ use std::{fmt, str::FromStr};
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::{Code, Rejection};
+use crate::{Code, Rejection, Workload};
 
-/// A language that functions are written in.
+/// What a function is made of: code in a language, or a container image.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]
@@ -15,15 +15,26 @@ use crate::{Code, Rejection};
 pub enum Language {
     Python,
     JavaScript,
+    /// A container image: whatever is in it, it is no code of ours that reads it.
+    Image,
 }
 
 impl Language {
+    /// Those that code is written in.
     pub const ALL: [Self; 2] = [Self::Python, Self::JavaScript];
+
+    pub fn workload(self) -> Workload {
+        match self {
+            Self::Python | Self::JavaScript => Workload::Function,
+            Self::Image => Workload::Image,
+        }
+    }
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Python => "python",
             Self::JavaScript => "javascript",
+            Self::Image => "image",
         }
     }
 
@@ -32,6 +43,7 @@ impl Language {
         match self {
             Self::Python => "main.py",
             Self::JavaScript => "main.mjs",
+            Self::Image => "image.json",
         }
     }
 }
@@ -79,6 +91,7 @@ impl Language {
                 "src/index.ts",
                 "src/index.tsx",
             ],
+            Self::Image => &["image.json"],
         }
     }
 }
@@ -187,11 +200,12 @@ impl FromStr for Language {
             "python" | "py" => Ok(Self::Python),
             // Its types are removed at deploy.
             "javascript" | "js" | "typescript" | "ts" => Ok(Self::JavaScript),
+            "image" => Ok(Self::Image),
             other => Err(Rejection::new(
                 Code::FunctionUnknownLanguage,
                 format!("`{other}` is not a supported language"),
             )
-            .hint("use `python`, `javascript` or `typescript`")
+            .hint("use `python`, `javascript`, `typescript` or `image`")
             .field("language")),
         }
     }
@@ -299,6 +313,16 @@ mod tests {
             typescript::as_deployed(stack),
             "at f (file:///function/lib/a.ts:3:9)\n at main.mts:1"
         );
+    }
+
+    #[test]
+    fn languages_are_the_same_on_links_and_in_records() {
+        let all = [Language::Python, Language::JavaScript, Language::Image];
+        for (place, language) in (0u8..).zip(all) {
+            assert_eq!(borsh::to_vec(&language).expect("a byte"), [place]);
+            assert_eq!(serde_json::to_value(language).expect("JSON"), language.as_str());
+            assert_eq!(language.as_str().parse(), Ok(language));
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub struct CreateFunction {
     /// 1 to 30 characters from a-z, 0-9 and -; unique among the owner's functions.
     #[schema(example = "hello", min_length = 1, max_length = 30)]
     pub name: String,
-    /// `python`, `javascript` or `typescript`, which is JavaScript with a file `main.ts` if only `code` is given.
+    /// `python`, `javascript` or `typescript`, which is JavaScript with a file `main.ts` if only `code` is given; or `image`, whose
+    /// bundle describes a container image (docs/images.md).
     #[schema(example = "python")]
     pub language: String,
     /// Text of a single source file.
@@ -126,6 +127,35 @@ pub struct CreateFunction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 100)]
     pub rerun_percent: Option<u32>,
+}
+
+/// A container image, as it was when it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageView {
+    /// As its developer named it.
+    #[schema(example = "ghcr.io/me/web:1.2")]
+    pub reference: String,
+    /// Of its manifest; what runs is this, whatever the reference names by now.
+    #[schema(example = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
+    pub digest: String,
+    #[schema(example = "linux/amd64")]
+    pub platform: String,
+}
+
+/// `POST /images/parts`: which of these parts have to be uploaded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartsQuery {
+    /// BLAKE3 digests of parts of layers, 4 MiB each but for a layer's last; at most 2000.
+    #[schema(value_type = Vec<String>)]
+    pub parts: Vec<Digest>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct PartsView {
+    /// Those that the account's images do not have, and that it has not uploaded in the last hour.
+    #[schema(value_type = Vec<String>)]
+    pub missing: Vec<Digest>,
 }
 
 /// `DELETE /functions/{id}`.
@@ -463,6 +493,9 @@ pub struct FunctionView {
     pub secret_names: Vec<String>,
     /// Packages resolved at deploy time, as `name==version` or `name@version`.
     pub packages: Vec<String>,
+    /// Which container image it is, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageView>,
     pub public: bool,
     /// Present if the platform answers for other sites' pages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -598,6 +631,9 @@ pub struct VersionView {
     #[serde(default)]
     pub disk_limit_mb: u32,
     pub packages: Vec<String>,
+    /// Which container image it is, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageView>,
     /// Network allow list; empty: no network.
     pub egress: Vec<String>,
     pub created_at: Timestamp,

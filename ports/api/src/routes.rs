@@ -2,6 +2,9 @@
 
 pub const FUNCTIONS: &str = "/functions";
 pub const FUNCTION: &str = "/functions/{id}";
+/// Parts of the layers of container images.
+pub const IMAGE_PARTS: &str = "/images/parts";
+pub const IMAGE_PART: &str = "/images/parts/{digest}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
 pub const FUNCTION_CODE: &str = "/functions/{id}/code";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";

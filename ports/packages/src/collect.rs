@@ -18,6 +18,7 @@ pub(crate) fn resolved(language: Language, archive: Bytes, options: &Options) ->
     let mut files = read(archive, options)?;
     match language {
         Language::Python => python(files),
+        Language::Image => unreachable!("an image declares no packages"),
         Language::JavaScript => {
             let lock = files.remove(NPM_LOCK);
             javascript(files, lock.as_deref(), options)

@@ -51,6 +51,7 @@ impl Index {
         let urls = match language {
             Language::Python => &PYTHON_URLS[..],
             Language::JavaScript => &NPM_URLS[..],
+            Language::Image => &[],
         };
         if AUTHORITY_FILES.contains(&name) {
             self.copy_authorities(name, Path::new(value));
@@ -74,6 +75,7 @@ impl Index {
             Language::Python => &PYTHON_INDEX,
             Language::JavaScript if NPM_URLS.iter().any(|name| self.env.contains_key(*name)) => &[],
             Language::JavaScript => &[NPM_REGISTRY],
+            Language::Image => &[],
         };
         self.egress.extend(by_default.iter().filter_map(|url| destination(url)));
     }

@@ -36,6 +36,7 @@ pub(crate) async fn run(
     let tool = match language {
         Language::Python => "pip",
         Language::JavaScript => "npm",
+        Language::Image => unreachable!("an image declares no packages"),
     };
     let program = program(bundle.path(), index, options)?;
     let limits = program.limits;
@@ -90,6 +91,7 @@ fn program(directory: &Path, index: Index, options: &Options) -> Result<Program,
         directory: directory.to_owned(),
         handler: None,
         egress: index.list()?,
+        image: None,
         env: environment(index.env),
         limits: Limits {
             timeout_ms: u32::try_from(options.timeout.as_millis()).unwrap_or(u32::MAX),

@@ -145,6 +145,7 @@ impl Packages {
                 (None, Some(project)) => requirements::none_in(project).map(|()| None)?,
                 (None, None) => None,
             },
+            Language::Image => None,
             Language::JavaScript => files
                 .get("package.json")
                 .map(|text| manifest::read(text))
@@ -156,7 +157,7 @@ impl Packages {
         let jails = self.jails.clone();
         let jail = blocking(move || jails()).await?.ok_or_else(no_jail)?;
         let lock = match language {
-            Language::Python => None,
+            Language::Python | Language::Image => None,
             Language::JavaScript => files.get("package-lock.json").and_then(|text| manifest::lock(text)),
         };
         let archive = jailed::run(&*jail, language, (&manifest, lock.as_deref()), &self.options).await?;

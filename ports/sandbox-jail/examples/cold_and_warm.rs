@@ -48,6 +48,7 @@ fn bundle(language: Language) -> anyhow::Result<tempfile::TempDir> {
     let source = match language {
         Language::Python => "def handler(event, context):\n    return event\n",
         Language::JavaScript => "export default (event) => event;\n",
+        Language::Image => bail!("see image_cold"),
     };
     std::fs::write(directory.path().join(language.entry_file()), source)?;
     Ok(directory)
@@ -128,6 +129,7 @@ fn program(language: Language, directory: PathBuf, number: usize) -> Program {
         code: Digest::of(&number.to_le_bytes()),
         directory,
         handler: None,
+        image: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
         egress: piecework_model::EgressList::default(),

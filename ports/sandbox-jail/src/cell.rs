@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use piecework_egress::{Egress, Relay};
 use piecework_model::{EgressList, Language, Limits};
-use piecework_sandbox::{Beside, Freeze, Program};
+use piecework_sandbox::{Beside, Freeze, Image, Program};
 
 use crate::{
     bundle,
@@ -21,8 +21,11 @@ use crate::{
     channel::Channel,
     interpreter::Interpreter,
     landlock,
-    plan::{self, NAMESPACES},
-    process::Process,
+    plan::{
+        self, NAMESPACES,
+        image::{ImageRoot, RUNNER_INSIDE},
+    },
+    process::{Kin, Process},
     rest::Rest,
     spawner::{Launcher, Zygote},
     wire::Order,
@@ -32,9 +35,13 @@ use crate::{
 const STANDING_WAIT: Duration = Duration::from_secs(10);
 /// Threads that Node itself has at rest, beyond the one that the function sees.
 const NODE_THREADS: u64 = 7;
+/// Of the runner of images while it serves a call.
+const IMAGE_RUNNER_THREADS: u64 = 4;
 /// Without cgroups: what the interpreter maps beyond what a function uses.
 const PYTHON_SPACE_BYTES: u64 = 48 << 20;
 const NODE_SPACE_BYTES: u64 = 512 << 20;
+/// A stack or two, and the runner's.
+const IMAGE_SPACE_BYTES: u64 = 32 << 20;
 
 /// A standing jail whose runner waits for a program.
 pub(crate) struct Cell {
@@ -92,10 +99,14 @@ impl Yard {
         match language {
             Language::Python => self.python.as_ref(),
             Language::JavaScript => self.node.as_ref(),
+            Language::Image => None,
         }
     }
 
     pub(crate) async fn mould(&self, program: &Program) -> Result<Mould, String> {
+        if let Some(image) = &program.image {
+            return self.image_mould(program, image);
+        }
         let bundle = bundle::open_to_jails(program, self.host_id.is_some())
             .map_err(|error| format!("the bundle cannot be opened: {error}"))?
             .into_os_string()
@@ -121,7 +132,31 @@ impl Yard {
                 bundle,
                 ..self.blank_mould(program.limits, !program.egress.is_empty())?
             }),
+            Language::Image => Err("the image is not unpacked".to_owned()),
         }
+    }
+
+    fn image_mould(&self, program: &Program, image: &Image) -> Result<Mould, String> {
+        let layers_in = image.layers_in.canonicalize();
+        let layers_in = layers_in.map_err(|error| format!("the layers cannot be opened: {error}"))?;
+        let root = ImageRoot {
+            layers_in: layers_in.into_os_string().into_vec(),
+            layers: image.layers.clone(),
+            user: image.user,
+        };
+        Ok(Mould {
+            language: Language::Image,
+            zygote: None,
+            arguments: vec![RUNNER_INSIDE.to_owned(), plan::CHANNEL_FD.to_string()],
+            jail: plan::Jail {
+                egress: !program.egress.is_empty(),
+                image: Some(root),
+                ..self.plan(Language::Image, &program.limits, None)
+            },
+            limits: program.limits,
+            egress: program.egress.clone(),
+            bundle: Vec::new(),
+        })
     }
 
     fn blank_mould(&self, limits: Limits, egress: bool) -> Result<Mould, String> {
@@ -144,6 +179,7 @@ impl Yard {
         let by_rlimit = self.cgroups.is_none().then_some(match language {
             Language::Python => (libc::RLIMIT_AS.into(), limits.memory_bytes + PYTHON_SPACE_BYTES),
             Language::JavaScript => (libc::RLIMIT_DATA.into(), limits.memory_bytes + NODE_SPACE_BYTES),
+            Language::Image => (libc::RLIMIT_DATA.into(), limits.memory_bytes + IMAGE_SPACE_BYTES),
         });
         plan::Jail {
             bundle,
@@ -154,6 +190,7 @@ impl Yard {
             host_id: self.host_id,
             landlock_abi: landlock::abi(),
             egress: false,
+            image: None,
         }
     }
 
@@ -171,7 +208,7 @@ impl Yard {
         let prepared = match language {
             Language::Python if self.python.is_some() => self.prepare_zygote().await,
             Language::JavaScript if self.node.is_some() => self.prepare_blank(limits, egress).await,
-            Language::Python | Language::JavaScript => Ok(()),
+            Language::Python | Language::JavaScript | Language::Image => Ok(()),
         };
         if let Err(reason) = prepared {
             tracing::warn!(reason, %language, "starting an instance ahead of calls failed");
@@ -223,7 +260,7 @@ impl Yard {
     }
 
     async fn bundled_cell(&self, mould: &Mould) -> Result<Cell, String> {
-        if mould.zygote.is_some() {
+        if mould.zygote.is_some() || mould.jail.image.is_some() {
             return self.new_cell(mould).await;
         }
         let blank = self
@@ -261,7 +298,8 @@ impl Yard {
         drop(fds);
         let (pid, pidfd) = born?;
         let ending = self.launcher.watch(pid, slot.clone());
-        let process = Process::new(pidfd, ending, slot, self.rest.clone()).map_err(|error| error.to_string())?;
+        let process =
+            Process::new((pidfd, mould.kin()), ending, slot, self.rest.clone()).map_err(|error| error.to_string())?;
         drop((theirs, printing));
         let channel = Channel::open(ours, printed.into(), mould.limits.log_bytes).map_err(|error| error.to_string())?;
         let cell = standing(Cell {
@@ -314,6 +352,7 @@ fn tasks_max(language: Language, limits: &Limits) -> u64 {
     let own = match language {
         Language::Python => 0,
         Language::JavaScript => NODE_THREADS,
+        Language::Image => IMAGE_RUNNER_THREADS,
     };
     u64::from(limits.processes.max(1)) + own
 }
@@ -353,6 +392,14 @@ impl Mould {
             arguments: self.arguments.clone(),
             flags: NAMESPACES,
             steps,
+        }
+    }
+
+    /// A server of an image stays where its runner is; functions leave nothing.
+    fn kin(&self) -> Kin {
+        match self.jail.image.as_ref() {
+            Some(_) => Kin::Stays,
+            None => Kin::IsLeft,
         }
     }
 

@@ -152,7 +152,9 @@ impl Channel {
 
     /// Cancelling it leaves the channel unusable.
     pub(crate) async fn load(&mut self, program: &Program) -> Result<(), NotLoaded> {
-        self.printed.during(self.runner.load(program, &BASE_ENV)).await
+        // What an image has in its environment comes with the program.
+        let base: &[_] = if program.image.is_some() { &[] } else { &BASE_ENV };
+        self.printed.during(self.runner.load(program, base)).await
     }
 
     /// `None` where the process closed the channel, mostly by ending. Cancelling it leaves the channel unusable.

@@ -23,6 +23,7 @@ fn candidates(language: Language, search: &OsStr) -> Vec<PathBuf> {
     let name = match language {
         Language::Python => "python3",
         Language::JavaScript => "node",
+        Language::Image => return Vec::new(),
     };
     let elsewhere = std::env::split_paths(search).map(|directory| directory.join(name));
     let mut all: Vec<PathBuf> = ["/usr/bin", "/usr/local/bin"]
@@ -48,6 +49,7 @@ fn ask(language: Language, path: &Path) -> Option<Interpreter> {
             &["-I", "-S", "-c"],
             "import sys; print(sys.executable); print(sys.base_prefix); print('Python %d.%d.%d' % sys.version_info[:3])",
         ),
+        Language::Image => return None,
         Language::JavaScript => (
             &["-e"],
             "console.log(process.execPath); console.log(require('path').resolve(process.execPath, '../..')); console.log('Node.js ' + process.versions.node)",

@@ -22,9 +22,22 @@ fn handled(abi: u32) -> u64 {
     ALL_OF_ABI_1 | since(2, REFER) | since(3, TRUNCATE) | since(5, IOCTL_DEV)
 }
 
-/// `struct landlock_ruleset_attr` for this kernel, or `None` where it has no Landlock. With `egress` TCP may be connected.
-pub(crate) fn ruleset(abi: u32, egress: bool) -> Option<Vec<u8>> {
-    let tcp = if egress { BIND_TCP } else { BIND_TCP | CONNECT_TCP };
+/// What is allowed with TCP sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    None,
+    Connects,
+    /// A server, in a network namespace where nothing but itself is.
+    Open,
+}
+
+/// `struct landlock_ruleset_attr` for this kernel, or `None` where it has no Landlock.
+pub(crate) fn ruleset(abi: u32, network: Network) -> Option<Vec<u8>> {
+    let tcp = match network {
+        Network::None => BIND_TCP | CONNECT_TCP,
+        Network::Connects => BIND_TCP,
+        Network::Open => 0,
+    };
     let fields: &[u64] = match abi {
         0 => return None,
         1..=3 => &[handled(abi)],
@@ -44,13 +57,19 @@ pub(crate) fn rules(abi: u32) -> [(&'static str, u64); 3] {
     ]
 }
 
+/// An image writes into its own layer wherever it may; only devices are never made.
+pub(crate) fn rules_of_images(abi: u32) -> [(&'static str, u64); 3] {
+    let [_, (_, write), (_, device)] = rules(abi);
+    [("/", write), ("/tmp", write), ("/dev", device)]
+}
+
 /// Lets this thread and those that it makes read files and list directories, and nothing else that Landlock knows; whether
 /// this kernel has it. Needs no privilege but `no_new_privs`.
 #[allow(unsafe_code)]
 pub fn read_only() -> std::io::Result<bool> {
     use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
     let abi = abi();
-    let Some(ruleset) = ruleset(abi, false) else {
+    let Some(ruleset) = ruleset(abi, Network::None) else {
         return Ok(false);
     };
     let checked = |result: i64| match i32::try_from(result) {

@@ -53,7 +53,9 @@ pub use lookup::look_up_without_plugins;
 use parking_lot::Mutex;
 use piecework_egress::Egress;
 use piecework_model::{EgressList, Language, Limits};
-use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program};
+use piecework_sandbox::{
+    Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program, runner::IMAGE_RUNNER,
+};
 use rest::Rest;
 use root::Root;
 use spawner::Launcher;
@@ -195,22 +197,22 @@ macro_rules! runner {
     ($path:literal) => {
         (
             concat!("/runner/", $path).into(),
-            include_str!(concat!("../../../runtimes/jail/", $path)).to_owned(),
+            include_bytes!(concat!("../../../runtimes/jail/", $path)).to_vec(),
         )
     };
 }
 
-fn runners() -> Vec<(PathBuf, String)> {
+fn runners() -> Vec<(PathBuf, Vec<u8>)> {
     vec![
         runner!("python.py"),
         runner!("node.cjs"),
         (
             "/runner/warm.py".into(),
-            "def handler(event, context):\n    return event\n".to_owned(),
+            b"def handler(event, context):\n    return event\n".to_vec(),
         ),
         (
             "/runner/warm.mjs".into(),
-            "export default (event) => event;\n".to_owned(),
+            b"export default (event) => event;\n".to_vec(),
         ),
         runner!("contracts/__init__.py"),
         runner!("contracts/request.py"),
@@ -224,6 +226,7 @@ fn runners() -> Vec<(PathBuf, String)> {
         runner!("contracts/fetch.cjs"),
         runner!("contracts/node_http.cjs"),
         runner!("contracts/aws.cjs"),
+        (plan::image::RUNNER.into(), IMAGE_RUNNER.to_vec()),
     ]
 }
 
@@ -261,7 +264,7 @@ impl Backend for Jail {
     }
 
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
-        if self.yard.interpreter(program.language).is_none() {
+        if program.image.is_none() && self.yard.interpreter(program.language).is_none() {
             let reason = format!("no interpreter of {} is installed here", program.language);
             return Err(LoadError::Unsupported { reason });
         }

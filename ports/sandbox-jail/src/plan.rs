@@ -10,6 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{landlock, seccomp};
 
+pub(crate) mod image;
+
+use image::ImageRoot;
+
 /// Where the channel lies in every jailed process.
 pub(crate) const CHANNEL_FD: i64 = 3;
 /// A place for a descriptor that a later structure names by number.
@@ -99,6 +103,8 @@ pub(crate) struct Jail {
     pub(crate) landlock_abi: u32,
     /// Whether it may make TCP and UDP sockets; where they lead is decided outside.
     pub(crate) egress: bool,
+    /// What it runs in place of the machine's interpreters.
+    pub(crate) image: Option<ImageRoot>,
 }
 
 /// Collects steps and names their results.
@@ -153,11 +159,12 @@ impl Script {
     }
 
     /// As [`Script::overlay`], of devices.
-    fn device_overlay(&mut self) {
+    fn device_overlay(&mut self, target: &str) -> usize {
         let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NOEXEC;
-        let what = [text("overlay"), text("/dev"), text("overlay")];
+        let what = [text("overlay"), text(target), text("overlay")];
         let at = self.mount("overlay /dev", what, flags, text(overlay_options(DEVICE_LAYER)));
         self.steps[at].optional = true;
+        at
     }
 
     fn write_file(&mut self, name: &str, path: &str, content: &str) {
@@ -197,7 +204,10 @@ fn overlay_options(lower: &str) -> String {
 pub(crate) fn steps(jail: &Jail) -> Vec<Step> {
     let mut script = Script::default();
     descriptors(&mut script, jail);
-    mounts(&mut script, jail);
+    match &jail.image {
+        Some(image) => image::mounts(&mut script, jail, image),
+        None => mounts(&mut script, jail),
+    }
     limits(&mut script, jail);
     identity(&mut script, jail);
     // After the user namespace: the number then counts this jail alone.
@@ -240,10 +250,14 @@ fn descriptors(script: &mut Script, jail: &Jail) {
     script.call("new session", libc::SYS_setsid, vec![]);
 }
 
+fn scratch_options(jail: &Jail) -> String {
+    let inodes = (jail.disk_bytes / SCRATCH_BYTES_PER_INODE).max(SCRATCH_INODES_MIN);
+    format!("size={},nr_inodes={inodes}", jail.disk_bytes.max(4096))
+}
+
 fn mounts(script: &mut Script, jail: &Jail) {
     let plain = libc::MS_NOSUID | libc::MS_NODEV;
-    let inodes = (jail.disk_bytes / SCRATCH_BYTES_PER_INODE).max(SCRATCH_INODES_MIN);
-    let options = format!("size={},nr_inodes={inodes},mode=1777", jail.disk_bytes.max(4096));
+    let options = format!("{},mode=1777", scratch_options(jail));
     script.mount(
         "mount /tmp",
         [text("tmpfs"), text("/tmp"), text("tmpfs")],
@@ -261,8 +275,8 @@ fn mounts(script: &mut Script, jail: &Jail) {
     for shared in ["/usr", "/runner", "/etc"] {
         script.overlay(shared, shared);
     }
-    script.device_overlay();
-    hide(script);
+    script.device_overlay("/dev");
+    hide(script, "");
     script.write_file(
         "go first where memory runs out",
         "/proc/self/oom_score_adj",
@@ -280,14 +294,14 @@ fn mounts(script: &mut Script, jail: &Jail) {
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
 }
 
-/// Covers what `/proc` tells of the machine and of everybody on it.
-fn hide(script: &mut Script) {
+/// Covers what `/proc` below `root` tells of the machine and of everybody on it.
+fn hide(script: &mut Script, root: &str) {
     for (path, is_directory) in told_of_the_machine() {
         let cover = if *is_directory { EMPTY_DIRECTORY } else { EMPTY_FILE };
-        cover_with(script, cover, path);
+        cover_with(script, cover, &format!("{root}{path}"));
     }
     for name in INVENTED {
-        cover_with(script, &format!("{TOLD}/{name}"), &format!("/proc/{name}"));
+        cover_with(script, &format!("{TOLD}/{name}"), &format!("{root}/proc/{name}"));
     }
 }
 
@@ -379,8 +393,9 @@ fn identity(script: &mut Script, jail: &Jail) {
     script.call("user namespace", libc::SYS_unshare, vec![int(libc::CLONE_NEWUSER)]);
     dumpable(script);
     script.write_file("deny setgroups", "/proc/self/setgroups", "deny");
-    script.write_file("map user", "/proc/self/uid_map", &format!("{INSIDE_ID} {host} 1"));
-    script.write_file("map group", "/proc/self/gid_map", &format!("{INSIDE_ID} {host} 1"));
+    let (user, group) = jail.image.as_ref().map_or((INSIDE_ID, INSIDE_ID), |image| image.user);
+    script.write_file("map user", "/proc/self/uid_map", &format!("{user} {host} 1"));
+    script.write_file("map group", "/proc/self/gid_map", &format!("{group} {host} 1"));
     // SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP and their locks, SECBIT_NO_CAP_AMBIENT_RAISE and its lock.
     let [a, b, c] = zero();
     script.prctl("lock securebits", libc::PR_SET_SECUREBITS, [int(0xef & !0x30), a, b, c]);
@@ -396,14 +411,19 @@ fn identity(script: &mut Script, jail: &Jail) {
 }
 
 fn filters(script: &mut Script, jail: &Jail) {
-    if let Some(ruleset) = landlock::ruleset(jail.landlock_abi, jail.egress) {
+    let (network, rules) = match &jail.image {
+        Some(_) => (landlock::Network::Open, landlock::rules_of_images(jail.landlock_abi)),
+        None if jail.egress => (landlock::Network::Connects, landlock::rules(jail.landlock_abi)),
+        None => (landlock::Network::None, landlock::rules(jail.landlock_abi)),
+    };
+    if let Some(ruleset) = landlock::ruleset(jail.landlock_abi, network) {
         let length = Argument::Int(i64::try_from(ruleset.len()).expect("at most 24"));
         let made = script.call(
             "landlock",
             libc::SYS_landlock_create_ruleset,
             vec![Argument::Bytes(ruleset), length, int(0)],
         );
-        for (path, rights) in landlock::rules(jail.landlock_abi) {
+        for (path, rights) in rules {
             let flags = int(libc::O_PATH | libc::O_CLOEXEC);
             let opened = script.call(
                 "open for landlock",
@@ -433,7 +453,7 @@ fn filters(script: &mut Script, jail: &Jail) {
             vec![int(CHANNEL_FD + 1), int(u32::MAX), int(0)],
         );
     }
-    for (name, filter) in seccomp::filters(jail.egress) {
+    for (name, filter) in seccomp::filters(jail.egress || jail.image.is_some()) {
         script.prctl(
             name,
             libc::PR_SET_SECCOMP,

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +14,9 @@ use std::{
 
 use bytes::Bytes;
 use piecework_model::{AccountId, Digest, JobId, Language, Limits};
-use piecework_sandbox::{Backend, BackendName, Call, Finished, Instance, LoadError, Outcome, Probe, Program};
+use piecework_sandbox::{
+    Backend, BackendName, Call, Finished, Image, Instance, LoadError, Outcome, Probe, Program, runner::IMAGE_RUNNER,
+};
 use serde::Deserialize;
 
 use crate::Jail;
@@ -37,6 +40,10 @@ export default () => {
           interfaces: lines.map((line) => line.split(':')[0].trim()), root: fs.existsSync('/etc/shadow')};
 };
 "#;
+
+/// Of the image that is tried: one layer of one program.
+const LAYER: &str = "layer";
+const PROGRAM: &str = "program";
 
 /// What the function saw of its own jail.
 #[derive(Deserialize)]
@@ -76,6 +83,14 @@ pub(crate) async fn probe(jail: &Jail) -> Probe {
             }
             Err(reason) => told.push(format!("{language} does not work: {reason}")),
         }
+    }
+    match tokio::time::timeout(WITHIN, look(jail, Language::Image)).await {
+        Ok(Ok(_)) => {
+            probe.languages.push(Language::Image);
+            told.push("container images".to_owned());
+        }
+        Ok(Err(reason)) => told.push(format!("images do not work: {reason}")),
+        Err(_) => told.push(format!("images do not work: nothing answered within {WITHIN:?}")),
     }
     probe.works = !probe.languages.is_empty();
     let limits = jail
@@ -172,7 +187,17 @@ impl Bundle {
         let directory = scratch.join(format!("piecework-probe-{}-{number}", std::process::id()));
         fs::create_dir(&directory)?;
         let bundle = Self { directory, language };
-        fs::write(bundle.directory.join(language.entry_file()), source(language))?;
+        match language {
+            Language::Image => {
+                let program = bundle.directory.join(LAYER).join(PROGRAM);
+                fs::create_dir(bundle.directory.join(LAYER))?;
+                fs::write(&program, IMAGE_RUNNER)?;
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+            }
+            Language::Python | Language::JavaScript => {
+                fs::write(bundle.directory.join(language.entry_file()), source(language))?;
+            }
+        }
         Ok(bundle)
     }
 
@@ -183,6 +208,14 @@ impl Bundle {
             code: Digest::of(source(self.language).as_bytes()),
             directory: self.directory.clone(),
             handler: None,
+            image: (self.language == Language::Image).then(|| Image {
+                layers_in: self.directory.clone(),
+                layers: vec![LAYER.to_owned()],
+                arguments: vec![format!("/{PROGRAM}"), "look".to_owned()],
+                directory: "/".to_owned(),
+                user: (0, 0),
+                port: None,
+            }),
             env: BTreeMap::new(),
             limits: Limits::DEFAULT,
             egress: piecework_model::EgressList::default(),
@@ -207,5 +240,7 @@ fn source(language: Language) -> &'static str {
     match language {
         Language::Python => LOOK_PY,
         Language::JavaScript => LOOK_JS,
+        // Its program is one that is here.
+        Language::Image => "",
     }
 }

@@ -27,11 +27,21 @@ use crate::{
 /// How long the kernel may take to end a killed jail before its meters are read anyway.
 const END_WAIT: Duration = Duration::from_millis(900);
 
+/// What other processes of a jail are, once a call has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kin {
+    /// Left behind: the jail ends with them.
+    IsLeft,
+    /// What answers the next call. They rest with the first process, and count as it does.
+    Stays,
+}
+
 /// The first process of a jail's pid namespace: when it ends, everything in the jail has ended.
 pub(crate) struct Process {
     pidfd: OwnedFd,
     host_pid: i32,
     ending: Ending,
+    kin: Kin,
     slot: Option<Arc<Slot>>,
     killed: AtomicBool,
     motion: Mutex<Motion>,
@@ -40,13 +50,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn new(pidfd: OwnedFd, ending: Ending, slot: Option<Arc<Slot>>, rest: Arc<Rest>) -> io::Result<Self> {
+    pub(crate) fn new(
+        (pidfd, kin): (OwnedFd, Kin),
+        ending: Ending,
+        slot: Option<Arc<Slot>>,
+        rest: Arc<Rest>,
+    ) -> io::Result<Self> {
         let host_pid = host_pid(&pidfd)?;
         Ok(Self {
             statm: File::open(format!("/proc/{host_pid}/statm")).ok(),
             pidfd,
             host_pid,
             ending,
+            kin,
             motion: Mutex::new(Motion::new(slot.as_ref().is_some_and(|slot| slot.has_freezer()))),
             slot,
             killed: AtomicBool::new(false),
@@ -146,9 +162,10 @@ impl Process {
 
     /// Whether anything but its first process is there.
     fn left_processes(&self) -> bool {
-        match &self.slot {
-            Some(slot) => slot.processes() > 1,
-            None => stop::has_children(self.host_pid),
+        match (self.kin, &self.slot) {
+            (Kin::Stays, _) => false,
+            (Kin::IsLeft, Some(slot)) => slot.processes() > 1,
+            (Kin::IsLeft, None) => stop::has_children(self.host_pid),
         }
     }
 
@@ -167,8 +184,8 @@ impl Process {
         }
         if let Some(stopped) = change.stopped {
             let signal = if stopped { libc::SIGSTOP } else { libc::SIGCONT };
-            // One that rests has no other process.
-            match change.whole {
+            // One that rests has no other process, or they rest with it.
+            match change.whole || self.kin == Kin::Stays {
                 true => stop::signal_tree(self.host_pid, self.pidfd.as_fd(), signal),
                 false => stop::signal(self.pidfd.as_fd(), signal),
             }
@@ -201,6 +218,7 @@ impl Process {
     pub(crate) fn cpu_us(&self) -> u64 {
         match &self.slot {
             Some(slot) => slot.cpu_us(),
+            None if self.kin == Kin::Stays => stop::tree_cpu_us(self.host_pid),
             None => own_cpu_us(self.host_pid).unwrap_or(0) + children_cpu_us(self.host_pid),
         }
     }
@@ -226,8 +244,12 @@ impl Process {
         }
     }
 
-    /// Resident memory of the first process.
+    /// Resident memory of the first process, and of those that stay with it.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        let kin_pages = match self.kin {
+            Kin::Stays => stop::resident_pages_below(self.host_pid),
+            Kin::IsLeft => 0,
+        };
         let mut buffer = [0; 128];
         let length = self
             .statm
@@ -238,7 +260,7 @@ impl Process {
             .ok()
             .and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
             .unwrap_or(0);
-        pages * page_bytes()
+        (pages + kin_pages) * page_bytes()
     }
 }
 

@@ -112,7 +112,7 @@ impl Line {
             let language = line.program.language;
             let egress = !line.program.egress.is_empty();
             line.yard.prepare(language, &line.program.limits, egress).await;
-            if language == Language::Python && line.spare.lock().is_none() {
+            if language != Language::JavaScript && line.spare.lock().is_none() {
                 match line.yard.cell(&line.mould).await {
                     Ok(cell) => *line.spare.lock() = Some(cell),
                     // The next start makes one itself, and tells its caller if it cannot.
@@ -165,6 +165,11 @@ impl JailInstance {
         let loads = cell.channel.load(&program);
         let end = watched(loads, &process, (within, &freeze), program.limits.memory_bytes).await;
         let failed = |message: String| LoadError::Code(load_failed(message));
+        let while_loading = match program.image.as_ref().map(|image| image.port) {
+            None => "while the module was imported".to_owned(),
+            Some(None) => "while the image was made ready".to_owned(),
+            Some(Some(port)) => format!("before the image accepted connections at port {port}"),
+        };
         match end {
             End::Answered(Ok(())) => {
                 guard.0 = None;
@@ -184,8 +189,8 @@ impl JailInstance {
                 drop(guard);
                 let why = why_it_ended(&mut cell).await;
                 Err(failed(match why {
-                    Outcome::OutOfMemory => "the memory limit was hit while the module was imported".to_owned(),
-                    Outcome::Crashed(reason) => format!("while the module was imported, {reason}"),
+                    Outcome::OutOfMemory => format!("the memory limit was hit {while_loading}"),
+                    Outcome::Crashed(reason) => format!("{while_loading}, {reason}"),
                     other => format!("{other:?}"),
                 }))
             }
@@ -193,10 +198,11 @@ impl JailInstance {
                 Err(failed("the module wrote to the output channel by hand".to_owned()))
             }
             // Nothing stops a load.
+            End::TooLate | End::Stopped if program.image.is_some() => {
+                Err(failed(format!("the time limit of {within:?} passed {while_loading}")))
+            }
             End::TooLate | End::Stopped => Err(failed(format!("importing the module took longer than {within:?}"))),
-            End::OutOfMemory => Err(failed(
-                "the memory limit was hit while the module was imported".to_owned(),
-            )),
+            End::OutOfMemory => Err(failed(format!("the memory limit was hit {while_loading}"))),
         }
     }
 

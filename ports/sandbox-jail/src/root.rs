@@ -15,7 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{
-    DEVICE_LAYER, EMPTY_DIRECTORY, EMPTY_FILE, EMPTY_LAYER, FUNCTION, HOST_ROOT, INVENTED, TOLD, read_only_attributes,
+    DEVICE_LAYER, EMPTY_DIRECTORY, EMPTY_FILE, EMPTY_LAYER, FUNCTION, HOST_ROOT, INVENTED, TOLD, image,
+    read_only_attributes,
 };
 
 /// What goes into the root beside `/usr`.
@@ -25,7 +26,7 @@ pub(crate) struct Root {
     pub(crate) prefixes: Vec<PathBuf>,
     /// Path and content of each runner. The launcher has its own copy: together they are longer than an argument may be.
     #[serde(skip, default = "crate::runners")]
-    pub(crate) runners: Vec<(PathBuf, String)>,
+    pub(crate) runners: Vec<(PathBuf, Vec<u8>)>,
 }
 
 /// Any directory that exists everywhere; the new root is built on it and moves away from it.
@@ -72,7 +73,7 @@ const AUTHORITIES: [&str; 4] = [
 /// Builds the root and makes it this process's; the host's root stays at [`HOST_ROOT`].
 pub(crate) fn enter(root: &Root) -> io::Result<()> {
     mount("none", "/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
-    mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=4m"))?;
+    mount("tmpfs", STAGE, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=8m"))?;
     let stage = Path::new(STAGE);
     for directory in [
         HOST_ROOT,
@@ -82,6 +83,8 @@ pub(crate) fn enter(root: &Root) -> io::Result<()> {
         "/dev",
         EMPTY_LAYER,
         EMPTY_DIRECTORY,
+        image::ROOT,
+        image::WRITABLE,
         "/usr",
     ] {
         fs::create_dir_all(inside(stage, Path::new(directory)))?;
@@ -280,7 +283,8 @@ fn small_files(stage: &Path, root: &Root) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(path, content)?;
+        fs::write(&path, content)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     }
     Ok(())
 }

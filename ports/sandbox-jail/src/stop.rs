@@ -113,6 +113,15 @@ pub fn tree_cpu_us(pid: i32) -> u64 {
     (ticks(pid) + below) * TICK_US
 }
 
+/// Resident pages of all below the process.
+pub(crate) fn resident_pages_below(pid: i32) -> u64 {
+    let pages = |(child, _): (i32, i32)| {
+        let statm = fs::read_to_string(format!("/proc/{child}/statm")).ok()?;
+        statm.split(' ').nth(1)?.parse::<u64>().ok()
+    };
+    descendants(pid).into_iter().filter_map(pages).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};

@@ -159,6 +159,7 @@ fn program(language: Language, directory: &Path) -> Program {
         code: Digest::of(b"medians"),
         directory: directory.to_owned(),
         handler: None,
+        image: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
         egress: piecework_model::EgressList::default(),

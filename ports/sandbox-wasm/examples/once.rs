@@ -40,6 +40,7 @@ async fn once() -> Result<(), Box<dyn Error>> {
         code: Digest::of(directory.as_bytes()),
         directory: directory.into(),
         handler: None,
+        image: None,
         env: BTreeMap::new(),
         limits: Limits::DEFAULT,
         egress: piecework_model::EgressList::default(),

@@ -137,6 +137,7 @@ impl Wasm {
         match language {
             Language::Python => &self.python,
             Language::JavaScript => &self.javascript,
+            Language::Image => unreachable!("no image is loaded here"),
         }
     }
 
@@ -185,6 +186,10 @@ impl Backend for Wasm {
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
         if !program.egress.is_empty() {
             let reason = "it has no network, and the function has an allow list".to_owned();
+            return Err(LoadError::Unsupported { reason });
+        }
+        if program.image.is_some() {
+            let reason = "it runs no container images".to_owned();
             return Err(LoadError::Unsupported { reason });
         }
         let crew = self.standing(program.language).await?;

@@ -256,6 +256,7 @@ impl Crew {
             + match self.language {
                 Language::Python => 0,
                 Language::JavaScript => HOST_IDS_EACH,
+                Language::Image => unreachable!("no image is loaded here"),
             };
         let made = Made {
             forking: Forking {

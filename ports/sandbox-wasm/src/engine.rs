@@ -27,6 +27,7 @@ pub(crate) fn engine_for(language: Language, instances_max: u32) -> wasmtime::Re
     let kept_bytes = match language {
         Language::Python => KEPT_PYTHON_BYTES,
         Language::JavaScript => KEPT_JAVASCRIPT_BYTES,
+        Language::Image => unreachable!("no image is loaded here"),
     };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances_max)

@@ -122,6 +122,7 @@ fn bundle(language: Language) -> std::io::Result<tempfile::TempDir> {
     let source = match language {
         Language::Python => PROBE_PYTHON,
         Language::JavaScript => PROBE_JAVASCRIPT,
+        Language::Image => unreachable!("no image is loaded here"),
     };
     let readable = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
     let bundle = tempfile::Builder::new()
@@ -139,6 +140,7 @@ fn program(language: Language, directory: &Path, limits: Limits) -> Program {
         code: Digest::of(b"probe"),
         directory: directory.to_owned(),
         handler: None,
+        image: None,
         env: std::collections::BTreeMap::new(),
         limits,
         egress: piecework_model::EgressList::default(),

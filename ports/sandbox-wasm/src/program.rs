@@ -26,7 +26,7 @@ pub(crate) fn setup_of(program: &Program) -> Result<String, LoadError> {
 fn handler_of(program: &Program) -> (String, String) {
     let (default_function, ending) = match program.language {
         Language::Python => ("handler", ".py"),
-        Language::JavaScript => ("", ".mjs"),
+        Language::JavaScript | Language::Image => ("", ".mjs"),
     };
     let Some(handler) = program.handler.as_deref() else {
         return (program.language.entry_file().to_owned(), default_function.to_owned());

@@ -65,6 +65,7 @@ impl Prepared {
                 host::link_python(&mut linker)?;
                 ExportsOf::Python(Indexes::of(&component, exports::PYTHON)?)
             }
+            Language::Image => unreachable!("no image is loaded here"),
             Language::JavaScript => {
                 host::link_javascript(&mut linker)?;
                 ExportsOf::JavaScript(Indexes::of(&component, exports::JAVASCRIPT)?)

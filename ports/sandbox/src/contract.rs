@@ -39,6 +39,9 @@ pub struct Program {
     /// `file` or `file:function`; by default `main.py:handler` and the default export of `main.mjs`. For a TypeScript file the JavaScript
     /// beside it is loaded ([`typescript::loaded`]).
     pub handler: Option<String>,
+    /// The container image that is run in place of code: then language is [`Language::Image`], and the directory has only its
+    /// description.
+    pub image: Option<Image>,
     /// Plain and secret variables together. Never logged: see `Debug`.
     pub env: BTreeMap<String, String>,
     pub limits: Limits,
@@ -46,6 +49,25 @@ pub struct Program {
     pub egress: EgressList,
     pub function_name: String,
     pub version: u32,
+}
+
+/// A container image, unpacked and ready to be run.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Where the layers lie side by side; only read.
+    pub layers_in: PathBuf,
+    /// The names of the layers' directories there, the lowest first: short, without `:`, `,` and `\`. Whiteouts are as overlayfs
+    /// has them: devices of the number 0, and directories with the attribute `user.overlay.opaque`.
+    pub layers: Vec<String>,
+    /// The program with its arguments.
+    pub arguments: Vec<String>,
+    /// Where it starts; made if it is not there.
+    pub directory: String,
+    /// Which user and group the image runs as, inside.
+    pub user: (u32, u32),
+    /// Whether it is a server, and at which port of 127.0.0.1; else it is run once for each call, with the input on standard
+    /// input.
+    pub port: Option<u16>,
 }
 
 impl fmt::Debug for Program {

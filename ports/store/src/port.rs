@@ -182,6 +182,8 @@ pub trait Keeping: Send + Sync {
     async fn bundles(&self) -> Result<HashSet<Digest>, StoreFailure>;
     /// Whether any version has this bundle, at this moment.
     async fn has_bundle(&self, code: &Digest) -> Result<bool, StoreFailure>;
+    /// Bundles that describe container images: of all versions, or of one account's.
+    async fn image_bundles(&self, owner: Option<AccountId>) -> Result<HashSet<Digest>, StoreFailure>;
     /// Bundles whose size was not known when their version was written: those of stores from before there were quotas.
     async fn unsized_bundles(&self) -> Result<Vec<Digest>, StoreFailure>;
     async fn size_bundle(&self, code: &Digest, bytes: u64) -> Result<(), StoreFailure>;

@@ -189,6 +189,7 @@ fn translator(directory: &Path, owner: AccountId, program: &[u8]) -> Program {
         code: Digest::of(program),
         directory: directory.to_owned(),
         handler: None,
+        image: None,
         env: BTreeMap::new(),
         limits: Limits {
             timeout_ms: u32::try_from(WITHIN.as_millis()).unwrap_or(u32::MAX),

@@ -39,6 +39,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::Unpacked;
 use piecework_disk::{Level, Room};
+use piecework_image::Layers;
 use piecework_model::{
     AccountId, Code, Counters, EgressPolicy, FunctionId, LeaseId, NetworkId, Prices, PublicKey, Rejection, Seal,
     SecretKey, Ticket,
@@ -95,6 +96,8 @@ pub struct Options {
     /// Whose jobs cost nothing here.
     pub free_for: Option<AccountId>,
     pub bundles: Unpacked,
+    /// Of container images; none where no image runs.
+    pub layers: Option<Layers>,
     /// A file that remembers which jobs were begun; created if missing.
     pub journal: PathBuf,
     /// Controllers whose tickets it takes.
@@ -156,7 +159,7 @@ impl Provider {
             keeper: Keeper::new(options.rules, &options.backends),
             backends: options.backends,
             pools: Pools::new(
-                options.bundles,
+                (options.bundles, options.layers),
                 options.idle,
                 options.idle_bytes_max,
                 options.cores,

@@ -9,6 +9,7 @@
 //! Every instance holds its part of the machine's memory: all that it may use while it runs, what it holds while it is idle.
 
 mod crashes;
+mod images;
 mod owners;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use piecework_blobs::{BlobsError, InUse, Unpacked};
-use piecework_model::{AccountId, BackendName, Code, Digest, FunctionId, Rejection};
+use piecework_image::{Layers, LayersInUse};
+use piecework_model::{AccountId, BackendName, Code, Digest, FunctionId, Rejection, Workload};
 use piecework_queue::Work;
 use piecework_sandbox::{Backend, Call, Finished, Instance, LoadError, Loaded, Outcome, Program};
 use tokio::sync::OnceCell;
@@ -46,6 +48,7 @@ type Key = (FunctionId, u32);
 
 pub(crate) struct Pools {
     bundles: Unpacked,
+    layers: Option<Layers>,
     pools: RwLock<HashMap<Key, Arc<Pool>>>,
     /// Versions that a deploy has loaded, the oldest first; those that were called since are among them until they are looked at.
     fresh: Mutex<VecDeque<Key>>,
@@ -108,6 +111,7 @@ struct Template {
     loaded: Arc<dyn Loaded>,
     reserved: Mutex<Reserved>,
     _bundle: InUse,
+    _layers: Option<LayersInUse>,
 }
 
 struct Idle {
@@ -161,9 +165,16 @@ const TEMPLATE_IDLE: Duration = Duration::from_secs(600);
 const LOAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Pools {
-    pub(crate) fn new(bundles: Unpacked, idle: Duration, idle_bytes_max: u64, cores: u32, memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(
+        (bundles, layers): (Unpacked, Option<Layers>),
+        idle: Duration,
+        idle_bytes_max: u64,
+        cores: u32,
+        memory: Arc<Memory>,
+    ) -> Self {
         Self {
             bundles,
+            layers,
             pools: RwLock::default(),
             fresh: Mutex::default(),
             idle,
@@ -177,6 +188,11 @@ impl Pools {
     pub(crate) async fn shed_bundles(&self) {
         if let Err(error) = self.bundles.shed().await {
             tracing::warn!(%error, "unused bundles could not be deleted");
+        }
+        if let Some(layers) = &self.layers
+            && let Err(error) = layers.shed().await
+        {
+            tracing::warn!(%error, "unused layers could not be deleted");
         }
     }
 
@@ -343,13 +359,18 @@ impl Pools {
             false => LoadError::Failed(error.to_string()),
         };
         let bundle = self.bundles.get(&work.code).await.map_err(failed)?;
+        let (image, env, layers) = match work.language.workload() {
+            Workload::Image => images::image(self.layers.as_ref(), bundle.path(), work).await?,
+            Workload::Function | Workload::Pod => (None, work.env.clone(), None),
+        };
         let program = Arc::new(Program {
             owner: owner_of(work),
             language: work.language,
             code: work.code,
             directory: bundle.path().to_owned(),
             handler: work.handler.clone(),
-            env: work.env.clone(),
+            image,
+            env,
             limits: work.limits,
             egress: work.egress.clone(),
             function_name: work.name.clone(),
@@ -361,6 +382,7 @@ impl Pools {
             reserved: Mutex::new(self.memory.count(loaded.memory_bytes())),
             loaded,
             _bundle: bundle,
+            _layers: layers,
         })
     }
 

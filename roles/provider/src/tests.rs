@@ -64,6 +64,7 @@ fn with_backends(slots: u32, directory: &tempfile::TempDir, backends: Vec<Arc<dy
         egress: None,
         free_for: None,
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
+        layers: None,
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
         earned: None,

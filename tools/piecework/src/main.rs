@@ -48,6 +48,12 @@ fn main() -> ExitCode {
     {
         piecework_sandbox_wasm::zygote_main(&arguments[2..]);
     }
+    if arguments
+        .get(1)
+        .is_some_and(|argument| argument == piecework_image::UNPACK_ARGUMENT)
+    {
+        piecework_image::unpack_main(&arguments[2..]);
+    }
     // Also where the command line itself is at fault.
     let wants_json = arguments
         .iter()

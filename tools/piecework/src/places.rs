@@ -45,6 +45,13 @@ pub fn login_file() -> Result<PathBuf> {
     Ok(base("XDG_CONFIG_HOME", ".config")?.join("piecework/login.json"))
 }
 
+/// Where `docker login` and its like leave user names and passwords of registries.
+pub fn registry_logins() -> Option<PathBuf> {
+    let named = env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = named.or_else(|| Some(env::home_dir()?.join(".docker")))?;
+    Some(folder.join("config.json"))
+}
+
 /// An absolute path from the variable, else a folder of the home directory.
 fn base(variable: &str, below_home: &str) -> Result<PathBuf> {
     let named = env::var_os(variable)

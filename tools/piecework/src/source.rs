@@ -181,7 +181,7 @@ fn language_of(folder: &Path, is_there: impl Fn(&str) -> bool) -> Result<Languag
 }
 
 /// A file's name as a function's: lower case, `_` and spaces become `-`. Entry files say nothing about the function.
-fn name_of(stem: Option<&str>) -> Option<String> {
+pub fn name_of(stem: Option<&str>) -> Option<String> {
     let stem = stem?;
     let spelled: String = stem
         .chars()

@@ -52,6 +52,17 @@ impl Target {
         }])
     }
 
+    /// An image, whose source is at hand.
+    pub fn image(name: String, settings: Settings) -> Result<Self, Failure> {
+        Ok(Self {
+            name: Some(name),
+            content: Content::Text(String::new()),
+            settings: settings.with_secrets(&[])?,
+            needs: Vec::new(),
+            has_env: false,
+        })
+    }
+
     /// What a path names. Without one, or where its folder has a project file, the functions of the project, or the one with
     /// this name. Options go before what the project file says.
     pub fn all(path: Option<&Path>, name: Option<String>, settings: Settings) -> Result<Vec<Self>, Failure> {

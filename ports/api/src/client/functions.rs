@@ -1,12 +1,14 @@
 //! Functions and what belongs to them: versions, traffic, triggers, budgets.
 
+use bytes::Bytes;
 use http::Method;
+use piecework_model::Digest;
 
 use super::{Client, ClientError};
 use crate::{
     functions::{
-        CodeQuery, CodeView, CreateFunction, FunctionView, FunctionsQuery, QuoteView, Rollback, SetBudget, SetTraffic,
-        TrafficView, UpdateFunction, VersionView,
+        CodeQuery, CodeView, CreateFunction, FunctionView, FunctionsQuery, PartsQuery, PartsView, QuoteView, Rollback,
+        SetBudget, SetTraffic, TrafficView, UpdateFunction, VersionView,
     },
     jobs::{FunctionLogsItem, FunctionLogsQuery},
     page::{List, PageQuery},
@@ -18,6 +20,18 @@ use crate::{
 impl Client {
     pub async fn create_function(&self, body: &CreateFunction) -> Result<FunctionView, ClientError> {
         self.json(Method::POST, routes::FUNCTIONS, Some(body)).await
+    }
+
+    /// Which of these parts of an image's layers have to be uploaded.
+    pub async fn missing_parts(&self, parts: Vec<Digest>) -> Result<PartsView, ClientError> {
+        self.json(Method::POST, routes::IMAGE_PARTS, Some(&PartsQuery { parts }))
+            .await
+    }
+
+    /// May be repeated.
+    pub async fn upload_part(&self, digest: Digest, part: Bytes) -> Result<(), ClientError> {
+        let path = fill(routes::IMAGE_PART, &[&digest.to_string()]);
+        self.send(self.request(Method::PUT, &path).body(part)).await.map(drop)
     }
 
     pub async fn functions(&self, query: &FunctionsQuery) -> Result<List<FunctionView>, ClientError> {

@@ -186,6 +186,36 @@ const PLATFORM: &[Entry] = &[
     ),
     code(413, Code::BundleTooLarge, "the bundle has too many bytes or files"),
     code(413, Code::BundleTooManyFiles, "the bundle has too many files"),
+    code(
+        422,
+        Code::ImageBad,
+        "the file is not a container image, or its manifest or configuration is not valid",
+    ),
+    code(
+        422,
+        Code::ImageBadLayer,
+        "a layer of the image is damaged, or has an entry that is not allowed: a device, a path with `..`, a hard link that leads out of it",
+    ),
+    code(
+        422,
+        Code::ImageDigestMismatch,
+        "a part of the image does not have the digest by which it is named",
+    ),
+    code(
+        409,
+        Code::ImageMissingPart,
+        "the image names a part that the account has not uploaded; upload it, then deploy again",
+    ),
+    code(
+        422,
+        Code::ImageOtherPlatform,
+        "the image is not built for linux, or not for the architecture of the server",
+    ),
+    code(
+        413,
+        Code::ImageTooLarge,
+        "the image has too many layers, files or bytes, compressed or unpacked",
+    ),
     code(422, Code::CursorMalformed, "the cursor is not the `next` of a page"),
     code(
         422,

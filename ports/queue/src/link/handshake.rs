@@ -8,11 +8,11 @@ use std::{cmp, fmt, io};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
-use piecework_model::{AccountId, Code, Domain, NetworkId, PublicKey, Rejection, SecretKey, Signature};
+use piecework_model::{AccountId, Code, Domain, Language, NetworkId, PublicKey, Rejection, SecretKey, Signature};
 use snow::{Builder, HandshakeState, TransportState};
 
 use super::{
-    HANDSHAKE_TIMEOUT, LinkFailure, PACKET_BYTES_MAX, PROOF_TIMEOUT, PROTOCOL, PROTOCOL_LOWEST,
+    HANDSHAKE_TIMEOUT, IMAGES_SINCE, LinkFailure, PACKET_BYTES_MAX, PROOF_TIMEOUT, PROTOCOL, PROTOCOL_LOWEST,
     secure::{Receiver, Secure, Sender},
     wire::Wire,
 };
@@ -332,7 +332,7 @@ async fn introduce_at_ease(
     mut wire: Wire,
     key: &SecretKey,
     network: NetworkId,
-    (introduction, versions): (Introduction, Versions),
+    (mut introduction, versions): (Introduction, Versions),
     trusts: Trusts<'_>,
 ) -> Result<Welcome, LinkFailure> {
     let mut noise = builder().build_initiator().map_err(noise_failure)?;
@@ -357,6 +357,12 @@ async fn introduce_at_ease(
     controller.verify(&network, &hash, Side::Controller)?;
     trusts(controller.key)?;
     let identity = Identity::sign(key, &network, &hash, Side::Provider);
+    if version < IMAGES_SINCE {
+        let probes = &mut introduction.profile.probes;
+        probes
+            .iter_mut()
+            .for_each(|probe| probe.languages.retain(|language| *language != Language::Image));
+    }
     sender.send(&Hello { identity, introduction }).await?;
     match receiver.receive().await? {
         Verdict::Welcome { now_ms } => Ok(Welcome {

@@ -75,7 +75,7 @@ impl Session {
         let welcome = introduce(far, &key(2), NETWORK, about, &|_| Ok(()))
             .await
             .expect("welcome");
-        assert_eq!(welcome.version, 5);
+        assert_eq!(welcome.version, 6);
         Self {
             remote: remote.await.expect("it serves"),
             ended,

@@ -60,7 +60,9 @@ use std::time::Duration;
 use piecework_model::{Code, Rejection};
 
 /// The highest version of the link that is spoken here. Raised with every change that an older end would not understand.
-pub const PROTOCOL: u16 = 5;
+pub const PROTOCOL: u16 = 6;
+/// Controllers of earlier versions know of no container images, and could not read that a provider runs them.
+const IMAGES_SINCE: u16 = 6;
 /// The lowest: a volunteer who has not updated yet goes on earning.
 pub const PROTOCOL_LOWEST: u16 = 2;
 /// A provider says something at least this often, and a controller says something back: a thousand idle links are a thousand

@@ -91,6 +91,19 @@ fn every_call_does_over_a_link_what_it_does_without_one() {
     });
 }
 
+/// A controller of an earlier version could not read it.
+#[test]
+fn only_a_controller_that_knows_of_images_hears_that_they_run() {
+    let before = Versions { lowest: 2, highest: 5 };
+    for (versions, languages) in [(before, 1), (Versions::OURS, 2)] {
+        run(async |clock| {
+            let mut world = World::speaking(&clock, versions, Behaviour::Echo);
+            let remote = world.link(None).await;
+            assert_eq!(remote.profile().probes[0].languages.len(), languages);
+        });
+    }
+}
+
 /// Each packet of a session, in each direction, meets each kind of fault once. The job runs once, its delivery comes once.
 #[test]
 fn a_fault_at_any_packet_loses_and_doubles_nothing() {

@@ -20,7 +20,7 @@ use piecework_queue::{
     Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Work,
     link::{Agent, Bundles, Clock, Fetcher, RemoteProvider, Versions, receive},
 };
-use piecework_sandbox::{BackendName, Finished, Head, Inlet, LoadError, Logs, Outcome, Sent};
+use piecework_sandbox::{BackendName, Finished, Head, Inlet, LoadError, Logs, Outcome, Probe, Sent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -340,7 +340,15 @@ impl World {
                 slots: 200,
                 region: "here".into(),
                 labels: Vec::new(),
-                probes: Vec::new(),
+                probes: vec![Probe {
+                    backend: BackendName::Jail,
+                    works: true,
+                    languages: vec![Language::Python, Language::Image],
+                    detail: String::new(),
+                    weaker: Vec::new(),
+                    cold_us: None,
+                    warm_us: None,
+                }],
                 egress: None,
                 free_for: None,
             },

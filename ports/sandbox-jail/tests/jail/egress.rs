@@ -75,6 +75,7 @@ async fn load(
         code: Digest::of(source.as_bytes()),
         directory: bundle.path().to_owned(),
         handler: None,
+        image: None,
         env: BTreeMap::new(),
         limits,
         egress: EgressList::parse(allow).unwrap(),

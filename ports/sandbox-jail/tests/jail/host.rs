@@ -31,6 +31,7 @@ impl Function {
             code: Digest::of(source.as_bytes()),
             directory: bundle.path().to_owned(),
             handler: None,
+            image: None,
             env: BTreeMap::new(),
             limits: LIMITS,
             egress: EgressList::default(),

@@ -47,6 +47,7 @@ impl Template {
                 directory,
                 code: OnceLock::new(),
             },
+            Language::Image => unreachable!("no image is loaded here"),
             Language::JavaScript => {
                 Sources::JavaScript(Arc::new(Modules::new(&directory).map_err(|error| failed(&error))?))
             }

@@ -42,6 +42,7 @@ impl Bundle {
             code: Digest::of(b"test"),
             directory: self.0.path().to_owned(),
             handler: None,
+            image: None,
             env: BTreeMap::new(),
             limits: Limits::DEFAULT,
             egress: piecework_model::EgressList::default(),

@@ -115,6 +115,7 @@ pub(super) async fn what_is_raised_is_told(bench: Bench) -> Check {
         "function deep() { throw new RangeError('too småll'); }\nexport default (event) => event ? deep() : 'fine';\n",
     );
     let kind = match bench.language {
+        piecework_model::Language::Image => unreachable!("images have tests of their own"),
         piecework_model::Language::Python => "ValueError",
         piecework_model::Language::JavaScript => "RangeError",
     };
@@ -187,6 +188,7 @@ pub(super) async fn a_functions_own_json_is_the_languages(bench: Bench) -> Check
         "export default () => JSON.stringify({ a: [1, null], m: new Map(), b: new Uint8Array([1]), e: new Error('x') });\n",
     );
     let due = match bench.language {
+        piecework_model::Language::Image => unreachable!("images have tests of their own"),
         piecework_model::Language::Python => r#"{"a": [1, null]}"#,
         piecework_model::Language::JavaScript => r#"{"a":[1,null],"m":{},"b":{"0":1},"e":{}}"#,
     };

@@ -100,6 +100,7 @@ impl Bench {
     /// A program of one file, in the language of the case.
     pub(super) fn program(&self, python: &str, javascript: &str) -> Program {
         let source = match self.language {
+            Language::Image => unreachable!("images have tests of their own"),
             Language::Python => python,
             Language::JavaScript => javascript,
         };
@@ -121,6 +122,7 @@ impl Bench {
             code: Digest::of(text.as_bytes()),
             directory: directory.path().to_owned(),
             handler: None,
+            image: None,
             env: BTreeMap::new(),
             limits: LIMITS,
             egress: EgressList::default(),

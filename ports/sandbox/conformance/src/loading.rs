@@ -112,6 +112,7 @@ pub(super) async fn an_endless_module_is_told(bench: Bench) -> Check {
 
 pub(super) async fn a_named_handler_is_found(bench: Bench) -> Check {
     let (file, source) = match bench.language {
+        Language::Image => unreachable!("images have tests of their own"),
         Language::Python => ("app.py", "def run(event, context):\n    return 'named'\n"),
         Language::JavaScript => ("app.mjs", "export const run = () => 'named';\n"),
     };
@@ -124,6 +125,7 @@ pub(super) async fn a_named_handler_is_found(bench: Bench) -> Check {
 
 pub(super) async fn several_files_are_one_program(bench: Bench) -> Check {
     let files: &[(&str, &str)] = match bench.language {
+        Language::Image => unreachable!("images have tests of their own"),
         Language::Python => &[
             (
                 "main.py",
@@ -151,6 +153,7 @@ pub(super) async fn several_files_are_one_program(bench: Bench) -> Check {
 
 pub(super) async fn packages_beside_the_code_are_found(bench: Bench) -> Check {
     let files: &[(&str, &str)] = match bench.language {
+        Language::Image => unreachable!("images have tests of their own"),
         Language::Python => &[
             (
                 "main.py",

@@ -21,6 +21,17 @@ struct Settings<'a> {
     memory_mb: u64,
     /// Whether there is a network while a call runs.
     network: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<ImageSettings<'a>>,
+}
+
+/// What is started of an image, and how it is asked.
+#[derive(Serialize)]
+struct ImageSettings<'a> {
+    arguments: &'a [String],
+    directory: &'a str,
+    /// None: it is run once for each call.
+    port: Option<u16>,
 }
 
 /// The payload of a load. `base` are variables of the sandbox itself, which the program's own replace.
@@ -38,6 +49,11 @@ pub(super) fn settings(program: &Program, base: &[(&'static str, &'static str)])
         output_bytes: program.limits.output_bytes,
         memory_mb: program.limits.memory_bytes >> 20,
         network: !program.egress.is_empty(),
+        image: program.image.as_ref().map(|image| ImageSettings {
+            arguments: &image.arguments,
+            directory: &image.directory,
+            port: image.port,
+        }),
     };
     serde_json::to_vec(&settings).expect("texts and numbers are JSON")
 }
@@ -46,7 +62,7 @@ pub(super) fn settings(program: &Program, base: &[(&'static str, &'static str)])
 fn entry(program: &Program) -> (&str, &str) {
     let by_default = match program.language {
         Language::Python => "handler",
-        Language::JavaScript => "default",
+        Language::JavaScript | Language::Image => "default",
     };
     match program.handler.as_deref() {
         None => (program.language.entry_file(), by_default),

@@ -72,6 +72,7 @@ fn program() -> Program {
         code: Digest::of(b"code"),
         directory: "/nowhere".into(),
         handler: Some("app.py:run".to_owned()),
+        image: None,
         env: BTreeMap::from([("KEY".to_owned(), "value".to_owned())]),
         limits: Limits::DEFAULT,
         egress: EgressList::default(),

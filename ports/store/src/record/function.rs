@@ -193,10 +193,24 @@ pub struct Version {
     /// What is served of its bundle's `public/` at a plain URL.
     #[serde(default)]
     pub site: Site,
-    /// What the bundle takes on disk; in a column of its own too.
+    /// Which container image it is, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageName>,
+    /// What the bundle, and the layers of an image, take on disk; in a column of its own too.
     #[serde(skip)]
     pub bundle_bytes: u64,
     pub created_at_ms: u64,
+}
+
+/// A container image, as it was when it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageName {
+    /// As its developer named it.
+    pub reference: String,
+    /// Of its manifest: `sha256:HEX`.
+    pub digest: String,
+    /// `linux/amd64`.
+    pub platform: String,
 }
 
 /// Files that are served without a run.

@@ -12,7 +12,8 @@ mod result;
 pub use account::{Token, User};
 pub use audit::{AuditEntry, AuditFilter, Change};
 pub use function::{
-    BackendReason, Cors, Function, FunctionSettings, Moved, Policy, Quarantine, ResultPolicy, Site, Traffic, Version,
+    BackendReason, Cors, Function, FunctionSettings, ImageName, Moved, Policy, Quarantine, ResultPolicy, Site, Traffic,
+    Version,
 };
 pub use job::{Accepted, AcceptedJob, Idempotency, Job, JobFilter, JobStep, JournalLag, Page, Payment, Settlement};
 pub use metric::{MetricScope, Point};

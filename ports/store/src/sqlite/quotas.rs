@@ -20,6 +20,8 @@ const DROPPED_AT_ONCE: i64 = 256;
 /// A functions' owner's distinct bundles.
 const BUNDLES: &str = "SELECT COALESCE(SUM(bytes), 0) FROM (SELECT MAX(versions.bundle_bytes) AS bytes FROM versions \
                        JOIN functions ON functions.id = versions.function WHERE functions.owner = $1 GROUP BY versions.code)";
+const IMAGES: &str = "SELECT DISTINCT versions.code FROM versions JOIN functions ON functions.id = versions.function \
+                      WHERE json_extract(versions.record, '$.language') = 'image' AND ($1 IS NULL OR functions.owner = $1)";
 const VERSIONS: &str = "SELECT COUNT(*) FROM versions JOIN functions ON functions.id = versions.function \
                         WHERE functions.owner = $1";
 /// Those that were deleted and whose versions are gone are left for their jobs' sake.
@@ -300,6 +302,15 @@ impl Keeping for Sqlite {
         Ok(found.map_err(StoreFailure::database("looking for a bundle"))?.is_some())
     }
 
+    async fn image_bundles(&self, owner: Option<AccountId>) -> Result<HashSet<Digest>, StoreFailure> {
+        let codes: Vec<String> = sqlx::query_scalar(IMAGES)
+            .bind(owner.map(|owner| owner.0.to_vec()))
+            .fetch_all(&self.shared.readers)
+            .await
+            .map_err(StoreFailure::database("listing images"))?;
+        digests_of(codes)
+    }
+
     async fn unsized_bundles(&self) -> Result<Vec<Digest>, StoreFailure> {
         let found = digests(self, "SELECT DISTINCT code FROM versions WHERE bundle_bytes = 0").await?;
         Ok(found.into_iter().collect())
@@ -321,6 +332,10 @@ async fn digests(store: &Sqlite, sql: &'static str) -> Result<HashSet<Digest>, S
         .fetch_all(&store.shared.readers)
         .await
         .map_err(StoreFailure::database("listing bundles"))?;
+    digests_of(codes)
+}
+
+fn digests_of(codes: Vec<String>) -> Result<HashSet<Digest>, StoreFailure> {
     let digest = |code: String| code.parse().map_err(|_| StoreFailure::Undecodable { what: "bundle" });
     codes.into_iter().map(digest).collect()
 }

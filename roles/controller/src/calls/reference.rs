@@ -221,6 +221,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
     let source = match language {
         Language::JavaScript => JAVASCRIPT,
         Language::Python => PYTHON,
+        Language::Image => unreachable!("no kind of reference job is an image"),
     };
     let files = [(language.entry_file().to_owned(), Bytes::from_static(source.as_bytes()))];
     let bundle = Bundle::new(files, &BundleLimits::UPLOAD).map_err(rejected)?;
@@ -324,6 +325,7 @@ fn version(work: &Work) -> Version {
         stream_bytes: 0,
         site: piecework_store::Site::None,
         bundle_bytes: 0,
+        image: None,
         created_at_ms: 0,
     }
 }

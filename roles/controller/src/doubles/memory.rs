@@ -326,6 +326,10 @@ impl Keeping for Memory {
         Ok(false)
     }
 
+    async fn image_bundles(&self, _: Option<AccountId>) -> Stored<HashSet<Digest>> {
+        Ok(HashSet::new())
+    }
+
     async fn unsized_bundles(&self) -> Stored<Vec<Digest>> {
         Ok(Vec::new())
     }

@@ -84,10 +84,11 @@ fn json(tar: Bytes, version: Version) -> Result<Vec<u8>, Rejection> {
 
 fn stripped(whole: Bundle, version: &Version) -> Bundle {
     let packages = match version.language {
-        Language::Python => "packages/",
-        Language::JavaScript => "node_modules/",
+        Language::Python => Some("packages/"),
+        Language::JavaScript => Some("node_modules/"),
+        Language::Image => None,
     };
-    let packages = Some(packages).filter(|_| !version.packages.is_empty());
+    let packages = packages.filter(|_| !version.packages.is_empty());
     let entry = Some(version.language.entry_file()).filter(|_| version.site == Site::Alone);
     let sources = whole.clone();
     whole.without(|path| {

@@ -14,7 +14,7 @@ use crate::{
     Answer,
     clock::now_ms,
     failure::{blobs, store},
-    functions::Functions,
+    functions::{Functions, images},
 };
 
 /// What a crash between a bundle and its version has left goes with the sweep of the start; the rest of the sweeps are for
@@ -121,12 +121,20 @@ pub(crate) async fn sweep(functions: &Functions) -> Answer<u64> {
     let before = now_ms().saturating_sub(window);
     functions.ground.store.purge_deleted(before).await.map_err(store)?;
     let all = functions.ground.blobs.list().await.map_err(blobs)?;
-    let used = functions.ground.store.bundles().await.map_err(store)?;
+    functions.images.expire(std::time::Instant::now());
+    let generation = functions.images.generation();
+    let mut used = functions.ground.store.bundles().await.map_err(store)?;
+    used.extend(images::parts(functions, None).await?);
     let mut deleted = 0;
     for digest in all.into_iter().filter(|digest| !used.contains(digest)) {
         let held = functions.bundles.held.lock().await;
         if held.contains_key(&digest) || functions.ground.store.has_bundle(&digest).await.map_err(store)? {
             continue;
+        }
+        // An image has got its parts meanwhile: which of them have none is found out anew.
+        if functions.images.generation() != generation {
+            functions.bundles.stir();
+            break;
         }
         deleted += u64::from(functions.ground.blobs.delete(&digest).await.map_err(blobs)?);
     }

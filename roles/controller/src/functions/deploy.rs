@@ -15,7 +15,7 @@ use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
 use piecework_scheduler::Placement;
-use piecework_store::{BackendReason, Function, Policy, Site as Pages, Version};
+use piecework_store::{BackendReason, Function, ImageName, Policy, Site as Pages, Version};
 use piecework_typescript::TranslateError;
 use rand::RngExt as _;
 use serde_json::json;
@@ -27,10 +27,11 @@ use crate::{
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Functions, Live,
-        bundles::Hold,
         checks::Turn,
         condition::Condition,
-        cors, entry, fallback, keeping,
+        cors, entry, fallback,
+        images::{self, Holds},
+        keeping,
         loading::{Site, load_as_asked, load_where_it_goes, somebody_lets_reach},
         placement, seal_secrets, sinks,
     },
@@ -50,7 +51,8 @@ pub(super) struct KeptCode {
     pub(super) disk_bytes: u64,
     pub(super) site: Pages,
     /// Until its version is written.
-    pub(super) _hold: Hold,
+    pub(super) _hold: Holds,
+    pub(super) image: Option<ImageName>,
 }
 
 /// Everything of a version but its number.
@@ -373,6 +375,12 @@ pub(super) async fn bundle(
     old: Option<&str>,
     (code, bundle): (Option<String>, Option<String>),
 ) -> Answer<Option<(Bundle, Option<String>)>> {
+    if language == Language::Image {
+        if given.is_some() {
+            return refuse(Code::FunctionBadHandler, "an image has no handler");
+        }
+        return Ok(images::bundle(code, bundle).await?.map(|bundle| (bundle, None)));
+    }
     let old = old.map(entry::without_contract);
     let bundle = match (code, bundle) {
         (None, None) => return Ok(None),
@@ -414,7 +422,7 @@ pub(super) async fn bundle(
     Ok(Some((bundle, handler)))
 }
 
-fn decode(encoded: String) -> Answer<Bundle> {
+pub(super) fn decode(encoded: String) -> Answer<Bundle> {
     let bytes = STANDARD
         .decode(&encoded)
         .map_err(|error| refusal(Code::BodyBadEncoding, format!("the bundle is not base64: {error}")))?;
@@ -430,6 +438,9 @@ pub(super) async fn keep(
     (bundle, handler): (Bundle, Option<&str>),
 ) -> Answer<KeptCode> {
     let account = turn.account();
+    if language == Language::Image {
+        return keep_image(functions, account, bundle).await;
+    }
     let bundle = match handler {
         Some(handler) if language == Language::JavaScript => translated(functions, turn, bundle, handler).await?,
         Some(_) | None => bundle,
@@ -458,7 +469,25 @@ pub(super) async fn keep(
         packages,
         disk_bytes,
         site,
-        _hold: hold,
+        _hold: Holds::of(hold),
+        image: None,
+    })
+}
+
+/// The bundle of an image, whose parts are there.
+async fn keep_image(functions: &Functions, account: AccountId, bundle: Bundle) -> Answer<KeptCode> {
+    let named = images::named(functions, account, &bundle).await?;
+    let packed = bundle.pack();
+    let hold = functions.bundles.hold(packed.digest).await;
+    let digest = functions.ground.blobs.put(packed.tar).await.map_err(blobs)?;
+    let size = functions.ground.blobs.size(&digest).await.map_err(blobs)?;
+    Ok(KeptCode {
+        digest,
+        packages: Vec::new(),
+        disk_bytes: named.disk_bytes + size.map_or(0, |size| size.disk_bytes),
+        site: Pages::None,
+        _hold: Holds::of_image(functions, hold, named.holds),
+        image: Some(named.name),
     })
 }
 
@@ -522,7 +551,7 @@ pub(super) async fn load(
     number: u32,
     draft: Draft,
     turn: &Turn<'_>,
-) -> Answer<(Version, Hold)> {
+) -> Answer<(Version, Holds)> {
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let mut work = Work {
@@ -577,6 +606,7 @@ pub(super) async fn load(
         stream_bytes: draft.stream_bytes,
         site: draft.code.site,
         bundle_bytes: draft.code.disk_bytes,
+        image: draft.code.image,
         created_at_ms: now_ms(),
     };
     Ok((version, draft.code._hold))

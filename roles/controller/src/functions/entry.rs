@@ -32,7 +32,7 @@ pub(super) fn given(handler: Option<String>, (language, is_code): (&str, bool)) 
 pub(super) fn file_of_code(language: Language, code: &str) -> &'static str {
     match language {
         Language::JavaScript if !is_module(code) && is_common_js(code) => "main.cjs",
-        Language::JavaScript | Language::Python => language.entry_file(),
+        Language::JavaScript | Language::Python | Language::Image => language.entry_file(),
     }
 }
 

@@ -148,6 +148,9 @@ fn more_than_the_sandbox(reasons: &Reasons) -> bool {
 /// Why the work does not run in its sandbox whatever its code is: the adapters of contracts are in the jail's runners.
 fn needs_the_jail(work: &Work) -> Option<String> {
     match (work.backend, work.contract()) {
+        (BackendName::Wasm, _) if work.language == Language::Image => {
+            Some("a container image needs the jail".to_owned())
+        }
         (BackendName::Wasm, Some(contract)) => Some(format!("the contract `{}` needs the jail", contract.as_str())),
         (_, Some(_) | None) => None,
     }

@@ -9,6 +9,7 @@ pub(crate) mod cors;
 pub(crate) mod deploy;
 mod entry;
 pub(crate) mod fallback;
+pub(crate) mod images;
 pub(crate) mod keeping;
 mod live;
 pub(crate) mod loading;
@@ -48,6 +49,7 @@ pub(crate) struct Functions {
     /// Held over each change of a route.
     route_turn: tokio::sync::Mutex<()>,
     pub(crate) bundles: bundles::Bundles,
+    pub(crate) images: images::Images,
     pages: pages::Pages,
     codes: as_sent::Codes,
     packages: Arc<Packages>,
@@ -85,6 +87,7 @@ impl Functions {
             routes: routing::Table::default(),
             route_turn: tokio::sync::Mutex::default(),
             bundles: bundles::Bundles::default(),
+            images: images::Images::default(),
             pages: pages::Pages::default(),
             codes: as_sent::Codes::default(),
             packages: means.packages,

@@ -18,7 +18,7 @@ use crate::{
         condition::Condition,
         cors,
         deploy::{self, Draft, KeptCode},
-        entry, open_secrets, placement, sinks, traffic,
+        entry, images, open_secrets, placement, sinks, traffic,
     },
 };
 
@@ -114,7 +114,8 @@ impl Asked {
             }
             None => KeptCode {
                 // The old version may go meanwhile, and its bundle with it.
-                _hold: functions.bundles.hold(old.code).await,
+                _hold: images::hold(functions, old.code, old.image.is_some()).await?,
+                image: old.image.clone(),
                 digest: old.code,
                 packages: old.packages.clone(),
                 disk_bytes: old.bundle_bytes,

@@ -11,6 +11,7 @@ mod events;
 mod execute;
 mod functions;
 mod held;
+mod images;
 mod jobs;
 mod leases;
 mod ledger;
@@ -46,7 +47,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use door::Door;
 pub(crate) use events::tell_of_providers;
-pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body};
+pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body, read_bytes};
 
 use crate::{
     Controller,
@@ -97,6 +98,8 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(functions::create, functions::list))
         .routes(routes!(functions::show, functions::update, functions::remove))
+        .routes(routes!(images::missing))
+        .routes(routes!(images::upload))
         .routes(routes!(functions::versions))
         .routes(routes!(functions::code))
         .routes(routes!(functions::rollback))

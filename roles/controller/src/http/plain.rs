@@ -15,7 +15,7 @@ use piecework_api::{
     errors::Refusal,
     server::{aside, read_bytes},
 };
-use piecework_model::{Code, FunctionName, OwnerName};
+use piecework_model::{Code, FunctionName, Language, OwnerName};
 use piecework_serve::requests::RouteClass;
 
 use super::{
@@ -187,7 +187,7 @@ async fn run(
         base_path: target.base_path,
         raw_path: target.raw_path.to_owned(),
         scheme: scheme_of(controller),
-        is_raw: live.contract().is_some(),
+        is_raw: live.contract().is_some() || live.version.language == Language::Image,
     };
     let (event, body) = event_of(at, parts, body).await?;
     let is_the_owners = |caller: &Arc<Caller>| caller.account == live.function.owner;

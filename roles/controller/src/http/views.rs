@@ -2,7 +2,7 @@
 
 use piecework_api::{
     accounts as api_accounts,
-    functions::{BudgetView, FunctionStatus, FunctionView, QuarantineView, SiteView, VersionView},
+    functions::{BudgetView, FunctionStatus, FunctionView, ImageView, QuarantineView, SiteView, VersionView},
     jobs::JobView,
     metrics::MetricsPoint,
 };
@@ -70,6 +70,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         env: version.env.clone(),
         secret_names: version.secret_names.clone(),
         packages: version.packages.clone(),
+        image: image(version),
         public: function.public,
         cors: function.policy.cors.as_ref().map(crate::functions::cors::shown),
         concurrency: function.concurrency,
@@ -132,6 +133,7 @@ pub(crate) fn version(version: &Version, live: u32, code_bytes: u64) -> VersionV
         process_limit: version.limits.processes,
         disk_limit_mb: mib(version.limits.disk_bytes),
         packages: version.packages.clone(),
+        image: image(version),
         egress: version.egress.clone().into(),
         created_at: timestamp(version.created_at_ms),
     }
@@ -221,4 +223,12 @@ pub(crate) fn point(point: &Point) -> MetricsPoint {
         memory_peak_bytes: point.memory_peak_bytes,
         price_ucr: Credits::from(point.price_ucr),
     }
+}
+
+fn image(version: &Version) -> Option<ImageView> {
+    version.image.as_ref().map(|image| ImageView {
+        reference: image.reference.clone(),
+        digest: image.digest.clone(),
+        platform: image.platform.clone(),
+    })
 }

@@ -93,7 +93,7 @@ impl World {
         let fake = Fake::default();
         let alive = fake.0.clone();
         Self {
-            pools: Pools::new(bundles, Duration::from_secs(60), u64::MAX, 1, memory.clone()),
+            pools: Pools::new((bundles, None), Duration::from_secs(60), u64::MAX, 1, memory.clone()),
             backend: Arc::new(fake),
             alive,
             code,

@@ -57,7 +57,7 @@ impl World {
         let bundles = Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory");
         Self {
             pools: Pools::new(
-                bundles,
+                (bundles, None),
                 Duration::from_secs(60),
                 idle_bytes_max,
                 1,

@@ -150,6 +150,7 @@ async fn provider(does: Does, stream_bytes: u64) -> (Arc<Provider>, Order, tempf
         egress: None,
         free_for: None,
         bundles: Unpacked::open(directory.path().join("unpacked"), blobs, 1 << 20).expect("a directory"),
+        layers: None,
         journal: directory.path().join("begun"),
         payers: HashSet::from([payer().public()]),
         earned: None,

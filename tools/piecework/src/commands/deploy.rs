@@ -16,6 +16,7 @@ use piecework_api::{
 };
 use piecework_model::{Code, Language, typescript};
 
+use super::image;
 use crate::{failure::Failure, git, session, show, source::Source, target::Target, units};
 
 /// Deploy a file, a folder or inline code; an existing function gets a new version
@@ -28,6 +29,18 @@ pub struct Deploy {
     /// Inline code
     #[arg(long, conflicts_with = "path")]
     code: Option<String>,
+    /// Container image: its name in a registry, a folder with an OCI layout, or a file that `docker save` wrote
+    #[arg(long, value_name = "REF|PATH", conflicts_with_all = ["path", "code", "language", "handler"])]
+    image: Option<String>,
+    /// Port at which the image answers HTTP requests; it gets it as PORT [default: 8080]
+    #[arg(long, value_name = "PORT", requires = "image", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+    /// Run the image once for each call, with the input on its standard input and its standard output as the output
+    #[arg(long, requires = "image", conflicts_with = "port")]
+    stdio: bool,
+    /// Arguments of the image's program, in place of its own
+    #[arg(last = true, requires = "image", value_name = "ARGS")]
+    arguments: Vec<String>,
     /// Name of the function [default: the name of the file or folder]; of a project, deploy only this one
     #[arg(long)]
     name: Option<String>,
@@ -242,6 +255,9 @@ impl Placement {
 
 impl Deploy {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
+        if let Some(image) = self.image.clone() {
+            return self.image(&image, json).await;
+        }
         let address = self.path.as_deref().and_then(Path::to_str);
         let checkout = match address.filter(|text| git::is_address(text)) {
             Some(address) => {
@@ -275,6 +291,32 @@ impl Deploy {
         match <[FunctionView; 1]>::try_from(views) {
             Ok([view]) => show::json(&view),
             Err(views) => show::json(&List::all(views)),
+        }
+    }
+}
+
+impl Deploy {
+    async fn image(self, image: &str, json: bool) -> Result<(), Failure> {
+        let client = session::connect()?;
+        let run = piecework_image::Settings {
+            port: self.port,
+            stdio: self.stdio,
+            arguments: (!self.arguments.is_empty()).then_some(self.arguments),
+            ..piecework_image::Settings::default()
+        };
+        let progress = spinner("reading");
+        let source = image::source(&client, image, run, &progress).await?;
+        let name = self
+            .name
+            .or_else(|| source.name.clone())
+            .ok_or_else(|| Failure::usage("the image's name gives no valid function name; add --name"))?;
+        progress.set_message(format!("deploying {name} ({})", source.summary));
+        let target = Target::image(name.clone(), self.settings)?;
+        let view = target.send(&client, &name, source).await;
+        progress.finish_and_clear();
+        match json {
+            true => show::json(&view?),
+            false => print(&view?),
         }
     }
 }
@@ -424,6 +466,12 @@ fn print(view: &FunctionView) -> Result<(), Failure> {
         Some(SiteView::Beside) => show::text("public/: its files are served at the URL without a run\n")?,
         Some(SiteView::Alone) => show::text("site: the files of public/ are served at the URL; nothing runs\n")?,
         None => {}
+    }
+    if let Some(image) = &view.image {
+        show::text(&format!(
+            "image {} ({}, {})\n",
+            image.reference, image.digest, image.platform
+        ))?;
     }
     if !view.packages.is_empty() {
         show::text(&format!("packages {}\n", view.packages.join(" ")))?;

@@ -105,6 +105,10 @@ fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
         ("created", show::time(view.created_at)),
         ("updated", show::time(view.updated_at)),
     ];
+    rows.extend(view.image.as_ref().map(|image| {
+        let shown = format!("{} ({}, {})", image.reference, image.digest, image.platform);
+        ("image", shown)
+    }));
     rows.extend(
         view.traffic
             .as_ref()

@@ -18,6 +18,7 @@ pub mod forward;
 pub mod function;
 pub mod functions;
 pub mod held;
+mod image;
 pub mod invite;
 pub mod job;
 pub mod jobs;

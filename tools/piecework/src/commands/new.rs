@@ -3,7 +3,7 @@
 use std::{fs, io, path::PathBuf, str::FromStr};
 
 use anyhow::Context as _;
-use piecework_model::{FunctionName, Language, Rejection};
+use piecework_model::{Code, FunctionName, Language, Rejection};
 
 use crate::{failure::Failure, units};
 
@@ -54,6 +54,11 @@ impl FromStr for Starter {
             ("typescript" | "ts", _) => Ok(Self::TypeScript),
             (_, Language::Python) => Ok(Self::Python),
             (_, Language::JavaScript) => Ok(Self::JavaScript),
+            (_, Language::Image) => Err(Rejection::new(
+                Code::FunctionUnknownLanguage,
+                "there is no starter for an image",
+            )
+            .hint("use `python`, `javascript` or `typescript`; deploy an image with `piecework deploy --image`")),
         }
     }
 }

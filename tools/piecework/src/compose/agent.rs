@@ -20,7 +20,8 @@ use super::{
     control, cores, disk,
     files::{load_or_create_key, lock, make_private},
     first, formats, invite,
-    provider::{Seat, Terms, start_provider},
+    provider::{LAYERS, Seat, Terms, start_provider},
+    sandboxes,
 };
 
 /// How a computer provides.
@@ -108,7 +109,8 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         journal: directory.join("begun"),
         earned: Some(directory.join("earned")),
         collector: collecting.collector.clone(),
-        bundles: Unpacked::open(unpacked, bundles, disk_bytes)?,
+        bundles: Unpacked::open(unpacked, bundles.clone(), disk_bytes / 2)?,
+        layers: sandboxes::layers(directory.join(LAYERS), bundles, disk_bytes / 2)?,
         disk: disk.clone(),
     };
     say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");

@@ -29,7 +29,7 @@ use super::{
     first, formats,
     ledger::{explorer, start_peer},
     listen::{door, listen},
-    provider::{Seat, Terms, put_offer, start_provider},
+    provider::{LAYERS, Seat, Terms, put_offer, start_provider},
     sandboxes,
 };
 use crate::{
@@ -109,7 +109,10 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         egress: settings.egress,
         ..Terms::whole_machine("provider", "local").with_room(directory, &unpacked)?
     };
-    let unpacked = Unpacked::open(unpacked, blobs.clone(), terms.disk_bytes)?;
+    let half = terms.disk_bytes / 2;
+    let unpacked = Unpacked::open(unpacked, blobs.clone(), half)?;
+    make_private(&directory.join(LAYERS))?;
+    let layers = sandboxes::layers(directory.join(LAYERS), blobs.clone(), half)?;
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
     let mut collecting = None;
     if settings.provides {
@@ -123,6 +126,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             journal: directory.join("begun"),
             earned: None,
             bundles: unpacked,
+            layers,
             disk: disk.clone(),
         };
         let disk_bytes = terms.disk_bytes;

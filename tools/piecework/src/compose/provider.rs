@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use piecework_blobs::Unpacked;
 use piecework_chain::Chain;
 use piecework_disk::{Marks, Room};
+use piecework_image::Layers;
 use piecework_ledger::{Action, Key, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
 use piecework_provider::{Provider, collect::Collector, owner::Rules};
@@ -27,6 +28,9 @@ const PRICES: Prices = Prices {
     memory_ucr_per_gib_s: 35,
     egress_ucr_per_mib: 10,
 };
+
+/// Where layers of container images are unpacked. They share the room with bundles, half and half.
+pub(super) const LAYERS: &str = "layers";
 
 /// Unpacked bundles on disk, unless there is less room; the longest unused go first.
 const UNPACKED_BYTES_MAX: u64 = 8 << 30;
@@ -99,6 +103,7 @@ impl Terms {
             .f_bavail
             .saturating_mul(disk.f_frsize)
             .saturating_add(held(unpacked))
+            .saturating_add(held(&directory.join(LAYERS)))
             .saturating_sub(reserve);
         let step = if room < DISK_STEP { SMALL_DISK_STEP } else { DISK_STEP };
         let disk_bytes = self.disk_bytes.min((room - room % step).max(SMALL_DISK_STEP));
@@ -129,6 +134,7 @@ pub(super) struct Seat<'a> {
     pub(super) earned: Option<PathBuf>,
     pub(super) collector: Arc<Collector>,
     pub(super) bundles: Unpacked,
+    pub(super) layers: Option<Layers>,
     pub(super) disk: Arc<dyn Room>,
 }
 
@@ -157,6 +163,7 @@ pub(super) async fn start_provider(
         egress: terms.egress,
         free_for: terms.free_for,
         bundles: seat.bundles,
+        layers: seat.layers,
         journal: seat.journal,
         earned: seat.earned,
         payers: seat.payers,

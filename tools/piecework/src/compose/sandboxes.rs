@@ -3,7 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use piecework_blobs::{Blobs, BlobsError};
 use piecework_egress::Egress;
+use piecework_image::{Layers, Unpacker};
 use piecework_model::{EgressPolicy, Language};
 use piecework_packages::Jails;
 use piecework_sandbox::{Backend, Probe};
@@ -87,6 +89,7 @@ fn component(language: Language) -> Option<Component> {
     let packed = match language {
         Language::Python => interpreters::PYTHON,
         Language::JavaScript => interpreters::JAVASCRIPT,
+        Language::Image => None,
     };
     packed
         .map(Component::Packed)
@@ -110,6 +113,13 @@ fn jail(egress: Option<EgressPolicy>) -> Option<Arc<dyn Backend>> {
             None
         }
     }
+}
+
+/// Where the layers of container images are unpacked, by this executable started again.
+pub fn layers(directory: PathBuf, blobs: Arc<dyn Blobs>, quota_bytes: u64) -> Result<Option<Layers>, BlobsError> {
+    let unpacker = own_executable().map(Unpacker::new);
+    let open = |unpacker| Layers::open(directory, blobs, quota_bytes, unpacker);
+    unpacker.map(open).transpose()
 }
 
 /// Jails in which packages are resolved, one for each resolution. They may reach any address, private ones too: a resolution's

@@ -18,6 +18,7 @@ mod forwarding;
 mod founding;
 mod full_disk;
 mod guests;
+mod images;
 mod leases;
 mod limits;
 mod links;

@@ -45,7 +45,7 @@ const PURE: [&str; 12] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 15] = [
+const BETWEEN_PORTS: [(&str, &str); 16] = [
     // What a contract asks of everybody who implements it.
     ("piecework-chain-conformance", "piecework-chain"),
     ("piecework-sandbox-conformance", "piecework-sandbox"),
@@ -58,6 +58,8 @@ const BETWEEN_PORTS: [(&str, &str); 15] = [
     ("piecework-chain-simplex", "piecework-chain"),
     // It counts into the meter of a call.
     ("piecework-egress", "piecework-sandbox"),
+    // Layers are kept in parts, and an image is described by a bundle.
+    ("piecework-image", "piecework-blobs"),
     // pip and npm are run as a program of a sandbox.
     ("piecework-packages", "piecework-sandbox"),
     // Its frames carry calls and how they ended, in the sandbox contract's words.

@@ -41,6 +41,14 @@ pub(super) const LOCAL: &[Entry] = &[
         "the owner of a peer has no grant in the genesis",
     ),
     local(
+        Code::ImageLoginRequired,
+        "the registry wants a user name and password: log in with `docker login`, or with another tool that writes ~/.docker/config.json",
+    ),
+    local(
+        Code::ImageRegistryFailed,
+        "the registry does not answer, does not have the image, or answers with something else",
+    ),
+    local(
         Code::ListenBadCertificate,
         "the certificate or its key cannot be read, or they do not belong together",
     ),

@@ -126,6 +126,7 @@ pub fn version(function: FunctionId, number: u32) -> Version {
         stream_bytes: 9,
         site: piecework_store::Site::None,
         bundle_bytes: 1_000,
+        image: None,
         created_at_ms: START_MS + 5,
     }
 }

@@ -79,6 +79,7 @@ fn live() -> Live {
             stream_bytes: 0,
             site: piecework_store::Site::None,
             bundle_bytes: 0,
+            image: None,
             created_at_ms: 0,
         },
         request: Request {

@@ -129,6 +129,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         stream_bytes: 0,
         site: piecework_store::Site::None,
         bundle_bytes: 0,
+        image: None,
         created_at_ms: 0,
     };
     let request = Request {
