@@ -100,6 +100,10 @@ need_test_tools() {
   has systemd-analyze || wanted+=(systemd)
   has podman || wanted+=(podman)
   has runc || wanted+=(runc)
+  # Containers: each engine that functions may run in. The tests start a Docker daemon of their own.
+  has crun || wanted+=(crun)
+  has runsc || wanted+=(runsc)
+  has dockerd || wanted+=(docker.io)
   [ -s /etc/ssl/certs/ca-certificates.crt ] || wanted+=(ca-certificates)
   if [ ${#wanted[@]} -eq 0 ]; then return; fi
   # Tests that lack something skip and say so; what CI skips fails it, after everything else was run.

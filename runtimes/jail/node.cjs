@@ -9,6 +9,8 @@ const path = require('node:path');
 const { pathToFileURL } = require('node:url');
 
 const CHANNEL = 3;
+// In a container the channel is two pipes.
+const OUT = process.argv.includes('--container') ? 4 : CHANNEL;
 const FUNCTION = '/function';
 const STACK_MAX = 16 * 1024;
 const CHUNK_MAX = 64 * 1024;
@@ -50,7 +52,7 @@ function send(secret, [kind, payload]) {
   secret.copy(frame, 4);
   frame.write(kind, 20, 'latin1');
   body.copy(frame, 21);
-  for (let sent = 0; sent < frame.length; ) sent += fs.writeSync(CHANNEL, frame, sent, frame.length - sent);
+  for (let sent = 0; sent < frame.length; ) sent += fs.writeSync(OUT, frame, sent, frame.length - sent);
 }
 
 function refuse(reason, message, stack = '') {

@@ -28,6 +28,9 @@ import random
 import types
 
 CHANNEL = 3
+# In a container the channel is two pipes, and there is no zygote.
+IN_CONTAINER = "--container" in sys.argv
+OUT = 4 if IN_CONTAINER else CHANNEL
 CLONE3 = 435
 CLONE_PARENT = 0x00008000
 CLONE_PIDFD = 0x00001000
@@ -165,7 +168,7 @@ class Runner:
         frame = memoryview(b"".join(((17 + len(payload)).to_bytes(4, "little"), secret, kind, payload)))
         with self.writing:
             while frame:
-                frame = frame[os.write(CHANNEL, frame):]
+                frame = frame[os.write(OUT, frame):]
 
     def rehearse(self):
         """Loads and calls a program of our own: the pages that this copies are copied before the program comes."""
@@ -683,7 +686,8 @@ def open_streams():
 def main():
     # Before the children are forked: they share it.
     contracts()
-    zygote()
+    if not IN_CONTAINER:
+        zygote()
     random.seed()
     # What `site` would have added; -S leaves it out.
     builtins.exit = builtins.quit = sys.exit

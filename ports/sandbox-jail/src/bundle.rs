@@ -15,13 +15,19 @@ const FILE_BITS: u32 = 0o004;
 /// The bundle's real path. Where jails run as somebody else, a bundle that others cannot read gets that permission once; who
 /// may come near it on the host is decided by the directories above it, which are left alone.
 pub(crate) fn open_to_jails(program: &Program, as_somebody_else: bool) -> io::Result<PathBuf> {
+    match as_somebody_else {
+        true => open_to_others(program),
+        false => program.directory.canonicalize(),
+    }
+}
+
+/// As [`open_to_jails`], where sandboxes always run as somebody else.
+pub fn open_to_others(program: &Program) -> io::Result<PathBuf> {
     let directory = program.directory.canonicalize()?;
-    if as_somebody_else {
-        let entry = directory.join(program.language.entry_file());
-        let open = has(&directory, DIRECTORY_BITS)? && (!entry.exists() || has(&entry, FILE_BITS)?);
-        if !open {
-            open_all(&directory)?;
-        }
+    let entry = directory.join(program.language.entry_file());
+    let open = has(&directory, DIRECTORY_BITS)? && (!entry.exists() || has(&entry, FILE_BITS)?);
+    if !open {
+        open_all(&directory)?;
     }
     Ok(directory)
 }

@@ -263,23 +263,35 @@ impl Slot {
     }
 
     /// The most memory held since [`Slot::forget_peak`].
-    pub(crate) fn peak_bytes(&self) -> u64 {
+    pub fn peak_bytes(&self) -> u64 {
         self.group().peak_bytes().saturating_sub(self.memory_base)
     }
 
     /// An identity on the host that no other jail has.
-    pub(crate) fn host_id(&self) -> u32 {
+    pub fn host_id(&self) -> u32 {
         let agent = std::process::id() % AGENTS_MAX;
         HOST_IDS_FIRST + agent * HOST_IDS_EACH + self.group().number % HOST_IDS_EACH
     }
 
     /// Whether everything in it can be made to stand still at once.
-    pub(crate) fn has_freezer(&self) -> bool {
+    pub fn has_freezer(&self) -> bool {
         self.group().has_freezer()
     }
 
-    pub(crate) fn processes(&self) -> usize {
+    pub fn processes(&self) -> usize {
         self.group().processes()
+    }
+
+    /// Kills every process that is in it now. Whoever forks on is killed by the next one of these.
+    pub fn kill(&self) {
+        // What is frozen does not die. Where nothing was this does nothing.
+        let _ = self.group().freeze(false);
+        self.group().kill();
+    }
+
+    /// Another limit of processes and threads from now on.
+    pub fn limit_tasks(&self, tasks: u64) -> io::Result<()> {
+        self.group().limit_tasks(tasks)
     }
 
     /// What its jail does now, for the weight of them all.
@@ -303,7 +315,7 @@ impl Slot {
         }
     }
 
-    pub(crate) fn forget_peak(&self) {
+    pub fn forget_peak(&self) {
         self.group().forget_peak();
     }
 
@@ -311,7 +323,7 @@ impl Slot {
         self.group().memory_bytes().saturating_sub(self.memory_base)
     }
 
-    pub(crate) fn freeze(&self, frozen: bool) -> io::Result<()> {
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
         self.group().freeze(frozen)
     }
 

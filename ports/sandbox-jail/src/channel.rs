@@ -12,7 +12,10 @@ use piecework_sandbox::{
     Call, LogLevel, Printed, Program,
     runner::{self, Ended, NotLoaded, Watched},
 };
-use tokio::{io::unix::AsyncFd, net::UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, unix::AsyncFd},
+    net::UnixStream,
+};
 
 use crate::spawner;
 
@@ -112,17 +115,25 @@ impl Pipe {
     }
 }
 
-pub(crate) struct Channel {
-    runner: runner::Channel<UnixStream>,
+/// `S` is the stream to the runner.
+pub struct Channel<S = UnixStream> {
+    runner: runner::Channel<S>,
     printed: Pipe,
 }
 
 impl Channel {
     pub(crate) fn open(stream: std::os::unix::net::UnixStream, printed: OwnedFd, log_bytes: u64) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
+        Self::over(UnixStream::from_std(stream)?, printed, log_bytes)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
+    /// Over any stream to a runner; `printed` is the reading end of a pipe with what it prints. Must be called within a tokio runtime.
+    pub fn over(stream: S, printed: OwnedFd, log_bytes: u64) -> io::Result<Self> {
         spawner::set_nonblocking(&printed)?;
         Ok(Self {
-            runner: runner::Channel::new(UnixStream::from_std(stream)?),
+            runner: runner::Channel::new(stream),
             printed: Pipe {
                 pipe: spawner::register(File::from(printed))?,
                 open: true,
@@ -136,34 +147,34 @@ impl Channel {
         })
     }
 
-    pub(crate) fn logs(&mut self) -> &mut Printed {
+    pub fn logs(&mut self) -> &mut Printed {
         &mut self.printed.logs
     }
 
     /// Of all calls of this channel.
-    pub(crate) fn watched(&self) -> Watched {
+    pub fn watched(&self) -> Watched {
         self.runner.watched()
     }
 
     /// Waits for the process to say that its jail stands; else a sentence.
-    pub(crate) async fn greeting(&mut self) -> Result<(), String> {
+    pub async fn greeting(&mut self) -> Result<(), String> {
         self.printed.during(self.runner.greeting()).await
     }
 
     /// Cancelling it leaves the channel unusable.
-    pub(crate) async fn load(&mut self, program: &Program) -> Result<(), NotLoaded> {
+    pub async fn load(&mut self, program: &Program) -> Result<(), NotLoaded> {
         // What an image has in its environment comes with the program.
         let base: &[_] = if program.image.is_some() { &[] } else { &BASE_ENV };
         self.printed.during(self.runner.load(program, base)).await
     }
 
     /// `None` where the process closed the channel, mostly by ending. Cancelling it leaves the channel unusable.
-    pub(crate) async fn call(&mut self, call: &Call, limits: &Limits) -> Option<Ended> {
+    pub async fn call(&mut self, call: &Call, limits: &Limits) -> Option<Ended> {
         self.printed.during(self.runner.call(call, limits)).await
     }
 
     /// What was printed before the answer lies in the pipe by now.
-    pub(crate) fn late_logs(&mut self) {
+    pub fn late_logs(&mut self) {
         self.printed.rest();
     }
 }

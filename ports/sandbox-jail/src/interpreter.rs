@@ -10,12 +10,12 @@ use piecework_model::Language;
 
 /// An interpreter that answered.
 #[derive(Clone, Debug)]
-pub(crate) struct Interpreter {
+pub struct Interpreter {
     /// With every link resolved: a link may point out of what a jail sees.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// What it needs beside `/usr`.
-    pub(crate) prefix: Option<PathBuf>,
-    pub(crate) version: String,
+    pub prefix: Option<PathBuf>,
+    pub version: String,
 }
 
 /// The system's own first: it lies below `/usr`, which every jail has.
@@ -35,7 +35,7 @@ fn candidates(language: Language, search: &OsStr) -> Vec<PathBuf> {
 }
 
 /// `search` is more directories, written as in `PATH`.
-pub(crate) fn find(language: Language, search: &OsStr) -> Option<Interpreter> {
+pub fn find(language: Language, search: &OsStr) -> Option<Interpreter> {
     candidates(language, search)
         .into_iter()
         .filter(|path| path.is_file())

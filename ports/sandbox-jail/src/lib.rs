@@ -33,11 +33,16 @@ mod wire;
 /// What another backend builds walls of its own from.
 pub mod walls {
     pub use crate::{
+        bundle::open_to_others,
         cgroup::{Cgroups, GroupLimits, Slot},
+        channel::Channel,
+        interpreter::{Interpreter, find},
         landlock::read_only,
         launcher::enter_user_namespace,
-        root::{bind_at, enter_empty, let_go_of_the_host, unbind_at},
-        stop::{signal, tree_cpu_us},
+        plan::{INVENTED, told_of_the_machine},
+        root::{AUTHORITIES, LINKS, bind_at, enter_empty, invented, let_go_of_the_host, unbind_at},
+        runners,
+        stop::{handle, signal, tree_cpu_us},
         wire::{packet_pair, receive, send},
     };
 }
@@ -202,7 +207,8 @@ macro_rules! runner {
     };
 }
 
-fn runners() -> Vec<(PathBuf, Vec<u8>)> {
+/// Path and content of each file that the interpreters of sandboxes run.
+pub fn runners() -> Vec<(PathBuf, Vec<u8>)> {
     vec![
         runner!("python.py"),
         runner!("node.cjs"),

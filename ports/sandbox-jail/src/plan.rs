@@ -57,7 +57,7 @@ const SHOWN: [&str; 8] = [
     "version",
 ];
 /// Programs read them at their start, so they are covered with figures and not with nothing.
-pub(crate) const INVENTED: [&str; 4] = ["loadavg", "meminfo", "stat", "uptime"];
+pub const INVENTED: [&str; 4] = ["loadavg", "meminfo", "stat", "uptime"];
 /// The kernel ends guests before anything else where memory runs out. Not below what a privileged process has set.
 const OOM_SCORE_ADJ: &str = "1000";
 
@@ -305,8 +305,9 @@ fn hide(script: &mut Script, root: &str) {
     }
 }
 
-/// What this kernel has in `/proc` that anybody could read and that is not [`SHOWN`], and whether it is a directory.
-fn told_of_the_machine() -> &'static [(String, bool)] {
+/// What this kernel has in `/proc` that anybody could read, that is of the machine and not of the sandbox, and whether it is a directory.
+/// Without what is covered with [`invented`](crate::walls::invented) figures.
+pub fn told_of_the_machine() -> &'static [(String, bool)] {
     static TOLD_HERE: OnceLock<Vec<(String, bool)>> = OnceLock::new();
     TOLD_HERE.get_or_init(|| {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -32,7 +32,7 @@ pub(crate) struct Root {
 /// Any directory that exists everywhere; the new root is built on it and moves away from it.
 const STAGE: &str = "/tmp";
 /// Links that distributions with a merged /usr have, and directories on those without.
-const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+pub const LINKS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const DEVICES: [&str; 4] = ["null", "zero", "random", "urandom"];
 const ETC: [(&str, &str); 5] = [
     (
@@ -47,7 +47,7 @@ const ETC: [(&str, &str); 5] = [
 ];
 /// In place of the machine's own figures, which programs read at their start: an idle machine that has just started, with its
 /// real number of processors and the most memory that any function may have.
-fn invented(name: &str) -> String {
+pub fn invented(name: &str) -> String {
     match name {
         "loadavg" => "0.00 0.00 0.00 1/1 1\n".to_owned(),
         "meminfo" => "MemTotal:        4194304 kB\nMemFree:         4194304 kB\nMemAvailable:    4194304 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n".to_owned(),
@@ -63,7 +63,7 @@ fn invented(name: &str) -> String {
 }
 
 /// Where distributions keep the certificates of authorities: by these a function checks whom it talks to.
-const AUTHORITIES: [&str; 4] = [
+pub const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

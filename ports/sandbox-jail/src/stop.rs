@@ -49,16 +49,19 @@ pub(crate) fn signal_tree(pid: i32, process: BorrowedFd<'_>, number: i32) {
 
 /// A number may mean another process by now: the handle is taken first, then its parent is looked at, then it is signalled.
 fn signal_child(child: i32, parent: i32, number: i32) {
-    // SAFETY: plain numbers; the descriptor that comes back is ours alone.
-    let handle = unsafe {
-        let fd = libc::syscall(libc::SYS_pidfd_open, child, 0);
-        match i32::try_from(fd) {
-            Ok(fd) if fd >= 0 => OwnedFd::from_raw_fd(fd),
-            Ok(_) | Err(_) => return,
-        }
-    };
+    let Some(handle) = handle(child) else { return };
     if stat_field(child, PARENT) == Some(u64::from(parent.unsigned_abs())) {
         signal(handle.as_fd(), number);
+    }
+}
+
+/// A handle of the process that has this number now.
+pub fn handle(pid: i32) -> Option<OwnedFd> {
+    // SAFETY: plain numbers; the descriptor that comes back is ours alone.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        Some(OwnedFd::from_raw_fd(fd))
     }
 }
 

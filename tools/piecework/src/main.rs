@@ -44,6 +44,12 @@ fn main() -> ExitCode {
     }
     if arguments
         .get(1)
+        .is_some_and(|argument| argument == piecework_sandbox_oci::KEEPER_ARGUMENT)
+    {
+        piecework_sandbox_oci::keeper_main(&arguments[2..]);
+    }
+    if arguments
+        .get(1)
         .is_some_and(|argument| argument == piecework_sandbox_wasm::ZYGOTE_ARGUMENT)
     {
         piecework_sandbox_wasm::zygote_main(&arguments[2..]);

@@ -93,6 +93,17 @@ pub fn compiled_cache() -> Result<PathBuf> {
     Ok(base("XDG_CACHE_HOME", ".cache")?.join("piecework/compiled"))
 }
 
+/// The Docker daemon's socket: what `DOCKER_HOST` names, where that is a Unix socket, else the usual one.
+pub fn docker_socket() -> PathBuf {
+    let named = text("DOCKER_HOST").and_then(|text| text.strip_prefix("unix://").map(PathBuf::from));
+    named.unwrap_or_else(|| PathBuf::from("/var/run/docker.sock"))
+}
+
+/// For files of this process alone.
+pub fn scratch() -> PathBuf {
+    env::temp_dir()
+}
+
 /// Directories with interpreters.
 pub fn search_path() -> OsString {
     env::var_os("PATH").unwrap_or_default()

@@ -3,11 +3,12 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::{fd::AsFd as _, unix::fs::FileExt},
     path::{Path, PathBuf},
 };
 
 use super::{CPU_PERIOD_US, GroupLimits, Version};
+use crate::stop;
 
 pub(super) struct Group {
     /// Of this one alone while it exists: its directory, and the identity of its jails on the host.
@@ -67,7 +68,7 @@ impl Group {
         match self.version {
             Version::One => {
                 self.limit_memory(limits.memory_bytes)?;
-                fs::write(self.directories[1].join("pids.max"), limits.tasks.to_string())?;
+                self.limit_tasks(limits.tasks)?;
                 fs::write(self.directories[3].join("cpu.cfs_quota_us"), quota.to_string())
             }
             Version::Two => {
@@ -75,7 +76,7 @@ impl Group {
                 self.limit_memory(limits.memory_bytes)?;
                 // Absent where the kernel counts no swap.
                 let _ = fs::write(at.join("memory.swap.max"), "0");
-                fs::write(at.join("pids.max"), limits.tasks.to_string())?;
+                self.limit_tasks(limits.tasks)?;
                 fs::write(at.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}"))
             }
         }
@@ -145,6 +146,35 @@ impl Group {
     pub(super) fn processes(&self) -> usize {
         let listed = fs::read_to_string(self.directories[0].join("cgroup.procs")).unwrap_or_default();
         listed.lines().count()
+    }
+
+    /// Each is told by a handle that never means another process.
+    pub(super) fn kill(&self) {
+        let at = &self.directories[0];
+        if self.version == Version::Two && fs::write(at.join("cgroup.kill"), "1").is_ok() {
+            return;
+        }
+        let listed = || fs::read_to_string(at.join("cgroup.procs")).unwrap_or_default();
+        let pids: Vec<String> = listed().lines().map(str::to_owned).collect();
+        let handles: Vec<_> = pids
+            .into_iter()
+            .filter_map(|pid| stop::handle(pid.parse().ok()?).map(|handle| (pid, handle)))
+            .collect();
+        // Those that are still in the group are the ones that the handles are of.
+        let still = listed();
+        for (pid, handle) in handles {
+            if still.lines().any(|line| line == pid) {
+                stop::signal(handle.as_fd(), libc::SIGKILL);
+            }
+        }
+    }
+
+    pub(super) fn limit_tasks(&self, tasks: u64) -> io::Result<()> {
+        let at = match self.version {
+            Version::One => 1,
+            Version::Two => 0,
+        };
+        fs::write(self.directories[at].join("pids.max"), tasks.to_string())
     }
 
     /// Gives back the files that its processes left in the page cache: the next jail would be billed for them. The group must be

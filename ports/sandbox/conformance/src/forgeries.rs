@@ -22,7 +22,7 @@ def secret():
 def send(frames):
     if wit_world is None:
         # In one write: the agent sees all of it at once.
-        os.write(3, b''.join((17 + len(payload)).to_bytes(4, 'little') + secret() + kind + payload for kind, payload in frames))
+        os.write(sys.modules['__main__'].OUT, b''.join((17 + len(payload)).to_bytes(4, 'little') + secret() + kind + payload for kind, payload in frames))
         return
     for kind, payload in frames:
         if kind == b'S':
@@ -77,7 +77,8 @@ export default (event) => {
     if (fs === null) return 'honest';
     const write = fs.writeSync;
     fs.writeSync = (fd, frame, ...rest) => {
-        if (fd !== 3) return write(fd, frame, ...rest);
+        // In a container the channel is two pipes.
+        if (fd !== 3 && fd !== 4) return write(fd, frame, ...rest);
         fs.writeSync = write;
         const forged = attacks[event].map(([kind, payload]) => {
             const one = Buffer.alloc(21 + payload.length);
@@ -87,7 +88,7 @@ export default (event) => {
             return one;
         });
         // In one write: the agent sees all of it at once.
-        write(3, Buffer.concat(forged));
+        write(fd, Buffer.concat(forged));
         return write(fd, frame, ...rest);
     };
     return 'honest';

@@ -174,8 +174,9 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
             return Err(reasons::no_provider(&site.functions.providers, &reasons).await);
         }
         Err(_) => {
+            let why = why_not_here(site.functions, backend);
             let message =
-                format!("no provider has a working sandbox `{backend}` for {language}; no other was used instead");
+                format!("no provider has a working sandbox `{backend}` for {language}; no other was used instead{why}");
             return Err(Refusal::new(Code::SandboxUnavailable, message)
                 .hint("run `piecework doctor` to see why, or use `--sandbox auto`")
                 .into());
@@ -190,6 +191,16 @@ pub(crate) async fn load_as_asked(site: &Site<'_>, work: &Work, backend: Backend
         ),
         Err(LoadError::Failed(reason)) => Err(failed("load a function", &reason)),
     }
+}
+
+/// What the probe on this machine said, where it is a provider itself: others keep to themselves what they lack.
+fn why_not_here(functions: &Functions, backend: BackendName) -> String {
+    let all = functions.providers.all();
+    let own = all.iter().filter(|seen| seen.is_own);
+    let probe = own
+        .flat_map(|seen| &seen.link.profile().probes)
+        .find(|probe| probe.backend == backend && !probe.works);
+    probe.map_or_else(String::new, |probe| format!(". Here: {}", probe.detail))
 }
 
 /// What `auto` says where nothing can take over from wasm.

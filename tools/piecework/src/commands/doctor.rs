@@ -10,7 +10,7 @@ pub struct Doctor {}
 
 impl Doctor {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
-        let mut probes: Vec<Probe> = compose::backends(None)
+        let mut probes: Vec<Probe> = compose::backends(None, compose::Probing::Anew)
             .await
             .into_iter()
             .map(|(_, probe)| probe)
@@ -59,9 +59,8 @@ fn absent(backend: BackendName) -> Probe {
     let detail = match backend {
         BackendName::Wasm => "it could not be started; see the warning above".to_owned(),
         BackendName::Jail => "neither python3 nor node found; install one of them".to_owned(),
-        BackendName::Oci | BackendName::Gvisor | BackendName::Docker | BackendName::Microvm => {
-            "not in this build".to_owned()
-        }
+        BackendName::Oci | BackendName::Gvisor | BackendName::Docker => "it could not be started".to_owned(),
+        BackendName::Microvm => return compose::microvm(),
     };
     Probe {
         backend,

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod alerts;
 pub mod audit;
+pub mod bench;
 pub mod call;
 pub mod cancel;
 pub mod code;

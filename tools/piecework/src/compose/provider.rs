@@ -18,7 +18,10 @@ use piecework_provider::{Provider, collect::Collector, owner::Rules};
 use piecework_sandbox::{Backend, Probe};
 use tokio_util::sync::CancellationToken;
 
-use super::sandboxes::backends;
+use super::{
+    containers::{Probing, microvm},
+    sandboxes::backends,
+};
 use crate::places;
 
 /// One credit is about one core-hour: 10^6 ucr / 3600 s = 278 ucr a core-second; a GiB-second is an eighth of that.
@@ -176,7 +179,7 @@ pub(super) async fn start_provider(
 }
 
 async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn Backend>>, Vec<Probe>)> {
-    let backends = backends(egress).await;
+    let backends = backends(egress, Probing::Remembered).await;
     let working: Vec<_> = backends
         .iter()
         .filter(|(_, probe)| probe.works)
@@ -185,7 +188,8 @@ async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn B
     if working.is_empty() {
         bail!("no sandbox works here; run `piecework doctor` to see why");
     }
-    Ok((working, backends.into_iter().map(|(_, probe)| probe).collect()))
+    let probes = backends.into_iter().map(|(_, probe)| probe).chain([microvm()]);
+    Ok((working, probes.collect()))
 }
 
 /// The provider's offer on the ledger, unless it stands there as it is.

@@ -13,20 +13,34 @@ use piecework_sandbox_jail::Jail;
 use piecework_sandbox_wasm::{Component, Wasm};
 use piecework_typescript::TypeScript;
 
-use super::interpreters;
+use super::{
+    containers::{Probing, containers},
+    interpreters,
+};
 use crate::places;
 
 /// Every backend that this build has, with what its probe saw. Must run within the runtime that will use them.
 /// Functions with an allow list go where `egress` says.
-pub async fn backends(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Probe)> {
-    let mut found = Vec::new();
-    if let Some(wasm) = wasm() {
-        found.push(wasm);
+pub async fn backends(egress: Option<EgressPolicy>, probing: Probing) -> Vec<(Arc<dyn Backend>, Probe)> {
+    match probing {
+        // One after the other, since the figures are shown.
+        Probing::Anew => {
+            let mut all = within_this_build(egress).await;
+            all.extend(containers(probing).await);
+            all
+        }
+        Probing::Remembered => {
+            let (mut all, others) = tokio::join!(within_this_build(egress), containers(probing));
+            all.extend(others);
+            all
+        }
     }
-    if let Some(jail) = jail(egress) {
-        found.push(jail);
-    }
-    let mut probed = Vec::with_capacity(found.len());
+}
+
+/// What needs nothing but interpreters.
+async fn within_this_build(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Probe)> {
+    let found = wasm().into_iter().chain(jail(egress));
+    let mut probed = Vec::new();
     for backend in found {
         let probe = backend.probe().await;
         probed.push((backend, probe));
@@ -173,10 +187,10 @@ pub fn typescript() -> TypeScript {
 /// As `runtimes/build.sh` names it.
 const TRANSLATOR: &str = "typescript.mjs";
 
-fn cores() -> u32 {
+pub(super) fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
-fn own_executable() -> Option<PathBuf> {
+pub(super) fn own_executable() -> Option<PathBuf> {
     std::env::current_exe().ok()
 }

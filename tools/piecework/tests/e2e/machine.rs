@@ -95,6 +95,13 @@ impl Machine {
         Self::launch(up(directory, more), directory, more)
     }
 
+    /// The same as [`Self::start`] with more in its environment.
+    pub fn start_in(directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = up(directory, &[]);
+        command.envs(environment.iter().copied());
+        Self::launch(command, directory, &[])
+    }
+
     /// A network of processes; killing it kills the one that keeps it.
     pub fn devnet(directory: &Path, peers: u16, providers: u16) -> Self {
         Self::devnet_of(piecework(), directory, peers, providers)

@@ -7,9 +7,12 @@ mod claims;
 mod clients_leave;
 mod command_line;
 mod computer;
+mod containers;
 mod contracts;
 mod crash;
 mod damage;
+#[path = "../../../../ports/sandbox-oci/tests/oci/dockerd.rs"]
+mod dockerd;
 mod doors;
 mod fairness;
 mod first_hour;

@@ -45,7 +45,7 @@ const PURE: [&str; 12] = [
 /// What `core`'s tests may use besides.
 const PURE_IN_TESTS: [&str; 4] = ["insta", "proptest", "rand", "serde_json"];
 /// The edges between ports; each is a contract that the other implements or stores.
-const BETWEEN_PORTS: [(&str, &str); 16] = [
+const BETWEEN_PORTS: [(&str, &str); 18] = [
     // What a contract asks of everybody who implements it.
     ("piecework-chain-conformance", "piecework-chain"),
     ("piecework-sandbox-conformance", "piecework-sandbox"),
@@ -66,6 +66,9 @@ const BETWEEN_PORTS: [(&str, &str); 16] = [
     ("piecework-queue", "piecework-sandbox"),
     ("piecework-sandbox-jail", "piecework-egress"),
     ("piecework-sandbox-jail", "piecework-sandbox"),
+    ("piecework-sandbox-oci", "piecework-sandbox"),
+    // Its containers have the same interpreters, runners and control groups.
+    ("piecework-sandbox-oci", "piecework-sandbox-jail"),
     ("piecework-sandbox-wasm", "piecework-sandbox"),
     // Its workers stand behind walls of the same make.
     ("piecework-sandbox-wasm", "piecework-sandbox-jail"),
@@ -73,10 +76,11 @@ const BETWEEN_PORTS: [(&str, &str); 16] = [
     ("piecework-typescript", "piecework-sandbox"),
 ];
 /// Adapters that only the composition root may name.
-const CONCRETE: [&str; 4] = [
+const CONCRETE: [&str; 5] = [
     "piecework-chain-node",
     "piecework-chain-simplex",
     "piecework-sandbox-jail",
+    "piecework-sandbox-oci",
     "piecework-sandbox-wasm",
 ];
 /// An engine (by the beginning of its crates' names) and the only crates that may name it.
