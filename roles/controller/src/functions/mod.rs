@@ -2,6 +2,7 @@
 
 pub(crate) mod as_sent;
 pub(crate) mod budget;
+pub(crate) mod build_log;
 pub(crate) mod bundles;
 pub(crate) mod checks;
 pub(crate) mod condition;

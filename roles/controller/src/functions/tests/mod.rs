@@ -1,6 +1,7 @@
 //! Functions on a whole controller in one process.
 
 mod budgets;
+mod build_logs;
 mod changes;
 mod fallback;
 mod life;
