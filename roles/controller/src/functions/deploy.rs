@@ -241,6 +241,7 @@ pub(crate) async fn delete(
         .map_err(store)?;
     functions.cache.forget(function);
     functions.watch.forget(function.id);
+    functions.walls.forget(function.id);
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }

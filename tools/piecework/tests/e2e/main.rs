@@ -18,6 +18,7 @@ mod forwarding;
 mod founding;
 mod full_disk;
 mod guests;
+mod learning;
 mod leases;
 mod links;
 mod logs;

@@ -5,6 +5,7 @@ mod build_logs;
 mod changes;
 mod fallback;
 mod life;
+mod walls;
 mod watching;
 
 use serde_json::Value;
