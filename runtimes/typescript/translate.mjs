@@ -26,10 +26,10 @@ class Refused extends Error {
 // `{outputs: {path: code}}` or `{refused: {kind, file, line, message}}`.
 export default function translate({ files, others, entry }) {
   const all = new Set([...Object.keys(files), ...others]);
-  const jsx = jsxSource(files["tsconfig.json"]);
+  const settings = files["tsconfig.json"] ?? "";
   const made = new Map();
   for (const [path, text] of Object.entries(files)) {
-    if (isSource(path)) made.set(path, tried(path, text, jsx));
+    if (isSource(path)) made.set(path, tried(path, text, settings));
   }
   const outputs = {};
   for (const [path, one] of made) {
@@ -45,9 +45,9 @@ export default function translate({ files, others, entry }) {
 
 const isSource = (path) => TYPESCRIPT.test(path) && !DECLARATIONS.test(path);
 
-function tried(path, text, jsx) {
+function tried(path, text, settings) {
   try {
-    return translated(path, text, jsx);
+    return translated(path, text, settings);
   } catch (error) {
     if (error instanceof Refused) return { refused: { kind: error.kind, line: error.line, message: error.message } };
     // Of the parser.
@@ -57,21 +57,41 @@ function tried(path, text, jsx) {
   }
 }
 
-function translated(path, text, jsx) {
+function translated(path, text, settings) {
   const isJsx = path.endsWith(".tsx");
   const source = text.replace(/^\ufeff/, "");
   refuseWhatIsNotTypes(source, parse(source, isJsx, true, false).tokens);
   const options = { transforms: isJsx ? ["typescript", "jsx"] : ["typescript"], disableESTransforms: true };
-  if (isJsx) Object.assign(options, { jsxRuntime: "automatic", jsxImportSource: jsx, production: true });
+  if (isJsx) Object.assign(options, jsxOf(source, settings), { production: true });
   const { code } = transform(source, options);
   const { tokens } = parse(code, false, false, false);
   return { code, specifiers: specifiersIn(code, tokens), isCommonJs: isCommonJs(path, code, tokens), to: new Set() };
 }
 
-// The compiler's own settings say where JSX comes from; they are JSON with comments.
-function jsxSource(text) {
-  const found = /"jsxImportSource"\s*:\s*"([^"\\]+)"/.exec(text ?? "");
-  return found?.[1] ?? "react";
+// A comment before a file's code says where its JSX comes from, else the compiler's own settings, which are JSON with comments: a module
+// with a JSX runtime, or the name of a function.
+function jsxOf(source, settings) {
+  const before = commentsBefore(source);
+  const named = (name) => new RegExp(`@${name}\\s+([^\\s*]+)`).exec(before)?.[1];
+  const set = (name) => new RegExp(`"${name}"\\s*:\\s*"([^"\\\\]+)"`).exec(settings)?.[1];
+  const from = (module) => ({ jsxRuntime: "automatic", jsxImportSource: module ?? "react" });
+  const by = (call, fragment) => ({ jsxRuntime: "classic", jsxPragma: call, jsxFragmentPragma: fragment ?? "React.Fragment" });
+  if (named("jsxImportSource")) return from(named("jsxImportSource"));
+  if (named("jsx")) return by(named("jsx"), named("jsxFrag"));
+  if (set("jsxFactory")) return by(set("jsxFactory"), named("jsxFrag") ?? set("jsxFragmentFactory"));
+  return from(set("jsxImportSource"));
+}
+
+// One after the other: a pattern for all of them at once could take for ever.
+function commentsBefore(source) {
+  let at = 0;
+  for (;;) {
+    at += /^\s*/.exec(source.slice(at, at + 10_000))[0].length;
+    const ends = source.startsWith("//", at) ? "\n" : source.startsWith("/*", at) ? "*/" : null;
+    const end = ends === null ? -1 : source.indexOf(ends, at + 2);
+    if (end < 0) return source.slice(0, at);
+    at = end + ends.length;
+  }
 }
 
 function lineOf(source, token) {

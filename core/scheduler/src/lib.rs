@@ -1,5 +1,5 @@
-//! Decisions about providers: which one gets a job, why the others were passed over, which waiting job gets a slot, and how
-//! far each provider is trusted.
+//! Decisions about providers: which one gets a job, why the others were passed over, which waiting job gets a slot, how far each
+//! provider is trusted, and in which of two walls a version's calls run.
 //!
 //! Pure and replayable: the same view, request, policy and seed give the same choice, whatever the order of the view.
 
@@ -10,6 +10,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod wall_choice;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,6 +21,7 @@ pub use reasons::{NAMED_MAX, PassedOver, Reason, Reasons};
 pub use room::{Admission, Arrival, Bounds, Claim, Crowded, Grant, Presence, ProviderSet, Room, Ticket};
 pub use standing::{Finding, SCORE_MAX, Standing, Verdict, rerun_percent, verdict};
 pub use usage::{Counter, MachineClass, Outlier, SAMPLES_MIN, Sample, Usage};
+pub use wall_choice::{COMPUTES_US, Comparison, Cost, Middle, Move, Wall, WallChoice};
 
 /// What the controller knows of one provider at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod alerts;
 pub mod audit;
 pub mod bookings;
+pub mod build_logs;
 pub mod client;
 pub mod cors;
 pub mod errors;

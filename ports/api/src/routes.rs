@@ -6,6 +6,10 @@ pub const FUNCTION: &str = "/functions/{id}";
 pub const IMAGE_PARTS: &str = "/images/parts";
 pub const IMAGE_PART: &str = "/images/parts/{digest}";
 pub const FUNCTION_VERSIONS: &str = "/functions/{id}/versions";
+/// What was said while the version was made.
+pub const FUNCTION_BUILD_LOG: &str = "/functions/{id}/versions/{version}/log";
+/// And while none was made.
+pub const FAILED_DEPLOYS: &str = "/failed-deploys";
 pub const FUNCTION_CODE: &str = "/functions/{id}/code";
 pub const FUNCTION_ROLLBACK: &str = "/functions/{id}/rollback";
 /// How calls are split between versions.

@@ -22,13 +22,15 @@ const DISK_FACTOR: u64 = 3;
 /// What a tar adds to a file: its header, its padding, a long name.
 const TAR_BYTES_PER_FILE: u64 = 2_048;
 const LINES_SHOWN: usize = 8;
+/// How the jail's lines about connections begin.
+const NETWORK: &str = "[network] ";
 const SHOWN_BYTES_MAX: usize = 1_500;
 
-/// The archive of what `manifest` resolves to, at the versions that `lock` names.
+/// The archive of what `manifest` resolves to, at the versions that `lock` names. What the tool says goes to `said`.
 pub(crate) async fn run(
     backend: &dyn Backend,
     language: Language,
-    (manifest, lock): (&str, Option<&str>),
+    (manifest, lock, said): (&str, Option<&str>, &mut String),
     options: &Options,
 ) -> Result<Bytes, ResolveError> {
     let index = Index::new(language, &options.env);
@@ -60,6 +62,7 @@ pub(crate) async fn run(
         .bytes_max
         .saturating_add((options.files_max as u64).saturating_mul(TAR_BYTES_PER_FILE));
     let (finished, archive) = tokio::join!(instance.call(call), gather(parts, archive_max));
+    said.push_str(&told(&finished.logs.text));
     ended(finished, archive, tool, options, &limits)
 }
 
@@ -194,6 +197,13 @@ fn sanitised(said: &str) -> String {
     let last = &lines[lines.len().saturating_sub(LINES_SHOWN)..];
     let text = without_credentials(&last.join("\n"));
     text.chars().take(SHOWN_BYTES_MAX).collect()
+}
+
+/// What the tool said, for the developer: not the jail's own lines, which tell where the operator's index is.
+fn told(logs: &str) -> String {
+    let plain = without_credentials(&without_escapes(logs));
+    let lines = plain.lines().filter(|line| !line.starts_with(NETWORK));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Drops control characters and the terminal sequences that begin with one.

@@ -133,11 +133,14 @@ impl Packages {
 
     /// The packages that `files` (a bundle's, by path) declare in `requirements.txt` or `package.json`; `None` if they
     /// declare none. Waits for the account's turn, then takes up to the timeout. Cancel safe: dropping it ends the jail.
+    ///
+    /// `said` gets what the tool said, line by line, also where it failed: at most 64 KiB, for the developer alone.
     pub async fn resolve(
         &self,
         account: AccountId,
         language: Language,
         files: &BTreeMap<String, Bytes>,
+        said: &mut String,
     ) -> Result<Option<Resolved>, ResolveError> {
         let declared = match language {
             Language::Python => match (files.get("requirements.txt"), files.get("pyproject.toml")) {
@@ -160,7 +163,7 @@ impl Packages {
             Language::Python | Language::Image => None,
             Language::JavaScript => files.get("package-lock.json").and_then(|text| manifest::lock(text)),
         };
-        let archive = jailed::run(&*jail, language, (&manifest, lock.as_deref()), &self.options).await?;
+        let archive = jailed::run(&*jail, language, (&manifest, lock.as_deref(), said), &self.options).await?;
         let options = self.options.clone();
         blocking(move || collect::resolved(language, archive, &options))
             .await?

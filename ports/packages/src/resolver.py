@@ -34,6 +34,8 @@ PIP_WHEEL = re.compile(r"\s*Downloading \S*?/?(?P<name>[\w.]+)-(?P<version>[\w.+
 ASKERS_MAX = 50
 NPM_REFERENCE = re.compile(r"npm sill\w* fetch manifest (?P<what>@?[^@\s]+@(?!npm:)\S*[:/]\S*)")
 NPM_CHATTER = re.compile(r"npm (sill|verb|http|info|timing)")
+# Where the operator's index is, which is nobody else's business; of an address, what comes before the file's name.
+PLACES = re.compile(r"^\s*Looking in (indexes|links):.*|\b[a-z+]+://[^\s'\"]*/")
 
 
 class ToolMissing(Exception):
@@ -97,7 +99,12 @@ class Said:
             # What comes after the reference may not be on the index at all.
             if self.tool == "pip" and not self.reference and (wheel := PIP_WHEEL.match(line)):
                 self.wheels[f"{wheel['name']}=={wheel['version']}"] = None
-            if is_complaint and not (self.tool == "npm" and NPM_CHATTER.match(line)):
+            if self.tool == "npm" and NPM_CHATTER.match(line):
+                continue
+            # For the log of the deploy.
+            if shown := PLACES.sub("", line).replace(WORK, "").replace(HOME, "").rstrip():
+                print(shown, flush=True)
+            if is_complaint:
                 self.kept = (self.kept + line)[-STDERR_BYTES_KEPT:]
 
     def refers(self, line):

@@ -9,7 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::{Client, Url, redirect};
-use tokio::{io::AsyncWriteExt as _, process::Command as Process};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command as Process},
+};
 
 use crate::{CourierError, courier::trusting_nobody, sign};
 
@@ -180,25 +184,49 @@ impl Notify for Command {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| {
                 tracing::warn!(%error, "the command for alerts could not be started");
                 Unheard::NotStarted
             })?;
+        let mut group = Group::of(&process);
         let mut input = process.stdin.take().expect("it is a pipe");
         let mail = mail(notice);
         let run = async {
             // A command may not read it.
             let _ = input.write_all(mail.as_bytes()).await;
             drop(input);
-            process.wait().await
+            let status = process.wait().await;
+            // It is no longer a child of this process: another may get its number.
+            group.0 = None;
+            status
         };
         match tokio::time::timeout(self.within, run).await {
             Err(_) => Err(Unheard::TooLong),
             Ok(Err(_)) => Err(Unheard::NotStarted),
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(status.code().map_or(Unheard::Killed, Unheard::Failed)),
+        }
+    }
+}
+
+/// A command's processes, for as long as it runs: they end when this is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(leader: &Child) -> Self {
+        let id = leader.id().and_then(|id| i32::try_from(id).ok());
+        Self(id.and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // An error says that none of it is left.
+            let _ = kill_process_group(leader, Signal::KILL);
         }
     }
 }
@@ -304,5 +332,23 @@ mod tests {
             ..Command::new("exec sleep 1000")
         };
         assert_eq!(endless.notify(&notice()).await, Err(Unheard::TooLong));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_has_started_ends_with_its_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("child");
+        let line = format!("sleep 1000 & echo $! > {}; wait", path.display());
+        let endless = Command {
+            within: Duration::from_millis(500),
+            ..Command::new(line)
+        };
+        assert_eq!(endless.notify(&notice()).await, Err(Unheard::TooLong));
+        let child = fs::read_to_string(&path).expect("it was started");
+        let state = || fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        // Whoever takes it up may be slow to collect it.
+        while !(state().is_empty() || state().contains(") Z ")) {
+            tokio::task::yield_now().await;
+        }
     }
 }

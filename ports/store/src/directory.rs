@@ -18,7 +18,8 @@ use crate::StoreFailure;
 /// - 2: every record has one.
 /// - 3: what accounts keep is counted; results may be dropped; tokens have parents, in a column of their table.
 /// - 4: the audit record has a bound; what was dropped of it is noted in a table.
-const FORMAT: Format = Format::new("store", 4);
+/// - 5: build logs have a table.
+const FORMAT: Format = Format::new("store", 5);
 pub(crate) const VERSION_FILE: &str = "VERSION";
 const LOCK_FILE: &str = "lock";
 const PREFIX: &str = "piecework store ";
@@ -160,7 +161,7 @@ mod tests {
         fs::write(directory.path().join(VERSION_FILE), "piecework store 1\n").expect("written");
         drop(Directory::open(directory.path()).expect("opened"));
         let text = fs::read_to_string(directory.path().join(VERSION_FILE)).expect("read");
-        assert_eq!(text, "piecework store 4\n");
+        assert_eq!(text, "piecework store 5\n");
     }
 
     #[test]

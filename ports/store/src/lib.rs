@@ -40,13 +40,13 @@ pub use failure::StoreFailure;
 pub use password::{hash_password, verify_password};
 pub use piecework_model::{JobState, ResultState, Roles, Scope};
 pub use port::{
-    Audit, Functions, HOURS_KEPT_MS, Jobs, Keeping, MINUTES_KEPT_MS, Metrics, Results, Sealing, Sequences, Store,
-    Tokens, Users, VERSIONS_OF_ONE_MAX, Values,
+    Audit, BuildLogs, FAILED_BUILDS_MAX, FAILED_BUILDS_OF_NAME_MAX, Functions, HOURS_KEPT_MS, Jobs, Keeping,
+    MINUTES_KEPT_MS, Metrics, Results, Sealing, Sequences, Store, Tokens, Users, VERSIONS_OF_ONE_MAX, Values,
 };
 pub use projected::{Projected, Put, Take};
 pub use record::{
-    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, Change, Cors, Function, FunctionSettings,
-    Idempotency, ImageName, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Moved, Page, Payment, Point,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, BuildLog, Change, Cors, Function,
+    FunctionSettings, Idempotency, ImageName, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Moved, Page, Payment, Point,
     Policy, QUOTAS_DEFAULT, Quarantine, ResultNote, ResultPolicy, Settlement, Site, Token, Traffic, User, Version,
 };
 pub use sqlite::{Options, Relief, Sqlite, copy as copy_store, take_over};

@@ -6,13 +6,16 @@ use std::collections::HashSet;
 use piecework_model::{AccountId, Digest, FunctionId, FunctionName, JobId, LeaseId, OwnerName};
 
 use crate::{
-    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, Change, Function, FunctionSettings, Idempotency, Job,
-    JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Point, Policy, Projected, Put, ResultNote,
+    Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BuildLog, Change, Function, FunctionSettings, Idempotency,
+    Job, JobFilter, JobState, JobStep, JournalLag, Kept, MetricScope, Page, Point, Policy, Projected, Put, ResultNote,
     StoreFailure, Token, User, Version,
 };
 
 /// Versions that one function keeps; with [`Functions::set_live`] one can go back as far.
 pub const VERSIONS_OF_ONE_MAX: u32 = 50;
+/// Logs of failed deploys that are kept: of one name, and of one account.
+pub const FAILED_BUILDS_OF_NAME_MAX: u32 = 5;
+pub const FAILED_BUILDS_MAX: u32 = 20;
 /// For how long metrics are kept by the minute.
 pub const MINUTES_KEPT_MS: u64 = 31 * 86_400_000;
 /// By the hour: a year can be compared with the one before.
@@ -20,12 +23,23 @@ pub const HOURS_KEPT_MS: u64 = 800 * 86_400_000;
 
 /// Everything durable of one controller.
 pub trait Store:
-    Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit + Keeping
+    Users + Tokens + Functions + BuildLogs + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit + Keeping
 {
 }
 
 impl<T> Store for T where
-    T: Users + Tokens + Functions + Jobs + Results + Metrics + Sequences + Values + Sealing + Audit + Keeping
+    T: Users
+        + Tokens
+        + Functions
+        + BuildLogs
+        + Jobs
+        + Results
+        + Metrics
+        + Sequences
+        + Values
+        + Sealing
+        + Audit
+        + Keeping
 {
 }
 
@@ -102,6 +116,20 @@ pub trait Functions: Send + Sync {
     /// Newest first, also of a deleted function.
     async fn versions(&self, function: FunctionId) -> Result<Vec<Version>, StoreFailure>;
     async fn version(&self, function: FunctionId, version: u32) -> Result<Option<Version>, StoreFailure>;
+}
+
+/// What was said while versions were made. They count as logs of their accounts; of what those may take, build logs take at most a
+/// quarter, and the oldest go first.
+#[async_trait]
+pub trait BuildLogs: Send + Sync {
+    /// Keeps it, and drops what is too much. Nothing where its version is gone by now. A version's log goes with it; of deploys
+    /// that failed, the last [`FAILED_BUILDS_OF_NAME_MAX`] of a name and [`FAILED_BUILDS_MAX`] of the account are kept.
+    async fn put_build_log(&self, log: &BuildLog) -> Result<(), StoreFailure>;
+    /// `None` of versions from before they were kept, and where it was too much.
+    async fn build_log(&self, function: FunctionId, version: u32) -> Result<Option<BuildLog>, StoreFailure>;
+    /// Of deploys that failed, newest first; of all names where none is given.
+    async fn failed_builds(&self, owner: AccountId, name: Option<&FunctionName>)
+    -> Result<Vec<BuildLog>, StoreFailure>;
 }
 
 /// Jobs: acceptance, outcome, payment.

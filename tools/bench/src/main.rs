@@ -4,6 +4,7 @@
 //! connections in one thread; what counts is the CPU time of the server's processes, not of the generator.
 
 mod cold;
+mod first;
 mod floors;
 mod http;
 mod idle;
@@ -73,6 +74,8 @@ enum Part {
     Network(network::NetworkOptions),
     /// A victim's calls while a neighbour misbehaves: spins, forks, churns memory, floods its logs, crashes.
     Neighbours(neighbours::NeighboursOptions),
+    /// The first hour: two commands until a function answers, the start of `up`, adapters, the first byte of a stream.
+    First(first::FirstOptions),
     /// One of those peers.
     #[command(name = ledger::peer::COMMAND, hide = true)]
     LedgerPeer(ledger::peer::PeerArgs),
@@ -97,6 +100,7 @@ fn main() -> Result<()> {
         Some(Part::Ledger(options)) => ledger::measure(&options),
         Some(Part::Network(options)) => network::measure(&options),
         Some(Part::Neighbours(options)) => neighbours::measure(&options),
+        Some(Part::First(options)) => first::measure(&options),
         Some(Part::LedgerPeer(args)) => ledger::peer::run(args),
         None => measure(&options),
     }

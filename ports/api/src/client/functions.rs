@@ -6,6 +6,7 @@ use piecework_model::Digest;
 
 use super::{Client, ClientError};
 use crate::{
+    build_logs::{BuildLogView, FailedDeploysQuery},
     functions::{
         CodeQuery, CodeView, CreateFunction, FunctionView, FunctionsQuery, PartsQuery, PartsView, QuoteView, Rollback,
         SetBudget, SetTraffic, TrafficView, UpdateFunction, VersionView,
@@ -54,6 +55,16 @@ impl Client {
 
     pub async fn versions(&self, id: &str, query: &PageQuery) -> Result<List<VersionView>, ClientError> {
         self.get(&fill(routes::FUNCTION_VERSIONS, &[id]), query).await
+    }
+
+    pub async fn build_log(&self, id: &str, version: u32) -> Result<BuildLogView, ClientError> {
+        let path = fill(routes::FUNCTION_BUILD_LOG, &[id, &version.to_string()]);
+        self.get(&path, &()).await
+    }
+
+    /// Of one function, or of all of one's own; newest first.
+    pub async fn failed_deploys(&self, query: &FailedDeploysQuery) -> Result<List<BuildLogView>, ClientError> {
+        self.get(routes::FAILED_DEPLOYS, query).await
     }
 
     /// Of the live version if none is named.

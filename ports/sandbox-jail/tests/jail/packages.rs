@@ -232,16 +232,56 @@ fn marking_source(name: &str, mark: &Path) -> Vec<u8> {
     ])
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_tools_say_is_kept_without_the_way_to_the_index() {
+    if !pip_is_here() || !npm_is_here() {
+        return;
+    }
+    let index = Index::start();
+    index.put_wheel("dots", &[("dots.py", "DOTS = '...'\n")], "");
+    index.put_npm("left", json!({}));
+    let packages = index.packages();
+    let mut said = String::new();
+    let requirements = bundle("requirements.txt", "dots==1.2.3");
+    let resolves = packages.resolve(ACCOUNT, Language::Python, &requirements, &mut said);
+    resolves.await.expect("resolves");
+    assert!(
+        said.contains("Collecting dots==1.2.3") && said.contains("Successfully installed"),
+        "{said}"
+    );
+    let wrong = bundle("requirements.txt", "dots==9");
+    let resolves = packages.resolve(ACCOUNT, Language::Python, &wrong, &mut said);
+    resolves.await.expect_err("there is none");
+    assert!(said.contains("No matching distribution found for dots==9"), "{said}");
+    let manifest = bundle("package.json", r#"{"dependencies": {"left": "1.0.0"}}"#);
+    let resolves = packages.resolve(ACCOUNT, Language::JavaScript, &manifest, &mut said);
+    resolves.await.expect("resolves");
+    assert!(said.contains("added 1 package"), "{said}");
+    for hidden in ["Looking in", "127.0.0.1", "/tmp/"] {
+        assert!(!said.contains(hidden), "{hidden}: {said}");
+    }
+}
+
 async fn python(packages: &Packages, requirements: &str) -> Result<Option<Resolved>, ResolveError> {
     packages
-        .resolve(ACCOUNT, Language::Python, &bundle("requirements.txt", requirements))
+        .resolve(
+            ACCOUNT,
+            Language::Python,
+            &bundle("requirements.txt", requirements),
+            &mut String::new(),
+        )
         .await
 }
 
 async fn javascript(packages: &Packages, dependency: &str) -> Result<Option<Resolved>, ResolveError> {
     let manifest = json!({"dependencies": {dependency: "1.0.0"}}).to_string();
     packages
-        .resolve(ACCOUNT, Language::JavaScript, &bundle("package.json", &manifest))
+        .resolve(
+            ACCOUNT,
+            Language::JavaScript,
+            &bundle("package.json", &manifest),
+            &mut String::new(),
+        )
         .await
 }
 
@@ -438,7 +478,9 @@ async fn nothing_declared_starts_no_jail_and_a_machine_without_one_says_so() {
     let nowhere = Packages::new(Options::default(), Arc::new(|| None));
     assert_eq!(python(&nowhere, "# nothing\n").await.expect("fine"), None);
     let other = bundle("package.json", "{");
-    let none = nowhere.resolve(ACCOUNT, Language::Python, &other).await;
+    let none = nowhere
+        .resolve(ACCOUNT, Language::Python, &other, &mut String::new())
+        .await;
     assert_eq!(none.expect("not its manifest"), None);
     assert_eq!(code(python(&nowhere, "six").await), Code::PackagesNoJail);
     assert_eq!(
@@ -446,7 +488,9 @@ async fn nothing_declared_starts_no_jail_and_a_machine_without_one_says_so() {
         Code::PackagesBadRequirement
     );
     let manifest = bundle("package.json", r#"{"dependencies": {"a": "file:/etc"}}"#);
-    let refused = nowhere.resolve(ACCOUNT, Language::JavaScript, &manifest).await;
+    let refused = nowhere
+        .resolve(ACCOUNT, Language::JavaScript, &manifest, &mut String::new())
+        .await;
     assert_eq!(code(refused), Code::PackagesBadRequirement);
 }
 

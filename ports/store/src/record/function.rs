@@ -41,6 +41,9 @@ pub struct Policy {
     /// something.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub moved: BTreeMap<u32, Moved>,
+    /// Versions that run in the jail because it costs less there.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<u32, Moved>,
     /// What the function may cost in a calendar month (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_ucr: Option<u64>,
@@ -103,7 +106,7 @@ pub struct Quarantine {
     pub at_ms: u64,
 }
 
-/// Why a version does not run where it was deployed to.
+/// Why a version does not run where it was deployed to, or not any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
     /// Of its bundle: the next version of the same code goes there at once.

@@ -3,6 +3,7 @@
 mod account;
 mod audit;
 mod backend_text;
+mod build_log;
 mod function;
 mod job;
 mod metric;
@@ -11,6 +12,7 @@ mod result;
 
 pub use account::{Token, User};
 pub use audit::{AuditEntry, AuditFilter, Change};
+pub use build_log::BuildLog;
 pub use function::{
     BackendReason, Cors, Function, FunctionSettings, ImageName, Moved, Policy, Quarantine, ResultPolicy, Site, Traffic,
     Version,

@@ -5,7 +5,9 @@ use piecework_model::{AccountId, Format, FunctionId, FunctionName};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    Sqlite, begin, commit, found,
+    Sqlite, begin,
+    build_logs::PURGED,
+    commit, found,
     row::{decode_json, encode_json, fixed},
 };
 use crate::{Function, FunctionSettings, Functions, Page, Policy, StoreFailure, VERSIONS_OF_ONE_MAX, Version};
@@ -172,8 +174,9 @@ where
          rollups.start_ms FROM ({jobless}) AS gone CROSS JOIN rollups WHERE rollups.scope >= gone.id AND rollups.scope < CAST(gone.id || x'ffffffffffffffff' AS BLOB))"
     );
     let functions = format!("DELETE FROM functions WHERE id IN ({jobless})");
+    let failed = format!("{PURGED} WHERE {meant})");
     let mut taken = 0;
-    for (sql, is_told) in [(versions, true), (rollups, false), (functions, true)] {
+    for (sql, is_told) in [(versions, true), (failed, false), (rollups, false), (functions, true)] {
         let deleted = sqlx::query(AssertSqlSafe(sql))
             .bind(value.clone())
             .execute(&mut *writer)

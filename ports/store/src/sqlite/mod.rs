@@ -4,6 +4,7 @@
 //! the tables survives a power cut and its journal segments may go.
 
 mod audit;
+mod build_logs;
 mod bulk;
 mod copy;
 mod filing;
@@ -238,6 +239,7 @@ fn migrations() -> Migrator {
             "bounded_audit",
             include_str!("../../migrations/0050_bounded_audit.sql"),
         ),
+        migration(60, "build_logs", include_str!("../../migrations/0060_build_logs.sql")),
     ])
 }
 

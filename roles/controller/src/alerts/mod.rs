@@ -133,7 +133,10 @@ impl Alerts {
         for (key, bytes) in kept.await.map_err(store)?.items {
             let alert: Alert = codecs::from_json(&bytes)?;
             if let Some(suspect) = &alert.suspect {
-                self.functions.suspects.add(*suspect);
+                let function = self.ground.store.function(suspect.function).await.map_err(store)?;
+                if let Some(function) = function {
+                    self.functions.suspects.add(*suspect, function.owner);
+                }
             }
             self.all.lock().insert(key, alert);
         }

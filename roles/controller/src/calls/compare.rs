@@ -117,6 +117,7 @@ async fn rerun(calls: &Arc<Calls>, first: &First, opinions: &[&Payable]) -> Answ
         },
         caller: None,
         moved: None,
+        wall: None,
         streams: Streams {
             answer: Answering::Discard,
             body: None,

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_model::{AccountId, Code, Digest, JobId, Salt};
 use piecework_queue::{Delivery, input_digest};
-use piecework_scheduler::Reasons;
+use piecework_sandbox::Logs;
+use piecework_scheduler::{Cost, Reasons};
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
 
@@ -32,7 +33,7 @@ use crate::{
     },
     clock::now_ms,
     failure::store,
-    functions::{self, Live, budget, fallback, traffic, watch},
+    functions::{self, Live, budget, fallback, traffic, walls, watch},
     money::{
         aside,
         outbox::Outgoing,
@@ -58,6 +59,8 @@ pub(crate) struct Invocation {
     pub(crate) streams: Streams,
     /// Why it runs in another sandbox than the one that was chosen for its version.
     pub(crate) moved: Option<String>,
+    /// In which of two sandboxes it runs, where its version's calls have a choice.
+    pub(crate) wall: Option<walls::Taken>,
 }
 
 impl Invocation {
@@ -122,6 +125,11 @@ pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> 
 async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done> {
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
+    // A body that was read cannot be read again.
+    let may_look = invocation.streams.body.is_none();
+    let draw = u64::from_le_bytes(invocation.id.0[8..].try_into().expect("eight bytes"));
+    let picked = walls::pick(&calls.functions, invocation.live, (draw, may_look)).await;
+    (invocation.live, invocation.wall) = picked;
     let live = invocation.live.clone();
     let done = invoke(calls, &mut invocation).await;
     let code = match &done {
@@ -153,6 +161,10 @@ async fn invoke(calls: &Arc<Calls>, invocation: &mut Invocation) -> Answer<Done>
     if let Some((code, why)) = &gave_up {
         elsewhere(calls, invocation, *code, why).await?;
         dispatched = dispatch(calls, invocation, &aboard).await;
+    } else if let Err(refusal) = &dispatched
+        && may_go_back(calls, invocation, refusal).await?
+    {
+        dispatched = dispatch(calls, invocation, &aboard).await;
     }
     let live = invocation.live.clone();
     let ran = match dispatched {
@@ -168,6 +180,9 @@ async fn invoke(calls: &Arc<Calls>, invocation: &mut Invocation) -> Answer<Done>
     };
     let salt = ran.salt;
     let (done, payable) = conclude(calls, invocation, arrived, ran)?;
+    if let (Some(taken), Some(payable), None) = (invocation.wall, &payable, &done.error) {
+        compare_walls(calls, &live, (taken, payable), done.cold).await;
+    }
     if let Some((Code::FunctionCrashed | Code::FunctionOutOfMemory, why)) = &gave_up
         && !kills_its_instance(&done)
     {
@@ -201,6 +216,35 @@ fn fell_short(invocation: &Invocation, refusal: &Refusal) -> Option<(Code, Strin
     may.then(|| (code, logs::redact(&refusal.message, &invocation.live.secrets)))
 }
 
+/// A call that the jail was to have only because it costs less there goes to wasm, where the jail does not take it.
+async fn may_go_back(calls: &Calls, invocation: &mut Invocation, refusal: &Refusal) -> Answer<bool> {
+    if invocation.streams.is_spent() {
+        return Ok(false);
+    }
+    let of = (invocation.wall, refusal.code.known());
+    let Some(usual) = walls::back(&calls.functions, &invocation.live, of).await? else {
+        return Ok(false);
+    };
+    invocation.deadline_ms = invocation.deadline_ms.max(now_ms() + SECOND_BEGINS_WITHIN_MS);
+    invocation.live = usual;
+    invocation.wall = None;
+    Ok(true)
+}
+
+/// The next call takes the wall that is found to be cheaper; this one has its answer whatever becomes of that.
+async fn compare_walls(calls: &Calls, live: &Live, (taken, payable): (walls::Taken, &Payable), cold: bool) {
+    let receipt = &payable.outgoing.receipt;
+    let cost = Cost {
+        cpu_us: receipt.counters.cpu_us,
+        price_ucr: receipt.price_ucr,
+        duration_us: receipt.duration_us,
+        cold,
+    };
+    if let Err(refusal) = walls::note(&calls.functions, live, taken, cost).await {
+        tracing::error!(function = %live.function.id, %refusal, "a version's cheaper sandbox was not noted");
+    }
+}
+
 /// The call goes on where this fails, and the next one finds out by itself.
 async fn remember(calls: &Calls, live: &Live, why: &str) {
     if let Err(refusal) = fallback::remember(&calls.functions, live, why).await {
@@ -220,6 +264,7 @@ async fn elsewhere(calls: &Calls, invocation: &mut Invocation, code: Code, why: 
     invocation.deadline_ms = invocation.deadline_ms.max(now_ms() + SECOND_BEGINS_WITHIN_MS);
     invocation.live = fallback::in_jail(&calls.functions, &invocation.live, why).await?;
     invocation.moved = Some(why.to_owned());
+    invocation.wall = None;
     Ok(())
 }
 
@@ -359,15 +404,19 @@ fn record(
         passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),
         output: output.map(|output| output.to_vec()),
         logs: logs::kept(
-            &logs::with_move(
-                &delivery.finished.logs,
-                invocation.moved.as_deref(),
-                invocation.created_at_ms,
-            ),
+            &told(&delivery.finished.logs, invocation),
             &invocation.live.secrets,
             invocation.created_at_ms,
         ),
         ..queued_record(invocation)
+    }
+}
+
+/// The logs, with why the job ran in another sandbox than others of its version, if it did.
+fn told(logs: &Logs, invocation: &Invocation) -> Logs {
+    match invocation.wall.and_then(walls::Taken::told) {
+        Some(note) => logs::with_note(logs, note, invocation.created_at_ms),
+        None => logs::with_move(logs, invocation.moved.as_deref(), invocation.created_at_ms),
     }
 }
 

@@ -42,15 +42,18 @@ const MOVED: &str = "[sandbox] ";
 pub(crate) fn with_move(logs: &Logs, why: Option<&str>, created_at_ms: u64) -> Logs {
     let Some(why) = why else { return logs.clone() };
     let told = why.replace(['\n', '\r'], " ");
+    let note = format!("the run in wasm was given up ({told}); it ran again in the jail and is billed once");
+    with_note(logs, &note, created_at_ms)
+}
+
+/// The logs, after a line about their job's sandbox.
+pub(crate) fn with_note(logs: &Logs, note: &str, created_at_ms: u64) -> Logs {
     let first = LogLine {
         at_ms: created_at_ms,
         level: LogLevel::Info,
     };
     Logs {
-        text: format!(
-            "{MOVED}the run in wasm was given up ({told}); it ran again in the jail and is billed once\n{}",
-            logs.text
-        ),
+        text: format!("{MOVED}{note}\n{}", logs.text),
         lines: [first].into_iter().chain(logs.lines.iter().copied()).collect(),
     }
 }

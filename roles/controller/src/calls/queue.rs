@@ -211,6 +211,7 @@ async fn attempt(calls: &Arc<Calls>, job: AcceptedJob, word: &CancellationToken)
         purpose: Purpose::Call,
         caller: Some(job.caller),
         moved: None,
+        wall: None,
         streams: Streams::default(),
     };
     invoke::run(calls.clone(), invocation).await.map(drop)

@@ -176,6 +176,7 @@ async fn try_check(calls: &Arc<Calls>, seen: &Arc<Seen>) -> Answer<()> {
         purpose: Purpose::Reference,
         caller: None,
         moved: None,
+        wall: None,
         streams: Streams::default(),
     };
     let (done, payable) = invoke::aside(calls, invocation).await?;

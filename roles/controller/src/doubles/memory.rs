@@ -190,6 +190,21 @@ impl Jobs for Memory {
 }
 
 #[async_trait]
+impl BuildLogs for Memory {
+    async fn put_build_log(&self, _: &BuildLog) -> Stored<()> {
+        Ok(())
+    }
+
+    async fn build_log(&self, _: FunctionId, _: u32) -> Stored<Option<BuildLog>> {
+        Ok(None)
+    }
+
+    async fn failed_builds(&self, _: AccountId, _: Option<&FunctionName>) -> Stored<Vec<BuildLog>> {
+        Ok(Vec::new())
+    }
+}
+
+#[async_trait]
 impl Values for Memory {
     async fn value(&self, space: &str, key: &str) -> Stored<Option<Vec<u8>>> {
         self.check()?;

@@ -5,6 +5,7 @@
 //! return JSON     answers that                crash             dies of events that begin so, answers `"fine"` to others
 //! wait            runs until it is released   raise every N     raises at each event that N divides
 //! count           answers its runs so far     pause             is given back: the owner needs the computer
+//! burn W J        answers 1, after W us of CPU time in wasm, and J in the jail
 //! ```
 
 use std::{
@@ -227,18 +228,32 @@ impl Double {
 
     /// What an honest provider's run comes to.
     async fn honest(&self, order: &Order) -> Outcome {
-        let Some(blobs) = &self.blobs else {
+        if self.blobs.is_none() {
             return returned("1");
-        };
+        }
         let event: Value = serde_json::from_slice(&order.event).expect("JSON");
         if order.work.name == REFERENCE {
             return returned(&self.reference(&event));
         }
-        let tar = blobs.get(&order.work.code).await.expect("kept");
+        let words = self.words(&order.work).await.expect("its file");
+        self.say(&words, &event, order).await
+    }
+
+    async fn burns(&self, work: &Work) -> Option<u64> {
+        let words = self.words(work).await?;
+        let (wasm, jail) = words.strip_prefix("burn ")?.split_once(' ')?;
+        let cpu_us = match work.backend == BackendName::Wasm {
+            true => wasm,
+            false => jail,
+        };
+        Some(cpu_us.parse().expect("a number"))
+    }
+
+    async fn words(&self, work: &Work) -> Option<String> {
+        let tar = self.blobs.as_ref()?.get(&work.code).await.expect("kept");
         let bundle = Bundle::read(&tar, &BundleLimits::UPLOAD).expect("a bundle");
-        let entry = bundle.get(order.work.language.entry_file()).expect("its file");
-        let words = std::str::from_utf8(entry).expect("text").trim();
-        self.say(words, &event, order).await
+        let entry = bundle.get(work.language.entry_file())?;
+        Some(std::str::from_utf8(entry).expect("text").trim().to_owned())
     }
 
     async fn say(&self, words: &str, event: &Value, order: &Order) -> Outcome {
@@ -251,6 +266,9 @@ impl Double {
                 true => raised("no"),
                 false => returned(&event.to_string()),
             };
+        }
+        if words.starts_with("burn ") {
+            return returned("1");
         }
         match words {
             "pause" => Outcome::Lost,
@@ -412,8 +430,15 @@ impl ProviderLink for Double {
         true
     }
 
-    async fn check(&self, _work: Arc<Work>) -> Result<(), LoadError> {
-        Ok(())
+    async fn check(&self, work: Arc<Work>) -> Result<(), LoadError> {
+        match self.words(&work).await.as_deref() {
+            // As an exception at its top level does, it quotes its variables.
+            Some("broken") => {
+                let message = format!("Error: broken with {:?}", work.env);
+                Err(LoadError::Code(Rejection::new(Code::FunctionLoadFailed, message)))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn run(&self, order: Order) -> Result<Delivery, Refusal> {
@@ -449,7 +474,14 @@ impl ProviderLink for Double {
             tokio::time::sleep(SLOW).await;
         }
         let before = self.last.lock().clone();
-        let delivery = lied(lie, of, outcome, before);
+        let delivery = match self.burns(&order.work).await {
+            Some(cpu_us) => {
+                let mut burnt = delivered(of, outcome, cpu(cpu_us));
+                burnt.receipt.duration_us = 1;
+                burnt
+            }
+            None => lied(lie, of, outcome, before),
+        };
         self.jobs.fetch_add(1, Ordering::Relaxed);
         *self.last.lock() = Some(delivery.clone());
         Ok(delivery)

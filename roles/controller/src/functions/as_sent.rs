@@ -61,7 +61,7 @@ impl AsRef<[u8]> for Leaving {
 /// `package.json` that was made to say `"type": "module"` says so. Refuses with `server.busy`.
 pub(crate) async fn view(functions: Arc<Functions>, account: AccountId, version: Version) -> Answer<Bytes> {
     let place = functions.codes.enter(account)?;
-    let _reading = pages::reading(&functions).await;
+    let _reading = pages::reading(&functions, account).await?;
     let tar = functions.ground.blobs.get(&version.code).await.map_err(blobs)?;
     let made = aside(tar.len(), move || json(tar, version)).await;
     let json = made.map_err(|HttpError(refused)| refused)?.map_err(rejected)?;

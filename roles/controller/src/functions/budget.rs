@@ -214,10 +214,11 @@ pub(crate) async fn alert(functions: &Functions, live: &Live) -> Answer<()> {
     let detail = json!({"percent": percent, "budget_ucr": budget_ucr, "spent_ucr": spent_ucr});
     tracing::warn!(function = %function.id, percent, "a function has used much of its budget");
     functions.ground.events.function("budget", function, &detail);
-    functions.suspects.add(Suspect {
+    let suspect = Suspect {
         function: function.id,
         suspicion: Suspicion::Budget,
-    });
+    };
+    functions.suspects.add(suspect, function.owner);
     audit::record(
         &functions.accounts,
         (None, function.owner),

@@ -47,6 +47,8 @@ pub(crate) struct Checks(Mutex<HashMap<AccountId, Account>>);
 
 struct Account {
     line: Arc<Semaphore>,
+    /// Of those, the one whose TypeScript is translated: a few are at a time, of all accounts, and each may take a minute.
+    translating: Arc<Semaphore>,
     /// In line or at work.
     here: usize,
     /// Of those, what they brought along.
@@ -56,12 +58,29 @@ struct Account {
 }
 
 /// Computing time that an account's deploys have used of late. It is forgiven steadily, in a day as much as is free in a day.
-struct Spent {
+pub(super) struct Spent {
     used: Duration,
     at: Instant,
 }
 
 impl Spent {
+    pub(super) fn none(now: Instant) -> Self {
+        Self {
+            used: Duration::ZERO,
+            at: now,
+        }
+    }
+
+    pub(super) fn add(&mut self, took: Duration, now: Instant) {
+        self.settle(now);
+        self.used += took;
+    }
+
+    pub(super) fn is_none(&mut self, now: Instant) -> bool {
+        self.settle(now);
+        self.used.is_zero()
+    }
+
     fn settle(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         let forgiven = passed.mul_f64(FREE_PER_DAY.as_secs_f64() / DAY.as_secs_f64());
@@ -69,8 +88,8 @@ impl Spent {
         self.at = now;
     }
 
-    /// How long until a deploy is free again; `None` where it is now.
-    fn wait(&mut self, now: Instant) -> Option<Duration> {
+    /// How long until another is free again; `None` where it is now.
+    pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
         self.settle(now);
         let over = (self.used + CHARGED_EACH).checked_sub(FREE_PER_DAY)?;
         (!over.is_zero()).then(|| over.mul_f64(DAY.as_secs_f64() / FREE_PER_DAY.as_secs_f64()))
@@ -81,19 +100,16 @@ impl Account {
     fn new(now: Instant) -> Self {
         Self {
             line: Arc::new(Semaphore::new(AT_ONCE)),
+            translating: Arc::new(Semaphore::new(1)),
             here: 0,
             code_bytes: 0,
-            spent: Spent {
-                used: Duration::ZERO,
-                at: now,
-            },
+            spent: Spent::none(now),
             fresh: VecDeque::new(),
         }
     }
 
     fn is_idle(&mut self, now: Instant) -> bool {
-        self.spent.settle(now);
-        self.here == 0 && self.spent.used.is_zero()
+        self.spent.is_none(now) && self.here == 0
     }
 }
 
@@ -183,8 +199,7 @@ impl Checks {
     fn charge(&self, account: AccountId, took: Duration) {
         let now = Instant::now();
         if let Some(account) = self.0.lock().get_mut(&account) {
-            account.spent.settle(now);
-            account.spent.used += took;
+            account.spent.add(took, now);
         }
     }
 }
@@ -197,6 +212,22 @@ impl Turn<'_> {
     fn charge(&self, took: Duration) {
         if !self.is_free {
             self.checks.charge(self.account, took);
+        }
+    }
+
+    /// The right to be the account's only deploy that waits for one of the few translators: whoever else waits for one waits for at
+    /// most one translation of each account. Refuses with `deploy.busy`. Cancel safe.
+    pub(crate) async fn translates(&self) -> Answer<Option<OwnedSemaphorePermit>> {
+        let line = {
+            let accounts = self.checks.0.lock();
+            accounts.get(&self.account).map(|account| account.translating.clone())
+        };
+        let Some(line) = line.filter(|_| !self.is_free) else {
+            return Ok(None);
+        };
+        match tokio::time::timeout(WAITS_AT_MOST, line.acquire_owned()).await {
+            Ok(permit) => Ok(Some(permit.expect("these semaphores are never closed"))),
+            Err(_) => busy(),
         }
     }
 
@@ -277,6 +308,20 @@ mod tests {
         drop(waiting);
         assert!(checks.turn(ONE, 0, false).await.is_ok());
         assert!(checks.0.lock().values().all(|account| account.here == 0));
+    }
+
+    #[tokio::test]
+    async fn one_account_has_one_translation_at_a_time_and_others_have_theirs() {
+        let checks = Checks::default();
+        let turn = async |account| checks.turn(account, 0, false).await.expect("free");
+        let (first, second, others) = (turn(ONE).await, turn(ONE).await, turn(OTHER).await);
+        let held = first.translates().await.expect("free");
+        assert!(held.is_some());
+        let mut waits = Box::pin(second.translates());
+        assert!(futures::poll!(&mut waits).is_pending());
+        assert!(others.translates().await.is_ok());
+        drop(held);
+        assert!(waits.await.is_ok());
     }
 
     #[tokio::test]

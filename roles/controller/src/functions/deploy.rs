@@ -2,15 +2,18 @@
 //!
 //! ```text
 //! body -> bundle -> packages resolved -> blob kept -> loaded in wasm, else jail (or in what was asked for) -> version
+//!           `-------------------------- what is said: the build log --------------------------------------------'
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use piecework_api::functions::{Changes, CreateFunction, Settings};
 use piecework_blobs::{Bundle, BundleLimits};
-use piecework_model::{AccountId, Code, Contract, Digest, EgressList, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{
+    AccountId, Code, Contract, Digest, EgressList, FunctionId, FunctionName, Language, Limits, typescript,
+};
 use piecework_packages::ResolveError;
 use piecework_queue::Work;
 use piecework_sandbox::BackendName;
@@ -27,6 +30,7 @@ use crate::{
     failure::{Refusal, blobs, failed, refusal, refuse, rejected, store},
     functions::{
         self, Functions, Live,
+        build_log::BuildLog,
         checks::Turn,
         condition::Condition,
         cors, entry, fallback,
@@ -73,6 +77,18 @@ pub(super) struct Draft {
 
 /// `POST /functions`.
 pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateFunction) -> Answer<Arc<Live>> {
+    let mut log = BuildLog::default();
+    let name = body.name.parse();
+    let created = begin(functions, caller, body, &mut log).await;
+    match (&created, name) {
+        (Ok(live), _) => log.keep(functions, &live.function, 1).await,
+        (Err(refusal), Ok(name)) => log.keep_failed(functions, (caller.account, name), refusal).await,
+        (Err(_), Err(_)) => {}
+    }
+    created
+}
+
+async fn begin(functions: &Functions, caller: &Caller, body: CreateFunction, log: &mut BuildLog) -> Answer<Arc<Live>> {
     let name: FunctionName = body.name.parse().map_err(rejected)?;
     let language: Language = body.language.parse().map_err(rejected)?;
     let settings = body.settings();
@@ -102,7 +118,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
     let Some((bundle, handler)) = bundle(language, given, None, (body.code, body.bundle)).await? else {
         return refuse(Code::FunctionBadCode, "send exactly one of code and bundle");
     };
-    let code = keep(functions, &turn, language, (bundle, handler.as_deref())).await?;
+    let code = keep(functions, (&turn, log), language, (bundle, handler.as_deref())).await?;
     let strict = settings.strict.unwrap_or(false);
     let draft = Draft {
         language,
@@ -141,7 +157,7 @@ pub(crate) async fn create(functions: &Functions, caller: &Caller, body: CreateF
             ..Policy::default()
         },
     };
-    let (version, _hold) = load(functions, &function, 1, draft, &turn).await?;
+    let (version, _hold) = load(functions, &function, 1, draft, (&turn, log)).await?;
     match functions.ground.store.create_function(&function, &version).await {
         Ok(()) => {}
         Err(failure) if failure.is_conflict() => return exists(&name),
@@ -227,6 +243,7 @@ pub(crate) async fn delete(
         .map_err(store)?;
     functions.cache.forget(function);
     functions.watch.forget(function.id);
+    functions.walls.forget(function.id);
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, live.version.version);
     }
@@ -433,7 +450,7 @@ pub(super) fn decode(encoded: String) -> Answer<Bundle> {
 /// Puts the JavaScript of TypeScript beside it, resolves the packages, and keeps the whole by its digest.
 pub(super) async fn keep(
     functions: &Functions,
-    turn: &Turn<'_>,
+    (turn, log): (&Turn<'_>, &mut BuildLog),
     language: Language,
     (bundle, handler): (Bundle, Option<&str>),
 ) -> Answer<KeptCode> {
@@ -442,15 +459,24 @@ pub(super) async fn keep(
         return keep_image(functions, account, bundle).await;
     }
     let bundle = match handler {
-        Some(handler) if language == Language::JavaScript => translated(functions, turn, bundle, handler).await?,
+        Some(handler) if language == Language::JavaScript => {
+            translated(functions, (turn, log), bundle, handler).await?
+        }
         Some(_) | None => bundle,
     };
     let site = entry::site_in(&bundle);
-    let resolves = functions.packages.resolve(account, language, bundle.files());
-    let resolved = turn.charged(resolves).await.map_err(unresolved)?;
+    let (since, mut said) = (Instant::now(), String::new());
+    let resolves = functions.packages.resolve(account, language, bundle.files(), &mut said);
+    let resolved = turn.charged(resolves).await;
+    log.quote(&said);
+    let resolved = resolved
+        .inspect_err(|_| log.say("packages: not resolved"))
+        .map_err(unresolved)?;
     let (bundle, packages) = match resolved {
         None => (bundle, Vec::new()),
         Some(resolved) => {
+            let (all, took) = (resolved.versions.join(", "), BuildLog::since(since));
+            log.say(format_args!("packages: resolved in {took}: {all}"));
             let whole = bundle
                 .with_folder(resolved.folder, resolved.files, &BundleLimits::RESOLVED)
                 .map_err(rejected)?;
@@ -492,13 +518,33 @@ async fn keep_image(functions: &Functions, account: AccountId, bundle: Bundle) -
 }
 
 /// With the JavaScript of its TypeScript files, where the handler is in one of them.
-async fn translated(functions: &Functions, turn: &Turn<'_>, bundle: Bundle, handler: &str) -> Answer<Bundle> {
+async fn translated(
+    functions: &Functions,
+    (turn, log): (&Turn<'_>, &mut BuildLog),
+    bundle: Bundle,
+    handler: &str,
+) -> Answer<Bundle> {
     let entry = entry::file_of(handler);
+    if !typescript::is_source(entry) {
+        return Ok(bundle);
+    }
+    let _alone = turn.translates().await?;
+    let since = Instant::now();
     let translates = functions.typescript.translate(turn.account(), bundle.files(), entry);
     match turn.charged(translates).await {
         Ok(None) => Ok(bundle),
-        Ok(Some(made)) => bundle.with_files(made, &BundleLimits::RESOLVED).map_err(rejected),
-        Err(TranslateError::Rejected(rejection)) => Err(rejected(rejection)),
+        Ok(Some(made)) => {
+            let (all, took) = (
+                Vec::from_iter(made.keys().map(String::as_str)).join(", "),
+                BuildLog::since(since),
+            );
+            log.say(format_args!("typescript: translated in {took}: {all}"));
+            bundle.with_files(made, &BundleLimits::RESOLVED).map_err(rejected)
+        }
+        Err(TranslateError::Rejected(rejection)) => {
+            log.say("typescript: not translated");
+            Err(rejected(rejection))
+        }
         Err(error @ (TranslateError::Sandbox(_) | TranslateError::Io { .. })) => {
             Err(failed("translate TypeScript", &error))
         }
@@ -550,8 +596,14 @@ pub(super) async fn load(
     function: &Function,
     number: u32,
     draft: Draft,
-    turn: &Turn<'_>,
+    (turn, log): (&Turn<'_>, &mut BuildLog),
 ) -> Answer<(Version, Holds)> {
+    let since = Instant::now();
+    log.hide(functions::redacted_values(draft.secrets.clone()));
+    log.say(format_args!(
+        "code: {}, {} bytes on disk",
+        draft.code.digest, draft.code.disk_bytes
+    ));
     let mut env = draft.env.clone();
     env.extend(draft.secrets.clone());
     let mut work = Work {
@@ -578,14 +630,24 @@ pub(super) async fn load(
         turn,
     };
     let known = fallback::known(&function.policy, work.code);
-    let (backend, reason) = match load_once(&site, &work, (draft.sandbox, known)).await {
+    let loaded = match load_once(&site, &work, (draft.sandbox, known)).await {
         Err(refusal) if entry::contract_of(&refusal).is_some() && work.contract().is_none() => {
             let found = entry::contract_of(&refusal).map(str::to_owned);
             work.handler = handler(found)?;
-            load_once(&site, &work, (draft.sandbox, known)).await?
+            load_once(&site, &work, (draft.sandbox, known)).await
         }
-        loaded => loaded?,
+        loaded => loaded,
     };
+    match &loaded {
+        Ok((backend, reason)) => {
+            log.say(format_args!(
+                "check: loaded in {backend} in {}: {reason}",
+                BuildLog::since(since)
+            ));
+        }
+        Err(_) => log.say(format_args!("check: not loaded after {}", BuildLog::since(since))),
+    }
+    let (backend, reason) = loaded?;
     let version = Version {
         function: function.id,
         version: number,

@@ -32,7 +32,9 @@ pub(crate) fn has_jail(functions: &Functions, language: Language) -> bool {
 
 /// The version as it runs by the function's policy.
 pub(crate) fn settle(version: &mut Version, policy: &Policy) {
-    if let Some(moved) = policy.moved.get(&version.version).filter(|_| may_move(version)) {
+    let number = &version.version;
+    let elsewhere = policy.moved.get(number).or_else(|| policy.chosen.get(number));
+    if let Some(moved) = elsewhere.filter(|_| may_move(version)) {
         version.backend = BackendName::Jail;
         version.backend_reason = BackendReason::Chosen(moved.reason.clone());
     }

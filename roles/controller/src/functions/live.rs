@@ -405,7 +405,7 @@ pub(crate) fn open_secrets(functions: &Functions, function: FunctionId, sealed: 
 /// A shorter value would blacken half of a log and hides nothing.
 const REDACTED_LENGTH_MIN: usize = 4;
 
-fn redacted_values(secrets: Secrets) -> Vec<String> {
+pub(super) fn redacted_values(secrets: Secrets) -> Vec<String> {
     secrets
         .into_values()
         .filter(|value| value.len() >= REDACTED_LENGTH_MIN)

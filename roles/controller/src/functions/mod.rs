@@ -2,6 +2,7 @@
 
 pub(crate) mod as_sent;
 pub(crate) mod budget;
+pub(crate) mod build_log;
 pub(crate) mod bundles;
 pub(crate) mod checks;
 pub(crate) mod condition;
@@ -22,6 +23,7 @@ pub(crate) mod suspects;
 mod tests;
 pub(crate) mod traffic;
 pub(crate) mod update;
+pub(crate) mod walls;
 pub(crate) mod watch;
 
 pub(crate) use live::*;
@@ -43,6 +45,7 @@ pub(crate) struct Functions {
     cache: Arc<Cache>,
     checks: checks::Checks,
     watch: watch::Watch,
+    walls: walls::Walls,
     budgets: budget::Budgets,
     pub(crate) suspects: suspects::Suspects,
     pub(crate) routes: routing::Table,
@@ -82,6 +85,7 @@ impl Functions {
             cache: means.cache,
             checks: checks::Checks::default(),
             watch: watch::Watch::default(),
+            walls: walls::Walls::default(),
             budgets: budget::Budgets::default(),
             suspects: suspects::Suspects::default(),
             routes: routing::Table::default(),

@@ -1,9 +1,9 @@
 //! Functions of which operators may have to hear: noted when something happens, and looked at until it is over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::Mutex;
-use piecework_model::FunctionId;
+use piecework_model::{AccountId, FunctionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Functions, budget};
@@ -11,6 +11,8 @@ use crate::{Answer, failure::store};
 
 /// Each is a look into the store every few seconds.
 const SUSPECTS_MAX: usize = 500;
+/// Of one account: an operator who is told of twenty knows whom to ask about the others.
+const SUSPECTS_OF_ACCOUNT_MAX: usize = 20;
 /// Percent of a budget at which operators are told, like its owner.
 const BUDGET_PERCENT: u128 = 80;
 
@@ -27,15 +29,35 @@ pub(crate) enum Suspicion {
     Quarantine,
 }
 
+/// Each with the account of its function.
 #[derive(Default)]
-pub(crate) struct Suspects(Mutex<BTreeSet<Suspect>>);
+pub(crate) struct Suspects(Mutex<BTreeMap<Suspect, AccountId>>);
 
 impl Suspects {
-    pub(crate) fn add(&self, suspect: Suspect) {
+    /// Where there is no room for more, the account that has the most gives up one for an account that has fewer.
+    pub(crate) fn add(&self, suspect: Suspect, owner: AccountId) {
         let mut all = self.0.lock();
-        if all.len() < SUSPECTS_MAX {
-            all.insert(suspect);
+        if all.contains_key(&suspect) {
+            return;
         }
+        let mut by_account: HashMap<AccountId, usize> = HashMap::new();
+        for of in all.values() {
+            *by_account.entry(*of).or_default() += 1;
+        }
+        let own = by_account.get(&owner).copied().unwrap_or(0);
+        if own >= SUSPECTS_OF_ACCOUNT_MAX {
+            return;
+        }
+        if all.len() >= SUSPECTS_MAX {
+            let most = by_account.into_iter().max_by_key(|(account, count)| (*count, *account));
+            let Some((account, _)) = most.filter(|(_, count)| *count > own + 1) else {
+                return;
+            };
+            let gives = all.iter().rev().find(|(_, of)| **of == account);
+            let gives = *gives.expect("it has the most").0;
+            all.remove(&gives);
+        }
+        all.insert(suspect, owner);
     }
 
     pub(crate) fn clear(&self, suspect: &Suspect) {
@@ -43,7 +65,7 @@ impl Suspects {
     }
 
     pub(crate) fn all(&self) -> Vec<Suspect> {
-        self.0.lock().iter().copied().collect()
+        self.0.lock().keys().copied().collect()
     }
 }
 
@@ -75,4 +97,46 @@ pub(crate) async fn look(functions: &Functions, suspect: Suspect) -> Answer<Opti
         },
     };
     Ok(message.map(|message| (name, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect(account: u16, number: u8) -> (Suspect, AccountId) {
+        let mut owner = [0; 20];
+        owner[..2].copy_from_slice(&account.to_be_bytes());
+        let mut function = [number; 12];
+        function[..2].copy_from_slice(&account.to_be_bytes());
+        let suspect = Suspect {
+            function: FunctionId(function),
+            suspicion: Suspicion::Quarantine,
+        };
+        (suspect, AccountId(owner))
+    }
+
+    #[test]
+    fn functions_of_a_few_accounts_leave_room_for_those_of_others() {
+        let suspects = Suspects::default();
+        let add = |account, number| {
+            let (suspect, owner) = suspect(account, number);
+            suspects.add(suspect, owner);
+            suspects.all().contains(&suspect)
+        };
+        let watched = (0..200).filter(|number| add(1, *number)).count();
+        assert_eq!(watched, SUSPECTS_OF_ACCOUNT_MAX);
+        for account in 2..100 {
+            for number in 0..20 {
+                add(account, number);
+            }
+        }
+        assert_eq!(suspects.all().len(), SUSPECTS_MAX);
+        for account in 1_000..1_000 + SUSPECTS_MAX as u16 / 2 {
+            assert!(add(account, 0), "one that has none gets a place");
+            assert!(add(account, 0), "and is watched once");
+        }
+        assert_eq!(suspects.all().len(), SUSPECTS_MAX);
+        suspects.clear(&suspect(1_000, 0).0);
+        assert!(add(1_000, 1));
+    }
 }

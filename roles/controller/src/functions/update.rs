@@ -15,6 +15,7 @@ use crate::{
     failure::{refuse, rejected, store},
     functions::{
         self, Functions, Live, budget,
+        build_log::BuildLog,
         condition::Condition,
         cors,
         deploy::{self, Draft, KeptCode},
@@ -147,7 +148,27 @@ pub(crate) async fn update(
     functions: &Functions,
     caller: &Caller,
     seen: &Live,
+    asked: (UpdateFunction, &Condition),
+) -> Answer<(Arc<Live>, Option<u32>)> {
+    let mut log = BuildLog::default();
+    let updated = change(functions, caller, seen, asked, &mut log).await;
+    match &updated {
+        Ok((live, Some(number))) => log.keep(functions, &live.function, *number).await,
+        Ok((_, None)) => {}
+        Err(refusal) => {
+            let whose = (seen.function.owner, seen.function.name.clone());
+            log.keep_failed(functions, whose, refusal).await;
+        }
+    }
+    updated
+}
+
+async fn change(
+    functions: &Functions,
+    caller: &Caller,
+    seen: &Live,
     (body, condition): (UpdateFunction, &Condition),
+    log: &mut BuildLog,
 ) -> Answer<(Arc<Live>, Option<u32>)> {
     let canary = body.canary;
     traffic::check_canary(canary)?;
@@ -161,7 +182,7 @@ pub(crate) async fn update(
     let old = seen.version.handler.as_deref();
     let (code, handler) = match deploy::bundle(language, given.clone(), old, (body.code, body.bundle)).await? {
         Some((bundle, its)) => {
-            let code = deploy::keep(functions, &deploying, language, (bundle, its.as_deref())).await?;
+            let code = deploy::keep(functions, (&deploying, log), language, (bundle, its.as_deref())).await?;
             (Some(code), Some(its))
         }
         None => (None, given.map(Some)),
@@ -193,7 +214,7 @@ pub(crate) async fn update(
     for seen in functions.providers.all().iter() {
         seen.link.forget(function.id, number);
     }
-    let (version, _hold) = deploy::load(functions, function, number, draft, &deploying).await?;
+    let (version, _hold) = deploy::load(functions, function, number, draft, (&deploying, log)).await?;
     let given = functions.ground.store.add_version(&version, canary.is_none());
     assert_eq!(given.await.map_err(store)?, number, "updates of a function take turns");
     shared.write(functions, &live, Some((number, canary))).await?;

@@ -263,10 +263,11 @@ async fn quarantine(functions: &Functions, live: &Live, code: Code, failures: u3
         let detail = json!({"version": version, "code": code, "failures": failures});
         tracing::warn!(function = %function.id, version, %code, failures, "quarantined a version");
         functions.ground.events.function("quarantine", function, &detail);
-        functions.suspects.add(Suspect {
+        let suspect = Suspect {
             function: function.id,
             suspicion: Suspicion::Quarantine,
-        });
+        };
+        functions.suspects.add(suspect, function.owner);
         let owner = (None, function.owner);
         audit::record(
             &functions.accounts,

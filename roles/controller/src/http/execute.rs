@@ -98,6 +98,7 @@ async fn called(
         purpose: Purpose::Call,
         caller: Some(caller.account),
         moved: None,
+        wall: None,
         streams: Streams::default(),
     };
     if wants(headers, routes::RESPOND_ASYNC) {
@@ -369,6 +370,7 @@ pub(super) fn plain_invocation(live: Arc<Live>, event: Bytes, caller: Option<Acc
         purpose: Purpose::Call,
         caller,
         moved: None,
+        wall: None,
         streams: Streams::default(),
     }
 }

@@ -4,6 +4,7 @@ mod accounts;
 mod alerts;
 mod audit;
 mod bookings;
+mod build_logs;
 mod cors;
 mod door;
 mod event;
@@ -102,6 +103,8 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(images::upload))
         .routes(routes!(functions::versions))
         .routes(routes!(functions::code))
+        .routes(routes!(build_logs::show))
+        .routes(routes!(build_logs::failed))
         .routes(routes!(functions::rollback))
         .routes(routes!(
             functions::traffic,

@@ -6,7 +6,7 @@
 //!         no file, and there is none       -> 404.html with 404, or else 200.html or index.html for a page that a browser opens
 //! ```
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use axum::{
     body::Body,
@@ -60,7 +60,8 @@ pub(super) async fn respond(
             false => Ok(None),
         };
     }
-    let site = pages::of_bundle(&controller.functions, live.version.code).await?;
+    let owner = live.function.owner;
+    let site = pages::of_bundle(&controller.functions, owner, live.version.code).await?;
     let (page, status) = match find(&site, raw_path, (is_alone, opens_a_page(&parts.headers))) {
         Found::Folder => return Ok(Some(to_folder(raw_path, parts.uri.query()))),
         Found::Page(..) if is_bare => return Ok(Some(to_folder(parts.uri.path(), parts.uri.query()))),
@@ -75,7 +76,9 @@ pub(super) async fn respond(
             Found::Page(page, _) => drop(page.zipped()),
             Found::Folder | Found::Nothing => {}
         });
+        let since = Instant::now();
         zips.await.map_err(|error| failed("compress a file", &error))?;
+        pages::charge(&controller.functions, owner, since.elapsed());
     }
     let mut response = answer(page, status, &parts.headers);
     let headers = response.headers_mut();

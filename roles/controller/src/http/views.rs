@@ -14,7 +14,7 @@ use crate::{
     Answer, Controller,
     clock::timestamp,
     failure::failed,
-    functions::{Live, budget, placement},
+    functions::{Live, budget, placement, walls},
     http::origin::Origins,
     providers::reasons,
     shown,
@@ -55,7 +55,7 @@ pub(crate) async fn function(controller: &Controller, live: &Live) -> Answer<Fun
         ),
         own_url: Origins::of(&controller.ground.base_url).url(&function.owner_name, &function.name),
         sandbox: version.backend.to_string(),
-        sandbox_reason: version.backend_reason.to_string(),
+        sandbox_reason: walls::told(&controller.functions, live),
         handler: version.handler.clone(),
         contract: live.contract(),
         site: match version.site {

@@ -1,6 +1,10 @@
 //! `piecework function`: one function's settings.
 
+use std::str::FromStr;
+
 use piecework_api::{
+    Client,
+    build_logs::{BuildLogView, FailedDeploysQuery},
     functions::{BudgetView, FunctionView, PlacementBody},
     results::{ResultsView, SetResults},
 };
@@ -27,11 +31,41 @@ pub struct Function {
     /// JSON file that says where results go and how long they are kept (see docs/functions.md); `none` for the default
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     results: Option<SetResults>,
+    /// Print what the deploy of a version said: a number, or `failed` for the last deploys that failed [default: the live version]
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, default_missing_value = "live",
+        conflicts_with_all = ["release", "stop", "start", "budget", "results"])]
+    build_log: Option<Built>,
+}
+
+/// Which deploys are meant.
+#[derive(Clone, Copy, Debug)]
+enum Built {
+    Live,
+    Version(u32),
+    Failed,
+}
+
+impl FromStr for Built {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "live" => Ok(Self::Live),
+            "failed" => Ok(Self::Failed),
+            number => number
+                .parse()
+                .map(Self::Version)
+                .map_err(|_| "expected the number of a version, or `failed`"),
+        }
+    }
 }
 
 impl Function {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
+        if let Some(built) = self.build_log {
+            return build_log(&client, &self.name, built, json).await;
+        }
         if self.release {
             client.release(&self.name).await?;
         }
@@ -54,6 +88,49 @@ impl Function {
             show::fields(&rows(&view))
         }
     }
+}
+
+async fn build_log(client: &Client, name: &str, built: Built, json: bool) -> Result<(), Failure> {
+    let number = match built {
+        Built::Version(number) => number,
+        Built::Live => client.function(name).await?.version,
+        Built::Failed => {
+            let query = FailedDeploysQuery {
+                function: Some(name.to_owned()),
+            };
+            let list = client.failed_deploys(&query).await?;
+            if json {
+                return show::json(&list);
+            }
+            if list.items.is_empty() {
+                eprintln!("no failed deploy of {name} is on record");
+            }
+            // The newest last, where the eye is.
+            for log in list.items.iter().rev() {
+                print_log(log);
+            }
+            return Ok(());
+        }
+    };
+    let log = client.build_log(name, number).await?;
+    if json {
+        return show::json(&log);
+    }
+    if log.at.is_none() {
+        eprintln!("no build log of version {number} is kept");
+    }
+    print_log(&log);
+    Ok(())
+}
+
+fn print_log(log: &BuildLogView) {
+    if let Some(at) = log.at {
+        let what = log
+            .version
+            .map_or_else(|| "failed".to_owned(), |number| format!("version {number}"));
+        eprintln!("{} {what}, deployed {}", log.function, show::time(at));
+    }
+    print!("{}", log.text);
 }
 
 fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {

@@ -16,19 +16,9 @@ use serde_json::Value;
 use crate::{
     command_line::command,
     computer::{Computer, invite, provide},
-    machine::{self, Machine},
+    machine::{self, Machine, user},
     providers::{ECHO, alone, until},
 };
-
-/// The command line of a user whose server is this one.
-fn user(home: &Path, server: &Machine, arguments: &[&str]) -> Command {
-    let mut command = command(home);
-    command
-        .env("PIECEWORK_URL", &server.url)
-        .env("PIECEWORK_TOKEN", &server.token)
-        .args(arguments);
-    command
-}
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

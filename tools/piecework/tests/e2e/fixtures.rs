@@ -218,7 +218,7 @@ fn a_directory_of_an_unknown_version_is_refused_by_code_and_left_untouched() {
         (
             "store/VERSION",
             Box::new(|_| b"piecework store 99\n".to_vec()),
-            ["store.newer: ", "format 99", "up to 4"],
+            ["store.newer: ", "format 99", "up to 5"],
         ),
         (
             "peer/ledger/chain.mark",

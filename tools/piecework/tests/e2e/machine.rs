@@ -84,6 +84,16 @@ pub fn skipped(reason: &str) {
     println!("SKIPPED: {reason}");
 }
 
+/// The command line as a user of this server has it, with a home of its own.
+pub fn user(home: &Path, server: &Machine, arguments: &[&str]) -> Command {
+    let mut command = crate::command_line::command(home);
+    command
+        .env("PIECEWORK_URL", &server.url)
+        .env("PIECEWORK_TOKEN", &server.token)
+        .args(arguments);
+    command
+}
+
 impl Machine {
     /// Starts on `directory` and waits for `ready`.
     pub fn start(directory: &Path) -> Self {

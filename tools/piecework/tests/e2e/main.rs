@@ -22,6 +22,7 @@ mod founding;
 mod full_disk;
 mod guests;
 mod images;
+mod learning;
 mod leases;
 mod limits;
 mod links;

@@ -94,6 +94,68 @@ async fn one_file_of_any_name_and_an_error_at_its_own_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tsx_uses_the_jsx_runtime_that_its_settings_name_and_says_if_there_is_none() {
+    let (machine, directory) = up();
+    let folder = directory.path().join("page");
+    let put = |path: &str, text: &str| {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, text).expect("written");
+    };
+    put(
+        "index.tsx",
+        "interface Props {\n  name: string;\n}\n\nconst Greeting = ({ name }: Props) => <p class=\"a\">Hello, {name}!</p>;\n\n\
+         export default (event: Props): string => {\n  if (!event.name) throw new Error('nobody');\n  return String(<><Greeting name={event.name} /><br /></>);\n};\n",
+    );
+    put(
+        "jsx/jsx-runtime.ts",
+        "type Kind = string | symbol | ((props: any) => string);\nexport const Fragment = Symbol('fragment');\n\
+         export function jsx(kind: Kind, { children, ...props }: any): string {\n  if (typeof kind === 'function') return kind({ children, ...props });\n  \
+         const inner = [children].flat().join('');\n  if (kind === Fragment) return inner;\n  \
+         const attributes = Object.entries(props).map(([name, value]) => ` ${name}=\"${value}\"`).join('');\n  \
+         return `<${String(kind)}${attributes}>${inner}</${String(kind)}>`;\n}\nexport const jsxs = jsx;\n",
+    );
+    let deploy = |name: &str, wall: &str| {
+        let said = cli(&machine)
+            .arg("deploy")
+            .arg(&folder)
+            .args(["--name", name, "--sandbox", wall])
+            .output();
+        let said = said.expect("it runs");
+        (
+            said.status.success(),
+            String::from_utf8_lossy(&said.stderr).into_owned(),
+        )
+    };
+    let (deployed, said) = deploy("none", "wasm");
+    assert!(
+        !deployed && said.contains("react/jsx-runtime"),
+        "by default it is React's, which is not here: {said}"
+    );
+    put(
+        "tsconfig.json",
+        "{\n  // ours\n  \"compilerOptions\": { \"jsxImportSource\": \"./jsx\" }\n}\n",
+    );
+    for wall in WALLS {
+        let (deployed, said) = deploy(wall, wall);
+        assert!(deployed, "{said}");
+        let called = machine.call(wall, json!({"name": "Ada"})).await.ok();
+        assert_eq!(called["output"], "<p class=\"a\">Hello, Ada!</p><br></br>", "{wall}");
+        let failed = machine.call(wall, json!({})).await;
+        let details = failed.body["error"]["details"].to_string();
+        assert!(details.contains("index.tsx:8"), "{wall}: {details}");
+    }
+    // By a function of the file's own.
+    let code = "/** @jsx h */\n/** @jsxFrag Row */\nconst Row = 'row';\nconst h = (kind: string, props: object | null, ...inner: string[]) => `${kind}(${inner})`;\n\
+                export default () => <><b>1</b><b>2</b></>;\n";
+    let file = directory.path().join("own.tsx");
+    std::fs::write(&file, code).expect("written");
+    let said = cli(&machine).arg("deploy").arg(&file).output().expect("it runs");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(machine.call("own", json!(null)).await.ok()["output"], "row(b(1),b(2))");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_translated_is_refused_by_a_code_and_a_line() {
     let (machine, _directory) = up();
     let deploy = |code: &'static str| machine.deploy_with("f", "typescript", code, json!({}));

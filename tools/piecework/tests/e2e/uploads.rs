@@ -4,18 +4,9 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::json;
 
-use crate::{command_line::command, machine::Machine};
+use crate::machine::{Machine, user};
 
 const HELLO: &str = "def handler(event, context):\n    return {'hello': event}\n";
-
-fn user(home: &Path, server: &Machine, arguments: &[&str]) -> Command {
-    let mut command = command(home);
-    command
-        .env("PIECEWORK_URL", &server.url)
-        .env("PIECEWORK_TOKEN", &server.token)
-        .args(arguments);
-    command
-}
 
 #[track_caller]
 fn run(mut command: Command) -> String {

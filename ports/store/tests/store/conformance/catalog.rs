@@ -152,8 +152,14 @@ pub(super) async fn a_deleted_function_comes_back_while_its_name_is_free(store: 
 pub(super) async fn a_policy_is_read_back_whole(store: &dyn Store) {
     let function = samples::function(unique(), samples::account(unique()));
     create(store, &function).await;
+    let chosen = piecework_store::Moved {
+        code: samples::version(function.id, 2).code,
+        reason: "its calls cost less there".to_owned(),
+        at_ms: START_MS,
+    };
     let policy = Policy {
         moved: std::collections::BTreeMap::default(),
+        chosen: [(2, chosen)].into(),
         traffic: Some(Traffic {
             weights: [(1, 90), (2, 10)].into(),
             errors_permille_max: 100,

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod build_logs;
 mod catalog;
 mod jobs;
 mod keeping;
@@ -26,6 +27,9 @@ pub async fn all(store: &dyn Store) {
     catalog::a_policy_is_read_back_whole(store).await;
     catalog::versions_count_up_and_any_can_be_live(store).await;
     catalog::functions_are_listed_in_pages(store).await;
+    build_logs::a_build_log_is_its_versions_and_goes_with_it(store).await;
+    build_logs::the_last_failed_deploys_are_kept_for_each_name_and_account(store).await;
+    build_logs::build_logs_count_as_logs_and_take_a_quarter_of_them(store).await;
     jobs::a_finished_job_is_read_back_whole(store).await;
     jobs::the_first_outcome_counts(store).await;
     jobs::an_accepted_job_is_unfinished_until_it_ends(store).await;

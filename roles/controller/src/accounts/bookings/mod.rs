@@ -9,8 +9,9 @@ mod withdrawals;
 pub(crate) use deposits::{add, deposits};
 pub(crate) use withdrawals::{decline, request, settle, withdrawals};
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream};
 use piecework_api::{errors::Refusal, ledger::TransferView};
 use piecework_model::{AccountId, Code, Credits, Digest};
 
@@ -103,16 +104,22 @@ async fn kept_page(
 }
 
 const TAKEN_UP_AT_ONCE: u32 = 500;
+/// Bookings of an earlier run that are sent at a time: half of what one account may have under way, so that new ones get through.
+const SENT_AT_ONCE: usize = 16;
+/// Where as many are under way as may be: until the next try, and tries. An hour is longer than anybody's transfers take.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+const TRIES_MAX: u32 = 3_600;
 
 /// Goes on with what an earlier run of this process has begun and not seen final.
 pub(crate) async fn take_up(accounts: &Arc<Accounts>) -> Answer<()> {
+    let mut begun = Begun::default();
     for space in [deposits::SPACE, withdrawals::SPACE, withdrawals::RETURNED] {
         let mut after = None;
         loop {
             let (items, next) = kept_page(accounts, (space, ""), (after.as_deref(), TAKEN_UP_AT_ONCE)).await?;
             for (key, kept) in items {
                 if let (None, Some(booking)) = (kept.answer, kept.booking) {
-                    go_on(accounts, booking, space, key);
+                    begun.push((booking, space, key));
                 }
             }
             match next {
@@ -121,19 +128,34 @@ pub(crate) async fn take_up(accounts: &Arc<Accounts>) -> Answer<()> {
             }
         }
     }
-    withdrawals::take_up(accounts).await
-}
-
-fn go_on(accounts: &Arc<Accounts>, booking: Booking, space: &'static str, key: String) {
+    withdrawals::take_up(accounts, &mut begun).await?;
     let work = accounts.clone();
     accounts.ground.tasks.spawn(async move {
-        let moved = carry_out(&work, &booking, space, &key);
-        let moved = tokio::select! {
-            () = work.ground.shutdown.cancelled() => return,
-            moved = moved => moved,
-        };
-        if let Err(refusal) = moved {
-            tracing::warn!(%refusal, space, key, "a booking that an earlier run had begun is not final");
+        let all = stream::iter(begun).for_each_concurrent(SENT_AT_ONCE, |begun| go_on(&work, begun));
+        tokio::select! {
+            () = work.ground.shutdown.cancelled() => {}
+            () = all => {}
         }
     });
+    Ok(())
+}
+
+/// Bookings without an end, each with where it is remembered.
+type Begun = Vec<(Booking, &'static str, String)>;
+
+/// To its end: the ledger may be silent, and other transfers may be under way.
+async fn go_on(accounts: &Arc<Accounts>, (booking, space, key): (Booking, &'static str, String)) {
+    let mut tries = 0;
+    loop {
+        let Err(refusal) = carry_out(accounts, &booking, space, &key).await else {
+            return;
+        };
+        tries += 1;
+        if refusal.code == Code::ServerBusy && tries < TRIES_MAX {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        } else if refusal.code != Code::TransferQueued {
+            tracing::warn!(%refusal, space, key, "a booking that an earlier run had begun is not final");
+            return;
+        }
+    }
 }

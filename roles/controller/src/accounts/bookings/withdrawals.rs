@@ -16,7 +16,7 @@ use piecework_store::Idempotency;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Booking, BookingKind, Kept, carry_out, go_on, kept, movement, positive, reference};
+use super::{Begun, Booking, BookingKind, Kept, carry_out, kept, movement, positive, reference};
 use crate::{
     Answer,
     accounts::{
@@ -343,7 +343,7 @@ async fn shown(accounts: &Accounts, id: &str) -> Answer<WithdrawalView> {
 }
 
 /// Goes on with what was declined and has not begun to return.
-pub(super) async fn take_up(accounts: &Arc<Accounts>) -> Answer<()> {
+pub(super) async fn take_up(accounts: &Accounts, begun: &mut Begun) -> Answer<()> {
     let mut after = None;
     loop {
         let page = accounts.ground.store.list_values(DECISIONS, "", after.as_deref(), 500);
@@ -354,7 +354,7 @@ pub(super) async fn take_up(accounts: &Arc<Accounts>) -> Answer<()> {
                 continue;
             }
             if let Some(booking) = kept(accounts, SPACE, &id).await?.and_then(|kept| kept.booking) {
-                go_on(accounts, back(&booking, decision.by, decision.detail), RETURNED, id);
+                begun.push((back(&booking, decision.by, decision.detail), RETURNED, id));
             }
         }
         match page.next {

@@ -316,6 +316,38 @@ async fn a_withdrawal_survives_the_controllers_death_on_both_ways() {
 }
 
 #[tokio::test]
+async fn more_bookings_than_may_be_sent_at_a_time_go_on_after_one_restart() {
+    let machine = impatient().await;
+    let mut ids = Vec::new();
+    for person in ["ada", "bob", "cyd", "dan"] {
+        let token = machine.person(person, 1_000).await;
+        for number in 0..10 {
+            let key = format!("n{number}");
+            let view = patient(async || withdraw(&machine, &token, &key, 1).await).await;
+            ids.push(view["id"].as_str().expect("an id").to_owned());
+        }
+    }
+    machine.ledger.stall(true);
+    let mut busy = 0;
+    for id in &ids {
+        let declined = decide(&machine, id, "decline", "no").await;
+        match declined.code() == Some(Code::ServerBusy) {
+            true => busy += 1,
+            false => declined.refused(503, Code::TransferQueued),
+        }
+    }
+    assert!(busy > 0, "all could be sent at once, so this shows nothing");
+    let machine = machine.restart().await;
+    machine.ledger.stall(false);
+    for id in &ids {
+        in_state(&machine, id, "declined").await;
+    }
+    for person in ["ada", "bob", "cyd", "dan"] {
+        assert_eq!(machine.posted(person).await, 1_000, "{person}: each came back once");
+    }
+}
+
+#[tokio::test]
 async fn borrowed_credits_cannot_be_withdrawn_and_open_requests_are_bounded() {
     let machine = Machine::start().await;
     let ada = machine.person("ada", 100).await;

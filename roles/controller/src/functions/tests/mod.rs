@@ -1,9 +1,11 @@
 //! Functions on a whole controller in one process.
 
 mod budgets;
+mod build_logs;
 mod changes;
 mod fallback;
 mod life;
+mod walls;
 mod watching;
 
 use serde_json::Value;

@@ -116,6 +116,7 @@ fn invocation(created_at_ms: u64) -> Invocation {
         purpose: Purpose::Call,
         caller: None,
         moved: None,
+        wall: None,
         streams: Streams::default(),
     }
 }
