@@ -86,6 +86,15 @@ export function day(at: string | null | undefined): string {
   return Number.isNaN(time) ? "–" : exactly.format(time);
 }
 
+/** The time of day to the millisecond, in this browser's time zone. */
+export function clockTime(at: string | null | undefined): string {
+  const time = at ? new Date(at) : undefined;
+  if (!time || Number.isNaN(time.getTime())) return "–";
+  const digits = (value: number, count: number) => String(value).padStart(count, "0");
+  const [hours, minutes, seconds] = [time.getHours(), time.getMinutes(), time.getSeconds()].map((part) => digits(part, 2));
+  return `${hours}:${minutes}:${seconds}.${digits(time.getMilliseconds(), 3)}`;
+}
+
 export function exact(at: string | null | undefined): string {
   const time = at ? Date.parse(at) : NaN;
   return Number.isNaN(time) ? "–" : `${exactly.format(time)} (${at})`;
