@@ -98,6 +98,8 @@ need_test_tools() {
   has nginx || wanted+=(nginx-light)
   has caddy || wanted+=(caddy)
   has systemd-analyze || wanted+=(systemd)
+  # The portal in a browser.
+  has chromium || wanted+=(chromium)
   has podman || wanted+=(podman)
   has runc || wanted+=(runc)
   # Containers: each engine that functions may run in. The tests start a Docker daemon of their own.
@@ -112,4 +114,8 @@ need_test_tools() {
 }
 
 build_runtimes() { runtimes/build.sh; }
+# Without it, the program serves a page that says how to build it.
+build_portal() {
+  if has node && has npm; then portal/build.sh; else note "without Node and npm, the program is built without the portal"; fi
+}
 build_piecework() { cargo build --release ${CI:+--locked} -p piecework; }

@@ -58,6 +58,7 @@ codes! {
     AlertUndelivered = "alert.undelivered",
     AuthBadCredentials = "auth.bad_credentials",
     AuthBadToken = "auth.bad_token",
+    AuthForeignPage = "auth.foreign_page",
     AuthMissingToken = "auth.missing_token",
     AuthOperator = "auth.operator",
     AuthRateLimited = "auth.rate_limited",

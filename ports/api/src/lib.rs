@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod metrics;
 pub mod page;
+pub mod portal;
 pub mod results;
 pub mod routes;
 pub mod routing;

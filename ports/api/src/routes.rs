@@ -134,6 +134,17 @@ pub const LEDGER_PEERS: &str = "/ledger/peers";
 pub const LEDGER_PARAMS: &str = "/ledger/params";
 pub const LEDGER_GENESIS: &str = "/ledger/genesis";
 
+/// The pages that people look at; all paths below it that nothing else answers are theirs.
+pub const PORTAL: &str = "/portal/";
+/// The session of a browser, held by a cookie.
+pub const PORTAL_SESSION: &str = "/portal/session";
+/// Before each path of this interface, for the portal's own pages: there, and only there, the cookie authenticates.
+pub const PORTAL_API: &str = "/portal/api";
+/// Their scripts and styles, named by their digests.
+pub const PORTAL_ASSETS: &str = "/portal/assets/";
+/// Every request that a cookie may authenticate has this header, which no other site's page can send.
+pub const PORTAL_HEADER: &str = "x-piecework-portal";
+
 pub const EVENTS: &str = "/events";
 pub const HEALTHZ: &str = "/healthz";
 pub const READYZ: &str = "/readyz";

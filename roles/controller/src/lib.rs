@@ -49,7 +49,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use clock::{Clock, Machine as MachineClock};
 pub use failure::Answer;
-pub use http::openapi_document;
+pub use http::{openapi_document, portal::files::PortalFile};
 
 use crate::{
     accounts::Accounts, alerts::Alerts, calls::Calls, functions::Functions, ground::Ground, money::Money,
@@ -71,6 +71,8 @@ pub struct Options {
     pub disk: Arc<dyn Room>,
     pub packages: Arc<piecework_packages::Packages>,
     pub typescript: Arc<piecework_typescript::TypeScript>,
+    /// The pages that people look at; none where the program was built without.
+    pub portal: &'static [PortalFile],
     /// Brings results to where their developers want them.
     pub sinks: Arc<dyn piecework_sink::Deliver>,
     /// How operators are told what is wrong.
@@ -183,6 +185,7 @@ pub struct Controller {
     calls: Arc<Calls>,
     triggers: Arc<Triggers>,
     alerts: Arc<Alerts>,
+    portal: &'static [PortalFile],
 }
 
 impl Controller {
@@ -209,6 +212,7 @@ impl Controller {
     }
 
     fn of(options: Options, shutdown: CancellationToken) -> Self {
+        let portal = options.portal;
         let ground = Arc::new(Ground {
             payer: options.key.public(),
             key: options.key,
@@ -259,6 +263,7 @@ impl Controller {
             calls,
             triggers,
             alerts,
+            portal,
         }
     }
 

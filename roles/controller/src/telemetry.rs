@@ -63,6 +63,7 @@ fn route_class(path: &str) -> &'static str {
         "events" => "events",
         "link" => "link",
         "healthz" | "readyz" => "health",
+        "portal" => "portal",
         _ => "other",
     }
 }

@@ -105,6 +105,11 @@ const PLATFORM: &[Entry] = &[
     ),
     code(401, Code::AuthBadToken, "the token is unknown, expired or revoked"),
     code(
+        403,
+        Code::AuthForeignPage,
+        "the request to the portal did not come from a page of the portal",
+    ),
+    code(
         401,
         Code::AuthMissingToken,
         "the request has no `Authorization: Bearer` header",

@@ -35,7 +35,7 @@ use super::{
     world::{CONTROLLER, PROVIDER, account, genesis, key, offer},
 };
 use crate::{
-    Controller, MachineClock, Options, Tuning,
+    Controller, MachineClock, Options, PortalFile, Tuning,
     accounts::Accounts,
     http,
     providers::{seen::Membership, standings},
@@ -53,6 +53,24 @@ const CHEAP: Prices = Prices {
     memory_ucr_per_gib_s: 10,
     egress_ucr_per_mib: 1,
 };
+
+/// Of the portal: what is in them is the same packed and not, which nobody here unpacks.
+const PAGES: &[PortalFile] = &[
+    PortalFile {
+        name: "index.html",
+        content_type: "text/html; charset=utf-8",
+        etag: "\"one\"",
+        gzip: b"index in gzip",
+        brotli: b"index in brotli",
+    },
+    PortalFile {
+        name: "app-1.js",
+        content_type: "text/javascript; charset=utf-8",
+        etag: "\"two\"",
+        gzip: b"app in gzip",
+        brotli: b"app in brotli",
+    },
+];
 
 /// How it starts.
 pub(crate) struct Setup {
@@ -407,6 +425,7 @@ impl Parts {
             blobs: Arc::new(blobs),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             typescript: Arc::new(piecework_typescript::TypeScript::new(None, Arc::new(|| None))),
+            portal: PAGES,
             sinks: self.place.clone(),
             alerts: self.alerts.clone(),
             providers: links.collect(),

@@ -38,7 +38,7 @@ use crate::{
     http::views,
 };
 
-async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
+pub(super) async fn view(controller: &Controller, id: AccountId) -> Answer<AccountView> {
     let account = accounts::on_ledger(&controller.accounts, id).await?;
     let sponsor = controller.ground.name_of(account.sponsor).await;
     let owner = controller.ground.name_of(account.owner).await;
@@ -185,16 +185,19 @@ pub(super) async fn challenge(State(controller): Shared, body: Body) -> HttpResu
     (status = 201, body = TokenCreated), (status = "default", body = ErrorBody)))]
 pub(super) async fn log_in(State(controller): Shared, from: Address, body: Body) -> HttpResult<Created<TokenCreated>> {
     let body: CreateSession = read_body(body, STRANGERS_BODY_BYTES_MAX).await?;
-    let user = logins::prove(&controller.accounts, &body, from).await?;
+    Ok(Created(open_session(&controller, &body, "session", from).await?))
+}
+
+pub(super) async fn open_session(
+    controller: &Controller,
+    body: &CreateSession,
+    label: &str,
+    from: Address,
+) -> Answer<TokenCreated> {
+    let user = logins::prove(&controller.accounts, body, from).await?;
     let expires = (Some(now_ms() + auth::SESSION_TTL_MS), None);
-    let (token, record) = auth::issue(
-        &controller.accounts,
-        user.account,
-        "session",
-        Scope::ALL.into(),
-        expires,
-    )
-    .await?;
+    let issued = auth::issue(&controller.accounts, user.account, label, Scope::ALL.into(), expires);
+    let (token, record) = issued.await?;
     let by = if body.password.is_some() { "password" } else { "key" };
     audit::own(
         &controller.accounts,
@@ -204,10 +207,10 @@ pub(super) async fn log_in(State(controller): Shared, from: Address, body: Body)
         json!({"by": by}),
     )
     .await?;
-    Ok(Created(TokenCreated {
+    Ok(TokenCreated {
         token,
         view: views::token(&record, user.name.as_str()),
-    }))
+    })
 }
 
 const TOKEN_TTL_DEFAULT_S: u64 = 90 * 86_400;

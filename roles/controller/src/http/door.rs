@@ -11,13 +11,15 @@ use axum::{
 use piecework_model::Code;
 use piecework_serve::{Caller as Address, Crowd};
 
-use super::{HttpError, bearer, origin::Origins, plain, routing, space};
+use super::{HttpError, bearer, origin::Origins, plain, portal::Gate, routing, space};
 use crate::{Controller, accounts::rates, failure::refusal};
 
 /// What the door knows.
 pub(super) struct Door {
     pub(super) controller: Arc<Controller>,
     pub(super) origins: Origins,
+    /// Of the portal, whose cookies are tokens too.
+    gate: Arc<Gate>,
     /// Strangers' requests that run now: a quarter of the connections in all, a quarter of one address's own. The others are
     /// for those who have a token.
     strangers: Crowd,
@@ -30,6 +32,7 @@ impl Door {
     pub(super) fn new(controller: Arc<Controller>) -> Arc<Self> {
         Arc::new(Self {
             origins: Origins::of(&controller.ground.base_url),
+            gate: Gate::new(&controller),
             controller,
             strangers: Crowd::new(STRANGERS_MAX, STRANGERS_OF_AN_ADDRESS_MAX),
         })
@@ -40,7 +43,10 @@ impl Door {
 pub(super) async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let mut place = None;
     // With a token that nobody has seen yet, too: it may be none.
-    let token = bearer(request.headers());
+    let token = match Gate::is_before(request.uri().path()) {
+        true => door.gate.token(request.headers()),
+        false => bearer(request.headers()),
+    };
     if !token.is_some_and(|token| door.controller.accounts.auth.knows(token)) {
         let from = Address::of(request.extensions());
         place = door.strangers.enter(from);

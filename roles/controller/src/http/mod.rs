@@ -20,6 +20,7 @@ mod link;
 mod metrics;
 pub(crate) mod origin;
 mod plain;
+pub(crate) mod portal;
 mod routing;
 mod site;
 mod space;
@@ -175,16 +176,20 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
 /// The OpenAPI document of everything but `/fn/`, whose bodies are the functions' own, with what is served beside it.
 pub fn openapi_document(beside: OpenApiRouter) -> utoipa::openapi::OpenApi {
     let mut document = described().into_openapi();
+    document.merge(portal::described().into_openapi());
     document.merge(beside.into_openapi());
     document
 }
 
 /// With `beside`, routes that others describe and answer: the ledger's explorer.
 pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Router {
-    let (router, document) = described()
+    let (router, mut document) = described()
         .with_state(controller.clone())
         .merge(beside)
         .split_for_parts();
+    let (sessions, of_sessions) = portal::described().with_state(controller.clone()).split_for_parts();
+    document.merge(of_sessions);
+    let pages = portal::router(&controller, sessions, router.clone());
     let document: axum::body::Bytes = document.to_json().expect("the document is plain data").into();
     let openapi = move || {
         let document = document.clone();
@@ -201,6 +206,7 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
     router
         .route(routes::OPENAPI, get(openapi))
         .merge(plain)
+        .merge(pages)
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())

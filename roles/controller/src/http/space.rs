@@ -14,7 +14,13 @@ use super::{HttpError, HttpResult, Shared};
 use crate::{Controller, failure::Refusal};
 
 /// Whoever wants to delete something has to log in; transactions of others are the ledger's; the rest takes work away.
-const GO_ON: [&str; 4] = [routes::SESSIONS, "/ledger/", routes::HELD, routes::LINK];
+const GO_ON: [&str; 5] = [
+    routes::SESSIONS,
+    routes::PORTAL_SESSION,
+    "/ledger/",
+    routes::HELD,
+    routes::LINK,
+];
 const ENDS_WORK: [&str; 1] = ["/stop"];
 
 pub(super) async fn watch(State(controller): Shared, request: Request, next: Next) -> Response {
@@ -36,6 +42,7 @@ pub(super) fn check_work(controller: &Controller) -> HttpResult<()> {
 
 /// Whether a request makes work or something to be kept.
 fn adds(method: &Method, path: &str) -> bool {
+    let path = path.strip_prefix(routes::PORTAL_API).unwrap_or(path);
     if path.starts_with("/fn/") || path.starts_with("/r/") {
         return true;
     }
@@ -70,6 +77,7 @@ mod tests {
             (Method::POST, "/tokens"),
             (Method::POST, "/accounts"),
             (Method::POST, "/transfers"),
+            (Method::POST, "/portal/api/functions"),
         ];
         let goes_on = [
             (Method::GET, "/jobs"),
@@ -77,6 +85,8 @@ mod tests {
             (Method::DELETE, "/jobs/j"),
             (Method::POST, "/sessions"),
             (Method::POST, "/sessions/challenges"),
+            (Method::POST, "/portal/session"),
+            (Method::POST, "/portal/api/functions/f/stop"),
             (Method::POST, "/ledger/transactions"),
             (Method::POST, "/functions/f/stop"),
             (Method::POST, "/held/j"),

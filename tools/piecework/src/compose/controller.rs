@@ -26,7 +26,7 @@ use super::{
     files::{load_or_create_key, lock, make_private, write_private},
     formats,
     listen::{door, listen},
-    sandboxes,
+    portal, sandboxes,
 };
 use crate::{
     places,
@@ -206,6 +206,7 @@ pub(super) async fn start(
         disk: seat.disk,
         packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
         typescript: Arc::new(sandboxes::typescript()),
+        portal: portal::FILES,
         sinks: Arc::new(courier(seat.results_to)?),
         alerts: seat.alerts.channels()?,
         providers: Vec::new(),

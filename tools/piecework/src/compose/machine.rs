@@ -29,6 +29,7 @@ use super::{
     first, formats,
     ledger::{explorer, start_peer},
     listen::{door, listen},
+    portal,
     provider::{LAYERS, Seat, Terms, put_offer, start_provider},
     sandboxes,
 };
@@ -147,6 +148,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             disk,
             packages: Arc::new(Packages::new(places::package_options(), sandboxes::package_jails())),
             typescript: Arc::new(sandboxes::typescript()),
+            portal: portal::FILES,
             sinks: Arc::new(courier(settings.results_to)?),
             alerts: settings.alerts.channels()?,
             providers,

@@ -20,6 +20,7 @@ mod ledger;
 mod listen;
 mod machine;
 mod peer;
+mod portal;
 mod provider;
 mod replica;
 mod sandboxes;

@@ -149,11 +149,15 @@ pub fn run(root: &Path, out: &Path) -> Result<()> {
 
 /// The static program. Only its last crate is compiled for it, with the flags that others would have to be built anew for.
 fn build(release: &Release) -> Result<PathBuf> {
-    let packed = ["python.wasm", "javascript.wasm", "typescript.mjs"].map(|file| format!("runtimes/build/{file}"));
-    for path in packed {
+    for (path, recipe) in [
+        ("runtimes/build/python.wasm", "runtimes/build.sh"),
+        ("runtimes/build/javascript.wasm", "runtimes/build.sh"),
+        ("runtimes/build/typescript.mjs", "runtimes/build.sh"),
+        ("portal/build/files.txt", "portal/build.sh"),
+    ] {
         ensure!(
-            release.root.join(&path).is_file(),
-            "{path} is missing: run runtimes/build.sh first"
+            release.root.join(path).is_file(),
+            "{path} is missing: run {recipe} first"
         );
     }
     let mut command = Command::new(cargo());

@@ -88,6 +88,7 @@ impl World {
             disk: Arc::new(piecework_disk::Unlimited),
             packages: Arc::new(Packages::new(Default::default(), Arc::new(|| None))),
             typescript: Arc::new(piecework_typescript::TypeScript::new(None, Arc::new(|| None))),
+            portal: &[],
             sinks: Arc::new(Nothing),
             alerts: Vec::new(),
             providers: links.collect(),

@@ -1,0 +1,4 @@
+import "./bundle.mjs";
+import "./tour.mjs";
+import "./safety.mjs";
+import "./looks.mjs";
