@@ -22,8 +22,8 @@ use crate::unpack::{Failure, Made, Wanted, unpack};
 /// The first argument of an executable that is to unpack a layer.
 pub const UNPACK_ARGUMENT: &str = "__unpack-layer";
 
-/// A decoder's window of 128 MiB, the modes of the largest number of directories, and room.
-const MEMORY_BYTES: u64 = 1 << 30;
+/// A decoder's window of 128 MiB, the modes of very many directories, the executable itself, and room.
+const MEMORY_BYTES: u64 = 512 << 20;
 const CPU_SECONDS: u64 = 600;
 const OPEN_FILES: u64 = 64;
 
@@ -84,6 +84,8 @@ fn check(result: libc::c_long) -> io::Result<libc::c_int> {
 /// Gives up everything but standard input, standard output and the working directory, which comes back.
 fn confine(order: &Order) -> io::Result<OwnedFd> {
     let directory = OwnedFd::from(File::open(".")?);
+    // Where memory runs short, it goes before the platform. Raising is always allowed.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, value) in [
         (libc::RLIMIT_AS, MEMORY_BYTES),
         (libc::RLIMIT_FSIZE, order.wanted.bytes_max),

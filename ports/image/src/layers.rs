@@ -1,4 +1,4 @@
-//! Directories of unpacked layers, one per digest, within a disk quota.
+//! Directories of unpacked layers, one for each layer and the parts that it comes in, within a disk quota.
 //!
 //! ```text
 //! absent --get--> parts --> confined process --rename--> ready (in use / idle) --quota--> absent
@@ -18,10 +18,14 @@ use std::{
 use piecework_blobs::{Blobs, BlobsError};
 use piecework_model::Code;
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, process::Command, sync::Semaphore};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::Command,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 
 use crate::{
-    ENTRIES_MAX, Layer, Sha256, UNPACKED_BYTES_MAX,
+    ENTRIES_MAX, Layer, Sha256, Sha256Stream, UNPACKED_BYTES_MAX,
     confined::{Order, Told, UNPACK_ARGUMENT},
     too_large,
     unpack::{Made, Wanted},
@@ -66,14 +70,14 @@ struct Shelf {
     blobs: Arc<dyn Blobs>,
     quota_bytes: u64,
     unpacker: Unpacker,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     ready: HashMap<Sha256, Ready>,
-    /// Digests by their last use.
+    /// Their keys by their last use.
     order: BTreeMap<u64, Sha256>,
     tick: u64,
     bytes: u64,
@@ -81,10 +85,50 @@ struct State {
     making: HashMap<Sha256, Arc<tokio::sync::Mutex<()>>>,
 }
 
+/// Names of directories that nothing finds any more.
+type Evicted = Vec<Arc<str>>;
+
 struct Ready {
     name: Arc<str>,
     used_at: u64,
     bytes: u64,
+}
+
+/// What stands for a layer here: also what it is unpacked to, and the parts that it comes in. Who names the digest of another's
+/// layer and has not its bytes finds nothing.
+fn key_of(layer: &Layer) -> Sha256 {
+    let mut key = Sha256Stream::default();
+    key.update(&layer.digest.0);
+    key.update(&layer.diff_id.0);
+    layer.parts.iter().for_each(|part| key.update(&part.0));
+    key.finish()
+}
+
+/// A directory that is being made, and its turn. What does not become a layer is deleted on a thread of its own, which may take
+/// seconds; the turn is held until then, so that these threads are few.
+struct Making(Option<(TempDir, OwnedSemaphorePermit)>);
+
+impl Making {
+    fn path(&self) -> &Path {
+        self.0.as_ref().expect("taken only at its end").0.path()
+    }
+
+    /// It has another name now: there is nothing left to delete under this one.
+    fn named(mut self) {
+        if let Some((directory, _turn)) = self.0.take() {
+            let _ = directory.keep();
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Some(made) = self.0.take() {
+            let thread = std::thread::Builder::new().name("discard-layer".into());
+            // Without a thread it is deleted here.
+            let _ = thread.spawn(move || drop(made));
+        }
+    }
 }
 
 /// The layers of an image, which stay as long as this is held; only to be read.
@@ -118,7 +162,7 @@ impl Layers {
                 blobs,
                 quota_bytes,
                 unpacker,
-                turns: Semaphore::new(AT_ONCE),
+                turns: Arc::new(Semaphore::new(AT_ONCE)),
                 state: Mutex::default(),
             }),
         })
@@ -144,34 +188,42 @@ impl Layers {
     }
 
     async fn one(&self, layer: &Layer) -> Result<Arc<str>, BlobsError> {
-        if let Some(found) = self.shelf.touch(&layer.digest) {
+        let key = key_of(layer);
+        if let Some(found) = self.shelf.touch(&key) {
             return Ok(found);
         }
-        let turn = self.shelf.state().making.entry(layer.digest).or_default().clone();
+        let turn = self.shelf.state().making.entry(key).or_default().clone();
         let guard = turn.lock().await;
-        let made = match self.shelf.touch(&layer.digest) {
+        let made = match self.shelf.touch(&key) {
             Some(found) => Ok(found),
-            None => self.make(layer).await,
+            None => self.make(key, layer).await,
         };
         drop(guard);
-        self.shelf.forget_turn(&layer.digest, turn);
+        self.shelf.forget_turn(&key, turn);
         made
     }
 
     /// Deletes every idle directory.
     pub async fn shed(&self) -> Result<(), BlobsError> {
-        let evicted: Vec<Arc<str>> = {
+        let evicted: Evicted = {
             let mut state = self.shelf.state();
             std::iter::from_fn(|| state.evict_one()).collect()
         };
-        self.shelf.delete(&evicted)
+        self.shelf.delete(evicted).await
     }
 
-    async fn make(&self, layer: &Layer) -> Result<Arc<str>, BlobsError> {
-        let _turn = self.shelf.turns.acquire().await.expect("nobody closes it");
+    async fn make(&self, key: Sha256, layer: &Layer) -> Result<Arc<str>, BlobsError> {
+        let turn = self
+            .shelf
+            .turns
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("nobody closes it");
         let directory = tempfile::Builder::new().prefix("making-").tempdir_in(&self.shelf.root);
         let directory = directory.map_err(io_failed("make a directory for a layer"))?;
-        let unpacked = tokio::time::timeout(UNPACK_WITHIN, self.unpack(layer, directory.path())).await;
+        let making = Making(Some((directory, turn)));
+        let unpacked = tokio::time::timeout(UNPACK_WITHIN, self.unpack(layer, making.path())).await;
         let made = match unpacked {
             Ok(made) => made?,
             Err(_) => {
@@ -179,7 +231,7 @@ impl Layers {
                 return Err(too_large(message).into());
             }
         };
-        self.shelf.fill(layer.digest, directory, made)
+        self.shelf.fill(key, making, made).await
     }
 
     async fn unpack(&self, layer: &Layer, directory: &Path) -> Result<Made, BlobsError> {
@@ -266,76 +318,97 @@ impl Shelf {
         self.state.lock().expect("no code under this lock panics")
     }
 
-    fn touch(&self, digest: &Sha256) -> Option<Arc<str>> {
+    fn touch(&self, key: &Sha256) -> Option<Arc<str>> {
         let mut state = self.state();
         let State { ready, order, tick, .. } = &mut *state;
-        let found = ready.get_mut(digest)?;
+        let found = ready.get_mut(key)?;
         *tick += 1;
         order.remove(&found.used_at);
-        order.insert(*tick, *digest);
+        order.insert(*tick, *key);
         found.used_at = *tick;
         Some(found.name.clone())
     }
 
-    fn forget_turn(&self, digest: &Sha256, turn: Arc<tokio::sync::Mutex<()>>) {
+    fn forget_turn(&self, key: &Sha256, turn: Arc<tokio::sync::Mutex<()>>) {
         let mut state = self.state();
         // Two: the map's and ours; nobody else waits for it.
         if Arc::strong_count(&turn) == 2 {
-            state.making.remove(digest);
+            state.making.remove(key);
         }
     }
 
     /// Names a directory that was made, once others have made room for it.
-    fn fill(&self, digest: Sha256, made: TempDir, size: Made) -> Result<Arc<str>, BlobsError> {
+    async fn fill(&self, key: Sha256, making: Making, size: Made) -> Result<Arc<str>, BlobsError> {
         let bytes = size.disk_bytes.min(UNPACKED_BYTES_MAX);
-        let (evicted, used_at) = self.reserve(bytes)?;
+        let (evicted, used_at) = self.reserve(bytes).await?;
+        let name = self.name(key, making, (bytes, used_at))?;
+        self.delete(evicted).await?;
+        Ok(name)
+    }
+
+    fn name(&self, key: Sha256, making: Making, (bytes, used_at): (u64, u64)) -> Result<Arc<str>, BlobsError> {
         // Short, so that the names of an image's layers fit into the options of a mount; new each time, so that the deletion of an
         // evicted directory never meets its successor.
         let name: Arc<str> = format!("{used_at:x}").into();
-        let named = fs::rename(made.path(), self.root.join(&*name));
+        let named = fs::rename(making.path(), self.root.join(&*name));
         let mut state = self.state();
         if let Err(error) = named {
             state.bytes -= bytes;
             return Err(io_failed("name a layer")(error));
         }
-        // Renamed away: there is nothing left to delete under the old name.
-        let _ = made.keep();
-        state.order.insert(used_at, digest);
+        making.named();
+        state.order.insert(used_at, key);
         let ready = Ready {
             name: name.clone(),
             used_at,
             bytes,
         };
-        state.ready.insert(digest, ready);
-        drop(state);
-        self.delete(&evicted)?;
+        state.ready.insert(key, ready);
         Ok(name)
     }
 
     /// Counts so many bytes, for which others may have to go: they come back, with a number of its own for what they are for.
-    fn reserve(&self, bytes: u64) -> Result<(Vec<Arc<str>>, u64), BlobsError> {
+    async fn reserve(&self, bytes: u64) -> Result<(Evicted, u64), BlobsError> {
+        match self.make_room(bytes) {
+            Ok(reserved) => Ok(reserved),
+            Err(evicted) => {
+                self.delete(evicted).await?;
+                Err(BlobsError::Full {
+                    needed_bytes: bytes,
+                    quota_bytes: self.quota_bytes,
+                })
+            }
+        }
+    }
+
+    /// Where all that can go is not enough, what went.
+    fn make_room(&self, bytes: u64) -> Result<(Evicted, u64), Evicted> {
         let mut evicted = Vec::new();
         let mut state = self.state();
         while state.bytes.saturating_add(bytes) > self.quota_bytes {
-            let Some(name) = state.evict_one() else {
-                drop(state);
-                self.delete(&evicted)?;
-                return Err(BlobsError::Full {
-                    needed_bytes: bytes,
-                    quota_bytes: self.quota_bytes,
-                });
-            };
-            evicted.push(name);
+            match state.evict_one() {
+                Some(name) => evicted.push(name),
+                None => return Err(evicted),
+            }
         }
         state.tick += 1;
         state.bytes += bytes;
         Ok((evicted, state.tick))
     }
 
-    fn delete(&self, evicted: &[Arc<str>]) -> Result<(), BlobsError> {
-        evicted
-            .iter()
-            .try_for_each(|name| fs::remove_dir_all(self.root.join(&**name)))
+    /// Off the threads that serve requests: a layer has many files.
+    async fn delete(&self, evicted: Evicted) -> Result<(), BlobsError> {
+        if evicted.is_empty() {
+            return Ok(());
+        }
+        let root = self.root.clone();
+        let delete = move || {
+            let mut names = evicted.iter();
+            names.try_for_each(|name| fs::remove_dir_all(root.join(&**name)))
+        };
+        let deleted = tokio::task::spawn_blocking(delete).await;
+        deleted
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(io_failed("delete a layer"))
     }
 }
@@ -343,12 +416,12 @@ impl Shelf {
 impl State {
     fn evict_one(&mut self) -> Option<Arc<str>> {
         let idle = |ready: &Ready| Arc::strong_count(&ready.name) == 1;
-        let (&used_at, &digest) = self
+        let (&used_at, &key) = self
             .order
             .iter()
-            .find(|(_, digest)| self.ready.get(*digest).is_some_and(idle))?;
+            .find(|(_, key)| self.ready.get(*key).is_some_and(idle))?;
         self.order.remove(&used_at);
-        let evicted = self.ready.remove(&digest)?;
+        let evicted = self.ready.remove(&key)?;
         self.bytes -= evicted.bytes;
         Some(evicted.name)
     }

@@ -35,6 +35,8 @@ const BLOCK_BYTES: u64 = 4_096;
 /// 128 MiB: what `zstd --ultra --long` asks for.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const BUFFER_BYTES: usize = 128 << 10;
+/// Behind the end of a tar there is only padding.
+const REST_BYTES_MAX: u64 = 4 << 20;
 
 /// What a layer must be, and how much it may become.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -162,7 +164,13 @@ fn uncompressed(layer: &mut impl Read, directory: &OwnedFd, wanted: &Wanted) -> 
             .saturating_add(wanted.entries_max.saturating_mul(2_048)),
     };
     let made = entries(&mut stream, directory, wanted)?;
-    io::copy(&mut stream, &mut io::sink()).map_err(broken)?;
+    let rest = io::copy(&mut stream.by_ref().take(REST_BYTES_MAX + 1), &mut io::sink()).map_err(broken)?;
+    if rest > REST_BYTES_MAX {
+        return Err(too_large(format!(
+            "a layer has more than {REST_BYTES_MAX} bytes behind its last entry"
+        ))
+        .into());
+    }
     Ok((made, stream.hash.finish()))
 }
 
@@ -188,21 +196,13 @@ fn entries(stream: &mut impl Read, directory: &OwnedFd, wanted: &Wanted) -> Resu
         last: None,
         modes: Vec::new(),
         made: Made::default(),
+        wanted,
     };
     let mut archive = Archive::new(stream);
     archive.set_ignore_zeros(false);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        tree.made.entries += 1;
-        if tree.made.entries > wanted.entries_max {
-            return Err(too_large(format!("a layer has more than {} entries", wanted.entries_max)).into());
-        }
-        let said = entry.size();
-        let bytes = said.saturating_add(BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
-        tree.made.disk_bytes = tree.made.disk_bytes.saturating_add(bytes);
-        if tree.made.disk_bytes > wanted.bytes_max {
-            return Err(too_large("a layer of the image is too large once it is unpacked").into());
-        }
+        tree.count(entry.size())?;
         tree.add(&mut entry)?;
     }
     tree.set_modes()?;
@@ -216,6 +216,7 @@ struct Tree<'a> {
     /// Of directories, once everything is in them.
     modes: Vec<(PathBuf, u32)>,
     made: Made,
+    wanted: &'a Wanted,
 }
 
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT
@@ -251,6 +252,23 @@ fn opened(mode: u32) -> u32 {
 }
 
 impl Tree<'_> {
+    /// One more entry with so many bytes.
+    fn count(&mut self, bytes: u64) -> Result<(), Rejection> {
+        self.made.entries += 1;
+        if self.made.entries > self.wanted.entries_max {
+            return Err(too_large(format!(
+                "a layer has more than {} entries",
+                self.wanted.entries_max
+            )));
+        }
+        let bytes = bytes.saturating_add(BLOCK_BYTES).next_multiple_of(BLOCK_BYTES);
+        self.made.disk_bytes = self.made.disk_bytes.saturating_add(bytes);
+        if self.made.disk_bytes > self.wanted.bytes_max {
+            return Err(too_large("a layer of the image is too large once it is unpacked"));
+        }
+        Ok(())
+    }
+
     fn add<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> Result<(), Failure> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
@@ -300,7 +318,10 @@ impl Tree<'_> {
                     let mut at = PathBuf::new();
                     for component in path.components() {
                         at.push(component);
-                        self.make_directory(&at, 0o755)?;
+                        // The tar does not name it, and yet it is one.
+                        if self.make_directory(&at, 0o755)? {
+                            self.count(0)?;
+                        }
                     }
                     self.open_directory(path).map_err(failed("open a directory"))?
                 }
@@ -432,7 +453,7 @@ impl Tree<'_> {
             return Ok(());
         }
         if hidden.is_empty() || hidden == b"." || hidden == b".." {
-            return Err(bad_layer("a whiteout in a layer hides nothing that there can be").into());
+            return Err(bad_layer("a layer has a whiteout with an invalid name").into());
         }
         let directory = self.parent(parent)?;
         match fs::statat(directory, hidden, AtFlags::SYMLINK_NOFOLLOW) {

@@ -57,6 +57,14 @@ fn tar(name: &str, bytes: usize) -> Vec<u8> {
     archive.into_inner().expect("whole")
 }
 
+/// What did not become a layer is deleted by a thread that nobody waits for.
+async fn is_empty(layers: &Layers) {
+    while fs::read_dir(layers.root()).expect("there").count() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(layers.bytes(), 0);
+}
+
 fn code(error: &BlobsError) -> Option<Code> {
     match error {
         BlobsError::Rejected(rejection) => rejection.code.known(),
@@ -101,10 +109,42 @@ async fn the_longest_unused_layer_goes_first_and_none_in_use() {
     assert!(full.is_full());
     drop((used, third));
     layers.shed().await.expect("deleted");
-    assert_eq!(
-        (layers.bytes(), fs::read_dir(layers.root()).expect("there").count()),
-        (0, 0)
-    );
+    is_empty(&layers).await;
+}
+
+/// Who knows the digest of a layer and has not its bytes does not get it from the cache.
+#[tokio::test]
+async fn a_layer_is_found_only_by_who_has_its_parts() {
+    let bench = Bench::new();
+    let layers = bench.layers(5 << 20);
+    let known = bench.kept(&tar("secret", 100)).await;
+    let _used = layers.get(std::slice::from_ref(&known)).await.expect("unpacked");
+    let mut named = bench.kept(b"x").await;
+    (named.digest, named.diff_id) = (known.digest, known.diff_id);
+    let refused = layers.get(&[named]).await.expect_err("other bytes");
+    assert_eq!(code(&refused), Some(Code::ImageBadLayer), "{refused}");
+    let mut other = known.clone();
+    other.diff_id = Sha256::of(b"other");
+    let refused = layers.get(&[other]).await.expect_err("another content");
+    assert_eq!(code(&refused), Some(Code::ImageDigestMismatch), "{refused}");
+}
+
+/// Directories that a tar does not name take room like those that it names.
+#[tokio::test]
+async fn directories_that_are_only_implied_are_counted() {
+    let bench = Bench::new();
+    let layers = bench.layers(5 << 20);
+    let mut archive = tar::Builder::new(Vec::new());
+    for file in 0..40 {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(0);
+        let path = format!("{file}/{}x", "d/".repeat(60));
+        archive.append_data(&mut header, path, &[][..]).expect("appended");
+    }
+    let deep = bench.kept(&archive.into_inner().expect("whole")).await;
+    let refused = layers.get(&[deep]).await.expect_err("2,440 directories of 4 KiB");
+    assert_eq!(code(&refused), Some(Code::ImageTooLarge), "{refused}");
 }
 
 #[tokio::test]
@@ -125,10 +165,7 @@ async fn what_the_process_refuses_leaves_nothing() {
         let refused = layers.get(&[layer]).await.expect_err("refused");
         assert_eq!(code(&refused), Some(due), "{refused}");
     }
-    assert_eq!(
-        (layers.bytes(), fs::read_dir(layers.root()).expect("there").count()),
-        (0, 0)
-    );
+    is_empty(&layers).await;
     let mut gone = bench.kept(&tar("c", 10)).await;
     gone.parts[0] = piecework_model::Digest::of(b"nowhere");
     assert!(matches!(layers.get(&[gone]).await, Err(BlobsError::NotFound(_))));
