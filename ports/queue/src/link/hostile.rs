@@ -33,6 +33,10 @@ impl Bundles for NoBundles {
     async fn bundle(&self, _digest: Digest) -> Option<Bytes> {
         None
     }
+
+    async fn named_by(&self, _: Digest) -> Vec<Digest> {
+        Vec::new()
+    }
 }
 
 fn wires(clock: &Clock) -> (Wire, Wire) {

@@ -306,6 +306,10 @@ impl Bundles for Kept {
         self.read.fetch_add(usize::from(found.is_some()), Ordering::Relaxed);
         found
     }
+
+    async fn named_by(&self, _: Digest) -> Vec<Digest> {
+        Vec::new()
+    }
 }
 
 pub struct World {

@@ -69,6 +69,11 @@ impl Bundles for Kept<'_> {
     async fn bundle(&self, digest: Digest) -> Option<Bytes> {
         self.0.get(&digest).await.ok()
     }
+
+    async fn named_by(&self, image: Digest) -> Vec<Digest> {
+        let bundle = self.0.get(&image).await;
+        bundle.map_or_else(|_| Vec::new(), |tar| piecework_image::parts_of_bundle(&tar))
+    }
 }
 
 /// A connection before it has proved anything.

@@ -20,6 +20,7 @@ use registry::Registry;
 
 use crate::{
     command_line::command,
+    computer::{Computer, invite},
     machine::{Machine, has, skipped},
 };
 
@@ -149,6 +150,26 @@ async fn an_image_from_a_layout_is_called_over_http_and_paid() {
     assert_eq!(
         bench.machine.call("web", json!(1)).await.ok()["output"]["greeting"],
         "ciao"
+    );
+}
+
+#[tokio::test]
+async fn an_image_runs_on_a_computer_of_somebody_else() {
+    let Some(program) = needs() else { return };
+    let bench = Bench::new();
+    let code = invite(&bench.machine).await;
+    let away = tempfile::tempdir().expect("a directory");
+    let _computer = Computer::start(away.path(), &bench.machine.url, "afar", &["--invite", &code]);
+    let image = Image::of_the_program(program, json!({"Entrypoint": [ENTRY]}));
+    let layout = image.layout(bench.home.path());
+    bench.ok(&["deploy", "--image", text(&layout), "--pin", "afar"]).await;
+    let answer = bench.machine.call("web", json!([1])).await.ok();
+    assert_eq!(answer["output"]["line"], "POST / HTTP/1.1", "{answer}");
+    let job = bench.machine.paid(answer["job_id"].as_str().expect("an id")).await;
+    assert_eq!(
+        (&job["provider"], &job["sandbox"]),
+        (&json!("afar"), &json!("jail")),
+        "{job}"
     );
 }
 

@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use piecework_model::{AccountId, Code, Digest, FunctionId, LeaseId, Rejection, Seal};
+use piecework_model::{AccountId, Code, Digest, FunctionId, Language, LeaseId, Rejection, Seal};
 use piecework_sandbox::LoadError;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,9 @@ use crate::{Delivery, Load, Order, Profile, ProviderLink, Refusal, Unsealed, Wor
 pub trait Bundles: Send + Sync {
     /// The bytes of a bundle, if it is kept here.
     async fn bundle(&self, digest: Digest) -> Option<Bytes>;
+
+    /// The blobs that the bundle of an image names, which are needed to run it; none where it is not kept here.
+    async fn named_by(&self, image: Digest) -> Vec<Digest>;
 }
 
 /// The longest that a session says nothing.
@@ -50,6 +53,8 @@ pub struct RemoteProvider {
     profile: Profile,
     instance: [u8; 16],
     clock: Clock,
+    /// Held by whoever looks into images.
+    naming: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     /// It came, went, or takes jobs otherwise than before.
     stirred: Notify,
@@ -76,6 +81,16 @@ struct State {
     warm: HashSet<(FunctionId, u32)>,
     /// Bundles of the work it was given: it gets no others.
     given: HashSet<Digest>,
+    /// Those of them that describe an image and were not looked into yet: what they name is given, too.
+    unread: Vec<Digest>,
+}
+
+impl State {
+    fn give(&mut self, work: &Work) {
+        if self.given.insert(work.code) && work.language == Language::Image {
+            self.unread.push(work.code);
+        }
+    }
 }
 
 /// An order that somebody waits for.
@@ -155,12 +170,14 @@ impl RemoteProvider {
             load: Load::default(),
             warm: HashSet::new(),
             given: HashSet::new(),
+            unread: Vec::new(),
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             profile: arrival.introduction.profile.clone(),
             instance: arrival.introduction.instance,
             clock,
+            naming: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
             stirred: Notify::new(),
             asked: AtomicU64::new(0),
@@ -275,6 +292,21 @@ impl RemoteProvider {
         self.state.lock().given.contains(&digest)
     }
 
+    /// As [`Self::is_given`], also of what the images name that it was given.
+    async fn may_have(&self, bundles: &dyn Bundles, digest: Digest) -> bool {
+        // Who comes second waits for what the first reads.
+        let _one_at_a_time = self.naming.lock().await;
+        if self.is_given(digest) {
+            return true;
+        }
+        let unread = std::mem::take(&mut self.state.lock().unread);
+        for image in unread {
+            let named = bundles.named_by(image).await;
+            self.state.lock().given.extend(named);
+        }
+        self.is_given(digest)
+    }
+
     fn is_waited_for(&self, order: OrderId) -> bool {
         self.state.lock().orders.contains_key(&order)
     }
@@ -308,7 +340,7 @@ impl RemoteProvider {
             };
             let mut limit = SEAL_TIMEOUT;
             if let Ask::Check(work) = &ask {
-                state.given.insert(work.code);
+                state.give(work);
                 limit = Duration::from_millis(u64::from(work.limits.timeout_ms)) + ANSWER_SLACK;
             }
             session.ask(id, &ask);
@@ -440,7 +472,7 @@ impl ProviderLink for RemoteProvider {
                 let old = "the provider's program is too old to take a request's body as a stream";
                 return Err(Rejection::new(Code::LinkVersion, old).hint("update the provider"));
             }
-            state.given.insert(order.work.code);
+            state.give(&order.work);
             let job = Arc::new(Job {
                 id,
                 order,

@@ -93,7 +93,7 @@ pub(super) async fn serve(
         failure = session.ending.failed() => failure,
         failure = mux.drive(accept) => failure,
         failure = session.control(remote, telling, waiting) => failure,
-        failure = session.give_bundles(bundles, fetching) => failure,
+        failure = session.give_bundles(remote, bundles, fetching) => failure,
     };
     session.ending.end();
     ended
@@ -194,10 +194,7 @@ impl Session {
                 let _ = self.tell.send(Tell::Confirm(order)).await;
             }
             Say::Fetch { fetch, digest } => {
-                let digest = Some(digest).filter(|digest| remote.is_given(*digest));
-                // None: nobody gave it work with this code.
-                let asked = (fetch, digest.unwrap_or(NOT_GIVEN));
-                if let Err(mpsc::error::TrySendError::Full(_)) = self.fetches.try_send(asked) {
+                if let Err(mpsc::error::TrySendError::Full(_)) = self.fetches.try_send((fetch, digest)) {
                     return Err(LinkFailure::Protocol("it asks for too many bundles at once"));
                 }
             }
@@ -205,11 +202,16 @@ impl Session {
         Ok(())
     }
 
-    async fn give_bundles(&self, bundles: &dyn Bundles, mut fetching: mpsc::Receiver<(u64, Digest)>) -> LinkFailure {
+    async fn give_bundles(
+        &self,
+        remote: &RemoteProvider,
+        bundles: &dyn Bundles,
+        mut fetching: mpsc::Receiver<(u64, Digest)>,
+    ) -> LinkFailure {
         let mut giving = FuturesUnordered::new();
         loop {
             tokio::select! {
-                Some(asked) = fetching.recv(), if giving.len() < FETCHES_AT_ONCE => giving.push(self.give(bundles, asked)),
+                Some(asked) = fetching.recv(), if giving.len() < FETCHES_AT_ONCE => giving.push(self.give(remote, bundles, asked)),
                 Some(given) = giving.next(), if !giving.is_empty() => match given {
                     // The stream was cut: whoever asked does not want it any more.
                     Ok(()) | Err(LinkFailure::Broken(_)) => {}
@@ -220,10 +222,16 @@ impl Session {
         }
     }
 
-    async fn give(&self, bundles: &dyn Bundles, (fetch, digest): (u64, Digest)) -> Result<(), LinkFailure> {
-        let bundle = match digest == NOT_GIVEN {
-            true => None,
-            false => bundles.bundle(digest).await,
+    async fn give(
+        &self,
+        remote: &RemoteProvider,
+        bundles: &dyn Bundles,
+        (fetch, digest): (u64, Digest),
+    ) -> Result<(), LinkFailure> {
+        // It gets nothing of which it was given no work.
+        let bundle = match remote.may_have(bundles, digest).await {
+            true => bundles.bundle(digest).await,
+            false => None,
         };
         let opened = self.opener.open().await;
         let Opened { mut stream, place } =
@@ -413,9 +421,6 @@ const STALLS_AFTER: Duration = Duration::from_secs(2);
 const SALTS_SINCE: u16 = 4;
 /// The version in which orders may be tentative.
 const TENTATIVE_SINCE: u16 = 5;
-
-/// No bundle has this digest.
-const NOT_GIVEN: Digest = Digest([0; 32]);
 
 /// Sends a request's body as it comes, as fast as the function takes it. Ends by itself only when the stream is cut.
 async fn send_body(body: Option<mpsc::Receiver<Bytes>>, mut to: WriteHalf<Stream>) -> LinkFailure {
