@@ -221,3 +221,40 @@ pub(crate) async fn issue(
     }
     Ok((text, token))
 }
+
+/// How a browser's session is called among an account's tokens.
+pub(crate) const PORTAL_LABEL: &str = "portal";
+/// Of an account's sessions these many stay, the newest: nobody is logged in at more places at once.
+const SESSIONS_MAX: usize = 64;
+/// Of those that were opened with one token, so that whoever found it closes none of the others.
+const SESSIONS_OF_TOKEN_MAX: usize = 8;
+
+/// Whether somebody is logged in by it, other than by a token that was made for a program.
+pub(crate) fn is_session(token: &Token) -> bool {
+    token.label == PORTAL_LABEL || (token.parent.is_none() && token.expires_at_ms.is_some())
+}
+
+/// Closes the oldest sessions of the kind that was just opened: by a login, or with the token `parent`.
+pub(crate) async fn bound_sessions(accounts: &Accounts, account: AccountId, parent: Option<&str>) -> Answer<()> {
+    let most = match parent {
+        None => SESSIONS_MAX,
+        Some(_) => SESSIONS_OF_TOKEN_MAX,
+    };
+    let tokens = accounts.ground.store.list_tokens(account).await.map_err(store)?;
+    let is_such = |token: &Token| is_session(token) && token.parent.as_deref() == parent;
+    let mut sessions: Vec<Token> = tokens.into_iter().filter(is_such).collect();
+    sessions.sort_by_key(|token| token.created_at_ms);
+    let surplus = sessions.len().saturating_sub(most);
+    for old in sessions.drain(..surplus) {
+        accounts
+            .ground
+            .store
+            .delete_token(account, &old.id)
+            .await
+            .map_err(store)?;
+    }
+    if surplus > 0 {
+        accounts.auth.forget_account(account);
+    }
+    Ok(())
+}

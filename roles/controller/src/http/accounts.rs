@@ -198,6 +198,7 @@ pub(super) async fn open_session(
     let expires = (Some(now_ms() + auth::SESSION_TTL_MS), None);
     let issued = auth::issue(&controller.accounts, user.account, label, Scope::ALL.into(), expires);
     let (token, record) = issued.await?;
+    auth::bound_sessions(&controller.accounts, user.account, None).await?;
     let by = if body.password.is_some() { "password" } else { "key" };
     audit::own(
         &controller.accounts,
@@ -262,7 +263,8 @@ pub(super) async fn create_token(
         .await
         .map_err(store)?;
     let now = now_ms();
-    if tokens.iter().filter(|token| !token.is_expired(now)).count() >= TOKENS_MAX {
+    let counts = |token: &&piecework_store::Token| !token.is_expired(now) && !auth::is_session(token);
+    if tokens.iter().filter(counts).count() >= TOKENS_MAX {
         let message = format!("the account has {TOKENS_MAX} tokens; delete some that are not needed any more");
         return Ok(refuse(Code::TokenTooMany, message)?);
     }

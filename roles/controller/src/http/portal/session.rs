@@ -32,9 +32,6 @@ fn with_cookie<T>(cookie: String, answer: T) -> WithCookie<T> {
     (AppendHeaders([(header::SET_COOKIE, cookie)]), answer)
 }
 
-/// As browsers' sessions are called among an account's tokens.
-const LABEL: &str = "portal";
-
 /// Shows whose session the browser's cookie is. Like all of `/portal/api`, it is for pages of the portal only.
 #[utoipa::path(get, path = routes::PORTAL_SESSION, tag = "portal", responses(
     (status = 200, body = PortalSessionView), (status = "default", body = ErrorBody)))]
@@ -79,7 +76,9 @@ pub(in crate::http) async fn open(
                 password: Some(password),
                 ..CreateSession::default()
             };
-            accounts::open_session(&controller, &session, LABEL, from).await?.token
+            accounts::open_session(&controller, &session, auth::PORTAL_LABEL, from)
+                .await?
+                .token
         }
         OpenPortalSession { .. } => {
             let message = "send either a name and a password, or a token";
@@ -97,8 +96,10 @@ async fn by_token(controller: &Controller, token: &str, from: Address) -> HttpRe
     let session_end = now_ms() + auth::SESSION_TTL_MS;
     let expires = caller.expires_at_ms.map_or(session_end, |own| own.min(session_end));
     let ends = (Some(expires), Some(caller.token_id.clone()));
-    let issued = auth::issue(&controller.accounts, caller.account, LABEL, caller.scopes.clone(), ends);
+    let scopes = caller.scopes.clone();
+    let issued = auth::issue(&controller.accounts, caller.account, auth::PORTAL_LABEL, scopes, ends);
     let (text, record) = issued.await?;
+    auth::bound_sessions(&controller.accounts, caller.account, Some(&caller.token_id)).await?;
     let opened = ("session", "opened");
     audit::own(
         &controller.accounts,

@@ -241,3 +241,27 @@ async fn signing_in_is_refused_as_logging_in_is() {
         assert!(!answer.headers.contains_key(header::SET_COOKIE));
     }
 }
+
+#[tokio::test]
+async fn of_an_accounts_sessions_the_newest_stay() {
+    let machine = Machine::start().await;
+    let body = json!({"token": machine.token});
+    let mut cookies = Vec::new();
+    for _ in 0..10 {
+        let opened = sign_in(&machine, body.clone()).await;
+        assert_eq!(opened.status, 201, "{}", opened.body);
+        cookies.push(cookie_of(&opened));
+    }
+    let with = async |cookie: &str| {
+        let asked = from_a_page(Method::GET, "/portal/session", Some(cookie));
+        machine.send(asked, None).await
+    };
+    with(&cookies[0]).await.refused(401, Code::AuthBadToken);
+    with(&cookies[9]).await.ok();
+    // What is no session stays.
+    machine.get("/functions").await.ok();
+    let tokens = machine.get("/tokens").await.ok();
+    let sessions = tokens["items"].as_array().into_iter().flatten();
+    let sessions = sessions.filter(|token| token["label"] == "portal").count();
+    assert_eq!(sessions, 8, "{tokens}");
+}
