@@ -40,9 +40,11 @@ pub(crate) fn is_known(headers: &HeaderMap, live: &Live) -> bool {
     named.is_some_and(|tags| tags.split(',').any(|tag| tag.trim().trim_start_matches("W/") == now))
 }
 
-/// Another one after every change of the function, its version or its policy.
+/// Another one after every change of the function, its version or its policy; not where its calls made it move to another sandbox.
 pub(crate) fn tag(live: &Live) -> String {
-    let of = serde_json::to_vec(&(&live.function, live.version.version)).expect("a record is JSON");
+    let mut function = live.function.clone();
+    function.policy.chosen.clear();
+    let of = serde_json::to_vec(&(&function, live.version.version)).expect("a record is JSON");
     format!("\"{}\"", &Digest::of(&of).to_string()[..TAG_LENGTH])
 }
 

@@ -313,10 +313,19 @@ pub(crate) async fn change_policy_in_turn(
     if !change(&mut policy, function.live_version) {
         return Ok(false);
     }
+    // Where its calls run is no change of its owner's.
+    let by_owner = Policy {
+        chosen: function.policy.chosen.clone(),
+        ..policy.clone()
+    };
+    let at_ms = match by_owner == function.policy {
+        true => function.updated_at_ms,
+        false => now_ms(),
+    };
     functions
         .ground
         .store
-        .set_policy(id, &policy, now_ms())
+        .set_policy(id, &policy, at_ms)
         .await
         .map_err(store)?;
     functions.cache.forget(&function);
