@@ -126,7 +126,7 @@ fn request(call: &Call) -> Result<Request, String> {
         target.extend(bytes_of(query));
     }
     if !is_token(method) || !target.starts_with(b"/") || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
-        return Err("the event's method or path is not one of HTTP".into());
+        return Err("the event's method or path is not valid HTTP".into());
     }
     let body = match call.has_body {
         true => Vec::new(),
@@ -321,7 +321,7 @@ fn line(from: &mut impl BufRead) -> Result<Vec<u8>, Fault> {
     got.map_err(|error| Fault::Program(format!("the image's answer broke off: {error}")))?;
     if line.pop() != Some(b'\n') {
         return Err(program(
-            "the image's answer is not one of HTTP, or broke off in its head",
+            "the image's answer is not valid HTTP, or broke off in its head",
         ));
     }
     if line.last() == Some(&b'\r') {
@@ -337,7 +337,7 @@ fn head(from: &mut impl BufRead) -> Result<Head, Fault> {
             .strip_prefix("HTTP/1.")
             .and_then(|rest| rest.get(2..5)?.parse::<u16>().ok());
         let Some(status) = status.filter(|status| (100..600).contains(status)) else {
-            return Err(program("the image's answer is not one of HTTP"));
+            return Err(program("the image's answer is not valid HTTP"));
         };
         let mut headers = Vec::new();
         loop {

@@ -238,7 +238,7 @@ fn run(channel: Channel) -> io::Result<()> {
     let load = channel.read()?;
     let (program, output_bytes) = match settings(&load.payload) {
         Some(settings) => settings,
-        None => return refuse(&channel, &load, "the settings of the image are none"),
+        None => return refuse(&channel, &load, "the runner got invalid settings for the image"),
     };
     let runner = Runner {
         channel,

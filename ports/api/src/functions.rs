@@ -79,7 +79,7 @@ pub struct CreateFunction {
         deserialize_with = "few::map_given"
     )]
     pub secrets: Option<BTreeMap<String, String>>,
-    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// `auto` (wasm if the function loads there, otherwise jail; later where it costs less) or a backend; if it is missing, the request is
     /// refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "auto")]
@@ -214,7 +214,7 @@ pub struct UpdateFunction {
     /// Encrypted at rest, never shown again, removed from logs. Those named here are set, or removed if `null`; the others stay.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "few::map_given")]
     pub secrets: Option<Changes>,
-    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// `auto` (wasm if the function loads there, otherwise jail; later where it costs less) or a backend; if it is missing, the request is
     /// refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "auto")]

@@ -64,7 +64,7 @@ fn look_up(said: &str, passwd: &str, group: &str) -> Result<Account, Rejection> 
     let ids = line.as_ref().and_then(|line| Some((field(line, 2)?, field(line, 3)?)));
     let missing = || {
         bad(format!(
-            "the image is to run as `{said}`, and has no such user or group"
+            "the image sets `User` to `{said}`, but has no such user or group"
         ))
     };
     let (uid, gid) = ids.or(number.map(|number| (number, 0))).ok_or_else(missing)?;

@@ -252,7 +252,7 @@ async fn listen(control: Arc<AsyncFd<OwnedFd>>, state: Arc<State>) {
             Ok((packet, fds)) if !packet.is_empty() => match serde_json::from_slice(&packet) {
                 Ok(event) => state.hear(event, fds),
                 Err(error) => {
-                    *state.broken.lock() = Some(format!("the keeper said nonsense: {error}"));
+                    *state.broken.lock() = Some(format!("the keeper sent an invalid answer: {error}"));
                     break;
                 }
             },

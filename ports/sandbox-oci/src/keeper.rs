@@ -456,7 +456,7 @@ impl Keeper {
     fn started(&mut self, control: BorrowedFd<'_>, name: String) {
         let told = fs::read_to_string(self.bundles.join(&name).join(PID)).unwrap_or_default();
         let Ok(pid) = told.trim().parse::<i32>() else {
-            return self.fail(control, name, "the runtime told no process".to_owned());
+            return self.fail(control, name, "the runtime reported no process".to_owned());
         };
         if let Some(status) = self.early.remove(&pid) {
             return self.exited(control, name, status);

@@ -238,7 +238,7 @@ impl Backend for Containers {
         }
         if !program.egress.is_empty() {
             return unsupported(format!(
-                "`{}` has no way out to the network; the jail has one",
+                "`{}` gives functions no network; remove the allow list, or use the jail",
                 self.name
             ));
         }

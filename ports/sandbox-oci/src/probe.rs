@@ -175,7 +175,7 @@ fn check(backend: BackendName, finished: &Finished) -> Result<Seen, String> {
     let seen: Seen = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     match missing_wall(backend, &seen, &Host::read()) {
         None => Ok(seen),
-        Some(wall) => Err(format!("from inside, {wall} is missing")),
+        Some(wall) => Err(format!("the probe failed: inside the sandbox, {wall} is missing")),
     }
 }
 

@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Err(failure) => {
             match wants_json {
                 true => eprintln!("{}", failure.json()),
-                false => eprintln!("{failure}"),
+                false => eprintln!("{}", show::harmless(&failure.to_string())),
             }
             failure.exit_code()
         }

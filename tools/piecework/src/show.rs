@@ -20,6 +20,20 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     }
 }
 
+/// What others wrote, for a terminal: characters that move its cursor, or turn the direction of text, are written as escapes.
+pub fn harmless(text: &str) -> String {
+    let is_of_text = |c: char| matches!(c, '\n' | '\t') || !c.is_control();
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_of_text(c) && !turns(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
 /// Text on standard output.
 pub fn text(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
@@ -279,6 +293,13 @@ pub fn or_dash<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_wrote_moves_no_cursor() {
+        assert_eq!(harmless("two\nlines\tü"), "two\nlines\tü");
+        assert_eq!(harmless("\u{1b}]0;x\u{7}\r"), "\\u{1b}]0;x\\u{7}\\u{d}");
+        assert_eq!(harmless("gpj\u{202e}.exe"), "gpj\\u{202e}.exe");
+    }
 
     #[test]
     fn a_narrow_terminal_shows_fewer_columns() {

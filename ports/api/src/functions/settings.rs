@@ -20,7 +20,7 @@ pub struct Settings {
     pub env: Option<Changes>,
     /// Encrypted at rest, never shown again, removed from logs; to set or to remove.
     pub secrets: Option<Changes>,
-    /// `auto` (wasm if the function loads there, otherwise jail) or a backend; if it is missing, the request is
+    /// `auto` (wasm if the function loads there, otherwise jail; later where it costs less) or a backend; if it is missing, the request is
     /// refused.
     pub sandbox: Option<String>,
     /// Record each job on the ledger before it is dispatched.

@@ -196,7 +196,7 @@ impl Archive {
                 }
             }
         }
-        Err(bad("the image's indexes lead to one another").into())
+        Err(bad("the image's indexes are nested too deeply or refer to each other").into())
     }
 
     /// It has no manifest of a registry's form: one is made, the same of the same file each time.

@@ -41,7 +41,7 @@ pub(super) fn read(folder: &Path) -> Result<Fetched, SourceError> {
             }
         }
     }
-    Err(bad("the image's indexes lead to one another").into())
+    Err(bad("the image's indexes are nested too deeply or refer to each other").into())
 }
 
 fn path(folder: &Path, digest: Sha256) -> std::path::PathBuf {

@@ -101,7 +101,7 @@ impl Registry {
                 }
             }
         }
-        Err(bad("the image's indexes lead to one another").into())
+        Err(bad("the image's indexes are nested too deeply or refer to each other").into())
     }
 
     async fn manifest(&mut self, wanted: &str, digest: Option<Sha256>) -> Result<Bytes, SourceError> {
@@ -225,7 +225,7 @@ impl Registry {
     async fn token(&self, realm: &str, service: Option<&str>, scope: Option<&str>) -> Result<String, Rejection> {
         let strange = || {
             registry_failed(format!(
-                "the registry {} names no place for tokens",
+                "the registry {} asks for a login but names no token server",
                 self.reference.registry
             ))
         };

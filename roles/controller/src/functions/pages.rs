@@ -177,7 +177,7 @@ impl Pages {
             );
         }
         if let Some(wait) = reader.spent.wait(now).filter(|_| !is_free) {
-            let message = "the files of this account were read from disk for as long as is free in a day";
+            let message = "this account has used its free time for reading its sites' files today";
             let hint = format!("retry in {} s", wait.as_secs() + 1);
             return Err(Refusal::new(Code::ServerBusy, message).hint(hint).into());
         }

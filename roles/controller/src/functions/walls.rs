@@ -282,7 +282,7 @@ fn figures(by: Comparison) -> String {
         )
     };
     format!(
-        "half of them take at most {} in wasm, {} in the jail",
+        "the median call costs {} in wasm, {} in the jail",
         side(by.usual),
         side(by.other)
     )

@@ -32,13 +32,13 @@ pub struct Deploy {
     /// Container image: its name in a registry, a folder with an OCI layout, or a file that `docker save` wrote
     #[arg(long, value_name = "REF|PATH", conflicts_with_all = ["path", "code", "language", "handler"])]
     image: Option<String>,
-    /// Port at which the image answers HTTP requests; it gets it as PORT [default: 8080]
+    /// Port at which the image answers HTTP requests; passed to it as the variable PORT [default: 8080]
     #[arg(long, value_name = "PORT", requires = "image", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// Run the image once for each call, with the input on its standard input and its standard output as the output
     #[arg(long, requires = "image", conflicts_with = "port")]
     stdio: bool,
-    /// Arguments of the image's program, in place of its own
+    /// Arguments that replace the image's `Cmd`
     #[arg(last = true, requires = "image", value_name = "ARGS")]
     arguments: Vec<String>,
     /// Name of the function [default: the name of the file or folder]; of a project, deploy only this one

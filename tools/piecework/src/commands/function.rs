@@ -31,7 +31,7 @@ pub struct Function {
     /// JSON file that says where results go and how long they are kept (see docs/functions.md); `none` for the default
     #[arg(long, value_name = "FILE", value_parser = units::results)]
     results: Option<SetResults>,
-    /// Print what the deploy of a version said: a number, or `failed` for the last deploys that failed [default: the live version]
+    /// Print the build log of a version: a number, or `failed` for the latest failed deploys [default: the live version]
     #[arg(long, value_name = "VERSION", num_args = 0..=1, default_missing_value = "live",
         conflicts_with_all = ["release", "stop", "start", "budget", "results"])]
     build_log: Option<Built>,
@@ -130,7 +130,7 @@ fn print_log(log: &BuildLogView) {
             .map_or_else(|| "failed".to_owned(), |number| format!("version {number}"));
         eprintln!("{} {what}, deployed {}", log.function, show::time(at));
     }
-    print!("{}", log.text);
+    print!("{}", show::harmless(&log.text));
 }
 
 fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {

@@ -249,7 +249,7 @@ impl Memory {
 /// What is told of the microVM: this build has none, and nothing is asked of a device that proves nothing.
 pub fn microvm() -> Probe {
     let kvm = match fs::File::options().read(true).write(true).open("/dev/kvm") {
-        Ok(_) => "/dev/kvm is here, which proves nothing: a paravirtual KVM opens too, and runs no guest",
+        Ok(_) => "/dev/kvm exists, but this build does not use it",
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => "this machine has no /dev/kvm either",
         Err(_) => "/dev/kvm is here and cannot be opened",
     };

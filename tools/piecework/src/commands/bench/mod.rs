@@ -13,9 +13,9 @@ use piecework_sandbox::BackendName;
 use self::{measure::Plan, report::Report};
 use crate::{compose, failure::Failure, show, units};
 
-/// Compare the sandboxes of this machine: cold and warm calls, throughput, CPU and memory, each beside its floor
+/// Compare the sandboxes of this machine: cold and warm calls, throughput, CPU and memory, with the fastest possible cold start beside each
 ///
-/// Figures are of this machine as busy as it is. The comparison refuses two sandboxes that turn out to be the same wall.
+/// Figures depend on how busy the machine is. Two sandboxes that turn out to be the same are refused.
 #[derive(Debug, clap::Args)]
 pub struct Bench {
     /// Sandbox to measure: wasm, jail, oci, gvisor or docker; may be repeated [default: all that work here]

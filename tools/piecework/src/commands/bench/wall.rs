@@ -58,7 +58,7 @@ impl Wall {
 pub(super) fn not_comparable(walls: &[(BackendName, Wall)]) -> Option<String> {
     if let Some((name, wall)) = walls.iter().find(|(_, wall)| !wall.has_own_namespaces) {
         return Some(format!(
-            "`{name}` runs in namespaces of the host's ({}): that is no sandbox to compare",
+            "`{name}` shares namespaces with the host ({}), so it is not isolated and is not compared",
             wall.runtime
         ));
     }
@@ -66,7 +66,7 @@ pub(super) fn not_comparable(walls: &[(BackendName, Wall)]) -> Option<String> {
         let (same, _) = walls[at + 1..].iter().find(|(_, other)| other == wall)?;
         let kernel = wall.kernel.as_deref().unwrap_or("none of its own");
         Some(format!(
-            "`{name}` and `{same}` are the same wall here: both start by {} and see the kernel {kernel}; leave one out with --sandbox",
+            "`{name}` and `{same}` are the same sandbox here: both use {} and see kernel {kernel}; leave one out with --sandbox",
             wall.runtime
         ))
     })
@@ -89,7 +89,7 @@ mod tests {
         let gvisor = (BackendName::Gvisor, wall("runsc", Some("4.4.0")));
         let docker = (BackendName::Docker, wall("runsc", Some("4.4.0")));
         let said = not_comparable(&[gvisor.clone(), docker]).expect("they are one");
-        assert!(said.contains("`gvisor` and `docker` are the same wall"), "{said}");
+        assert!(said.contains("`gvisor` and `docker` are the same sandbox"), "{said}");
         let docker = (BackendName::Docker, wall("runc", Some("6.18.0")));
         let oci = (BackendName::Oci, wall("crun", Some("6.18.0")));
         assert_eq!(not_comparable(&[gvisor, docker, oci]), None);
@@ -108,6 +108,6 @@ mod tests {
         };
         let wall = Wall::new("nothing".to_owned(), &look);
         let said = not_comparable(&[(BackendName::Oci, wall)]).expect("no wall at all");
-        assert!(said.contains("namespaces of the host's"), "{said}");
+        assert!(said.contains("shares namespaces with the host"), "{said}");
     }
 }
