@@ -100,10 +100,11 @@ impl Limits {
             .field("process_limit"));
         }
         if !(1 << 20..=Self::RUN_MAX.disk_bytes).contains(&self.disk_bytes) {
-            return Err(
-                Rejection::new(Code::FunctionBadDisk, "the limit of `/tmp` must be between 1 and 1024 MiB")
-                    .field("disk_limit_mb"),
-            );
+            return Err(Rejection::new(
+                Code::FunctionBadDisk,
+                "the limit of `/tmp` must be between 1 and 1024 MiB",
+            )
+            .field("disk_limit_mb"));
         }
         if self.egress_bytes > Self::EGRESS_BYTES_MAX {
             return Err(Rejection::new(

@@ -46,8 +46,9 @@ pub use port::{
 pub use projected::{Projected, Put, Take};
 pub use record::{
     Accepted, AcceptedJob, Amounts, AuditEntry, AuditFilter, BackendReason, BuildLog, Change, Cors, Function,
-    FunctionSettings, Idempotency, ImageName, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Moved, Page, Payment, Point,
-    Policy, QUOTAS_DEFAULT, Quarantine, ResultNote, ResultPolicy, Settlement, Site, Token, Traffic, User, Version,
+    FunctionSettings, Idempotency, ImageName, Job, JobFilter, JobStep, JournalLag, Kept, MetricScope, Moved, Page,
+    Payment, Point, Policy, QUOTAS_DEFAULT, Quarantine, ResultNote, ResultPolicy, Settlement, Site, Token, Traffic,
+    User, Version,
 };
 pub use sqlite::{Options, Relief, Sqlite, copy as copy_store, take_over};
 

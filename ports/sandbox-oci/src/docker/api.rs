@@ -2,12 +2,18 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 
 /// Of every container that is made here: whose it is.
 pub(super) const LABEL: &str = "piecework.agent";
+/// What the daemon answers, of RFC 9110.
+const DONE: std::ops::Range<u16> = 200..300;
+const HAS_IT: u16 = 200;
+const HAS_IT_NOT: u16 = 404;
+/// It is being removed already.
+const IS_AT_IT: u16 = 409;
 /// A daemon that hangs is a daemon that does not work.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// What a daemon may say at once, and of that what is told on.
@@ -61,9 +67,9 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct Waited {
-    #[serde(rename = "StatusCode")]
-    status: i32,
+    status_code: i32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,7 +104,7 @@ impl Docker {
 
     pub(super) async fn has_image(&self, name: &str) -> Result<bool, String> {
         let request = self.request(Method::GET, &format!("/images/{name}/json"));
-        Ok(answer(request.timeout(ANSWERS_WITHIN)).await?.0 == StatusCode::OK)
+        Ok(answer(request.timeout(ANSWERS_WITHIN)).await?.0 == HAS_IT)
     }
 
     /// Makes an image of one layer of a tar archive.
@@ -131,14 +137,14 @@ impl Docker {
     pub(super) async fn wait(&self, id: &str) -> Result<i32, String> {
         let request = self.request(Method::POST, &format!("/containers/{id}/wait"));
         let waited: Waited = parsed(&done(answer(request).await?)?)?;
-        Ok(waited.status)
+        Ok(waited.status_code)
     }
 
     /// Whatever it does; also one that is gone.
     pub(super) async fn remove(&self, id: &str) -> Result<(), String> {
         let request = self.request(Method::DELETE, &format!("/containers/{id}?force=true&v=true"));
         match answer(request.timeout(ANSWERS_WITHIN)).await? {
-            (StatusCode::NOT_FOUND | StatusCode::CONFLICT, _) => Ok(()),
+            (HAS_IT_NOT | IS_AT_IT, _) => Ok(()),
             other => done(other).map(drop),
         }
     }
@@ -155,13 +161,13 @@ impl Docker {
     }
 }
 
-async fn answer(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), String> {
+async fn answer(request: RequestBuilder) -> Result<(u16, Vec<u8>), String> {
     let mut response = request.send().await.map_err(|error| reason(&error))?;
-    let status = response.status();
+    let status = response.status().as_u16();
     let mut body = Vec::new();
     while let Some(part) = response.chunk().await.map_err(|error| reason(&error))? {
         if body.len() + part.len() > ANSWER_BYTES_MAX {
-            return Err("the Docker daemon says too much".to_owned());
+            return Err("the Docker daemon sent too long an answer".to_owned());
         }
         body.extend_from_slice(&part);
     }
@@ -177,8 +183,8 @@ fn reason(error: &reqwest::Error) -> String {
     format!("the Docker daemon does not answer: {root}")
 }
 
-fn done((status, body): (StatusCode, Vec<u8>)) -> Result<Vec<u8>, String> {
-    if status.is_success() {
+fn done((status, body): (u16, Vec<u8>)) -> Result<Vec<u8>, String> {
+    if DONE.contains(&status) {
         return Ok(body);
     }
     let mut said = match serde_json::from_slice::<Said>(&body) {
@@ -190,7 +196,7 @@ fn done((status, body): (StatusCode, Vec<u8>)) -> Result<Vec<u8>, String> {
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(body).map_err(|error| format!("the Docker daemon said nonsense: {error}"))
+    serde_json::from_slice(body).map_err(|error| format!("the Docker daemon sent an invalid answer: {error}"))
 }
 
 #[cfg(test)]
@@ -199,12 +205,12 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_in_the_daemons_words_and_bounded() {
-        let refused = done((StatusCode::CONFLICT, br#"{"message":"no such image"}"#.to_vec()));
+        let refused = done((IS_AT_IT, br#"{"message":"no such image"}"#.to_vec()));
         assert_eq!(
             refused.expect_err("it refused"),
-            "the Docker daemon refused (409 Conflict): no such image"
+            "the Docker daemon refused (409): no such image"
         );
-        let long = done((StatusCode::BAD_REQUEST, vec![b'x'; 10_000]));
+        let long = done((400, vec![b'x'; 10_000]));
         assert!(long.expect_err("it refused").len() < 2 * REASON_BYTES_MAX);
         assert!(parsed::<Version>(b"<html>").is_err());
     }

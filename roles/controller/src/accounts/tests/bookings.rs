@@ -342,6 +342,15 @@ async fn more_bookings_than_may_be_sent_at_a_time_go_on_after_one_restart() {
     for id in &ids {
         in_state(&machine, id, "declined").await;
     }
+    // The ledger's last blocks are on their way.
+    for person in ["ada", "bob", "cyd", "dan"] {
+        for _ in 0..200 {
+            if machine.posted(person).await == 1_000 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
     for person in ["ada", "bob", "cyd", "dan"] {
         assert_eq!(machine.posted(person).await, 1_000, "{person}: each came back once");
     }
