@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    http::{Connection, Site},
-    load::Latencies,
+    http::Site,
+    load::{self, Latencies},
     report::{Machine, now, write_json},
     server::Server,
 };
@@ -237,7 +237,7 @@ fn adapters(server: &Server, options: &FirstOptions) -> Result<Vec<Row>> {
         for (contender, request, times) in &mut all {
             let calls = if round == 0 { WARM_UP } else { options.calls };
             let took =
-                calls_in_turn(&server.site, request, calls).with_context(|| format!("call {}", contender.name))?;
+                load::in_turn(&server.site, request, calls).with_context(|| format!("call {}", contender.name))?;
             if round > 0 {
                 times.extend(took);
             }
@@ -264,23 +264,6 @@ fn adapters(server: &Server, options: &FirstOptions) -> Result<Vec<Row>> {
             aim: "50 us above",
         })
         .collect())
-}
-
-fn calls_in_turn(site: &Site, request: &[u8], count: usize) -> Result<Vec<Duration>> {
-    let mut connection = Connection::open(site)?;
-    let mut times = Vec::with_capacity(count);
-    for _ in 0..count {
-        let began = Instant::now();
-        let (answer, body) = connection.send(request)?;
-        times.push(began.elapsed());
-        ensure!(
-            answer.is_success(),
-            "status {}: {}",
-            answer.status,
-            String::from_utf8_lossy(&body)
-        );
-    }
-    Ok(times)
 }
 
 /// The first byte of a body that goes on later, beside the whole of one that is as long as its first piece.

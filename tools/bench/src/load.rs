@@ -55,6 +55,11 @@ pub struct Saturated {
 
 /// `count` requests one after the other on one connection. Each must succeed.
 pub fn single(site: &Site, request: &[u8], count: usize) -> Result<Latencies> {
+    in_turn(site, request, count).map(Latencies::of)
+}
+
+/// What each of them took, in their order.
+pub fn in_turn(site: &Site, request: &[u8], count: usize) -> Result<Vec<Duration>> {
     let mut connection = Connection::open(site)?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
@@ -68,7 +73,7 @@ pub fn single(site: &Site, request: &[u8], count: usize) -> Result<Latencies> {
             String::from_utf8_lossy(&body)
         );
     }
-    Ok(Latencies::of(times))
+    Ok(times)
 }
 
 /// `connections` closed loops for `time`. Runs its own single-threaded runtime: the rest of the machine is the server's.

@@ -44,8 +44,8 @@ pub(crate) struct Pages {
     readers: Mutex<HashMap<AccountId, Reader>>,
 }
 
-/// The sites in memory. Where there are too many, the account whose sites take the most gives up the one of its own that was not
-/// asked for the longest: nobody's sites push out those of an account that has fewer.
+/// The sites in memory. If there are too many, the account whose sites take the most room loses its least recently used one. So no
+/// account can push out the sites of an account that has less here.
 #[derive(Default)]
 struct Kept {
     sites: HashMap<Digest, KeptSite>,
