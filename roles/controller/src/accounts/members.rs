@@ -77,6 +77,7 @@ pub(super) async fn send_kept(
     let _turn = accounts.turns.of(sender).lock().await;
     let mut tries = 0;
     loop {
+        let above = accounts.ground.chain.status().height;
         let nonce = on_ledger(accounts, sender).await?.nonce;
         let transaction = Transaction {
             sender,
@@ -85,7 +86,7 @@ pub(super) async fn send_kept(
         };
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
         if let Some(keeper) = keeper {
-            keeper.keep(accounts, &signed).await?;
+            keeper.keep(accounts, &signed, above).await?;
         }
         match accounts.ground.chain.submit_and_wait(signed).await {
             Ok(done) => return Ok(Sent { nonce, done }),

@@ -11,6 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use piecework_api::{errors::Refusal, ledger::TransferView};
+use piecework_chain::Final;
 use piecework_ledger::{Action, CoverDebt, SignedTransaction, Transfer};
 use piecework_model::{AccountId, Code, Credits, Digest};
 use piecework_store::{Idempotency, Put};
@@ -23,7 +24,7 @@ use crate::{
     Answer,
     clock::now_ms,
     codecs,
-    failure::{failed, refuse, store, submit},
+    failure::{chain, failed, refuse, store, submit},
 };
 
 /// Memos by transaction. They are this controller's, not the ledger's.
@@ -116,6 +117,10 @@ pub(super) struct Kept {
     /// In hex, from before it was sent.
     #[serde(default)]
     signed: Option<String>,
+    /// The ledger's height before it was signed: whatever has its nonce is in a later block. `None` in what was written before it
+    /// was noted.
+    #[serde(default)]
+    signed_above: Option<u64>,
     /// When this was written; 0 in what was written before it was noted.
     #[serde(default)]
     at_ms: u64,
@@ -283,9 +288,14 @@ async fn carry_out(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answe
     if let Some(answer) = kept.answer {
         return Ok(answer);
     }
-    let sent = match kept.signed.as_deref().and_then(codecs::from_hex) {
-        Some(signed) => again(accounts, signed).await,
-        None => first(accounts, order, keeper).await,
+    let before = match kept.signed.as_deref().and_then(codecs::from_hex) {
+        Some(signed) => again(accounts, signed, kept.signed_above).await,
+        None => Ok(None),
+    };
+    let sent = match before {
+        Ok(Some(sent)) => Ok(sent),
+        Ok(None) => first(accounts, order, keeper).await,
+        Err(refused) => Err(refused),
     };
     match sent {
         Ok(sent) => {
@@ -318,23 +328,59 @@ async fn first(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answer<Se
     send_kept(accounts, order.from, &key, action, Some(keeper)).await
 }
 
-/// The same bytes: executed once, however often they are sent.
-async fn again(accounts: &Accounts, signed: SignedTransaction) -> Answer<Sent> {
+/// The same bytes: executed once, however often they are sent. `None` where they never can be: another transaction of the account
+/// has their nonce.
+async fn again(accounts: &Accounts, signed: SignedTransaction, above: Option<u64>) -> Answer<Option<Sent>> {
     let nonce = signed.transaction.nonce;
-    match accounts.ground.chain.submit_and_wait(signed).await {
-        Ok(done) => Ok(Sent { nonce, done }),
-        Err(error) => {
-            let refused = submit(error);
-            match refused.code == Code::TransactionStaleNonce {
-                // Executed so long ago that nobody remembers where, or never: another transaction has the nonce.
-                true => refuse(
-                    Code::ServerBusy,
-                    "the outcome of the first transfer with this key is not known; check the statement",
-                ),
-                false => Err(refused),
-            }
+    let refused = match accounts.ground.chain.submit_and_wait(signed.clone()).await {
+        Ok(done) => return Ok(Some(Sent { nonce, done })),
+        Err(error) => submit(error),
+    };
+    if refused.code != Code::TransactionStaleNonce {
+        return Err(refused);
+    }
+    // Executed so long ago that no peer remembers where, or never.
+    match with_nonce(accounts, &signed, above).await? {
+        Some(done) if done.id == signed.id() => Ok(Some(Sent { nonce, done })),
+        Some(_) => Ok(None),
+        None => refuse(
+            Code::ServerBusy,
+            "the outcome of the first transfer with this key is not known; check the statement",
+        ),
+    }
+}
+
+/// How many blocks are read to find what became of a transaction.
+const BLOCKS_READ_MAX: u64 = 10_000;
+/// The peer that told the height may be some blocks ahead of the one that told the nonce.
+const PEERS_APART: u64 = 64;
+
+/// The transaction that used up this one's nonce: this one, or another of its sender. Read from the blocks, so it does not depend
+/// on what a peer remembers of transactions.
+async fn with_nonce(accounts: &Accounts, wanted: &SignedTransaction, above: Option<u64>) -> Answer<Option<Final>> {
+    let Some(above) = above else { return Ok(None) };
+    let ledger = &accounts.ground.chain;
+    let first = above.saturating_sub(PEERS_APART) + 1;
+    let last = ledger.status().height.min(above + BLOCKS_READ_MAX);
+    let is_wanted = |other: &SignedTransaction| {
+        (other.transaction.sender, other.transaction.nonce) == (wanted.transaction.sender, wanted.transaction.nonce)
+    };
+    for height in first..=last {
+        let Some(block) = ledger.block(height).await.map_err(chain)? else {
+            break;
+        };
+        let places = block
+            .transactions
+            .iter()
+            .zip(0u32..)
+            .filter(|(other, _)| is_wanted(other));
+        // What was refused has used nothing.
+        let mut executed = places.filter_map(|(_, index)| block.result_of(index)?.ok());
+        if let Some(done) = executed.next() {
+            return Ok(Some(done));
         }
     }
+    Ok(None)
 }
 
 async fn finish(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
@@ -465,11 +511,19 @@ impl Keeper {
         self.write(accounts, None, None).await.map(drop)
     }
 
-    async fn write(&self, accounts: &Accounts, signed: Option<String>, answer: Option<TransferView>) -> Answer<Kept> {
+    /// `signed` with the ledger's height before.
+    async fn write(
+        &self,
+        accounts: &Accounts,
+        signed: Option<(String, u64)>,
+        answer: Option<TransferView>,
+    ) -> Answer<Kept> {
+        let (signed, signed_above) = signed.unzip();
         let kept = Kept {
             request: self.request,
             answer,
             signed,
+            signed_above,
             at_ms: now_ms(),
             booking: self.booking.clone(),
         };
@@ -478,11 +532,13 @@ impl Keeper {
     }
 
     /// Keeps what is about to be sent, and what it is for: a statement knows it, whatever happens after.
-    pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction) -> Answer<()> {
+    pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction, above: u64) -> Answer<()> {
         if let Some(booking) = &self.booking {
             codecs::put_json(&accounts.ground, BOOKED, &signed.id().0.to_string(), booking).await?;
         }
         let bytes = borsh::to_vec(signed).expect("a vector accepts every byte");
-        self.write(accounts, Some(hex::encode(bytes)), None).await.map(drop)
+        self.write(accounts, Some((hex::encode(bytes), above)), None)
+            .await
+            .map(drop)
     }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::http::Method;
-use piecework_ledger::Value as Stored;
-use piecework_model::Code;
+use piecework_ledger::{Action, SignedTransaction, Transaction, Transfer, Value as Stored};
+use piecework_model::{Code, Credits};
 use serde_json::{Value, json};
 
 use crate::{
-    Tuning,
+    Tuning, accounts,
     doubles::{
         answer::Answer,
         machine::{Machine, Setup, until},
@@ -354,6 +354,51 @@ async fn more_bookings_than_may_be_sent_at_a_time_go_on_after_one_restart() {
     for person in ["ada", "bob", "cyd", "dan"] {
         assert_eq!(machine.posted(person).await, 1_000, "{person}: each came back once");
     }
+}
+
+#[tokio::test]
+async fn a_booking_whose_nonce_another_transaction_used_is_signed_again_and_moves_once() {
+    let machine = impatient().await;
+    let ada = machine.person("ada", 1_000).await;
+    let view = withdraw(&machine, &ada, "one", 600).await.ok();
+    let id = view["id"].as_str().expect("an id");
+    machine.ledger.stall(true);
+    decide(&machine, id, "decline", "no")
+        .await
+        .refused(503, Code::TransferQueued);
+    // Sent again now, and nobody has executed it yet.
+    let machine = machine.restart().await;
+    other_transaction(&machine, "ada", 5).await;
+    machine.ledger.stall(false);
+    in_state(&machine, id, "declined").await;
+    until("the credits came back once", async || {
+        (machine.posted("ada").await == 1_005).then_some(())
+    })
+    .await;
+}
+
+/// The operator pays with its own key, past the controller.
+async fn other_transaction(machine: &Machine, to: &str, amount: i64) {
+    let accounts = machine.accounts();
+    let operator = accounts.ground.operator;
+    let key = accounts::custodial_key(accounts, operator).await;
+    let key = key.expect("the store is there").expect("it is kept");
+    let to = accounts::find(accounts, to).await.expect("it is there");
+    let nonce = accounts::on_ledger(accounts, operator)
+        .await
+        .expect("it is there")
+        .nonce;
+    let transaction = Transaction {
+        sender: operator,
+        nonce,
+        action: Action::Transfer(Transfer {
+            to,
+            amount: Credits(amount.into()),
+        }),
+    };
+    let signed = SignedTransaction::sign(transaction, &key, &machine.ledger.network_id());
+    let block = machine.ledger.block(vec![signed]);
+    block.result_of(0).expect("it is in it").expect("it is executed");
 }
 
 #[tokio::test]
