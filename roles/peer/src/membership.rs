@@ -2,7 +2,8 @@
 
 use piecework_chain::{Chain, ChainFailure, Final, SubmitError};
 use piecework_ledger::{
-    Action, Change, Committee, Key, Proposal, Propose, Register, Roles, SignedTransaction, Transaction, Value, Vote,
+    Action, Change, Committee, Event, Key, Proposal, Propose, Register, Roles, SignedTransaction, Transaction, Value,
+    Vote,
 };
 use piecework_model::{AccountId, Code, OwnerName, Rejection, SecretKey};
 
@@ -47,6 +48,9 @@ pub async fn proposals(chain: &dyn Chain) -> Result<Vec<Open>, ChainFailure> {
 }
 
 /// Proposes a change, or votes if the same was already proposed. Final when it returns.
+///
+/// The peer that is asked may not know yet what another owner has just proposed: what both propose gets the votes of both, or each
+/// would wait for votes of its own.
 pub async fn support(
     chain: &dyn Chain,
     key: &SecretKey,
@@ -54,15 +58,48 @@ pub async fn support(
     change: Change,
 ) -> Result<Final, SubmitError> {
     let digest = change.digest();
-    let same = |open: &Open| open.proposal.change.digest() == digest;
-    let action = match proposals(chain).await?.into_iter().find(same) {
-        Some(open) => Action::Vote(Vote {
+    let same = async || -> Result<Vec<Open>, ChainFailure> {
+        let mut open = proposals(chain).await?;
+        open.retain(|open| open.proposal.change.digest() == digest);
+        Ok(open)
+    };
+    let vote = |open: &Open| {
+        Action::Vote(Vote {
             proposer: open.proposer,
             change: digest,
-        }),
+        })
+    };
+    let first = match same().await?.first() {
+        Some(open) => vote(open),
         None => Action::Propose(Propose { change }),
     };
-    send(chain, key, owner, action).await
+    let mut done = send(chain, key, owner, first).await?;
+    let own = account_named(chain, owner).await?;
+    while !is_carried(&done) {
+        // What is final shows: each turn adds a vote of this owner, and there is a proposal at most for each of the others.
+        let others = same().await?;
+        let is_missing = |open: &&Open| own.is_some_and(|own| !open.proposal.votes.contains(&own));
+        let Some(other) = others.iter().find(is_missing) else {
+            break;
+        };
+        match send(chain, key, owner, vote(other)).await {
+            Ok(voted) => done = voted,
+            // Carried or expired meanwhile: the own proposal stands.
+            Err(SubmitError::Rejected(_)) => break,
+            Err(failed) => return Err(failed),
+        }
+    }
+    Ok(done)
+}
+
+/// Whether this vote was the last that was needed.
+fn is_carried(done: &Final) -> bool {
+    done.events.iter().any(|event| {
+        matches!(
+            event,
+            Event::PeersChanged { .. } | Event::ParamsChanged {} | Event::RulesChanged { .. }
+        )
+    })
 }
 
 /// Votes for what `proposer` proposes. Rejects with `proposal.unknown` and what the ledger says. Final when it returns.

@@ -118,6 +118,12 @@ impl Caller {
                 Ok(response) => {
                     let status = response.status();
                     let body: Value = response.json().await.unwrap_or_default();
+                    // On a busy machine a call can take longer than the stop waits, and the answer says to call again.
+                    let is_stopping = body["error"]["code"] == Code::ServerStopping.as_str();
+                    if is_stopping && Instant::now() < deadline {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
                     assert_eq!(body["output"], json!(number + 1), "call {number}: {status}: {body}");
                     return;
                 }
