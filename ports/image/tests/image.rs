@@ -1,6 +1,11 @@
 //! Layers as a provider has them: unpacked by the real process, once each, within a quota.
 
-use std::{fs, os::unix::fs::MetadataExt as _, sync::Arc};
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use piecework_blobs::{Blobs, BlobsError, Files};
@@ -129,6 +134,27 @@ async fn a_layer_is_found_only_by_who_has_its_parts() {
     other.diff_id = Sha256::of(b"other");
     let refused = layers.get(OWNER, &[other]).await.expect_err("another content");
     assert_eq!(code(&refused), Some(Code::ImageDigestMismatch), "{refused}");
+}
+
+/// A name of a GiB, in a layer of 34 KB: the process that unpacks may hold half of that.
+#[tokio::test]
+async fn a_name_that_takes_all_memory_is_only_its_layers_fault() {
+    const NAME_BYTES: u64 = 1 << 30;
+    const NAME: &[u8] = b"././@LongLink";
+    let bench = Bench::new();
+    let layers = bench.layers(5 << 20);
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..NAME.len()].copy_from_slice(NAME);
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(NAME_BYTES);
+    header.set_cksum();
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).expect("a compressor");
+    packed.write_all(header.as_bytes()).expect("taken");
+    io::copy(&mut io::repeat(b'a').take(NAME_BYTES), &mut packed).expect("taken");
+    let layer = bench.kept(&packed.finish().expect("whole")).await;
+    let refused = layers.get(OWNER, &[layer]).await.expect_err("no room for the name");
+    assert_eq!(code(&refused), Some(Code::ImageBadLayer), "{refused}");
+    is_empty(&layers).await;
 }
 
 /// Directories that a tar does not name take room like those that it names.
