@@ -112,7 +112,10 @@ async fn the_longest_unused_layer_goes_first_and_none_in_use() {
     let third = layers.get(OWNER, std::slice::from_ref(&c)).await.expect("b made room");
     assert!(layers.root().join(&used.names()[0]).is_dir());
     assert_eq!(fs::read_dir(layers.root()).expect("there").count(), 2);
-    let full = layers.get(OWNER, std::slice::from_ref(&b)).await.expect_err("both are in use");
+    let full = layers
+        .get(OWNER, std::slice::from_ref(&b))
+        .await
+        .expect_err("both are in use");
     assert!(full.is_full());
     drop((used, third));
     layers.shed().await.expect("deleted");
@@ -171,7 +174,10 @@ async fn directories_that_are_only_implied_are_counted() {
         archive.append_data(&mut header, path, &[][..]).expect("appended");
     }
     let deep = bench.kept(&archive.into_inner().expect("whole")).await;
-    let refused = layers.get(OWNER, &[deep]).await.expect_err("2,440 directories of 4 KiB");
+    let refused = layers
+        .get(OWNER, &[deep])
+        .await
+        .expect_err("2,440 directories of 4 KiB");
     assert_eq!(code(&refused), Some(Code::ImageTooLarge), "{refused}");
 }
 

@@ -350,10 +350,7 @@ mod tests {
             printed(said, true),
             "\u{1b}[1;31mred\\u{1b}[2J\\u{1b}]0;x\\u{7}\u{1b}[0m\nplain\\u{1b}["
         );
-        assert_eq!(
-            printed(said, false),
-            "red\\u{1b}[2J\\u{1b}]0;x\\u{7}\nplain\\u{1b}["
-        );
+        assert_eq!(printed(said, false), "red\\u{1b}[2J\\u{1b}]0;x\\u{7}\nplain\\u{1b}[");
         let long = format!("\u{1b}[{}m", "1;".repeat(99));
         assert!(!printed(&long, true).contains('\u{1b}'));
         assert_eq!(printed("a\tb\n\n", true), "a\tb\n\n");

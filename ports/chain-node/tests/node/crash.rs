@@ -387,7 +387,10 @@ async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_ro
         while peer.hear(Duration::from_millis(800)) {}
         assert_eq!(peer.child.try_wait().unwrap(), None, "it stands still, and lives");
         std::fs::remove_file(&peer.full).unwrap();
-        assert!(peer.hear(LONG), "it goes on by itself, and who waited gets an answer: {round}");
+        assert!(
+            peer.hear(LONG),
+            "it goes on by itself, and who waited gets an answer: {round}"
+        );
     }
     peer.child.kill().unwrap();
     peer.child.wait().unwrap();
@@ -405,6 +408,9 @@ async fn an_error_of_the_disk_ends_the_ledger_and_nothing_final_is_lost() {
     std::fs::write(&peer.full, "").unwrap();
     while peer.hear(LONG) {}
     let ended = peer.child.wait().unwrap();
-    assert!(!ended.success(), "who waited for its transaction is told that the ledger failed: {ended}");
+    assert!(
+        !ended.success(),
+        "who waited for its transaction is told that the ledger failed: {ended}"
+    );
     is_all_there(&directory.path().join("peer"), &peer.printed).await;
 }

@@ -118,7 +118,8 @@ impl BuildLog {
 /// anything is cut, which could part one from its `@`.
 fn without_credentials(text: &str) -> String {
     const SCHEME_END: &str = "://";
-    let ends_authority = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '\'' | '<' | '>' | '`');
+    let ends_authority =
+        |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '\'' | '<' | '>' | '`');
     let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find(SCHEME_END) {
         let (before, after) = rest.split_at(at + SCHEME_END.len());

@@ -95,7 +95,11 @@ async fn calls_of_strangers_move_no_function_to_another_sandbox() {
     strangers(60).await;
     let page = machine.get("/jobs?function=p&limit=100").await.ok();
     let jobs = page["items"].as_array().expect("a list");
-    assert_eq!((jobs.len(), count(jobs, "wasm")), (60, 60), "one call in four would be a trial");
+    assert_eq!(
+        (jobs.len(), count(jobs, "wasm")),
+        (60, 60),
+        "one call in four would be a trial"
+    );
     // The first eight of the owner's would be enough to begin one, had anything counted.
     let own = called(&machine, "p", 8).await;
     assert_eq!(count(&own, "wasm"), 8);
