@@ -1,7 +1,7 @@
 //! The process that unpacks a layer: the same executable started again, which can write into one directory and do nothing else.
 //!
 //! ```text
-//! agent: stdin <- layer's bytes, working directory = an empty one      process: limits, nobody, no network, Landlock -> unpack
+//! agent: stdin <- layer's bytes, working directory = an empty one      process: limits, nobody, no network, Landlock, seccomp -> unpack
 //!        stdout -> what came of it
 //! ```
 //! A fault in a decoder or in the reader of tars belongs to whoever made the layer: it is to reach nothing.
@@ -17,7 +17,10 @@ use base64::Engine as _;
 use piecework_model::Rejection;
 use serde::{Deserialize, Serialize};
 
-use crate::unpack::{Failure, Made, Wanted, unpack};
+use crate::{
+    seccomp,
+    unpack::{Failure, Made, Wanted, unpack},
+};
 
 /// The first argument of an executable that is to unpack a layer.
 pub const UNPACK_ARGUMENT: &str = "__unpack-layer";
@@ -128,6 +131,7 @@ fn confine(order: &Order) -> io::Result<OwnedFd> {
         check(libc::setrlimit(libc::RLIMIT_NPROC, &one).into())?;
     }
     landlock(&directory)?;
+    seccomp::enter()?;
     Ok(directory)
 }
 

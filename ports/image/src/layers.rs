@@ -16,18 +16,15 @@ use std::{
 };
 
 use piecework_blobs::{Blobs, BlobsError};
-use piecework_model::Code;
+use piecework_model::{AccountId, Code};
 use tempfile::TempDir;
-use tokio::{
-    io::AsyncWriteExt as _,
-    process::Command,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::{
     ENTRIES_MAX, Layer, Sha256, Sha256Stream, UNPACKED_BYTES_MAX,
     confined::{Order, Told, UNPACK_ARGUMENT},
     too_large,
+    turns::{Turn, Turns},
     unpack::{Made, Wanted},
 };
 
@@ -35,8 +32,6 @@ use crate::{
 const UNPACK_WITHIN: Duration = Duration::from_secs(600);
 /// What the process says at most.
 const TOLD_BYTES_MAX: usize = 64 << 10;
-/// Layers that are unpacked at one time: each may hold a decoder's window, and write as fast as the disk takes it.
-const AT_ONCE: usize = 2;
 
 /// How the process is started that unpacks.
 #[derive(Clone, Debug)]
@@ -70,7 +65,7 @@ struct Shelf {
     blobs: Arc<dyn Blobs>,
     quota_bytes: u64,
     unpacker: Unpacker,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     state: Mutex<State>,
 }
 
@@ -106,7 +101,7 @@ fn key_of(layer: &Layer) -> Sha256 {
 
 /// A directory that is being made, and its turn. What does not become a layer is deleted on a thread of its own, which may take
 /// seconds; the turn is held until then, so that these threads are few.
-struct Making(Option<(TempDir, OwnedSemaphorePermit)>);
+struct Making(Option<(TempDir, Turn)>);
 
 impl Making {
     fn path(&self) -> &Path {
@@ -162,7 +157,7 @@ impl Layers {
                 blobs,
                 quota_bytes,
                 unpacker,
-                turns: Arc::new(Semaphore::new(AT_ONCE)),
+                turns: Turns::default(),
                 state: Mutex::default(),
             }),
         })
@@ -177,26 +172,28 @@ impl Layers {
         self.shelf.state().bytes
     }
 
-    /// The directories of these layers, made where they are not there. Rejects with `image.bad_layer`, `image.digest_mismatch`
-    /// and `image.too_large`. Cancel safe.
-    pub async fn get(&self, layers: &[Layer]) -> Result<LayersInUse, BlobsError> {
+    /// The directories of these layers, made where they are not there, one at a time for each account. Rejects with
+    /// `image.bad_layer`, `image.digest_mismatch` and `image.too_large`. Cancel safe.
+    pub async fn get(&self, account: AccountId, layers: &[Layer]) -> Result<LayersInUse, BlobsError> {
         let mut names = Vec::with_capacity(layers.len());
         for layer in layers {
-            names.push(self.one(layer).await?);
+            names.push(self.one(account, layer).await?);
         }
         Ok(LayersInUse { names })
     }
 
-    async fn one(&self, layer: &Layer) -> Result<Arc<str>, BlobsError> {
+    async fn one(&self, account: AccountId, layer: &Layer) -> Result<Arc<str>, BlobsError> {
         let key = key_of(layer);
         if let Some(found) = self.shelf.touch(&key) {
             return Ok(found);
         }
+        // Before the layer's own lock: who waits behind an account's slow layer must not keep others from one that they share.
+        let own = self.shelf.turns.of(account).await;
         let turn = self.shelf.state().making.entry(key).or_default().clone();
         let guard = turn.lock().await;
         let made = match self.shelf.touch(&key) {
             Some(found) => Ok(found),
-            None => self.make(key, layer).await,
+            None => self.make((key, layer), own.now().await).await,
         };
         drop(guard);
         self.shelf.forget_turn(&key, turn);
@@ -212,14 +209,7 @@ impl Layers {
         self.shelf.delete(evicted).await
     }
 
-    async fn make(&self, key: Sha256, layer: &Layer) -> Result<Arc<str>, BlobsError> {
-        let turn = self
-            .shelf
-            .turns
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("nobody closes it");
+    async fn make(&self, (key, layer): (Sha256, &Layer), turn: Turn) -> Result<Arc<str>, BlobsError> {
         let directory = tempfile::Builder::new().prefix("making-").tempdir_in(&self.shelf.root);
         let directory = directory.map_err(io_failed("make a directory for a layer"))?;
         let making = Making(Some((directory, turn)));

@@ -19,9 +19,13 @@ mod digest;
 mod fuzz;
 #[cfg(target_os = "linux")]
 mod layers;
+#[cfg(target_os = "linux")]
+mod seccomp;
 pub mod source;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
+#[cfg(target_os = "linux")]
+mod turns;
 #[cfg(target_os = "linux")]
 mod unpack;
 

@@ -1,11 +1,16 @@
 //! Layers as a provider has them: unpacked by the real process, once each, within a quota.
 
-use std::{fs, os::unix::fs::MetadataExt as _, sync::Arc};
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use piecework_blobs::{Blobs, BlobsError, Files};
 use piecework_image::{Layer, Layers, PART_BYTES, Sha256, Unpacker};
-use piecework_model::Code;
+use piecework_model::{AccountId, Code};
 
 struct Bench {
     folder: tempfile::TempDir,
@@ -57,6 +62,8 @@ fn tar(name: &str, bytes: usize) -> Vec<u8> {
     archive.into_inner().expect("whole")
 }
 
+const OWNER: AccountId = AccountId([7; 20]);
+
 /// What did not become a layer is deleted by a thread that nobody waits for.
 async fn is_empty(layers: &Layers) {
     while fs::read_dir(layers.root()).expect("there").count() > 0 {
@@ -79,7 +86,7 @@ async fn a_layer_of_several_parts_is_unpacked_once_by_somebody_else() {
     let layer = bench.kept(&tar("large", 9 << 20)).await;
     assert_eq!(layer.parts.len(), 3);
     let all = [layer.clone(), layer.clone()];
-    let (one, other) = tokio::join!(layers.get(&all), layers.get(&all[..1]));
+    let (one, other) = tokio::join!(layers.get(OWNER, &all), layers.get(OWNER, &all[..1]));
     let (one, other) = (one.expect("unpacked"), other.expect("unpacked"));
     assert_eq!(one.names()[0], other.names()[0]);
     assert_eq!(one.names()[0], one.names()[1]);
@@ -100,12 +107,15 @@ async fn the_longest_unused_layer_goes_first_and_none_in_use() {
         bench.kept(&tar("b", 2 << 20)).await,
         bench.kept(&tar("c", 2 << 20)).await,
     ];
-    let used = layers.get(std::slice::from_ref(&a)).await.expect("room");
-    drop(layers.get(std::slice::from_ref(&b)).await.expect("room"));
-    let third = layers.get(std::slice::from_ref(&c)).await.expect("b made room");
+    let used = layers.get(OWNER, std::slice::from_ref(&a)).await.expect("room");
+    drop(layers.get(OWNER, std::slice::from_ref(&b)).await.expect("room"));
+    let third = layers.get(OWNER, std::slice::from_ref(&c)).await.expect("b made room");
     assert!(layers.root().join(&used.names()[0]).is_dir());
     assert_eq!(fs::read_dir(layers.root()).expect("there").count(), 2);
-    let full = layers.get(std::slice::from_ref(&b)).await.expect_err("both are in use");
+    let full = layers
+        .get(OWNER, std::slice::from_ref(&b))
+        .await
+        .expect_err("both are in use");
     assert!(full.is_full());
     drop((used, third));
     layers.shed().await.expect("deleted");
@@ -118,15 +128,36 @@ async fn a_layer_is_found_only_by_who_has_its_parts() {
     let bench = Bench::new();
     let layers = bench.layers(5 << 20);
     let known = bench.kept(&tar("secret", 100)).await;
-    let _used = layers.get(std::slice::from_ref(&known)).await.expect("unpacked");
+    let _used = layers.get(OWNER, std::slice::from_ref(&known)).await.expect("unpacked");
     let mut named = bench.kept(b"x").await;
     (named.digest, named.diff_id) = (known.digest, known.diff_id);
-    let refused = layers.get(&[named]).await.expect_err("other bytes");
+    let refused = layers.get(OWNER, &[named]).await.expect_err("other bytes");
     assert_eq!(code(&refused), Some(Code::ImageBadLayer), "{refused}");
     let mut other = known.clone();
     other.diff_id = Sha256::of(b"other");
-    let refused = layers.get(&[other]).await.expect_err("another content");
+    let refused = layers.get(OWNER, &[other]).await.expect_err("another content");
     assert_eq!(code(&refused), Some(Code::ImageDigestMismatch), "{refused}");
+}
+
+/// A name of a GiB, in a layer of 34 KB: the process that unpacks may hold half of that.
+#[tokio::test]
+async fn a_name_that_takes_all_memory_is_only_its_layers_fault() {
+    const NAME_BYTES: u64 = 1 << 30;
+    const NAME: &[u8] = b"././@LongLink";
+    let bench = Bench::new();
+    let layers = bench.layers(5 << 20);
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..NAME.len()].copy_from_slice(NAME);
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(NAME_BYTES);
+    header.set_cksum();
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).expect("a compressor");
+    packed.write_all(header.as_bytes()).expect("taken");
+    io::copy(&mut io::repeat(b'a').take(NAME_BYTES), &mut packed).expect("taken");
+    let layer = bench.kept(&packed.finish().expect("whole")).await;
+    let refused = layers.get(OWNER, &[layer]).await.expect_err("no room for the name");
+    assert_eq!(code(&refused), Some(Code::ImageBadLayer), "{refused}");
+    is_empty(&layers).await;
 }
 
 /// Directories that a tar does not name take room like those that it names.
@@ -143,7 +174,10 @@ async fn directories_that_are_only_implied_are_counted() {
         archive.append_data(&mut header, path, &[][..]).expect("appended");
     }
     let deep = bench.kept(&archive.into_inner().expect("whole")).await;
-    let refused = layers.get(&[deep]).await.expect_err("2,440 directories of 4 KiB");
+    let refused = layers
+        .get(OWNER, &[deep])
+        .await
+        .expect_err("2,440 directories of 4 KiB");
     assert_eq!(code(&refused), Some(Code::ImageTooLarge), "{refused}");
 }
 
@@ -162,13 +196,13 @@ async fn what_the_process_refuses_leaves_nothing() {
         (broken, Code::ImageBadLayer),
         (window, Code::ImageBadLayer),
     ] {
-        let refused = layers.get(&[layer]).await.expect_err("refused");
+        let refused = layers.get(OWNER, &[layer]).await.expect_err("refused");
         assert_eq!(code(&refused), Some(due), "{refused}");
     }
     is_empty(&layers).await;
     let mut gone = bench.kept(&tar("c", 10)).await;
     gone.parts[0] = piecework_model::Digest::of(b"nowhere");
-    assert!(matches!(layers.get(&[gone]).await, Err(BlobsError::NotFound(_))));
+    assert!(matches!(layers.get(OWNER, &[gone]).await, Err(BlobsError::NotFound(_))));
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 mod group;
 mod place;
-mod weight;
 
 use std::{
     collections::BTreeSet,
@@ -16,8 +15,6 @@ use std::{
 use group::{Group, field, read_number};
 use parking_lot::Mutex;
 use place::{Parents, make_directory, next_instance, remove_tree, sweep};
-pub(crate) use weight::Class;
-use weight::Weight;
 
 /// The period of the CPU quota; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -55,7 +52,6 @@ pub struct Cgroups {
     bases: Vec<PathBuf>,
     free: Mutex<Vec<Group>>,
     numbers: Mutex<Numbers>,
-    weight: Weight,
     /// Takes groups whose jails have ended.
     used: Mutex<mpsc::Sender<Group>>,
 }
@@ -92,7 +88,6 @@ impl Cgroups {
             version,
             free: Mutex::default(),
             numbers: Mutex::default(),
-            weight: Weight::new(version, &bases[if version == Version::One { 3 } else { 0 }]),
             bases,
             used: Mutex::new(used),
         });
@@ -294,25 +289,9 @@ impl Slot {
         self.group().limit_tasks(tasks)
     }
 
-    /// What its jail does now, for the weight of them all.
-    pub(crate) fn turns(&self, from: Class, to: Class) {
-        if let Some(home) = self.home.upgrade().filter(|_| from != to) {
-            home.weight.change(from, to);
-        }
-    }
-
-    pub(crate) fn yield_to_others(&self, yields: bool) {
-        self.group().yield_to_others(yields);
-    }
-
-    /// All that runs in it has computed for long: it runs when nothing else wants the CPU. Each time another value than before,
-    /// and false before it is dropped.
+    /// All that runs in it has computed for long: it runs when nothing else among the jails wants the CPU, or as everybody.
     pub fn let_others_first(&self, yields: bool) {
-        self.yield_to_others(yields);
-        match yields {
-            true => self.turns(Class::Idle, Class::Long),
-            false => self.turns(Class::Long, Class::Idle),
-        }
+        self.group().yield_to_others(yields);
     }
 
     pub fn forget_peak(&self) {

@@ -79,7 +79,6 @@ impl Process {
         let mut motion = self.motion.lock();
         self.killed.store(true, Ordering::Release);
         motion.ended();
-        self.count(&mut motion);
         stop::signal(self.pidfd.as_fd(), libc::SIGKILL);
         if let Some(slot) = &self.slot {
             // Version 1 lets nothing frozen die. Where it was not frozen this does nothing.
@@ -99,7 +98,6 @@ impl Process {
         let change = {
             let mut motion = self.motion.lock();
             let change = motion.begins(cpu_us);
-            self.count(&mut motion);
             self.follow(change);
             change
         };
@@ -108,20 +106,8 @@ impl Process {
 
     /// A call or a load has ended: a moment later it rests.
     pub(crate) fn ends(self: &Arc<Self>) {
-        let change = {
-            let mut motion = self.motion.lock();
-            let change = motion.ends(Instant::now());
-            self.count(&mut motion);
-            change
-        };
+        let change = self.motion.lock().ends(Instant::now());
         self.list(change);
-    }
-
-    fn count(&self, motion: &mut Motion) {
-        let (from, to) = motion.recount();
-        if let Some(slot) = &self.slot {
-            slot.turns(from, to);
-        }
     }
 
     fn list(self: &Arc<Self>, change: Change) {
@@ -142,7 +128,6 @@ impl Process {
             Look::Again(after) => Some(after),
             Look::Yields => {
                 let change = motion.let_others_first();
-                self.count(&mut motion);
                 self.follow(change);
                 Some(BUSY_LOOK)
             }
@@ -180,7 +165,7 @@ impl Process {
             tracing::warn!(%error, frozen, "a jail's control group cannot be frozen or thawed");
         }
         if let (Some(yields), Some(slot)) = (change.yields, &self.slot) {
-            slot.yield_to_others(yields);
+            slot.let_others_first(yields);
         }
         if let Some(stopped) = change.stopped {
             let signal = if stopped { libc::SIGSTOP } else { libc::SIGCONT };

@@ -20,7 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{cgroup::Class, process::Process};
+use crate::process::Process;
 
 /// Between an answer and standing still. A call that comes earlier finds the jail running and waits for nothing; CPU that is used
 /// meanwhile is billed to it.
@@ -129,8 +129,6 @@ pub(crate) struct Motion {
     listed: bool,
     idle_since: Instant,
     cpu_before_us: u64,
-    /// As which it counts in the weight of all jails.
-    counted: Class,
 }
 
 impl Default for Motion {
@@ -146,7 +144,6 @@ impl Default for Motion {
             listed: false,
             idle_since: Instant::now(),
             cpu_before_us: 0,
-            counted: Class::Idle,
         }
     }
 }
@@ -259,16 +256,6 @@ impl Motion {
         }
         self.listed = false;
         if self.resting { Look::Rested } else { Look::Rests }
-    }
-
-    /// What it counted as until now and counts as from here on.
-    pub(crate) fn recount(&mut self) -> (Class, Class) {
-        let now = match (self.busy, self.yields) {
-            (false, _) => Class::Idle,
-            (true, false) => Class::Short,
-            (true, true) => Class::Long,
-        };
-        (std::mem::replace(&mut self.counted, now), now)
     }
 
     pub(crate) fn unlist(&mut self) {

@@ -34,6 +34,48 @@ pub fn harmless(text: &str) -> String {
     shown
 }
 
+/// What a function printed, for a terminal or what is shown on one later: as [`harmless`], but colours stay where `colours`, and
+/// are taken out where not. Each line ends in the terminal's own colours.
+pub fn printed(text: &str, colours: bool) -> String {
+    let line = |line: &str| {
+        let mut shown = String::with_capacity(line.len());
+        let (mut rest, mut is_coloured) = (line.strip_suffix('\r').unwrap_or(line), false);
+        while let Some(at) = rest.find("\u{1b}[") {
+            let (before, from) = rest.split_at(at);
+            shown.push_str(&harmless(before));
+            let length = colour_length(from);
+            if length == 0 {
+                shown.push_str(&harmless("\u{1b}["));
+                rest = &from[2..];
+                continue;
+            }
+            if colours {
+                shown.push_str(&from[..length]);
+                is_coloured = true;
+            }
+            rest = &from[length..];
+        }
+        shown.push_str(&harmless(rest));
+        if is_coloured {
+            shown.push_str("\u{1b}[0m");
+        }
+        shown
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Bytes of the sequence at the start that only sets colours and weight of what follows (ECMA-48, SGR); 0 where it is another.
+fn colour_length(text: &str) -> usize {
+    const LENGTH_MAX: usize = 32;
+    let is_parameter = |c: &char| c.is_ascii_digit() || matches!(c, ';' | ':');
+    let parameters = text[2..].chars().take_while(is_parameter).count();
+    let end = 2 + parameters;
+    match text[end..].starts_with('m') && parameters <= LENGTH_MAX {
+        true => end + 1,
+        false => 0,
+    }
+}
+
 /// Text on standard output.
 pub fn text(text: &str) -> Result<(), Failure> {
     use std::io::Write as _;
@@ -299,6 +341,19 @@ mod tests {
         assert_eq!(harmless("two\nlines\tü"), "two\nlines\tü");
         assert_eq!(harmless("\u{1b}]0;x\u{7}\r"), "\\u{1b}]0;x\\u{7}\\u{d}");
         assert_eq!(harmless("gpj\u{202e}.exe"), "gpj\\u{202e}.exe");
+    }
+
+    #[test]
+    fn of_what_functions_print_only_colours_reach_a_terminal() {
+        let said = "\u{1b}[1;31mred\u{1b}[2J\u{1b}]0;x\u{7}\r\nplain\u{1b}[";
+        assert_eq!(
+            printed(said, true),
+            "\u{1b}[1;31mred\\u{1b}[2J\\u{1b}]0;x\\u{7}\u{1b}[0m\nplain\\u{1b}["
+        );
+        assert_eq!(printed(said, false), "red\\u{1b}[2J\\u{1b}]0;x\\u{7}\nplain\\u{1b}[");
+        let long = format!("\u{1b}[{}m", "1;".repeat(99));
+        assert!(!printed(&long, true).contains('\u{1b}'));
+        assert_eq!(printed("a\tb\n\n", true), "a\tb\n\n");
     }
 
     #[test]

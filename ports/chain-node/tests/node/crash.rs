@@ -245,8 +245,8 @@ async fn a_disk_that_others_fill_again_and_again_costs_no_block() {
     assert!(node.chain().status().height >= head.height);
 }
 
-/// The C library's syncs of files below a directory `chain`, which find no room while another file is there: what a network file
-/// system may do, whose server is full.
+/// The C library's syncs of files below a directory `chain`, which fail while another file is there: what a network file system
+/// may do, whose server is full, or a disk that is broken.
 const SYNCS: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -264,7 +264,7 @@ static int full(int file) {
     if (length < 0) return 0;
     path[length] = 0;
     if (!strstr(path, "/chain")) return 0;
-    errno = ENOSPC;
+    errno = atoi(getenv("PIECEWORK_TEST_ERRNO"));
     return 1;
 }
 int fsync(int file) {
@@ -297,55 +297,72 @@ fn full_at_syncs(directory: &Path) -> Result<std::path::PathBuf, String> {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_room() {
-    let directory = tempfile::tempdir().unwrap();
-    let library = match full_at_syncs(directory.path()) {
-        Ok(library) => library,
-        Err(reason) => {
-            assert!(env::var_os("CI").is_none(), "CI has a C compiler: {reason}");
-            return println!("SKIPPED: no library can be compiled here: {reason}");
-        }
-    };
-    let (peer, full) = (directory.path().join("peer"), directory.path().join("full"));
-    let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "crash::child", "--ignored", "--nocapture"])
-        .env(DIRECTORY, &peer)
-        .env("LD_PRELOAD", library)
-        .env("PIECEWORK_TEST_FULL", &full)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    let (say, said) = std::sync::mpsc::channel();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    std::thread::spawn(move || {
-        let finals = out.lines().map_while(Result::ok);
-        let finals = finals.filter_map(|line| line.split("final ").nth(1).map(str::to_owned));
-        finals.for_each(|line| drop(say.send(line)));
-    });
-    let mut printed = Vec::new();
-    let mut hear = |within| {
-        said.recv_timeout(within).is_ok_and(|line| {
-            printed.push(line);
+/// A child whose syncs fail with this error while there is a file `full`, and what it prints of what is final.
+struct Failing {
+    child: Child,
+    full: std::path::PathBuf,
+    said: std::sync::mpsc::Receiver<String>,
+    printed: Vec<String>,
+}
+
+impl Failing {
+    /// None where no library can be compiled, outside of CI.
+    fn spawn(directory: &Path, errno: i32) -> Option<Self> {
+        let library = match full_at_syncs(directory) {
+            Ok(library) => library,
+            Err(reason) => {
+                assert!(env::var_os("CI").is_none(), "CI has a C compiler: {reason}");
+                println!("SKIPPED: no library can be compiled here: {reason}");
+                return None;
+            }
+        };
+        let full = directory.join("full");
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+            .env(DIRECTORY, directory.join("peer"))
+            .env("LD_PRELOAD", library)
+            .env("PIECEWORK_TEST_FULL", &full)
+            .env("PIECEWORK_TEST_ERRNO", errno.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            let finals = out.lines().map_while(Result::ok);
+            let finals = finals.filter_map(|line| line.split("final ").nth(1).map(str::to_owned));
+            finals.for_each(|line| drop(say.send(line)));
+        });
+        let printed = Vec::new();
+        Some(Self {
+            child,
+            full,
+            said,
+            printed,
+        })
+    }
+
+    fn hear(&mut self, within: Duration) -> bool {
+        self.said.recv_timeout(within).is_ok_and(|line| {
+            self.printed.push(line);
             true
         })
-    };
-    let long = Duration::from_secs(60);
-    for round in 0..2 {
-        for _ in 0..5 {
-            assert!(hear(long), "round {round}");
-        }
-        std::fs::write(&full, "").unwrap();
-        while hear(Duration::from_millis(800)) {}
-        assert_eq!(child.try_wait().unwrap(), None, "it stands still, and lives");
-        std::fs::remove_file(&full).unwrap();
-        assert!(hear(long), "it goes on by itself, and who waited gets an answer");
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let node = start_alone(&peer, ACCOUNTS).await;
-    for line in &printed {
+
+    fn hear_five(&mut self) {
+        for nth in 0..5 {
+            assert!(self.hear(LONG), "{nth}");
+        }
+    }
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// All that was printed is there after a start, and no credit more or less.
+async fn is_all_there(peer: &Path, printed: &[String]) {
+    let node = start_alone(peer, ACCOUNTS).await;
+    for line in printed {
         let (id, height) = line.trim().split_once(' ').unwrap();
         let at = node
             .chain()
@@ -356,4 +373,44 @@ async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_ro
     }
     assert_eq!(supply(&*node.chain(), ACCOUNTS).await, i128::from(ACCOUNTS) * GRANT);
     node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_only_at_the_sync_stops_the_ledger_until_there_is_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mut peer) = Failing::spawn(directory.path(), rustix::io::Errno::NOSPC.raw_os_error()) else {
+        return;
+    };
+    for round in 0..2 {
+        peer.hear_five();
+        std::fs::write(&peer.full, "").unwrap();
+        while peer.hear(Duration::from_millis(800)) {}
+        assert_eq!(peer.child.try_wait().unwrap(), None, "it stands still, and lives");
+        std::fs::remove_file(&peer.full).unwrap();
+        assert!(
+            peer.hear(LONG),
+            "it goes on by itself, and who waited gets an answer: {round}"
+        );
+    }
+    peer.child.kill().unwrap();
+    peer.child.wait().unwrap();
+    is_all_there(&directory.path().join("peer"), &peer.printed).await;
+}
+
+/// Nobody can tell what such a disk has kept: the ledger says nothing more, and a start reads what is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_of_the_disk_ends_the_ledger_and_nothing_final_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(mut peer) = Failing::spawn(directory.path(), rustix::io::Errno::IO.raw_os_error()) else {
+        return;
+    };
+    peer.hear_five();
+    std::fs::write(&peer.full, "").unwrap();
+    while peer.hear(LONG) {}
+    let ended = peer.child.wait().unwrap();
+    assert!(
+        !ended.success(),
+        "who waited for its transaction is told that the ledger failed: {ended}"
+    );
+    is_all_there(&directory.path().join("peer"), &peer.printed).await;
 }

@@ -176,8 +176,26 @@ async fn guests_go_first_where_memory_runs_out() {
         let mut function = Function::new(&jail, READ).await;
         let said = function.output(json!(["/proc/self/oom_score_adj"])).await;
         assert_eq!(said["/proc/self/oom_score_adj"], "1000\n");
+        let mut function = Function::new(&jail, STAYING).await;
+        assert_eq!(function.output(json!(null)).await, json!([[], "1000\n"]), "and stay so");
     }
 }
+
+const STAYING: &str = r#"
+import os
+
+PATH = "/proc/self/oom_score_adj"
+
+def handler(event, context):
+    lowered = []
+    for score in ["999", "500", "0", "-1000"]:
+        try:
+            os.write(os.open(PATH, os.O_WRONLY), score.encode())
+            lowered.append(score)
+        except OSError:
+            pass
+    return [lowered, open(PATH).read()]
+"#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_jail_is_a_user_of_its_own() {

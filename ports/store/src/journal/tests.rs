@@ -269,12 +269,20 @@ fn an_entry_or_a_segment_of_an_unknown_version_is_no_torn_end() {
     }
 }
 
+/// `ENOSPC` and `EIO` of Linux.
+const NO_ROOM: i32 = 28;
+const DISK_FAILS: i32 = 5;
+
 /// Syncs fail while the flag is set, as on a file system that reports a full disk only then.
-fn with_failing_syncs(mut journal: Journal) -> (Arc<Journal>, Arc<AtomicBool>) {
+fn with_failing_syncs(journal: Journal) -> (Arc<Journal>, Arc<AtomicBool>) {
+    with_syncs_that_say(journal, NO_ROOM)
+}
+
+fn with_syncs_that_say(mut journal: Journal, error: i32) -> (Arc<Journal>, Arc<AtomicBool>) {
     let fails = Arc::new(AtomicBool::new(false));
     let flag = fails.clone();
     journal.sync_file = Box::new(move |file| match flag.load(Ordering::SeqCst) {
-        true => Err(io::ErrorKind::StorageFull.into()),
+        true => Err(io::Error::from_raw_os_error(error)),
         false => file.sync_data(),
     });
     (Arc::new(journal), fails)
@@ -297,8 +305,18 @@ fn lose_after(directory: &Path, synced: u64) {
 
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_taken_until_all_is_on_disk_and_nothing_is_lost() {
+    nothing_is_lost(NO_ROOM).await;
+}
+
+/// The kernel says once that it could not write, and takes the pages for clean from then on.
+#[tokio::test]
+async fn after_an_error_of_the_disk_nothing_is_taken_until_all_is_written_anew() {
+    nothing_is_lost(DISK_FAILS).await;
+}
+
+async fn nothing_is_lost(error: i32) {
     let directory = tempfile::tempdir().expect("a directory");
-    let (journal, fails) = with_failing_syncs(open(directory.path(), 400).0);
+    let (journal, fails) = with_syncs_that_say(open(directory.path(), 400).0, error);
     let syncing = journal.clone();
     let thread = std::thread::spawn(move || syncing.run_sync());
     write(&journal, 0..10);

@@ -125,8 +125,8 @@ pub(crate) fn run(calls: Arc<Calls>, invocation: Invocation) -> Finishing<Done> 
 async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done> {
     invocation.live = traffic::pick(&invocation.live);
     invocation.live.check_takes_calls()?;
-    // A body that was read cannot be read again.
-    let may_look = invocation.streams.body.is_none();
+    // A body that was read cannot be read again. Strangers decide nothing.
+    let may_look = invocation.streams.body.is_none() && invocation.caller.is_some();
     let draw = u64::from_le_bytes(invocation.id.0[8..].try_into().expect("eight bytes"));
     let picked = walls::pick(&calls.functions, invocation.live, (draw, may_look)).await;
     (invocation.live, invocation.wall) = picked;
@@ -180,7 +180,9 @@ async fn invoke(calls: &Arc<Calls>, invocation: &mut Invocation) -> Answer<Done>
     };
     let salt = ran.salt;
     let (done, payable) = conclude(calls, invocation, arrived, ran)?;
-    if let (Some(taken), Some(payable), None) = (invocation.wall, &payable, &done.error) {
+    if invocation.caller.is_some()
+        && let (Some(taken), Some(payable), None) = (invocation.wall, &payable, &done.error)
+    {
         compare_walls(calls, &live, (taken, payable), done.cold).await;
     }
     if let Some((Code::FunctionCrashed | Code::FunctionOutOfMemory, why)) = &gave_up

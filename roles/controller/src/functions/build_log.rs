@@ -61,11 +61,12 @@ impl BuildLog {
         if self.is_cut {
             return;
         }
+        let line = without_credentials(line);
         if self.text.len() + line.len() + CUT.len() > BYTES_MAX {
             self.is_cut = true;
             return self.text.push_str(CUT);
         }
-        self.text.push_str(line);
+        self.text.push_str(&line);
     }
 
     /// Keeps it with the function's new version. A deploy does not fail for its log.
@@ -83,7 +84,7 @@ impl BuildLog {
         // What a tool said last is part of it, and often longer than the rest.
         let mut failed = self;
         failed.is_cut = false;
-        let mut reason = format!("failed: {}: {}\n", why.code, why.message);
+        let mut reason = format!("failed: {}: {}\n", why.code, without_credentials(&why.message));
         reason.truncate(reason.floor_char_boundary(BYTES_MAX / 4));
         let room = failed.text.floor_char_boundary(BYTES_MAX - reason.len() - CUT.len());
         if failed.text.len() > room {
@@ -111,6 +112,29 @@ impl BuildLog {
             tracing::warn!(%error, function = %log.name, "a build log was not kept");
         }
     }
+}
+
+/// The text with what stands before the `@` of URLs taken out: an index of packages is often named with its password. Before
+/// anything is cut, which could part one from its `@`.
+fn without_credentials(text: &str) -> String {
+    const SCHEME_END: &str = "://";
+    let ends_authority =
+        |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '\'' | '<' | '>' | '`');
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(SCHEME_END) {
+        let (before, after) = rest.split_at(at + SCHEME_END.len());
+        shown.push_str(before);
+        let authority = &after[..after.find(ends_authority).unwrap_or(after.len())];
+        rest = match authority.rfind('@') {
+            Some(at) => {
+                shown.push_str(HIDDEN);
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    shown.push_str(rest);
+    shown
 }
 
 fn view(log: Kept) -> BuildLogView {
@@ -178,6 +202,18 @@ mod tests {
         log.say("the end");
         assert!(log.text.len() <= BYTES_MAX);
         assert!(log.text.ends_with(CUT) && log.text.matches("[cut").count() == 1);
+    }
+
+    #[test]
+    fn credentials_in_urls_are_no_part_of_a_log() {
+        let mut log = BuildLog::default();
+        log.quote("Looking in indexes: https://me:pa@ss@index.example:8/simple?at=me@x, 'git+ssh://git@host'");
+        log.say("see https://example.org/@scope/a@1 and a://b://c:d@e");
+        assert_eq!(
+            log.shown(),
+            "  Looking in indexes: https://[secret]@index.example:8/simple?at=me@x, 'git+ssh://[secret]@host'\n\
+             see https://example.org/@scope/a@1 and a://b://[secret]@e\n"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Container images: their layers come in parts before the deploy that names them.
 //!
 //! ```text
-//! parts: missing? -> uploaded (held for an hour, counted) -> named by a deploy (held) -> had by a version -> sweep
+//! parts: missing? -> uploaded (held for an hour, counted) -> named by a deploy (held) -> had by a version (counted) -> sweep
 //! ```
 //! Parts are an account's own: whoever only knows a digest neither learns whether somebody has such a part, nor gets it.
 
@@ -97,6 +97,13 @@ impl Images {
         self.parts.lock().retain(|bundle, _| bundles.contains(bundle));
     }
 
+    /// What versions of the account have is kept, and counted, with them.
+    fn have_versions(&self, account: AccountId, had: &HashSet<Digest>) {
+        if let Some(uploaded) = self.uploaded.lock().get_mut(&account) {
+            uploaded.parts.retain(|part, _| !had.contains(part));
+        }
+    }
+
     /// Which of these the account has uploaded, with their sizes. Named again, they wait as long again.
     fn uploaded(&self, account: AccountId) -> HashMap<Digest, u64> {
         let mut all = self.uploaded.lock();
@@ -142,6 +149,7 @@ pub(crate) async fn missing(functions: &Functions, account: AccountId, asked: Ve
         return refuse(Code::ImageTooLarge, format!("an image has at most {PARTS_MAX} parts"));
     }
     let had = parts(functions, Some(account)).await?;
+    functions.images.have_versions(account, &had);
     let uploaded = functions.images.uploaded(account);
     let mut missing: Vec<Digest> = asked
         .into_iter()
@@ -282,5 +290,29 @@ pub(crate) async fn bundle(code: Option<String>, bundle: Option<String>) -> Answ
             Code::FunctionBadCode,
             "an image has no code: send the bundle that describes it",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::functions::bundles::Bundles;
+
+    #[tokio::test]
+    async fn parts_that_a_version_has_do_not_count_as_uploads_as_well() {
+        let (images, bundles) = (Images::default(), Bundles::default());
+        let [named, waiting] = [b"named", b"waits"].map(|bytes| Digest::of(bytes));
+        let (account, other) = (AccountId([1; 20]), AccountId([2; 20]));
+        for owner in [account, other] {
+            for part in [named, waiting] {
+                let hold = bundles.hold(part).await;
+                let mut all = images.uploaded.lock();
+                let uploaded = all.entry(owner).or_default();
+                uploaded.parts.insert(part, (100, hold));
+            }
+        }
+        images.have_versions(account, &HashSet::from([named]));
+        assert_eq!(images.uploaded(account), HashMap::from([(waiting, 100)]));
+        assert_eq!(images.uploaded(other).len(), 2, "another's wait on");
     }
 }

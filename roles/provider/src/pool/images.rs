@@ -8,6 +8,7 @@ use piecework_model::Code;
 use piecework_queue::Work;
 use piecework_sandbox::{Image, LoadError};
 
+use super::owners::owner_of;
 use crate::journal;
 
 type Ready = (Option<Image>, BTreeMap<String, String>, Option<LayersInUse>);
@@ -25,7 +26,7 @@ pub(super) async fn image(layers: Option<&Layers>, bundle: &Path, work: &Work) -
     };
     let files = Bundle::pack_dir(bundle, &BundleLimits::UPLOAD).map_err(failed)?;
     let described = Description::read(&files).map_err(LoadError::Code)?;
-    let in_use = layers.get(&described.layers).await.map_err(failed)?;
+    let in_use = layers.get(owner_of(work), &described.layers).await.map_err(failed)?;
     let entry = described.entry;
     let names = in_use.names();
     let account = layers.account(&in_use, &entry.user);

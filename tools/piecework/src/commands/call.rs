@@ -1,6 +1,10 @@
 //! `piecework call`: one run; the output on standard output, everything else on standard error.
 
-use std::{io::Read as _, path::Path, time::Duration};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use piecework_api::{
@@ -146,7 +150,7 @@ async fn print_logs(client: &Client, job: JobId) {
         Ok(logs) => {
             let text = logs.text.trim_end_matches('\n');
             if !text.is_empty() {
-                eprintln!("{text}");
+                eprintln!("{}", show::printed(text, std::io::stderr().is_terminal()));
             }
         }
         Err(ClientError::Refused { refusal, .. }) if refusal.code == Code::AuthScope => {}

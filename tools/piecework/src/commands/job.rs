@@ -1,6 +1,6 @@
 //! `piecework job`: one job: what it used, what it cost, and each step to its payment.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, io::IsTerminal as _, path::PathBuf};
 
 use piecework_api::{
     Client,
@@ -47,7 +47,8 @@ impl Job {
             return self.check(&client, json).await;
         }
         if self.logs {
-            return show::text(&client.job_logs(self.id, &JobLogsQuery::default()).await?.text);
+            let logs = client.job_logs(self.id, &JobLogsQuery::default()).await?;
+            return show::text(&show::printed(&logs.text, std::io::stdout().is_terminal()));
         }
         let job = client.job(self.id, None).await?;
         let history = client.job_history(self.id).await?.items;

@@ -1,5 +1,7 @@
 //! `piecework logs`: what a function's runs printed.
 
+use std::io::IsTerminal as _;
+
 use piecework_api::{
     Client,
     jobs::{FunctionLogsItem, FunctionLogsQuery, JobLogsQuery, JobState, LogLevel, LogLineView},
@@ -30,13 +32,31 @@ pub struct Logs {
     /// Number of past jobs to start with, 1 to 1000 [default: 20; with --since 1000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: Option<u32>,
+    /// Print control characters as the function wrote them; otherwise they are escaped, and only colours reach a terminal
+    #[arg(long)]
+    raw: bool,
+}
+
+/// How lines are printed.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    /// As they were written.
+    Raw,
+    /// They move no cursor.
+    Shown,
 }
 
 impl Logs {
     pub async fn run(self, json: bool) -> Result<(), Failure> {
         let client = session::connect()?;
+        let form = match (json, self.raw) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Raw,
+            (false, false) => Form::Shown,
+        };
         if let Ok(id) = self.name.parse::<JobId>() {
-            return one_job(&client, id, (self.level, self.since), json).await;
+            return one_job(&client, id, (self.level, self.since), form).await;
         }
         let first = FunctionLogsQuery {
             limit: Some(
@@ -49,7 +69,7 @@ impl Logs {
             ..FunctionLogsQuery::default()
         };
         let page = client.function_logs(&self.name, &first).await?;
-        let mut after = emit(&page.items, json)?;
+        let mut after = emit(&page.items, form)?;
         if page.items.is_empty() && !self.follow && !json {
             let when = if self.since.is_some() { "since then" } else { "yet" };
             eprintln!("{} has not run {when}", self.name);
@@ -65,7 +85,7 @@ impl Logs {
                 level: self.level,
             };
             let page = client.function_logs(&self.name, &query).await?;
-            after = emit(&page.items, json)?.or(query.after);
+            after = emit(&page.items, form)?.or(query.after);
         }
     }
 }
@@ -84,26 +104,35 @@ async fn one_job(
     client: &Client,
     id: JobId,
     (level, since): (Option<LogLevel>, Option<jiff::Timestamp>),
-    json: bool,
+    form: Form,
 ) -> Result<(), Failure> {
     let mut logs = client.job_logs(id, &JobLogsQuery { level }).await?;
     logs.lines.retain(|line| since.is_none_or(|since| line.at >= since));
-    if json { show::json(&logs) } else { lines(&logs.lines) }
+    match form {
+        Form::Json => show::json(&logs),
+        Form::Raw | Form::Shown => lines(&logs.lines, form),
+    }
 }
 
 /// One line each: time, level, text.
-fn lines(lines: &[LogLineView]) -> Result<(), Failure> {
+fn lines(lines: &[LogLineView], form: Form) -> Result<(), Failure> {
+    let colours = std::io::stdout().is_terminal();
     let mut text = String::new();
     for line in lines {
         let (at, level) = (show::clock(line.at), line.level.as_str());
-        text.push_str(&format!("{at} {level:<5} {}\n", line.text));
+        let said = match form {
+            Form::Shown => &show::printed(&line.text, colours),
+            Form::Raw | Form::Json => &line.text,
+        };
+        text.push_str(&format!("{at} {level:<5} {said}\n"));
     }
     show::text(&text)
 }
 
-fn emit(items: &[FunctionLogsItem], json: bool) -> Result<Option<String>, Failure> {
-    if !json {
-        return print(items);
+fn emit(items: &[FunctionLogsItem], form: Form) -> Result<Option<String>, Failure> {
+    match form {
+        Form::Raw | Form::Shown => return print_as(items, form),
+        Form::Json => {}
     }
     for item in items {
         let line = serde_json::to_string(item).map_err(anyhow::Error::new)?;
@@ -114,6 +143,10 @@ fn emit(items: &[FunctionLogsItem], json: bool) -> Result<Option<String>, Failur
 
 /// Prints items, oldest first; gives the newest job's id.
 pub fn print(items: &[FunctionLogsItem]) -> Result<Option<String>, Failure> {
+    print_as(items, Form::Shown)
+}
+
+fn print_as(items: &[FunctionLogsItem], form: Form) -> Result<Option<String>, Failure> {
     for item in items {
         let ended = if item.state == JobState::Succeeded {
             ""
@@ -122,7 +155,7 @@ pub fn print(items: &[FunctionLogsItem]) -> Result<Option<String>, Failure> {
         };
         let head = format!("-- {} {} v{} {ended}", show::time(item.at), item.job_id, item.version);
         show::text(&format!("{}\n", head.trim_end()))?;
-        lines(&item.lines)?;
+        lines(&item.lines, form)?;
     }
     Ok(items.last().map(|item| item.job_id.to_string()))
 }

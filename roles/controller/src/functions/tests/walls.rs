@@ -81,6 +81,33 @@ async fn a_version_that_computes_moves_where_its_calls_cost_less_and_says_so() {
     assert_eq!(count(&alone, "wasm"), 3);
 }
 
+/// Who pays for none of them could choose inputs that make the owner's own calls dear.
+#[tokio::test]
+async fn calls_of_strangers_move_no_function_to_another_sandbox() {
+    let machine = machine().await;
+    let public = json!({"public": true});
+    machine.deploy_with("p", "burn 30000 2000", public).await.ok();
+    let strangers = async |times| {
+        for _ in 0..times {
+            machine.ask_as(None, Method::POST, "/fn/operator/p", None).await.ok();
+        }
+    };
+    strangers(60).await;
+    let page = machine.get("/jobs?function=p&limit=100").await.ok();
+    let jobs = page["items"].as_array().expect("a list");
+    assert_eq!(
+        (jobs.len(), count(jobs, "wasm")),
+        (60, 60),
+        "one call in four would be a trial"
+    );
+    // The first eight of the owner's would be enough to begin one, had anything counted.
+    let own = called(&machine, "p", 8).await;
+    assert_eq!(count(&own, "wasm"), 8);
+    let trial = called(&machine, "p", TRIAL).await;
+    assert!(count(&trial, "jail") > 0);
+    assert_eq!(function(&machine, "p").await.0, "jail");
+}
+
 #[tokio::test]
 async fn a_version_stays_where_its_calls_cost_no_less_elsewhere() {
     let machine = machine().await;

@@ -103,6 +103,44 @@ async fn a_route_changes_nothing_of_who_may_call_a_function() {
     assert!(answer.headers.contains_key("content-security-policy") || answer.body.is_string());
 }
 
+/// However setting routes and taking the host back fall together.
+#[tokio::test]
+async fn a_host_that_is_assigned_anew_begins_without_routes() {
+    const ROUNDS: usize = 8;
+    const HOST: &str = "/routes/hosts/shop.example.org";
+    let machine = Machine::start().await;
+    let ada = machine.person("ada", 1_000_000).await;
+    let bob = machine.person("bob", 1_000_000).await;
+    machine
+        .deploy_as(&ada, "shop", "echo", json!({"public": true}))
+        .await
+        .ok();
+    let assign = |owner: &str| machine.ask(Method::PUT, HOST, Some(json!({"owner": owner})));
+    for round in 0..ROUNDS {
+        assign("ada").await.ok();
+        let sets = async {
+            for path in ["/a", "/b", "/c", "/d"] {
+                // Refused once the host has gone.
+                let route = json!({"host": "shop.example.org", "path": path, "function": "shop"});
+                drop(set(&machine, &ada, route).await);
+            }
+        };
+        let moves = async {
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+            }
+            machine.ask(Method::DELETE, HOST, None).await.ok();
+            assign("bob").await.ok();
+        };
+        futures::join!(sets, moves);
+        for owner in [&ada, &bob] {
+            let list = machine.ask_as(Some(owner), Method::GET, "/routes", None).await.ok();
+            assert_eq!(list["items"], json!([]), "round {round}");
+        }
+        machine.ask(Method::DELETE, HOST, None).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn a_host_is_assigned_by_an_operator_and_no_other_account_has_routes_on_it() {
     let machine = Machine::start().await;
