@@ -23,17 +23,21 @@ const TAG_LENGTH: usize = 24;
 /// The image's name; made where it is not there yet.
 pub(super) async fn image(docker: &Docker, seen: &[PathBuf]) -> Result<String, String> {
     let archive = archive(seen).map_err(|error| format!("no archive of the root: {error}"))?;
-    let digest = Digest::of(&archive).to_string();
-    let tag: String = digest
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(TAG_LENGTH)
-        .collect();
+    let tag = tag_of(&Digest::of(&archive));
     let name = format!("{REPOSITORY}:{tag}");
     if !docker.has_image(&name).await? {
         docker.import((REPOSITORY, &tag), archive).await?;
     }
     Ok(name)
+}
+
+pub(super) fn tag_of(digest: &Digest) -> String {
+    let digits = digest.to_string();
+    digits
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(TAG_LENGTH)
+        .collect()
 }
 
 /// The same bytes for the same content.
@@ -69,7 +73,7 @@ fn archive(seen: &[PathBuf]) -> io::Result<Vec<u8>> {
     archive.into_inner()
 }
 
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+pub(super) fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
