@@ -165,6 +165,18 @@ impl Containers {
         Ok(took)
     }
 
+    /// Removes what agents that were killed left of such containers, without starting anything: of those of runtimes, what stays goes with
+    /// the agent's control groups. It holds nothing of this value.
+    pub fn sweep(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (technology, scratch) = (self.technology.clone(), self.options.scratch.clone());
+        async move {
+            match technology {
+                Technology::Docker(socket) => docker::sweep_at(socket, scratch).await,
+                Technology::Runtime(_) => {}
+            }
+        }
+    }
+
     async fn yard(&self) -> Result<Arc<Yard>, String> {
         self.yard.get_or_init(|| self.open()).await.clone()
     }

@@ -246,6 +246,22 @@ fn is_gone(agent: &str) -> bool {
     }
 }
 
+/// Removes what agents that were killed left at the daemon of this socket, and their directories. Where there is none, or it does not
+/// answer, nothing is done: the first container tells.
+pub(crate) async fn sweep_at(socket: PathBuf, scratch: PathBuf) {
+    if !is_root() || !socket.exists() {
+        return;
+    }
+    let swept = match Docker::at(socket) {
+        Ok(docker) => sweep(&docker).await,
+        Err(reason) => Err(reason),
+    };
+    match swept {
+        Ok(()) => pipes::sweep(&scratch),
+        Err(reason) => tracing::debug!(reason, "what earlier agents left at Docker is not removed yet"),
+    }
+}
+
 /// Removes what agents that were killed left at this daemon.
 async fn sweep(docker: &Docker) -> Result<(), String> {
     for (id, agent) in docker.ours().await? {

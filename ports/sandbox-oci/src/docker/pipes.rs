@@ -87,7 +87,7 @@ fn remove(stage: &Path) {
 }
 
 /// Removes what agents that were killed left here.
-fn sweep(scratch: &Path) {
+pub(super) fn sweep(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let agent = name

@@ -57,7 +57,9 @@ fn archive(seen: &[PathBuf]) -> io::Result<Vec<u8>> {
         .collect();
     // Those above come first: unpacked without one, they would be the daemon's alone.
     for directory in &directories {
-        let mut header = header(EntryType::Directory, 0o755, 0);
+        // What is mounted there gets the mode of its place, whatever mode is asked for.
+        let mode = if directory == Path::new("/tmp") { 0o1777 } else { 0o755 };
+        let mut header = header(EntryType::Directory, mode, 0);
         archive.append_data(&mut header, relative(directory), io::empty())?;
     }
     for (path, content) in files {
@@ -93,8 +95,12 @@ mod tests {
         assert_eq!(first, archive(&seen).expect("an archive"));
         let mut names = Vec::new();
         for entry in tar::Archive::new(&first[..]).entries().expect("entries") {
-            let path = entry.expect("an entry").path().expect("a path").display().to_string();
-            names.push(path.trim_end_matches('/').to_owned());
+            let entry = entry.expect("an entry");
+            let path = entry.path().expect("a path").display().to_string();
+            let name = path.trim_end_matches('/').to_owned();
+            let mode = entry.header().mode().expect("a mode");
+            assert!(name != "tmp" || mode == 0o1777, "a function may write there: {mode:o}");
+            names.push(name);
         }
         for name in [
             "usr",
