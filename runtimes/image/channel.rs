@@ -3,7 +3,8 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{FromRawFd, RawFd},
+    os::fd::{AsRawFd, FromRawFd, RawFd},
+    path::Path,
     sync::{Mutex, MutexGuard},
 };
 
@@ -46,27 +47,57 @@ fn own(fd: RawFd) -> io::Result<RawFd> {
     }
 }
 
+/// Standard input and output: the channel. What the program prints goes to the log.
+fn from_stdio() -> io::Result<(RawFd, RawFd)> {
+    let pair = (own(0)?, own(1)?);
+    // SAFETY: descriptors that are open, and a text with its end.
+    unsafe {
+        dup2(open(c"/dev/null".as_ptr(), O_RDWR), 0);
+        dup2(2, 1);
+    }
+    Ok(pair)
+}
+
+/// One descriptor for both directions, or one for each.
+fn from_descriptors(reads: RawFd, writes: RawFd) -> io::Result<(RawFd, RawFd)> {
+    let pair = (own(reads)?, own(writes)?);
+    // SAFETY: nobody else has these numbers; the copies are kept.
+    unsafe {
+        drop(File::from_raw_fd(reads));
+        if reads != writes {
+            drop(File::from_raw_fd(writes));
+        }
+    }
+    Ok(pair)
+}
+
+/// Named pipes of a directory that both sides see; the other side holds them open meanwhile.
+fn from_directory(directory: &Path) -> io::Result<(RawFd, RawFd)> {
+    let printed = File::options().write(true).open(directory.join("printed"))?;
+    // SAFETY: descriptors that are open.
+    unsafe {
+        dup2(printed.as_raw_fd(), 1);
+        dup2(printed.as_raw_fd(), 2);
+    }
+    let reads = File::open(directory.join("in"))?;
+    let writes = File::options().write(true).open(directory.join("out"))?;
+    Ok((own(reads.as_raw_fd())?, own(writes.as_raw_fd())?))
+}
+
 impl Channel {
-    /// `stdio`, or the number of an open descriptor.
+    /// `stdio`, the number of an open descriptor, two of them (`3,4`: reads, writes), or a directory with the pipes `in`, `out` and
+    /// `printed`.
     pub fn open(name: &str) -> io::Result<Self> {
-        let (reads, writes) = match name {
-            "stdio" => {
-                let pair = (own(0)?, own(1)?);
-                // SAFETY: descriptors that are open, and a text with its end. What the program prints goes to the log.
-                unsafe {
-                    dup2(open(c"/dev/null".as_ptr(), O_RDWR), 0);
-                    dup2(2, 1);
-                }
-                pair
+        let no_name = |_| io::Error::other("the channel is `stdio`, a number, two numbers or a directory");
+        let (reads, writes) = match name.split_once(',') {
+            None if name == "stdio" => from_stdio()?,
+            None if name.starts_with('/') => from_directory(Path::new(name))?,
+            None => {
+                let fd = name.parse().map_err(no_name)?;
+                from_descriptors(fd, fd)?
             }
-            number => {
-                let fd: RawFd = number
-                    .parse()
-                    .map_err(|_| io::Error::other("the channel is `stdio` or a number"))?;
-                let pair = (own(fd)?, own(fd)?);
-                // SAFETY: nobody else has this number; the copies are kept.
-                drop(unsafe { File::from_raw_fd(fd) });
-                pair
+            Some((reads, writes)) => {
+                from_descriptors(reads.parse().map_err(no_name)?, writes.parse().map_err(no_name)?)?
             }
         };
         // SAFETY: both were just made, and are this value's alone.

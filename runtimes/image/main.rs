@@ -1,7 +1,7 @@
 //! The first process of a container image's sandbox: starts what the image starts, and speaks the runner protocol for it.
 //!
 //! ```text
-//! runner CHANNEL            `stdio`, or the number of an open descriptor
+//! runner CHANNEL            `stdio`, the number of an open descriptor, `3,4` (reads, writes), or a directory of named pipes
 //!   load:  http   -> program starts -> somebody accepts connections at its port -> loaded
 //!          stdio  -> nothing starts -> loaded
 //!   call:  http   -> a request to 127.0.0.1:port, its answer back
@@ -68,6 +68,9 @@ unsafe extern "C" {
     fn kill(pid: c_int, signal: c_int) -> c_int;
     fn prctl(option: c_int, a: u64, b: u64, c: u64, d: u64) -> c_int;
     fn getpid() -> c_int;
+    fn uname(names: *mut u8) -> c_int;
+    fn unshare(flags: c_int) -> c_int;
+    fn syscall(number: std::ffi::c_long, ...) -> std::ffi::c_long;
 }
 
 const WNOHANG: c_int = 1;
@@ -75,6 +78,10 @@ const WEXITED: c_int = 4;
 const WNOWAIT: c_int = 0x0100_0000;
 const SIGKILL: c_int = 9;
 const PR_SET_DUMPABLE: c_int = 4;
+const CLONE_NEWUSER: c_int = 0x1000_0000;
+const SYS_KEYCTL: std::ffi::c_long = if cfg!(target_arch = "aarch64") { 219 } else { 250 };
+/// Of each text in what uname(2) writes.
+const NAME_BYTES: usize = 65;
 
 /// How a program ended: its exit code, or the signal that ended it.
 #[derive(Clone, Copy)]
@@ -218,15 +225,41 @@ fn look() {
     let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
     let names = devices.lines().skip(2).filter_map(|line| line.split(':').next());
     let names: Vec<String> = names.map(|name| json::quoted(name.trim())).collect();
+    let link = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default();
+    let namespaces = ["pid", "mnt", "net", "ipc", "uts"].map(|name| json::quoted(&link(name).to_string_lossy()));
+    let number = |name: &str| field(name).parse().unwrap_or(0u32);
     println!(
-        "{{\"pid\":{},\"seccomp\":{},\"no_new_privs\":{},\"capabilities\":{},\"interfaces\":[{}],\"root\":{}}}",
-        field("PPid"),
-        field("Seccomp"),
-        field("NoNewPrivs"),
+        "{{\"pid\":{},\"seccomp\":{},\"no_new_privs\":{},\"capabilities\":{},\"interfaces\":[{}],\"root\":{},\"kernel\":{},\"namespaces\":[{}],\"refused\":{}}}",
+        number("PPid"),
+        number("Seccomp"),
+        number("NoNewPrivs"),
         json::quoted(&field("CapEff")),
         names.join(","),
         Path::new("/etc/shadow").exists() || Path::new("/usr").exists(),
+        json::quoted(&kernel()),
+        namespaces.join(","),
+        is_refused(),
     );
+}
+
+/// Its release and its version.
+fn kernel() -> String {
+    let mut names = [0; 6 * NAME_BYTES];
+    // SAFETY: the buffer has the length of what the kernel writes.
+    unsafe { uname(names.as_mut_ptr()) };
+    let name = |at: usize| {
+        let bytes = &names[at * NAME_BYTES..(at + 1) * NAME_BYTES];
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(NAME_BYTES);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    };
+    format!("{} {}", name(2), name(3))
+}
+
+/// Whether it gets no keyring and no user namespace.
+fn is_refused() -> bool {
+    const SESSION_KEYRING: c_int = -3;
+    // SAFETY: plain numbers; this process ends at once, whatever it got.
+    unsafe { syscall(SYS_KEYCTL, 0, SESSION_KEYRING, 1) < 0 && unshare(CLONE_NEWUSER) < 0 }
 }
 
 fn run(channel: Channel) -> io::Result<()> {

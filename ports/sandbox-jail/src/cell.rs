@@ -13,7 +13,10 @@ use std::{
 use parking_lot::Mutex;
 use piecework_egress::{Egress, Relay};
 use piecework_model::{EgressList, Language, Limits};
-use piecework_sandbox::{Beside, Freeze, Image, Program};
+use piecework_sandbox::{
+    Beside, Freeze, Image, Program,
+    instances::{node_heap, tasks_max},
+};
 
 use crate::{
     bundle,
@@ -33,10 +36,6 @@ use crate::{
 
 /// How long a jail may take to stand; Node on a busy machine takes a tenth of it.
 const STANDING_WAIT: Duration = Duration::from_secs(10);
-/// Threads that Node itself has at rest, beyond the one that the function sees.
-const NODE_THREADS: u64 = 7;
-/// Of the runner of images while it serves a call.
-const IMAGE_RUNNER_THREADS: u64 = 4;
 /// Without cgroups: what the interpreter maps beyond what a function uses.
 const PYTHON_SPACE_BYTES: u64 = 48 << 20;
 const NODE_SPACE_BYTES: u64 = 512 << 20;
@@ -348,15 +347,6 @@ impl Yard {
     }
 }
 
-fn tasks_max(language: Language, limits: &Limits) -> u64 {
-    let own = match language {
-        Language::Python => 0,
-        Language::JavaScript => NODE_THREADS,
-        Language::Image => IMAGE_RUNNER_THREADS,
-    };
-    u64::from(limits.processes.max(1)) + own
-}
-
 fn acquire(cgroups: &Arc<Cgroups>, mould: &Mould, cores: u32) -> Result<Slot, String> {
     let limits = GroupLimits {
         memory_bytes: mould.limits.memory_bytes,
@@ -379,11 +369,13 @@ fn blank_key(limits: &Limits) -> Limits {
 }
 
 fn node_arguments(node: &Interpreter, limits: &Limits) -> Vec<String> {
-    // V8 collects harder near its own limit; the rest is for what lies outside its heap.
-    let heap_mib = (limits.memory_bytes >> 20) * 3 / 4;
-    let heap = format!("--max-old-space-size={}", heap_mib.max(16));
     let path = node.path.to_string_lossy().into_owned();
-    vec![path, heap, "--no-warnings".to_owned(), NODE_RUNNER.to_owned()]
+    vec![
+        path,
+        node_heap(limits),
+        "--no-warnings".to_owned(),
+        NODE_RUNNER.to_owned(),
+    ]
 }
 
 impl Mould {

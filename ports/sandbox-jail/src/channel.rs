@@ -17,7 +17,7 @@ use tokio::{
     net::UnixStream,
 };
 
-use crate::spawner;
+use crate::servant;
 
 /// Read from the log pipe after an answer at most: what was written before it fits into the pipe.
 const LATE_LOG_BYTES_MAX: usize = 1 << 20;
@@ -131,11 +131,11 @@ impl Channel {
 impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     /// Over any stream to a runner; `printed` is the reading end of a pipe with what it prints. Must be called within a tokio runtime.
     pub fn over(stream: S, printed: OwnedFd, log_bytes: u64) -> io::Result<Self> {
-        spawner::set_nonblocking(&printed)?;
+        servant::set_nonblocking(&printed)?;
         Ok(Self {
             runner: runner::Channel::new(stream),
             printed: Pipe {
-                pipe: spawner::register(File::from(printed))?,
+                pipe: servant::register(File::from(printed))?,
                 open: true,
                 logs: Printed::new(log_bytes),
                 buffer: vec![0; 16 << 10].into_boxed_slice(),

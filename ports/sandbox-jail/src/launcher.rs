@@ -11,20 +11,18 @@ use std::{
     ptr,
 };
 
-use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     doors,
     plan::{Argument, CHANNEL_FD, Step},
     root::{self, Root},
+    servant::{self, CONTROL_FD},
     wire::{self, Event, Order, check},
 };
 
 /// The first argument of an executable that is to become a launcher.
 pub const INIT_ARGUMENT: &str = "__jail-init";
-/// Where the launcher finds its socket.
-pub(crate) const CONTROL_FD: RawFd = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LauncherOptions {
@@ -39,21 +37,11 @@ pub(crate) struct LauncherOptions {
 pub fn init_main(arguments: &[String]) -> ! {
     // SAFETY: the agent placed our end of the control socket there, and nothing else of this process uses it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
-    let result = options(arguments).and_then(|options| become_launcher(&options, control.as_fd()));
+    let result = servant::options(arguments).and_then(|options| become_launcher(&options, control.as_fd()));
     if let Err(error) = &result {
         tell(control.as_fd(), &Event::Failed(error.to_string()));
     }
     std::process::exit(i32::from(result.is_err()))
-}
-
-fn options(arguments: &[String]) -> io::Result<LauncherOptions> {
-    let encoded = arguments
-        .first()
-        .ok_or_else(|| io::Error::other("the options are missing"))?;
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .map_err(io::Error::other)?;
-    serde_json::from_slice(&bytes).map_err(io::Error::other)
 }
 
 fn become_launcher(options: &LauncherOptions, control: BorrowedFd<'_>) -> io::Result<()> {

@@ -26,6 +26,7 @@ mod program;
 mod rest;
 mod root;
 mod seccomp;
+mod servant;
 mod spawner;
 mod stop;
 mod wire;
@@ -42,6 +43,7 @@ pub mod walls {
         plan::{INVENTED, told_of_the_machine},
         root::{AUTHORITIES, LINKS, bind_at, enter_empty, invented, let_go_of_the_host, unbind_at},
         runners,
+        servant::{CONTROL_FD, Line, Servant, options},
         stop::{handle, signal, tree_cpu_us},
         wire::{packet_pair, receive, send},
     };

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use piecework_model::{Counters, Language};
 use piecework_sandbox::{
-    Call, Finished, Freeze, Instance, LoadError, Loaded, LogLevel, Logs, Outcome, Program,
-    runner::{Ended, NotLoaded, load_failed},
+    Call, Finished, Freeze, Instance, LoadError, Loaded, LogLevel, Outcome, Program,
+    instances::{self, LOAD_FREE_US, LoadEnd},
+    runner::{Ended, NotLoaded},
 };
 
 use crate::{
@@ -18,10 +19,6 @@ use crate::{
     process::Process,
 };
 
-/// V8 aborts at its own limit, a little below the jail's.
-const V8_LAST_WORDS: &[u8] = b"JavaScript heap out of memory";
-/// CPU time of loading that nobody is billed: what the interpreter itself takes to import a small module.
-const LOAD_FREE_US: u64 = 10_000;
 /// How often memory is looked at where no cgroup limits it.
 const MEMORY_LOOK: Duration = Duration::from_millis(10);
 
@@ -164,12 +161,6 @@ impl JailInstance {
         process.begins(standing_us);
         let loads = cell.channel.load(&program);
         let end = watched(loads, &process, (within, &freeze), program.limits.memory_bytes).await;
-        let failed = |message: String| LoadError::Code(load_failed(message));
-        let while_loading = match program.image.as_ref().map(|image| image.port) {
-            None => "while the module was imported".to_owned(),
-            Some(None) => "while the image was made ready".to_owned(),
-            Some(Some(port)) => format!("before the image accepted connections at port {port}"),
-        };
         match end {
             End::Answered(Ok(())) => {
                 guard.0 = None;
@@ -184,25 +175,15 @@ impl JailInstance {
                     served: false,
                 })
             }
-            End::Answered(Err(NotLoaded::Refused(rejection))) => Err(LoadError::Code(rejection)),
             End::Answered(Err(NotLoaded::Closed)) => {
                 drop(guard);
                 let why = why_it_ended(&mut cell).await;
-                Err(failed(match why {
-                    Outcome::OutOfMemory => format!("the memory limit was hit {while_loading}"),
-                    Outcome::Crashed(reason) => format!("{while_loading}, {reason}"),
-                    other => format!("{other:?}"),
-                }))
+                Err(instances::not_loaded(&program, LoadEnd::Ended(why)))
             }
-            End::Answered(Err(NotLoaded::ByHand)) => {
-                Err(failed("the module wrote to the output channel by hand".to_owned()))
-            }
+            End::Answered(Err(why)) => Err(instances::not_loaded(&program, LoadEnd::NotLoaded(why))),
             // Nothing stops a load.
-            End::TooLate | End::Stopped if program.image.is_some() => {
-                Err(failed(format!("the time limit of {within:?} passed {while_loading}")))
-            }
-            End::TooLate | End::Stopped => Err(failed(format!("importing the module took longer than {within:?}"))),
-            End::OutOfMemory => Err(failed(format!("the memory limit was hit {while_loading}"))),
+            End::TooLate | End::Stopped => Err(instances::not_loaded(&program, LoadEnd::OutOfTime(within))),
+            End::OutOfMemory => Err(instances::not_loaded(&program, LoadEnd::OutOfMemory)),
         }
     }
 
@@ -211,6 +192,11 @@ impl JailInstance {
             End::TooLate => Outcome::TimedOut,
             End::Stopped => Outcome::Stopped,
             End::OutOfMemory => Outcome::OutOfMemory,
+            End::Answered(Some(Ended { outcome, .. }))
+                if instances::ended_for_memory(&outcome, self.process.hit_memory_limit()) =>
+            {
+                Outcome::OutOfMemory
+            }
             End::Answered(Some(Ended { outcome, reusable })) => {
                 if reusable {
                     guard.0 = None;
@@ -234,7 +220,7 @@ impl JailInstance {
 impl Instance for JailInstance {
     async fn call(&mut self, call: Call) -> Finished {
         if !self.process.usable() {
-            return dead();
+            return instances::had_ended();
         }
         let guard = Guard(Some(self.process.clone()));
         self.process.begins(self.settled_us);
@@ -290,7 +276,7 @@ impl Instance for JailInstance {
             logs,
             counters: Counters {
                 cpu_us: cpu_us.saturating_sub(settled_us),
-                memory_byte_ms: byte_ms(peak_bytes, duration),
+                memory_byte_ms: instances::byte_ms(peak_bytes, duration),
                 egress_bytes: call.egress.bytes(),
             },
             memory_peak_bytes: peak_bytes,
@@ -306,12 +292,6 @@ impl Instance for JailInstance {
     fn is_alive(&self) -> bool {
         self.process.usable()
     }
-}
-
-/// Peak times wall time, rounded up once.
-fn byte_ms(bytes: u64, duration: Duration) -> u64 {
-    let product = u128::from(bytes) * duration.as_micros();
-    u64::try_from(product.div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 /// Awaits an answer, for as long as the process may take and within the memory that it may hold.
@@ -355,23 +335,6 @@ async fn why_it_ended(cell: &mut Cell) -> Outcome {
         }
     };
     cell.channel.late_logs();
-    if cell.process.hit_memory_limit() || cell.channel.logs().contains(V8_LAST_WORDS) {
-        return Outcome::OutOfMemory;
-    }
-    Outcome::Crashed(match status {
-        Some(code) if code >= 0 => format!("the process exited with code {code}"),
-        Some(signal) => format!("the process was ended by signal {}", -signal),
-        None => "the process closed its output channel".to_owned(),
-    })
-}
-
-fn dead() -> Finished {
-    Finished {
-        outcome: Outcome::Crashed("the instance had ended before this call".to_owned()),
-        logs: Logs::default(),
-        counters: Counters::default(),
-        memory_peak_bytes: 0,
-        duration: Duration::ZERO,
-        reusable: false,
-    }
+    let hit_memory_limit = cell.process.hit_memory_limit();
+    instances::why_it_ended(status, hit_memory_limit, cell.channel.logs())
 }

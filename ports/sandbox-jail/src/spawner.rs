@@ -3,19 +3,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    io::{self, Write as _},
+    io,
     net::TcpListener,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    process::{Child, Command, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use base64::Engine as _;
 use parking_lot::Mutex;
 use piecework_egress::Doors;
 use tokio::{
@@ -26,8 +21,9 @@ use tokio::{
 
 use crate::{
     cgroup::Slot,
-    launcher::{CONTROL_FD, INIT_ARGUMENT, LauncherOptions},
+    launcher::{INIT_ARGUMENT, LauncherOptions},
     plan::Step,
+    servant::{Line, Servant, receive, register, send, set_nonblocking},
     stop,
     wire::{self, Event, Fork, Order},
 };
@@ -69,34 +65,29 @@ struct State {
 }
 
 pub(crate) struct Launcher {
-    control: Arc<AsyncFd<OwnedFd>>,
+    servant: Servant,
     sending: tokio::sync::Mutex<()>,
     state: Arc<State>,
-    process: Child,
     listener: JoinHandle<()>,
 }
 
 impl Launcher {
     /// Starts `executable` as the launcher, in the control group that `group` leads into. Must be called within a tokio runtime.
     pub(crate) fn start(executable: &Path, options: &LauncherOptions, group: Option<File>) -> io::Result<Self> {
-        let (ours, theirs) = wire::packet_pair()?;
-        let process = start_process(executable, options, theirs, group)?;
-        set_nonblocking(&ours)?;
-        let control = Arc::new(register(ours)?);
+        let servant = Servant::start((executable, INIT_ARGUMENT), options, group, END_WAIT)?;
         let state = Arc::new(State::default());
-        let listener = tokio::spawn(listen(control.clone(), state.clone()));
+        let listener = tokio::spawn(listen(servant.line().clone(), state.clone()));
         Ok(Self {
-            control,
+            servant,
             sending: tokio::sync::Mutex::default(),
             state,
-            process,
             listener,
         })
     }
 
     /// CPU time of it and of all that it started.
     pub(crate) fn tree_cpu_us(&self) -> u64 {
-        i32::try_from(self.process.id()).map_or(0, stop::tree_cpu_us)
+        i32::try_from(self.servant.id()).map_or(0, stop::tree_cpu_us)
     }
 
     /// Makes a process. Not cancel safe: a process that nobody takes dies when its channel closes.
@@ -137,9 +128,8 @@ impl Launcher {
                 return Err(reason);
             }
             self.state.replies.lock().push_back(reply);
-            send(&self.control, &packet, fds)
-                .await
-                .map_err(|error| format!("the launcher: {error}"))?;
+            let sent = self.servant.line().send(&packet, fds).await;
+            sent.map_err(|error| format!("the launcher: {error}"))?;
         }
         answer.await.unwrap_or_else(|_| Err(self.reason()))
     }
@@ -165,101 +155,14 @@ impl Launcher {
 }
 
 impl Drop for Launcher {
-    /// Waits for the launcher's end, and so for that of everything in its pid namespace: some milliseconds.
     fn drop(&mut self) {
         self.listener.abort();
-        hang_up(self.control.get_ref());
-        let begun = Instant::now();
-        while begun.elapsed() < END_WAIT && matches!(self.process.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // Only if it did not hear: the outer half's death kills the inner one.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
-#[allow(unsafe_code)]
-fn hang_up(socket: &OwnedFd) {
-    // SAFETY: a descriptor that is open and a number; it fails only if the other side has gone.
-    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
-}
-
-#[allow(unsafe_code)]
-fn start_process(
-    executable: &Path,
-    options: &LauncherOptions,
-    control: OwnedFd,
-    group: Option<File>,
-) -> io::Result<Child> {
-    let json = serde_json::to_vec(options).map_err(io::Error::other)?;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(json);
-    let mut command = Command::new(executable);
-    command
-        .arg(INIT_ARGUMENT)
-        .arg(encoded)
-        .env_clear()
-        // Ctrl-C at the terminal is for this program alone: it lets running jobs end, and ends the launcher itself.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let fd = control.as_raw_fd();
-    // SAFETY: between fork and exec only async-signal-safe calls run: write, dup2 and fcntl on descriptors that are open.
-    unsafe {
-        command.pre_exec(move || {
-            if let Some(group) = &group {
-                (&*group).write_all(b"0")?;
-            }
-            if fd == CONTROL_FD {
-                wire::check(libc::fcntl(fd, libc::F_SETFD, 0))?;
-            } else {
-                wire::check(libc::dup2(fd, CONTROL_FD))?;
-            }
-            Ok(())
-        });
-    }
-    command.spawn()
-}
-
-#[allow(unsafe_code)]
-pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: fcntl with numbers on a descriptor that is open.
-    unsafe {
-        let flags = wire::check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
-        wire::check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
-    }
-    Ok(())
-}
-
-#[allow(unsafe_code)]
-pub(crate) fn register<T: AsRawFd + Into<OwnedFd>>(fd: T) -> io::Result<AsyncFd<T>> {
-    // SAFETY: what turns into an OwnedFd owns its descriptor: the same open one for as long as it lives.
-    Ok(unsafe { AsyncFd::register(fd) }?)
-}
-
-async fn send(socket: &AsyncFd<OwnedFd>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+async fn listen(line: Line, state: Arc<State>) {
     loop {
-        let mut ready = socket.writable().await?;
-        match ready.try_io(|socket| wire::send(socket.get_ref().as_fd(), packet, fds)) {
-            Ok(result) => return result,
-            Err(_would_block) => {}
-        }
-    }
-}
-
-async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    loop {
-        let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| wire::receive(socket.get_ref().as_fd())) {
-            Ok(result) => return result,
-            Err(_would_block) => {}
-        }
-    }
-}
-
-async fn listen(control: Arc<AsyncFd<OwnedFd>>, state: Arc<State>) {
-    loop {
-        let heard = match receive(&control).await {
+        let heard = match line.receive().await {
             Ok((packet, fds)) if !packet.is_empty() => serde_json::from_slice(&packet).map(|event| (event, fds)),
             Ok(_) | Err(_) => break,
         };

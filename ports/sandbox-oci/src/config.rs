@@ -36,19 +36,73 @@ pub(crate) struct Manner {
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
     pub(crate) manner: Manner,
-    /// The root, read-only: a directory of the keeper's, or later an image's.
-    pub(crate) root: PathBuf,
-    /// Directories of the host that are seen at the same place, read-only.
-    pub(crate) seen: Vec<PathBuf>,
-    pub(crate) bundle: PathBuf,
+    pub(crate) root: Root,
+    /// Where there are figures that say nothing of the machine.
+    pub(crate) figures: PathBuf,
     pub(crate) arguments: Vec<String>,
-    /// Inside, and on the host where that is one kernel: nobody else's.
-    pub(crate) identity: u32,
     pub(crate) disk_bytes: u64,
     /// `RLIMIT_NPROC`: processes and threads.
     pub(crate) tasks_max: u64,
     /// Where a runtime that wants one makes its control group.
     pub(crate) cgroup: Option<String>,
+}
+
+/// What lies at `/`, and who runs there.
+#[derive(Clone, Debug)]
+pub(crate) enum Root {
+    /// A directory of the keeper's, read-only.
+    Shared {
+        path: PathBuf,
+        /// Directories of the host that are seen at the same place, read-only.
+        seen: Vec<PathBuf>,
+        bundle: PathBuf,
+        /// Inside, and on the host where that is one kernel: nobody else's.
+        identity: u32,
+    },
+    /// An image's layers, with a writable one.
+    Image {
+        path: PathBuf,
+        /// Inside.
+        user: (u32, u32),
+        /// On the host, where that is one kernel: of the user, and of a root that has no process once the container stands.
+        identities: Option<(u32, u32)>,
+    },
+}
+
+impl Root {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Shared { path, .. } | Self::Image { path, .. } => path,
+        }
+    }
+
+    fn user(&self) -> (u32, u32) {
+        match self {
+            Self::Shared { identity, .. } => (*identity, *identity),
+            Self::Image { user, .. } => *user,
+        }
+    }
+
+    fn is_image(&self) -> bool {
+        match self {
+            Self::Shared { .. } => false,
+            Self::Image { .. } => true,
+        }
+    }
+
+    /// Where the first process begins: a runner finds the rest of its way itself.
+    fn directory(&self) -> &str {
+        if self.is_image() { "/" } else { FUNCTION }
+    }
+}
+
+/// One user of the image is one of the host's, and whoever is root there until the container stands is another.
+fn mapping(inside: u32, (user, root): (u32, u32)) -> Value {
+    let one = |inside: u32, outside: u32| json!({"containerID": inside, "hostID": outside, "size": 1});
+    match inside {
+        0 => json!([one(0, user)]),
+        _ => json!([one(0, root), one(inside, user)]),
+    }
 }
 
 /// Bytes and inodes as options of a tmpfs.
@@ -62,12 +116,21 @@ pub(crate) fn shm_bytes(disk_bytes: u64) -> u64 {
 }
 
 /// The arguments of the first process: the interpreter, where its channel is already in place, or behind a shell that moves it.
-pub(crate) fn command(manner: Manner, arguments: &[String]) -> Vec<String> {
-    let mut all: Vec<String> = match manner.passes_descriptors {
-        true => Vec::new(),
-        false => ["/bin/sh", "-c", MOVE_CHANNEL, "sh"].map(str::to_owned).to_vec(),
+/// An image's runner takes either.
+fn command(shape: &Shape) -> Vec<String> {
+    let mut all: Vec<String> = match (shape.manner.passes_descriptors, shape.root.is_image()) {
+        (true, _) | (_, true) => Vec::new(),
+        (false, false) => ["/bin/sh", "-c", MOVE_CHANNEL, "sh"].map(str::to_owned).to_vec(),
     };
-    all.extend_from_slice(arguments);
+    all.extend_from_slice(&shape.arguments);
+    if shape.root.is_image() {
+        let channel = if shape.manner.passes_descriptors {
+            "3,4"
+        } else {
+            "stdio"
+        };
+        all.push(channel.to_owned());
+    }
     all
 }
 
@@ -75,25 +138,37 @@ pub(crate) fn config(shape: &Shape) -> Value {
     let none: [&str; 0] = [];
     let limit = |kind: &str, value: u64| json!({"type": kind, "soft": value, "hard": value});
     let namespaces = ["pid", "mount", "network", "ipc", "uts", "cgroup"];
-    let namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+    let mut namespaces: Vec<Value> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+    let user = shape.root.user();
+    let identities = match &shape.root {
+        Root::Image { identities, .. } => *identities,
+        Root::Shared { .. } => None,
+    };
+    if identities.is_some() {
+        namespaces.push(json!({"type": "user"}));
+    }
     let mut linux = json!({
         "namespaces": namespaces,
         "maskedPaths": masked(shape.manner),
         "readonlyPaths": ["/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"],
-        "seccomp": seccomp::profile(shape.manner.is_host_kernel),
+        "seccomp": seccomp::profile(shape.manner.is_host_kernel, shape.root.is_image()),
     });
+    if let Some(identities) = identities {
+        linux["uidMappings"] = mapping(user.0, identities);
+        linux["gidMappings"] = mapping(user.1, identities);
+    }
     if let Some(cgroup) = &shape.cgroup {
         linux["cgroupsPath"] = json!(cgroup);
     }
     json!({
         "ociVersion": "1.0.2",
-        "root": {"path": shape.root, "readonly": true},
+        "root": {"path": shape.root.path(), "readonly": !shape.root.is_image()},
         "hostname": "function",
         "process": {
             "terminal": false,
-            "user": {"uid": shape.identity, "gid": shape.identity},
-            "cwd": FUNCTION,
-            "args": command(shape.manner, &shape.arguments),
+            "user": {"uid": user.0, "gid": user.1},
+            "cwd": shape.root.directory(),
+            "args": command(shape),
             "env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
             "noNewPrivileges": true,
             "oomScoreAdj": OOM_SCORE_ADJ,
@@ -136,13 +211,18 @@ fn mounts(shape: &Shape) -> Vec<Value> {
                 scratch_size(shm_bytes(shape.disk_bytes))
             ),
         ),
-        tmpfs("/tmp", &format!("nosuid,nodev,mode=1777,{scratch}")),
     ];
-    all.extend(shape.seen.iter().map(|directory| bind(directory, directory)));
-    all.push(bind(&shape.bundle, Path::new(FUNCTION)));
+    // gVisor has a `/tmp` without a limit wherever an image's is empty.
+    if !(shape.root.is_image() && shape.manner.is_host_kernel) {
+        all.push(tmpfs("/tmp", &format!("nosuid,nodev,mode=1777,{scratch}")));
+    }
+    if let Root::Shared { seen, bundle, .. } = &shape.root {
+        all.extend(seen.iter().map(|directory| bind(directory, directory)));
+        all.push(bind(bundle, Path::new(FUNCTION)));
+    }
     if shape.manner.is_host_kernel {
         all.extend(INVENTED.map(|name| {
-            let figures = shape.root.join(TOLD.trim_start_matches('/')).join(name);
+            let figures = shape.figures.join(name);
             // Of a file: crun takes `rro` for directories only.
             let target = Path::new("/proc").join(name);
             mount(&target, "bind", &figures, &["bind", "ro", "nosuid", "nodev"])
@@ -184,11 +264,14 @@ mod tests {
                 passes_descriptors,
                 is_host_kernel,
             },
-            root: "/stage/root".into(),
-            seen: vec!["/usr".into(), "/opt/node".into()],
-            bundle: "/bundles/one".into(),
+            root: Root::Shared {
+                path: "/stage/root".into(),
+                seen: vec!["/usr".into(), "/opt/node".into()],
+                bundle: "/bundles/one".into(),
+                identity: 1_700_000_001,
+            },
+            figures: "/stage/root/etc/empty".into(),
             arguments: vec!["/usr/bin/python3".into(), "/runner/python.py".into()],
-            identity: 1_700_000_001,
             disk_bytes: 8 << 20,
             tasks_max: 32,
             cgroup: None,
@@ -239,5 +322,47 @@ mod tests {
         let own = config(&shape(true, true))["linux"]["maskedPaths"].to_string();
         assert!(own.contains("/proc/kcore") && own.contains("/proc/keys"), "{own}");
         assert_eq!(config(&shape(false, false))["linux"]["maskedPaths"], json!([]));
+    }
+
+    #[test]
+    fn an_image_writes_into_its_own_root_as_one_user_who_is_nobody_on_the_host() {
+        let of = |user, identities, is_host_kernel| {
+            let image = Root::Image {
+                path: "/stage/images/one/rootfs".into(),
+                user,
+                identities,
+            };
+            let shape = Shape {
+                root: image,
+                arguments: vec!["/.piecework/run".into()],
+                ..shape(is_host_kernel, is_host_kernel)
+            };
+            config(&shape)
+        };
+        let as_root = of((0, 0), Some((1_700_000_001, 1_300_000_001)), true);
+        assert_eq!(as_root["process"]["args"], json!(["/.piecework/run", "3,4"]));
+        assert_eq!(
+            (&as_root["root"]["readonly"], &as_root["process"]["cwd"]),
+            (&json!(false), &json!("/"))
+        );
+        let mapped = json!([{"containerID": 0, "hostID": 1_700_000_001, "size": 1}]);
+        assert_eq!(as_root["linux"]["uidMappings"], mapped);
+        let as_web = of((33, 0), Some((1_700_000_001, 1_300_000_001)), true);
+        assert_eq!(as_web["linux"]["uidMappings"][1]["containerID"], 33);
+        assert_eq!(as_web["linux"]["uidMappings"][0]["hostID"], 1_300_000_001);
+        assert_eq!(as_web["linux"]["gidMappings"], mapped);
+        assert!(as_web["linux"]["namespaces"].to_string().contains("user"));
+        let mounts = as_web["mounts"].to_string();
+        assert!(
+            !mounts.contains("/function") && !mounts.contains("\"/usr\""),
+            "{mounts}"
+        );
+        let gvisor = of((33, 33), None, false);
+        assert_eq!(gvisor["process"]["args"], json!(["/.piecework/run", "stdio"]));
+        assert_eq!(
+            (&gvisor["process"]["user"]["uid"], &gvisor["linux"]["uidMappings"]),
+            (&json!(33), &Value::Null)
+        );
+        assert!(gvisor["mounts"].to_string().contains("\"/tmp\""));
     }
 }

@@ -23,7 +23,11 @@ use std::{
 use parking_lot::Mutex;
 use piecework_sandbox_jail::walls;
 
-use crate::{cage::Cage, keep::Ending};
+use crate::{
+    cage::Cage,
+    keep::Ending,
+    yard::{Content, Mould},
+};
 
 /// Between an answer and standing still: a call that comes earlier waits for nothing.
 const GRACE: Duration = Duration::from_millis(5);
@@ -33,7 +37,26 @@ const END_WAIT: Duration = Duration::from_millis(900);
 const DYING_LOOK: Duration = Duration::from_millis(10);
 const DYING_LOOKS_MAX: u32 = 1_000;
 
+/// What other processes of a container mean once a call has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kin {
+    /// A function leaves none behind.
+    IsLeft,
+    /// A server of an image stays where its runner is: all of it stands still between calls.
+    Stays,
+}
+
+impl Kin {
+    pub(crate) fn of(mould: &Mould) -> Self {
+        match mould.content {
+            Content::Bundle(_) => Self::IsLeft,
+            Content::Image(_) => Self::Stays,
+        }
+    }
+}
+
 pub(crate) struct Container {
+    kin: Kin,
     cage: Option<Box<dyn Cage>>,
     /// The first process, where there is a handle of it.
     handle: Option<OwnedFd>,
@@ -59,8 +82,14 @@ struct Motion {
 }
 
 impl Container {
-    pub(crate) fn new(cage: Box<dyn Cage>, handle: Option<OwnedFd>, ending: Ending, attendant: Arc<Attendant>) -> Self {
+    pub(crate) fn new(
+        cage: Box<dyn Cage>,
+        handle: Option<OwnedFd>,
+        ending: Ending,
+        (kin, attendant): (Kin, Arc<Attendant>),
+    ) -> Self {
         Self {
+            kin,
             processes_at_rest: AtomicUsize::new(cage.processes()),
             cage: Some(cage),
             handle,
@@ -144,7 +173,7 @@ impl Container {
         if !self.usable() {
             return;
         }
-        let by_freezer = self.handle.is_none() || self.cage().is_many_at_rest();
+        let by_freezer = self.handle.is_none() || self.kin == Kin::Stays || self.cage().is_many_at_rest();
         let frozen = motion.held || (motion.resting && by_freezer);
         if motion.frozen != frozen && self.cage().freeze(frozen) {
             motion.frozen = frozen;
@@ -173,7 +202,8 @@ impl Container {
         motion.resting = true;
         self.follow(&mut motion);
         // Nothing of it moves now.
-        let left = self.cage().processes() > self.processes_at_rest.load(Ordering::Relaxed);
+        let more = self.cage().processes() > self.processes_at_rest.load(Ordering::Relaxed);
+        let left = more && self.kin == Kin::IsLeft;
         drop(motion);
         if left {
             self.kill();
@@ -328,12 +358,16 @@ mod tests {
     }
 
     fn container() -> (Arc<Container>, Arc<Told>, watch::Sender<Option<i32>>) {
+        container_with(Kin::IsLeft)
+    }
+
+    fn container_with(kin: Kin) -> (Arc<Container>, Arc<Told>, watch::Sender<Option<i32>>) {
         let told = Arc::new(Told::default());
         told.processes.store(1, Ordering::Relaxed);
         let (ended, ending) = watch::channel(None);
         let cage = Box::new(Double(told.clone()));
         // Without a thread: the test looks itself.
-        let container = Container::new(cage, None, ending, Arc::new(Attendant::default()));
+        let container = Container::new(cage, None, ending, (kin, Arc::new(Attendant::default())));
         (Arc::new(container), told, ended)
     }
 
@@ -373,6 +407,17 @@ mod tests {
         container.look(Instant::now() + GRACE);
         assert_eq!(told.kills.load(Ordering::Relaxed), 1);
         assert!(!container.usable());
+    }
+
+    #[test]
+    fn a_server_of_an_image_stands_still_with_all_its_processes() {
+        let (container, told, _ended) = container_with(Kin::Stays);
+        container.begins();
+        told.processes.store(5, Ordering::Relaxed);
+        container.ends();
+        container.look(Instant::now() + GRACE);
+        assert_eq!(told.kills.load(Ordering::Relaxed), 0);
+        assert!(container.usable() && told.frozen.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use piecework_model::Counters;
 use piecework_sandbox::{
-    Call, Finished, Freeze, Instance, LoadError, Loaded, Logs, Outcome, Program,
-    runner::{Ended, NotLoaded, load_failed},
+    Call, Finished, Freeze, Instance, LoadError, Loaded, Outcome, Program,
+    instances::{self, LOAD_FREE_US, LoadEnd},
+    runner::{Ended, NotLoaded},
 };
 
 use crate::{
@@ -15,10 +16,6 @@ use crate::{
     yard::{Mould, Standing, Yard},
 };
 
-/// V8 aborts at its own limit, a little below the container's.
-const V8_LAST_WORDS: &[u8] = b"JavaScript heap out of memory";
-/// CPU time of loading that nobody is billed: what the interpreter itself takes to import a small module.
-const LOAD_FREE_US: u64 = 10_000;
 /// CPU time of a call after which shorter ones go first, and how often that is looked at.
 const BURST_US: u64 = 20_000;
 const BURST_LOOK: Duration = Duration::from_millis(10);
@@ -122,7 +119,6 @@ impl ContainerInstance {
         container.begins();
         let loads = standing.channel.load(&program);
         let answer = freeze.within(within, loads).await;
-        let failed = |message: String| LoadError::Code(load_failed(message));
         match answer {
             Ok(Ok(())) => {
                 guard.0 = None;
@@ -136,18 +132,13 @@ impl ContainerInstance {
                     freeze,
                 })
             }
-            Ok(Err(NotLoaded::Refused(rejection))) => Err(LoadError::Code(rejection)),
             Ok(Err(NotLoaded::Closed)) => {
                 drop(guard);
                 let why = why_it_ended(&mut standing).await;
-                Err(failed(match why {
-                    Outcome::OutOfMemory => "the memory limit was hit while the module was imported".to_owned(),
-                    Outcome::Crashed(reason) => format!("while the module was imported, {reason}"),
-                    other => format!("{other:?}"),
-                }))
+                Err(instances::not_loaded(&program, LoadEnd::Ended(why)))
             }
-            Ok(Err(NotLoaded::ByHand)) => Err(failed("the module wrote to the output channel by hand".to_owned())),
-            Err(_out_of_time) => Err(failed(format!("importing the module took longer than {within:?}"))),
+            Ok(Err(why)) => Err(instances::not_loaded(&program, LoadEnd::NotLoaded(why))),
+            Err(_out_of_time) => Err(instances::not_loaded(&program, LoadEnd::OutOfTime(within))),
         }
     }
 
@@ -155,6 +146,11 @@ impl ContainerInstance {
         let outcome = match end {
             End::TooLate => Outcome::TimedOut,
             End::Stopped => Outcome::Stopped,
+            End::Answered(Some(Ended { outcome, .. }))
+                if instances::ended_for_memory(&outcome, self.container.cage().hit_memory_limit()) =>
+            {
+                Outcome::OutOfMemory
+            }
             End::Answered(Some(Ended { outcome, reusable })) => {
                 if reusable {
                     guard.0 = None;
@@ -237,7 +233,7 @@ impl Drop for Burst<'_> {
 impl Instance for ContainerInstance {
     async fn call(&mut self, call: Call) -> Finished {
         if !self.container.usable() {
-            return dead();
+            return instances::had_ended();
         }
         let guard = Guard(Some(self.container.clone()));
         self.container.begins();
@@ -266,7 +262,7 @@ impl Instance for ContainerInstance {
             logs: self.standing.channel.logs().take(),
             counters: Counters {
                 cpu_us: cpu_us.saturating_sub(settled_us),
-                memory_byte_ms: byte_ms(peak_bytes, duration),
+                memory_byte_ms: instances::byte_ms(peak_bytes, duration),
                 egress_bytes: call.egress.bytes(),
             },
             memory_peak_bytes: peak_bytes,
@@ -284,12 +280,6 @@ impl Instance for ContainerInstance {
     }
 }
 
-/// Peak times wall time, rounded up once.
-fn byte_ms(bytes: u64, duration: Duration) -> u64 {
-    let product = u128::from(bytes) * duration.as_micros();
-    u64::try_from(product.div_ceil(1_000)).unwrap_or(u64::MAX)
-}
-
 /// After the channel closed: kills what is left and says how the container ended.
 async fn why_it_ended(standing: &mut Standing) -> Outcome {
     let container = standing.container.clone();
@@ -302,23 +292,6 @@ async fn why_it_ended(standing: &mut Standing) -> Outcome {
         }
     };
     standing.channel.late_logs();
-    if container.cage().hit_memory_limit() || standing.channel.logs().contains(V8_LAST_WORDS) {
-        return Outcome::OutOfMemory;
-    }
-    Outcome::Crashed(match status {
-        Some(code) if code >= 0 => format!("the process exited with code {code}"),
-        Some(signal) => format!("the process was ended by signal {}", -signal),
-        None => "the process closed its output channel".to_owned(),
-    })
-}
-
-fn dead() -> Finished {
-    Finished {
-        outcome: Outcome::Crashed("the instance had ended before this call".to_owned()),
-        logs: Logs::default(),
-        counters: Counters::default(),
-        memory_peak_bytes: 0,
-        duration: Duration::ZERO,
-        reusable: false,
-    }
+    let hit_memory_limit = container.cage().hit_memory_limit();
+    instances::why_it_ended(status, hit_memory_limit, standing.channel.logs())
 }

@@ -3,29 +3,23 @@
 use std::{
     collections::HashMap,
     fs, io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-        unix::process::CommandExt as _,
-    },
+    os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use base64::Engine as _;
 use parking_lot::Mutex;
-use piecework_sandbox_jail::walls;
+use piecework_sandbox_jail::walls::{Line, Servant};
 use tokio::{
-    io::unix::AsyncFd,
     sync::{oneshot, watch},
     task::JoinHandle,
 };
 
-use crate::keeper::{CONTROL_FD, Event, KEEPER_ARGUMENT, KeeperOptions, Order};
+use crate::keeper::{Event, KEEPER_ARGUMENT, KeeperOptions, Order};
 
 /// How long a keeper may take to end with all that it started.
 const END_WAIT: Duration = Duration::from_secs(2);
@@ -46,11 +40,11 @@ struct State {
 }
 
 pub(crate) struct Keep {
-    control: Arc<AsyncFd<OwnedFd>>,
     sending: tokio::sync::Mutex<()>,
     state: Arc<State>,
-    process: Child,
     listener: JoinHandle<()>,
+    servant: Servant,
+    _place: StagePlace,
     /// Where the keeper's tmpfs lies; empty to all others.
     pub(crate) stage: PathBuf,
 }
@@ -76,18 +70,15 @@ impl Keep {
             seen,
             python,
         };
-        let (ours, theirs) = walls::packet_pair()?;
-        let process = start_process(executable, &options, theirs, group)?;
-        set_nonblocking(&ours)?;
-        let control = Arc::new(register(ours)?);
+        let servant = Servant::start((executable, KEEPER_ARGUMENT), &options, group, END_WAIT)?;
         let state = Arc::new(State::default());
-        let listener = tokio::spawn(listen(control.clone(), state.clone()));
+        let listener = tokio::spawn(listen(servant.line().clone(), state.clone()));
         Ok(Self {
-            control,
             sending: tokio::sync::Mutex::default(),
             state,
-            process,
             listener,
+            servant,
+            _place: StagePlace(stage.clone()),
             stage,
         })
     }
@@ -108,9 +99,8 @@ impl Keep {
                 return Err(reason);
             }
             self.state.awaited.lock().insert(name.clone(), awaited);
-            send(&self.control, &packet, fds)
-                .await
-                .map_err(|error| format!("the keeper: {error}"))?;
+            let sent = self.servant.line().send(&packet, fds).await;
+            sent.map_err(|error| format!("the keeper: {error}"))?;
         }
         let handle = answer.await.unwrap_or_else(|_| Err(self.reason()))?;
         Ok((handle, ending))
@@ -123,18 +113,17 @@ impl Keep {
 }
 
 impl Drop for Keep {
-    /// Waits for the keeper's end, and so for that of everything in its pid namespace: some milliseconds.
     fn drop(&mut self) {
         self.listener.abort();
-        hang_up(self.control.get_ref());
-        let begun = Instant::now();
-        while begun.elapsed() < END_WAIT && matches!(self.process.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // Only if it did not hear: the outer half's death kills the inner one.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = fs::remove_dir(&self.stage);
+    }
+}
+
+/// The empty directory, which goes after the keeper.
+struct StagePlace(PathBuf);
+
+impl Drop for StagePlace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
     }
 }
 
@@ -160,95 +149,9 @@ fn sweep(place: &Path) {
     }
 }
 
-#[allow(unsafe_code)]
-fn hang_up(socket: &OwnedFd) {
-    // SAFETY: a descriptor that is open and a number; it fails only if the other side has gone.
-    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
-}
-
-#[allow(unsafe_code)]
-fn start_process(
-    executable: &Path,
-    options: &KeeperOptions,
-    control: OwnedFd,
-    group: Option<fs::File>,
-) -> io::Result<Child> {
-    use std::io::Write as _;
-    let json = serde_json::to_vec(options).map_err(io::Error::other)?;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(json);
-    let mut command = Command::new(executable);
-    command
-        .arg(KEEPER_ARGUMENT)
-        .arg(encoded)
-        .env_clear()
-        // Ctrl-C at the terminal is for this program alone: it lets running jobs end, and ends the keeper itself.
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let fd = control.as_raw_fd();
-    // SAFETY: between fork and exec only async-signal-safe calls run: write, dup2 and fcntl on descriptors that are open.
-    unsafe {
-        command.pre_exec(move || {
-            if let Some(group) = &group {
-                (&*group).write_all(b"0")?;
-            }
-            let placed = match fd == CONTROL_FD {
-                true => libc::fcntl(fd, libc::F_SETFD, 0),
-                false => libc::dup2(fd, CONTROL_FD),
-            };
-            match placed < 0 {
-                true => Err(io::Error::last_os_error()),
-                false => Ok(()),
-            }
-        });
-    }
-    let started = command.spawn();
-    drop(control);
-    started
-}
-
-#[allow(unsafe_code)]
-fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    // SAFETY: fcntl with numbers on a descriptor that is open.
-    let set = unsafe {
-        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
-        libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
-    };
-    match set < 0 {
-        true => Err(io::Error::last_os_error()),
-        false => Ok(()),
-    }
-}
-
-#[allow(unsafe_code)]
-fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is the same open descriptor for as long as it lives.
-    Ok(unsafe { AsyncFd::register(fd) }?)
-}
-
-async fn send(socket: &AsyncFd<OwnedFd>, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+async fn listen(line: Line, state: Arc<State>) {
     loop {
-        let mut ready = socket.writable().await?;
-        match ready.try_io(|socket| walls::send(socket.get_ref().as_fd(), packet, fds)) {
-            Ok(result) => return result,
-            Err(_would_block) => {}
-        }
-    }
-}
-
-async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-    loop {
-        let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| walls::receive(socket.get_ref().as_fd())) {
-            Ok(result) => return result,
-            Err(_would_block) => {}
-        }
-    }
-}
-
-async fn listen(control: Arc<AsyncFd<OwnedFd>>, state: Arc<State>) {
-    loop {
-        match receive(&control).await {
+        match line.receive().await {
             Ok((packet, fds)) if !packet.is_empty() => match serde_json::from_slice(&packet) {
                 Ok(event) => state.hear(event, fds),
                 Err(error) => {

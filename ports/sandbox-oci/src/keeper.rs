@@ -19,23 +19,23 @@ use std::{
     ptr,
 };
 
-use base64::Engine as _;
-use piecework_sandbox_jail::walls::{self, AUTHORITIES, INVENTED, LINKS};
+use piecework_sandbox_jail::walls::{self, AUTHORITIES, CONTROL_FD, INVENTED, LINKS};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{FUNCTION, TOLD},
-    runtime::{BUNDLES, PID, ROOT},
+    image::{self, ImageRoot},
+    runtime::{BUNDLES, IMAGES, PID, ROOT},
 };
 
 /// The first argument of an executable that is to become a keeper.
 pub const KEEPER_ARGUMENT: &str = "__oci-keeper";
-/// Where the keeper finds its socket.
-pub(crate) const CONTROL_FD: RawFd = 3;
 /// Descriptors that come with an order lie above those that a runtime gets.
 const DESCRIPTORS_FIRST: RawFd = 100;
 /// For some thousand containers; each takes some 20 KiB.
-const STAGE_OPTIONS: &str = "mode=700,size=128m";
+const STAGE_OPTIONS: &str = "mode=711,size=128m";
+/// Of the place of images, where that is apart.
+const PLACE_OPTIONS: &str = "mode=711,size=8m";
 /// In place of `/runner/python.py`.
 pub(crate) const COMPILED_RUNNER: &str = "/runner/python.pyc";
 /// What a runtime may say why it failed.
@@ -60,8 +60,22 @@ pub(crate) enum Order {
         config: String,
         command: Vec<String>,
         passes_descriptors: bool,
+        /// The root that is mounted for it, and taken away at its end.
+        image: Option<ImageRoot>,
     },
 }
+
+/// Where the roots of images lie: in the stage, or in a directory that every system has, where the stage is open to its owner alone. In
+/// a user namespace a runtime reaches its container's root as somebody who owns nothing.
+pub(crate) fn image_place(stage: &Path) -> PathBuf {
+    match stage.parent().is_some_and(image::is_open_to_all) {
+        true => stage.join(IMAGES),
+        false => PathBuf::from("/dev/shm"),
+    }
+}
+/// In it, the layer that lies over every image, and figures that say nothing of the machine.
+pub(crate) const TOP: &str = "top";
+pub(crate) const FIGURES: &str = "figures";
 
 /// What the keeper says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,22 +105,12 @@ pub(crate) enum Event {
 pub fn keeper_main(arguments: &[String]) -> ! {
     // SAFETY: the agent placed our end of the control socket there, and nothing else of this process uses it.
     let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
-    let result = options(arguments).and_then(|options| become_keeper(&options, control.as_fd()));
+    let result = walls::options(arguments).and_then(|options| become_keeper(&options, control.as_fd()));
     if let Err(error) = &result {
         let reason = error.to_string();
         tell(control.as_fd(), &Event::Broken { reason }, None);
     }
     std::process::exit(i32::from(result.is_err()))
-}
-
-fn options(arguments: &[String]) -> io::Result<KeeperOptions> {
-    let encoded = arguments
-        .first()
-        .ok_or_else(|| io::Error::other("the options are missing"))?;
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .map_err(io::Error::other)?;
-    serde_json::from_slice(&bytes).map_err(io::Error::other)
 }
 
 fn become_keeper(options: &KeeperOptions, control: BorrowedFd<'_>) -> io::Result<()> {
@@ -156,7 +160,13 @@ fn mounts(stage: &Path) -> io::Result<()> {
     mount("none", Path::new("/"), None, libc::MS_REC | libc::MS_SLAVE, None)?;
     let plain = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     mount("proc", Path::new("/proc"), Some("proc"), plain, None)?;
+    let place = image_place(stage);
     mount("tmpfs", stage, Some("tmpfs"), libc::MS_NOSUID, Some(STAGE_OPTIONS))?;
+    match place.starts_with(stage) {
+        true => fs::create_dir(&place)?,
+        false => mount("tmpfs", &place, Some("tmpfs"), libc::MS_NOSUID, Some(PLACE_OPTIONS))?,
+    }
+    make_place(&place)?;
     // Runtimes refuse to work where both versions of control groups are mounted, or run nothing without a word. Limits are set
     // outside; what is left here is what runc insists on.
     for mounted in mounted_below("/sys/fs/cgroup/")? {
@@ -166,6 +176,17 @@ fn mounts(stage: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn make_place(place: &Path) -> io::Result<()> {
+    fs::set_permissions(place, fs::Permissions::from_mode(0o711))?;
+    image::make_top(&place.join(TOP))?;
+    let figures = place.join(FIGURES);
+    fs::create_dir(&figures)?;
+    for name in INVENTED {
+        fs::write(figures.join(name), walls::invented(name))?;
+    }
+    open_to_all(&figures)
 }
 
 fn mounted_below(prefix: &str) -> io::Result<Vec<String>> {
@@ -300,6 +321,7 @@ fn open_to_all(directory: &Path) -> io::Result<()> {
 /// What is known of running runtimes and containers, by their numbers in this pid namespace.
 struct Keeper {
     bundles: PathBuf,
+    images: PathBuf,
     starting: HashMap<i32, String>,
     running: HashMap<i32, String>,
     /// Containers that ended before their runtime said that they began.
@@ -310,6 +332,8 @@ impl Keeper {
     fn new(options: &KeeperOptions) -> io::Result<Self> {
         Ok(Self {
             bundles: options.stage.join(BUNDLES),
+            // As it was found before the stage was covered.
+            images: image_place(&options.stage),
             starting: HashMap::new(),
             running: HashMap::new(),
             early: HashMap::new(),
@@ -355,7 +379,13 @@ impl Keeper {
             config,
             command,
             passes_descriptors,
+            image,
         } = order;
+        if let Some(root) = &image
+            && let Err(error) = image::mount(root, &self.images.join(TOP), &self.images.join(&name))
+        {
+            return self.fail(control, name, error.to_string());
+        }
         match self.begin(&name, &config, &command, (fds, passes_descriptors)) {
             Ok(pid) => {
                 self.starting.insert(pid, name);
@@ -483,6 +513,7 @@ impl Keeper {
     }
 
     fn clear(&self, name: &str) {
+        image::unmount(&self.images.join(name));
         // Of a tmpfs that goes with this process: what could not be removed harms nobody.
         let _ = fs::remove_dir_all(self.bundles.join(name));
         for hierarchy in ["devices", "systemd"] {

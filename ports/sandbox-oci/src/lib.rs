@@ -13,6 +13,7 @@ mod cage;
 mod config;
 mod container;
 mod docker;
+mod image;
 mod instance;
 mod keep;
 mod keeper;
@@ -33,7 +34,7 @@ use async_trait::async_trait;
 pub use keeper::{KEEPER_ARGUMENT, keeper_main};
 use parking_lot::Mutex;
 use piecework_model::Language;
-use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program};
+use piecework_sandbox::{Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program, look::Bundle};
 use piecework_sandbox_jail::walls;
 pub use runtime::Kind;
 use tokio::sync::OnceCell;
@@ -155,13 +156,25 @@ impl Containers {
     /// How long the bare interpreter takes to say a word in a container, with nothing of ours in it.
     pub async fn bare_start(&self, language: Language) -> Result<Duration, String> {
         let yard = self.yard().await?;
-        let bundle = probe::Bundle::new(language, &self.options.scratch).map_err(|error| error.to_string())?;
+        let bundle = Bundle::new(language, &self.options.scratch).map_err(|error| error.to_string())?;
         let mould = yard.bare_mould(&bundle.program())?;
         let begun = Instant::now();
         let standing = yard.make(&mould).await?;
         let took = begun.elapsed();
         drop(standing);
         Ok(took)
+    }
+
+    /// Removes what agents that were killed left of such containers, without starting anything: of those of runtimes, what stays goes with
+    /// the agent's control groups. It holds nothing of this value.
+    pub fn sweep(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (technology, scratch) = (self.technology.clone(), self.options.scratch.clone());
+        async move {
+            match technology {
+                Technology::Docker(socket) => docker::sweep_at(socket, scratch).await,
+                Technology::Runtime(_) => {}
+            }
+        }
     }
 
     async fn yard(&self) -> Result<Arc<Yard>, String> {
@@ -177,9 +190,6 @@ impl Containers {
             node: walls::find(Language::JavaScript, &search),
         });
         let interpreters = interpreters.await.map_err(|error| error.to_string())?;
-        if interpreters.python.is_none() && interpreters.node.is_none() {
-            return Err("no interpreter was found: install python3 or node".to_owned());
-        }
         let engine = self.engine(&interpreters).await?;
         let attendant = Attendant::start().map_err(|error| format!("no thread can be started: {error}"))?;
         Ok(Arc::new(Yard {
@@ -233,7 +243,7 @@ impl Backend for Containers {
     async fn load(&self, program: Arc<Program>) -> Result<Arc<dyn Loaded>, LoadError> {
         let yard = self.yard().await.map_err(LoadError::Failed)?;
         let unsupported = |reason: String| Err(LoadError::Unsupported { reason });
-        if yard.interpreters.of(program.language).is_none() {
+        if program.image.is_none() && yard.interpreters.of(program.language).is_none() {
             return unsupported(format!("no interpreter of {} is installed here", program.language));
         }
         if !program.egress.is_empty() {

@@ -17,16 +17,19 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 
 use crate::{
     cage::{Cage, SlotCage},
-    config::{self, Shape},
-    container::{Attendant, Container},
+    config::{self, Root, Shape, TOLD},
+    container::{Attendant, Container, Kin},
+    image::{ImageRoot, ROOTFS},
     keep::Keep,
-    keeper::{COMPILED_RUNNER, Order},
+    keeper::{COMPILED_RUNNER, FIGURES, Order, image_place},
     runtime::{Kind, ROOT, Runtime},
-    yard::{Engine, Interpreters, Mould, PYTHON_RUNNER, STANDING_WAIT, Standing},
+    yard::{Content, Engine, Interpreters, Mould, PYTHON_RUNNER, STANDING_WAIT, Standing},
 };
 
 /// The jail's identities are others; both count from the number of the control group.
 const BELOW_THE_JAILS: u32 = 200_000_000;
+/// And the roots of user namespaces, which own nothing and run nothing once a container stands.
+const ROOTS_BELOW_THE_JAILS: u32 = 600_000_000;
 /// Inside of a kernel of its own there is nobody else.
 const INSIDE_ID: u32 = 1000;
 /// Threads of the runtime itself while it makes a container.
@@ -38,6 +41,8 @@ pub(crate) struct Oci {
     keep: Keep,
     cgroups: Arc<Cgroups>,
     seen: Vec<PathBuf>,
+    /// Where the keeper mounts the roots of images.
+    images: PathBuf,
     containers: AtomicU64,
 }
 
@@ -64,6 +69,7 @@ impl Oci {
         let keep = Keep::start(keeper, scratch, (seen.clone(), python), group)
             .map_err(|error| format!("the keeper of containers does not start: {error}"))?;
         Ok(Self {
+            images: image_place(&keep.stage),
             runtime,
             keep,
             cgroups,
@@ -83,20 +89,52 @@ impl Oci {
 
     fn shape(&self, mould: &Mould, name: &str, slot: &Slot) -> Shape {
         let manner = self.runtime.kind.manner();
+        let identity = slot.host_id() - BELOW_THE_JAILS;
+        let (root, figures) = match &mould.content {
+            Content::Bundle(bundle) => {
+                let path = self.keep.stage.join(ROOT);
+                let figures = path.join(TOLD.trim_start_matches('/'));
+                let root = Root::Shared {
+                    path,
+                    seen: self.seen.clone(),
+                    bundle: bundle.clone(),
+                    identity: if manner.is_host_kernel { identity } else { INSIDE_ID },
+                };
+                (root, figures)
+            }
+            Content::Image(image) => {
+                let roots = slot.host_id() - ROOTS_BELOW_THE_JAILS;
+                let root = Root::Image {
+                    path: self.images.join(name).join(ROOTFS),
+                    user: image.user,
+                    identities: manner.is_host_kernel.then_some((identity, roots)),
+                };
+                (root, self.images.join(FIGURES))
+            }
+        };
         Shape {
             manner,
-            root: self.keep.stage.join(ROOT),
-            seen: self.seen.clone(),
-            bundle: mould.bundle.clone(),
+            root,
+            figures,
             arguments: mould.arguments.iter().map(|argument| compiled(argument)).collect(),
-            identity: match manner.is_host_kernel {
-                true => slot.host_id() - BELOW_THE_JAILS,
-                false => INSIDE_ID,
-            },
             disk_bytes: mould.limits.disk_bytes,
             tasks_max: mould.tasks_max,
             cgroup: self.runtime.cgroup(name),
         }
+    }
+
+    /// What the keeper mounts for it.
+    fn image(&self, mould: &Mould, slot: &Slot) -> Option<ImageRoot> {
+        let Content::Image(image) = &mould.content else {
+            return None;
+        };
+        let identity = slot.host_id() - BELOW_THE_JAILS;
+        let owner = match self.runtime.kind.manner().is_host_kernel {
+            true => (identity, identity),
+            // Its own kernel tells its users what the host says of files.
+            false => image.user,
+        };
+        Some(ImageRoot::of(image, owner, mould.limits.disk_bytes))
     }
 
     fn cage(&self, mould: &Mould) -> Result<SlotCage, String> {
@@ -196,6 +234,7 @@ impl Engine for Oci {
             command: self.runtime.command(&self.keep.stage, &name),
             passes_descriptors: self.runtime.kind.manner().passes_descriptors,
             config: config.to_string(),
+            image: self.image(mould, cage.slot()),
             name,
         };
         let pipes = Pipes::open().map_err(|error| format!("no pipe: {error}"))?;
@@ -211,7 +250,12 @@ impl Engine for Oci {
         drop(pipes.theirs);
         let reason = match begun {
             Ok(Ok((handle, ending))) => {
-                let container = Container::new(Box::new(cage), Some(handle), ending, attendant.clone());
+                let container = Container::new(
+                    Box::new(cage),
+                    Some(handle),
+                    ending,
+                    (Kin::of(mould), attendant.clone()),
+                );
                 return Ok(Standing {
                     container: Arc::new(container),
                     channel,

@@ -114,6 +114,8 @@ pub(crate) const STATE: &str = "state";
 pub(crate) const PID: &str = "pid";
 /// And the root that all share.
 pub(crate) const ROOT: &str = "root";
+/// And the roots of images.
+pub(crate) const IMAGES: &str = "images";
 
 #[cfg(test)]
 mod tests {

@@ -97,7 +97,8 @@ const NEW_NAMESPACES: [i32; 7] = [
     clippy::unnecessary_cast,
     reason = "a request has another type with another C library"
 )]
-pub(crate) fn profile(is_host_kernel: bool) -> Value {
+/// An image talks to its own server over the loopback.
+pub(crate) fn profile(is_host_kernel: bool, is_image: bool) -> Value {
     let refuse = |names: Value, arguments: Value| json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM, "args": arguments});
     let when_flag = |name: &str, argument: u32, flag: i32| {
         let bits = flag as u32;
@@ -124,8 +125,11 @@ pub(crate) fn profile(is_host_kernel: bool) -> Value {
     if is_host_kernel {
         calls.push(json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::ENOSYS, "args": []}));
     }
-    // Only unix sockets: the rest of the network is not there anyway.
-    calls.push(but_for("socket", 0, libc::AF_UNIX as u64));
+    match is_image {
+        // Only unix sockets: the rest of the network is not there anyway.
+        false => calls.push(but_for("socket", 0, libc::AF_UNIX as u64)),
+        true => calls.extend(but_for_tcp_and_udp()),
+    }
     calls.push(but_for("socketpair", 0, libc::AF_UNIX as u64));
     // Device nodes; gVisor's kernel makes them for anybody, though nothing is behind them.
     for (name, argument) in [("mknod", 1), ("mknodat", 2)] {
@@ -144,6 +148,35 @@ pub(crate) fn profile(is_host_kernel: bool) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [architecture()], "syscalls": calls})
 }
 
+/// Unix sockets, and of IPv4 only TCP and UDP: nothing raw, none of the kernel's rarer protocols. A runtime takes one condition for
+/// each argument, so families and protocols go by their order.
+fn but_for_tcp_and_udp() -> Vec<Value> {
+    /// Of a socket's type, without its flags.
+    const TYPE_BITS: u64 = 0xf;
+    /// Packets of a device, as they were asked for before there was a family of its own.
+    const SOCK_PACKET: i32 = 10;
+    let refuse = |arguments: Value| json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM, "args": arguments});
+    let family = |op: &str, value: i32| json!({"index": 0, "value": value, "op": op});
+    let ipv4 = || family("SCMP_CMP_EQ", libc::AF_INET);
+    let kinds = [
+        libc::SOCK_RAW,
+        libc::SOCK_RDM,
+        libc::SOCK_SEQPACKET,
+        libc::SOCK_DCCP,
+        SOCK_PACKET,
+    ];
+    let kind = |kind: i32| json!({"index": 1, "value": TYPE_BITS, "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ"});
+    let protocol = |op: &str, value: i32| json!({"index": 2, "value": value, "op": op});
+    let mut all = vec![
+        refuse(json!([family("SCMP_CMP_LT", libc::AF_UNIX)])),
+        refuse(json!([family("SCMP_CMP_GT", libc::AF_INET)])),
+        refuse(json!([ipv4(), protocol("SCMP_CMP_EQ", libc::IPPROTO_ICMP)])),
+        refuse(json!([ipv4(), protocol("SCMP_CMP_GT", libc::IPPROTO_UDP)])),
+    ];
+    all.extend(kinds.map(|value| refuse(json!([ipv4(), kind(value)]))));
+    all
+}
+
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "SCMP_ARCH_AARCH64",
@@ -157,7 +190,7 @@ mod tests {
 
     #[test]
     fn nothing_that_makes_a_namespace_or_a_key_is_allowed() {
-        let text = profile(true).to_string();
+        let text = profile(true, false).to_string();
         for name in [
             "unshare",
             "setns",
@@ -173,6 +206,20 @@ mod tests {
         for flag in NEW_NAMESPACES {
             assert!(text.contains(&format!("\"valueTwo\":{}", flag as u32)), "{flag:#x}");
         }
-        assert!(!profile(false).to_string().contains("clone3"));
+        assert!(!profile(false, true).to_string().contains("clone3"));
+    }
+
+    #[test]
+    fn an_image_gets_no_sockets_but_of_unix_and_ipv4() {
+        let families: Vec<(Value, Value)> = profile(true, true)["syscalls"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|call| call["names"] == json!(["socket"]) && call["args"][0]["op"] != "SCMP_CMP_EQ")
+            .map(|call| (call["args"][0]["op"].clone(), call["args"][0]["value"].clone()))
+            .collect();
+        let (below, above) = (json!(libc::AF_UNIX), json!(libc::AF_INET));
+        assert_eq!(families, [(json!("SCMP_CMP_LT"), below), (json!("SCMP_CMP_GT"), above)]);
+        assert_eq!(libc::AF_UNIX + 1, libc::AF_INET, "there is none between them");
     }
 }

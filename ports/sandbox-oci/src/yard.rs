@@ -9,19 +9,23 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use piecework_model::{Language, Limits};
-use piecework_sandbox::{Beside, Freeze, Program};
+use piecework_sandbox::{
+    Beside, Freeze, Image, Program,
+    instances::{node_heap, tasks_max},
+};
 use piecework_sandbox_jail::walls::{Channel, Interpreter, open_to_others};
 use tokio::{
     io::Join,
     net::unix::pipe::{Receiver, Sender},
 };
 
-use crate::container::{Attendant, Container};
+use crate::{
+    container::{Attendant, Container},
+    image::RUNNER_INSIDE,
+};
 
 /// How long a container may take to stand; gVisor on a busy machine takes a tenth of it.
 pub(crate) const STANDING_WAIT: Duration = Duration::from_secs(20);
-/// Threads that Node itself has at rest, beyond the one that the function sees.
-const NODE_THREADS: u64 = 7;
 
 pub(crate) const PYTHON_RUNNER: &str = "/runner/python.py";
 
@@ -43,9 +47,17 @@ pub(crate) struct Mould {
     pub(crate) limits: Limits,
     /// Processes and threads.
     pub(crate) tasks_max: u64,
-    /// On the host.
-    pub(crate) bundle: PathBuf,
+    pub(crate) content: Content,
     pub(crate) cores: u32,
+}
+
+/// What is run, on the host.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// Code that an interpreter of the host reads.
+    Bundle(PathBuf),
+    /// What is the root itself; the arguments end where the engine says how its runner is talked to.
+    Image(Image),
 }
 
 /// An engine that runs containers.
@@ -77,7 +89,6 @@ impl Interpreters {
         match language {
             Language::Python => self.python.as_ref(),
             Language::JavaScript => self.node.as_ref(),
-            // Images run in the jail alone.
             Language::Image => None,
         }
     }
@@ -100,19 +111,33 @@ pub(crate) struct Yard {
 
 impl Yard {
     pub(crate) fn mould(&self, program: &Program) -> Result<Mould, String> {
-        let bundle = open_to_others(program).map_err(|error| format!("the bundle cannot be opened: {error}"))?;
         let language = program.language;
-        let interpreter = self.interpreters.of(language);
-        let interpreter = interpreter.ok_or_else(|| format!("no interpreter of {language} is here"))?;
-        let own = match language {
-            Language::Python | Language::Image => 0,
-            Language::JavaScript => NODE_THREADS,
+        let (arguments, content) = match &program.image {
+            Some(image) => {
+                let layers_in = image.layers_in.canonicalize();
+                let layers_in = layers_in.map_err(|error| format!("the layers cannot be opened: {error}"))?;
+                let image = Image {
+                    layers_in,
+                    ..image.clone()
+                };
+                (vec![RUNNER_INSIDE.to_owned()], Content::Image(image))
+            }
+            None => {
+                let bundle =
+                    open_to_others(program).map_err(|error| format!("the bundle cannot be opened: {error}"))?;
+                let interpreter = self.interpreters.of(language);
+                let interpreter = interpreter.ok_or_else(|| format!("no interpreter of {language} is here"))?;
+                (
+                    arguments(interpreter, language, &program.limits),
+                    Content::Bundle(bundle),
+                )
+            }
         };
         Ok(Mould {
-            arguments: arguments(interpreter, language, &program.limits),
+            arguments,
             limits: program.limits,
-            tasks_max: u64::from(program.limits.processes.max(1)) + own,
-            bundle,
+            tasks_max: tasks_max(language, &program.limits),
+            content,
             cores: self.cores,
         })
     }
@@ -196,13 +221,14 @@ fn arguments(interpreter: &Interpreter, language: Language, limits: &Limits) -> 
             .map(str::to_owned)
             .to_vec(),
         Language::Image => Vec::new(),
-        Language::JavaScript => {
-            // V8 collects harder near its own limit; the rest is for what lies outside its heap.
-            let heap_mib = ((limits.memory_bytes >> 20) * 3 / 4).max(16);
-            let heap = format!("--max-old-space-size={heap_mib}");
-            [&path, &heap, "--no-warnings", "/runner/node.cjs", IN_CONTAINER]
-                .map(str::to_owned)
-                .to_vec()
-        }
+        Language::JavaScript => [
+            &path,
+            &node_heap(limits),
+            "--no-warnings",
+            "/runner/node.cjs",
+            IN_CONTAINER,
+        ]
+        .map(str::to_owned)
+        .to_vec(),
     }
 }

@@ -12,6 +12,9 @@
 mod contract;
 mod depth;
 mod freeze;
+pub mod instances;
+#[cfg(unix)]
+pub mod look;
 mod met;
 mod printed;
 pub mod runner;

@@ -40,7 +40,8 @@ pub use channel::{Channel, Ended, NotLoaded, Watched};
 pub use messages::{CONTRACT_FIELD, load_failed};
 
 /// The runner of container images: a static program for this machine's kernel and processor, to be the first process of a sandbox.
-/// Its one argument says where the channel is: the number of an open descriptor, or `stdio`. It needs nothing of its root, ends
+/// Its one argument says where the channel is: the number of an open descriptor, two of them (`3,4`: reads, writes), `stdio`, or a
+/// directory with the named pipes `in`, `out` and `printed`. It needs nothing of its root, ends
 /// with the channel, and with the image's server, whose exit code becomes its own (128 and the number of a signal).
 pub const IMAGE_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/image-runner"));
 

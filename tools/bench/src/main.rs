@@ -3,6 +3,7 @@
 //! Everything is on: auth, tickets, receipts, metering, limits. The load generator is a closed loop over kept-alive
 //! connections in one thread; what counts is the CPU time of the server's processes, not of the generator.
 
+mod attacks;
 mod cold;
 mod first;
 mod floors;
@@ -14,6 +15,7 @@ mod neighbours;
 mod network;
 mod receipts;
 mod report;
+mod sandbox;
 mod server;
 mod tree;
 mod warm;
@@ -74,6 +76,10 @@ enum Part {
     Network(network::NetworkOptions),
     /// A victim's calls while a neighbour misbehaves: spins, forks, churns memory, floods its logs, crashes.
     Neighbours(neighbours::NeighboursOptions),
+    /// What hostile code gets in each sandbox: files, processes, the network, calls, the next function's data.
+    Attacks(attacks::AttacksOptions),
+    /// Cold and warm of each sandbox beside the least that each takes: a bare process, interpreter, container.
+    Sandbox(sandbox::SandboxOptions),
     /// The first hour: two commands until a function answers, the start of `up`, adapters, the first byte of a stream.
     First(first::FirstOptions),
     /// One of those peers.
@@ -100,6 +106,8 @@ fn main() -> Result<()> {
         Some(Part::Ledger(options)) => ledger::measure(&options),
         Some(Part::Network(options)) => network::measure(&options),
         Some(Part::Neighbours(options)) => neighbours::measure(&options),
+        Some(Part::Attacks(options)) => attacks::attack(&options),
+        Some(Part::Sandbox(options)) => sandbox::measure(&options),
         Some(Part::First(options)) => first::measure(&options),
         Some(Part::LedgerPeer(args)) => ledger::peer::run(args),
         None => measure(&options),

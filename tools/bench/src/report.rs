@@ -51,6 +51,17 @@ pub fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// Replaces what stands between `begin`, a line of the file's, and the next end of a table.
+pub fn write_table(file: &Path, begin: &str, table: &str) -> Result<()> {
+    const END: &str = "<!-- end of the table -->";
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let begin = format!("{begin}\n");
+    let (before, rest) = text.split_once(&begin).context("the file has no place for the table")?;
+    let (_, after) = rest.split_once(END).context("the table's place has no end")?;
+    let written = format!("{before}{begin}\n{}\n\n{END}{after}", table.trim());
+    fs::write(file, written).with_context(|| format!("write {}", file.display()))
+}
+
 /// Writes raw numbers as `folder/name.json`.
 pub fn write_json(folder: &Path, name: &str, figures: &impl Serialize) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -258,5 +269,24 @@ impl Machine {
                 |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_replaced_between_its_marks() {
+        const BEGIN: &str = "<!-- the table -->";
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = "a\n<!-- the table -->\nold\n<!-- end of the table -->\nb\n<!-- end of the table -->\n";
+        fs::write(file.path(), text).expect("writes");
+        write_table(file.path(), BEGIN, "| new |\n").expect("has a place");
+        let written = fs::read_to_string(file.path()).expect("reads");
+        assert!(written.starts_with("a\n") && written.ends_with("\nb\n<!-- end of the table -->\n"));
+        assert!(written.contains("| new |") && !written.contains("old"));
+        fs::write(file.path(), "nothing").expect("writes");
+        assert!(write_table(file.path(), BEGIN, "x").is_err());
     }
 }

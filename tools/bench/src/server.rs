@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
+    os::unix::{fs::chown, process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -44,15 +45,33 @@ impl Server {
         Self::start_with(binary, "127.0.0.1:0", &[])
     }
 
+    /// As somebody who owns nothing else, where a user is named.
+    pub fn start_as(binary: &Path, user: Option<u32>) -> Result<Self> {
+        Self::start_by(binary, "127.0.0.1:0", (&[], user))
+    }
+
     /// `more` are further arguments of `up`.
     pub fn start_with(binary: &Path, listen: &str, more: &[&str]) -> Result<Self> {
+        Self::start_by(binary, listen, (more, None))
+    }
+
+    fn start_by(binary: &Path, listen: &str, (more, user): (&[&str], Option<u32>)) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix("piecework-bench-")
             .tempdir()
             .context("make a directory")?;
         let data = folder.path().join("data");
         let log = File::create(folder.path().join("server.log")).context("make the server's log")?;
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        if let Some(user) = user {
+            chown(folder.path(), Some(user), Some(user)).context("give the directory away")?;
+            command
+                .uid(user)
+                .gid(user)
+                .env("HOME", folder.path())
+                .env("TMPDIR", folder.path());
+        }
+        let mut child = command
             .args(["up", "--listen", listen, "--data"])
             .arg(&data)
             .args(more)
@@ -146,6 +165,11 @@ impl Server {
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Where its data lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Bytes of its data directory.

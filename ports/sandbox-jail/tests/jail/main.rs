@@ -5,6 +5,7 @@
 mod conformance;
 mod egress;
 mod host;
+mod images;
 mod packages;
 mod probe;
 mod rootless;

@@ -53,6 +53,12 @@ struct Listed {
 }
 
 #[derive(Debug, Deserialize)]
+struct Tagged {
+    #[serde(rename = "RepoTags")]
+    tags: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Inspected {
     #[serde(rename = "State")]
     state: State,
@@ -113,6 +119,24 @@ impl Docker {
         let request = self.request(Method::POST, &path).timeout(ANSWERS_WITHIN);
         let request = request.header("content-type", "application/x-tar").body(archive);
         done(answer(request).await?).map(drop)
+    }
+
+    /// The names of a repository's images.
+    pub(super) async fn images_of(&self, repository: &str) -> Result<Vec<String>, String> {
+        // {"reference":["..."]}
+        let path = format!("/images/json?filters=%7B%22reference%22%3A%5B%22{repository}%22%5D%7D");
+        let request = self.request(Method::GET, &path).timeout(ANSWERS_WITHIN);
+        let listed: Vec<Tagged> = parsed(&done(answer(request).await?)?)?;
+        Ok(listed
+            .into_iter()
+            .flat_map(|one| one.tags.unwrap_or_default())
+            .collect())
+    }
+
+    /// Fails where a container uses it.
+    pub(super) async fn remove_image(&self, name: &str) -> Result<(), String> {
+        let request = self.request(Method::DELETE, &format!("/images/{name}"));
+        done(answer(request.timeout(ANSWERS_WITHIN)).await?).map(drop)
     }
 
     pub(super) async fn create(&self, name: &str, body: &Value) -> Result<String, String> {

@@ -80,6 +80,18 @@ impl Group {
         text.trim().parse().ok()
     }
 
+    /// How many of it the kernel killed for their memory.
+    fn memory_kills(&self) -> u64 {
+        let name = if self.version_two {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let told = fs::read_to_string(self.memory.join(name)).unwrap_or_default();
+        let count = told.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     fn cpu_us(&self) -> Option<u64> {
         if self.version_two {
             let stat = fs::read_to_string(self.cpu.join("cpu.stat")).ok()?;
@@ -161,7 +173,7 @@ impl Cage for DockerCage {
     }
 
     fn hit_memory_limit(&self) -> bool {
-        self.out_of_memory.load(Ordering::Acquire)
+        self.out_of_memory.load(Ordering::Acquire) || self.group.memory_kills() > 0
     }
 
     fn processes(&self) -> usize {

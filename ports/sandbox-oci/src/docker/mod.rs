@@ -6,6 +6,7 @@ mod api;
 mod group;
 mod pipes;
 mod root;
+mod skeleton;
 
 use std::{
     fs,
@@ -22,16 +23,17 @@ use async_trait::async_trait;
 use group::{DockerCage, Group};
 use piecework_sandbox::Beside;
 use piecework_sandbox_jail::walls::{self, Channel, INVENTED};
-use pipes::{CHANNEL, OPEN_CHANNEL, Pipes, Stage};
+use pipes::{CHANNEL, CHANNEL_OF_IMAGES, OPEN_CHANNEL, Pipes, Stage};
 use serde_json::{Value, json};
+use skeleton::{Rooted, Skeletons};
 use tokio::sync::watch;
 
 use crate::{
     config::{FUNCTION, scratch_size, shm_bytes},
-    container::{Attendant, Container},
+    container::{Attendant, Container, Kin},
     oci::seen_directories,
     seccomp,
-    yard::{Engine, Mould, Standing},
+    yard::{Content, Engine, Mould, Standing},
 };
 
 /// Identities of containers on the host, below those of jails and of other containers.
@@ -48,6 +50,7 @@ pub(crate) struct Daemon {
     image: String,
     seen: Vec<PathBuf>,
     stage: Stage,
+    skeletons: Skeletons,
     agent: String,
     containers: AtomicU64,
     total_us: Arc<AtomicU64>,
@@ -63,6 +66,7 @@ impl Daemon {
         let version = docker.version().await?.version;
         let runtime = docker.default_runtime().await?;
         sweep(&docker).await?;
+        skeleton::sweep(&docker).await?;
         let seen = seen_directories(prefixes);
         let image = root::image(&docker, &seen).await?;
         let agent = own_mark();
@@ -74,37 +78,58 @@ impl Daemon {
             image,
             seen,
             stage,
+            skeletons: Skeletons::default(),
             agent,
             containers: AtomicU64::new(0),
             total_us: Arc::default(),
         })
     }
 
-    fn binds(&self, mould: &Mould, pipes: &Path) -> Vec<String> {
+    /// What is mounted of the host, and the container's command.
+    fn content(&self, mould: &Mould, rooted: Option<&Rooted>, pipes: &Path) -> Value {
         let bind = |source: &Path, target: &str| format!("{}:{target}:ro", source.display());
-        let seen = self.seen.iter().map(|path| bind(path, &path.to_string_lossy()));
         let figures = INVENTED.map(|name| bind(&self.stage.figures(name), &format!("/proc/{name}")));
-        let own = [bind(&mould.bundle, FUNCTION), bind(pipes, CHANNEL)];
-        seen.chain(own).chain(figures).collect()
+        let scratch = scratch_size(mould.limits.disk_bytes);
+        let arguments = mould.arguments.iter().map(String::as_str);
+        match (&mould.content, rooted) {
+            (Content::Image(_), Some(rooted)) => {
+                let command: Vec<&str> = arguments.chain([CHANNEL_OF_IMAGES]).collect();
+                let binds: Vec<String> = [bind(pipes, CHANNEL_OF_IMAGES)].into_iter().chain(figures).collect();
+                json!({"Image": rooted.image, "WorkingDir": "/", "Entrypoint": command,
+                       "HostConfig": {"Binds": binds, "Mounts": rooted.mounts}})
+            }
+            (Content::Bundle(bundle), _) => {
+                let command: Vec<&str> = ["/bin/sh", "-c", OPEN_CHANNEL, "sh"]
+                    .into_iter()
+                    .chain(arguments)
+                    .collect();
+                let seen = self.seen.iter().map(|path| bind(path, &path.to_string_lossy()));
+                let own = [bind(bundle, FUNCTION), bind(pipes, CHANNEL)];
+                let binds: Vec<String> = seen.chain(own).chain(figures).collect();
+                let tmpfs = json!({"/tmp": format!("rw,exec,nosuid,nodev,mode=1777,{scratch}")});
+                json!({"Image": self.image, "WorkingDir": FUNCTION, "Entrypoint": command,
+                       "HostConfig": {"Binds": binds, "Tmpfs": tmpfs}})
+            }
+            (Content::Image(_), None) => unreachable!("an image's root is mounted before its container is made"),
+        }
     }
 
-    fn body(&self, mould: &Mould, (number, pipes): (u64, &Path)) -> Value {
+    /// On the host and inside: nobody else's.
+    fn identity(number: u64) -> u32 {
         let agent = std::process::id() % AGENTS_MAX;
         let turn = u32::try_from(number % u64::from(IDS_EACH)).unwrap_or(0);
-        let identity = IDS_FIRST + agent * IDS_EACH + turn;
-        let mut command = vec!["/bin/sh", "-c", OPEN_CHANNEL, "sh"];
-        command.extend(mould.arguments.iter().map(String::as_str));
+        IDS_FIRST + agent * IDS_EACH + turn
+    }
+
+    fn body(&self, mould: &Mould, identity: u32, content: Value) -> Value {
         let limit = |name: &str, value: u64| json!({"Name": name, "Soft": value, "Hard": value});
         let told = walls::told_of_the_machine().iter().map(|(path, _)| path.as_str());
         let masked: Vec<&str> = told.chain(["/sys"]).collect();
-        let scratch = scratch_size(mould.limits.disk_bytes);
-        json!({
-            "Image": self.image,
+        let is_image = matches!(mould.content, Content::Image(_));
+        let mut body = json!({
             "Hostname": "function",
             "User": format!("{identity}:{identity}"),
-            "WorkingDir": FUNCTION,
             "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
-            "Entrypoint": command,
             "NetworkDisabled": true,
             "Labels": {LABEL: self.agent},
             "HostConfig": {
@@ -113,9 +138,7 @@ impl Daemon {
                 "CgroupnsMode": "private",
                 "ReadonlyRootfs": true,
                 "CapDrop": ["ALL"],
-                "SecurityOpt": ["no-new-privileges", format!("seccomp={}", seccomp::profile(true))],
-                "Binds": self.binds(mould, pipes),
-                "Tmpfs": {"/tmp": format!("rw,exec,nosuid,nodev,mode=1777,{scratch}")},
+                "SecurityOpt": ["no-new-privileges", format!("seccomp={}", seccomp::profile(true, is_image))],
                 "ShmSize": shm_bytes(mould.limits.disk_bytes).max(4096),
                 "Memory": mould.limits.memory_bytes,
                 "MemorySwap": mould.limits.memory_bytes,
@@ -127,7 +150,9 @@ impl Daemon {
                 "ReadonlyPaths": ["/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"],
                 "LogConfig": {"Type": "none"},
             },
-        })
+        });
+        add(&mut body, content);
+        body
     }
 
     /// Starts a container that was made; its cage and its end.
@@ -162,6 +187,18 @@ impl Daemon {
             remove(&docker, &id).await;
         });
         ending
+    }
+}
+
+/// Adds fields, and those of objects in it.
+fn add(to: &mut Value, more: Value) {
+    match (to, more) {
+        (Value::Object(to), Value::Object(more)) => {
+            for (key, value) in more {
+                add(to.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (to, more) => *to = more,
     }
 }
 
@@ -209,6 +246,22 @@ fn is_gone(agent: &str) -> bool {
     }
 }
 
+/// Removes what agents that were killed left at the daemon of this socket, and their directories. Where there is none, or it does not
+/// answer, nothing is done: the first container tells.
+pub(crate) async fn sweep_at(socket: PathBuf, scratch: PathBuf) {
+    if !is_root() || !socket.exists() {
+        return;
+    }
+    let swept = match Docker::at(socket) {
+        Ok(docker) => sweep(&docker).await,
+        Err(reason) => Err(reason),
+    };
+    match swept {
+        Ok(()) => pipes::sweep(&scratch),
+        Err(reason) => tracing::debug!(reason, "what earlier agents left at Docker is not removed yet"),
+    }
+}
+
 /// Removes what agents that were killed left at this daemon.
 async fn sweep(docker: &Docker) -> Result<(), String> {
     for (id, agent) in docker.ours().await? {
@@ -235,7 +288,17 @@ impl Engine for Daemon {
         let (stream, printed) = pipes.open().map_err(no_pipe)?;
         let channel = Channel::over(stream, printed.into(), mould.limits.log_bytes).map_err(no_pipe)?;
         let name = format!("piecework-{}-{}", self.stage.name(), number);
-        let body = self.body(mould, (number, pipes.directory()));
+        let identity = Self::identity(number);
+        let rooted = match &mould.content {
+            Content::Bundle(_) => None,
+            Content::Image(image) => {
+                let of = (image, identity, mould.limits.disk_bytes);
+                let places = (self.stage.top(), self.stage.image(number));
+                Some(self.skeletons.root(&self.docker, of, places).await?)
+            }
+        };
+        let content = self.content(mould, rooted.as_ref(), pipes.directory());
+        let body = self.body(mould, identity, content);
         let id = self.docker.create(&name, &body).await?;
         let (cage, handle, ending) = match self.begin(&id).await {
             Ok(begun) => begun,
@@ -244,11 +307,16 @@ impl Engine for Daemon {
                 return Err(reason);
             }
         };
-        let container = Container::new(Box::new(cage), Some(handle), ending, attendant.clone());
+        let container = Container::new(
+            Box::new(cage),
+            Some(handle),
+            ending,
+            (Kin::of(mould), attendant.clone()),
+        );
         Ok(Standing {
             container: Arc::new(container),
             channel,
-            until_it_stands: Some(Box::new((held, pipes))),
+            until_it_stands: Some(Box::new((held, pipes, rooted.map(|rooted| rooted.mounted)))),
         })
     }
 

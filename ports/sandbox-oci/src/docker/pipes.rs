@@ -11,14 +11,19 @@ use piecework_sandbox_jail::walls::{self, INVENTED};
 use tokio::net::unix::pipe;
 
 use super::is_gone;
-use crate::yard::Stream;
+use crate::{image, yard::Stream};
 
 /// Inside, where the pipes lie.
 pub(super) const CHANNEL: &str = "/channel";
+/// In an image.
+pub(super) const CHANNEL_OF_IMAGES: &str = "/.piecework/channel";
+/// The layer that lies over every image.
+const TOP: &str = "top";
 const PIPES: [&str; 3] = ["in", "out", "printed"];
 /// Opens the pipes, and becomes the interpreter.
 pub(super) const OPEN_CHANNEL: &str = r#"exec "$@" </dev/null >/channel/printed 2>&1 3</channel/in 4>/channel/out"#;
 const STAGE_PREFIX: &str = "piecework-docker-";
+const IMAGE_PREFIX: &str = "image-";
 
 /// A directory of this agent's on the host; goes with its value.
 pub(super) struct Stage(PathBuf);
@@ -32,6 +37,7 @@ impl Stage {
         fs::create_dir(&path)?;
         let stage = Self(path.canonicalize()?);
         fs::set_permissions(&stage.0, fs::Permissions::from_mode(0o700))?;
+        image::make_top(&stage.top())?;
         for name in INVENTED {
             let path = stage.figures(name);
             fs::write(&path, walls::invented(name))?;
@@ -45,6 +51,15 @@ impl Stage {
         self.0.join(name)
     }
 
+    pub(super) fn top(&self) -> PathBuf {
+        self.0.join(TOP)
+    }
+
+    /// Where the root of this container's image is mounted.
+    pub(super) fn image(&self, number: u64) -> PathBuf {
+        self.0.join(format!("{IMAGE_PREFIX}{number}"))
+    }
+
     /// Of this value alone.
     pub(super) fn name(&self) -> String {
         let name = self.0.file_name().unwrap_or_default().to_string_lossy();
@@ -54,20 +69,32 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // The next agent removes what could not be.
-        let _ = fs::remove_dir_all(&self.0);
+        remove(&self.0);
     }
 }
 
+/// What could not be removed is the next agent's to remove. Mounts go first: what they show is not this directory's.
+fn remove(stage: &Path) {
+    for entry in fs::read_dir(stage).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(IMAGE_PREFIX) {
+            image::unmount(&entry.path());
+            if entry.path().exists() {
+                return;
+            }
+        }
+    }
+    let _ = fs::remove_dir_all(stage);
+}
+
 /// Removes what agents that were killed left here.
-fn sweep(scratch: &Path) {
+pub(super) fn sweep(scratch: &Path) {
     for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let agent = name
             .to_str()
             .and_then(|name| name.strip_prefix(STAGE_PREFIX)?.rsplit_once('-'));
         if agent.is_some_and(|(agent, _)| is_gone(agent)) {
-            let _ = fs::remove_dir_all(entry.path());
+            remove(&entry.path());
         }
     }
 }

@@ -23,17 +23,21 @@ const TAG_LENGTH: usize = 24;
 /// The image's name; made where it is not there yet.
 pub(super) async fn image(docker: &Docker, seen: &[PathBuf]) -> Result<String, String> {
     let archive = archive(seen).map_err(|error| format!("no archive of the root: {error}"))?;
-    let digest = Digest::of(&archive).to_string();
-    let tag: String = digest
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(TAG_LENGTH)
-        .collect();
+    let tag = tag_of(&Digest::of(&archive));
     let name = format!("{REPOSITORY}:{tag}");
     if !docker.has_image(&name).await? {
         docker.import((REPOSITORY, &tag), archive).await?;
     }
     Ok(name)
+}
+
+pub(super) fn tag_of(digest: &Digest) -> String {
+    let digits = digest.to_string();
+    digits
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(TAG_LENGTH)
+        .collect()
 }
 
 /// The same bytes for the same content.
@@ -53,7 +57,9 @@ fn archive(seen: &[PathBuf]) -> io::Result<Vec<u8>> {
         .collect();
     // Those above come first: unpacked without one, they would be the daemon's alone.
     for directory in &directories {
-        let mut header = header(EntryType::Directory, 0o755, 0);
+        // What is mounted there gets the mode of its place, whatever mode is asked for.
+        let mode = if directory == Path::new("/tmp") { 0o1777 } else { 0o755 };
+        let mut header = header(EntryType::Directory, mode, 0);
         archive.append_data(&mut header, relative(directory), io::empty())?;
     }
     for (path, content) in files {
@@ -69,7 +75,7 @@ fn archive(seen: &[PathBuf]) -> io::Result<Vec<u8>> {
     archive.into_inner()
 }
 
-fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+pub(super) fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -89,8 +95,12 @@ mod tests {
         assert_eq!(first, archive(&seen).expect("an archive"));
         let mut names = Vec::new();
         for entry in tar::Archive::new(&first[..]).entries().expect("entries") {
-            let path = entry.expect("an entry").path().expect("a path").display().to_string();
-            names.push(path.trim_end_matches('/').to_owned());
+            let entry = entry.expect("an entry");
+            let path = entry.path().expect("a path").display().to_string();
+            let name = path.trim_end_matches('/').to_owned();
+            let mode = entry.header().mode().expect("a mode");
+            assert!(name != "tmp" || mode == 0o1777, "a function may write there: {mode:o}");
+            names.push(name);
         }
         for name in [
             "usr",

@@ -15,6 +15,13 @@ pub fn containers(kind: Kind) -> Containers {
     Containers::of_runtime(kind, options())
 }
 
+/// With its things in a directory that is its owner's alone.
+pub fn hidden(kind: Kind, scratch: &std::path::Path) -> Containers {
+    let mut options = options();
+    options.scratch = scratch.to_owned();
+    Containers::of_runtime(kind, options)
+}
+
 pub fn docker(daemon: &Dockerd) -> Containers {
     Containers::docker(options(), daemon.socket())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use piecework_model::Language;
 use piecework_sandbox::{Backend, BackendName};
-use piecework_sandbox_conformance::{Case, Exemption, Instead};
+use piecework_sandbox_conformance::{Case, Exemption, ImageSuite, Instead, check_images};
 use piecework_sandbox_oci::Kind;
 
 use crate::{
@@ -104,6 +104,53 @@ async fn gvisor_holds_what_is_an_engines_own() {
     suite(Kind::Runsc, &Language::ALL, Some(&OF_THE_ENGINE), OF_GVISOR.to_vec()).await;
 }
 
+/// Of images, what a runtime does in a way of its own.
+const OF_THE_RUNTIME: ImageSuite = ImageSuite {
+    unpacked_by: None,
+    only: Some(&[
+        "a_server_answers_and_stays",
+        "an_exit_code_is_told",
+        "memory_is_limited",
+        "nothing_is_left_behind",
+        "walls_stand",
+    ]),
+};
+
+async fn images(kind: Kind, suite: ImageSuite) {
+    let backend = Arc::new(subject::containers(kind));
+    if subject::complete(&backend.languages().await, "the runtime") {
+        check_images(backend, suite).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crun_holds_images() {
+    images(Kind::Crun, ImageSuite::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_start_where_the_agents_directory_is_closed_to_others() {
+    let scratch = tempfile::tempdir().unwrap();
+    let backend = Arc::new(subject::hidden(Kind::Crun, scratch.path()));
+    if subject::complete(&backend.languages().await, "the runtime") {
+        let suite = ImageSuite {
+            only: Some(&["a_server_answers_and_stays", "nothing_is_left_behind"]),
+            ..ImageSuite::default()
+        };
+        check_images(backend, suite).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runc_holds_images() {
+    images(Kind::Runc, OF_THE_RUNTIME).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gvisor_holds_images() {
+    images(Kind::Runsc, ImageSuite::default()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn docker_holds_what_is_an_engines_own() {
     let Some(daemon) = Dockerd::start() else {
@@ -115,7 +162,7 @@ async fn docker_holds_what_is_an_engines_own() {
     assert!(probe.works, "{probe:?}");
     assert_eq!(
         (probe.backend, probe.languages.len()),
-        (BackendName::Docker, 2),
+        (BackendName::Docker, 3),
         "{probe:?}"
     );
     exist(&OF_THE_ENGINE);
@@ -124,5 +171,6 @@ async fn docker_holds_what_is_an_engines_own() {
         Language::JavaScript => OF_THE_ENGINE[..OF_DOCKER_TWICE].contains(&case.name),
         Language::Image => false,
     };
-    holds(backend, &Language::ALL, Vec::new(), wanted).await;
+    holds(backend.clone(), &Language::ALL, Vec::new(), wanted).await;
+    check_images(backend, ImageSuite::default()).await;
 }

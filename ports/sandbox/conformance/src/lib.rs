@@ -9,6 +9,8 @@ mod bench;
 mod bodies;
 mod forgeries;
 mod freezing;
+#[cfg(target_os = "linux")]
+mod images;
 mod limits;
 mod loading;
 mod outside;
@@ -20,6 +22,8 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use bench::Kind;
 use bench::{Bench, Check};
+#[cfg(target_os = "linux")]
+pub use images::{ImageSuite, check_images};
 use piecework_model::Language;
 
 use piecework_sandbox::Backend;

@@ -9,7 +9,7 @@ mod floor;
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     http::{Connection, Site},
     load::Latencies,
-    report::{Machine, now, write_json},
+    report::{Machine, now, write_json, write_table},
     server::Server,
 };
 use attacks::{ATTACKS, Attack};
@@ -58,6 +58,8 @@ const CALM: Duration = Duration::from_secs(2);
 /// The neighbour's calls end by this and begin again.
 const ATTACK_TIMEOUT_MS: u32 = 9_000;
 const VICTIM: &str = "def handler(event, context):\n    return event + 1\n";
+/// Where the table lies.
+const BEGIN: &str = "<!-- ./bench neighbours writes this table -->";
 const GRANT_UCR: u64 = 500_000_000;
 
 /// What a victim in one wall saw.
@@ -247,7 +249,7 @@ pub fn measure(options: &NeighboursOptions) -> Result<()> {
     server.stop()?;
     println!("{figures}");
     if let Some(file) = &options.table {
-        write_table(file, &figures.to_string())?;
+        write_table(file, BEGIN, &figures.to_string())?;
     }
     println!(
         "raw: {}",
@@ -299,34 +301,5 @@ impl fmt::Display for Figures {
             writeln!(f, " {:.2} ms |", row.floor_us / 1e3)?;
         }
         Ok(())
-    }
-}
-
-/// Replaces what stands between the marks of the table.
-fn write_table(file: &Path, table: &str) -> Result<()> {
-    const BEGIN: &str = "<!-- ./bench neighbours writes this table -->\n";
-    const END: &str = "<!-- end of the table -->";
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    let (before, rest) = text.split_once(BEGIN).context("the file has no place for the table")?;
-    let (_, after) = rest.split_once(END).context("the table's place has no end")?;
-    let written = format!("{before}{BEGIN}\n{}\n\n{END}{after}", table.trim());
-    std::fs::write(file, written).with_context(|| format!("write {}", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_replaced_between_its_marks() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let text = "a\n<!-- ./bench neighbours writes this table -->\nold\n<!-- end of the table -->\nb\n";
-        std::fs::write(file.path(), text).expect("writes");
-        write_table(file.path(), "| new |\n").expect("has a place");
-        let written = std::fs::read_to_string(file.path()).expect("reads");
-        assert!(written.starts_with("a\n") && written.ends_with("\nb\n"));
-        assert!(written.contains("| new |") && !written.contains("old"));
-        std::fs::write(file.path(), "nothing").expect("writes");
-        assert!(write_table(file.path(), "x").is_err());
     }
 }

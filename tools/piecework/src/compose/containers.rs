@@ -96,7 +96,11 @@ impl Candidate {
     async fn probed(self, known: Option<Probe>) -> (Gate, Probe) {
         let seen = OnceCell::new();
         let probe = match known {
-            Some(known) => known,
+            Some(known) => {
+                // The probe would have done it.
+                tokio::spawn(self.backend.sweep());
+                known
+            }
             None => {
                 let probe = self.backend.probe().await;
                 // Nobody else holds it yet.

@@ -1,5 +1,6 @@
 //! Functions from container images: from a layout, a file and a registry; called, paid, refused.
 
+mod engines;
 mod made;
 mod registry;
 
@@ -33,9 +34,14 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these variables in the machine's environment.
+    fn with(variables: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("a directory");
         Self {
-            machine: Machine::start(data.path()),
+            machine: Machine::start_in(data.path(), variables),
             home: tempfile::tempdir().expect("a home"),
             _data: data,
         }

@@ -50,6 +50,8 @@ impl Registry {
     }
 
     pub(super) async fn push(&self, image: &Image, login: Option<(&str, &str)>) {
+        // Whoever pushes first has made no client yet.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::new();
         let with = |request: reqwest::RequestBuilder| match login {
             Some((user, password)) => request.basic_auth(user, Some(password)),
