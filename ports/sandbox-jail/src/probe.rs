@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use piecework_model::{AccountId, Digest, JobId, Language, Limits};
 use piecework_sandbox::{
-    Backend, BackendName, Call, Finished, Image, Instance, LoadError, Outcome, Probe, Program, runner::IMAGE_RUNNER,
+    Backend, BackendName, Call, Finished, Image, Instance, LoadError, Outcome, Probe, Program, runner::image_runner,
 };
 use serde::Deserialize;
 
@@ -191,7 +191,7 @@ impl Bundle {
             Language::Image => {
                 let program = bundle.directory.join(LAYER).join(PROGRAM);
                 fs::create_dir(bundle.directory.join(LAYER))?;
-                fs::write(&program, IMAGE_RUNNER)?;
+                fs::write(&program, image_runner())?;
                 fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
             }
             Language::Python | Language::JavaScript => {
