@@ -11,7 +11,7 @@ mkdir -p build
 
 # A digest of everything that the bundle is made from.
 inputs() {
-    find src tools index.html package.json package-lock.json svelte.config.js tsconfig.json vite.config.mjs ../docs/openapi.json \
+    find ../runtimes/shipped.mjs src tools index.html package.json package-lock.json svelte.config.js tsconfig.json vite.config.mjs ../docs/openapi.json \
         -type f ! -name openapi.d.ts -print | LC_ALL=C sort | while read -r file; do echo "$file $(cksum < "$file")"; done | cksum
 }
 

@@ -1,12 +1,23 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
+import { writeShipped } from "../runtimes/shipped.mjs";
 
 // For `npm run dev`: where a server listens that was started by hand.
 const server = process.env.PIECEWORK_URL ?? "http://127.0.0.1:7433";
 
+// The packages that the bundle has code of, for the bill of materials.
+const shipped = {
+  name: "shipped",
+  generateBundle(_options, bundle) {
+    const modules = Object.values(bundle).flatMap((chunk) => Object.entries(chunk.modules ?? {}));
+    const kept = modules.filter(([, module]) => module.renderedLength > 0).map(([path]) => path.split("?")[0]);
+    writeShipped(kept, new URL("build/packages", import.meta.url));
+  },
+};
+
 export default defineConfig({
   base: "/portal/",
-  plugins: [svelte()],
+  plugins: [svelte(), shipped],
   publicDir: false,
   build: {
     target: "es2022",

@@ -42,25 +42,27 @@ build_javascript() {
     # Not `npm ci`: it refuses the lock, because componentize-qjs names builds for platforms that were never published.
     # `--no-save` takes the locked versions and checks their digests all the same.
     (cd "$here/wasm-javascript" && npm install --no-save --loglevel=error --no-audit --no-fund > /dev/null &&
-        node build.mjs "$build/javascript.wasm.tmp")
+        node build.mjs "$build/javascript.wasm.tmp" "$build/javascript.packages")
     finish javascript
 }
 
 build_typescript() {
-    (cd "$here/typescript" && npm ci --loglevel=error --no-audit --no-fund > /dev/null && node build.mjs "$build/typescript.mjs.tmp")
+    (cd "$here/typescript" && npm ci --loglevel=error --no-audit --no-fund > /dev/null &&
+        node build.mjs "$build/typescript.mjs.tmp" "$build/typescript.packages")
     mv "$build/typescript.mjs.tmp" "$build/typescript.mjs"
     inputs typescript > "$build/typescript.inputs"
     echo "built runtimes/build/typescript.mjs"
 }
 
 typescript_is_fresh() {
-    [ -f "$build/typescript.mjs" ] && [ "$(cat "$build/typescript.inputs" 2> /dev/null)" = "$(inputs typescript)" ]
+    [ -f "$build/typescript.mjs" ] && [ -f "$build/typescript.packages" ] && [ "$(cat "$build/typescript.inputs" 2> /dev/null)" = "$(inputs typescript)" ]
 }
 
 [ $# -gt 0 ] || set -- python javascript typescript
 for part in "$@"; do
     case "$part" in
-        python | javascript) fresh "$part" || "build_$part" ;;
+        python) fresh python || build_python ;;
+        javascript) { fresh javascript && [ -f "$build/javascript.packages" ]; } || build_javascript ;;
         typescript) typescript_is_fresh || build_typescript ;;
         *) echo "usage: runtimes/build.sh [python] [javascript] [typescript]" >&2; exit 2 ;;
     esac

@@ -1,10 +1,11 @@
-// Bundles the program that makes JavaScript of TypeScript: `node build.mjs OUTPUT`.
+// Bundles the program that makes JavaScript of TypeScript: `node build.mjs OUTPUT PACKAGES`.
 
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
+import { modulesOf, writeShipped } from "../shipped.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
-await build({
+const { metafile } = await build({
   entryPoints: [`${here}translate.mjs`],
   bundle: true,
   format: "esm",
@@ -12,5 +13,8 @@ await build({
   mainFields: ["module", "main"],
   minify: true,
   legalComments: "none",
+  absWorkingDir: here,
+  metafile: true,
   outfile: process.argv[2],
 });
+writeShipped(modulesOf(metafile, here), process.argv[3]);

@@ -1,9 +1,10 @@
-// Builds the JavaScript component: `node build.mjs OUTPUT`.
+// Builds the JavaScript component: `node build.mjs OUTPUT PACKAGES`.
 
 import { writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { componentize } from "componentize-qjs";
 import { build } from "esbuild";
+import { modulesOf, writeShipped } from "../shipped.mjs";
 import { plain, sections } from "./plain.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -35,6 +36,8 @@ const bundled = await build({
   minifyWhitespace: true,
   minifySyntax: true,
   legalComments: "none",
+  absWorkingDir: here,
+  metafile: true,
 });
 
 const { component } = await componentize({
@@ -44,3 +47,5 @@ const { component } = await componentize({
   moduleRoot: here,
 });
 writeFileSync(process.argv[2], plain(engineOf(component)));
+const engine = `${here}node_modules/componentize-qjs/package.json`;
+writeShipped([engine, ...modulesOf(bundled.metafile, here)], process.argv[3]);

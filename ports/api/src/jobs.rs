@@ -32,6 +32,10 @@ pub struct JobView {
     pub provider: Option<String>,
     /// The backend that ran it.
     pub sandbox: Option<String>,
+    /// Why this backend ran it: the reason of this job, else that of its version. Only in `GET /jobs/{id}`; absent where the job has
+    /// not run, and where its version runs elsewhere by now or is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_reason: Option<String>,
     #[schema(value_type = JobStateName)]
     pub state: JobState,
     /// Whether its instance was started for it; `null` if it has not run.

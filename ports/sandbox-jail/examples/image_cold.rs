@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use piecework_model::{AccountId, Digest, JobId, Language, Limits};
-use piecework_sandbox::{Backend, Call, Image, Loaded, Outcome, Program, runner::IMAGE_RUNNER};
+use piecework_sandbox::{Backend, Call, Image, Loaded, Outcome, Program, runner::image_runner};
 use piecework_sandbox_jail::{INIT_ARGUMENT, Jail, Options, init_main};
 use serde_json::json;
 
@@ -44,7 +44,7 @@ async fn measure() -> anyhow::Result<()> {
         fs::create_dir_all(layer.join(directory))?;
     }
     let program_file = layer.join("program");
-    fs::write(&program_file, IMAGE_RUNNER)?;
+    fs::write(&program_file, image_runner())?;
     fs::set_permissions(&program_file, fs::Permissions::from_mode(0o755))?;
     let has_crun = write_bundle(folder.path())?;
 

@@ -61,7 +61,7 @@ use parking_lot::Mutex;
 use piecework_egress::Egress;
 use piecework_model::{EgressList, Language, Limits};
 use piecework_sandbox::{
-    Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program, runner::IMAGE_RUNNER,
+    Backend, BackendName, Beside, Freeze, LoadError, Loaded, Probe, Program, runner::image_runner,
 };
 use rest::Rest;
 use root::Root;
@@ -234,7 +234,7 @@ pub fn runners() -> Vec<(PathBuf, Vec<u8>)> {
         runner!("contracts/fetch.cjs"),
         runner!("contracts/node_http.cjs"),
         runner!("contracts/aws.cjs"),
-        (plan::image::RUNNER.into(), IMAGE_RUNNER.to_vec()),
+        (plan::image::RUNNER.into(), image_runner()),
     ]
 }
 

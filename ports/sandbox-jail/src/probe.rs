@@ -12,6 +12,8 @@ use crate::Jail;
 
 const WITHIN: Duration = Duration::from_secs(20);
 const WARM_CALLS: usize = 20;
+/// Of an image: each starts a program, and what that takes says nothing about the jail.
+const IMAGE_CALLS: usize = 1;
 
 pub(crate) async fn probe(jail: &Jail) -> Probe {
     let mut probe = Probe {
@@ -53,7 +55,11 @@ pub(crate) async fn probe(jail: &Jail) -> Probe {
 }
 
 async fn looked(jail: &Jail, language: Language) -> Result<Look, String> {
-    let looks = look(jail, language, (&jail.scratch, WARM_CALLS), missing_wall);
+    let calls = match language {
+        Language::Image => IMAGE_CALLS,
+        Language::Python | Language::JavaScript => WARM_CALLS,
+    };
+    let looks = look(jail, language, (&jail.scratch, calls), missing_wall);
     let looked = tokio::time::timeout(WITHIN, looks).await;
     looked.unwrap_or_else(|_| Err(format!("nothing answered within {WITHIN:?}")))
 }

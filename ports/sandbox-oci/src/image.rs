@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use piecework_sandbox::{Image, runner::IMAGE_RUNNER};
+use piecework_sandbox::{Image, runner::image_runner};
 use serde::{Deserialize, Serialize};
 
 use crate::config::scratch_size;
@@ -73,7 +73,7 @@ pub(crate) fn make_top(top: &Path) -> io::Result<()> {
     for (name, content) in ETC {
         write(&top.join("etc").join(name), content.as_bytes(), 0o644)?;
     }
-    write(&top.join(&RUNNER_INSIDE[1..]), IMAGE_RUNNER, 0o755)
+    write(&top.join(&RUNNER_INSIDE[1..]), &image_runner(), 0o755)
 }
 
 /// Whatever the mask of the agent is.

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::{
     Backend, Call, CancellationToken, EgressMeter, Finished, Image, Instance, Outcome, Outlet, Program,
-    runner::IMAGE_RUNNER,
+    runner::image_runner,
 };
 
 const LOOK_PY: &str = r#"import os
@@ -168,7 +168,7 @@ impl Bundle {
             Language::Image => {
                 let layer = bundle.directory.join(LAYER);
                 fs::create_dir(&layer)?;
-                fs::write(layer.join(PROGRAM), IMAGE_RUNNER)?;
+                fs::write(layer.join(PROGRAM), image_runner())?;
                 for path in [layer.join(PROGRAM), layer] {
                     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
                 }

@@ -43,7 +43,10 @@ pub use messages::{CONTRACT_FIELD, load_failed};
 /// Its one argument says where the channel is: the number of an open descriptor, two of them (`3,4`: reads, writes), `stdio`, or a
 /// directory with the named pipes `in`, `out` and `printed`. It needs nothing of its root, ends
 /// with the channel, and with the image's server, whose exit code becomes its own (128 and the number of a signal).
-pub const IMAGE_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/image-runner"));
+pub fn image_runner() -> Vec<u8> {
+    static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/image-runner.zst"));
+    zstd::decode_all(PACKED).expect("the build script packed it")
+}
 
 /// What a runner says that it speaks in its first frame. Whoever changes frames or their order counts up.
 pub const PROTOCOL: u32 = 3;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{commands::*, failure::Failure, tether};
+use crate::{commands::*, failure::Failure};
 
 /// Run serverless functions on anyone's computer, and pay for each run on an open ledger.
 #[derive(Debug, Parser)]
@@ -33,6 +33,7 @@ pub struct Cli {
     )]
     pub log_format: LogFormat,
     /// Die with this process, which is the parent
+    #[cfg(target_os = "linux")]
     #[arg(long, value_name = "PID", hide = true)]
     pub tethered_to: Option<u32>,
     #[command(subcommand)]
@@ -47,11 +48,16 @@ pub enum LogFormat {
     Json,
 }
 
+// What serves is there on Linux alone.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[cfg(target_os = "linux")]
     Up(up::Up),
+    #[cfg(target_os = "linux")]
     Devnet(devnet::Devnet),
+    #[cfg(target_os = "linux")]
     Peer(peer::Peer),
+    #[cfg(target_os = "linux")]
     Controller(controller::Controller),
     Login(login::Login),
     Logout(logout::Logout),
@@ -93,27 +99,38 @@ pub enum Command {
     Held(held::Held),
     Statement(statement::Statement),
     Ledger(ledger::Ledger),
+    #[cfg(target_os = "linux")]
     Provide(provide::Provide),
+    #[cfg(target_os = "linux")]
     Provider(provider::Provider),
+    #[cfg(target_os = "linux")]
     Service(service::Service),
+    #[cfg(target_os = "linux")]
     Doctor(doctor::Doctor),
+    #[cfg(target_os = "linux")]
     Bench(bench::Bench),
     Completions(completions::Completions),
     #[command(hide = true)]
     Man(man::Man),
+    #[cfg(target_os = "linux")]
     Openapi(openapi::Openapi),
 }
 
 /// Runs one command to its end.
 pub async fn run(cli: Cli) -> Result<(), Failure> {
+    #[cfg(target_os = "linux")]
     if let Some(parent) = cli.tethered_to {
-        tether::tie(parent)?;
+        crate::tether::tie(parent)?;
     }
     let json = cli.json;
     match cli.command {
+        #[cfg(target_os = "linux")]
         Command::Up(command) => command.run().await,
+        #[cfg(target_os = "linux")]
         Command::Devnet(command) => command.run().await,
+        #[cfg(target_os = "linux")]
         Command::Peer(command) => command.run(json).await,
+        #[cfg(target_os = "linux")]
         Command::Controller(command) => command.run().await,
         Command::Login(command) => command.run().await,
         Command::Logout(command) => command.run(),
@@ -155,13 +172,19 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Held(command) => command.run(json).await,
         Command::Statement(command) => command.run(json).await,
         Command::Ledger(command) => command.run(json).await,
+        #[cfg(target_os = "linux")]
         Command::Provide(command) => command.run().await,
+        #[cfg(target_os = "linux")]
         Command::Provider(command) => command.run(json).await,
+        #[cfg(target_os = "linux")]
         Command::Service(command) => command.run(),
+        #[cfg(target_os = "linux")]
         Command::Doctor(command) => command.run(json).await,
+        #[cfg(target_os = "linux")]
         Command::Bench(command) => Box::pin(command.run(json)).await,
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
+        #[cfg(target_os = "linux")]
         Command::Openapi(command) => command.run(),
     }
 }

@@ -5,8 +5,6 @@ use std::{fmt, process::ExitCode, time::Duration};
 use piecework_api::{ClientError, errors::Refusal};
 use piecework_chain::ChainFailure;
 use piecework_model::{Code, Rejection, UnknownVersion};
-use piecework_peer::PeerFailure;
-use piecework_store::StoreFailure;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -87,16 +85,26 @@ impl Failure {
 }
 
 fn code_of<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
-    let peer = || cause.downcast_ref().map(PeerFailure::code);
     let chain = || cause.downcast_ref().map(ChainFailure::code);
-    let store = || cause.downcast_ref().map(StoreFailure::code);
     let rejection = || {
         cause
             .downcast_ref()
             .map(|rejection: &'a Rejection| rejection.code.as_str())
     };
     let newer = || unknown_version(cause).map(|_| Code::DirectoryNewer.as_str());
-    peer().or_else(chain).or_else(store).or_else(newer).or_else(rejection)
+    of_a_role(cause).or_else(chain).or_else(newer).or_else(rejection)
+}
+
+#[cfg(target_os = "linux")]
+fn of_a_role(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let peer = || cause.downcast_ref().map(piecework_peer::PeerFailure::code);
+    let store = || cause.downcast_ref().map(piecework_store::StoreFailure::code);
+    peer().or_else(store)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_a_role(_: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    None
 }
 
 /// Said by itself, or inside of an error of input, whose own source it is not.

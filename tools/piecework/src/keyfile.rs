@@ -1,16 +1,19 @@
 //! A person's own key in a file: 64 hex digits, readable by its owner alone.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use piecework_model::SecretKey;
 use rand::RngExt as _;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, private};
 
 /// The key in the file, if there is one. One that others can read is refused.
 pub fn read(path: &Path) -> Result<Option<SecretKey>, Failure> {
-    use std::os::unix::fs::PermissionsExt as _;
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -20,11 +23,7 @@ pub fn read(path: &Path) -> Result<Option<SecretKey>, Failure> {
                 .into());
         }
     };
-    let mode = fs::metadata(path)
-        .context("the key was there a moment ago")?
-        .permissions()
-        .mode();
-    if mode & 0o077 != 0 {
+    if private::others_can_read(path).context("the key was there a moment ago")? {
         return Err(Failure::usage(format!(
             "other users can read {0}\n  run `chmod 600 {0}`; if somebody may have read it, replace the key",
             path.display()
@@ -56,12 +55,7 @@ pub fn existing_or_new(path: &Path) -> Result<SecretKey, Failure> {
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = private::create_new(path)?;
     writeln!(file, "{text}")?;
     file.sync_all()
 }

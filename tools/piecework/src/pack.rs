@@ -2,13 +2,12 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use piecework_blobs::{Bundle, BundleLimits, is_program};
+use piecework_blobs::{Bundle, BundleLimits};
 
 use crate::failure::Failure;
 
@@ -149,7 +148,7 @@ impl Walk {
             self.enter(&real, &format!("{name}/"), depth + 1)
         } else if meta.is_file() {
             self.add(&real, name, meta.len())?;
-            if is_program(meta.permissions().mode()) {
+            if may_be_run(&meta) {
                 self.programs.push(name.to_owned());
             }
             Ok(())
@@ -172,6 +171,18 @@ impl Walk {
         self.files.push((name.to_owned(), content.into()));
         Ok(())
     }
+}
+
+#[cfg(unix)]
+fn may_be_run(meta: &fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    piecework_blobs::is_program(meta.permissions().mode())
+}
+
+/// Where no file says so.
+#[cfg(not(unix))]
+fn may_be_run(_: &fs::Metadata) -> bool {
+    false
 }
 
 fn patterns(root: &Path) -> Result<Vec<String>, Failure> {

@@ -15,7 +15,7 @@ use piecework_api::{Client, ClientError};
 use piecework_model::{Code, Digest};
 use rand::RngExt as _;
 
-use crate::{failure::Failure, places};
+use crate::{failure::Failure, places, private};
 
 /// After that, the same command is meant anew.
 const KEPT_FOR: Duration = Duration::from_secs(86_400);
@@ -142,16 +142,11 @@ fn kept(place: &Path) -> Option<String> {
 }
 
 fn keep(place: &Path, key: &str) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    use std::io::Write as _;
     if let Some(folder) = place.parent() {
         fs::create_dir_all(folder)?;
     }
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(place)?;
+    let mut file = private::create(place)?;
     file.write_all(key.as_bytes())?;
     file.sync_all()
 }

@@ -110,6 +110,7 @@ pub fn search_path() -> OsString {
 }
 
 /// How packages are resolved, with the way to the package index that this user has.
+#[cfg(target_os = "linux")]
 pub fn package_options() -> piecework_packages::Options {
     let passed = piecework_packages::ENV_PASSED;
     let found = passed

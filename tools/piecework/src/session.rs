@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use piecework_api::Client;
 use serde::{Deserialize, Serialize};
 
-use crate::{failure::Failure, places};
+use crate::{failure::Failure, places, private};
 
 /// What `login` remembers, in a file of mode 0600.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,15 +135,11 @@ pub fn forget() -> Result<bool, Failure> {
 
 /// A file that only its owner reads, from its first moment on; renamed into place, so that it is whole or absent.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    use std::io::Write as _;
     let folder = path.parent().expect("the file lies in a folder");
     fs::create_dir_all(folder)?;
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&fresh)?;
+    let mut file = private::create_new(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&fresh, path)

@@ -13,7 +13,6 @@ use bytes::Bytes;
 use piecework_api::errors::Refusal;
 use piecework_model::{AccountId, Code, Digest, JobId, Salt};
 use piecework_queue::{Delivery, input_digest};
-use piecework_sandbox::Logs;
 use piecework_scheduler::{Cost, Reasons};
 use piecework_store::{Idempotency, Job, JobState, Settlement};
 use rand::RngExt as _;
@@ -406,7 +405,8 @@ fn record(
         passed_over: (!passed_over.is_empty()).then(|| serde_json::to_string(passed_over).unwrap_or_default()),
         output: output.map(|output| output.to_vec()),
         logs: logs::kept(
-            &told(&delivery.finished.logs, invocation),
+            note(invocation).as_deref(),
+            &delivery.finished.logs,
             &invocation.live.secrets,
             invocation.created_at_ms,
         ),
@@ -414,12 +414,10 @@ fn record(
     }
 }
 
-/// The logs, with why the job ran in another sandbox than others of its version, if it did.
-fn told(logs: &Logs, invocation: &Invocation) -> Logs {
-    match invocation.wall.and_then(walls::Taken::told) {
-        Some(note) => logs::with_note(logs, note, invocation.created_at_ms),
-        None => logs::with_move(logs, invocation.moved.as_deref(), invocation.created_at_ms),
-    }
+/// Why the job ran in another sandbox than others of its version, if it did.
+fn note(invocation: &Invocation) -> Option<String> {
+    let look = invocation.wall.and_then(walls::Taken::told).map(str::to_owned);
+    look.or_else(|| invocation.moved.as_deref().map(logs::moved))
 }
 
 /// A job that was promised and could not be run: the promise ends with the reason. Its price is nothing.

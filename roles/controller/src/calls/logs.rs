@@ -1,12 +1,13 @@
 //! A job's logs: secrets cut out, kept as one text with each line's level and time, read back line by line.
 //!
 //! Kept text: each line is `0x1e`, the level's first letter, milliseconds since the job was created, `0x1f`, the line. Text
-//! that does not begin with `0x1e` is from before there were levels: all of it is `info`.
+//! that does not begin with `0x1e` is from before there were levels: all of it is `info`. A first line with the letter `s` is ours:
+//! why the job ran in another sandbox than others of its version.
 
 use std::fmt::Write as _;
 
 use piecework_api::{errors::Refusal, jobs as api};
-use piecework_sandbox::{LOGS_CUT, LogLevel, LogLine, Logs};
+use piecework_sandbox::{LOGS_CUT, LogLevel, Logs};
 
 use crate::clock::timestamp;
 
@@ -35,36 +36,31 @@ fn level(letter: char) -> api::LogLevel {
     }
 }
 
-/// How the line begins that says why a call ran in another sandbox than the one that was chosen.
-const MOVED: &str = "[sandbox] ";
+/// How the line begins that says why a call ran in another sandbox than others of its version.
+const NOTE: &str = "[sandbox] ";
+/// Its letter: no function prints a line with it.
+const NOTE_LETTER: char = 's';
 
-/// The logs, after the reason why the call was moved to the jail, if it was.
-pub(crate) fn with_move(logs: &Logs, why: Option<&str>, created_at_ms: u64) -> Logs {
-    let Some(why) = why else { return logs.clone() };
+/// Why a call was moved to the jail, in one line.
+pub(crate) fn moved(why: &str) -> String {
     let told = why.replace(['\n', '\r'], " ");
-    let note = format!("the run in wasm was given up ({told}); it ran again in the jail and is billed once");
-    with_note(logs, &note, created_at_ms)
+    format!("the run in wasm was given up ({told}); it ran again in the jail and is billed once")
 }
 
-/// The logs, after a line about their job's sandbox.
-pub(crate) fn with_note(logs: &Logs, note: &str, created_at_ms: u64) -> Logs {
-    let first = LogLine {
-        at_ms: created_at_ms,
-        level: LogLevel::Info,
-    };
-    Logs {
-        text: format!("{MOVED}{note}\n{}", logs.text),
-        lines: [first].into_iter().chain(logs.lines.iter().copied()).collect(),
-    }
+/// The note that kept logs begin with, if they do.
+pub(crate) fn note(kept: &str) -> Option<&str> {
+    let first = kept.lines().next()?.strip_prefix(BEGIN)?.strip_prefix(NOTE_LETTER)?;
+    first.split_once(END)?.1.strip_prefix(NOTE)
 }
 
-/// The logs as they are kept.
-pub(crate) fn kept(logs: &Logs, secrets: &[String], created_at_ms: u64) -> String {
-    if logs.text.is_empty() {
-        return String::new();
-    }
+/// The logs as they are kept, after a note about their job's sandbox.
+pub(crate) fn kept(note: Option<&str>, logs: &Logs, secrets: &[String], created_at_ms: u64) -> String {
     let text = without_secrets(&logs.text, secrets);
     let mut kept = String::with_capacity(text.len() + 12 * logs.lines.len());
+    if let Some(note) = note {
+        let note = redact(note, secrets);
+        writeln!(kept, "{BEGIN}{NOTE_LETTER}0{END}{NOTE}{note}").expect("a string takes every write");
+    }
     for (line, text) in logs.lines.iter().zip(text.lines()) {
         let after_ms = line.at_ms.saturating_sub(created_at_ms);
         writeln!(kept, "{BEGIN}{}{after_ms}{END}{text}", letter(line.level)).expect("a string takes every write");
@@ -196,7 +192,7 @@ mod tests {
                 (LogLevel::Error, "two\u{1e}i0\u{1f}x\n"),
             ],
         );
-        let kept = kept(&logs, &[], CREATED_MS);
+        let kept = kept(None, &logs, &[], CREATED_MS);
         let all = read(&kept, CREATED_MS, api::LogLevel::Debug);
         assert_eq!(all.text, "one\n\ndetail\ntwo\u{1e}i0\u{1f}x\n");
         let levels: Vec<_> = all.lines.iter().map(|line| line.level).collect();
@@ -212,15 +208,33 @@ mod tests {
     fn secrets_are_cut_out_whole_and_in_part() {
         let secrets = ["s3cr3t-value".to_owned(), "BEGIN\nkey\nEND".to_owned()];
         let said = logs(1_000, &[(LogLevel::Info, "a s3cr3t-value b\nBEGIN\nkey\nEND.\nlast\n")]);
-        let shown = read(&kept(&said, &secrets, CREATED_MS), CREATED_MS, api::LogLevel::Info);
+        let shown = read(
+            &kept(None, &said, &secrets, CREATED_MS),
+            CREATED_MS,
+            api::LogLevel::Info,
+        );
         assert_eq!(shown.text, "a [secret] b\n[secret]\n[secret]\n[secret].\nlast\n");
         let cut = logs(10, &[(LogLevel::Info, "key=s3cr3t-value")]);
-        let shown = read(&kept(&cut, &secrets, CREATED_MS), CREATED_MS, api::LogLevel::Info);
+        let shown = read(&kept(None, &cut, &secrets, CREATED_MS), CREATED_MS, api::LogLevel::Info);
         assert!(
             shown.truncated && shown.text.starts_with("key=[secret]\n"),
             "{:?}",
             shown.text
         );
+    }
+
+    #[test]
+    fn a_note_about_the_sandbox_is_the_platforms_alone() {
+        let said = logs(1_000, &[(LogLevel::Info, "[sandbox] s3cr3t\n")]);
+        let secrets = ["s3cr3t".to_owned()];
+        let plain = kept(None, &said, &secrets, CREATED_MS);
+        assert_eq!(note(&plain), None, "{plain:?}");
+        let noted = kept(Some(&moved("it said\ns3cr3t")), &said, &secrets, CREATED_MS);
+        let told = note(&noted).expect("it has one");
+        assert!(told.contains("given up (it said [secret]); it ran again"), "{told}");
+        let shown = read(&noted, CREATED_MS, api::LogLevel::Info).text;
+        assert_eq!(shown, format!("[sandbox] {told}\n[sandbox] [secret]\n"));
+        assert_eq!((note(""), note("old\nlogs")), (None, None));
     }
 
     #[test]

@@ -12,9 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     Answer, Controller,
+    calls::logs,
     clock::timestamp,
-    failure::failed,
-    functions::{Live, budget, placement, walls},
+    failure::{failed, store},
+    functions::{Live, budget, fallback, placement, walls},
     http::origin::Origins,
     providers::reasons,
     shown,
@@ -160,6 +161,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         developer,
         provider,
         sandbox: job.backend.map(|backend| backend.to_string()),
+        sandbox_reason: None,
         state: job.state,
         // Only a run names its backend.
         cold: job.backend.map(|_| job.cold),
@@ -190,6 +192,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
 /// The job with why other providers did not get it: some names to look up, so not for lists.
 pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<JobView> {
     let mut view = job(controller, record).await?;
+    view.sandbox_reason = sandbox_reason(controller, record).await?;
     if !record.paid {
         view.held = crate::money::withheld::of(&controller.money, record.id).await?;
     }
@@ -198,6 +201,24 @@ pub(crate) async fn whole_job(controller: &Controller, record: &Job) -> Answer<J
             Some(reasons::passed_over(&controller.providers, &crate::codecs::from_json(text.as_bytes())?).await);
     }
     Ok(view)
+}
+
+/// Why the job ran in its sandbox: what was noted about this one, else why its version runs there.
+async fn sandbox_reason(controller: &Controller, record: &Job) -> Answer<Option<String>> {
+    if let Some(note) = logs::note(&record.logs) {
+        return Ok(Some(note.to_owned()));
+    }
+    let Some(backend) = record.backend else { return Ok(None) };
+    let kept = &controller.ground.store;
+    let (Some(mut version), Some(function)) = (
+        kept.version(record.function, record.version).await.map_err(store)?,
+        kept.function(record.function).await.map_err(store)?,
+    ) else {
+        return Ok(None);
+    };
+    fallback::settle(&mut version, &function.policy);
+    // It may have moved since.
+    Ok((version.backend == backend).then(|| version.backend_reason.to_string()))
 }
 
 fn raw(output: &[u8]) -> Answer<Box<RawValue>> {

@@ -159,11 +159,17 @@ async fn print_logs(client: &Client, job: JobId) {
 }
 
 /// Whether somebody pipes something in, or names a file: what is inherited from a terminal, a service or a container is neither.
+#[cfg(unix)]
 fn is_piped() -> bool {
     use std::os::fd::AsFd as _;
     let stat = rustix::fs::fstat(std::io::stdin().as_fd());
     let kind = stat.map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
     kind.is_ok_and(|kind| matches!(kind, rustix::fs::FileType::Fifo | rustix::fs::FileType::RegularFile))
+}
+
+#[cfg(not(unix))]
+fn is_piped() -> bool {
+    !std::io::IsTerminal::is_terminal(&std::io::stdin())
 }
 
 pub(super) fn event(given: Option<&str>) -> Result<Box<RawValue>, Failure> {

@@ -108,6 +108,7 @@ fn rows(job: &JobView) -> Vec<(&'static str, String)> {
         ("developer", job.developer.clone()),
         ("provider", show::or_dash(job.provider.as_ref())),
         ("sandbox", show::or_dash(job.sandbox.as_ref())),
+        ("why there", show::or_dash(job.sandbox_reason.as_ref())),
         ("created", show::time(job.created_at)),
         ("queued", show::ms(job.queued_ms)),
         ("pull", show::ms(job.pull_ms)),

@@ -3,18 +3,14 @@
 pub mod account;
 pub mod alerts;
 pub mod audit;
-pub mod bench;
 pub mod call;
 pub mod cancel;
 pub mod code;
 pub mod completions;
-pub mod controller;
 pub mod delete;
 pub mod deploy;
 pub mod deposits;
 pub mod dev;
-pub mod devnet;
-pub mod doctor;
 pub mod forward;
 pub mod function;
 pub mod functions;
@@ -35,27 +31,43 @@ pub mod metrics;
 pub mod new;
 pub mod offers;
 pub mod open;
-pub mod openapi;
-pub mod peer;
-pub mod provide;
-pub mod provider;
 pub mod quote;
 pub mod restore;
 pub mod rollback;
 pub mod routes;
 pub mod secrets;
-pub mod service;
 mod signed;
 pub mod statement;
 pub mod tokens;
 pub mod traffic;
 pub mod transfer;
 pub mod triggers;
-pub mod up;
 pub mod verify;
 pub mod versions;
 pub mod whoami;
 pub mod withdrawals;
+
+// What serves, and what looks into it: where the sandboxes and the ledger's engine work.
+#[cfg(target_os = "linux")]
+pub mod bench;
+#[cfg(target_os = "linux")]
+pub mod controller;
+#[cfg(target_os = "linux")]
+pub mod devnet;
+#[cfg(target_os = "linux")]
+pub mod doctor;
+#[cfg(target_os = "linux")]
+pub mod openapi;
+#[cfg(target_os = "linux")]
+pub mod peer;
+#[cfg(target_os = "linux")]
+pub mod provide;
+#[cfg(target_os = "linux")]
+pub mod provider;
+#[cfg(target_os = "linux")]
+pub mod service;
+#[cfg(target_os = "linux")]
+pub mod up;
 
 use piecework_api::PageQuery;
 

@@ -19,7 +19,7 @@ use piecework_proof::{
 };
 use serde_json::json;
 
-use crate::{compose, failure::Failure, places, session, show};
+use crate::{failure::Failure, places, session, show};
 
 /// What to trust.
 #[derive(Debug, clap::Args)]
@@ -277,12 +277,13 @@ fn beginning(path: &Path) -> Result<[u8; 8], Failure> {
 }
 
 /// Executes every block of an export again.
+#[cfg(target_os = "linux")]
 pub async fn export(path: PathBuf, ground: Option<Ground>, json: bool) -> Result<(), Failure> {
     let expected = ground.as_ref().map(|ground| ground.genesis.network_id());
     let check = tokio::task::spawn_blocking(move || -> Result<Verified, Failure> {
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let folder = tempfile::tempdir().context("not enough space for a copy of the state")?;
-        let mut checker = Checker::new(compose::replica(folder.path())?);
+        let mut checker = Checker::new(crate::compose::replica(folder.path())?);
         for frame in read_frames(BufReader::new(file))? {
             let frame = frame?;
             if let (Frame::Genesis(genesis), Some(expected)) = (&frame, expected) {
@@ -297,6 +298,13 @@ pub async fn export(path: PathBuf, ground: Option<Ground>, json: bool) -> Result
     });
     let verified = check.await.context("the check stopped early")??;
     show_verified(&verified, ground.as_ref(), json)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub async fn export(_: PathBuf, _: Option<Ground>, _: bool) -> Result<(), Failure> {
+    Err(Failure::usage(
+        "an export is executed again on Linux only\n  a peer's proofs are checked here too: `--url URL`",
+    ))
 }
 
 fn show_verified(verified: &Verified, ground: Option<&Ground>, json: bool) -> Result<(), Failure> {

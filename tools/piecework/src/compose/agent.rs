@@ -20,7 +20,7 @@ use super::{
     control, cores, disk,
     files::{load_or_create_key, lock, make_private},
     first, formats, invite,
-    provider::{LAYERS, Seat, Terms, start_provider},
+    provider::{LAYERS, Seat, Terms, start_provider, test_backends},
     sandboxes,
 };
 
@@ -114,6 +114,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
         disk: disk.clone(),
     };
     say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
+    let tested = test_backends(terms.egress.clone());
     let provider = start_provider(
         seat,
         Terms {
@@ -121,6 +122,7 @@ async fn join_and_run(provision: Provision, say: Arc<agent::Say>, stop: impl Fut
             free_for: provision.free_for_owner.then(|| home.owner()).transpose()?,
             ..terms
         },
+        tested,
         &shutdown,
     )
     .await?;

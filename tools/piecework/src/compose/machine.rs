@@ -30,7 +30,7 @@ use super::{
     ledger::{explorer, start_peer},
     listen::{door, listen},
     portal,
-    provider::{LAYERS, Seat, Terms, put_offer, start_provider},
+    provider::{LAYERS, Seat, Terms, put_offer, start_provider, test_backends},
     sandboxes,
 };
 use crate::{
@@ -93,6 +93,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(directory)?;
     let background = Background::start()?;
+    let tested = settings.provides.then(|| test_backends(settings.egress.clone()));
     say("starting the ledger");
     let peer_shutdown = CancellationToken::new();
     let peer = start_peer(&directory.join("peer"), &keys, &background, peer_shutdown.clone()).await?;
@@ -116,7 +117,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let layers = sandboxes::layers(directory.join(LAYERS), blobs.clone(), half)?;
     let mut providers: Vec<Arc<dyn ProviderLink>> = Vec::new();
     let mut collecting = None;
-    if settings.provides {
+    if let Some(tested) = tested {
         say("testing the sandboxes (up to a minute the first time, while the interpreters are compiled)");
         let collects = Collecting::start(&keys.provider, by_own_peer(&chain, directory.join("papers")), &shutdown)?;
         let seat = Seat {
@@ -131,7 +132,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             disk: disk.clone(),
         };
         let disk_bytes = terms.disk_bytes;
-        let provider = start_provider(seat, terms, &shutdown).await?;
+        let provider = start_provider(seat, terms, tested, &shutdown).await?;
         put_offer(&*chain, &keys.provider, &provider, disk_bytes).await?;
         providers.push(provider);
         collecting = Some(collects);

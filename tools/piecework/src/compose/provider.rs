@@ -16,7 +16,7 @@ use piecework_ledger::{Action, Key, SignedTransaction, Transaction, Value};
 use piecework_model::{AccountId, EgressPolicy, NetworkId, Prices, PublicKey, SecretKey};
 use piecework_provider::{Provider, collect::Collector, owner::Rules};
 use piecework_sandbox::{Backend, Probe};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     containers::{Probing, microvm},
@@ -145,9 +145,10 @@ pub(super) struct Seat<'a> {
 pub(super) async fn start_provider(
     seat: Seat<'_>,
     terms: Terms,
+    tested: Tested,
     shutdown: &CancellationToken,
 ) -> Result<Arc<Provider>> {
-    let (working, probes) = working_backends(terms.egress.clone()).await?;
+    let (working, probes) = tested.await.context("testing the sandboxes panicked")??;
     let options = piecework_provider::Options {
         account: AccountId::of(&seat.key.public()),
         key: seat.key.clone(),
@@ -176,6 +177,14 @@ pub(super) async fn start_provider(
         owner_group: terms.owner_group,
     };
     Provider::start(options, shutdown.clone()).context("cannot open the provider's journal")
+}
+
+/// The sandboxes that work here, and what all probes saw; not tested any further once nobody waits for it.
+pub(super) type Tested = AbortOnDropHandle<Result<(Vec<Arc<dyn Backend>>, Vec<Probe>)>>;
+
+/// Begins to test the sandboxes: a second's work, beside which other things can start.
+pub(super) fn test_backends(egress: Option<EgressPolicy>) -> Tested {
+    AbortOnDropHandle::new(tokio::spawn(working_backends(egress)))
 }
 
 async fn working_backends(egress: Option<EgressPolicy>) -> Result<(Vec<Arc<dyn Backend>>, Vec<Probe>)> {

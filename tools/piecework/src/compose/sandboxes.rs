@@ -12,6 +12,7 @@ use piecework_sandbox::{Backend, Probe};
 use piecework_sandbox_jail::Jail;
 use piecework_sandbox_wasm::{Component, Wasm};
 use piecework_typescript::TypeScript;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     containers::{Probing, containers},
@@ -29,23 +30,30 @@ pub async fn backends(egress: Option<EgressPolicy>, probing: Probing) -> Vec<(Ar
             all.extend(containers(probing).await);
             all
         }
+        // A start waits for it: all at once.
         Probing::Remembered => {
-            let (mut all, others) = tokio::join!(within_this_build(egress), containers(probing));
-            all.extend(others);
-            all
+            let (wasm, jail, others) = tokio::join!(probed(wasm), probed(move || jail(egress)), containers(probing));
+            wasm.into_iter().chain(jail).chain(others).collect()
         }
     }
 }
 
 /// What needs nothing but interpreters.
 async fn within_this_build(egress: Option<EgressPolicy>) -> Vec<(Arc<dyn Backend>, Probe)> {
-    let found = wasm().into_iter().chain(jail(egress));
-    let mut probed = Vec::new();
-    for backend in found {
+    let wasm = probed(wasm).await;
+    wasm.into_iter().chain(probed(|| jail(egress)).await).collect()
+}
+
+/// A backend with what its probe saw, if this build has it.
+async fn probed(make: impl FnOnce() -> Option<Arc<dyn Backend>> + Send + 'static) -> Option<(Arc<dyn Backend>, Probe)> {
+    // Making one looks for interpreters by running them.
+    let probing = AbortOnDropHandle::new(tokio::spawn(async move {
+        let backend = make()?;
         let probe = backend.probe().await;
-        probed.push((backend, probe));
-    }
-    probed
+        Some((backend, probe))
+    }));
+    // A probe that panicked has no result, and its backend runs nothing.
+    probing.await.ok().flatten()
 }
 
 /// Instances of one owner alive at once, for each language: as many as a provider has slots for, and as many that rest.

@@ -147,13 +147,16 @@ pub fn run(root: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The static program. Only its last crate is compiled for it, with the flags that others would have to be built anew for.
+/// The static program. Only `main.rs` is compiled for it, with the flags that others would have to be built anew for.
 fn build(release: &Release) -> Result<PathBuf> {
     for (path, recipe) in [
         ("runtimes/build/python.wasm", "runtimes/build.sh"),
         ("runtimes/build/javascript.wasm", "runtimes/build.sh"),
         ("runtimes/build/typescript.mjs", "runtimes/build.sh"),
         ("portal/build/files.txt", "portal/build.sh"),
+        ("portal/build/packages", "portal/build.sh"),
+        ("runtimes/build/javascript.packages", "runtimes/build.sh"),
+        ("runtimes/build/typescript.packages", "runtimes/build.sh"),
     ] {
         ensure!(
             release.root.join(path).is_file(),

@@ -1,11 +1,13 @@
-//! A bill of materials in CycloneDX 1.5: every crate that is linked into the program, and the interpreters it carries.
+//! A bill of materials in CycloneDX 1.5: every crate that is linked into the program, the interpreters it carries, and the npm
+//! packages that these and the portal have code of.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     process::Command,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,7 +78,7 @@ pub fn document(release: &Release) -> Result<Value> {
             },
             "tools": { "components": [{ "type": "application", "name": "xtask dist", "version": release.version }] },
         },
-        "components": components.chain(interpreters(release)?).collect::<Vec<_>>(),
+        "components": components.chain(interpreters(release)?).chain(npm(&release.root)?).collect::<Vec<_>>(),
         "dependencies": dependencies.collect::<Vec<_>>(),
     }))
 }
@@ -182,4 +184,39 @@ fn interpreters(release: &Release) -> Result<Vec<Value>> {
         }));
     }
     Ok(found)
+}
+
+/// Lists of what bundles contain, written when they are built by `runtimes/shipped.mjs`.
+const BUNDLES: [&str; 3] = [
+    "runtimes/build/javascript.packages",
+    "runtimes/build/typescript.packages",
+    "portal/build/packages",
+];
+
+/// The npm packages in them, each once.
+fn npm(root: &Path) -> Result<Vec<Value>> {
+    let mut found = BTreeMap::new();
+    for bundle in BUNDLES {
+        let path = root.join(bundle);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        for line in text.lines() {
+            let parts: Vec<&str> = line.split('\t').collect();
+            let [name, version, license] = parts[..] else {
+                bail!("{bundle} has the line {line:?}");
+            };
+            // A scope's sign is escaped in the name of a package's URL.
+            let purl = format!("pkg:npm/{}@{version}", name.replace('@', "%40"));
+            found.entry(purl.clone()).or_insert_with(|| {
+                json!({
+                    "type": "library",
+                    "bom-ref": purl,
+                    "name": name,
+                    "version": version,
+                    "purl": purl,
+                    "licenses": [{ "expression": license }],
+                })
+            });
+        }
+    }
+    Ok(found.into_values().collect())
 }

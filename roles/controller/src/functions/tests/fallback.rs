@@ -39,6 +39,11 @@ async fn a_call_that_touches_what_wasm_lacks_is_answered_by_the_jail_and_billed_
     assert_eq!(called["output"], "in the jail");
     let job = machine.job(called["job_id"].as_str().expect("an id")).await;
     assert_eq!((&job["sandbox"], &job["state"]), (&json!("jail"), &json!("succeeded")));
+    let why = job["sandbox_reason"].as_str().expect("a sentence");
+    assert!(
+        why.starts_with("the run in wasm was given up") && why.contains("`Intl`"),
+        "{why}"
+    );
     assert_eq!(jobs(&machine), 1, "one run has a receipt");
     let logs = machine
         .get(&format!("/jobs/{}/logs", called["job_id"].as_str().expect("an id")))

@@ -60,6 +60,8 @@ async fn a_version_that_computes_moves_where_its_calls_cost_less_and_says_so() {
     let looks: Vec<&Value> = trial.iter().filter(|job| job["sandbox"] == "jail").collect();
     let told = log(&machine, looks[0]).await;
     assert!(told.starts_with("[sandbox] this call ran in the jail to see"), "{told}");
+    let why = looks[0]["sandbox_reason"].as_str().expect("a sentence");
+    assert!(why.starts_with("this call ran in the jail to see"), "{why}");
     let (sandbox, reason) = function(&machine, "b").await;
     assert!(
         sandbox == "jail" && reason.starts_with("its calls cost less there: "),
@@ -69,6 +71,10 @@ async fn a_version_that_computes_moves_where_its_calls_cost_less_and_says_so() {
     let last = trial.iter().rev().find(|job| job["sandbox"] == "jail").expect("one");
     assert!(price(last) * 2 < price(&before[0]), "{last}");
     assert_eq!(log(&machine, last).await, "", "where the others run");
+    assert_eq!(
+        machine.job(last["id"].as_str().expect("an id")).await["sandbox_reason"],
+        reason.as_str()
+    );
 
     let machine = machine.restart().await;
     assert_eq!(function(&machine, "b").await, (sandbox, reason));

@@ -1,27 +1,31 @@
 //! The one binary: the command line, and the only place where roles and backends are composed.
+//!
+//! A library, so that a release only links it anew: `main.rs` is all that is compiled for that.
 
 mod cli;
 mod commands;
+#[cfg(target_os = "linux")]
 mod compose;
 mod failure;
 mod flood;
 mod git;
 mod keyfile;
-#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
-mod linked;
 mod pack;
 mod pending;
 mod places;
+mod private;
 mod project;
 mod session;
+#[cfg(target_os = "linux")]
 mod settings;
 mod show;
 mod source;
 mod target;
+#[cfg(target_os = "linux")]
 mod tether;
 mod units;
 
-use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, pin::Pin, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -29,37 +33,17 @@ use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _
 /// How long threads that block have to end once everything else has.
 const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
 
-fn main() -> ExitCode {
-    // Before anything can look up a name, in this process or in those that it starts again.
-    #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
-    piecework_sandbox_jail::look_up_without_plugins();
+/// Before anything can look up a name, in this process or in those that it starts again.
+#[cfg(target_os = "linux")]
+pub use piecework_sandbox_jail::look_up_without_plugins;
+
+/// What the program is: a command, or a process that its sandboxes start.
+pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    if arguments
-        .get(1)
-        .is_some_and(|argument| argument == piecework_sandbox_jail::INIT_ARGUMENT)
-    {
-        piecework_sandbox_jail::init_main(&arguments[2..]);
-    }
-    if arguments
-        .get(1)
-        .is_some_and(|argument| argument == piecework_sandbox_oci::KEEPER_ARGUMENT)
-    {
-        piecework_sandbox_oci::keeper_main(&arguments[2..]);
-    }
-    if arguments
-        .get(1)
-        .is_some_and(|argument| argument == piecework_sandbox_wasm::ZYGOTE_ARGUMENT)
-    {
-        piecework_sandbox_wasm::zygote_main(&arguments[2..]);
-    }
-    if arguments
-        .get(1)
-        .is_some_and(|argument| argument == piecework_image::UNPACK_ARGUMENT)
-    {
-        piecework_image::unpack_main(&arguments[2..]);
-    }
+    #[cfg(target_os = "linux")]
+    of_a_sandbox(&arguments);
     // Also where the command line itself is at fault.
     let wants_json = arguments
         .iter()
@@ -78,6 +62,7 @@ fn main() -> ExitCode {
     };
     start_log(cli.log_format);
     failure::keep_engine_panics_quiet();
+    #[cfg(target_os = "linux")]
     compose::raise_descriptor_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -86,7 +71,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let ended = runtime.block_on(cli::run(cli));
+    // Boxed: it is compiled into each place that polls it by name.
+    let run: Pin<Box<dyn Future<Output = _>>> = Box::pin(cli::run(cli));
+    let ended = runtime.block_on(run);
     // Whatever is still at work in a thread of its own, such as pip, is nothing that anybody waits for.
     runtime.shutdown_timeout(THREADS_END_WITHIN);
     match ended {
@@ -98,6 +85,25 @@ fn main() -> ExitCode {
             }
             failure.exit_code()
         }
+    }
+}
+
+/// Where this process is one that a sandbox has started, it ends here.
+#[cfg(target_os = "linux")]
+fn of_a_sandbox(arguments: &[String]) {
+    let Some(role) = arguments.get(1) else { return };
+    let rest = &arguments[2..];
+    if role == piecework_sandbox_jail::INIT_ARGUMENT {
+        piecework_sandbox_jail::init_main(rest);
+    }
+    if role == piecework_sandbox_oci::KEEPER_ARGUMENT {
+        piecework_sandbox_oci::keeper_main(rest);
+    }
+    if role == piecework_sandbox_wasm::ZYGOTE_ARGUMENT {
+        piecework_sandbox_wasm::zygote_main(rest);
+    }
+    if role == piecework_image::UNPACK_ARGUMENT {
+        piecework_image::unpack_main(rest);
     }
 }
 
