@@ -43,6 +43,7 @@ pub mod quote;
 pub mod restore;
 pub mod rollback;
 pub mod routes;
+pub mod run;
 pub mod secrets;
 pub mod service;
 mod signed;
