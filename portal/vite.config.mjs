@@ -8,6 +8,7 @@ export default defineConfig({
   base: "/portal/",
   plugins: [svelte()],
   publicDir: false,
+  worker: { format: "es" },
   build: {
     target: "es2022",
     outDir: "build/plain",
