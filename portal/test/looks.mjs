@@ -84,9 +84,10 @@ test("every page looks right before anybody has signed in", async () => {
   for (const [name, path] of [
     ["sign-in", "/sign-in"],
     ["sign-up", "/sign-up"],
+    ["status", "/status"],
   ]) {
     await page.goto(`${server.url}/portal${path}`);
-    await page.getByLabel("Name", { exact: true }).waitFor();
+    await (name === "status" ? page.getByText("Everything answers.") : page.getByLabel("Name", { exact: true })).waitFor();
     await look(page, name);
   }
   assert.deepEqual(faults, []);
@@ -105,6 +106,9 @@ const full = () => [
   ["function-metrics", "/functions/hello?tab=metrics"],
   ["function-logs", "/functions/hello?tab=logs"],
   ["function-settings", "/functions/hello?tab=settings"],
+  ["function-settings-edit", "/functions/hello?tab=settings&edit=1"],
+  ["function-compare", "/functions/hello?tab=versions&from=1&to=2"],
+  ["function-build-log", "/functions/hello?tab=versions&log=2"],
   ["function-gone", "/functions/nothing"],
   ["jobs", "/jobs"],
   ["job", `/jobs/${job}`],
@@ -160,6 +164,35 @@ test("the palette, the keys and the menu look right", async () => {
   await check(page, "the menu of a phone");
   await page.getByRole("link", { name: "Wallet", exact: true }).click();
   await page.getByRole("heading", { name: "Wallet" }).waitFor();
+  assert.deepEqual(faults, []);
+  nothingFound();
+  await context.close();
+});
+
+test("what an operator sees looks right, and what a provider does", async () => {
+  const { page, context, faults } = await opened();
+  await page.goto(`${server.url}/portal/sign-in`);
+  await page.getByRole("button", { name: "Token", exact: true }).click();
+  await page.getByRole("textbox", { name: "Token" }).fill(server.token);
+  await page.getByRole("form").getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Hello, operator" }).waitFor();
+  for (const [name, path] of [
+    ["operator", "/operator"],
+    ["operator-members", "/operator?tab=members"],
+    ["operator-limits", "/operator?tab=members&member=ada"],
+    ["operator-held", "/operator?tab=held"],
+    ["operator-audit", "/operator?tab=audit"],
+    ["computers", "/providers?tab=mine"],
+  ]) {
+    await page.goto(`${server.url}/portal${path}`);
+    await page.locator("h1").first().waitFor();
+    await settled(page);
+    if (name === "computers") await page.getByRole("row", { name: /ada/ }).first().waitFor();
+    await look(page, name);
+  }
+  await page.setViewportSize({ width: 1280, height: 900 });
+  await page.getByRole("button", { name: "Create the command" }).click();
+  await page.getByText(/piecework provide --controller .* --invite inv_/).waitFor();
   assert.deepEqual(faults, []);
   nothingFound();
   await context.close();
