@@ -3,7 +3,7 @@
 //! `portal/build.sh` builds it for `wasm32-unknown-unknown` as a module without imports: it reads nothing, calls nobody, and knows no time.
 //! [`exports`] are its four functions; what they carry is text in JSON, which [`check`] takes and gives.
 
-mod exports;
+pub mod exports;
 
 use piecework_ledger::{Account, Genesis};
 use piecework_model::{AccountId, JobId, NetworkId};
