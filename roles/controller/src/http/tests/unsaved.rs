@@ -54,7 +54,7 @@ async fn unsaved_code_is_a_job_like_any_other_and_leaves_no_function() {
         "no two codes share an instance"
     );
     let failed = run(&machine, &ada, json!({"language": "javascript", "code": "raise"})).await;
-    failed.refused(422, Code::FunctionRaised);
+    failed.refused(502, Code::FunctionRaised);
 }
 
 #[tokio::test]
