@@ -19,6 +19,7 @@ export default defineConfig({
   base: "/portal/",
   plugins: [svelte(), shipped],
   publicDir: false,
+  worker: { format: "es" },
   build: {
     target: "es2022",
     outDir: "build/plain",

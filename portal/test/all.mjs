@@ -1,4 +1,6 @@
 import "./bundle.mjs";
 import "./tour.mjs";
+import "./work.mjs";
+import "./connection.mjs";
 import "./safety.mjs";
 import "./looks.mjs";

@@ -10,9 +10,8 @@ import { binary, chromiumPath, root } from "./need.mjs";
 
 const STARTS_WITHIN_MS = 120_000;
 
-async function up() {
-  const data = mkdtempSync(join(tmpdir(), "piecework-portal-"));
-  const child = spawn(binary, ["up", "--data", data, "--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "pipe"] });
+export async function up(data = mkdtempSync(join(tmpdir(), "piecework-portal-")), listen = "127.0.0.1:0") {
+  const child = spawn(binary, ["up", "--data", data, "--listen", listen], { stdio: ["ignore", "pipe", "pipe"] });
   let log = "";
   child.stderr.on("data", (part) => (log = (log + part).slice(-20_000)));
   const url = await new Promise((resolve, reject) => {
@@ -29,14 +28,17 @@ async function up() {
     child.once("exit", (code) => reject(new Error(`it ended with ${code}:\n${log}`)));
   });
   const token = readFileSync(join(data, "token"), "utf8").trim();
-  const stop = async () => {
+  const end = async (signal) => {
     child.removeAllListeners("exit");
     const gone = new Promise((resolve) => child.once("exit", resolve));
-    child.kill("SIGTERM");
+    child.kill(signal);
     await gone;
+  };
+  const stop = async () => {
+    await end("SIGTERM");
     rmSync(data, { recursive: true, force: true });
   };
-  return { url, token, data, stop, log: () => log };
+  return { url, token, data, end, stop, log: () => log };
 }
 
 export const server = await up();
@@ -89,9 +91,9 @@ export async function person(name, grant_ucr = 1_000_000) {
 }
 
 /** With `PORTAL_FROM_BUILD=1`: the pages of `npm run build`, under the program's headers, before the program is built with them. */
-async function fromBuild(context) {
+async function fromBuild(context, at) {
   const plain = join(root, "portal/build/plain");
-  await context.route(`${server.url}/portal/**`, async (route) => {
+  await context.route(`${at}/portal/**`, async (route) => {
     const { pathname } = new URL(route.request().url());
     if (/^\/portal\/(api\/|session)/.test(pathname)) return route.fallback();
     const asset = /^\/portal\/(assets\/.+)$/.exec(pathname)?.[1];
@@ -101,9 +103,9 @@ async function fromBuild(context) {
 }
 
 /** A window of its own cookies, whose errors fail the test that looks at `faults`. */
-export async function opened(options = {}) {
+export async function opened(options = {}, at = server.url) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 850 }, ...options });
-  if (process.env.PORTAL_FROM_BUILD) await fromBuild(context);
+  if (process.env.PORTAL_FROM_BUILD) await fromBuild(context, at);
   const page = await context.newPage();
   const faults = [];
   page.on("pageerror", (error) => faults.push(`page: ${error.message}`));
@@ -115,7 +117,7 @@ export async function opened(options = {}) {
   });
   page.on("request", (request) => {
     const { origin, protocol } = new URL(request.url());
-    if (origin !== server.url && !["data:", "blob:"].includes(protocol)) faults.push(`request to ${request.url()}`);
+    if (origin !== at && !["data:", "blob:"].includes(protocol)) faults.push(`request to ${request.url()}`);
   });
   return { context, page, faults };
 }

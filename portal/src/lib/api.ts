@@ -169,6 +169,11 @@ export function remove<P extends Paths<"delete">>(path: P, request: Request = {}
   return call("delete", path, request);
 }
 
+/** As it was sent: numbers of more digits than JavaScript keeps are in it. */
+export async function getText(path: Paths<"get">, request: Request = {}): Promise<string> {
+  return (await send("GET", API + pathOf(path, request), request)).text();
+}
+
 /** A stream that the caller reads and cancels. */
 export async function stream(path: string, signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
   const response = await fetch(API + path, { headers: { ...HEADERS, Accept: "text/event-stream" }, signal });

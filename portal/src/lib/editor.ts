@@ -15,6 +15,7 @@ export interface Wanted {
   readonly: boolean;
   change(text: string): void;
   run(): void;
+  save(): void;
 }
 
 // The page's colours reach into the shadow root.
@@ -63,6 +64,14 @@ export function open(root: ShadowRoot, wanted: Wanted): { set(text: string): voi
         key: "Mod-Enter",
         run: () => {
           wanted.run();
+          return true;
+        },
+      },
+      {
+        key: "Mod-s",
+        preventDefault: true,
+        run: () => {
+          wanted.save();
           return true;
         },
       },

@@ -10,24 +10,30 @@ export interface LiveEvent {
 type Hear = (event: LiveEvent) => void;
 
 const WAIT_MIN_MS = 500;
-const WAIT_MAX_MS = 10_000;
-/** The server says something every 15 s, if only that it is there. */
-const SILENCE_MS = 32_000;
+const WAIT_MAX_MS = 2_000;
+/** The server says something every second, if only that it is there. */
+const SILENCE_MS = 2_500;
+/** A server that takes longer to answer at all is as good as none, until it does. */
+const ANSWER_MS = 10_000;
 const HIDDEN_MS = 20_000;
 /** An event that a proxy cut into pieces without an end. */
 const EVENT_CHARACTERS_MAX = 4 << 20;
 
+/** The time, for what is shown as its age; stands still while nobody looks. */
+export const clock = $state({ now: Date.now() });
+
 class Live {
   /** `off` until somebody is signed in and while nobody looks. */
   state = $state<"off" | "connecting" | "on" | "lost">("off");
-  /** Since when the stream is lost, in milliseconds. */
-  lostAt = $state(0);
+  /** When the server was last heard, in milliseconds: what is shown is from then. */
+  heardAt = $state.raw(Date.now());
   #hear = new Map<string, Set<Hear>>();
   #abort: AbortController | undefined;
   #wanted = false;
   #broken: AbortController | undefined;
   #wake: (() => void) | undefined;
   #hiddenTimer: ReturnType<typeof setTimeout> | undefined;
+  #ageTimer: ReturnType<typeof setInterval> | undefined;
 
   constructor() {
     // The browser knows before the stream ends, and when it is worth another try.
@@ -54,7 +60,16 @@ class Live {
   #pause(): void {
     this.#abort?.abort();
     this.#abort = undefined;
-    this.state = "off";
+    this.#turn("off");
+  }
+
+  /** While the connection is lost, the age of what is shown counts on. */
+  #turn(state: Live["state"]): void {
+    if (state === "on") this.heardAt = Date.now();
+    this.state = state;
+    clock.now = Date.now();
+    clearInterval(this.#ageTimer);
+    if (state === "lost") this.#ageTimer = setInterval(() => (clock.now = Date.now()), 1_000);
   }
 
   /** Calls for each event of these kinds (`job`, or `job:ID` for one), and after a loss. */
@@ -76,22 +91,23 @@ class Live {
     this.#abort = own;
     let wait = WAIT_MIN_MS;
     let hasMissed = missed;
-    this.state = "connecting";
+    this.#turn("connecting");
     while (!own.signal.aborted) {
       try {
         const broken = new AbortController();
         this.#broken = broken;
-        const reader = (await stream("/events", AbortSignal.any([own.signal, broken.signal]))).getReader();
-        this.state = "on";
+        const slow = setTimeout(() => broken.abort(), ANSWER_MS);
+        const opened = stream("/events", AbortSignal.any([own.signal, broken.signal]));
+        const reader = (await opened.finally(() => clearTimeout(slow))).getReader();
+        this.#turn("on");
         wait = WAIT_MIN_MS;
         if (hasMissed) this.#tell("again", { kind: "again", at: new Date().toISOString(), body: {} });
-        await this.#read(reader);
+        await this.#read(reader).finally(() => broken.abort());
       } catch {
         // Said below; the cause is in the browser's own log.
       }
       if (own.signal.aborted) return;
-      if (this.state !== "lost") this.lostAt = Date.now();
-      this.state = "lost";
+      this.#turn("lost");
       hasMissed = true;
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
@@ -111,6 +127,7 @@ class Live {
       });
       const part = await Promise.race([reader.read(), silence]).finally(() => clearTimeout(timer));
       if (part.done) return;
+      this.heardAt = Date.now();
       text += decoder.decode(part.value, { stream: true });
       const events = text.split("\n\n");
       text = events.pop() ?? "";
@@ -142,8 +159,6 @@ class Live {
 
 export const live = new Live();
 
-/** The time, for what is shown as its age; stands still while nobody looks. */
-export const clock = $state({ now: Date.now() });
 setInterval(() => {
   if (!document.hidden) clock.now = Date.now();
 }, 5_000);

@@ -18,7 +18,7 @@ use crate::{
     },
     audit::{AccountLimits, AuditQuery, AuditView, UsageView},
     errors::{ErrorBody, Refusal},
-    execute::{Accepted, Execute, Executed},
+    execute::{Accepted, Execute, Executed, RunCode},
     held::{Decide, Decision, HeldView},
     jobs::{JobEvent, JobLogs, JobLogsQuery, JobQuery, JobView, JobsQuery},
     ledger::{
@@ -117,6 +117,11 @@ impl Client {
     pub async fn execute(&self, id: &str, body: &Execute, key: Option<&str>) -> Result<Executed, ClientError> {
         let request = self.execute_request(id, body, key);
         self.answer(request).await
+    }
+
+    /// Runs code once that is not deployed.
+    pub async fn run_code(&self, body: &RunCode) -> Result<Executed, ClientError> {
+        self.json(Method::POST, routes::RUN_CODE, Some(body)).await
     }
 
     /// What the function streams comes as it is streamed: the answer's body is to be read in chunks.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-use crate::schemas::Ucr;
+use crate::{few, functions::Changes, schemas::Ucr, units};
 
 /// `POST /execute/{id}`. The values stay text: the function gets them unchanged.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -27,7 +27,99 @@ fn null() -> Box<RawValue> {
     RawValue::NULL.to_owned()
 }
 
-/// 200 of `POST /execute/{id}`.
+/// `POST /execute`. At most one of `code` and `bundle`; without `function`, exactly one, and its `language`.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunCode {
+    /// Name or id of a function of the caller's: what is not given here is as it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// Which of its versions; the live one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    /// As in `POST /functions`, like all that follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        alias = "timeout",
+        deserialize_with = "units::timeout"
+    )]
+    #[schema(minimum = 1, maximum = 900_000)]
+    pub timeout_ms: Option<u32>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        alias = "memory",
+        deserialize_with = "units::memory"
+    )]
+    #[schema(minimum = 32, maximum = 4096)]
+    pub memory_limit_mb: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 256)]
+    pub process_limit: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1024)]
+    pub disk_limit_mb: Option<u32>,
+    /// Those named here are set, or removed if `null`; the function's others stay.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::map_given"
+    )]
+    pub env: Option<Changes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "few::list_given"
+    )]
+    pub egress: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 16_384)]
+    pub egress_limit_mb: Option<u32>,
+    /// The event; `null` if absent.
+    #[serde(default = "null")]
+    #[schema(value_type = Value)]
+    pub input: Box<RawValue>,
+    /// `context.parameters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub parameters: Option<Box<RawValue>>,
+}
+
+impl Default for RunCode {
+    fn default() -> Self {
+        Self {
+            function: None,
+            version: None,
+            language: None,
+            code: None,
+            bundle: None,
+            handler: None,
+            timeout_ms: None,
+            memory_limit_mb: None,
+            process_limit: None,
+            disk_limit_mb: None,
+            env: None,
+            sandbox: None,
+            egress: None,
+            egress_limit_mb: None,
+            input: null(),
+            parameters: None,
+        }
+    }
+}
+
+/// 200 of `POST /execute/{id}` and `POST /execute`.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Executed {
     #[schema(value_type = String, example = "job_0123456789abcdef0123456789abcdef")]

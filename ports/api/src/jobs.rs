@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use piecework_model::{Credits, FunctionId, JobId};
+use piecework_model::{Credits, Digest, FunctionId, JobId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -25,7 +25,12 @@ pub struct JobView {
     pub function: String,
     #[schema(value_type = String)]
     pub function_id: FunctionId,
+    /// 0 of code that was not deployed (`POST /execute`).
     pub version: u32,
+    /// Digest of the code that ran, with its packages; absent while queued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub code_digest: Option<Digest>,
     /// The account that pays.
     pub developer: String,
     /// The account that ran it; absent while queued.

@@ -258,6 +258,9 @@ pub struct ProviderView {
     pub id: AccountId,
     pub name: String,
     pub state: ProviderState,
+    /// The account that the computer belongs to, where the ledger says that it is another's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// As named by its owner.
     pub region: String,
     pub labels: Vec<String>,

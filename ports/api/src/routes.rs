@@ -45,6 +45,8 @@ pub const ALERTS: &str = "/alerts";
 pub const ALERTS_TEST: &str = "/alerts/test";
 
 pub const EXECUTE: &str = "/execute/{id}";
+/// Of code that is not deployed.
+pub const RUN_CODE: &str = "/execute";
 /// The function's plain URL: bare, with a slash, and with a path.
 pub const PLAIN: &str = "/fn/{owner}/{name}";
 pub const PLAIN_ROOT: &str = "/fn/{owner}/{name}/";

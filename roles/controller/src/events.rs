@@ -16,10 +16,19 @@ use crate::{
 /// Events that a slow reader may be behind before it loses some.
 const BEHIND_MAX: usize = 1_024;
 
+/// The kind of what is no event.
+const BEAT: &str = "";
+
 /// An event and its audience: everybody, or one developer (and operators).
 pub(crate) struct Announced {
     pub(crate) audience: Option<AccountId>,
     pub(crate) event: StreamEvent,
+}
+
+impl Announced {
+    pub(crate) fn is_beat(&self) -> bool {
+        self.event.kind == BEAT
+    }
 }
 
 pub(crate) struct Events(broadcast::Sender<Arc<Announced>>);
@@ -67,6 +76,13 @@ impl Events {
         if self.has_listeners() {
             let body = json!({"id": function.id, "function": function.name, "detail": detail});
             self.send(kind, Some(function.owner), body);
+        }
+    }
+
+    /// That there is somebody at this end, for readers who would not notice otherwise.
+    pub(crate) fn beat(&self) {
+        if self.has_listeners() {
+            self.send(BEAT, None, Value::Null);
         }
     }
 

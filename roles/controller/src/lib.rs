@@ -205,6 +205,7 @@ impl Controller {
             .ground
             .tasks
             .spawn(http::tell_of_providers(controller.clone()));
+        controller.ground.tasks.spawn(http::beat(controller.clone()));
         controller.calls.start().await?;
         controller.triggers.start().await?;
         controller.alerts.start().await?;

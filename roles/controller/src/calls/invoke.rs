@@ -127,6 +127,10 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     // A body that was read cannot be read again. Strangers decide nothing.
     let may_look = invocation.streams.body.is_none() && invocation.caller.is_some();
     let draw = u64::from_le_bytes(invocation.id.0[8..].try_into().expect("eight bytes"));
+    if invocation.live.is_unsaved() {
+        // There is no version of which anything could be concluded.
+        return invoke(calls, &mut invocation).await;
+    }
     let picked = walls::pick(&calls.functions, invocation.live, (draw, may_look)).await;
     (invocation.live, invocation.wall) = picked;
     let live = invocation.live.clone();

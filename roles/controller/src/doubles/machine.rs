@@ -70,6 +70,13 @@ const PAGES: &[PortalFile] = &[
         gzip: b"app in gzip",
         brotli: b"app in brotli",
     },
+    PortalFile {
+        name: "proof.worker-1.js",
+        content_type: "text/javascript; charset=utf-8",
+        etag: "\"three\"",
+        gzip: b"worker in gzip",
+        brotli: b"worker in brotli",
+    },
 ];
 
 /// How it starts.

@@ -58,10 +58,9 @@ fn moved(live: &Live, why: &str) -> Moved {
 
 /// The same version in the jail, for one call.
 pub(crate) async fn in_jail(functions: &Functions, live: &Live, why: &str) -> Answer<Arc<Live>> {
-    let version = live.version.version;
     let mut function: Function = live.function.clone();
-    function.policy.moved.insert(version, moved(live, why));
-    let there = live::of_version(functions, &function, version, live.limits).await?;
+    function.policy.moved.insert(live.version.version, moved(live, why));
+    let there = live::with_version(functions, &function, live.version.clone(), live.limits).await?;
     Ok(Arc::new(there))
 }
 

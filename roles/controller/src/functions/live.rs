@@ -244,9 +244,19 @@ pub(crate) async fn of_version(
         .version(function.id, number)
         .await
         .map_err(store)?;
-    let Some(mut version) = version else {
-        return Err(failed("find a version", &format!("{} {number}", function.id)));
-    };
+    match version {
+        Some(version) => with_version(functions, function, version, limits).await,
+        None => Err(failed("find a version", &format!("{} {number}", function.id))),
+    }
+}
+
+/// The same, of a version that is at hand.
+pub(crate) async fn with_version(
+    functions: &Functions,
+    function: &Function,
+    mut version: Version,
+    limits: AccountLimits,
+) -> Answer<Live> {
     fallback::settle(&mut version, &function.policy);
     let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {

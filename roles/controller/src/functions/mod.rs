@@ -22,6 +22,7 @@ pub(crate) mod suspects;
 #[cfg(test)]
 mod tests;
 pub(crate) mod traffic;
+pub(crate) mod unsaved;
 pub(crate) mod update;
 pub(crate) mod walls;
 pub(crate) mod watch;

@@ -93,17 +93,17 @@ impl Shared {
 }
 
 /// What a request asks of the version itself.
-struct Asked {
-    settings: Settings,
-    language: Language,
+pub(super) struct Asked {
+    pub(super) settings: Settings,
+    pub(super) language: Language,
     /// What the new code or the request says; absent: as it is.
-    handler: Option<Option<String>>,
-    code: Option<KeptCode>,
+    pub(super) handler: Option<Option<String>>,
+    pub(super) code: Option<KeptCode>,
 }
 
 impl Asked {
     /// With what the old version has for the rest.
-    async fn draft(self, functions: &Functions, live: &Live) -> Answer<Draft> {
+    pub(super) async fn draft(self, functions: &Functions, live: &Live) -> Answer<Draft> {
         let (function, old, settings) = (&live.function, &live.version, self.settings);
         let code = match self.code {
             Some(code) => code,

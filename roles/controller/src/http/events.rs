@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     response::{
         IntoResponse, Response,
-        sse::{Event, KeepAlive, Sse},
+        sse::{Event, Sse},
     },
 };
 use futures::stream;
@@ -18,11 +18,11 @@ use super::{Authenticated, HttpResult, Shared, ledger::provider_view};
 use crate::Controller;
 
 /// Streams server-sent events: blocks with transactions, providers that connect or leave, and the caller's jobs (for
-/// operators, everybody's). A reader that is too slow loses the oldest events.
+/// operators, everybody's). A reader that is too slow loses the oldest events. Every second there is at least a comment: a reader that
+/// hears nothing for longer has lost its connection.
 #[utoipa::path(get, path = routes::EVENTS, tag = "metrics", responses(
     (status = 200, body = StreamEvent, content_type = "text/event-stream"), (status = "default", body = ErrorBody)))]
 pub(super) async fn stream(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Response> {
-    const KEEP_ALIVE: Duration = Duration::from_secs(15);
     authenticated.with(Scope::View)?;
     let caller = authenticated.0;
     let state = (controller.ground.events.subscribe(), controller.ground.shutdown.clone());
@@ -35,6 +35,10 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
                     received = inbox.recv() => received,
                 };
                 match received {
+                    Ok(announced) if announced.is_beat() => {
+                        let event = Event::default().comment("");
+                        return Some((Ok::<_, Infallible>(event), (inbox, shutdown)));
+                    }
                     Ok(announced) => {
                         let mine = announced
                             .audience
@@ -42,7 +46,7 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
                         if mine {
                             let data = serde_json::to_string(&announced.event).unwrap_or_default();
                             let event = Event::default().event(&announced.event.kind).data(data);
-                            return Some((Ok::<_, Infallible>(event), (inbox, shutdown)));
+                            return Some((Ok(event), (inbox, shutdown)));
                         }
                     }
                     Err(RecvError::Lagged(_)) => {}
@@ -51,9 +55,20 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
             }
         }
     });
-    Ok(Sse::new(events)
-        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
-        .into_response())
+    Ok(Sse::new(events).into_response())
+}
+
+/// A page says within three that it hears nothing.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// Lets all readers of `/events` know that the server is there, by one timer for all of them, until the controller stops.
+pub(crate) async fn beat(controller: Arc<Controller>) {
+    loop {
+        tokio::select! {
+            () = controller.ground.shutdown.cancelled() => return,
+            () = tokio::time::sleep(BEAT_EVERY) => controller.ground.events.beat(),
+        }
+    }
 }
 
 /// Often enough for people who watch.

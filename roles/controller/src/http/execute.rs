@@ -13,7 +13,7 @@ use bytes::Bytes;
 use piecework_api::{
     accounts::Scope,
     errors::{ErrorBody, Refusal},
-    execute::{Accepted, Execute, Executed},
+    execute::{Accepted, Execute, Executed, RunCode},
     routes,
     server::aside,
 };
@@ -22,7 +22,9 @@ use piecework_store::{Accepted as Claim, AcceptedJob, Idempotency, Job};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, plain, read_body, streaming};
+use super::{
+    Authenticated, HttpError, HttpResult, INPUT_BYTES_MAX, Path, Shared, UPLOAD_BYTES_MAX, plain, read_body, streaming,
+};
 use crate::{
     Controller,
     accounts::auth::Caller,
@@ -33,7 +35,7 @@ use crate::{
     },
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
-    functions::{self, Live, budget},
+    functions::{self, Live, budget, unsaved},
 };
 
 /// A synchronous caller waits this long for a provider to begin, unless its `X-Deadline-Ms` says otherwise.
@@ -113,6 +115,39 @@ async fn called(
         Some(key) => once(controller, invocation, key).await?,
         None => invoke::run(controller.calls.clone(), invocation).await?,
     };
+    answer(done)
+}
+
+/// Runs code once that is not deployed, and stays so: no function and no version is made. Its run is a job like any other, at the caller's
+/// expense, recorded with the digest of the code. With `function`, it has the settings, variables and secrets of that function of the
+/// caller's, of its live version or of `version`; without `code` and `bundle`, that version's code as well. Only what is given differs.
+/// Packages are resolved and the code is loaded first, which counts as a deploy does.
+#[utoipa::path(post, path = routes::RUN_CODE, tag = "jobs", request_body = RunCode, params(("X-Deadline-Ms" = Option<u64>, Header)),
+    responses((status = 200, body = Executed), (status = "default", body = ErrorBody)))]
+pub(super) async fn run_code(
+    State(controller): Shared,
+    authenticated: Authenticated,
+    headers: HeaderMap,
+    body: Body,
+) -> HttpResult<Response> {
+    authenticated.with(Scope::Deploy)?;
+    let caller = authenticated.with(Scope::Invoke)?;
+    let deadline = deadline_ms(&headers)?.unwrap_or(DEADLINE_MS);
+    let mut body: RunCode = read_body(body, UPLOAD_BYTES_MAX).await?;
+    let input = std::mem::replace(&mut body.input, RawValue::NULL.to_owned());
+    let event = Bytes::from(Box::<str>::from(input).into_string());
+    let parameters = body.parameters.take().map_or(Bytes::from_static(b"null"), |text| {
+        Box::<str>::from(text).into_string().into()
+    });
+    if event.len() + parameters.len() > INPUT_BYTES_MAX {
+        return Ok(refuse(Code::BodyTooLarge, "input and parameters have at most 6 MiB")?);
+    }
+    let (live, hold) = unsaved::load(&controller.functions, caller, body).await?;
+    let mut invocation = plain_invocation(live, event, Some(caller.account));
+    invocation.deadline_ms = now_ms() + deadline;
+    invocation.parameters = parameters;
+    let done = invoke::run(controller.calls.clone(), invocation).await?;
+    drop(hold);
     answer(done)
 }
 

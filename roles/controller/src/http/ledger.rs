@@ -22,6 +22,7 @@ use crate::{
     clock::timestamp,
     codecs,
     failure::{self, chain, refusal, refuse, store},
+    functions::placement,
     money::statements,
     providers::seen::Seen,
 };
@@ -243,10 +244,16 @@ pub(crate) async fn provider_view(controller: &Controller, seen: &Seen) -> Answe
     let (profile, load) = (seen.link.profile(), seen.link.load());
     let (jobs_done, earned) = earned_by(controller, profile.account).await?;
     let working = profile.probes.iter().filter(|probe| probe.works);
+    let owner = placement::owner_of(&controller.functions, profile.account).await?;
+    let is_anothers = owner != profile.account;
     Ok(ProviderView {
         id: profile.account,
         name: controller.ground.account_name(profile.account).await,
         state: seen.state(),
+        owner: match is_anothers {
+            true => Some(controller.ground.account_name(owner).await),
+            false => None,
+        },
         region: profile.region.clone(),
         labels: profile.labels.clone(),
         backends: working.map(|probe| probe.backend.to_string()).collect(),

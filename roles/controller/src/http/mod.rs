@@ -48,7 +48,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use door::Door;
-pub(crate) use events::tell_of_providers;
+pub(crate) use events::{beat, tell_of_providers};
 pub(crate) use piecework_api::server::{Created, HttpError, HttpResult, Path, Query, page, read_body, read_bytes};
 
 use crate::{
@@ -124,6 +124,7 @@ fn described() -> OpenApiRouter<Arc<Controller>> {
         .routes(routes!(triggers::set, triggers::remove))
         .routes(routes!(triggers::all))
         .routes(routes!(execute::execute))
+        .routes(routes!(execute::run_code))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
         .routes(routes!(jobs::history))
@@ -178,7 +179,30 @@ pub fn openapi_document(beside: OpenApiRouter) -> utoipa::openapi::OpenApi {
     let mut document = described().into_openapi();
     document.merge(portal::described().into_openapi());
     document.merge(beside.into_openapi());
+    name_operations(&mut document);
     document
+}
+
+/// After method and path, like `get_functions_id_versions`: handlers of several resources have the same name, and ids must differ.
+fn name_operations(document: &mut utoipa::openapi::OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let parts = path.split('/').map(|part| part.trim_matches(['{', '}']));
+        let place: Vec<String> = parts
+            .filter(|part| !part.is_empty())
+            .map(|part| part.replace('-', "_"))
+            .collect();
+        let operations = [
+            ("get", &mut item.get),
+            ("put", &mut item.put),
+            ("post", &mut item.post),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            if let Some(operation) = operation {
+                operation.operation_id = Some(format!("{method}_{}", place.join("_")));
+            }
+        }
+    }
 }
 
 /// With `beside`, routes that others describe and answer: the ledger's explorer.
@@ -189,6 +213,7 @@ pub(crate) fn router(controller: Arc<Controller>, beside: OpenApiRouter) -> Rout
         .split_for_parts();
     let (sessions, of_sessions) = portal::described().with_state(controller.clone()).split_for_parts();
     document.merge(of_sessions);
+    name_operations(&mut document);
     let pages = portal::router(&controller, sessions, router.clone());
     let document: axum::body::Bytes = document.to_json().expect("the document is plain data").into();
     let openapi = move || {
@@ -268,7 +293,7 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
 
 /// Whether a request leaves a line in the audit record or on the ledger: calls and jobs have limits of their own.
 fn is_change(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD) && !["/execute/", "/jobs/"].iter().any(|job| path.starts_with(job))
+    !matches!(*method, Method::GET | Method::HEAD) && !["/execute", "/jobs/"].iter().any(|job| path.starts_with(job))
 }
 
 /// Somebody with a good token, or nobody in particular. A bad token is refused; what is no token of the platform is the

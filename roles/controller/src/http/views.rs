@@ -158,6 +158,7 @@ pub(crate) async fn job(controller: &Controller, job: &Job) -> Answer<JobView> {
         function: job.function_name.to_string(),
         function_id: job.function,
         version: job.version,
+        code_digest: job.settlement.as_ref().map(|settlement| settlement.code),
         developer,
         provider,
         sandbox: job.backend.map(|backend| backend.to_string()),

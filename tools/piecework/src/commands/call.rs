@@ -145,7 +145,7 @@ async fn why_broken(client: &Client, job: JobId, broken: &reqwest::Error) -> Fai
 }
 
 /// That they cannot be shown is no failure of the call. A token that may run but not look has none to see.
-async fn print_logs(client: &Client, job: JobId) {
+pub(super) async fn print_logs(client: &Client, job: JobId) {
     match client.job_logs(job, &JobLogsQuery::default()).await {
         Ok(logs) => {
             let text = logs.text.trim_end_matches('\n');
@@ -205,7 +205,7 @@ fn read_input() -> Result<String, Failure> {
     Ok(String::from_utf8(bytes).context("standard input is not valid UTF-8")?)
 }
 
-fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
+pub(super) fn value(text: &str, what: &str) -> Result<Box<RawValue>, Failure> {
     serde_json::from_str(text.trim()).map_err(|error| {
         Failure::usage(format!(
             "{what} is not JSON: {error}\n  put a text in quotes: '\"text\"'; for a file use @FILE"

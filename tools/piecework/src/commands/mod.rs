@@ -35,6 +35,7 @@ pub mod quote;
 pub mod restore;
 pub mod rollback;
 pub mod routes;
+pub mod run;
 pub mod secrets;
 mod signed;
 pub mod statement;

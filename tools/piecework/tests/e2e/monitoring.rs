@@ -81,6 +81,38 @@ fn promtool(text: &str) {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
+/// The rules and the dashboard of packaging/monitoring.
+fn what_comes_with_it_asks_for_metrics_that_are_there(metrics: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/monitoring");
+    let rules = fs::read_to_string(folder.join("alerts.yml")).expect("rules");
+    let dashboard = fs::read_to_string(folder.join("dashboard.json")).expect("a dashboard");
+    serde_json::from_str::<Value>(&dashboard).expect("JSON");
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: BTreeSet<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    let is_of_a_name = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    let mut asked = BTreeSet::new();
+    for word in [&rules, &dashboard]
+        .iter()
+        .flat_map(|text| text.split(|byte| !is_of_a_name(byte)))
+    {
+        if word.starts_with("piecework_") || word.starts_with("process_") {
+            asked.insert(word.strip_suffix("_bucket").unwrap_or(word));
+        }
+    }
+    assert!(asked.len() > 30, "{asked:?}");
+    for name in asked {
+        assert!(families.contains(name), "no metric is called {name}");
+    }
+    if has("promtool") {
+        let checked = Command::new("promtool")
+            .args(["check", "rules"])
+            .arg(folder.join("alerts.yml"))
+            .output();
+        let checked = checked.expect("it starts");
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_accepts_the_metrics_and_no_name_or_path_is_in_them() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -95,6 +127,7 @@ async fn prometheus_accepts_the_metrics_and_no_name_or_path_is_in_them() {
     for part in ["secretname", "such", "private"] {
         assert!(!metrics.contains(part), "{part} in {metrics}");
     }
+    what_comes_with_it_asks_for_metrics_that_are_there(&metrics);
     for line in [
         "piecework_http_requests_total{route=\"execute\",status=\"2xx\"} 1\n",
         "piecework_http_requests_total{route=\"function\",status=\"2xx\"} 1\n",

@@ -164,6 +164,7 @@ async fn row_4_and_12_names_are_no_keys_and_others_functions_are_not_found() {
         (Method::DELETE, format!("/functions/{id}/triggers/{{name}}"), None),
         (Method::GET, format!("/metrics/functions/{id}"), None),
         (Method::POST, format!("/execute/{id}"), call.clone()),
+        (Method::POST, "/execute".to_owned(), Some(json!({"function": id}))),
         (Method::GET, "/functions/mine".to_owned(), None),
         (Method::GET, "/fn/operator/mine".to_owned(), None),
     ] {

@@ -24,6 +24,8 @@ pub struct PortalFile {
 
 /// The page from which the others are made.
 const INDEX: &str = "index.html";
+/// How the name of the worker begins that checks proofs. It alone may make a module of WebAssembly, and has nothing but that: pages may not.
+const CHECKER: &str = "proof.worker-";
 /// An asset's name changes with its content.
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const ASK_EACH_TIME: HeaderValue = HeaderValue::from_static("no-cache");
@@ -45,8 +47,17 @@ pub(super) fn page(files: &[PortalFile], headers: &HeaderMap) -> Response {
     response
 }
 
-pub(super) fn asset(file: &'static PortalFile, accepts: Option<&HeaderValue>) -> Response {
-    let mut response = content(file, accepts);
+pub(super) fn asset(file: &'static PortalFile, headers: &HeaderMap) -> Response {
+    let mut response = content(file, headers.get(header::ACCEPT_ENCODING));
+    if file.name.starts_with(CHECKER) {
+        let policy = format!(
+            "default-src 'none'; script-src 'wasm-unsafe-eval'; connect-src {}",
+            sources(headers.get(header::HOST)).0
+        );
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            set(&mut response, header::CONTENT_SECURITY_POLICY, policy);
+        }
+    }
     set(&mut response, header::CACHE_CONTROL, FOR_EVER);
     let own = HeaderValue::from_static("same-origin");
     set(
@@ -128,26 +139,28 @@ fn not_built() -> Response {
     response
 }
 
-/// What the page may do: its own scripts and styles, requests to its own interface, and nothing of any other place. On this host
-/// there are functions' pages too, so the sources have paths.
-fn guard(response: &mut Response, host: Option<&HeaderValue>) {
-    let at = host
-        .and_then(|host| host.to_str().ok())
-        .filter(|host| is_plain(host))
-        .unwrap_or_default();
-    let (assets, api, session) = match at {
+/// Where assets, interface and session are, as a policy names it.
+fn sources(host: Option<&HeaderValue>) -> (String, String, String) {
+    let at = host.and_then(|host| host.to_str().ok()).filter(|host| is_plain(host));
+    match at {
         // A host that a policy cannot name, such as an IPv6 address.
-        "" => ("'self'".to_owned(), "'self'".to_owned(), String::new()),
-        host => (
+        None => ("'self'".to_owned(), "'self'".to_owned(), String::new()),
+        Some(host) => (
             format!("{host}{}", routes::PORTAL_ASSETS),
             format!("{host}{}/", routes::PORTAL_API),
             format!("{host}{}", routes::PORTAL_SESSION),
         ),
-    };
+    }
+}
+
+/// What the page may do: its own scripts and styles, requests to its own interface, and nothing of any other place. On this host
+/// there are functions' pages too, so the sources have paths.
+fn guard(response: &mut Response, host: Option<&HeaderValue>) {
+    let (assets, api, session) = sources(host);
     let policy = format!(
         "default-src 'none'; script-src {assets}; style-src {assets}; img-src {assets}; font-src {assets}; \
-         connect-src {api} {session}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
-         require-trusted-types-for 'script'; trusted-types svelte-trusted-html"
+         worker-src {assets}; connect-src {api} {session}; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
+         require-trusted-types-for 'script'; trusted-types svelte-trusted-html piecework-worker"
     );
     // The host was looked at above; the rest is written here.
     if let Ok(policy) = HeaderValue::from_str(&policy) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, Uri, header},
+    http::{HeaderMap, Uri},
     middleware,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -64,7 +64,7 @@ async fn any_page(State(controller): Shared, uri: Uri, headers: HeaderMap) -> Re
 
 async fn asset(State(controller): Shared, Path(file): Path<String>, uri: Uri, headers: HeaderMap) -> Response {
     match controller.portal.iter().find(|known| known.name == file) {
-        Some(known) => files::asset(known, headers.get(header::ACCEPT_ENCODING)),
+        Some(known) => files::asset(known, &headers),
         None => not_found(uri).await.into_response(),
     }
 }

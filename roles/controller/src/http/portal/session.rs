@@ -51,7 +51,7 @@ async fn view(controller: &Controller, caller: &auth::Caller) -> HttpResult<Port
     })
 }
 
-/// Signs a browser in with a password or a token. The session's secret is in a cookie that no script can read.
+/// Signs a browser in with a password, a signed challenge or a token. The session's secret is in a cookie that no script can read.
 #[utoipa::path(post, path = routes::PORTAL_SESSION, tag = "portal", request_body = OpenPortalSession, security(()), responses(
     (status = 201, body = PortalSessionView), (status = "default", body = ErrorBody)))]
 pub(in crate::http) async fn open(
@@ -65,23 +65,28 @@ pub(in crate::http) async fn open(
             token: Some(token),
             name: None,
             password: None,
+            challenge: None,
+            signature: None,
         } => by_token(&controller, token.trim(), from).await?,
         OpenPortalSession {
             token: None,
             name: Some(name),
-            password: Some(password),
-        } => {
+            password,
+            challenge,
+            signature,
+        } if password.is_some() || signature.is_some() => {
             let session = CreateSession {
                 name,
-                password: Some(password),
-                ..CreateSession::default()
+                password,
+                challenge,
+                signature,
             };
             accounts::open_session(&controller, &session, auth::PORTAL_LABEL, from)
                 .await?
                 .token
         }
         OpenPortalSession { .. } => {
-            let message = "send either a name and a password, or a token";
+            let message = "send a name with a password or with a signed challenge, or a token";
             return Ok(refuse(Code::BodyMalformed, message)?);
         }
     };

@@ -79,6 +79,13 @@ async fn the_page_and_its_files_come_compressed_with_what_they_may_do() {
         (&json!("app in gzip"), &"gzip".parse().expect("a value"))
     );
     assert_eq!(asset.headers["cache-control"], "public, max-age=31536000, immutable");
+    assert!(!asset.headers.contains_key("content-security-policy"));
+    let worker = get(&machine, "/portal/assets/proof.worker-1.js", "br").await;
+    let policy = worker.headers["content-security-policy"].to_str().expect("ASCII");
+    assert_eq!(
+        policy, "default-src 'none'; script-src 'wasm-unsafe-eval'; connect-src here/portal/assets/",
+        "it alone may make modules"
+    );
     for path in ["/portal/assets/app-2.js", "/portal/api/nothing"] {
         get(&machine, path, "br").await.refused(404, Code::PathNotFound);
     }
@@ -229,6 +236,12 @@ async fn signing_in_is_refused_as_logging_in_is() {
         ),
         (json!({"token": "pw_00"}), 401, Code::AuthBadToken),
         (json!({"name": "ada"}), 422, Code::BodyMalformed),
+        (json!({"name": "ada", "challenge": "00"}), 422, Code::BodyMalformed),
+        (
+            json!({"name": "ada", "challenge": "00", "signature": "00".repeat(64)}),
+            401,
+            Code::AuthBadCredentials,
+        ),
         (
             json!({"name": "ada", "password": "correct horse", "token": "x"}),
             422,
