@@ -77,7 +77,7 @@ pub(crate) fn make_top(top: &Path) -> io::Result<()> {
 }
 
 /// Whatever the mask of the agent is.
-fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::create_dir(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }

@@ -7,7 +7,8 @@
 use std::{
     collections::VecDeque,
     fs, io,
-    path::{Path, PathBuf},
+    os::unix::fs::chown,
+    path::{Component, Path, PathBuf},
 };
 
 use parking_lot::Mutex;
@@ -59,9 +60,12 @@ impl Skeletons {
         (top, at): (PathBuf, PathBuf),
     ) -> Result<Rooted, String> {
         let root = ImageRoot::of(image, (owner, owner), disk_bytes);
-        let to = at.clone();
+        let (to, first) = (at.clone(), first_directory(&image.directory));
         let mounting = tokio::task::spawn_blocking(move || {
             let mounted = image::mount_in_a_thread(root, top, to.clone()).map(|()| Mounted(to))?;
+            if let Some(name) = first {
+                make_place(&at.join(ROOTFS).join(name), owner)?;
+            }
             Ok::<_, io::Error>((mounted, Entries::of(&at.join(ROOTFS))?))
         });
         let mounted = mounting.await.map_err(|error| error.to_string())?;
@@ -103,6 +107,24 @@ pub(super) async fn sweep(docker: &Docker) -> Result<(), String> {
         let _ = docker.remove_image(&name).await;
     }
     Ok(())
+}
+
+/// Of the directory that the program starts in, what lies in `/`: inside, nothing can be made there.
+fn first_directory(directory: &str) -> Option<PathBuf> {
+    let first = Path::new(directory).components().find_map(|component| match component {
+        Component::Normal(name) => Some(PathBuf::from(name)),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) | Component::ParentDir => None,
+    });
+    first.filter(|_| !directory.contains(".."))
+}
+
+/// A directory of the container's user, unless something is there.
+fn make_place(path: &Path, owner: u32) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    image::make_directory(path, 0o755)?;
+    chown(path, Some(owner), Some(owner))
 }
 
 /// What lies in `/` of an image.
@@ -193,6 +215,13 @@ mod tests {
         for entry in tar::Archive::new(&archive[..]).entries().expect("entries") {
             assert_eq!(entry.expect("an entry").header().size().expect("a size"), 0);
         }
+    }
+
+    #[test]
+    fn the_first_directory_of_a_path_is_one_name() {
+        assert_eq!(first_directory("/srv/app"), Some(PathBuf::from("srv")));
+        assert_eq!(first_directory("/"), None);
+        assert_eq!(first_directory("/../etc"), None);
     }
 
     #[test]
