@@ -139,6 +139,19 @@ function report(error, mark = '<3>') {
   }
 }
 
+// Standard output is made when it is used first; from then on it is known here.
+let stdout = null;
+const lazy = Object.getOwnPropertyDescriptor(process, 'stdout');
+Object.defineProperty(process, 'stdout', { ...lazy, get: () => (stdout ??= lazy.get.call(process)) });
+
+// What was printed and waits for the agent to read it is of this call. A log that is not read for a second does without it.
+async function printed() {
+  for (let tries = 0; tries < 1000; tries++) {
+    if (!(stdout?.writableLength > 0) && !(process.stderr.writableLength > 0)) return;
+    await new Promise((done) => setTimeout(done, 1));
+  }
+}
+
 // One turn of the event loop, in which promises end that wait for nothing; then what is left is told. Whether there is any.
 async function leaves() {
   const failed = [];
@@ -541,6 +554,7 @@ async function serve() {
       send(secret, await load(message));
     } else {
       const answer = await call(secret, message);
+      await printed();
       if (await leaves()) send(secret, ['X', '']);
       send(secret, answer);
     }

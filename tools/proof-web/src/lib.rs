@@ -148,6 +148,8 @@ fn other(found: impl ToString, expected: &str) -> Invalid {
 
 #[cfg(test)]
 mod tests {
+    use piecework_model::Code;
+
     use super::*;
 
     fn code(question: &str) -> String {
@@ -158,9 +160,12 @@ mod tests {
 
     #[test]
     fn what_is_no_proof_or_no_genesis_is_refused_with_a_code() {
-        assert_eq!(code(""), "proof.malformed");
-        assert_eq!(code(r#"{"proof": "00", "genesis": "{}"}"#), "proof.bad_genesis");
-        assert_eq!(code(r#"{"proof": 1, "genesis": "{}"}"#), "proof.malformed");
+        assert_eq!(code(""), Code::ProofMalformed.as_str());
+        assert_eq!(
+            code(r#"{"proof": "00", "genesis": "{}"}"#),
+            Code::ProofBadGenesis.as_str()
+        );
+        assert_eq!(code(r#"{"proof": 1, "genesis": "{}"}"#), Code::ProofMalformed.as_str());
     }
 
     #[test]
@@ -172,7 +177,7 @@ mod tests {
         let length = exports::check();
         let bytes: Vec<u8> = (0..length).map(|at| exports::take(at) as u8).collect();
         let text = String::from_utf8(bytes).expect("text");
-        assert!(text.contains("proof.bad_genesis"), "{text}");
+        assert!(text.contains(Code::ProofBadGenesis.as_str()), "{text}");
         assert_eq!(exports::take(length), 0, "beyond the end there is nothing");
     }
 }

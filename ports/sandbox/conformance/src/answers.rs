@@ -332,10 +332,12 @@ pub(super) async fn lines_of_logs_have_a_level_and_a_time(bench: Bench) -> Check
 }
 
 pub(super) async fn a_flood_of_prints_is_cut_with_a_marker(bench: Bench) -> Check {
-    let program = bench.program(
+    let mut program = bench.program(
         "def handler(event, context):\n    for i in range(1024):\n        print('y' * 1023)\n    return 'done'\n",
         "export default () => { for (let i = 0; i < 1024; i++) console.log('y'.repeat(1023)); return 'done'; };\n",
     );
+    // More than a pipe holds.
+    program.limits.log_bytes = 128 << 10;
     let limit = program.limits.log_bytes;
     let finished = bench.once(program, "null").await?;
     let said = output(&finished)?;

@@ -1,5 +1,6 @@
 //! What of an attack's answer means that the wall held.
 
+use piecework_model::Code;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wall {
     /// The call ends with one of these codes, by itself.
-    Ends(&'static [&'static str]),
+    Ends(&'static [Code]),
     /// Its `count` is at most this, unless the call failed.
     Counts(u64),
     /// Its list `got` is empty, unless the call failed.
@@ -49,12 +50,12 @@ pub(super) const ATTACKS: [Attack; 14] = [
     attack(
         "an endless loop that ignores signals",
         "loop",
-        Wall::Ends(&["function.timed_out"]),
+        Wall::Ends(&[Code::FunctionTimedOut]),
     ),
     attack(
         "a memory bomb",
         "memory",
-        Wall::Ends(&["function.out_of_memory", "function.raised", "function.crashed"]),
+        Wall::Ends(&[Code::FunctionOutOfMemory, Code::FunctionRaised, Code::FunctionCrashed]),
     ),
     attack("a fork bomb", "fork", Wall::Counts(PROCESSES)),
     attack("a daemon that is forked twice", "daemon", Wall::LeavesNoProcess),
@@ -68,7 +69,7 @@ pub(super) const ATTACKS: [Attack; 14] = [
     attack(
         "a flood of output",
         "output",
-        Wall::Ends(&["function.output_too_large", "function.out_of_memory"]),
+        Wall::Ends(&[Code::FunctionOutputTooLarge, Code::FunctionOutOfMemory]),
     ),
     attack("a flood of logs", "logs", Wall::LogsAreBounded),
     attack("left-overs for the next function", "leave", Wall::LeavesNoFile),
@@ -102,7 +103,7 @@ pub(super) fn judge(wall: Wall, seen: &Seen) -> Verdict {
     };
     match wall {
         Wall::Ends(codes) => held(
-            code.is_some_and(|code| codes.contains(&code)),
+            code.is_some_and(|code| codes.iter().any(|ends| ends.as_str() == code)),
             format!("it ended with {}", code.unwrap_or("an answer")),
         ),
         // Whoever failed got no further.
@@ -172,9 +173,9 @@ mod tests {
 
     #[test]
     fn an_end_counts_by_its_code() {
-        let wall = Wall::Ends(&["function.timed_out"]);
+        let wall = Wall::Ends(&[Code::FunctionTimedOut]);
         assert_eq!(
-            judge(wall, &seen(json!({"error": {"code": "function.timed_out"}}))),
+            judge(wall, &seen(json!({"error": {"code": Code::FunctionTimedOut}}))),
             Verdict::Held
         );
         assert!(matches!(judge(wall, &seen(json!({"output": 1}))), Verdict::NotHeld(_)));
