@@ -90,7 +90,10 @@ const ENGINES: [(&str, &[&str]); 5] = [
     ("sqlx", &["piecework-store"]),
     ("wasmtime", &["piecework-sandbox-wasm"]),
     ("landlock", &["piecework-sandbox-jail"]),
-    ("seccompiler", &["piecework-sandbox-jail", "piecework-sandbox-wasm"]),
+    (
+        "seccompiler",
+        &["piecework-image", "piecework-sandbox-jail", "piecework-sandbox-wasm"],
+    ),
 ];
 
 /// It checks what the others do, so nothing that they get wrong may be wrong in it too.
