@@ -85,6 +85,23 @@ pub(super) async fn send_kept(
             action: action.clone(),
         };
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
+        if transfers::is_anothers(accounts, &signed, keeper).await? {
+            // Sent for the other, which may have died before it could: then this one has the next nonce.
+            let settled = accounts.ground.chain.submit_and_wait(signed).await;
+            match settled {
+                Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) => {}
+                Err(error) => return Err(submit(error)),
+                Ok(_) => {}
+            }
+            if tries >= NONCE_TRIES {
+                return refuse(
+                    Code::ServerBusy,
+                    "other transfers of the account come first; retry in a moment",
+                );
+            }
+            tries += 1;
+            continue;
+        }
         if let Some(keeper) = keeper {
             keeper.keep(accounts, &signed, above).await?;
         }

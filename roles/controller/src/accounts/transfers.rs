@@ -32,6 +32,10 @@ pub(crate) const MEMOS: &str = "memo";
 /// Bookings by transaction: what a transfer was for.
 pub(crate) const BOOKED: &str = "booked";
 
+/// By transaction: space and key of who has signed it. Two requests for the same amount to the same account sign the same bytes
+/// where the nonce is the same, and what is executed once would count for both.
+const CLAIMS: &str = "transfer_claim";
+
 /// Transfers under way: each holds a task while the ledger does not answer.
 const SENDING_MAX: usize = 1_024;
 /// Of one account.
@@ -301,13 +305,18 @@ async fn carry_out(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answe
         Ok(sent) => {
             let view = finish(accounts, order, &sent).await?;
             keeper.write(accounts, None, Some(view.clone())).await?;
+            unclaim(accounts, &sent.done.id.0.to_string()).await?;
             Ok(view)
         }
         Err(refused) => {
             // Refused is not moved; where the ledger did not answer nobody knows, and the key stays taken.
             if !refused.code.is_one_of(&[Code::LedgerUnavailable, Code::ServerBusy]) {
+                let signed = keeper.read(accounts).await?.and_then(|kept| kept.signed);
                 let taken = accounts.ground.store.take_value(&keeper.space, &keeper.key).await;
                 taken.map_err(store)?;
+                if let Some(signed) = signed.as_deref().and_then(codecs::from_hex::<SignedTransaction>) {
+                    unclaim(accounts, &signed.id().0.to_string()).await?;
+                }
             }
             Err(refused)
         }
@@ -326,6 +335,34 @@ async fn first(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answer<Se
         Purpose::Cover => Action::CoverDebt(CoverDebt { account: to, amount }),
     };
     send_kept(accounts, order.from, &key, action, Some(keeper)).await
+}
+
+async fn unclaim(accounts: &Accounts, id: &str) -> Answer<()> {
+    let taken = accounts.ground.store.take_value(CLAIMS, id).await;
+    taken.map(drop).map_err(store)
+}
+
+/// Whether another request has signed the very same bytes and does not know yet what became of them: they are its own. For who has
+/// the sender's turn.
+pub(super) async fn is_anothers(
+    accounts: &Accounts,
+    signed: &SignedTransaction,
+    keeper: Option<&Keeper>,
+) -> Answer<bool> {
+    let values = &accounts.ground.store;
+    let claim = values.value(CLAIMS, &signed.id().0.to_string()).await.map_err(store)?;
+    let Some(claim) = claim else { return Ok(false) };
+    let (space, key): (String, String) = codecs::from_json(&claim)?;
+    if keeper.is_some_and(|keeper| (&keeper.space, &keeper.key) == (&space, &key)) {
+        return Ok(false);
+    }
+    let other = values.value(&space, &key).await.map_err(store)?;
+    let other: Option<Kept> = other.map(|bytes| codecs::from_json(&bytes)).transpose()?;
+    Ok(other.is_some_and(|kept| kept.answer.is_none() && kept.signed == Some(in_hex(signed))))
+}
+
+fn in_hex(signed: &SignedTransaction) -> String {
+    hex::encode(borsh::to_vec(signed).expect("a vector accepts every byte"))
 }
 
 /// The same bytes: executed once, however often they are sent. `None` where they never can be: another transaction of the account
@@ -511,34 +548,43 @@ impl Keeper {
         self.write(accounts, None, None).await.map(drop)
     }
 
-    /// `signed` with the ledger's height before.
     async fn write(
         &self,
         accounts: &Accounts,
         signed: Option<(String, u64)>,
         answer: Option<TransferView>,
     ) -> Answer<Kept> {
+        let kept = self.kept(signed, answer);
+        codecs::put_json(&accounts.ground, &self.space, &self.key, &kept).await?;
+        Ok(kept)
+    }
+
+    /// `signed` with the ledger's height before.
+    fn kept(&self, signed: Option<(String, u64)>, answer: Option<TransferView>) -> Kept {
         let (signed, signed_above) = signed.unzip();
-        let kept = Kept {
+        Kept {
             request: self.request,
             answer,
             signed,
             signed_above,
             at_ms: now_ms(),
             booking: self.booking.clone(),
-        };
-        codecs::put_json(&accounts.ground, &self.space, &self.key, &kept).await?;
-        Ok(kept)
+        }
     }
 
     /// Keeps what is about to be sent, and what it is for: a statement knows it, whatever happens after.
     pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction, above: u64) -> Answer<()> {
+        let id = signed.id().0.to_string();
+        let kept = self.kept(Some((in_hex(signed), above)), None);
+        let mut puts = vec![
+            codecs::json(&self.space, &self.key, &kept)?,
+            codecs::json(CLAIMS, &id, &(&self.space, &self.key))?,
+        ];
         if let Some(booking) = &self.booking {
-            codecs::put_json(&accounts.ground, BOOKED, &signed.id().0.to_string(), booking).await?;
+            puts.push(codecs::json(BOOKED, &id, booking)?);
         }
-        let bytes = borsh::to_vec(signed).expect("a vector accepts every byte");
-        self.write(accounts, Some((hex::encode(bytes), above)), None)
-            .await
-            .map(drop)
+        // All or nothing: who has signed is known whatever happens.
+        let kept = accounts.ground.store.replace_values(&[], &puts).await;
+        kept.map_err(store)
     }
 }
