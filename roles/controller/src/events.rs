@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use piecework_api::{ledger::BlockView, metrics::StreamEvent};
-use piecework_model::AccountId;
+use piecework_model::{AccountId, Code};
+use piecework_serve::{Crowd, Member};
 use piecework_store::{Function, Job};
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::{
+    Answer,
     clock::{now_ms, timestamp},
+    failure::refuse,
     shown,
 };
 
@@ -31,21 +34,42 @@ impl Announced {
     }
 }
 
-pub(crate) struct Events(broadcast::Sender<Arc<Announced>>);
+pub(crate) struct Events {
+    sender: broadcast::Sender<Arc<Announced>>,
+    readers: Crowd<AccountId>,
+}
+
+/// Streams of events at a time, in all and of one account: each wakes every second.
+const READERS_MAX: usize = 1_024;
+const READERS_OF_AN_ACCOUNT_MAX: usize = 64;
 
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::channel(BEHIND_MAX).0)
+        Self {
+            sender: broadcast::channel(BEHIND_MAX).0,
+            readers: Crowd::new(READERS_MAX, READERS_OF_AN_ACCOUNT_MAX),
+        }
     }
 }
 
 impl Events {
+    /// A place to read them for somebody, until it is dropped. Refuses with `server.busy`.
+    pub(crate) fn place(&self, account: AccountId) -> Answer<Member<AccountId>> {
+        match self.readers.enter(account) {
+            Some(place) => Ok(place),
+            None => refuse(
+                Code::ServerBusy,
+                "too many streams of events are open; close some of this account's, or retry later",
+            ),
+        }
+    }
+
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Announced>> {
-        self.0.subscribe()
+        self.sender.subscribe()
     }
 
     pub(crate) fn has_listeners(&self) -> bool {
-        self.0.receiver_count() > 0
+        self.sender.receiver_count() > 0
     }
 
     /// A job ended.
@@ -93,6 +117,24 @@ impl Events {
             body,
         };
         // An error says that the last reader has just left.
-        let _ = self.0.send(Arc::new(Announced { audience, event }));
+        let _ = self.sender.send(Arc::new(Announced { audience, event }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_of_one_account_are_bounded_and_others_have_theirs() {
+        let (events, one, other) = (Events::default(), AccountId([1; 20]), AccountId([2; 20]));
+        let mut places: Vec<_> = (0..READERS_OF_AN_ACCOUNT_MAX)
+            .map(|_| events.place(one).expect("there is room"))
+            .collect();
+        let refused = events.place(one).err().expect("the account has its share");
+        assert_eq!(refused.code, Code::ServerBusy);
+        events.place(other).expect("it is another's share");
+        places.pop();
+        events.place(one).expect("one was closed");
     }
 }

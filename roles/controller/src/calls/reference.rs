@@ -264,6 +264,7 @@ async fn live(calls: &Calls, seen: &Seen, (backend, language): (BackendName, Lan
     };
     Ok(Live {
         function: function(calls, id).await?,
+        budget_of: None,
         version: version(&work),
         work: Arc::new(work),
         request,

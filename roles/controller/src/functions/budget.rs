@@ -97,6 +97,11 @@ pub(crate) async fn spending(functions: &Functions, function: FunctionId) -> Ans
     Ok(*of(functions, function).await?.lock())
 }
 
+/// Of what a run of this counts towards.
+fn counted(live: &Live) -> FunctionId {
+    live.budget_of.unwrap_or(live.function.id)
+}
+
 async fn of(functions: &Functions, function: FunctionId) -> Answer<Arc<Mutex<Spending>>> {
     let month_began_at_ms = month_of(now_ms())?;
     let known = functions.budgets.0.get(&function).map(|entry| entry.value().clone());
@@ -163,7 +168,7 @@ pub(crate) async fn hold(functions: &Functions, live: &Live, price_max_ucr: u64)
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(None);
     };
-    let spending = of(functions, live.function.id).await?;
+    let spending = of(functions, counted(live)).await?;
     if !spending.lock().take(budget_ucr, price_max_ucr) {
         return Err(spent(live, budget_ucr, &spending.lock()));
     }
@@ -178,7 +183,7 @@ pub(crate) async fn check(functions: &Functions, live: &Live) -> Answer<()> {
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(());
     };
-    let now = spending(functions, live.function.id).await?;
+    let now = spending(functions, counted(live)).await?;
     if now.spent_ucr < budget_ucr {
         return Ok(());
     }
@@ -204,7 +209,7 @@ pub(crate) async fn alert(functions: &Functions, live: &Live) -> Answer<()> {
     let Some(budget_ucr) = live.function.policy.budget_ucr else {
         return Ok(());
     };
-    let spending = of(functions, live.function.id).await?;
+    let spending = of(functions, counted(live)).await?;
     let (due, spent_ucr) = {
         let mut spending = spending.lock();
         (spending.due(budget_ucr), spending.spent_ucr)
@@ -215,7 +220,7 @@ pub(crate) async fn alert(functions: &Functions, live: &Live) -> Answer<()> {
     tracing::warn!(function = %function.id, percent, "a function has used much of its budget");
     functions.ground.events.function("budget", function, &detail);
     let suspect = Suspect {
-        function: function.id,
+        function: counted(live),
         suspicion: Suspicion::Budget,
     };
     functions.suspects.add(suspect, function.owner);

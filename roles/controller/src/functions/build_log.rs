@@ -114,18 +114,43 @@ impl BuildLog {
     }
 }
 
-/// The text with what stands before the `@` of URLs taken out: an index of packages is often named with its password. Before
-/// anything is cut, which could part one from its `@`.
+/// The text without what signs in: what stands before the last `@` of a URL, values of `token=` and the like in its query, and
+/// what follows `Authorization:`. An index of packages is often named with its password. Before anything is cut, which could part
+/// one from its `@`.
 fn without_credentials(text: &str) -> String {
-    const SCHEME_END: &str = "://";
-    let ends_authority =
-        |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '\\' | '"' | '\'' | '<' | '>' | '`');
-    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(SCHEME_END) {
-        let (before, after) = rest.split_at(at + SCHEME_END.len());
+    let mut shown = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let at = line
+            .to_ascii_lowercase()
+            .find(AUTHORIZATION)
+            .map(|at| at + AUTHORIZATION.len());
+        let (words, header) = line.split_at(at.unwrap_or(line.len()));
+        for word in words.split_inclusive(ends_url) {
+            shown.push_str(&without_login(word));
+        }
+        match header.trim().is_empty() {
+            true => shown.push_str(header),
+            false => shown.extend([" ", HIDDEN, if line.ends_with('\n') { "\n" } else { "" }]),
+        }
+    }
+    shown
+}
+
+const AUTHORIZATION: &str = "authorization:";
+/// How names of parameters end, in small letters.
+const PARAMETERS: [&str; 5] = ["token", "password", "passwd", "secret", "key"];
+
+fn ends_url(c: char) -> bool {
+    c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`')
+}
+
+/// Of what may be a URL: `https://user:password@host/`, also without its scheme.
+fn without_login(word: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(word.len()), word);
+    while let Some(at) = rest.find("//") {
+        let (before, after) = rest.split_at(at + 2);
         shown.push_str(before);
-        let authority = &after[..after.find(ends_authority).unwrap_or(after.len())];
-        rest = match authority.rfind('@') {
+        rest = match login_ends(after) {
             Some(at) => {
                 shown.push_str(HIDDEN);
                 &after[at..]
@@ -134,7 +159,39 @@ fn without_credentials(text: &str) -> String {
         };
     }
     shown.push_str(rest);
+    without_parameters(&shown)
+}
+
+/// `?token=value&` without the value.
+fn without_parameters(url: &str) -> String {
+    let mut shown = String::with_capacity(url.len());
+    for (number, part) in url.split_inclusive(['?', '&']).enumerate() {
+        match part.split_once('=') {
+            Some((name, value)) if number > 0 && is_secret(name) => {
+                let rest = value
+                    .find(|c| matches!(c, '&' | '?' | '#') || ends_url(c))
+                    .map_or("", |end| &value[end..]);
+                shown.extend([name, "=", HIDDEN, rest]);
+            }
+            _ => shown.push_str(part),
+        }
+    }
     shown
+}
+
+fn is_secret(parameter: &str) -> bool {
+    let name = parameter.to_ascii_lowercase();
+    PARAMETERS.iter().any(|secret| name.ends_with(secret))
+}
+
+/// Where the `@` behind user and password is. What follows a colon and is no port is a password, in which a slash may be.
+fn login_ends(url: &str) -> Option<usize> {
+    let authority = &url[..url.find(['/', '?', '#', '\\']).unwrap_or(url.len())];
+    authority.rfind('@').or_else(|| {
+        let (_, port) = authority.split_once(':')?;
+        let is_port = port.bytes().all(|digit| digit.is_ascii_digit());
+        url.rfind('@').filter(|_| !is_port)
+    })
 }
 
 fn view(log: Kept) -> BuildLogView {
@@ -213,6 +270,20 @@ mod tests {
             log.shown(),
             "  Looking in indexes: https://[secret]@index.example:8/simple?at=me@x, 'git+ssh://[secret]@host'\n\
              see https://example.org/@scope/a@1 and a://b://[secret]@e\n"
+        );
+    }
+
+    #[test]
+    fn credentials_in_other_places_are_no_part_of_a_log() {
+        let mut log = BuildLog::default();
+        log.say("https://u:pa/ss@host/x and //u:p@host, git+https://oauth2:t@host/x.git");
+        log.say("GET https://host:80/a@1?x=1&Token=abc#top, npm:left-pad@1 costs ?key=2");
+        log.say("sent Authorization: Basic dTpw");
+        assert_eq!(
+            log.shown(),
+            "https://[secret]@host/x and //[secret]@host, git+https://[secret]@host/x.git\n\
+             GET https://host:80/a@1?x=1&Token=[secret]#top, npm:left-pad@1 costs ?key=[secret]\n\
+             sent Authorization: [secret]\n"
         );
     }
 

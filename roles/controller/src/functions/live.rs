@@ -21,6 +21,8 @@ use crate::{
 /// A function as it answers now.
 pub(crate) struct Live {
     pub(crate) function: Function,
+    /// Whose budget its runs count towards; `None` is its own.
+    pub(crate) budget_of: Option<FunctionId>,
     pub(crate) version: Version,
     pub(crate) work: Arc<Work>,
     /// What the scheduler is asked.
@@ -260,6 +262,7 @@ pub(crate) async fn with_version(
     fallback::settle(&mut version, &function.policy);
     let (work, secrets) = work(functions, function, &version)?;
     Ok(Live {
+        budget_of: None,
         request: request(
             functions,
             function.owner,

@@ -7,7 +7,10 @@
 //! What comes out is as good as a version for a call, but nothing is written of it: its code goes with the next sweep. Its id is made of all
 //! that its instance depends on, so that the same code with the same settings finds its instance warm, and no other code ever gets it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use piecework_api::{
     execute::RunCode,
@@ -74,11 +77,17 @@ pub(crate) async fn load(functions: &Functions, caller: &Caller, asked: RunCode)
         concurrency: CONCURRENCY,
         created_at_ms: now_ms(),
         updated_at_ms: now_ms(),
-        policy: Policy::default(),
+        policy: Policy {
+            budget_ucr: base.as_ref().and_then(|base| base.function.policy.budget_ucr),
+            ..Policy::default()
+        },
     };
     let (version, hold) = deploy::load(functions, &function, NO_VERSION, draft, (&turn, &mut log)).await?;
     let limits = rates::limits(&functions.accounts, caller.account).await?;
-    let live = live::with_version(functions, &function, version, limits).await?;
+    let live = Live {
+        budget_of: base.map(|base| base.function.id),
+        ..live::with_version(functions, &function, version, limits).await?
+    };
     Ok((Arc::new(live), hold))
 }
 
@@ -192,12 +201,15 @@ fn settings(asked: &RunCode) -> Settings {
     .settings()
 }
 
-/// Of all that an instance of it depends on.
+/// Jobs show ids, and a secret is among what makes one: without this, a short one could be guessed from it.
+static ID_KEY: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
+
+/// Of all that an instance of it depends on. Another one after each start of the process, as instances are.
 fn id(caller: &Caller, name: &FunctionName, draft: &Draft) -> FunctionId {
     let sandbox = draft.sandbox.map(|backend| backend.to_string());
     let code = (draft.code.digest, draft.language.to_string(), &draft.handler, sandbox);
     let world = (&draft.env, &draft.secrets, &draft.limits, &draft.egress);
-    let whole = (caller.account, name.as_str(), code, world);
+    let whole = (*ID_KEY, caller.account, name.as_str(), code, world);
     let digest = Digest::of_value("piecework 2026 unsaved code", &whole);
     FunctionId(*digest.0.first_chunk().expect("a digest is longer than an id"))
 }

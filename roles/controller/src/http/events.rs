@@ -25,8 +25,10 @@ use crate::Controller;
 pub(super) async fn stream(State(controller): Shared, authenticated: Authenticated) -> HttpResult<Response> {
     authenticated.with(Scope::View)?;
     let caller = authenticated.0;
-    let state = (controller.ground.events.subscribe(), controller.ground.shutdown.clone());
-    let events = stream::unfold(state, move |(mut inbox, shutdown)| {
+    let told = &controller.ground.events;
+    let place = told.place(caller.account)?;
+    let state = (told.subscribe(), controller.ground.shutdown.clone(), place);
+    let events = stream::unfold(state, move |(mut inbox, shutdown, place)| {
         let caller = caller.clone();
         async move {
             loop {
@@ -37,7 +39,7 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
                 match received {
                     Ok(announced) if announced.is_beat() => {
                         let event = Event::default().comment("");
-                        return Some((Ok::<_, Infallible>(event), (inbox, shutdown)));
+                        return Some((Ok::<_, Infallible>(event), (inbox, shutdown, place)));
                     }
                     Ok(announced) => {
                         let mine = announced
@@ -46,7 +48,7 @@ pub(super) async fn stream(State(controller): Shared, authenticated: Authenticat
                         if mine {
                             let data = serde_json::to_string(&announced.event).unwrap_or_default();
                             let event = Event::default().event(&announced.event.kind).data(data);
-                            return Some((Ok(event), (inbox, shutdown)));
+                            return Some((Ok(event), (inbox, shutdown, place)));
                         }
                     }
                     Err(RecvError::Lagged(_)) => {}

@@ -293,7 +293,8 @@ impl FromRequestParts<Arc<Controller>> for Authenticated {
 
 /// Whether a request leaves a line in the audit record or on the ledger: calls and jobs have limits of their own.
 fn is_change(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD) && !["/execute", "/jobs/"].iter().any(|job| path.starts_with(job))
+    // `/execute` itself resolves packages and loads code, as a deploy does.
+    !matches!(*method, Method::GET | Method::HEAD) && !["/execute/", "/jobs/"].iter().any(|job| path.starts_with(job))
 }
 
 /// Somebody with a good token, or nobody in particular. A bad token is refused; what is no token of the platform is the

@@ -134,3 +134,29 @@ async fn it_may_have_the_settings_of_a_function_of_ones_own_and_of_nobody_elses(
         answer.refused(403, Code::AuthScope);
     }
 }
+
+#[tokio::test]
+async fn it_spends_the_budget_of_the_function_that_it_is_tried_for() {
+    let machine = Machine::start().await;
+    let ada = machine.person("ada", 100_000).await;
+    machine
+        .deploy_as(&ada, "b", "return 1", json!({"budget_ucr": 100}))
+        .await
+        .ok();
+    let mut runs = 0;
+    let refused = loop {
+        let done = run(&machine, &ada, json!({"function": "b", "code": "return 2"})).await;
+        if !done.status.is_success() {
+            break done;
+        }
+        runs += 1;
+        assert!(runs < 200, "nothing stops it");
+    };
+    refused.refused(402, Code::FunctionBudgetSpent);
+    assert!(runs > 0, "the budget was not spent by these runs");
+    let shown = machine.ask_as(Some(&ada), Method::GET, "/functions/b", None).await.ok();
+    assert_ne!(shown["budget"]["spent_ucr"], 0, "{shown}");
+    // Code for no function is its developer's own affair.
+    let other = json!({"language": "javascript", "code": "return 2"});
+    run(&machine, &ada, other).await.ok();
+}

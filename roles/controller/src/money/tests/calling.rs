@@ -58,6 +58,7 @@ fn live() -> Live {
         backend: BackendName::Wasm,
     };
     Live {
+        budget_of: None,
         function: function(),
         version: Version {
             function: FUNCTION,

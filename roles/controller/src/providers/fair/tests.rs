@@ -145,6 +145,7 @@ fn live(number: u8, concurrency: u32) -> Arc<Live> {
         pinned: None,
     };
     Arc::new(Live {
+        budget_of: None,
         function: Function {
             id,
             owner: AccountId([100; 20]),
