@@ -19,7 +19,7 @@ use crate::{
 async fn impatient() -> Machine {
     let setup = Setup::default();
     let tuning = Tuning {
-        transfer_within: Duration::from_millis(50),
+        transfer_within: Duration::from_millis(200),
         ..setup.tuning
     };
     Machine::start_with(Setup { tuning, ..setup }).await
@@ -360,7 +360,7 @@ async fn more_bookings_than_may_be_sent_at_a_time_go_on_after_one_restart() {
 async fn a_booking_whose_nonce_another_transaction_used_is_signed_again_and_moves_once() {
     let machine = impatient().await;
     let ada = machine.person("ada", 1_000).await;
-    let view = withdraw(&machine, &ada, "one", 600).await.ok();
+    let view = patient(async || withdraw(&machine, &ada, "one", 600).await).await;
     let id = view["id"].as_str().expect("an id");
     machine.ledger.stall(true);
     decide(&machine, id, "decline", "no")

@@ -18,7 +18,7 @@ use crate::{
 async fn machine() -> Machine {
     let setup = Setup::default();
     let tuning = Tuning {
-        transfer_within: Duration::from_millis(50),
+        transfer_within: Duration::from_millis(200),
         ..setup.tuning
     };
     Machine::start_with(Setup { tuning, ..setup }).await
