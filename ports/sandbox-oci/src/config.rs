@@ -47,7 +47,7 @@ pub(crate) struct Shape {
     pub(crate) cgroup: Option<String>,
 }
 
-/// What lies at `/`, and who runs there.
+/// The root file system of a container, and the user that runs in it.
 #[derive(Clone, Debug)]
 pub(crate) enum Root {
     /// A directory of the keeper's, read-only.

@@ -86,7 +86,7 @@ pub(super) async fn send_kept(
         };
         let signed = SignedTransaction::sign(transaction, key, &accounts.ground.network);
         if transfers::is_anothers(accounts, &signed, keeper).await? {
-            // Sent for the other, which may have died before it could: then this one has the next nonce.
+            // Submit it for the other request, which may have crashed before it could; then sign again with the next nonce.
             let settled = accounts.ground.chain.submit_and_wait(signed).await;
             match settled {
                 Err(SubmitError::Rejected(rejection)) if rejection.code.is_one_of(&NONCE_RACE) => {}

@@ -32,8 +32,8 @@ pub(crate) const MEMOS: &str = "memo";
 /// Bookings by transaction: what a transfer was for.
 pub(crate) const BOOKED: &str = "booked";
 
-/// By transaction: space and key of who has signed it. Two requests for the same amount to the same account sign the same bytes
-/// where the nonce is the same, and what is executed once would count for both.
+/// By transaction id: space and key of the request that signed it. Two requests that send the same amount to the same account with
+/// the same nonce sign identical bytes: without this, one execution would count for both.
 const CLAIMS: &str = "transfer_claim";
 
 /// Transfers under way: each holds a task while the ledger does not answer.
@@ -342,8 +342,8 @@ async fn unclaim(accounts: &Accounts, id: &str) -> Answer<()> {
     taken.map(drop).map_err(store)
 }
 
-/// Whether another request has signed the very same bytes and does not know yet what became of them: they are its own. For who has
-/// the sender's turn.
+/// Whether this transaction belongs to another request: one that signed the same bytes earlier and has no outcome yet. The caller
+/// must hold the sender's turn.
 pub(super) async fn is_anothers(
     accounts: &Accounts,
     signed: &SignedTransaction,

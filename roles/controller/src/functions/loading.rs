@@ -149,7 +149,7 @@ fn more_than_the_sandbox(reasons: &Reasons) -> bool {
 fn needs_the_jail(work: &Work) -> Option<String> {
     match (work.backend, work.contract()) {
         (BackendName::Wasm, _) if work.language == Language::Image => {
-            Some("a container image needs the jail".to_owned())
+            Some("a container image needs a jail or a container".to_owned())
         }
         (BackendName::Wasm, Some(contract)) => Some(format!("the contract `{}` needs the jail", contract.as_str())),
         (_, Some(_) | None) => None,
