@@ -6,7 +6,7 @@
 mod network;
 mod story;
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures::future::join_all;
@@ -14,6 +14,7 @@ use network::*;
 use piecework_chain::{Chain, Node, export};
 use piecework_chain_node::{Options, replica, start};
 use piecework_ledger::{Action, Change, Event, Genesis, Outcome, Propose, SetRules, SignedTransaction};
+use piecework_loopback::free_addresses;
 use piecework_model::{Code, Credits, Digest, NetworkId};
 use piecework_proof::{
     Checker, EXPORT_MAGIC, ExportBlock, Frame, Header, ReadFailure, Record, Verified, outcomes_root, read_frames,
@@ -311,8 +312,7 @@ async fn each_fault_of_an_export_has_its_code() {
 }
 
 async fn four(directories: &Path) -> (Genesis, Vec<Box<dyn Node>>) {
-    let listeners = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let addresses = listeners.map(|listener| listener.local_addr().unwrap());
+    let addresses = free_addresses(4).unwrap();
     let mut genesis = genesis(3, &addresses);
     genesis.params.epoch_blocks = 10;
     let starts = addresses.iter().enumerate().map(|(number, address)| {

@@ -1,7 +1,6 @@
 //! Peers of two builds in one network: what happens when the others vote for rules that one does not know.
 
 use std::{
-    net::TcpListener,
     path::Path,
     time::{Duration, Instant},
 };
@@ -11,6 +10,7 @@ use futures::future::join_all;
 use piecework_chain::{Chain, ChainFailure, Node};
 use piecework_chain_node::{Options, start};
 use piecework_ledger::{Action, Change, Genesis, Propose, RULES, SetRules};
+use piecework_loopback::free_addresses;
 
 const PEERS: usize = 4;
 const EPOCH: u64 = 10;
@@ -23,8 +23,7 @@ struct Peers {
 
 impl Peers {
     fn new() -> Self {
-        let listeners = [(); PEERS].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let addresses = listeners.map(|listener| listener.local_addr().unwrap()).to_vec();
+        let addresses = free_addresses(PEERS).unwrap();
         let mut genesis = genesis(3, &addresses);
         genesis.params.epoch_blocks = EPOCH as u32;
         Self { genesis, addresses }

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use piecework_loopback::free_addresses;
 use tempfile::TempDir;
 
 /// A server; ended when dropped.
@@ -30,8 +31,8 @@ impl Drop for Server {
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.each_ref().map(|listener| listener.local_addr().unwrap().port())
+    let free = <[SocketAddr; N]>::try_from(free_addresses(N).unwrap()).unwrap();
+    free.map(|address| address.port())
 }
 
 /// Whether a program is there; in CI it must be.

@@ -1,15 +1,11 @@
 //! A network of peers on this machine, each a process, and what the machine says of them.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use piecework_ledger::Genesis;
+use piecework_loopback::free_addresses;
 use piecework_model::NetworkId;
 use tempfile::TempDir;
 
@@ -25,17 +21,6 @@ pub struct Network {
     pub genesis: Genesis,
     peers: Vec<Peer>,
     directories: Vec<TempDir>,
-}
-
-/// Free ports, held until all are known.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    Ok(listeners
-        .iter()
-        .map(TcpListener::local_addr)
-        .collect::<Result<_, _>>()?)
 }
 
 impl Network {

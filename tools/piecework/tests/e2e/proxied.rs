@@ -3,12 +3,13 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
+use piecework_loopback::free_addresses;
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, skipped};
@@ -23,11 +24,6 @@ fn snippet(language: &str) -> String {
     let text = fs::read_to_string(guide).expect("the guide");
     let (_, rest) = text.split_once(&format!("```{language}\n")).expect("a block");
     rest.split_once("```").expect("it ends").0.to_owned()
-}
-
-fn free_port() -> u16 {
-    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
-    held.local_addr().expect("bound").port()
 }
 
 /// Ends with the test.
@@ -177,7 +173,7 @@ fn upgrades(port: u16) {
 
 async fn behind(name: &str, start: impl FnOnce(&Path, &str, u16) -> Option<Proxy>) {
     let folder = tempfile::tempdir().expect("a folder");
-    let port = free_port();
+    let port = free_addresses(1).expect("a port")[0].port();
     let machine = Machine::start_with(&folder.path().join("data"), &["--proxy", "127.0.0.1"]);
     let Some(_proxy) = start(folder.path(), machine.url.trim_start_matches("http://"), port) else {
         assert!(std::env::var_os("CI").is_none(), "in CI {name} is installed");

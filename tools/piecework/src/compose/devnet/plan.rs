@@ -6,8 +6,9 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Context as _;
 use piecework_ledger::{Genesis, Grant, Params, Roles};
+use piecework_loopback::free_addresses;
 use piecework_model::{Code, Credits, OwnerName, Rejection, SecretKey};
 use piecework_peer::Card;
 use serde::{Deserialize, Serialize};
@@ -87,9 +88,7 @@ impl Plan {
     fn moved(mut self, directory: &Path, listen: Option<SocketAddr>) -> Result<Self, Failure> {
         let listen = match listen {
             Some(listen) if listen.port() == 0 && TcpListener::bind(self.listen).is_err() => {
-                let free = FreePorts::take(1)?;
-                let port = free.0[0].local_addr().context("it is bound")?.port();
-                SocketAddr::new(listen.ip(), port)
+                SocketAddr::new(listen.ip(), free_addresses(1).context("no free port")?[0].port())
             }
             Some(listen) if listen.port() != 0 && listen != self.listen => listen,
             Some(_) | None => return Ok(self),
@@ -108,9 +107,10 @@ impl Plan {
 
     /// With the port that was taken, where any would do.
     fn make(mut self, directory: &Path) -> Result<Self, Failure> {
-        let ports = FreePorts::take(usize::from(self.peers) * 2 + 1)?;
-        let mut ports = ports.0.iter();
-        let mut port = || -> Result<SocketAddr> { Ok(ports.next().context("as many as were taken")?.local_addr()?) };
+        let mut ports = free_addresses(usize::from(self.peers) * 2 + 1)
+            .context("no free ports")?
+            .into_iter();
+        let mut port = || ports.next().context("as many as were taken");
         if self.listen.port() == 0 {
             self.listen.set_port(port()?.port());
         }
@@ -223,34 +223,6 @@ fn genesis(cards: &[Card], keys: &ControllerKeys) -> Result<Genesis, Failure> {
     )?)
 }
 
-/// Held until all are known, so that none is given twice. Whoever takes one in the moment between is told of by the
-/// role that cannot listen.
-struct FreePorts(Vec<TcpListener>);
-
-/// Tries for each port: most of the range is free on any machine.
-const TRIES_PER_PORT: usize = 1_000;
-
-impl FreePorts {
-    /// Ports of the loopback address below those that the system gives to outgoing connections: a network keeps its ports, and
-    /// one of the others may have been lent to somebody when it starts again.
-    fn take(count: usize) -> Result<Self> {
-        let range = 10_000..outgoing_from();
-        let tried = (0..count * TRIES_PER_PORT).map(|_| rand::random_range(range.clone()));
-        let free = tried.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok());
-        let listeners: Vec<_> = free.take(count).collect();
-        ensure!(listeners.len() == count, "no {count} free ports in {range:?}");
-        Ok(Self(listeners))
-    }
-}
-
-/// The first port for outgoing connections, by the system's setting; Linux's default where that cannot be read or leaves no
-/// room below.
-fn outgoing_from() -> u16 {
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first = range.split_whitespace().next().and_then(|first| first.parse().ok());
-    first.filter(|first| *first >= 20_000).unwrap_or(32_768)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,21 +271,6 @@ mod tests {
         let plan = Plan::load_or_make(folder.path(), at(third)).expect("moved");
         assert_eq!(listens(&plan), third);
         assert_eq!(listens(&Plan::load_or_make(folder.path(), ANY).expect("kept")), third);
-    }
-
-    #[test]
-    fn no_port_is_one_that_the_system_lends_to_others() {
-        let taken = FreePorts::take(33).expect("free ports");
-        let ports = taken
-            .0
-            .iter()
-            .map(|listener| listener.local_addr().expect("bound").port());
-        let ports: std::collections::BTreeSet<u16> = ports.collect();
-        assert_eq!(ports.len(), 33);
-        assert!(
-            ports.iter().all(|port| (10_000..outgoing_from()).contains(port)),
-            "{ports:?}"
-        );
     }
 
     #[test]

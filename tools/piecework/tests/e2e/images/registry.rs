@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use piecework_loopback::free_addresses;
+
 use super::made::{Image, sha256};
 
 /// A registry of Debian's on this machine, which ends with the value.
@@ -18,12 +20,7 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) async fn start(auth: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .expect("a port")
-            .local_addr()
-            .expect("an address")
-            .port();
-        let address = format!("127.0.0.1:{port}");
+        let address = free_addresses(1).expect("a port")[0].to_string();
         let settings = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\", secret: x}}\n{auth}",
             folder.path().join("data").display()
