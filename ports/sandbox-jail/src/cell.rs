@@ -72,6 +72,20 @@ pub(crate) struct Yard {
     pub(crate) rest: Arc<Rest>,
 }
 
+impl Drop for Yard {
+    /// Before the launcher is told to end: it ends when everything in its namespace has, and what is frozen does not end.
+    fn drop(&mut self) {
+        for process in self
+            .standing
+            .get_mut()
+            .drain(..)
+            .filter_map(|process| process.upgrade())
+        {
+            process.kill();
+        }
+    }
+}
+
 type BlankKey = (Limits, bool);
 
 /// Different limits for which a blank is kept; each holds an idle Node.

@@ -10,11 +10,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     sync::{Arc, Weak, mpsc},
+    time::Instant,
 };
 
 use group::{Group, field, read_number};
 use parking_lot::Mutex;
-use place::{Parents, make_directory, next_instance, remove_tree, sweep};
+use place::{DYING_WAIT, Parents, make_directory, next_instance, remove_tree, sweep};
+
+use crate::standing::Stands;
 
 /// The period of the CPU quota; the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -54,6 +57,7 @@ pub struct Cgroups {
     numbers: Mutex<Numbers>,
     /// Takes groups whose jails have ended.
     used: Mutex<mpsc::Sender<Group>>,
+    _stands: Stands,
 }
 
 /// Numbers that no group has.
@@ -90,6 +94,7 @@ impl Cgroups {
             numbers: Mutex::default(),
             bases,
             used: Mutex::new(used),
+            _stands: Stands::new(),
         });
         if version == Version::Two {
             fs::write(made.bases[0].join("cgroup.subtree_control"), "+memory +pids +cpu")
@@ -215,7 +220,7 @@ fn clean(home: &Weak<Cgroups>, used: &mpsc::Receiver<Group>) {
                 home.take_back(group);
                 home.make_ahead();
             }
-            None => drop(group.remove()),
+            None => group.remove_as_the_last(),
         }
     }
 }
@@ -225,9 +230,10 @@ impl Drop for Cgroups {
         for group in self.free.get_mut().drain(..) {
             group.remove();
         }
+        let until = Instant::now() + DYING_WAIT;
         for base in &self.bases {
-            // What is still dying keeps it; the next agent sweeps.
-            remove_tree(base);
+            // What is dying for longer keeps it; whoever has it in use removes it then, or the next agent.
+            remove_tree(base, until);
         }
     }
 }
@@ -329,7 +335,7 @@ impl Drop for Slot {
             None => Some(group),
         };
         if let Some(group) = unsent {
-            group.remove();
+            group.remove_as_the_last();
         }
     }
 }

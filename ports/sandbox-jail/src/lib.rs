@@ -28,6 +28,7 @@ mod root;
 mod seccomp;
 mod servant;
 mod spawner;
+mod standing;
 mod stop;
 mod wire;
 
@@ -66,6 +67,7 @@ use piecework_sandbox::{
 use rest::Rest;
 use root::Root;
 use spawner::Launcher;
+pub use standing::all_ended;
 
 /// Who runs the jails on the host when the agent is root: an identity that owns nothing.
 const HOST_ID_DEFAULT: u32 = 61_907;

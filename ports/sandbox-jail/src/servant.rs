@@ -18,7 +18,7 @@ use base64::Engine as _;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
 
-use crate::wire;
+use crate::{standing::Stands, wire};
 
 /// Where a servant finds its socket.
 pub const CONTROL_FD: RawFd = 3;
@@ -45,6 +45,7 @@ pub struct Servant {
     line: Line,
     process: Child,
     end_wait: Duration,
+    _stands: Stands,
 }
 
 impl Servant {
@@ -63,6 +64,7 @@ impl Servant {
             line: Line(Arc::new(register(ours)?)),
             process,
             end_wait,
+            _stands: Stands::new(),
         })
     }
 

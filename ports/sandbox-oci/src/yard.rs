@@ -212,6 +212,16 @@ impl Yard {
     }
 }
 
+impl Drop for Yard {
+    /// Before the engine is told to end: its keeper ends when everything in its namespace has, and what is frozen does not end.
+    fn drop(&mut self) {
+        let standing = self.standing.get_mut().drain(..);
+        for container in standing.filter_map(|container| container.upgrade()) {
+            container.kill();
+        }
+    }
+}
+
 fn arguments(interpreter: &Interpreter, language: Language, limits: &Limits) -> Vec<String> {
     /// Says to a runner that its channel is two pipes.
     const IN_CONTAINER: &str = "--container";

@@ -32,6 +32,9 @@ use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _
 
 /// How long threads that block have to end once everything else has.
 const THREADS_END_WITHIN: Duration = Duration::from_millis(500);
+/// Some milliseconds, on a machine that is busy with nothing else.
+#[cfg(target_os = "linux")]
+const SANDBOXES_END_WITHIN: Duration = Duration::from_secs(3);
 
 /// Before anything can look up a name, in this process or in those that it starts again.
 #[cfg(target_os = "linux")]
@@ -76,6 +79,9 @@ pub fn main() -> ExitCode {
     let ended = runtime.block_on(run);
     // Whatever is still at work in a thread of its own, such as pip, is nothing that anybody waits for.
     runtime.shutdown_timeout(THREADS_END_WITHIN);
+    // Except what takes sandboxes down: what is left of them would have nobody.
+    #[cfg(target_os = "linux")]
+    piecework_sandbox_jail::all_ended(SANDBOXES_END_WITHIN);
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -187,6 +187,20 @@ impl Group {
         }
     }
 
+    /// After its home is gone: the place of all groups goes with the last one.
+    pub(super) fn remove_as_the_last(self) {
+        let places: Vec<PathBuf> = self
+            .directories
+            .iter()
+            .filter_map(|own| Some(own.parent()?.to_owned()))
+            .collect();
+        self.remove();
+        for place in places {
+            // Others are in it.
+            let _ = fs::remove_dir(place);
+        }
+    }
+
     /// Whether every part of it is gone.
     pub(super) fn remove(self) -> bool {
         let removed = self

@@ -1,12 +1,18 @@
 //! Where this process stands in each hierarchy of control groups, and what agents before it left there.
 
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use super::Version;
+
+/// The kernel lets go of a group a moment after the last process in it was killed.
+pub(super) const DYING_WAIT: Duration = Duration::from_millis(200);
+const DYING_LOOK: Duration = Duration::from_millis(2);
 
 /// Two controllers of version 1 may share one hierarchy, and so one directory.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
@@ -26,26 +32,57 @@ pub(super) fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
         return;
     };
+    let until = Instant::now() + DYING_WAIT;
     for entry in entries.flatten() {
         let name = entry.file_name();
         let owner = name
             .to_str()
             .and_then(|name| name.strip_prefix("piecework-jail-")?.split('-').next());
         if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            remove_tree(&entry.path());
+            remove_tree(&entry.path(), until);
         }
     }
 }
 
-pub(super) fn remove_tree(base: &Path) {
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            // What was frozen when its agent was killed can only die now.
-            let _ = fs::write(entry.path().join("freezer.state"), "THAWED");
-            let _ = fs::remove_dir(entry.path());
+/// With the groups in it, as soon as the processes in them have ended.
+pub(super) fn remove_tree(base: &Path, until: Instant) {
+    loop {
+        for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                // What was frozen when its agent was killed can only die now.
+                let freezer = OpenOptions::new().write(true).open(entry.path().join("freezer.state"));
+                let _ = freezer.and_then(|mut state| state.write_all(b"THAWED"));
+                let _ = fs::remove_dir(entry.path());
+            }
         }
+        let _ = fs::remove_dir(base);
+        if !base.exists() || Instant::now() >= until {
+            return;
+        }
+        std::thread::sleep(DYING_LOOK);
     }
-    let _ = fs::remove_dir(base);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_goes_when_what_dies_in_it_is_gone_and_nobody_waits_for_ever() {
+        let place = tempfile::tempdir().expect("a directory");
+        let base = place.path().join("piecework-jail-1-0");
+        let dying = base.join("0").join("process");
+        fs::create_dir_all(&dying).expect("made");
+        remove_tree(&base, Instant::now());
+        assert!(base.exists(), "something is in it");
+        let ends = std::thread::spawn({
+            let dying = dying.clone();
+            move || fs::remove_dir(dying)
+        });
+        remove_tree(&base, Instant::now() + Duration::from_secs(60));
+        assert!(!base.exists());
+        ends.join().expect("ends").expect("it was there");
+    }
 }
 
 /// Where this process stands in each hierarchy.

@@ -1,5 +1,7 @@
 //! One image from a registry in every sandbox that runs images.
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::dockerd::Dockerd;
 
@@ -86,6 +88,26 @@ async fn an_image_from_a_registry_runs_in_the_jail_crun_and_gvisor() {
     bench
         .refused(&["deploy", "--image", &reference, "--sandbox", "wasm"], refused)
         .await;
+    // The instances stand still between calls. A group is only gone when everything in it is.
+    let pid = bench.machine.pid();
+    let groups = groups_of(pid, Path::new("/sys/fs/cgroup"), 4);
+    assert!(!groups.is_empty(), "they are somewhere");
+    assert!(bench.machine.stop(), "it ends by itself");
+    let left = groups_of(pid, Path::new("/sys/fs/cgroup"), 4);
+    assert_eq!(left, Vec::<PathBuf>::new(), "a clean stop leaves nothing behind");
+}
+
+/// Control groups that a process has made for sandboxes, in any hierarchy.
+fn groups_of(pid: u32, below: &Path, depth: u32) -> Vec<PathBuf> {
+    let name = format!("piecework-jail-{pid}-");
+    let directories = fs::read_dir(below).into_iter().flatten().flatten();
+    let directories = directories.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let found = directories.flat_map(|entry| match entry.file_name().to_string_lossy().starts_with(&name) {
+        true => vec![entry.path()],
+        false if depth > 0 => groups_of(pid, &entry.path(), depth - 1),
+        false => Vec::new(),
+    });
+    found.collect()
 }
 
 #[tokio::test]
