@@ -72,6 +72,9 @@ pub use standing::all_ended;
 /// Who runs the jails on the host when the agent is root: an identity that owns nothing.
 const HOST_ID_DEFAULT: u32 = 61_907;
 
+/// What is weaker where there is no root.
+const ONE_USER: &str = "all jails are one user of this computer: together they can use up what the kernel counts for each user, as descriptors on their way between processes; run the provider as root, or for your own functions only (`--mine`)";
+
 /// How to make jails on this machine.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -145,7 +148,10 @@ impl Jail {
             rootless,
             become_id: (options.rootless && root).then_some(HOST_ID_DEFAULT),
         };
-        let (cgroups, weaker) = cgroups(rootless);
+        let (cgroups, mut weaker) = cgroups(rootless);
+        if rootless {
+            weaker.push(ONE_USER.to_owned());
+        }
         let group = cgroups.as_ref().and_then(|cgroups| cgroups.launcher_entry().ok());
         let launcher = Launcher::start(&options.init, &launcher_options, group).map_err(JailError::Launcher)?;
         let yard = Arc::new(Yard {

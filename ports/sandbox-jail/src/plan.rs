@@ -58,6 +58,11 @@ const SHOWN: [&str; 8] = [
 ];
 /// Programs read them at their start, so they are covered with figures and not with nothing.
 pub const INVENTED: [&str; 4] = ["loadavg", "meminfo", "stat", "uptime"];
+/// Timers and waiting signals of one jail. Without root all jails are one user of the host, and the kernel counts these, and what is in
+/// [`COUNTED`], for each user; but for each user namespace as well, and every jail has its own.
+const SIGNALS_MAX: u64 = 1_024;
+/// The same: what must be said within the namespace. A user has 128 instances of inotify.
+const COUNTED: [(&str, &str); 2] = [("max_inotify_instances", "16"), ("max_inotify_watches", "8192")];
 /// The kernel ends guests before anything else where memory runs out. Not below what a privileged process has set.
 const OOM_SCORE_ADJ: &str = "1000";
 
@@ -167,12 +172,30 @@ impl Script {
         at
     }
 
-    fn write_file(&mut self, name: &str, path: &str, content: &str) {
+    /// `/proc` below `root`: read-only for whatever runs in the jail, so that nothing set through it is ever changed, whichever kernel and
+    /// privileges there are. What is written before goes to the one below, whose handle is given.
+    fn proc(&mut self, root: &str) -> usize {
+        let path = format!("{root}/proc");
+        let plain = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        let what = || [text("proc"), text(&path), text("proc")];
+        self.mount("mount /proc", what(), plain, int(0));
+        let flags = int(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        let writable = self.call(
+            "hold /proc",
+            libc::SYS_openat,
+            vec![int(libc::AT_FDCWD), text(&path), flags, int(0)],
+        );
+        self.mount("mount /proc read-only", what(), plain | libc::MS_RDONLY, int(0));
+        writable
+    }
+
+    /// Below `/proc`, by a handle of it.
+    fn write_proc(&mut self, name: &str, (proc, file): (usize, &str), content: &str) {
         let flags = int(libc::O_WRONLY | libc::O_CLOEXEC);
         let fd = self.call(
             &format!("open {name}"),
             libc::SYS_openat,
-            vec![int(libc::AT_FDCWD), text(path), flags, int(0)],
+            vec![Argument::Out(proc), text(file), flags, int(0)],
         );
         let length = Argument::Int(i64::try_from(content.len()).expect("a short text"));
         self.call(name, libc::SYS_write, vec![Argument::Out(fd), text(content), length]);
@@ -204,14 +227,16 @@ fn overlay_options(lower: &str) -> String {
 pub(crate) fn steps(jail: &Jail) -> Vec<Step> {
     let mut script = Script::default();
     descriptors(&mut script, jail);
-    match &jail.image {
+    let proc = match &jail.image {
         Some(image) => image::mounts(&mut script, jail, image),
         None => mounts(&mut script, jail),
-    }
+    };
     limits(&mut script, jail);
-    identity(&mut script, jail);
+    identity(&mut script, jail, proc);
     // After the user namespace: the number then counts this jail alone.
     script.limit("limit processes", libc::RLIMIT_NPROC, jail.tasks_max);
+    // A limit from before would be one of all jails together.
+    script.limit("limit timers and signals", libc::RLIMIT_SIGPENDING, SIGNALS_MAX);
     filters(&mut script, jail);
     script.steps
 }
@@ -255,7 +280,8 @@ fn scratch_options(jail: &Jail) -> String {
     format!("size={},nr_inodes={inodes}", jail.disk_bytes.max(4096))
 }
 
-fn mounts(script: &mut Script, jail: &Jail) {
+/// Gives the handle of the `/proc` that can be written.
+fn mounts(script: &mut Script, jail: &Jail) -> usize {
     let plain = libc::MS_NOSUID | libc::MS_NODEV;
     let options = format!("{},mode=1777", scratch_options(jail));
     script.mount(
@@ -265,21 +291,16 @@ fn mounts(script: &mut Script, jail: &Jail) {
         text(options),
     );
     // Before the host's root goes: a fresh proc is refused where no full one is in sight.
-    script.mount(
-        "mount /proc",
-        [text("proc"), text("/proc"), text("proc")],
-        plain | libc::MS_NOEXEC,
-        int(0),
-    );
+    let proc = script.proc("");
     // Before what covers `/proc` is taken from there: nothing that jails can lock is another jail's.
     for shared in ["/usr", "/runner", "/etc"] {
         script.overlay(shared, shared);
     }
     script.device_overlay("/dev");
     hide(script, "");
-    script.write_file(
+    script.write_proc(
         "go first where memory runs out",
-        "/proc/self/oom_score_adj",
+        (proc, "self/oom_score_adj"),
         OOM_SCORE_ADJ,
     );
     if let Some(bundle) = &jail.bundle {
@@ -292,6 +313,7 @@ fn mounts(script: &mut Script, jail: &Jail) {
     );
     script.call("enter the bundle", libc::SYS_chdir, vec![text(FUNCTION)]);
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
+    proc
 }
 
 /// Covers what `/proc` below `root` tells of the machine and of everybody on it.
@@ -378,7 +400,7 @@ fn limits(script: &mut Script, jail: &Jail) {
 }
 
 /// Becomes nobody on the host, then enters a user namespace of its own and lays down every capability in it.
-fn identity(script: &mut Script, jail: &Jail) {
+fn identity(script: &mut Script, jail: &Jail, proc: usize) {
     let host = i64::from(jail.host_id.unwrap_or(0));
     if jail.host_id.is_some() {
         script.call("drop groups", libc::SYS_setgroups, vec![int(0), int(0)]);
@@ -393,10 +415,21 @@ fn identity(script: &mut Script, jail: &Jail) {
     dumpable(script);
     script.call("user namespace", libc::SYS_unshare, vec![int(libc::CLONE_NEWUSER)]);
     dumpable(script);
-    script.write_file("deny setgroups", "/proc/self/setgroups", "deny");
+    script.write_proc("deny setgroups", (proc, "self/setgroups"), "deny");
     let (user, group) = jail.image.as_ref().map_or((INSIDE_ID, INSIDE_ID), |image| image.user);
-    script.write_file("map user", "/proc/self/uid_map", &format!("{user} {host} 1"));
-    script.write_file("map group", "/proc/self/gid_map", &format!("{group} {host} 1"));
+    script.write_proc("map user", (proc, "self/uid_map"), &format!("{user} {host} 1"));
+    script.write_proc("map group", (proc, "self/gid_map"), &format!("{group} {host} 1"));
+    for (name, most) in COUNTED {
+        let from = script.steps.len();
+        script.write_proc(
+            "limit what is counted by user",
+            (proc, &format!("sys/user/{name}")),
+            most,
+        );
+        // Not every kernel has it.
+        script.steps[from..].iter_mut().for_each(|step| step.optional = true);
+    }
+    script.call("let go of /proc", libc::SYS_close, vec![Argument::Out(proc)]);
     // SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP and their locks, SECBIT_NO_CAP_AMBIENT_RAISE and its lock.
     let [a, b, c] = zero();
     script.prctl("lock securebits", libc::PR_SET_SECUREBITS, [int(0xef & !0x30), a, b, c]);

@@ -46,7 +46,8 @@ fn inside(path: &str) -> String {
     format!("{ROOT}{path}")
 }
 
-pub(super) fn mounts(script: &mut Script, jail: &Jail, image: &ImageRoot) {
+/// Gives the handle of the `/proc` that can be written.
+pub(super) fn mounts(script: &mut Script, jail: &Jail, image: &ImageRoot) -> usize {
     loopback(script);
     let options = format!("{},mode=755", scratch_options(jail));
     let plain = libc::MS_NOSUID | libc::MS_NODEV;
@@ -58,16 +59,14 @@ pub(super) fn mounts(script: &mut Script, jail: &Jail, image: &ImageRoot) {
     );
     places(script, jail);
     overlay(script, image);
-    script.mount(
-        "mount /proc",
-        [text("proc"), text(inside("/proc")), text("proc")],
-        plain | libc::MS_NOEXEC,
-        int(0),
-    );
+    let proc = script.proc(ROOT);
     devices(script);
     hide(script, ROOT);
-    let score = inside("/proc/self/oom_score_adj");
-    script.write_file("go first where memory runs out", &score, OOM_SCORE_ADJ);
+    script.write_proc(
+        "go first where memory runs out",
+        (proc, "self/oom_score_adj"),
+        OOM_SCORE_ADJ,
+    );
     script.mount(
         "bind the runner",
         [text(RUNNER), text(inside(RUNNER_INSIDE)), int(0)],
@@ -76,6 +75,7 @@ pub(super) fn mounts(script: &mut Script, jail: &Jail, image: &ImageRoot) {
     );
     become_root(script);
     script.call("name the host", libc::SYS_sethostname, vec![text("function"), int(8)]);
+    proc
 }
 
 /// The image's server and its runner talk over it; nothing else is in this namespace.
