@@ -293,7 +293,7 @@ async fn carry_out(accounts: &Accounts, order: &Order, keeper: &Keeper) -> Answe
         return Ok(answer);
     }
     let before = match kept.signed.as_deref().and_then(codecs::from_hex) {
-        Some(signed) => again(accounts, signed, kept.signed_above).await,
+        Some(signed) => again(accounts, keeper, signed, kept.signed_above).await,
         None => Ok(None),
     };
     let sent = match before {
@@ -367,7 +367,12 @@ fn in_hex(signed: &SignedTransaction) -> String {
 
 /// The same bytes: executed once, however often they are sent. `None` where they never can be: another transaction of the account
 /// has their nonce.
-async fn again(accounts: &Accounts, signed: SignedTransaction, above: Option<u64>) -> Answer<Option<Sent>> {
+async fn again(
+    accounts: &Accounts,
+    keeper: &Keeper,
+    signed: SignedTransaction,
+    above: Option<u64>,
+) -> Answer<Option<Sent>> {
     let nonce = signed.transaction.nonce;
     let refused = match accounts.ground.chain.submit_and_wait(signed.clone()).await {
         Ok(done) => return Ok(Some(Sent { nonce, done })),
@@ -378,30 +383,49 @@ async fn again(accounts: &Accounts, signed: SignedTransaction, above: Option<u64
     }
     // Executed so long ago that no peer remembers where, or never.
     match with_nonce(accounts, &signed, above).await? {
-        Some(done) if done.id == signed.id() => Ok(Some(Sent { nonce, done })),
-        Some(_) => Ok(None),
-        None => refuse(
-            Code::ServerBusy,
-            "the outcome of the first transfer with this key is not known; check the statement",
-        ),
+        Looked::Used(done) if done.id == signed.id() => Ok(Some(Sent { nonce, done })),
+        Looked::Used(_) => Ok(None),
+        Looked::Nowhere(below) => {
+            // No repetition reads the same blocks again.
+            if below > above {
+                keeper
+                    .write(accounts, below.map(|below| (in_hex(&signed), below)), None)
+                    .await?;
+            }
+            refuse(
+                Code::ServerBusy,
+                "the outcome of the first transfer with this key is not known; check the statement",
+            )
+        }
     }
 }
 
-/// How many blocks are read to find what became of a transaction.
+/// What came of a search for the transaction that used a nonce.
+#[derive(Debug)]
+enum Looked {
+    Used(Final),
+    /// None of the blocks up to this height has it; `None` where it is not known where to look.
+    Nowhere(Option<u64>),
+}
+
+/// How many blocks are read at a time to find what became of a transaction; the next repetition reads on behind them.
 const BLOCKS_READ_MAX: u64 = 10_000;
 /// The peer that told the height may be some blocks ahead of the one that told the nonce.
 const PEERS_APART: u64 = 64;
 
 /// The transaction that used up this one's nonce: this one, or another of its sender. Read from the blocks, so it does not depend
 /// on what a peer remembers of transactions.
-async fn with_nonce(accounts: &Accounts, wanted: &SignedTransaction, above: Option<u64>) -> Answer<Option<Final>> {
-    let Some(above) = above else { return Ok(None) };
+async fn with_nonce(accounts: &Accounts, wanted: &SignedTransaction, above: Option<u64>) -> Answer<Looked> {
+    let Some(above) = above else {
+        return Ok(Looked::Nowhere(None));
+    };
     let ledger = &accounts.ground.chain;
     let first = above.saturating_sub(PEERS_APART) + 1;
     let last = ledger.status().height.min(above + BLOCKS_READ_MAX);
     let is_wanted = |other: &SignedTransaction| {
         (other.transaction.sender, other.transaction.nonce) == (wanted.transaction.sender, wanted.transaction.nonce)
     };
+    let mut looked = above;
     for height in first..=last {
         let Some(block) = ledger.block(height).await.map_err(chain)? else {
             break;
@@ -414,10 +438,11 @@ async fn with_nonce(accounts: &Accounts, wanted: &SignedTransaction, above: Opti
         // What was refused has used nothing.
         let mut executed = places.filter_map(|(_, index)| block.result_of(index)?.ok());
         if let Some(done) = executed.next() {
-            return Ok(Some(done));
+            return Ok(Looked::Used(done));
         }
+        looked = looked.max(height);
     }
-    Ok(None)
+    Ok(Looked::Nowhere(Some(looked)))
 }
 
 async fn finish(accounts: &Accounts, order: &Order, sent: &Sent) -> Answer<TransferView> {
@@ -576,6 +601,15 @@ impl Keeper {
     pub(super) async fn keep(&self, accounts: &Accounts, signed: &SignedTransaction, above: u64) -> Answer<()> {
         let id = signed.id().0.to_string();
         let kept = self.kept(Some((in_hex(signed), above)), None);
+        // What was signed before and did not come to execution is claimed by nobody any more.
+        let before = self.read(accounts).await?.and_then(|kept| kept.signed);
+        let before = before.as_deref().and_then(codecs::from_hex::<SignedTransaction>);
+        let before = before.map(|before| before.id().0.to_string());
+        let takes: Vec<_> = before
+            .filter(|before| *before != id)
+            .map(|before| (CLAIMS.to_owned(), before))
+            .into_iter()
+            .collect();
         let mut puts = vec![
             codecs::json(&self.space, &self.key, &kept)?,
             codecs::json(CLAIMS, &id, &(&self.space, &self.key))?,
@@ -584,7 +618,7 @@ impl Keeper {
             puts.push(codecs::json(BOOKED, &id, booking)?);
         }
         // All or nothing: who has signed is known whatever happens.
-        let kept = accounts.ground.store.replace_values(&[], &puts).await;
+        let kept = accounts.ground.store.replace_values(&takes, &puts).await;
         kept.map_err(store)
     }
 }

@@ -375,6 +375,15 @@ async fn a_booking_whose_nonce_another_transaction_used_is_signed_again_and_move
         (machine.posted("ada").await == 1_005).then_some(())
     })
     .await;
+    until(
+        "nobody claims a transaction that has ended, or never will",
+        async || {
+            let store = &machine.accounts().ground.store;
+            let claims = store.list_values("transfer_claim", "", None, 10).await;
+            claims.expect("the store is there").items.is_empty().then_some(())
+        },
+    )
+    .await;
 }
 
 /// The operator pays with its own key, past the controller.

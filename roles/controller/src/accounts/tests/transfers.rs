@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use axum::http::Method;
-use piecework_model::Code;
+use piecework_ledger::{Action, SignedTransaction, Transaction, Transfer};
+use piecework_model::{Code, Credits};
 use serde_json::{Value, json};
 
 use crate::{
     Tuning,
-    accounts::transfers,
+    accounts::{self, transfers},
+    codecs,
     doubles::{
         answer::Answer,
         machine::{Machine, Setup},
@@ -142,4 +144,74 @@ async fn a_transfer_whose_end_nobody_knows_is_remembered_longer() {
     let accounts = machine.accounts();
     let later = crate::clock::now_ms() + 8 * DAY_MS;
     assert_eq!(transfers::forget_old(accounts, later).await.expect("looked"), 0);
+}
+
+/// The ledger's height after so many more blocks.
+fn grow(machine: &Machine, blocks: u64) -> u64 {
+    let mut height = 0;
+    for _ in 0..blocks {
+        height = machine.ledger.block(Vec::new()).height;
+    }
+    height
+}
+
+/// What is remembered of the operator's transfer.
+async fn held(machine: &Machine, key: &str) -> Option<Vec<u8>> {
+    let ground = &machine.accounts().ground;
+    let space = format!("transfer/{}", ground.operator);
+    ground.store.value(&space, key).await.expect("the store is there")
+}
+
+/// As JSON, with the place of it.
+async fn kept(machine: &Machine, key: &str) -> (String, Value) {
+    let bytes = held(machine, key).await.expect("it is kept");
+    let space = format!("transfer/{}", machine.accounts().ground.operator);
+    (space, codecs::from_json(&bytes).expect("JSON"))
+}
+
+#[tokio::test]
+async fn a_repetition_reads_no_block_again_that_told_nothing() {
+    let machine = machine().await;
+    machine.person("ada", 1_000).await;
+    // The nonce 0 of the operator is used.
+    final_answer(&machine, "zero", 1).await;
+    machine.ledger.stall(true);
+    transfer(&machine, "one", 5).await.refused(503, Code::TransferQueued);
+    while held(&machine, "one").await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let machine = machine.restart().await;
+    // A transaction that can never be executed, and no block above the height that is noted tells why.
+    let accounts = machine.accounts();
+    let operator = accounts.ground.operator;
+    let secret = accounts::custodial_key(accounts, operator)
+        .await
+        .expect("the store is there");
+    let to = accounts::find(accounts, "ada").await.expect("she is there");
+    let transaction = Transaction {
+        sender: operator,
+        nonce: 0,
+        action: Action::Transfer(Transfer { to, amount: Credits(7) }),
+    };
+    let network = machine.ledger.network_id();
+    let signed = SignedTransaction::sign(transaction, &secret.expect("it is kept"), &network);
+    let noted = grow(&machine, 100);
+    let (space, mut value) = kept(&machine, "one").await;
+    value["signed"] = hex::encode(borsh::to_vec(&signed).expect("bytes")).into();
+    value["signed_above"] = noted.into();
+    let put = codecs::json(&space, "one", &value).expect("plain data");
+    let store = &accounts.ground.store;
+    store.replace_values(&[], &[put]).await.expect("it is kept");
+    machine.ledger.stall(false);
+    let last = grow(&machine, 5);
+    let refused = loop {
+        let answer = transfer(&machine, "one", 5).await;
+        if answer.code() != Some(Code::TransferQueued) {
+            break answer;
+        }
+    };
+    refused.refused(503, Code::ServerBusy);
+    let (_, after) = kept(&machine, "one").await;
+    assert_eq!(after["signed"], value["signed"]);
+    assert!(after["signed_above"].as_u64() >= Some(last), "{after}");
 }
