@@ -129,7 +129,12 @@ async fn watched(calls: &Arc<Calls>, mut invocation: Invocation) -> Answer<Done>
     let draw = u64::from_le_bytes(invocation.id.0[8..].try_into().expect("eight bytes"));
     if invocation.live.is_unsaved() {
         // There is no version of which anything could be concluded.
-        return invoke(calls, &mut invocation).await;
+        let live = invocation.live.clone();
+        let done = invoke(calls, &mut invocation).await;
+        if let Err(refusal) = budget::keep_tried(&calls.functions, &live).await {
+            tracing::error!(%refusal, "what a try has spent of its function's budget was not kept");
+        }
+        return done;
     }
     let picked = walls::pick(&calls.functions, invocation.live, (draw, may_look)).await;
     (invocation.live, invocation.wall) = picked;

@@ -2,6 +2,8 @@
 //!
 //! A call begins while what was spent, and the most that the running ones can cost, is below the budget: it is overshot by
 //! one call's price at the most.
+//!
+//! Code that is tried for a function spends its budget, and its jobs are of no function that stays: what they cost is kept apart.
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use crate::{
     Answer,
     accounts::{audit, auth::Caller},
     clock::now_ms,
+    codecs,
     failure::{failed, store},
     functions::{
         self, Functions, Live,
@@ -30,12 +33,23 @@ const ALERTS: [u64; 2] = [80, 100];
 
 /// Of the functions with a budget.
 #[derive(Default)]
-pub(crate) struct Budgets(DashMap<FunctionId, Arc<Mutex<Spending>>>);
+pub(crate) struct Budgets {
+    all: DashMap<FunctionId, Arc<Mutex<Spending>>>,
+    /// Held from reading what tries have spent to writing it.
+    noting: tokio::sync::Mutex<()>,
+}
+
+/// By function: when the month began, and what tries have spent in it.
+const TRIED: &str = "tried";
+/// Read and removed at once.
+const PAGE: u32 = 1_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spending {
     pub(crate) month_began_at_ms: u64,
     pub(crate) spent_ucr: u64,
+    /// Of it, by code that was tried for the function.
+    tried_ucr: u64,
     /// The most that running jobs can cost.
     running_ucr: u64,
     /// Percent that the owner was told of in this month.
@@ -64,6 +78,8 @@ impl Spending {
 /// What one running job may cost; given back when dropped.
 pub(crate) struct Hold {
     spending: Arc<Mutex<Spending>>,
+    /// Whether the job is of code that is tried for the function.
+    is_try: bool,
     price_max_ucr: u64,
 }
 
@@ -72,6 +88,9 @@ impl Hold {
     pub(crate) fn spend(&self, price_ucr: u64) {
         let mut spending = self.spending.lock();
         spending.spent_ucr = spending.spent_ucr.saturating_add(price_ucr);
+        if self.is_try {
+            spending.tried_ucr = spending.tried_ucr.saturating_add(price_ucr);
+        }
     }
 }
 
@@ -104,7 +123,7 @@ fn counted(live: &Live) -> FunctionId {
 
 async fn of(functions: &Functions, function: FunctionId) -> Answer<Arc<Mutex<Spending>>> {
     let month_began_at_ms = month_of(now_ms())?;
-    let known = functions.budgets.0.get(&function).map(|entry| entry.value().clone());
+    let known = functions.budgets.all.get(&function).map(|entry| entry.value().clone());
     if let Some(spending) = known {
         let mut state = spending.lock();
         if state.month_began_at_ms != month_began_at_ms {
@@ -124,14 +143,62 @@ async fn of(functions: &Functions, function: FunctionId) -> Answer<Arc<Mutex<Spe
         .ground
         .store
         .points(scope, month_began_at_ms, now_ms() + 1, DAY_MS);
-    let spent_ucr = points.await.map_err(store)?.iter().map(|point| point.price_ucr).sum();
+    let points: u64 = points.await.map_err(store)?.iter().map(|point| point.price_ucr).sum();
+    let tried_ucr = tried(functions, function, month_began_at_ms).await?;
     let spending = Spending {
         month_began_at_ms,
-        spent_ucr,
+        spent_ucr: points.saturating_add(tried_ucr),
+        tried_ucr,
         ..Spending::default()
     };
-    let entry = functions.budgets.0.entry(function);
+    let entry = functions.budgets.all.entry(function);
     Ok(entry.or_insert_with(|| Arc::new(Mutex::new(spending))).value().clone())
+}
+
+async fn tried(functions: &Functions, function: FunctionId, month_began_at_ms: u64) -> Answer<u64> {
+    let kept = functions.ground.store.value(TRIED, &function.to_string()).await;
+    let kept: Option<(u64, u64)> = kept
+        .map_err(store)?
+        .map(|bytes| codecs::from_json(&bytes))
+        .transpose()?;
+    let of_this_month = kept.filter(|(month, _)| *month == month_began_at_ms);
+    Ok(of_this_month.map_or(0, |(_, tried_ucr)| tried_ucr))
+}
+
+/// A try has ended: what tries have spent is known after a restart as well.
+pub(crate) async fn keep_tried(functions: &Functions, live: &Live) -> Answer<()> {
+    let Some(function) = live.budget_of.filter(|_| live.function.policy.budget_ucr.is_some()) else {
+        return Ok(());
+    };
+    let _in_turn = functions.budgets.noting.lock().await;
+    let now = spending(functions, function).await?;
+    let kept = (now.month_began_at_ms, now.tried_ucr);
+    codecs::put_json(&functions.ground, TRIED, &function.to_string(), &kept).await
+}
+
+/// What tries have spent in months that are over.
+pub(crate) async fn forget_tried(functions: &Functions) -> Answer<()> {
+    let month = month_of(now_ms())?;
+    let values = &functions.ground.store;
+    let mut after = None::<String>;
+    loop {
+        let page = values
+            .list_values(TRIED, "", after.as_deref(), PAGE)
+            .await
+            .map_err(store)?;
+        let mut takes = Vec::new();
+        for (function, bytes) in page.items {
+            let (began_at_ms, _): (u64, u64) = codecs::from_json(&bytes)?;
+            if began_at_ms != month {
+                takes.push((TRIED.to_owned(), function));
+            }
+        }
+        values.replace_values(&takes, &[]).await.map_err(store)?;
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// `PUT /functions/{id}/budget`; zero takes it away.
@@ -158,7 +225,7 @@ pub(crate) async fn set(functions: &Functions, caller: &Caller, function: &Funct
 
 /// The budget was set anew: alerts are given again.
 pub(crate) fn forget(functions: &Functions, function: FunctionId) {
-    if let Some(spending) = functions.budgets.0.get(&function) {
+    if let Some(spending) = functions.budgets.all.get(&function) {
         spending.lock().told = 0;
     }
 }
@@ -174,6 +241,7 @@ pub(crate) async fn hold(functions: &Functions, live: &Live, price_max_ucr: u64)
     }
     Ok(Some(Hold {
         spending,
+        is_try: live.budget_of.is_some(),
         price_max_ucr,
     }))
 }

@@ -14,7 +14,7 @@ use crate::{
     Answer,
     clock::now_ms,
     failure::{blobs, store},
-    functions::{Functions, images},
+    functions::{Functions, budget, images},
 };
 
 /// What a crash between a bundle and its version has left goes with the sweep of the start; the rest of the sweeps are for
@@ -120,6 +120,7 @@ pub(crate) async fn sweep(functions: &Functions) -> Answer<u64> {
     let window = u64::try_from(functions.ground.tuning.restore_window.as_millis()).unwrap_or(u64::MAX);
     let before = now_ms().saturating_sub(window);
     functions.ground.store.purge_deleted(before).await.map_err(store)?;
+    budget::forget_tried(functions).await?;
     let all = functions.ground.blobs.list().await.map_err(blobs)?;
     functions.images.expire(std::time::Instant::now());
     let generation = functions.images.generation();

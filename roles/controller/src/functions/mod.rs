@@ -48,6 +48,7 @@ pub(crate) struct Functions {
     watch: watch::Watch,
     walls: walls::Walls,
     budgets: budget::Budgets,
+    tries: unsaved::Tries,
     pub(crate) suspects: suspects::Suspects,
     pub(crate) routes: routing::Table,
     /// Held over each change of a route.
@@ -88,6 +89,7 @@ impl Functions {
             watch: watch::Watch::default(),
             walls: walls::Walls::default(),
             budgets: budget::Budgets::default(),
+            tries: unsaved::Tries::default(),
             suspects: suspects::Suspects::default(),
             routes: routing::Table::default(),
             route_turn: tokio::sync::Mutex::default(),

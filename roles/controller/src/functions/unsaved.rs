@@ -8,17 +8,18 @@
 //! that its instance depends on, so that the same code with the same settings finds its instance warm, and no other code ever gets it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
+use parking_lot::Mutex;
 use piecework_api::{
     execute::RunCode,
     functions::{Settings, UpdateFunction},
 };
-use piecework_model::{Code, Digest, FunctionId, FunctionName, Language, Limits};
+use piecework_model::{AccountId, Code, Digest, FunctionId, FunctionName, Language, Limits};
 use piecework_scheduler::Placement;
-use piecework_store::{Function, Policy};
+use piecework_store::{Function, Kept, Policy};
 
 use crate::{
     Answer,
@@ -34,6 +35,7 @@ use crate::{
         live,
         update::Asked,
     },
+    quotas,
 };
 
 /// What its jobs have for a version: those of functions begin with 1.
@@ -50,9 +52,57 @@ impl Live {
     }
 }
 
+/// Bytes on disk of code that is being tried, by account: they count as bundles of the account.
+#[derive(Default)]
+pub(crate) struct Tries(Arc<Mutex<HashMap<AccountId, u64>>>);
+
+/// Counts until it is dropped.
+#[derive(Debug)]
+struct Tried {
+    among: Arc<Mutex<HashMap<AccountId, u64>>>,
+    account: AccountId,
+    bytes: u64,
+}
+
+impl Tries {
+    /// Beside what the account keeps. Refuses with `quota.bundles`.
+    fn count(&self, account: AccountId, bytes: u64, (used, most): (u64, u64)) -> Answer<Tried> {
+        let mut all = self.0.lock();
+        let tried = all.get(&account).copied().unwrap_or(0).saturating_add(bytes);
+        let needed = used.saturating_add(tried);
+        if needed > most {
+            return Err(quotas::refused((Kept::Bundles, needed, most)));
+        }
+        all.insert(account, tried);
+        Ok(Tried {
+            among: self.0.clone(),
+            account,
+            bytes,
+        })
+    }
+}
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        let mut all = self.among.lock();
+        if let Some(tried) = all.get_mut(&self.account) {
+            *tried = tried.saturating_sub(self.bytes);
+            if *tried == 0 {
+                all.remove(&self.account);
+            }
+        }
+    }
+}
+
+/// What keeps the code of a try on disk, and counts it.
+pub(crate) struct Trying {
+    _hold: Holds,
+    _tried: Option<Tried>,
+}
+
 /// Keeps and loads the code, as a deploy does. Until the run has ended its code stays for as long as the hold. Refuses as a deploy does, with
-/// `version.not_found`, and with `budget.exceeded` where the function has none left.
-pub(crate) async fn load(functions: &Functions, caller: &Caller, asked: RunCode) -> Answer<(Arc<Live>, Holds)> {
+/// `version.not_found`, with `function.budget_spent` where the function has none left, and with `quota.bundles`.
+pub(crate) async fn load(functions: &Functions, caller: &Caller, asked: RunCode) -> Answer<(Arc<Live>, Trying)> {
     let base = base(functions, caller, &asked).await?;
     let name = name(base.as_deref())?;
     let language = match (asked.language.as_deref(), &base) {
@@ -66,7 +116,13 @@ pub(crate) async fn load(functions: &Functions, caller: &Caller, asked: RunCode)
     let code_bytes = deploy::code_bytes([&asked.code, &asked.bundle]);
     let turn = deploy::turn(functions, caller.account, code_bytes).await?;
     let mut log = BuildLog::default();
+    let brings_code = asked.code.is_some() || asked.bundle.is_some();
     let draft = draft(functions, (base.as_deref(), language), asked, (&turn, &mut log)).await?;
+    let tried = match brings_code {
+        true => Some(count(functions, caller.account, draft.code.disk_bytes).await?),
+        // A version has it, and it counts there.
+        false => None,
+    };
     let function = Function {
         id: id(caller, &name, &draft),
         owner: caller.account,
@@ -88,7 +144,17 @@ pub(crate) async fn load(functions: &Functions, caller: &Caller, asked: RunCode)
         budget_of: base.map(|base| base.function.id),
         ..live::with_version(functions, &function, version, limits).await?
     };
-    Ok((Arc::new(live), hold))
+    let trying = Trying {
+        _hold: hold,
+        _tried: tried,
+    };
+    Ok((Arc::new(live), trying))
+}
+
+async fn count(functions: &Functions, account: AccountId, bytes: u64) -> Answer<Tried> {
+    let used = functions.ground.store.usage(account).await.map_err(store)?;
+    let most = functions.ground.store.quotas(account).get(Kept::Bundles);
+    functions.tries.count(account, bytes, (used.get(Kept::Bundles), most))
 }
 
 /// The caller's function whose settings the code is run with, in the version that was named or the live one.
@@ -212,4 +278,24 @@ fn id(caller: &Caller, name: &FunctionName, draft: &Draft) -> FunctionId {
     let whole = (*ID_KEY, caller.account, name.as_str(), code, world);
     let digest = Digest::of_value("piecework 2026 unsaved code", &whole);
     FunctionId(*digest.0.first_chunk().expect("a digest is longer than an id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_that_is_tried_counts_as_a_bundle_until_its_run_has_ended() {
+        let tries = Tries::default();
+        let (ada, eve) = (AccountId([1; 20]), AccountId([2; 20]));
+        let first = tries.count(ada, 60, (30, 100)).expect("there is room");
+        let refused = tries.count(ada, 20, (30, 100)).expect_err("110 of 100");
+        assert_eq!(refused.code, Code::QuotaBundles);
+        tries.count(eve, 60, (30, 100)).expect("another account");
+        let second = tries.count(ada, 10, (30, 100)).expect("100 of 100");
+        drop(first);
+        tries.count(ada, 60, (30, 100)).expect("as before");
+        drop(second);
+        assert!(tries.0.lock().is_empty(), "nothing is remembered of who tries nothing");
+    }
 }

@@ -36,6 +36,7 @@ use crate::{
     clock::now_ms,
     failure::{failed, refusal, refuse, store},
     functions::{self, Live, budget, unsaved},
+    money::leases,
 };
 
 /// A synchronous caller waits this long for a provider to begin, unless its `X-Deadline-Ms` says otherwise.
@@ -142,12 +143,13 @@ pub(super) async fn run_code(
     if event.len() + parameters.len() > INPUT_BYTES_MAX {
         return Ok(refuse(Code::BodyTooLarge, "input and parameters have at most 6 MiB")?);
     }
-    let (live, hold) = unsaved::load(&controller.functions, caller, body).await?;
+    leases::check_any(&controller.money, caller.account).await?;
+    let (live, trying) = unsaved::load(&controller.functions, caller, body).await?;
     let mut invocation = plain_invocation(live, event, Some(caller.account));
     invocation.deadline_ms = now_ms() + deadline;
     invocation.parameters = parameters;
     let done = invoke::run(controller.calls.clone(), invocation).await?;
-    drop(hold);
+    drop(trying);
     answer(done)
 }
 

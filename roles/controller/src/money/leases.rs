@@ -305,6 +305,21 @@ pub(crate) async fn reserve(money: &Money, developer: AccountId, amount: u64) ->
     book.reserve(amount).map_or_else(|| Err(insufficient(amount)), Ok)
 }
 
+/// Whether the account has anything to pay a run with, before something is done for it that is not billed. Refuses with
+/// `account.insufficient_credits`.
+pub(crate) async fn check_any(money: &Money, developer: AccountId) -> Answer<()> {
+    load_once(money, developer).await?;
+    let is_held = money
+        .leases
+        .books
+        .get(&developer)
+        .is_some_and(|book| book.funds.lock().available() > 0);
+    match is_held {
+        true => Ok(()),
+        false => step(money, developer, 1).await.map(drop),
+    }
+}
+
 /// What is said of a lease that takes nothing new.
 const ENDED: [Code; 2] = [Code::LeaseDraining, Code::LeaseClosed];
 

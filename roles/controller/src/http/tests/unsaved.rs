@@ -2,9 +2,13 @@
 
 use axum::http::Method;
 use piecework_model::Code;
+use piecework_store::Kept;
 use serde_json::{Value, json};
 
-use crate::doubles::{answer::Answer, machine::Machine};
+use crate::{
+    accounts,
+    doubles::{answer::Answer, machine::Machine},
+};
 
 async fn run(machine: &Machine, token: &str, body: Value) -> Answer {
     machine.ask_as(Some(token), Method::POST, "/execute", Some(body)).await
@@ -156,7 +160,39 @@ async fn it_spends_the_budget_of_the_function_that_it_is_tried_for() {
     assert!(runs > 0, "the budget was not spent by these runs");
     let shown = machine.ask_as(Some(&ada), Method::GET, "/functions/b", None).await.ok();
     assert_ne!(shown["budget"]["spent_ucr"], 0, "{shown}");
+    let machine = machine.restart().await;
+    let again = machine.ask_as(Some(&ada), Method::GET, "/functions/b", None).await.ok();
+    assert_eq!(
+        again["budget"]["spent_ucr"], shown["budget"]["spent_ucr"],
+        "a restart forgets nothing of it"
+    );
+    let more = run(&machine, &ada, json!({"function": "b", "code": "return 2"})).await;
+    more.refused(402, Code::FunctionBudgetSpent);
     // Code for no function is its developer's own affair.
     let other = json!({"language": "javascript", "code": "return 2"});
     run(&machine, &ada, other).await.ok();
+}
+
+#[tokio::test]
+async fn its_code_counts_as_a_bundle_and_nothing_is_loaded_for_who_cannot_pay() {
+    let machine = Machine::start().await;
+    let ada = machine.person("ada", 100_000).await;
+    let code = json!({"language": "javascript", "code": "return 2"});
+    let account = accounts::find(machine.accounts(), "ada").await.expect("she is there");
+    let set = async |bytes| {
+        let quotas = [(Kept::Bundles, Some(bytes))];
+        let store = &machine.accounts().ground.store;
+        store.set_quotas(account, &quotas).await.expect("it is set");
+    };
+    set(10).await;
+    run(&machine, &ada, code.clone()).await.refused(403, Code::QuotaBundles);
+    set(1 << 20).await;
+    run(&machine, &ada, code.clone()).await.ok();
+    let eve = machine.person("eve", 0).await;
+    let broken = json!({"language": "javascript", "code": "no such code"});
+    for body in [code, broken] {
+        run(&machine, &eve, body)
+            .await
+            .refused(402, Code::AccountInsufficientCredits);
+    }
 }
