@@ -64,6 +64,7 @@ export const words = {
   live: "Live",
   notLive: "Not connected",
   connecting: "Connecting",
+  badSession: "The server did not say who is signed in.",
   lost: "The connection is lost.",
   lostFor: (seconds: number) => `What you see is ${seconds} s old.`,
   lostHint: "The page reconnects by itself.",

@@ -2,5 +2,6 @@ import "./bundle.mjs";
 import "./tour.mjs";
 import "./work.mjs";
 import "./connection.mjs";
+import "./answers.mjs";
 import "./safety.mjs";
 import "./looks.mjs";

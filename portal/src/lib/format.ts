@@ -136,3 +136,8 @@ export function shown(text: unknown, max = 100_000): string {
     (hidden) => `\\u${hidden.charCodeAt(0).toString(16).padStart(4, "0")}`,
   );
 }
+
+/** The items of an answer; none if it has no list. */
+export function listOf<T>(items: T[] | null | undefined): T[] {
+  return Array.isArray(items) ? items.filter((item) => item !== null && item !== undefined) : [];
+}

@@ -143,12 +143,13 @@ class Live {
       .map((line) => line.slice(5).trimStart())
       .join("\n");
     if (data === "") return;
-    let event: LiveEvent;
+    let event: LiveEvent | null;
     try {
-      event = JSON.parse(data) as LiveEvent;
+      event = JSON.parse(data) as LiveEvent | null;
     } catch {
       return;
     }
+    if (event === null || typeof event !== "object") return;
     const kind = String(event.kind);
     this.#tell("*", event);
     this.#tell(kind, event);

@@ -1,6 +1,8 @@
 // Who is signed in.
 
 import { Refused, session as api, whenSignedOut, type Schemas, type Session } from "./api";
+import { words } from "../messages";
+import { listOf } from "./format";
 import { live } from "./live.svelte";
 
 class Who {
@@ -12,13 +14,13 @@ class Who {
     return this.value?.account.name ?? "";
   }
   get isOperator(): boolean {
-    return this.value?.operator ?? false;
+    return this.value?.operator === true;
   }
   get isDeveloper(): boolean {
-    return this.isOperator || (this.value?.account.roles ?? []).includes("developer");
+    return this.isOperator || listOf(this.value?.account.roles).includes("developer");
   }
   may(scope: Schemas["Scope"]): boolean {
-    const scopes = this.value?.scopes ?? [];
+    const scopes = listOf(this.value?.scopes);
     return scopes.includes(scope) || scopes.includes("admin");
   }
 
@@ -27,7 +29,7 @@ class Who {
     try {
       this.#enter(await api.show());
     } catch (error) {
-      this.refused = error instanceof Refused ? error : undefined;
+      this.refused = error instanceof Refused ? error : new Refused(0, { code: "portal.bug", message: String(error) });
       this.state = this.refused?.status === 401 ? "out" : "failed";
     }
   }
@@ -47,7 +49,9 @@ class Who {
     this.state = "out";
   }
 
-  #enter(session: Session): void {
+  #enter(session: Session | undefined): void {
+    // Everything else hangs on who it is.
+    if (typeof session?.account?.name !== "string") throw new Refused(0, { code: "portal.bad_answer", message: words.badSession });
     this.value = session;
     this.state = "in";
     live.start();
