@@ -22,6 +22,8 @@ export default defineConfig({
   worker: { format: "es" },
   build: {
     target: "es2022",
+    // Those that know `light-dark()`.
+    cssTarget: ["chrome123", "firefox120", "safari17.5"],
     outDir: "build/plain",
     // Nothing is inlined: the content policy has no `data:`.
     assetsInlineLimit: 0,

@@ -29,8 +29,13 @@ function clockOf(seconds: number, before: number | undefined): string {
 }
 
 export function draw(host: HTMLElement, wanted: Wanted): { move(index: number): void; destroy(): void } {
-  const style = getComputedStyle(host);
-  const colour = (name: string) => style.getPropertyValue(name).trim();
+  // The browser chooses between light and dark where a colour is used, not in the property itself.
+  const colour = (name: string) => {
+    host.style.color = `var(${name})`;
+    const used = getComputedStyle(host).color;
+    host.style.color = "";
+    return used;
+  };
   const axis = { stroke: colour("--soft"), font: "11px system-ui, sans-serif", ticks: { show: false } };
   const bars = uPlot.paths.bars?.({ size: [0.8, 40] });
   const series = wanted.lines.map((line) => ({

@@ -1,0 +1,3 @@
+// What is looked up by a name that the server may add to.
+
+export type Names = Record<string, string>;
