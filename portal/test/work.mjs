@@ -210,3 +210,40 @@ test("somebody signs in with a key that stays in the browser", async () => {
   assert.deepEqual(faults, []);
   await context.close();
 });
+
+test("an account is registered with a key that the browser makes, signs in with it, and removes it", async () => {
+  const invite = await api(server.token, "POST", "/invites", { grant_ucr: 1_000_000, roles: ["developer", "provider"] });
+  const { page, context, faults } = await opened();
+  await page.goto(`${server.url}/portal/sign-up?invite=${invite.code}`);
+  await page.getByRole("button", { name: "Key of this browser" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("operator");
+  await page.getByRole("form").getByRole("button", { name: "Create an account" }).click();
+  await page.getByRole("alert").getByText(/^account\./).waitFor();
+  await page.getByLabel("Name", { exact: true }).fill("kit");
+  await page.getByLabel("I also want to offer a computer").check();
+  await page.getByRole("form").getByRole("button", { name: "Create an account" }).click();
+  await page.getByRole("heading", { name: "Hello, kit" }).waitFor();
+  const account = await api(server.token, "GET", "/ledger/accounts/kit");
+  assert.deepEqual([...account.roles].sort(), ["developer", "provider"]);
+  // The browser has the key, of the name that was accepted only, and gives it to no script.
+  const kept = await page.evaluate(async () => {
+    const wait = (asked) => new Promise((resolve, reject) => ((asked.onsuccess = () => resolve(asked.result)), (asked.onerror = () => reject(asked.error))));
+    const store = (await wait(indexedDB.open("piecework"))).transaction("keys").objectStore("keys");
+    const [names, key] = await Promise.all([wait(store.getAllKeys()), wait(store.get("kit"))]);
+    const told = await crypto.subtle.exportKey("pkcs8", key).then(() => "read", (error) => error.name);
+    return { names, told, isExtractable: key.extractable };
+  });
+  assert.deepEqual(kept, { names: ["kit"], told: "InvalidAccessError", isExtractable: false });
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("button", { name: "Key", exact: true }).click();
+  await page.getByText("This browser has the key of this account.").waitFor();
+  await page.getByRole("form").getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Hello, kit" }).waitFor();
+  await page.getByRole("link", { name: "Settings", exact: true }).click();
+  await page.getByText("this account").waitFor();
+  await page.getByRole("button", { name: "Remove the key of kit" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  await page.getByText("This browser has no key.").waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
+});

@@ -1,12 +1,12 @@
 // Keys of accounts that stay in this browser: WebCrypto has them and gives them to no script, not even this one.
 
+import { post } from "./api";
+import { bytesOfHex, hexOf, messageOf } from "./bytes";
+
 const DATABASE = "piecework";
 const KEYS = "keys";
 /** What stands before the 32 bytes of an Ed25519 key in PKCS #8. */
 const PKCS8 = "302e020100300506032b657004220420";
-
-const bytesOfHex = (hex: string) => Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));
-const hexOf = (bytes: ArrayBuffer) => Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Whether this browser can sign; not over plain HTTP to another computer, and not old ones. */
 export async function canSign(): Promise<boolean> {
@@ -16,6 +16,11 @@ export async function canSign(): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/** A new key, which nothing can read, not even this page; only its signatures leave the browser. */
+export async function newKey(): Promise<CryptoKeyPair> {
+  return (await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"])) as CryptoKeyPair;
 }
 
 /** Of a key file of the command line: 64 hex digits. `undefined` if it is none. */
@@ -55,8 +60,8 @@ export async function forget(name: string): Promise<void> {
   await request((await keys("readwrite")).delete(name));
 }
 
-/** The bytes that a login covers: domain, network, then name and challenge, each after its length. */
-export function loginMessage(network: string, name: string, challenge: string): Uint8Array<ArrayBuffer> {
+/** The bytes that a login covers: name and challenge, each after its length. */
+function loginMessage(network: string, name: string, challenge: string): Uint8Array<ArrayBuffer> {
   const encoder = new TextEncoder();
   const text = (value: string) => {
     const bytes = encoder.encode(value);
@@ -65,16 +70,15 @@ export function loginMessage(network: string, name: string, challenge: string): 
     whole.set(bytes, 4);
     return whole;
   };
-  const parts = [encoder.encode("piecework/1/login\0"), bytesOfHex(network.slice(-64)), text(name), text(challenge)];
-  const whole = new Uint8Array(parts.reduce((all, part) => all + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
+  return messageOf("login", network, new Uint8Array([...text(name), ...text(challenge)]));
 }
 
-export async function signLogin(key: CryptoKey, network: string, name: string, challenge: string): Promise<string> {
+async function signLogin(key: CryptoKey, network: string, name: string, challenge: string): Promise<string> {
   return hexOf(await crypto.subtle.sign("Ed25519", key, loginMessage(network, name, challenge)));
+}
+
+/** What opens a session: the server's challenge, signed. */
+export async function answered(key: CryptoKey, name: string): Promise<{ name: string; challenge: string; signature: string }> {
+  const { network, challenge } = await post("/sessions/challenges", { name });
+  return { name, challenge, signature: await signLogin(key, network, name, challenge) };
 }
