@@ -1,7 +1,12 @@
 // What people do.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { promisify } from "node:util";
+import { hasChecker } from "./bundle.mjs";
+import { binary } from "./need.mjs";
 import { PASSWORD, api, opened, person, server, signedIn } from "./server.mjs";
 
 const CLICKS_MAX = 10;
@@ -38,6 +43,7 @@ test("from an invite to a paid job in a few clicks", async () => {
   // Nobody reloads: the payment shows up by itself.
   await page.getByRole("link", { name: /^paid in block \d+$/ }).waitFor();
   await page.getByText("greets Ada").waitFor();
+  await page.getByText(/signed by .+/).first().waitFor();
   assert.ok(clicks <= CLICKS_MAX, `${clicks} clicks`);
   // What is shown is what the API says, to the unit.
   const id = decodeURIComponent(page.url().split("/").pop());
@@ -183,18 +189,45 @@ test("everything on the way to a run works by keyboard alone", async () => {
   await context.close();
 });
 
-test("credits that were transferred are in both statements", async () => {
+test("credits that were transferred are in both statements, and a file has them as the command line does", async () => {
   const token = await person("tara", 5_000_000);
-  await person("tom", 0);
+  const memo = '=HYPERLINK("http://a.example"), for lunch';
+  const tom = await person("tom", 0);
   const { page, context, faults } = await signedIn("tara");
   await page.goto(`${server.url}/portal/wallet?tab=transfer`);
   await page.getByLabel("To", { exact: true }).fill("tom");
   await page.getByLabel("Amount").fill("1.5cr");
-  await page.getByLabel("Memo").fill("for lunch");
+  await page.getByLabel("Memo").fill(memo);
   await page.getByRole("button", { name: "Transfer" }).click();
   await page.getByRole("cell", { name: "-1,500,000 ucr" }).waitFor();
-  await page.getByText("for lunch").waitFor();
+  await page.getByRole("cell", { name: memo }).waitFor();
+  // Final, in which block, and proven in the page.
+  await page.getByRole("link", { name: /^final in block \d+$/ }).waitFor();
+  if (hasChecker) {
+    await page.getByRole("button", { name: "Check this proof" }).click();
+    await page.getByText("The proof holds.").first().waitFor();
+    await page.getByText("3,500,000 ucr").nth(1).waitFor();
+  }
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save as CSV" }).click()]);
+  assert.match(file.suggestedFilename(), /^statement-tara-\d{4}-\d\d-\d\d\.csv$/);
+  const saved = readFileSync(await file.path(), "utf8");
+  assert.ok(saved.includes(`"'=HYPERLINK(""http://a.example""), for lunch"`), saved);
+  const { stdout } = await promisify(execFile)(binary, ["statement", "--csv"], { env: { ...process.env, PIECEWORK_URL: server.url, PIECEWORK_TOKEN: token } });
+  assert.equal(saved, stdout.replaceAll("\n", "\r\n"));
   assert.equal((await api(token, "GET", "/account")).posted_ucr, 3_500_000);
+  // One that is not final in time is asked for again with the next block, and moves once.
+  await page.route("**/portal/api/transfers", async (route) => {
+    await route.fetch();
+    await route.fulfill({ status: 503, contentType: "application/json", body: '{"error":{"code":"transfer.queued","message":"it is queued"}}' });
+  }, { times: 1 });
+  await page.getByRole("link", { name: "Transfer", exact: true }).click();
+  await page.getByLabel("To", { exact: true }).fill("tom");
+  await page.getByLabel("Amount").fill("7");
+  await page.getByRole("button", { name: "Transfer" }).click();
+  await page.getByText("Queued, not final yet.").waitFor();
+  await api(tom, "POST", "/transfers", { to: "operator", amount_ucr: 1 });
+  await page.getByText("Transferred 7 ucr to tom.").first().waitFor();
+  assert.equal((await api(token, "GET", "/account")).posted_ucr, 3_499_993);
   assert.deepEqual(faults, []);
   await context.close();
 });

@@ -7,6 +7,8 @@ export interface Earned {
   /** Midnight in UTC. */
   day: string;
   developer: string;
+  /** The digest of its code: the ledger says no names of functions. */
+  code: string;
   jobs: number;
   /** Paid, less commission. */
   settled: bigint;
@@ -19,7 +21,7 @@ interface Body {
   commission_ucr?: number | string;
 }
 
-/** By day and developer, newest first. */
+/** By day, developer and code, newest first. */
 export function byDay(jobs: Schemas["LedgerJob"][]): { jobs: number; days: Earned[] } {
   const all = new Map<string, Earned>();
   for (const job of jobs) {
@@ -27,14 +29,17 @@ export function byDay(jobs: Schemas["LedgerJob"][]): { jobs: number; days: Earne
     if (!last) continue;
     const day = `${last.at.slice(0, 10)}T00:00:00Z`;
     const developer = job.developer ?? "–";
-    const own = all.get(`${day} ${developer}`) ?? { day, developer, jobs: 0, settled: 0n, open: 0n };
+    const settled = job.settled as { code?: unknown; metered?: Body } | null | undefined;
+    const code = typeof settled?.code === "string" ? settled.code : "";
+    const key = `${day} ${developer} ${code}`;
+    const own = all.get(key) ?? { day, developer, code, jobs: 0, settled: 0n, open: 0n };
     own.jobs += 1;
     const paid = job.events.find((event) => event.kind === "job_paid")?.body as Body | undefined;
-    const metered = (job.settled as { metered?: Body } | null | undefined)?.metered;
     if (paid) own.settled += (ucrOf(paid.price_ucr) ?? 0n) - (ucrOf(paid.commission_ucr) ?? 0n);
-    else own.open += ucrOf(metered?.price_ucr) ?? 0n;
-    all.set(`${day} ${developer}`, own);
+    else own.open += ucrOf(settled?.metered?.price_ucr) ?? 0n;
+    all.set(key, own);
   }
-  const days = [...all.values()].sort((a, b) => (a.day === b.day ? (a.developer < b.developer ? -1 : 1) : a.day < b.day ? 1 : -1));
+  const order = (one: Earned) => `${one.developer} ${one.code}`;
+  const days = [...all.values()].sort((a, b) => (a.day === b.day ? (order(a) < order(b) ? -1 : 1) : a.day < b.day ? 1 : -1));
   return { jobs: jobs.length, days };
 }

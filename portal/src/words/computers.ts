@@ -33,7 +33,7 @@ export const computers = {
   scoreOf: (score: number, right: string, wrong: string) => `${score} of 1000; ${right} right, ${wrong} wrong`,
   asks: "Asks for",
   asksFor: (start: string, cpu: string, memory: string) => `${start} ucr per start, ${cpu} per CPU second, ${memory} per GiB second`,
-  earnedByDay: "Earned, by day",
+  earnedByDay: "Earned, by day and function",
   ofTheLatest: (jobs: string) => `of the latest ${jobs} jobs on the ledger`,
   nothingEarned: "Nothing earned yet",
   nothingEarnedHint: "Each run that is recorded on the ledger shows up here.",
