@@ -247,3 +247,24 @@ test("an account is registered with a key that the browser makes, signs in with 
   assert.deepEqual(faults, []);
   await context.close();
 });
+
+test("the system page compares sandboxes and routes with the figures of the API", async () => {
+  const token = await person("wes");
+  await api(token, "POST", "/functions", { name: "walled", language: "javascript", code: "export default () => 1;\n" });
+  for (let run = 0; run < 3; run += 1) await api(token, "POST", "/execute/walled", { input: null });
+  const { page, context, faults } = await signedIn("wes");
+  await page.goto(`${server.url}/portal/system?range=week`);
+  const walls = page.getByRole("region", { name: "Sandboxes compared" });
+  await walls.getByRole("row").nth(1).waitFor();
+  const jobs = (await api(token, "GET", "/jobs?limit=500")).items.filter((job) => job.sandbox && typeof job.cold === "boolean");
+  const shown = await walls.locator("tbody tr").evaluateAll((rows) => rows.map((row) => [row.cells[0].textContent, Number(row.cells[1].textContent.replaceAll(",", ""))]));
+  assert.ok(jobs.length >= 3);
+  const counted = {};
+  for (const { sandbox } of jobs) counted[sandbox] = (counted[sandbox] ?? 0) + 1;
+  assert.deepEqual(Object.fromEntries(shown), counted);
+  const requests = page.getByRole("region", { name: "Requests to this server" });
+  await requests.getByRole("row", { name: /^execute / }).waitFor();
+  await requests.getByText(/MiB of memory/).waitFor();
+  assert.deepEqual(faults, []);
+  await context.close();
+});
