@@ -21,6 +21,8 @@ const CHECKED = [320, 1280];
 async function look(page, name) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    const moving = await page.evaluate(() => document.getAnimations().filter((one) => one.playState === "running").length);
+    if (moving > 0) found.push(`${name} moves, though the person asked for no motion`);
     for (const width of WIDTHS) {
       await page.setViewportSize({ width, height: width < 700 ? 700 : 900 });
       const wider = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

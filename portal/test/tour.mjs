@@ -140,18 +140,24 @@ test("a wrong password is refused in words, and a failing function shows its sta
   await context.close();
 });
 
-test("everything on the way to a run works by keyboard alone", async () => {
-  await person("kay");
+test("from the invite to the proof, everything works by keyboard alone, and shows where it is", async () => {
+  const invite = await api(server.token, "POST", "/invites", { grant_ucr: 1_000_000 });
   const { page, context, faults } = await opened();
   const { keyboard } = page;
   const reach = async (locator) => {
     for (let tries = 0; tries < 80; tries += 1) {
       if (await locator.evaluate((element) => element === document.activeElement)) return;
       await keyboard.press("Tab");
+      // What has the focus has a frame; the editor frames itself a moment later.
+      await page.waitForFunction(() => {
+        const at = document.activeElement.shadowRoot?.activeElement ?? document.activeElement;
+        const framed = [at, at.closest("label"), at.closest(".cm-editor")].map((one) => one && getComputedStyle(one));
+        return at === document.body || framed.some((style) => style && style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2);
+      });
     }
     throw new Error("Tab does not lead there");
   };
-  await page.goto(`${server.url}/portal/`);
+  await page.goto(`${server.url}/portal/sign-up?invite=${invite.code}`);
   await page.getByLabel("Name", { exact: true }).waitFor();
   await reach(page.getByLabel("Name", { exact: true }));
   await keyboard.type("kay");
@@ -182,6 +188,20 @@ test("everything on the way to a run works by keyboard alone", async () => {
   await reach(page.getByLabel("Input"));
   await keyboard.press("ControlOrMeta+Enter");
   await page.getByText("Hello, Ada!").waitFor();
+  await reach(page.getByRole("link", { name: "Show the job" }));
+  await keyboard.press("Enter");
+  await page.getByRole("heading", { name: "Job of by-keys" }).waitFor();
+  // Whoever cannot see the page is at its title.
+  assert.equal(await page.evaluate(() => document.activeElement.id), "title");
+  await page.getByRole("link", { name: /^paid in block/ }).waitFor();
+  if (hasChecker) {
+    await reach(page.getByRole("button", { name: "Check this proof" }));
+    await keyboard.press("Enter");
+    await page.getByText("The proof holds.").first().waitFor();
+  }
+  await page.goBack();
+  await page.getByRole("heading", { name: "by-keys", exact: true }).waitFor();
+  await page.getByLabel("Input").waitFor();
   // Out of the editor again, by Tab.
   await reach(page.locator(".editor"));
   await reach(page.getByLabel("Input"));

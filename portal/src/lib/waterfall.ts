@@ -13,6 +13,19 @@ export interface Span {
 const ON_THE_LEDGER = ["metered", "received", "claimed", "paid", "refunded"];
 const BAD = ["failed", "timed_out", "cancelled", "expired"];
 
+/** Less is shown as nothing. */
+const LEAST_MS = 0.01;
+
+/** Two parts of one axis each: until the result, and until the payment, which takes a thousand times as long. */
+export function partsOf(spans: Span[]): { id: "result" | "payment"; spans: Span[]; from: number; to: number }[] {
+  const ended = Math.max(0, ...spans.filter((span) => span.tone !== "pay").map((span) => span.to));
+  const parts = [
+    { id: "result" as const, spans: spans.filter((span) => span.tone !== "pay"), from: 0, to: ended },
+    { id: "payment" as const, spans: spans.filter((span) => span.tone === "pay"), from: ended, to: Math.max(ended, ...spans.map((span) => span.to)) },
+  ];
+  return parts.filter((part) => part.spans.length > 0);
+}
+
 /**
  * The measured parts first (waiting, fetching code, running), then what was recorded of it, from one step to the next. The clock of
  * the history is that of whoever saw a step; a step before its predecessor is drawn as at the same moment.
@@ -24,7 +37,7 @@ export function spansOf(job: Schemas["JobView"], history: Schemas["JobEvent"][])
   const queued = job.queued_ms;
   push("queued", 0, queued, "wait");
   const started = queued + job.pull_ms;
-  if (job.pull_ms > 0) push("pull", queued, started, "start");
+  if (job.pull_ms >= LEAST_MS) push("pull", queued, started, "start");
   const ran = started + job.duration_ms;
   if (job.provider) push("run", started, ran, BAD.includes(job.state) ? "bad" : "run");
   let last = ran;

@@ -31,6 +31,7 @@ export const common = {
   openIt: (id: string) => `Open ${id.length > 40 ? `${id.slice(0, 40)}…` : id}`,
   useTheme: (theme: string) => `Use ${theme.toLowerCase()} colours`,
   themes: { system: "System colours", light: "Light", dark: "Dark" },
+  themesShort: { system: "Auto", light: "Light", dark: "Dark" },
   themeIs: (theme: string) => `Colours: ${theme}. Change`,
   operator: "operator",
   copy: (what: string) => `Copy ${what}`,

@@ -31,6 +31,7 @@ export const jobs = {
   paidIn: (height: number) => `paid in block ${height}`,
   notPaidYet: "not paid yet",
   fromOrderToPayment: "From order to payment",
+  parts: { result: "Until the result", payment: "Until the payment" },
   steps: {
     queued: "Waited for a slot",
     pull: "Fetched the code",
