@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { api, opened, server } from "./server.mjs";
 
-/** With `PORTAL_FUZZ=all`, each field is spoiled in every way; otherwise some are, in one way, and others on the next page. */
+/** With `PORTAL_FUZZ=all`, each field is spoiled in every way; otherwise some of every other answer are, in one way, and others on the next page. */
 const IS_ALL = process.env.PORTAL_FUZZ === "all";
 
 /** Runs in the page, before its own scripts: remembers true answers, gives them again, and spoils one field of one of them. */
@@ -69,7 +69,7 @@ function spoil() {
     for (const panel of document.querySelectorAll("#main section, #main article, #main .chart")) {
       if (panel.querySelector("section, article, .chart")) continue;
       const copy = panel.cloneNode(true);
-      for (const part of copy.querySelectorAll("time, .plot, .cm-editor, .notice.aged")) part.remove();
+      for (const part of copy.querySelectorAll("time, .plot, .facts-line, .cm-editor, .notice.aged")) part.remove();
       const named = panel.getAttribute("aria-labelledby");
       const name = (named ? document.getElementById(named)?.textContent : panel.getAttribute("aria-label")) ?? panel.querySelector("h2, .name")?.textContent;
       shown[name] = copy.textContent.replaceAll(/\s+/g, " ");
@@ -139,7 +139,8 @@ function spoil() {
     const plain = await visit(path);
     const found = [];
     let count = 0;
-    for (const key of [...fuzz.seen].filter((one) => one !== "/portal/session")) {
+    const keys = [...fuzz.seen].filter((one) => one !== "/portal/session" && answers.has(one));
+    for (const key of keys.filter((_, nth) => kinds === "all" || keys.length === 1 || (nth + salt) % 2 === 0)) {
       fuzz.change = { key, with: () => ({ status: 500, text: '{"error":{"code":"internal","message":"spoiled"}}' }) };
       const failing = await visit(path);
       const others = Object.keys(plain.panels).filter((name) => failing.panels[name] === plain.panels[name]);
@@ -207,7 +208,7 @@ test("an answer with a bad field fails its panel and nothing else", async () => 
   await context.close();
   console.log(`${count} spoiled answers`);
   assert.equal(found.length, 0, `${found.length} faults:\n${found.slice(0, 60).join("\n")}`);
-  assert.ok(count > 120, `${count}`);
+  assert.ok(count > 80, `${count}`);
 });
 
 test("neither a bad session nor a bad event leaves a blank page", async () => {

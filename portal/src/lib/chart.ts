@@ -48,7 +48,7 @@ export function draw(host: HTMLElement, wanted: Wanted): { move(index: number): 
   const options: uPlot.Options = {
     width: Math.max(host.clientWidth, 200),
     height: 180,
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
