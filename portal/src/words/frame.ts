@@ -1,6 +1,6 @@
-// Words of every page, of the door, and of what goes wrong.
+// What frames every page: the menu, the door, and what goes wrong.
 
-export const common = {
+export const frame = {
   product: "Piecework",
   about: "Functions on computers that would otherwise be idle. Each run is metered and paid.",
   loading: "Loading",
