@@ -33,6 +33,8 @@ use json::Json;
 /// Between two looks whether the program accepts connections: short at first, so that a quick one is not waited for.
 const LOOKS: [Duration; 2] = [Duration::from_micros(300), Duration::from_millis(5)];
 const QUICK_LOOKS: u32 = 100;
+/// What was killed and is not gone by then stays with its sandbox.
+const DIES_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is to be run.
 struct Program {
@@ -125,6 +127,8 @@ struct Family {
 struct State {
     program: Option<c_int>,
     end: Option<End>,
+    /// Whether nothing is left of the last program, and of what it started.
+    is_alone: bool,
     /// Whether the end of the program is the end of all.
     is_for_good: bool,
 }
@@ -144,6 +148,10 @@ impl Family {
             let mut state = self.state();
             if found != 0 {
                 // No child at all: until one is started.
+                if state.program.is_none() {
+                    state.is_alone = true;
+                    self.changed.notify_all();
+                }
                 while state.program.is_none() {
                     state = self
                         .changed
@@ -177,10 +185,18 @@ impl Family {
         *state = State {
             program: Some(child.id() as c_int),
             end: None,
+            is_alone: false,
             is_for_good,
         };
         self.changed.notify_all();
         Ok(child)
+    }
+
+    /// Waits until what was killed is gone. After its answer a sandbox stands still, and what is frozen before it has died keeps its memory.
+    fn be_alone(&self) {
+        let is_not = |state: &mut State| !state.is_alone;
+        // What is not gone by then is frozen with the rest, and goes with it.
+        drop(self.changed.wait_timeout_while(self.state(), DIES_WITHIN, is_not));
     }
 
     fn end(&self) -> End {
@@ -464,11 +480,11 @@ impl Runner {
             let feeds = scope.spawn(|| self.feed(call, &input, stdin, &left));
             let end = self.family.end();
             // What it left behind would hold its output open, and is nobody's.
-            // SAFETY: plain numbers; as the first process of its namespace it reaches what is in that, and no other.
-            unsafe {
-                if getpid() == 1 {
-                    kill(-1, SIGKILL);
-                }
+            // SAFETY: takes nothing and cannot fail.
+            if unsafe { getpid() } == 1 {
+                // SAFETY: plain numbers; as the first process of its namespace it reaches what is in that, and no other.
+                unsafe { kill(-1, SIGKILL) };
+                self.family.be_alone();
             }
             {
                 let mut writer = self.channel.writer();

@@ -1,6 +1,11 @@
 //! What holds a container's processes together on the host: their meters, their freezer, their end.
 
+use std::time::Duration;
+
 use piecework_sandbox_jail::walls::Slot;
+
+/// How long the kernel may take to end a killed container before its meters are read anyway.
+pub(crate) const END_WAIT: Duration = Duration::from_millis(900);
 
 /// The processes of one container, seen from outside.
 pub(crate) trait Cage: Send + Sync {
@@ -13,6 +18,10 @@ pub(crate) trait Cage: Send + Sync {
     /// Whether the kernel killed something of it for its memory.
     fn hit_memory_limit(&self) -> bool;
     fn processes(&self) -> usize;
+    /// How long after its end may pass until whoever runs it tells how it ended.
+    fn is_told_within(&self) -> Duration {
+        END_WAIT
+    }
     /// The container stands: from now on the limits are those of its own.
     fn settle(&self) {}
     /// Whether stopping its first process leaves others running that do nothing but its work.

@@ -24,15 +24,13 @@ use parking_lot::Mutex;
 use piecework_sandbox_jail::walls;
 
 use crate::{
-    cage::Cage,
+    cage::{Cage, END_WAIT},
     keep::Ending,
     yard::{Content, Mould},
 };
 
 /// Between an answer and standing still: a call that comes earlier waits for nothing.
 const GRACE: Duration = Duration::from_millis(5);
-/// How long the kernel may take to end a killed container before its meters are read anyway.
-const END_WAIT: Duration = Duration::from_millis(900);
 /// Between two looks at a container that is being killed, and how many there are: its control group is not given back before.
 const DYING_LOOK: Duration = Duration::from_millis(10);
 const DYING_LOOKS_MAX: u32 = 1_000;
@@ -135,8 +133,17 @@ impl Container {
 
     /// Waits for its end; `None` if that takes longer than it ever should, or nobody tells.
     pub(crate) async fn ended(&self) -> Option<i32> {
+        self.ended_within(END_WAIT).await
+    }
+
+    /// How it ended, once it has; `None` if nobody tells. A daemon tells it when it comes to it.
+    pub(crate) async fn told(&self) -> Option<i32> {
+        self.ended_within(self.cage().is_told_within()).await
+    }
+
+    async fn ended_within(&self, within: Duration) -> Option<i32> {
         let mut ending = self.ending.clone();
-        match tokio::time::timeout(END_WAIT, ending.wait_for(Option::is_some)).await {
+        match tokio::time::timeout(within, ending.wait_for(Option::is_some)).await {
             Ok(Ok(status)) => *status,
             Ok(Err(_)) | Err(_) => None,
         }

@@ -19,8 +19,8 @@ use crate::{
 /// CPU time of a call after which shorter ones go first, and how often that is looked at.
 const BURST_US: u64 = 20_000;
 const BURST_LOOK: Duration = Duration::from_millis(10);
-/// How long a container on its way out has to say how.
-const LAST_WORDS_WAIT: Duration = Duration::from_millis(800);
+/// How long a container on its way out has to say how, on a busy machine.
+const LAST_WORDS_WAIT: Duration = Duration::from_secs(3);
 
 pub(crate) struct LoadedProgram {
     line: Arc<Line>,
@@ -283,14 +283,11 @@ impl Instance for ContainerInstance {
 /// After the channel closed: kills what is left and says how the container ended.
 async fn why_it_ended(standing: &mut Standing) -> Outcome {
     let container = standing.container.clone();
-    let ended = tokio::time::timeout(LAST_WORDS_WAIT, container.ended()).await;
-    let status = match ended {
-        Ok(status) => status,
-        Err(_) => {
-            container.kill();
-            container.ended().await
-        }
-    };
+    // Of one that has ended and whose end is not told yet, nothing is killed.
+    if tokio::time::timeout(LAST_WORDS_WAIT, container.gone()).await.is_err() {
+        container.kill();
+    }
+    let status = container.told().await;
     standing.channel.late_logs();
     let hit_memory_limit = container.cage().hit_memory_limit();
     instances::why_it_ended(status, hit_memory_limit, standing.channel.logs())

@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use piecework_sandbox_jail::walls;
@@ -15,6 +16,8 @@ use piecework_sandbox_jail::walls;
 use crate::cage::Cage;
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// A daemon on a busy machine takes seconds to tell that a container has ended, how, and whether for its memory.
+const TOLD_WITHIN: Duration = Duration::from_secs(15);
 
 /// Files of the meters, in either version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +181,10 @@ impl Cage for DockerCage {
 
     fn processes(&self) -> usize {
         self.group.processes()
+    }
+
+    fn is_told_within(&self) -> Duration {
+        TOLD_WITHIN
     }
 
     fn freeze(&self, frozen: bool) -> bool {

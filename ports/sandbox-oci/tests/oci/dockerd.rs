@@ -8,7 +8,9 @@ use std::{
 };
 
 /// Longer than a start takes on a busy machine.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Told of its log where a test fails.
+const LAST_LINES: usize = 40;
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 pub struct Dockerd {
@@ -62,22 +64,30 @@ impl Dockerd {
     fn ready(&mut self) {
         let begun = Instant::now();
         while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
-            assert!(begun.elapsed() < READY_WITHIN, "{}", self.log());
+            let waited = begun.elapsed();
+            // The daemon's last words are told where it is dropped.
+            assert!(waited < READY_WITHIN, "dockerd does not listen after {waited:?}");
             if let Ok(Some(status)) = self.child.try_wait() {
-                panic!("dockerd ended with {status}: {}", self.log());
+                panic!("dockerd ended with {status}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    fn last_words(&self) -> String {
+        let log = std::fs::read(self.directory.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 }
 
 impl Drop for Dockerd {
     /// With its containerd and every container.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the last lines of dockerd's log:\n{}", self.last_words());
+        }
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         let begun = Instant::now();
