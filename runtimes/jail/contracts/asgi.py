@@ -8,7 +8,7 @@ import inspect
 import traceback
 
 from _piecework import CHANNEL
-from _piecework.request import Request, answer, streamed
+from _piecework.request import Request, answer, status_of, streamed
 
 VERSIONS = {"version": "3.0", "spec_version": "2.4"}
 # Chunks that wait for whoever reads.
@@ -255,7 +255,7 @@ class Exchange:
             if self.head is not None:
                 raise RuntimeError("the app has sent the head of its answer twice")
             pairs = [(bytes(name), bytes(value)) for name, value in message.get("headers") or ()]
-            self.head = message["status"], pairs
+            self.head = status_of(message["status"]), pairs
         elif kind == "http.response.body":
             if self.head is None or self.complete:
                 raise RuntimeError("the app has sent a part of its answer %s" % ("after its end" if self.complete else "before its head"))

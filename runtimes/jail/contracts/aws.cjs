@@ -5,21 +5,43 @@
 'use strict';
 
 const { PassThrough } = require('node:stream');
-const { isHttp, requestOf } = require('./request.cjs');
+const { isHttp, requestOf, statusOf } = require('./request.cjs');
 
 // As text go these; everything else is base64.
 const TEXTS = /^(text\/|application\/(json|xml|javascript))/i;
 const STREAMS = Symbol.for('awslambda.streamifyResponse');
 const HEAD = Symbol('head');
 
-module.exports = (target, about) => async (event, context) => {
+// A handler of the oldest kind returns nothing and tells by the context, at once or later.
+const TELLS = /\.(done|succeed|fail)\b/;
+
+module.exports = (target, about) => {
+  const tells = TELLS.test(Function.prototype.toString.call(target));
+  return (event, context) => called([target, tells], [event, context], about);
+};
+
+async function called([target, tells], [event, context], about) {
   const given = contextOf(context, about);
   const http = isHttp(event);
   const passed = http ? await payload(requestOf(event, context), event, given) : event;
   if (target[STREAMS]) return streamed(target, passed, given, http);
-  const value = await about.withCallback(target, passed, given);
+  const told = tells ? toldBy(given) : null;
+  const returned = about.withCallback(target, passed, given);
+  // `return setTimeout(...)` is no answer either.
+  const isNothing = returned === undefined || typeof returned?.hasRef === 'function';
+  const value = await (told ? Promise.race(isNothing ? [told] : [told, returned]) : returned);
   return http ? answer(value) : value;
-};
+}
+
+function toldBy(context) {
+  const told = new Promise((yes, no) => {
+    context.succeed = yes;
+    context.fail = no;
+    context.done = (error, value) => (error === null || error === undefined ? yes(value) : no(error));
+  });
+  told.catch(() => {});
+  return told;
+}
 
 // What a program finds as `awslambda`.
 module.exports.global = {
@@ -110,7 +132,11 @@ function answer(value) {
   const pairs = Object.entries(value.headers ?? {}).map(([name, one]) => [name, String(one)]);
   for (const cookie of value.cookies ?? []) pairs.push(['set-cookie', String(cookie)]);
   if (!pairs.some(([name]) => name.toLowerCase() === 'content-type')) pairs.push(['content-type', 'application/json']);
-  const said = { status: Number(value.statusCode), header_list: pairs };
+  for (const [name, several] of Object.entries(value.multiValueHeaders ?? {})) {
+    for (let at = pairs.length - 1; at >= 0; at--) if (pairs[at][0].toLowerCase() === name.toLowerCase()) pairs.splice(at, 1);
+    for (const one of several) pairs.push([name, String(one)]);
+  }
+  const said = { status: statusOf(value.statusCode), header_list: pairs };
   if (value.body === undefined || value.body === null) return said;
   if (value.isBase64Encoded) return { ...said, body_base64: String(value.body) };
   return { ...said, body: typeof value.body === 'string' ? value.body : JSON.stringify(value.body) };
@@ -132,5 +158,5 @@ async function streamed(target, event, context, http) {
   const pairs = Object.entries(headers).map(([name, one]) => [name, String(one)]);
   for (const cookie of cookies) pairs.push(['set-cookie', String(cookie)]);
   if (!pairs.some(([name]) => name.toLowerCase() === 'content-type')) pairs.push(['content-type', stream.kind ?? 'application/octet-stream']);
-  return { status: statusCode, headers: pairs, body: stream };
+  return { status: statusOf(statusCode), headers: pairs, body: stream };
 }

@@ -7,7 +7,7 @@ import base64
 import json
 import time
 
-from _piecework.request import Request, is_http
+from _piecework.request import Request, is_http, status_of
 
 # As text go these; everything else is base64.
 TEXTS = ("text/", "application/json", "application/xml", "application/javascript")
@@ -118,7 +118,7 @@ def http_answer(value):
     for name, several in (value.get("multiValueHeaders") or {}).items():
         pairs = [pair for pair in pairs if pair[0].lower() != name.lower()] + [(name, str(one)) for one in several]
     pairs += [("set-cookie", cookie) for cookie in value.get("cookies") or ()]
-    said = {"status": int(value["statusCode"]), "header_list": pairs}
+    said = {"status": status_of(value["statusCode"]), "header_list": pairs}
     if not any(name.lower() == "content-type" for name, _ in pairs):
         pairs.append(("content-type", JSON))
     body = value.get("body")

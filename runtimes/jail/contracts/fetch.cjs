@@ -1,7 +1,7 @@
 // `export default { fetch(request, env, ctx) }`, with Node's own Request, Response and Headers.
 'use strict';
 
-const { requestOf, whole } = require('./request.cjs');
+const { requestOf, statusOf, whole } = require('./request.cjs');
 
 const BODYLESS = new Set(['GET', 'HEAD']);
 
@@ -12,14 +12,14 @@ module.exports = (target, about) => {
     const given = requestOf(event, context);
     const waiting = [];
     const ctx = contextOf(context, waiting, about);
-    const client = new AbortController();
-    const response = await target.fetch(requestFrom(given, client.signal), env, ctx);
+    const client = new Client();
+    const response = await target.fetch(client.sees(requestFrom(given)), env, ctx);
     if (!isResponse(response)) {
       throw new TypeError(`fetch() answers with a Response, and this one returned ${about.shapeOf(response)}`);
     }
     const leave = (told) =>
       about.watch(() => {
-        client.abort(new DOMException('the client has gone away', 'AbortError'));
+        client.went();
         told();
       });
     return answered(response, waiting, [given.method === 'HEAD', leave]);
@@ -60,10 +60,35 @@ function isResponse(value) {
   return typeof value === 'object' && value !== null && Number.isInteger(value.status) && typeof value.headers?.entries === 'function';
 }
 
-function requestFrom(given, signal) {
-  const headers = new Headers();
-  for (const [name, value] of given.headers) headers.append(name, value);
-  const init = { method: given.method, headers, redirect: 'manual', signal };
+// Whom the answer is for. Most handlers never ask for `request.signal`, and a request that follows another signal costs as much
+// as all the rest of it: it is made when it is asked for.
+class Client {
+  #controller = null;
+  #gone = false;
+
+  sees(request) {
+    const get = () => {
+      if (!this.#controller) {
+        this.#controller = new AbortController();
+        if (this.#gone) this.#abort();
+      }
+      return this.#controller.signal;
+    };
+    return Object.defineProperty(request, 'signal', { get, configurable: true });
+  }
+
+  went() {
+    this.#gone = true;
+    if (this.#controller) this.#abort();
+  }
+
+  #abort() {
+    this.#controller.abort(new DOMException('the client has gone away', 'AbortError'));
+  }
+}
+
+function requestFrom(given) {
+  const init = { method: given.method, headers: given.headers, redirect: 'manual' };
   if (!BODYLESS.has(given.method)) {
     if (given.stream) Object.assign(init, { body: given.stream, duplex: 'half' });
     else if (given.body.length) init.body = given.body;
@@ -73,8 +98,8 @@ function requestFrom(given, signal) {
 
 async function answered(response, waiting, [isHead, leave]) {
   const pairs = [...response.headers];
-  const { status } = response;
-  if (status === 101) throw new TypeError('a WebSocket cannot be answered here');
+  if (response.status === 101) throw new TypeError('a WebSocket cannot be answered here');
+  const status = statusOf(response.status);
   if (!response.body || isHead) return settled(status, pairs, Buffer.alloc(0), waiting);
   const reader = response.body.getReader();
   const first = await reader.read();

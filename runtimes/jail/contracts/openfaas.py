@@ -3,7 +3,7 @@
 import inspect
 import types
 
-from _piecework.request import Request, is_http
+from _piecework.request import Request, is_http, status_of
 
 
 def adapter(target, settings, runner):
@@ -18,11 +18,37 @@ def adapter(target, settings, runner):
             return answered(target(given, hosted(context)))
         body = request.stream.read() if request.stream is not None else request.body
         given = types.SimpleNamespace(
-            body=body, headers=event.get("headers") or {}, method=request.method,
-            query=event.get("query") or {}, path=event.get("path", "/"))
+            body=body, headers=Headers(request), method=request.method,
+            query=first_of(event.get("query_list") or ()), path=event.get("path", "/"))
         return answered(target(given, hosted(context)))
 
     return handler
+
+
+class Headers(dict):
+    """By names in any case, as the template's Flask has them."""
+
+    def __init__(self, request):
+        for name, value in request.headers:
+            key, value = name.decode("latin-1"), value.decode("latin-1")
+            dict.__setitem__(self, key, self[key] + "," + value if key in self else value)
+
+    def __getitem__(self, name):
+        return dict.__getitem__(self, name.lower())
+
+    def __contains__(self, name):
+        return dict.__contains__(self, name.lower())
+
+    def get(self, name, default=None):
+        return dict.get(self, name.lower(), default)
+
+
+def first_of(pairs):
+    """Of several values of a name, the first is what Flask gives."""
+    first = {}
+    for name, value in pairs:
+        first.setdefault(name, value)
+    return first
 
 
 def hosted(context):
@@ -30,9 +56,28 @@ def hosted(context):
 
 
 def answered(value):
-    if not isinstance(value, dict) or "statusCode" not in value:
+    if isinstance(value, tuple):
+        return of_tuple(*value)
+    if not isinstance(value, dict) or not PARTS >= value.keys() or not value:
         return value
-    said = {"status": value["statusCode"], "headers": value.get("headers") or {}}
-    if value.get("body") is not None:
-        said["body"] = value["body"]
+    return explicit(value.get("body"), value.get("statusCode", 200), value.get("headers") or {})
+
+
+# What a dictionary has that is an answer.
+PARTS = {"body", "statusCode", "headers"}
+
+
+def of_tuple(body, status=200, headers=()):
+    """`(body, status)`, `(body, headers)` or all three: the template hands them to Flask."""
+    if not isinstance(status, (int, str)):
+        status, headers = 200, status
+    if isinstance(status, str):
+        status = status.split(None, 1)[0]
+    return explicit(body, status, dict(headers))
+
+
+def explicit(body, status, headers):
+    said = {"status": status_of(status), "headers": headers}
+    if body is not None:
+        said["body"] = body
     return said

@@ -35,6 +35,13 @@ function requestOf(event, context) {
   };
 }
 
+// A status that no answer has would pass for data.
+function statusOf(status) {
+  const number = Number(status);
+  if (Number.isInteger(number) && number >= 200 && number < 600) return number;
+  throw new RangeError(`the status of an answer is 200 to 599, and this one is ${String(status).slice(0, 20)}`);
+}
+
 // An answer in one piece. Text is kept readable, for whoever looks at the job.
 function whole(status, pairs, body) {
   const said = { status, header_list: pairs };
@@ -47,4 +54,4 @@ function whole(status, pairs, body) {
   return { ...said, body_base64: body.toString('base64') };
 }
 
-module.exports = { isHttp, requestOf, whole };
+module.exports = { isHttp, requestOf, statusOf, whole };

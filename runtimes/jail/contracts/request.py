@@ -62,6 +62,14 @@ def body_of(event):
     return text.encode("utf-8", "surrogatepass")
 
 
+def status_of(status):
+    """A status that no answer has would pass for data."""
+    number = int(status)
+    if not 200 <= number < 600:
+        raise ValueError("the status of an answer is 200 to 599, and this one is %s" % number)
+    return number
+
+
 TEXTS = ("text/", "application/json", "application/javascript", "application/xml", "application/problem+json", "image/svg+xml")
 
 

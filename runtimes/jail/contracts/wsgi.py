@@ -3,7 +3,7 @@
 import io
 import sys
 
-from _piecework.request import Request, answer, streamed
+from _piecework.request import Request, answer, status_of, streamed
 
 # An answer of a known length up to this is sent in one piece.
 WHOLE_BYTES_MAX = 1 << 20
@@ -92,7 +92,7 @@ class Exchange:
         elif self.head is not None:
             raise AssertionError("start_response was called a second time, and without exc_info")
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self.head = int(status.split(None, 1)[0]), pairs
+        self.head = status_of(status.split(None, 1)[0]), pairs
         return self.written.append
 
     def run(self, environ):

@@ -358,6 +358,63 @@ async fn a_lambda_handler_gets_a_function_urls_event_at_its_url_and_any_other_as
     }
 }
 
+const OPENFAAS: &str = "def handle(event, context):
+    if event.path == '/tuple':
+        return 'made', 201, {'X-O': '1'}
+    if event.path == '/body':
+        return {'body': {'a': 1}}
+    if event.path == '/data':
+        return {'a': 1}
+    return {'statusCode': 202, 'headers': {'X-O': '2'}, 'body': [event.query.get('q'), event.headers.get('X-Custom')]}
+";
+
+const LAMBDA_OF_OLD: &str = "exports.handler = function (event, context) {
+  if (event.rawPath === '/later') return setTimeout(() => context.done(null, { ok: 'later' }), 1);
+  if (event.rawPath === '/fail') return context.fail(new Error('refused'));
+  if (event.rawPath === '/many') return context.succeed({ statusCode: 200, headers: { 'x-m': '0' }, multiValueHeaders: { 'X-M': ['1', '2'] } });
+  if (event.rawPath === '/odd') return context.succeed({ statusCode: 99, body: '' });
+  context.succeed({ ok: 'now' });
+};
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rare_forms_of_the_contracts_are_kept_and_no_bad_status_passes_for_data() {
+    let (machine, _directory) = up().await;
+    for (name, file, code, contract) in [
+        ("faas", "handler.py", OPENFAAS, "openfaas"),
+        ("old", "index.js", LAMBDA_OF_OLD, "lambda"),
+        (
+            "error",
+            "main.mjs",
+            "export default { fetch: () => Response.error() };\n",
+            "fetch",
+        ),
+    ] {
+        assert_eq!(deploy(&machine, name, file, code).await, contract);
+    }
+    let get = |path: &str, rest: &str| ask(&machine, &format!("GET /fn/operator/{path}"), rest, "");
+    let made = get("faas/tuple", "");
+    assert_eq!((made.status(), made.values("x-o")), (201, vec!["1"]));
+    assert_eq!(&*made.body, b"made");
+    assert_eq!(get("faas/body", "").json(), json!({"a": 1}));
+    assert_eq!(get("faas/data", "").json(), json!({"a": 1}));
+    let said = get("faas/x?q=first&q=second", "x-custom: seen\r\n");
+    assert_eq!((said.status(), said.values("x-o")), (202, vec!["2"]));
+    assert_eq!(said.json(), json!(["first", "seen"]));
+
+    assert_eq!(get("old/", "").json(), json!({"ok": "now"}));
+    assert_eq!(get("old/later", "").json(), json!({"ok": "later"}));
+    assert_eq!(get("old/many", "").values("x-m"), ["1", "2"]);
+    for path in ["old/fail", "old/odd", "error"] {
+        let failed = get(path, "");
+        assert_eq!(
+            (failed.status(), &failed.json()["error"]["code"]),
+            (502, &json!("function.raised")),
+            "{path}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_contract_is_named_or_refused_and_never_called_in_wasm() {
     let (machine, _directory) = up().await;
