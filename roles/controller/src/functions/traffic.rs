@@ -70,6 +70,11 @@ fn checked(body: &SetTraffic, live: u32) -> Answer<Traffic> {
     if weights.is_empty() {
         return bad(format!("name 1 to {VERSIONS_MAX} versions with their shares"));
     }
+    if weights.keys().eq([&live]) && weights[&live] != WHOLE {
+        return bad(format!(
+            "version {live} is live and gets what the other versions do not: name another version with its share"
+        ));
+    }
     let named = weights.values().fold(0, |sum: u32, share| sum.saturating_add(*share));
     match WHOLE.checked_sub(named) {
         _ if weights.contains_key(&live) => {}
@@ -274,6 +279,7 @@ mod tests {
             &[(1, 1_001)],
             &[(2, 101)],
             &[(2, 50), (3, 51)],
+            &[(1, 50)],
         ] {
             let refused = checked(&body(weights), 1).expect_err("no split");
             assert_eq!(refused.code, Code::TrafficBadWeights);
@@ -286,6 +292,7 @@ mod tests {
             (&[(1, 0), (2, 500)], &[(1, 0), (2, 500)]),
             (&[(1, 0), (2, 50)], &[(1, 0), (2, 50)]),
             (&[(2, 0)], &[(1, 100), (2, 0)]),
+            (&[(1, 100)], &[(1, 100)]),
         ] {
             let split = checked(&body(weights), 1).expect("a split");
             assert_eq!(split.weights, due.iter().copied().collect(), "{weights:?}");

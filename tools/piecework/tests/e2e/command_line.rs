@@ -234,10 +234,10 @@ async fn canaries_budgets_logs_and_limits_by_command() {
     home.ok(&["deploy", "c.mjs", "--budget", "1cr"]);
     write("export default () => 2;\n");
     let deployed = home.ok(&["deploy", "c.mjs", "--canary", "10"]);
-    assert!(deployed.contains("v1 90, v2 10"), "{deployed}");
+    assert!(deployed.contains("v1 90 %, v2 10 %"), "{deployed}");
     let shown = home.ok(&["function", "c"]);
     assert!(
-        shown.contains("v1 90, v2 10") && shown.contains("1,000,000 ucr"),
+        shown.contains("v1 90 %, v2 10 %") && shown.contains("1,000,000 ucr"),
         "{shown}"
     );
     home.ok(&["traffic", "c", "v1=100", "v2=0", "--max-errors", "5%"]);
