@@ -222,6 +222,7 @@ mod tests {
             let text = format!(r#"{{"dependencies": {{"ms": "1"}}, "overrides": {overrides}}}"#);
             let refused = read(text.as_bytes()).expect_err(overrides);
             assert_eq!(refused.code, Code::PackagesBadRequirement, "{overrides}");
+            assert!(refused.hint.is_some_and(|hint| hint.contains("npm")), "{overrides}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! `piecework doctor`: probes every sandbox backend by running something in it.
 
+use piecework_api::{Client, alerts::AlertView};
 use piecework_sandbox::{BackendName, Probe};
 
 use crate::{compose, failure::Failure, session, show};
@@ -23,10 +24,12 @@ impl Doctor {
         if json {
             return show::json(&probes);
         }
-        for probe in &probes {
-            print(probe);
+        let mut told: String = probes.iter().map(described).collect();
+        if let Ok(client) = session::connect() {
+            told += &disk(&client).await.unwrap_or_default();
+            told += &alerts(&client).await;
         }
-        print_disk().await;
+        show::text(&told)?;
         if probes.iter().any(|probe| probe.works) {
             return Ok(());
         }
@@ -37,21 +40,31 @@ impl Doctor {
 }
 
 /// The disk of the server that the command line talks to, if there is one.
-async fn print_disk() {
-    let Ok(client) = session::connect() else { return };
-    let Ok(health) = client.health().await else { return };
-    let Some(disk) = health.disk else { return };
+async fn disk(client: &Client) -> Option<String> {
+    let disk = client.health().await.ok()?.disk?;
     let mib = |bytes: u64| bytes >> 20;
     let (free, low, reserve) = (mib(disk.free_bytes), mib(disk.low_bytes), mib(disk.reserve_bytes));
-    match disk.level.as_str() {
-        "ample" => println!("works  disk     {free} MiB are free on the server"),
-        "low" => println!(
-            "  -    disk     only {free} MiB are free on the server: free some space before {reserve} MiB (low: {low} MiB)"
+    Some(match disk.level.as_str() {
+        "ample" => format!("works  disk     {free} MiB are free on the server\n"),
+        "low" => format!(
+            "  -    disk     only {free} MiB are free on the server: free some space before {reserve} MiB (low: {low} MiB)\n"
         ),
-        _ => println!(
-            "  -    disk     {free} MiB are free on the server: new work and data are refused below {reserve} MiB"
+        _ => format!(
+            "  -    disk     {free} MiB are free on the server: new work and data are refused below {reserve} MiB\n"
         ),
-    }
+    })
+}
+
+/// What the server tells its operator; others do not hear of it.
+async fn alerts(client: &Client) -> String {
+    let alerts = client.alerts().await.map(|alerts| alerts.items).unwrap_or_default();
+    let line = |alert: AlertView| format!("  -    {:8} {}\n", alert.rule, alert.message);
+    // The disk has a line of its own.
+    alerts
+        .into_iter()
+        .filter(|alert| alert.rule != "disk")
+        .map(line)
+        .collect()
 }
 
 /// A backend that this build cannot start here.
@@ -73,16 +86,17 @@ fn absent(backend: BackendName) -> Probe {
     }
 }
 
-fn print(probe: &Probe) {
+fn described(probe: &Probe) -> String {
     let mark = if probe.works { "works" } else { "  -  " };
-    println!("{mark}  {:8} {}", probe.backend.as_str(), probe.detail);
+    let mut told = format!("{mark}  {:8} {}\n", probe.backend.as_str(), probe.detail);
     if probe.works {
         let languages: Vec<_> = probe.languages.iter().map(|language| language.as_str()).collect();
         let time = |us: Option<u64>| us.map_or_else(|| "?".to_owned(), |us| format!("{:.2} ms", us as f64 / 1_000.0));
         let (cold, warm) = (time(probe.cold_us), time(probe.warm_us));
-        println!("                {}; cold {cold}, warm {warm}", languages.join(", "));
+        told += &format!("                {}; cold {cold}, warm {warm}\n", languages.join(", "));
     }
     for weaker in &probe.weaker {
-        println!("                weaker here: {weaker}");
+        told += &format!("                weaker here: {weaker}\n");
     }
+    told
 }

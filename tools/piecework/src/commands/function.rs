@@ -107,7 +107,7 @@ async fn build_log(client: &Client, name: &str, built: Built, json: bool) -> Res
             }
             // The newest last, where the eye is.
             for log in list.items.iter().rev() {
-                print_log(log);
+                print_log(log)?;
             }
             return Ok(());
         }
@@ -119,18 +119,17 @@ async fn build_log(client: &Client, name: &str, built: Built, json: bool) -> Res
     if log.at.is_none() {
         eprintln!("no build log of version {number} is kept");
     }
-    print_log(&log);
-    Ok(())
+    print_log(&log)
 }
 
-fn print_log(log: &BuildLogView) {
+fn print_log(log: &BuildLogView) -> Result<(), Failure> {
     if let Some(at) = log.at {
         let what = log
             .version
             .map_or_else(|| "failed".to_owned(), |number| format!("version {number}"));
         eprintln!("{} {what}, deployed {}", log.function, show::time(at));
     }
-    print!("{}", show::harmless(&log.text));
+    show::text(&show::harmless(&log.text))
 }
 
 fn rows(view: &FunctionView) -> Vec<(&'static str, String)> {
