@@ -97,6 +97,8 @@ need_test_tools() {
   # Proxies as in the guide.
   has nginx || wanted+=(nginx-light)
   has caddy || wanted+=(caddy)
+  # An authority of certificates, for ACME.
+  has pebble || wanted+=(pebble)
   has systemd-analyze || wanted+=(systemd)
   # The portal in a browser.
   has chromium || wanted+=(chromium)

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 /// A condition that is there now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AlertView {
-    /// `budget`, `stall`, `disk`, `quarantine` or `test`.
+    /// `budget`, `stall`, `disk`, `certificate`, `quarantine` or `test`.
     pub rule: String,
     /// What it is about, such as a function; empty for the whole server.
     pub subject: String,

@@ -1,6 +1,8 @@
-//! TLS with a certificate that is read again when its files change, as those that renew it leave them.
+//! TLS with a certificate that is read again when its files change, as those that renew it leave them; and the proofs by which
+//! an authority of certificates sees whose server this is (RFC 8737).
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,7 +12,10 @@ use std::{
 use parking_lot::RwLock;
 use rustls::{
     ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -42,6 +47,31 @@ pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
     config: RwLock<Arc<ServerConfig>>,
+    proofs: Arc<Proofs>,
+}
+
+/// What an authority sees that looks, by name.
+type Proofs = RwLock<BTreeMap<String, Arc<CertifiedKey>>>;
+/// What it asks for by ALPN. Nothing else is said on such a connection.
+const PROOF_ALPN: &[u8] = b"acme-tls/1";
+
+/// Which certificate a client is shown.
+#[derive(Debug)]
+struct Shown {
+    certificate: Arc<CertifiedKey>,
+    proofs: Arc<Proofs>,
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, client: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if client
+            .alpn()
+            .is_some_and(|mut offered| offered.any(|name| name == PROOF_ALPN))
+        {
+            return self.proofs.read().get(client.server_name()?).cloned();
+        }
+        Some(self.certificate.clone())
+    }
 }
 
 /// Why a certificate cannot be used.
@@ -61,11 +91,30 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 impl Tls {
     /// A chain of certificates, the server's own first, and its key: files in PEM.
     pub fn read(certificate: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        let proofs = Arc::default();
         Ok(Arc::new(Self {
             certificate: certificate.to_owned(),
             key: key.to_owned(),
-            config: RwLock::new(config(certificate, key)?),
+            config: RwLock::new(config((certificate, key), &proofs)?),
+            proofs,
         }))
+    }
+
+    /// Shows this certificate to an authority that looks for the proof of `domain`; with none, its look fails.
+    pub fn prove(
+        &self,
+        domain: &str,
+        proof: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Result<(), TlsError> {
+        let Some((certificate, key)) = proof else {
+            self.proofs.write().remove(domain);
+            return Ok(());
+        };
+        // Whether they belong together is not asked: the critical extension of a proof is not known to who would look.
+        let key = provider().key_provider.load_private_key(key).map_err(TlsError::Pair)?;
+        let shown = CertifiedKey::new(vec![certificate], key);
+        self.proofs.write().insert(domain.to_owned(), Arc::new(shown));
+        Ok(())
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
@@ -74,7 +123,7 @@ impl Tls {
 
     /// Reads the files again. What was in force stays if they are no good.
     pub fn read_again(&self) -> Result<(), TlsError> {
-        *self.config.write() = config(&self.certificate, &self.key)?;
+        *self.config.write() = config((&self.certificate, &self.key), &self.proofs)?;
         Ok(())
     }
 
@@ -102,7 +151,11 @@ impl Tls {
     }
 }
 
-fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+fn provider() -> CryptoProvider {
+    rustls::crypto::ring::default_provider()
+}
+
+fn config((certificate, key): (&Path, &Path), proofs: &Arc<Proofs>) -> Result<Arc<ServerConfig>, TlsError> {
     let no_certificate = |reason: String| TlsError::Certificate {
         path: certificate.to_owned(),
         reason,
@@ -117,14 +170,18 @@ fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError>
         path: key.to_owned(),
         reason: error.to_string(),
     })?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider());
+    let certificate = CertifiedKey::from_der(chain, private, &provider).map_err(TlsError::Pair)?;
+    let shown = Shown {
+        certificate: Arc::new(certificate),
+        proofs: proofs.clone(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Pair)?
         .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(TlsError::Pair)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        .with_cert_resolver(Arc::new(shown));
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), PROOF_ALPN.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -132,6 +189,12 @@ fn config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError>
 pub(crate) async fn greet(tls: Option<&Tls>, stream: TcpStream) -> io::Result<Stream> {
     match tls {
         None => Ok(Either::Left(stream)),
-        Some(tls) => Ok(Either::Right(Box::new(tls.acceptor().accept(stream).await?))),
+        Some(tls) => {
+            let stream = tls.acceptor().accept(stream).await?;
+            if stream.get_ref().1.alpn_protocol() == Some(PROOF_ALPN) {
+                return Err(io::Error::other("an authority has looked for a proof"));
+            }
+            Ok(Either::Right(Box::new(stream)))
+        }
     }
 }

@@ -77,6 +77,8 @@ pub struct Options {
     pub sinks: Arc<dyn piecework_sink::Deliver>,
     /// How operators are told what is wrong.
     pub alerts: Vec<Arc<dyn piecework_sink::notice::Notify>>,
+    /// What is wrong with the certificate that the server obtains by itself, if it does: a sentence.
+    pub certificate: Option<tokio::sync::watch::Receiver<Option<String>>>,
     pub providers: Vec<Arc<dyn ProviderLink>>,
     /// How a provider is chosen for functions that do not say.
     pub policy: Policy,
@@ -254,7 +256,7 @@ impl Controller {
         };
         let calls = Calls::new(ground.clone(), below);
         let triggers = Triggers::new(ground.clone(), accounts.clone(), functions.clone(), calls.clone());
-        let alerts = Alerts::new(ground.clone(), functions.clone(), options.alerts);
+        let alerts = Alerts::new(ground.clone(), functions.clone(), (options.alerts, options.certificate));
         Self {
             ground,
             accounts,

@@ -221,6 +221,7 @@ mod tests {
             "piecework routes remove /api/orders",
             "piecework routes assign shop.example.org ada",
             "piecework up --tls-cert c.pem --tls-key k.pem",
+            "piecework up --acme h.example --acme www.h.example --acme-contact ops@h.example --acme-directory https://ca.example/d",
             "piecework devnet --peers 4 --providers 3 --data d --listen 127.0.0.1:0",
             "piecework peer init --owner ada --address h:7440 --listen 0.0.0.0:7440 --api 127.0.0.1:7441 --data d",
             "piecework peer card --data d",
@@ -343,6 +344,12 @@ mod tests {
             ("piecework frobnicate", "frobnicate"),
             ("piecework provide --hours 9-17", "22:00-07:00"),
             ("piecework up --tls-cert c.pem", "--tls-key"),
+            ("piecework up --acme *.h.example", "wildcard"),
+            ("piecework up --acme-contact ops@h.example", "--acme"),
+            (
+                "piecework up --acme h.example --tls-cert c.pem --tls-key k.pem",
+                "cannot be used",
+            ),
             ("piecework up --url example.org", "https://piecework.example.org"),
             (
                 "piecework up --url https://example.org/fn",

@@ -18,6 +18,44 @@ pub fn base_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name that an authority can prove by looking at the server.
+pub fn domain(text: &str) -> Result<String, String> {
+    if text.starts_with("*.") {
+        let more = "an authority proves a wildcard only by DNS: name each host, or let Caddy or certbot obtain the certificate";
+        return Err(more.to_owned());
+    }
+    if !text.is_ascii() {
+        return Err("write it as DNS has it, beginning with xn--".to_owned());
+    }
+    let is_label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_number = text.rsplit('.').next().is_some_and(|last| last.parse::<u64>().is_ok());
+    match text.len() <= 253 && !is_number && text.split('.').all(is_label) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("expected a name like piecework.example.org".to_owned()),
+    }
+}
+
+/// A mail address, roughly: the authority says what else is wrong.
+pub fn mail(text: &str) -> Result<String, String> {
+    let is_word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    match text.split_once('@') {
+        Some((local, host)) if is_word(local) && is_word(host) && !host.contains('@') => Ok(text.to_owned()),
+        Some(_) | None => Err("expected a mail address like ops@example.org".to_owned()),
+    }
+}
+
+/// The URL of an ACME directory.
+pub fn https_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).ok();
+    match url.is_some_and(|url| url.scheme() == "https" && url.has_host()) {
+        true => Ok(text.to_owned()),
+        false => Err("expected an https URL like https://acme-v02.api.letsencrypt.org/directory".to_owned()),
+    }
+}
+
 /// So long ago, or a time.
 pub fn since(text: &str) -> Result<jiff::Timestamp, String> {
     if let Ok(time) = text.parse() {

@@ -34,11 +34,15 @@ const SPACE: &str = "alert";
 /// Conditions at a time; what is beyond is in the log.
 const ALERTS_MAX: usize = 1_000;
 
+/// What is wrong with the certificate that the server obtains by itself, if anything.
+type Certificate = tokio::sync::watch::Receiver<Option<String>>;
+
 /// The state of this room.
 pub(crate) struct Alerts {
     ground: Arc<Ground>,
     functions: Arc<Functions>,
     channels: Vec<Arc<dyn Notify>>,
+    certificate: Option<Certificate>,
     all: Mutex<BTreeMap<String, Alert>>,
     changed: tokio::sync::watch::Sender<u64>,
     seen: Mutex<Seen>,
@@ -115,11 +119,16 @@ fn notice(message: &AlertMessage) -> Answer<Notice> {
 }
 
 impl Alerts {
-    pub(crate) fn new(ground: Arc<Ground>, functions: Arc<Functions>, channels: Vec<Arc<dyn Notify>>) -> Arc<Self> {
+    pub(crate) fn new(
+        ground: Arc<Ground>,
+        functions: Arc<Functions>,
+        (channels, certificate): (Vec<Arc<dyn Notify>>, Option<Certificate>),
+    ) -> Arc<Self> {
         Arc::new(Self {
             ground,
             functions,
             channels,
+            certificate,
             all: Mutex::default(),
             changed: tokio::sync::watch::Sender::new(0),
             seen: Mutex::default(),

@@ -48,6 +48,13 @@ pub(super) async fn conditions(alerts: &Alerts) -> Answer<BTreeMap<String, Condi
         .lock()
         .silent_for(ground.chain.status().height, Instant::now());
     found.extend(stall(silent, ground.tuning.stall_after));
+    let certificate = alerts.certificate.as_ref().and_then(|told| told.borrow().clone());
+    found.extend(certificate.map(|message| Condition {
+        rule: "certificate",
+        subject: String::new(),
+        message,
+        suspect: None,
+    }));
     for suspect in alerts.functions.suspects.all() {
         match suspects::look(&alerts.functions, suspect).await? {
             Some((subject, message)) => found.push(Condition {

@@ -435,6 +435,7 @@ impl Parts {
             portal: PAGES,
             sinks: self.place.clone(),
             alerts: self.alerts.clone(),
+            certificate: None,
             providers: links.collect(),
             policy: Policy::Random,
             disk: Arc::new(piecework_disk::Unlimited),

@@ -16,7 +16,7 @@ use crate::{
     compose,
     failure::Failure,
     places,
-    settings::{AlertSettings, TlsSettings},
+    settings::{AcmeSettings, AlertSettings, TlsSettings},
     units,
 };
 
@@ -38,6 +38,16 @@ pub struct Up {
     /// Key of the certificate, a file in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Serve HTTPS with a certificate for this name, which is obtained and renewed by ACME; port 443 of the name must lead to
+    /// this server. You agree to the authority's terms. May be repeated
+    #[arg(long, value_name = "DOMAIN", value_parser = units::domain, conflicts_with = "tls_cert")]
+    pub acme: Vec<String>,
+    /// Directory of the ACME authority [default: Let's Encrypt]
+    #[arg(long, value_name = "URL", value_parser = units::https_url, requires = "acme")]
+    pub acme_directory: Option<String>,
+    /// Mail address to which the authority may write; may be repeated
+    #[arg(long, value_name = "EMAIL", value_parser = units::mail, requires = "acme")]
+    pub acme_contact: Vec<String>,
     /// Run no jobs on this machine; leave them to computers that join with `piecework provide`
     #[arg(long)]
     pub no_provider: bool,
@@ -51,7 +61,8 @@ pub struct Up {
     /// X-Forwarded-For; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub proxy: Vec<IpAddr>,
-    /// URL to which alerts are posted as JSON: budgets 80 % spent, a stalled ledger, low disk space, quarantined functions
+    /// URL to which alerts are posted as JSON: budgets 80 % spent, a stalled ledger, low disk space, a
+    /// certificate that cannot be renewed, quarantined functions
     #[arg(long, value_name = "URL")]
     pub alert_webhook: Option<String>,
     /// File with the secret that signs what is posted
@@ -78,6 +89,11 @@ impl Up {
         };
         let began = Instant::now();
         let say = |what: &str| eprintln!("[{:5.1} s] {what}", began.elapsed().as_secs_f64());
+        let acme =
+            (!self.acme.is_empty()).then(|| AcmeSettings::new(self.acme, self.acme_directory, self.acme_contact));
+        if let Some(acme) = &acme {
+            acme.check()?;
+        }
         let settings = compose::Settings {
             listen: self.listen,
             url: self.url,
@@ -85,6 +101,7 @@ impl Up {
                 .tls_cert
                 .zip(self.tls_key)
                 .map(|(certificate, key)| TlsSettings { certificate, key }),
+            acme,
             provides: !self.no_provider,
             policy: self.policy,
             egress: (!self.no_egress).then_some(EgressPolicy {

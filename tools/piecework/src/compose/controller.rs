@@ -17,15 +17,16 @@ use piecework_scheduler::Policy;
 use piecework_serve::Door;
 use piecework_sink::Courier;
 use piecework_store::Sqlite;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    acme::Renewal,
     background::Background,
     disk,
     files::{load_or_create_key, lock, make_private, write_private},
     formats,
-    listen::{door, listen},
+    listen::{front_door, listen},
     portal, sandboxes,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub struct Lone {
     controller: Arc<Controller>,
     explorer: Arc<Explorer>,
     door: Door,
+    renewal: Option<Renewal>,
     shutdown: CancellationToken,
     /// Dropped last: the final settlement needs the ledger.
     chain: Arc<dyn Chain>,
@@ -77,7 +79,8 @@ pub async fn controller(
     make_private(directory)?;
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "`listen`").await?;
-    let (door, own_url) = door(listener, settings.tls.as_ref())?;
+    let certificate = (settings.tls.as_ref(), settings.acme.as_ref());
+    let (door, own_url, renewal) = front_door(listener, directory, certificate)?;
     let url = match settings.url.is_empty() {
         true => own_url,
         false => settings.url.trim_end_matches('/').to_owned(),
@@ -109,6 +112,7 @@ pub async fn controller(
         },
         results_to: settings.results_to.clone(),
         alerts: settings.alerts.clone(),
+        certificate: renewal.as_ref().map(Renewal::trouble),
     };
     let background = Background::start()?;
     let controller = start(
@@ -136,6 +140,7 @@ pub async fn controller(
         controller,
         explorer,
         door,
+        renewal,
         shutdown,
         chain,
         url,
@@ -180,6 +185,8 @@ pub(super) struct Seat<'a> {
     /// Private networks that results may be sent to.
     pub(super) results_to: Vec<Network>,
     pub(super) alerts: AlertSettings,
+    /// What is wrong with the certificate that is obtained by itself.
+    pub(super) certificate: Option<watch::Receiver<Option<String>>>,
 }
 
 /// Delivers results to their sinks.
@@ -209,6 +216,7 @@ pub(super) async fn start(
         portal: portal::FILES,
         sinks: Arc::new(courier(seat.results_to)?),
         alerts: seat.alerts.channels()?,
+        certificate: seat.certificate,
         providers: Vec::new(),
         policy: seat.policy,
         base_url: seat.base_url.to_owned(),
@@ -264,11 +272,15 @@ impl Lone {
             controller,
             explorer,
             door,
+            renewal,
             shutdown,
             chain,
             ..
         } = self;
         let mut serving = tokio::spawn(controller.serve(door, explorer.routes()));
+        if let Some(renewal) = renewal {
+            renewal.start(shutdown.clone());
+        }
         tokio::select! {
             () = stop => {}
             ended = &mut serving => {

@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     net::SocketAddr,
+    path::Path,
 };
 
 use anyhow::Result;
@@ -10,7 +11,8 @@ use piecework_model::{Code, Rejection};
 use piecework_serve::{Door, Tls};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::settings::TlsSettings;
+use super::acme::Renewal;
+use crate::settings::{AcmeSettings, TlsSettings};
 
 /// Connections that the kernel keeps until they are accepted, if the machine allows so many. Beyond it a caller's first packet is
 /// dropped, and it tries again a second later: with the usual 128, a burst of strangers slows everybody down.
@@ -56,6 +58,22 @@ pub(super) fn door(listener: TcpListener, tls: Option<&TlsSettings>) -> Result<(
             .hint("give a certificate chain in PEM, the server's own first, and its key in PEM without a password")
     })?;
     Ok((Door::new(listener, Some(tls)), format!("https://{address}")))
+}
+
+/// The same for a role that may obtain its certificate by itself; what keeps it good, too. The URL is then of the first name.
+pub(super) fn front_door(
+    listener: TcpListener,
+    directory: &Path,
+    (tls, acme): (Option<&TlsSettings>, Option<&AcmeSettings>),
+) -> Result<(Door, String, Option<Renewal>)> {
+    let Some(acme) = acme else {
+        let (door, url) = door(listener, tls)?;
+        return Ok((door, url, None));
+    };
+    let renewal = Renewal::new(directory, acme)?;
+    // The authority looks at port 443, whatever leads from there to here.
+    let url = format!("https://{}", acme.domains[0]);
+    Ok((Door::new(listener, Some(renewal.tls.clone())), url, Some(renewal)))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use piecework_store::Sqlite;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    acme::Renewal,
     background::Background,
     collecting::{Collecting, by_own_peer},
     controller::{courier, not_started, write_token},
@@ -28,14 +29,14 @@ use super::{
     files::{Keys, lock, make_private, refuse_foreign},
     first, formats,
     ledger::{explorer, start_peer},
-    listen::{door, listen},
+    listen::{front_door, listen},
     portal,
     provider::{LAYERS, Seat, Terms, put_offer, start_provider, test_backends},
     sandboxes,
 };
 use crate::{
     places,
-    settings::{AlertSettings, TlsSettings},
+    settings::{AcmeSettings, AlertSettings, TlsSettings},
 };
 
 /// What one machine runs.
@@ -47,6 +48,7 @@ pub struct Machine {
     peer_shutdown: CancellationToken,
     pub url: String,
     door: Door,
+    renewal: Option<Renewal>,
     shutdown: CancellationToken,
     /// Of the provider, if there is one.
     collecting: Option<Collecting>,
@@ -62,6 +64,8 @@ pub struct Settings {
     pub url: Option<String>,
     /// The certificate of HTTPS; HTTP if none.
     pub tls: Option<TlsSettings>,
+    /// Whether the certificate is obtained by itself.
+    pub acme: Option<AcmeSettings>,
     /// Whether this machine runs jobs itself, or only others that link to it.
     pub provides: bool,
     pub policy: Policy,
@@ -84,11 +88,13 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
     let lock = lock(directory)?;
     let listener = listen(settings.listen, "--listen").await?;
     let address = listener.local_addr()?;
-    let (door, own_url) = door(listener, settings.tls.as_ref())?;
+    let certificate = (settings.tls.as_ref(), settings.acme.as_ref());
+    let (door, own_url, renewal) = front_door(listener, directory, certificate)?;
     // A certificate is of the public name.
-    let url = match (&settings.tls, &settings.url) {
-        (Some(_), Some(public)) => public.clone(),
-        (Some(_), None) | (None, _) => own_url,
+    let is_https = settings.tls.is_some() || settings.acme.is_some();
+    let url = match &settings.url {
+        Some(public) if is_https => public.clone(),
+        Some(_) | None => own_url,
     };
     let shutdown = CancellationToken::new();
     let keys = Keys::load_or_create(directory)?;
@@ -152,6 +158,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
             portal: portal::FILES,
             sinks: Arc::new(courier(settings.results_to)?),
             alerts: settings.alerts.channels()?,
+            certificate: renewal.as_ref().map(Renewal::trouble),
             providers,
             policy: settings.policy,
             base_url: settings.url.unwrap_or_else(|| reachable(&url, address)),
@@ -183,6 +190,7 @@ pub async fn machine(directory: &Path, settings: Settings, say: &dyn Fn(&str)) -
         peer_shutdown,
         url,
         door,
+        renewal,
         shutdown,
         collecting,
         _background: background,
@@ -209,11 +217,15 @@ impl Machine {
             peer,
             peer_shutdown,
             door,
+            renewal,
             shutdown,
             collecting,
             ..
         } = self;
         let mut serving = tokio::spawn(controller.serve(door, explorer.routes()));
+        if let Some(renewal) = renewal {
+            renewal.start(shutdown.clone());
+        }
         let mut ledger = tokio::spawn(peer.stopped());
         let stopped_early = tokio::select! {
             () = stop => None,

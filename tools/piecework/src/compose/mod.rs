@@ -1,5 +1,6 @@
 //! Puts the roles together from concrete parts: the only place that names a backend, a store or an engine.
 
+mod acme;
 mod agent;
 mod background;
 mod backup;

@@ -11,7 +11,7 @@ use piecework_scheduler::Policy;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AlertSettings, Settings, TlsSettings, check_url,
+    AcmeSettings, AlertSettings, Settings, TlsSettings, check_url,
     peer::{HEARTBEAT_MS, heartbeat_ms},
     within,
 };
@@ -51,6 +51,9 @@ pub struct ControllerSettings {
     /// Serve HTTPS with this certificate; HTTP if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
+    /// Obtain the certificate from an ACME authority instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeSettings>,
 }
 
 /// An operator's tuning settings.
@@ -118,6 +121,7 @@ impl ControllerSettings {
             tuning: Tuned::default(),
             alerts: AlertSettings::default(),
             tls: None,
+            acme: None,
         }
     }
 }
@@ -140,6 +144,12 @@ impl Settings for ControllerSettings {
         within("tuning.retention_days", self.tuning.retention_days, 1, 36_500)?;
         if !self.url.is_empty() {
             check_url("url", &self.url)?;
+        }
+        if let Some(acme) = &self.acme {
+            acme.check()?;
+            if self.tls.is_some() {
+                return Err(Failure::usage("there are both [tls] and [acme]; keep one of them"));
+            }
         }
         self.alerts.channels().map_err(Failure::Local)?;
         self.peers.iter().try_for_each(|url| check_url("peers", url))

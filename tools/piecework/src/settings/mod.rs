@@ -1,5 +1,6 @@
 //! The settings of a role that runs on its own: a TOML file in which an unknown key is an error.
 
+mod acme;
 mod alerts;
 mod controller;
 mod peer;
@@ -14,6 +15,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 
+pub use acme::AcmeSettings;
 pub use alerts::AlertSettings;
 pub use controller::ControllerSettings;
 pub use peer::{HEARTBEAT, PeerSettings};

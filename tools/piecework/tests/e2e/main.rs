@@ -1,5 +1,6 @@
 //! The platform as its users meet it: `piecework up` as a process, HTTP, kill -9.
 
+mod acme;
 mod bad_input;
 mod bookings;
 mod carried_whole;

@@ -91,6 +91,7 @@ impl World {
             portal: &[],
             sinks: Arc::new(Nothing),
             alerts: Vec::new(),
+            certificate: None,
             providers: links.collect(),
             policy: Policy::Random,
             base_url: String::new(),
