@@ -98,9 +98,14 @@ pub async fn keep(wanted: Wanted, served: &dyn Served, trouble: &watch::Sender<O
 }
 
 fn told(wanted: &Wanted, error: &order::OrderError) -> String {
-    let next = match error.is_refusal() {
-        true => "Check that each name leads to this server on port 443, which the authority must reach from outside.",
-        false => "Check that this machine reaches the authority's directory and trusts its certificate.",
+    let next = match error {
+        order::OrderError::Refused(_) => {
+            "Check that each name leads to this server on port 443, which the authority must reach from outside."
+        }
+        order::OrderError::Unusable(_) => "Check this machine's clock and the space on its disk.",
+        order::OrderError::Failed(_) => {
+            "Check that this machine reaches the authority's directory and trusts its certificate."
+        }
     };
     format!(
         "The certificate of {} could not be obtained from {}: {error}. {next} It is tried again by itself, with growing pauses; \

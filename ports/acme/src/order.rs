@@ -30,6 +30,9 @@ const SAID_CHARS_MAX: usize = 500;
 pub enum OrderError {
     #[error("the authority refused: {0}")]
     Refused(String),
+    /// The authority has given one, and counts it.
+    #[error("the certificate that came cannot be used: {0}")]
+    Unusable(String),
     #[error("{0}")]
     Failed(String),
 }
@@ -38,7 +41,7 @@ impl OrderError {
     /// Whether the authority has judged, and counts it.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Refused(_) => true,
+            Self::Refused(_) | Self::Unusable(_) => true,
             Self::Failed(_) => false,
         }
     }
@@ -91,10 +94,15 @@ pub async fn order(wanted: &Wanted, served: &dyn Served) -> Result<SystemTime, O
         served.prove(domain, None);
     }
     let (key, chain) = ordered?;
-    let until = kept::put(wanted, (&key, &chain), |file| served.try_out(file))
-        .map_err(|error| OrderError::Failed(format!("the certificate that came cannot be used: {error}")))?;
+    let until = kept::put(wanted, (&key, &chain), |file| served.try_out(file)).map_err(OrderError::Unusable)?;
     served.changed();
-    Ok(until)
+    match kept::rest(wanted, SystemTime::now()) {
+        Some(_) => Ok(until),
+        // The next order would follow at once, and so on.
+        None => Err(OrderError::Unusable(
+            "it is due for renewal already; is this machine's clock right?".to_owned(),
+        )),
+    }
 }
 
 /// The key and the chain.
