@@ -12,11 +12,11 @@ const TEXTS = /^(text\/|application\/(json|xml|javascript))/i;
 const STREAMS = Symbol.for('awslambda.streamifyResponse');
 const HEAD = Symbol('head');
 
-// A handler of the oldest kind returns nothing and tells by the context, at once or later.
-const TELLS = /\.(done|succeed|fail)\b/;
+// A handler of the oldest kind returns nothing and tells by the context, at once or later. `it.done` of an iterator is no call.
+const TELLS = /\.(done|succeed|fail)\s*\(/;
 
 module.exports = (target, about) => {
-  const tells = TELLS.test(Function.prototype.toString.call(target));
+  const tells = target.length >= 2 && TELLS.test(Function.prototype.toString.call(target));
   return (event, context) => called([target, tells], [event, context], about);
 };
 

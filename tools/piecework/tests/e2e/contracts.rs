@@ -377,12 +377,20 @@ const LAMBDA_OF_OLD: &str = "exports.handler = function (event, context) {
 };
 ";
 
+/// It tells nobody anything: `done` is the iterator's.
+const LAMBDA_OF_NOTHING: &str = "exports.handler = function (event, context) {
+  const numbers = [1, 2].values();
+  for (let next = numbers.next(); !next.done; next = numbers.next());
+};
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rare_forms_of_the_contracts_are_kept_and_no_bad_status_passes_for_data() {
     let (machine, _directory) = up().await;
     for (name, file, code, contract) in [
         ("faas", "handler.py", OPENFAAS, "openfaas"),
         ("old", "index.js", LAMBDA_OF_OLD, "lambda"),
+        ("nothing", "index.js", LAMBDA_OF_NOTHING, "lambda"),
         (
             "error",
             "main.mjs",
@@ -404,12 +412,13 @@ async fn rare_forms_of_the_contracts_are_kept_and_no_bad_status_passes_for_data(
 
     assert_eq!(get("old/", "").json(), json!({"ok": "now"}));
     assert_eq!(get("old/later", "").json(), json!({"ok": "later"}));
+    assert_eq!(get("nothing/", "").status(), 200);
     assert_eq!(get("old/many", "").values("x-m"), ["1", "2"]);
     for path in ["old/fail", "old/odd", "error"] {
         let failed = get(path, "");
         assert_eq!(
             (failed.status(), &failed.json()["error"]["code"]),
-            (502, &json!("function.raised")),
+            (502, &json!(Code::FunctionRaised.as_str())),
             "{path}"
         );
     }
