@@ -29,6 +29,7 @@ use crate::{
     Controller,
     accounts::auth::Caller,
     calls::{
+        finishing::Finishing,
         invoke::{self, Done, Invocation, Purpose},
         passing, queue, results,
         streams::{Answering, Streams},
@@ -148,9 +149,13 @@ pub(super) async fn run_code(
     let mut invocation = plain_invocation(live, event, Some(caller.account));
     invocation.deadline_ms = now_ms() + deadline;
     invocation.parameters = parameters;
-    let done = invoke::run(controller.calls.clone(), invocation).await?;
-    drop(trying);
-    answer(done)
+    let calls = controller.calls.clone();
+    // The run goes on without its client, and so does what keeps and counts its code.
+    let running = Finishing::new(controller.ground.tasks.clone(), async move {
+        let _trying = trying;
+        invoke::run(calls, invocation).await
+    });
+    answer(running.await?)
 }
 
 /// Refuses with `auth.role`, whatever the function's contract: which version takes the call is drawn later.
