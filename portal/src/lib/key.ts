@@ -56,6 +56,10 @@ export async function kept(name: string): Promise<CryptoKey | undefined> {
 export async function keep(name: string, key: CryptoKey): Promise<void> {
   await request((await keys("readwrite")).put(key, name));
 }
+/** Of a name that has none here yet: another tab may have been quicker. */
+export async function keepFirst(name: string, key: CryptoKey): Promise<void> {
+  await request((await keys("readwrite")).add(key, name));
+}
 export async function forget(name: string): Promise<void> {
   await request((await keys("readwrite")).delete(name));
 }

@@ -3,7 +3,7 @@
 import { words } from "../messages";
 import { get, post, Refused } from "./api";
 import { hexOf, messageOf, words32 } from "./bytes";
-import { forget, keep, keptNames, newKey } from "./key";
+import { forget, keepFirst, keptNames, newKey } from "./key";
 
 const IV = words32("6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19");
 const ORDER = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
@@ -68,11 +68,15 @@ export async function registrationOf(pair: CryptoKeyPair, network: string, name:
 
 /** Makes a key, keeps it in this browser, and registers an account of it. */
 export async function register(name: string, invite: string | null, isProvider: boolean): Promise<CryptoKey> {
-  if ((await keptNames()).includes(name)) throw new Refused(0, { code: "portal.key_is_here", message: words.keyExists, field: "name" });
+  const isHere = () => new Refused(0, { code: "portal.key_is_here", message: words.keyExists, field: "name" });
+  if ((await keptNames()).includes(name)) throw isHere();
   const { network } = await get("/ledger/status");
   const pair = await newKey();
-  // Before it is used: whoever loses the key loses the account.
-  await keep(name, pair.privateKey);
+  // Before it is used: whoever loses the key loses the account. What is kept for good no browser clears for want of space.
+  await navigator.storage?.persist().catch(() => false);
+  await keepFirst(name, pair.privateKey).catch((error: unknown) => {
+    throw error instanceof DOMException && error.name === "ConstraintError" ? isHere() : error;
+  });
   const roles: ("developer" | "provider")[] = isProvider ? ["developer", "provider"] : ["developer"];
   try {
     await post("/accounts", { name, invite, roles, ...(await registrationOf(pair, network, name, isProvider)) }, { withinMs: 60_000 });

@@ -39,7 +39,7 @@ export const money = {
   notAnAmount: "This is not an amount: use whole micro-credits like 250, or credits like 1.5cr.",
   finalIn: (height: number) => `final in block ${height}`,
   isQueued: "Queued, not final yet.",
-  isQueuedHint: "The ledger has the transfer in line. The page asks again after each block; you may also leave, it goes on.",
+  isQueuedHint: "The transfer is waiting for the ledger. The page asks again after each block. You may leave; the transfer continues.",
   saveCsv: "Save as CSV",
   csvSaved: (lines: string) => `Saved ${lines} lines.`,
   csvCut: (lines: string) => `Saved the latest ${lines} lines. Get earlier ones at the command line.`,
