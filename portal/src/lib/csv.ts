@@ -1,12 +1,12 @@
 // Tables as files for other programs: RFC 4180, as `piecework statement --csv` writes them.
 
-/** A program for tables would compute what begins like this. Whole numbers are numbers. */
-const FORMULA = /^[=+\-@\t\r]/;
+/** A program for tables would compute what follows: at the beginning, or where some programs begin the next field. */
+const BEFORE_FORMULA = /(^|[;\t\r\n]) *(?=[=+\-@\t\r])/g;
 
 /** One field. What a stranger wrote is text: an apostrophe keeps a program from computing it. */
 export function cell(value: string | number | bigint | null | undefined): string {
   const text = String(value ?? "");
-  const safe = FORMULA.test(text) && !/^-?\d+$/.test(text) ? `'${text}` : text;
+  const safe = /^[+-]?\d+$/.test(text) ? text : text.replace(BEFORE_FORMULA, "$&'");
   return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 

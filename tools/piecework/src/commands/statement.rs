@@ -82,16 +82,31 @@ fn csv(line: &StatementLine) -> String {
     format!("{}\n", cells.map(|cell| quoted(&cell)).join(","))
 }
 
-/// RFC 4180; a text that a spreadsheet would take for a formula gets an apostrophe before it.
+/// RFC 4180; what a spreadsheet would take for a formula gets an apostrophe before it.
 fn quoted(cell: &str) -> String {
-    let number = cell.parse::<i128>().is_ok();
-    let formula = !number && cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let cell = if formula { format!("'{cell}") } else { cell.to_owned() };
+    let cell = if cell.parse::<i128>().is_ok() {
+        cell.to_owned()
+    } else {
+        harmless(cell)
+    };
     if cell.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {
         cell
     }
+}
+
+/// At the beginning, and where some programs begin the next field.
+fn harmless(cell: &str) -> String {
+    let (mut safe, mut begins) = (String::with_capacity(cell.len()), true);
+    for char in cell.chars() {
+        if begins && matches!(char, '=' | '+' | '-' | '@' | '\t' | '\r') {
+            safe.push('\'');
+        }
+        begins = matches!(char, ';' | '\t' | '\r' | '\n') || (begins && char == ' ');
+        safe.push(char);
+    }
+    safe
 }
 
 #[cfg(test)]
@@ -104,5 +119,7 @@ mod tests {
         assert_eq!(quoted("=1+1"), "'=1+1");
         assert_eq!(quoted("-5"), "-5");
         assert_eq!(quoted("-5+x"), "'-5+x");
+        assert_eq!(quoted("x; =1+1"), "x; '=1+1");
+        assert_eq!(quoted("a-b; c"), "a-b; c");
     }
 }
