@@ -191,9 +191,13 @@ pub(crate) fn bad_requirement(message: String, field: &str) -> Rejection {
         "package.json" => {
             "list packages of npm's registry with versions, like `\"ms\": \"^2.1.3\"`; git, paths, URLs and other names are not allowed"
         }
-        _ => "list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed",
+        _ => {
+            "list packages from the package index with versions, like `requests==2.32.3`; options, URLs and paths are not allowed"
+        }
     };
-    Rejection::new(Code::PackagesBadRequirement, message).hint(hint).field(field)
+    Rejection::new(Code::PackagesBadRequirement, message)
+        .hint(hint)
+        .field(field)
 }
 
 /// Text of a manifest as far as it may be shown in a sentence.

@@ -5,7 +5,7 @@ use piecework_sandbox::{BackendName, Probe};
 
 use crate::{compose, failure::Failure, session, show};
 
-/// Test every sandbox backend on this machine, and the server's disk space, and explain what does not work
+/// Test every sandbox backend on this machine, the server's disk space and its alerts, and explain what does not work
 #[derive(Debug, clap::Args)]
 pub struct Doctor {}
 
