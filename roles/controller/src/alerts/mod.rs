@@ -44,6 +44,8 @@ pub(crate) struct Alerts {
     channels: Vec<Arc<dyn Notify>>,
     certificate: Option<Certificate>,
     all: Mutex<BTreeMap<String, Alert>>,
+    /// Held from reading an alert to having written it.
+    keeping: tokio::sync::Mutex<()>,
     changed: tokio::sync::watch::Sender<u64>,
     seen: Mutex<Seen>,
 }
@@ -130,6 +132,7 @@ impl Alerts {
             channels,
             certificate,
             all: Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
             changed: tokio::sync::watch::Sender::new(0),
             seen: Mutex::default(),
         })
@@ -170,8 +173,8 @@ impl Alerts {
             }
             changes
         };
-        for (key, alert) in &changes {
-            self.keep(key, alert.as_ref()).await?;
+        for key in changes.keys() {
+            self.keep(key).await?;
         }
         if !changes.is_empty() {
             self.changed.send_modify(|changes| *changes += 1);
@@ -179,9 +182,12 @@ impl Alerts {
         Ok(())
     }
 
-    async fn keep(&self, key: &str, alert: Option<&Alert>) -> Answer<()> {
+    /// As it is now: what two channels have heard at once is written twice, and the last has both.
+    async fn keep(&self, key: &str) -> Answer<()> {
+        let _in_turn = self.keeping.lock().await;
+        let alert = self.all.lock().get(key).cloned();
         match alert {
-            Some(alert) => codecs::put_json(&self.ground, SPACE, key, alert).await,
+            Some(alert) => codecs::put_json(&self.ground, SPACE, key, &alert).await,
             None => self.ground.store.take_value(SPACE, key).await.map(drop).map_err(store),
         }
     }
@@ -195,18 +201,15 @@ impl Alerts {
 
     /// A channel has heard what was said of it.
     async fn heard(&self, channel: &str, key: &str, status: AlertStatus) -> Answer<()> {
-        let alert = {
+        {
             let mut all = self.all.lock();
             let Some(alert) = all.get_mut(key) else { return Ok(()) };
             alert.told.insert(channel.to_owned(), status);
-            let alert = alert.clone();
-            let is_over = alert.resolved_at_ms.is_some() && self.is_told(&alert);
-            if is_over {
+            if alert.resolved_at_ms.is_some() && self.is_told(alert) {
                 all.remove(key);
             }
-            (!is_over).then_some(alert)
-        };
-        self.keep(key, alert.as_ref()).await
+        }
+        self.keep(key).await
     }
 
     fn is_told(&self, alert: &Alert) -> bool {
