@@ -17,7 +17,7 @@ use piecework_api::{
 use piecework_fuzz::{PeakAlloc, attack, within};
 use piecework_model::Code;
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[global_allocator]
 static PEAK: PeakAlloc = PeakAlloc;
@@ -31,11 +31,14 @@ fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
         Ok(body) => {
             let written = serde_json::to_vec(&body).expect("JSON");
             let again: T = parse_body(&written).expect("what is written can be read");
-            assert_eq!(
-                serde_json::to_vec(&again).expect("JSON"),
-                written,
-                "one body has two meanings"
-            );
+            let rewritten = serde_json::to_vec(&again).expect("JSON");
+            if rewritten != written {
+                let [first, second] = [&written, &rewritten].map(|text| serde_json::from_slice(text).expect("JSON"));
+                assert!(
+                    is_same(&first, &second),
+                    "one body has two meanings: {first} and {second}"
+                );
+            }
             true
         }
         Err(refusal) => {
@@ -45,6 +48,27 @@ fn read<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
             );
             false
         }
+    }
+}
+
+/// Numbers with a fraction or an exponent are read to within some units in the last place, as serde_json reads them without
+/// `float_roundtrip`. What passes between callers and functions is kept as text, and such numbers are in nothing else.
+fn is_same(first: &Value, second: &Value) -> bool {
+    match (first, second) {
+        (Value::Number(one), Value::Number(other)) if one.is_f64() && other.is_f64() => {
+            let (one, other) = (one.as_f64().expect("a float"), other.as_f64().expect("a float"));
+            (one - other).abs() <= one.abs() * 8.0 * f64::EPSILON
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one
+                    .iter()
+                    .all(|(name, value)| other.get(name).is_some_and(|same| is_same(value, same)))
+        }
+        (one, other) => one == other,
     }
 }
 
