@@ -63,28 +63,6 @@ pub(super) fn remove_tree(base: &Path, until: Instant) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_goes_when_what_dies_in_it_is_gone_and_nobody_waits_for_ever() {
-        let place = tempfile::tempdir().expect("a directory");
-        let base = place.path().join("piecework-jail-1-0");
-        let dying = base.join("0").join("process");
-        fs::create_dir_all(&dying).expect("made");
-        remove_tree(&base, Instant::now());
-        assert!(base.exists(), "something is in it");
-        let ends = std::thread::spawn({
-            let dying = dying.clone();
-            move || fs::remove_dir(dying)
-        });
-        remove_tree(&base, Instant::now() + Duration::from_secs(60));
-        assert!(!base.exists());
-        ends.join().expect("ends").expect("it was there");
-    }
-}
-
 /// Where this process stands in each hierarchy.
 pub(super) struct Parents {
     mounts: String,
@@ -160,5 +138,27 @@ impl Parents {
         let below = own.strip_prefix(&root).unwrap_or(own).trim_start_matches('/');
         let own = mount.join(below);
         Some((mount.clone(), if own.is_dir() { own } else { mount }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_goes_when_what_dies_in_it_is_gone_and_nobody_waits_for_ever() {
+        let place = tempfile::tempdir().expect("a directory");
+        let base = place.path().join("piecework-jail-1-0");
+        let dying = base.join("0").join("process");
+        fs::create_dir_all(&dying).expect("made");
+        remove_tree(&base, Instant::now());
+        assert!(base.exists(), "something is in it");
+        let ends = std::thread::spawn({
+            let dying = dying.clone();
+            move || fs::remove_dir(dying)
+        });
+        remove_tree(&base, Instant::now() + Duration::from_secs(60));
+        assert!(!base.exists());
+        ends.join().expect("ends").expect("it was there");
     }
 }
